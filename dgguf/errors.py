@@ -1,0 +1,45 @@
+"""Everything that can go wrong for a user, as one tree.
+
+    DggufError                  exit code 1, one clear sentence: what, where, what to do
+    ├── ModelFileError          the file: missing, truncated, lying, of an unknown type
+    │   └── UnsupportedModelError   a sound file, but not a model that dgguf runs
+    ├── TokenizerError          the vocabulary or the chat template in the file
+    ├── PromptError             what was asked for does not fit (context, empty prompt, settings)
+    ├── NumericsError           the network computed something that is not a number
+    ├── ConversionError         `dgguf quantize`: the source, the recipe or the disk
+    └── BackendError            the machine cannot run what was asked for
+"""
+
+
+class DggufError(Exception):
+    """Base of every error that dgguf reports to a user without a traceback."""
+
+    exit_code = 1
+
+
+class ModelFileError(DggufError):
+    """The model file is missing, truncated, contradicts itself or holds an unknown type."""
+
+
+class UnsupportedModelError(ModelFileError):
+    """The file is sound but holds no DiffusionGemma, or lacks something one needs."""
+
+
+class TokenizerError(DggufError):
+    """The file's vocabulary or chat template cannot be used."""
+
+
+class PromptError(DggufError):
+    """The prompt or the settings do not fit the model or the context."""
+
+
+class NumericsError(DggufError):
+    """The network produced values that are not finite."""
+
+
+class ConversionError(DggufError):
+    """A checkpoint cannot be converted as asked."""
+
+
+class BackendError(DggufError):
+    """This machine cannot run the computation that was asked for."""
