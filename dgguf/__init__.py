@@ -1,0 +1,67 @@
+"""Run Google's DiffusionGemma from a GGUF file, and watch it think.
+
+    import dgguf
+
+    session = dgguf.load("demo")
+    print(session.generate("Why is the sky blue?").text)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Finished, PromptEncoded
+    from dgguf.diffusion.settings import SamplerSettings
+    from dgguf.errors import DggufError
+    from dgguf.session import Answer, Session
+
+__version__ = "0.1.0"
+
+# Where each public name lives. Nothing is imported before it is asked for: numba takes half a second.
+_HOMES = {
+    "Answer": "dgguf.session",
+    "CanvasCommitted": "dgguf.diffusion.events",
+    "DenoisingStep": "dgguf.diffusion.events",
+    "DggufError": "dgguf.errors",
+    "Finished": "dgguf.diffusion.events",
+    "PromptEncoded": "dgguf.diffusion.events",
+    "SamplerSettings": "dgguf.diffusion.settings",
+    "Session": "dgguf.session",
+}
+
+__all__ = [
+    "Answer",
+    "CanvasCommitted",
+    "DenoisingStep",
+    "DggufError",
+    "Finished",
+    "PromptEncoded",
+    "SamplerSettings",
+    "Session",
+    "load",
+]
+
+
+def load(model: "str | Path", *, threads: int | None = None, context: int | None = None) -> "Session":
+    """Open a model: a GGUF file's path, or a name from models.txt such as "demo".
+
+    Args:
+        model: path or name.
+        threads: None for all usable cores.
+        context: positions, prompt and answer together; None for 8192 or what the model can.
+
+    Raises:
+        DggufError: the file cannot be used; the message says why.
+    """
+    from dgguf.session import Session
+
+    return Session(model, threads=threads, context=context)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'dgguf' has no attribute {name!r}")

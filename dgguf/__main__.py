@@ -1,0 +1,5 @@
+"""`python -m dgguf` is `dgguf`."""
+
+from dgguf.cli import main
+
+main()

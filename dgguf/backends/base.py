@@ -1,0 +1,160 @@
+"""The verbs a backend must offer; the network in `model.transformer` is written in nothing else.
+
+To add a backend, implement `Backend` for your array type. An array needs `.shape` and `.reshape`;
+everything else happens in verbs. Shape letters are those of `model.transformer`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from dgguf.quants.block import BlockFormat
+
+Array = Any  # a float32 array of the backend
+Weight = Any  # a matrix, or a stack of matrices, where the backend's products read it
+
+
+@dataclass(frozen=True)
+class HostTensor:
+    """A tensor as it lies in the file.
+
+    Attributes:
+        name: for messages.
+        format: how its blocks are read.
+        raw: uint8, read-only, shape (..., rows, bytes of a row); a vector has one row.
+        columns: weights in a row.
+    """
+
+    name: str
+    format: BlockFormat
+    raw: np.ndarray
+    columns: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one denoising step predicts, at one temperature.
+
+    Attributes:
+        argmax: (C,) int64, the likeliest token at each position.
+        sampled: (C,) int64, one draw from each position's distribution.
+        entropy: (C,) float32, of each position's distribution, in nats.
+        probabilities: the backend's (C, V) distributions, for `soft_embed`; valid until the next `head`.
+    """
+
+    argmax: np.ndarray
+    sampled: np.ndarray
+    entropy: np.ndarray
+    probabilities: Array
+
+
+class LayerStore(Protocol):
+    """What `attention` needs to know of a layer's KV cache (see `model.cache.LayerCache`).
+
+    Attributes:
+        keys, values: (G, capacity, Dh) arrays of the backend.
+        length: committed rows; the capacity leaves room for the rows of one more call.
+        window: positions a sliding layer sees, itself included; None on a full layer.
+    """
+
+    keys: Array
+    values: Array
+    length: int
+    window: int | None
+
+
+class Backend(Protocol):
+    """How to run a dozen array verbs on one kind of machine. All results are new float32 arrays."""
+
+    def describe(self) -> str:
+        """One line for -v: what runs the products, on how many threads or which device."""
+
+    # Weights and memory
+    def weight(self, tensor: HostTensor) -> Weight:
+        """Make a matrix (rows, columns) or a stack (E, rows, columns) ready for products."""
+
+    def vector(self, tensor: HostTensor) -> Array:
+        """Decode a vector to (columns,) float32."""
+
+    def empty(self, shape: tuple[int, ...]) -> Array:
+        """An array of undefined values."""
+
+    def move_rows(self, array: Array, first: int, count: int) -> None:
+        """Move rows first..first+count of a (G, rows, Dh) array to its front, in place."""
+
+    def numpy(self, x: Array) -> np.ndarray:
+        """A copy of `x` in the host's memory."""
+
+    # The network
+    def embed(self, table: Weight, tokens: np.ndarray, scale: float) -> Array:
+        """Rows of the (V, D) table times scale: (T, D)."""
+
+    def linear(self, x: Array, w: Weight) -> Array:
+        """x @ w.T: (T, columns) with (rows, columns) gives (T, rows)."""
+
+    def rms_norm(self, x: Array, weight: Array | None, eps: float) -> Array:
+        """x / sqrt(mean(x²) + eps) over the last axis, times `weight` if given; any shape."""
+
+    def add(self, x: Array, y: Array) -> Array:
+        """x + y, of one shape."""
+
+    def residual(self, x: Array, y: Array, weight: Array, eps: float, scale: float) -> Array:
+        """(x + rms_norm(y, weight)) * scale, for (T, D)."""
+
+    def gated_gelu(self, gate: Array, up: Array) -> Array:
+        """gelu(gate) * up, gelu in its tanh form, for (T, F)."""
+
+    def rotation(self, first: int, count: int, head_dim: int, base: float, factors: Array | None) -> Array:
+        """The rope angles of positions first..first+count, for `rope`; `factors` (Dh/2,) divide frequencies."""
+
+    def rope(self, x: Array, rotation: Array) -> Array:
+        """Rotate the halves (i, i + Dh/2) of (T, H, Dh)."""
+
+    def attention(self, q: Array, k: Array, v: Array, store: LayerStore, causal: bool) -> Array:
+        """Attend from (T, H, Dh) queries to the store and to the call's own (T, G, Dh) keys and values.
+
+        Scores are not scaled. The call's own keys and values are written behind the store's
+        committed rows; whoever owns the store decides whether they become committed.
+        With `causal`, row i sees the committed rows and rows ≤ i, of these the last `window`.
+        Without, every row sees all rows of the call and the last window - 1 committed rows.
+
+        Returns:
+            (T, H * Dh)
+        """
+
+    def route(
+        self, x: Array, w: Weight, scale: Array, expert_scale: Array, n_used: int, eps: float
+    ) -> tuple[Array, Array]:
+        """Choose experts for each row of the (T, D) residual stream.
+
+        Softmax over w @ (rms(x) / sqrt(D) * scale); the n_used largest, renormalised to sum 1, each
+        times its expert_scale.
+
+        Returns:
+            (T, A) int32 expert numbers, largest first, and (T, A) float32 weights
+        """
+
+    def experts(
+        self, x: Array, gate: Weight, up: Weight, down: Weight, chosen: Array, weights: Array
+    ) -> Array:
+        """Weighted sum over each row's experts of down @ (gelu(gate @ x) * (up @ x)): (T, D)."""
+
+    # The vocabulary
+    def head(self, x: Array, w: Weight, softcap: float) -> Array:
+        """softcap * tanh((x @ w.T) / softcap): (C, V). The array is reused by the next call."""
+
+    def sample(self, logits: Array, temperature: float, uniforms: np.ndarray) -> Prediction:
+        """Turn logits into softmax(logits / temperature), in place, and read it.
+
+        Args:
+            logits: (C, V), from `head`; gone afterwards.
+            temperature: above 0.
+            uniforms: (C,) float64 in [0, 1); each draws a token by inverse CDF in vocabulary order.
+
+        Raises:
+            NumericsError: a logit is not finite.
+        """
+
+    def soft_embed(self, probabilities: Array, table: Weight, scale: float) -> Array:
+        """probabilities @ table * scale: (C, V) with (V, D) gives (C, D)."""

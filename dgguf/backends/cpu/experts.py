@@ -1,0 +1,65 @@
+"""The mixture of experts: rows are grouped by expert, each expert is one piece of work."""
+
+import numpy as np
+
+from dgguf.backends.cpu.elementwise import gated_gelu
+from dgguf.backends.cpu.matmul import Matrix, product
+from dgguf.backends.cpu.pool import Pool
+from dgguf.jit import kernel
+
+
+@kernel
+def combine(y: np.ndarray, slots: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+    """Sum weights[t, a] * y[slots[t, a]] over a, in the order of the slots, for every row t.
+
+    Slots are ordered by expert number, so the order of the sum does not depend on who came first.
+    """
+    rows, n_used = slots.shape
+    for t in range(rows):
+        order = np.argsort(slots[t])
+        out[t, :] = np.float32(0.0)
+        for a in order:
+            w = weights[t, a]
+            s = slots[t, a]
+            for i in range(out.shape[1]):
+                out[t, i] += w * y[s, i]
+
+
+def experts(
+    x: np.ndarray,
+    gate: Matrix,
+    up: Matrix,
+    down: Matrix,
+    chosen: np.ndarray,
+    weights: np.ndarray,
+    pool: Pool,
+) -> np.ndarray:
+    """See `Backend.experts`."""
+    n_rows, n_used = chosen.shape
+    order = np.argsort(chosen, axis=None, kind="stable")  # assignments (row * A + a), by expert
+    slots = np.empty(n_rows * n_used, np.int64)
+    slots[order] = np.arange(n_rows * n_used)
+    numbers, starts, counts = np.unique(chosen.ravel()[order], return_index=True, return_counts=True)
+    y = np.empty((n_rows * n_used, down.rows), np.float32)
+    busiest_first = np.argsort(-counts, kind="stable")
+
+    def expert(i: int) -> None:
+        n = busiest_first[i]
+        members = slice(starts[n], starts[n] + counts[n])
+        rows = x[order[members] // n_used]  # (its rows, D)
+        g = np.empty((counts[n], gate.rows), np.float32)
+        u = np.empty_like(g)
+        for w, out in ((gate, g), (up, u)):
+            _whole_product(rows, w.expert(numbers[n]), out)
+        gated_gelu(g, u, g)
+        _whole_product(g, down.expert(numbers[n]), y[members])
+
+    pool.run(expert, len(numbers))
+    out = np.empty((n_rows, down.rows), np.float32)
+    combine(y, slots.reshape(n_rows, n_used), weights, out)
+    return out
+
+
+def _whole_product(x: np.ndarray, w: Matrix, out: np.ndarray) -> None:
+    for first in range(0, w.rows, w.panel_rows):
+        product(x, w, first, out)

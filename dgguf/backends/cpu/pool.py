@@ -1,0 +1,54 @@
+"""A few threads that share out numbered pieces of work.
+
+Pieces are taken one at a time by whoever is free, so uneven ones balance. What a piece computes
+must not depend on who computes it: then results do not depend on the number of threads.
+"""
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import threadpoolctl
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS or Windows
+        return os.cpu_count() or 1
+
+
+class Pool:
+    """Runs pieces of work on `threads` threads, the caller's included."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._workers = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="dgguf")
+        # Each piece calls BLAS on its own; BLAS threads on top would only get in each other's way.
+        self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
+
+    def run(self, piece: Callable[[int], None], count: int) -> None:
+        """Call piece(0) … piece(count - 1), in no set order, and return when all are done.
+
+        The first exception, or Ctrl-C, lets the pieces under way finish and starts no more.
+        """
+        numbers = itertools.count()  # next() is atomic under the GIL
+
+        def work() -> None:
+            while (number := next(numbers)) < count:
+                piece(number)
+
+        with self._blas.limit(limits=1):
+            helpers = [self._workers.submit(work) for _ in range(min(self.threads, count) - 1)]
+            try:
+                work()
+            except BaseException:
+                numbers = itertools.count(count)
+                raise
+            finally:
+                failures = [helper.exception() for helper in helpers]
+        for failure in failures:
+            if failure is not None:
+                raise failure

@@ -1,0 +1,54 @@
+"""Models that can be named instead of given as a path: the lines of models.txt."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dgguf.errors import ModelFileError
+
+_PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """One line of models.txt.
+
+    Attributes:
+        name: what a user types.
+        repository: "bundled" for a file that comes with dgguf, else its hub repository.
+        file: its file name there.
+        type: the weights' main type.
+        n_bytes: the file's size.
+        note: one line for a user.
+    """
+
+    name: str
+    repository: str
+    file: str
+    type: str
+    n_bytes: int
+    note: str
+
+
+def known_models() -> list[KnownModel]:
+    """The models of models.txt, in its order."""
+    packaged = _PACKAGE / "models.txt"  # put there by the build; in a checkout it lies at the top
+    text = (packaged if packaged.exists() else _PACKAGE.parent / "models.txt").read_text(encoding="utf-8")
+    lines = (line.strip() for line in text.splitlines())
+    rows = ([cell.strip() for cell in line.split("|")] for line in lines if line and not line.startswith("#"))
+    return [KnownModel(name, repo, file, kind, int(size), note) for name, repo, file, kind, size, note in rows]
+
+
+def find_model(model: str) -> Path:
+    """The file of a model that is given as a path or by its name in models.txt.
+
+    Raises:
+        ModelFileError: neither a file nor a known name.
+    """
+    path = Path(model)
+    if path.exists():
+        return path
+    for known in known_models():
+        if known.name == model:
+            return _PACKAGE / "data" / known.file
+    names = ", ".join(known.name for known in known_models())
+    raise ModelFileError(f"there is no file {model!r}, and no model of that name is known (known: {names})")

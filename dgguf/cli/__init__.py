@@ -1,0 +1,65 @@
+"""The command line. Commands import what they need when they run, so that `--help` is quick."""
+
+import os
+import sys
+
+import click
+
+from dgguf import __version__
+from dgguf.cli.info import info
+from dgguf.cli.quantize import quantize
+from dgguf.cli.run import run
+from dgguf.errors import DggufError
+
+
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "DGGUF",
+        "show_default": True,
+        "max_content_width": 100,
+    },
+    epilog="Every option can be set by an environment variable: DGGUF_RUN_THREADS=4 for `run --threads 4`.",
+)
+@click.version_option(__version__, prog_name="dgguf")
+@click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
+def cli(debug: bool) -> None:
+    """Run Google's DiffusionGemma on your own machine, and watch it think.
+
+    \b
+    Examples:
+      dgguf run demo -p "Tell me a story."
+      dgguf run diffusiongemma-26B-A4B-it-Q4_K_M.gguf -p "Why is the sky blue?"
+      dgguf info diffusiongemma-26B-A4B-it-Q4_K_M.gguf
+      dgguf quantize ./diffusiongemma-checkpoint out.gguf --type Q8_0
+    """
+    global _debug
+    _debug = debug
+
+
+_debug = False
+
+for command in (run, info, quantize):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run a command and end with its exit code: 0 done, 1 an error, 2 usage, 130 Ctrl-C."""
+    try:
+        code = cli.main(standalone_mode=False) or 0
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except BrokenPipeError:
+        # Whoever read our output has gone: that is their right. Keep Python from flushing into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except DggufError as error:
+        if _debug:
+            raise
+        click.echo(f"dgguf: error: {error}", err=True)
+        code = error.exit_code
+    sys.exit(code)

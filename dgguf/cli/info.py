@@ -1,0 +1,141 @@
+"""`dgguf info`: what a model file holds."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from dgguf.gguf_file import GgufFile
+    from dgguf.model.config import ModelConfig
+
+
+@click.command()
+@click.argument("model")
+@click.option("-c", "--context", type=click.IntRange(2), help="Context to size the memory for.  [default: 8192]")
+@click.option("--tensors", is_flag=True, help="List every tensor.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def info(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
+    """Show what MODEL holds: sizes, types, sampler settings, memory needed.
+
+    \b
+    Examples:
+      dgguf info demo
+      dgguf info model.gguf --context 32768
+      dgguf info model.gguf --tensors --json
+    """
+    from dgguf.catalog import find_model
+    from dgguf.gguf_file import GgufFile
+    from dgguf.model.config import ModelConfig
+
+    with GgufFile(find_model(model)) as file:
+        config = ModelConfig.from_file(file)
+        report = describe(file, config, context)
+        if tensors:
+            report["tensors"] = [
+                {"name": t.name, "shape": list(t.shape), "type": t.format.name, "bytes": t.n_bytes}
+                for t in file.tensors.values()
+            ]
+    if as_json:
+        click.echo(json.dumps(report, ensure_ascii=False, indent=2))
+    else:
+        click.echo("\n".join(lines(report)))
+
+
+def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> dict[str, Any]:
+    """Everything `info` tells, as JSON types; sizes in bytes."""
+    import dataclasses
+
+    from dgguf.backends.cpu.backend import scratch_bytes
+    from dgguf.diffusion.settings import SamplerSettings
+    from dgguf.model.cache import cache_bytes
+    from dgguf.session import default_context, rows_per_call
+
+    context, rows = context or default_context(config), rows_per_call(config)
+    types: dict[str, dict[str, int]] = {}
+    for t in file.tensors.values():
+        row = types.setdefault(t.format.name, {"tensors": 0, "weights": 0, "bytes": 0})
+        row["tensors"] += 1
+        row["weights"] += t.n_weights
+        row["bytes"] += t.n_bytes
+    geometry = dataclasses.asdict(config)
+    layers = geometry.pop("layers")
+    settings = SamplerSettings.from_metadata(file.metadata)
+    in_file = [f"diffusion.eb_{f.name}" in file.metadata for f in dataclasses.fields(settings)]
+    return {
+        "path": str(file.path),
+        "name": file.get("general.name", str, ""),
+        "gguf_version": file.version,
+        "bytes": file.n_bytes,
+        "weights": sum(row["weights"] for row in types.values()),
+        "types": dict(sorted(types.items(), key=lambda item: -item[1]["bytes"])),
+        "geometry": {
+            **geometry,
+            "n_layers": len(layers),
+            "sliding_layers": sum(layer["window"] is not None for layer in layers),
+            "sliding_window": next((layer["window"] for layer in layers if layer["window"]), None),
+            "head_dims": sorted({layer["head_dim"] for layer in layers}),
+            "n_kv_heads": sorted({layer["n_kv_heads"] for layer in layers}),
+        },
+        "sampler": dataclasses.asdict(settings),
+        "sampler_source": "file" if all(in_file) else "file and defaults" if any(in_file) else "defaults",
+        "memory": {
+            "context": context,
+            "weights_mapped": file.n_bytes,
+            "kv_cache": cache_bytes(config, context, rows),
+            "scratch": scratch_bytes(
+                config.vocab_size, config.hidden_size, config.canvas_length, rows, config.n_experts_used
+            ),
+        },
+    }
+
+
+def lines(report: dict[str, Any]) -> list[str]:
+    """The report as text."""
+    g, memory = report["geometry"], report["memory"]
+    full = g["n_layers"] - g["sliding_layers"]
+    out = [
+        report["path"],
+        f"  {report['name'] or 'unnamed'} · {g['architecture']} · GGUF version {report['gguf_version']}",
+        f"  {size(report['bytes'])} · {report['weights'] / 1e9:.2f} billion weights",
+        "",
+        f"layers         {g['n_layers']}: {g['sliding_layers']} sliding (window {g['sliding_window']}), {full} full",
+        f"hidden size    {g['hidden_size']} · feed-forward {g['ff_size']}",
+        f"attention      {g['n_heads']} heads of {and_list(g['head_dims'])} · KV heads {and_list(g['n_kv_heads'])}",
+        f"experts        {g['n_experts_used']} of {g['n_experts']}, feed-forward {g['expert_ff_size']}",
+        f"vocabulary     {g['vocab_size']} tokens",
+        f"canvas         {g['canvas_length']} tokens · context up to {g['context_length']}",
+        "",
+        "type        tensors         weights          bytes",
+    ]
+    for name, row in report["types"].items():
+        out.append(f"{name:<10} {row['tensors']:>8} {row['weights']:>15} {row['bytes']:>14}")
+    out += [
+        "",
+        f"sampler settings ({report['sampler_source']})",
+        *(f"  {name:<22} {value}" for name, value in report["sampler"].items()),
+        "",
+        f"memory at a context of {memory['context']}",
+        f"  weights, mapped from the file  {size(memory['weights_mapped'])}",
+        f"  KV cache, when full            {size(memory['kv_cache'])}",
+        f"  scratch                        {size(memory['scratch'])}",
+    ]
+    if "tensors" in report:
+        out += ["", "tensors"]
+        out += [
+            f"  {t['name']:<40} {'x'.join(map(str, t['shape'])):>18} {t['type']:<8} {t['bytes']:>12}"
+            for t in report["tensors"]
+        ]
+    return out
+
+
+def and_list(values: list[int]) -> str:
+    return " and ".join(map(str, values))
+
+
+def size(n_bytes: int) -> str:
+    """A size in the largest unit that keeps it above 1."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:.2f} {unit}"
+    return f"{n_bytes} bytes"

@@ -1,0 +1,114 @@
+"""What `dgguf run` prints: the answer to stdout, everything else to stderr."""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from dgguf.diffusion.events import CanvasCommitted, Event
+from dgguf.diffusion.statistics import Statistics
+from dgguf.view.terminal import safe
+
+if TYPE_CHECKING:
+    from dgguf.chat import AnswerText
+
+
+def say(line: str) -> None:
+    """A line for the user, beside the answer."""
+    click.echo(line, err=True)
+
+
+@contextlib.contextmanager
+def announce_compilation() -> Iterator[None]:
+    """Say it, once, when kernels have to be compiled."""
+    from dgguf.jit import on_compile
+
+    said = False
+
+    def notice() -> None:
+        nonlocal said
+        if not said:
+            said = True
+            say("compiling kernels for this CPU: some seconds, on the first run only")
+
+    with on_compile(notice):
+        yield
+
+
+class AnswerWriter:
+    """Writes an answer as its blocks are committed, and what it cost when it ends.
+
+    Args:
+        reader: turns committed tokens into text.
+        as_json: write one JSON object at the end instead of the text.
+        show_thoughts: write the thoughts to stderr.
+    """
+
+    def __init__(self, reader: "AnswerText", *, as_json: bool, show_thoughts: bool) -> None:
+        self._reader = reader
+        self._as_json = as_json
+        self._show_thoughts = show_thoughts
+        self._statistics = Statistics()
+        self._text = {"answer": "", "thought": ""}
+
+    def add(self, event: Event) -> None:
+        """Take the next event of the generation."""
+        self._statistics.add(event)
+        if isinstance(event, CanvasCommitted):
+            self._write(self._reader.push(event.tokens[: event.answer_length].tolist()))
+
+    def finish(self, *, seed: int, max_steps: int, interrupted: bool) -> None:
+        """Write what is left, then the statistics. Also after Ctrl-C or an error, for what there is."""
+        self._write(self._reader.finish())
+        s = self._statistics
+        if self._as_json and (s.steps or not interrupted):
+            result = {
+                "text": self._text["answer"],
+                "thoughts": self._text["thought"],
+                "seed": seed,
+                **dataclasses.asdict(s),
+                "answer_tokens_per_second": s.answer_tokens_per_second,
+                "tokens_per_step": s.tokens_per_step,
+            }
+            click.echo(json.dumps(result, ensure_ascii=False))
+        elif self._text["answer"] and not self._as_json and not self._text["answer"].endswith("\n"):
+            click.echo()
+        if s.steps:
+            self._report(seed)
+        if not interrupted:
+            self._advise(max_steps)
+
+    def _write(self, pieces: list[tuple[str, str]]) -> None:
+        for kind, text in pieces:
+            self._text[kind] += text
+            if kind == "thought" and self._show_thoughts:
+                click.echo(safe(text, draft=False) if sys.stderr.isatty() else text, nl=False, err=True)
+            elif kind == "answer" and not self._as_json:
+                click.echo(safe(text, draft=False) if sys.stdout.isatty() else text, nl=False)
+        sys.stdout.flush()
+
+    def _report(self, seed: int) -> None:
+        s = self._statistics
+        blocks = f"{len(s.steps)} block{'s' if len(s.steps) > 1 else ''} of {'+'.join(map(str, s.steps))} steps"
+        say(
+            f"{blocks} · {s.answer_tokens} answer tokens at {s.answer_tokens_per_second:.1f} tokens/s"
+            f" · first block after {s.first_block_seconds:.1f} s · seed {seed}"
+        )
+
+    def _advise(self, max_steps: int) -> None:
+        s = self._statistics
+        if s.converged and not any(s.converged):
+            say(
+                f"warning: no block settled within {max_steps} steps: the model is untrained or damaged, "
+                "or its numbers are wrong"
+            )
+        if s.reason == "stop" and not self._text["answer"].strip():
+            say("the answer is empty: the model ended its turn at once; a fuller prompt or --think may help")
+        if s.reason == "length":
+            say("the answer was cut at the token limit: -n raises it")
+        if s.reason == "context":
+            say("the answer was cut because the context is full: -c raises it")

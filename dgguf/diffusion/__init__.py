@@ -1,0 +1,1 @@
+"""The generation algorithm on token ids: it knows no text, no file and no terminal."""

@@ -1,0 +1,132 @@
+"""The generation loop: canvas after canvas, step after step, as an iterator of events.
+
+The numbers in the comments are those of the reference's docstring (transformers,
+generation_diffusion_gemma.py, `DiffusionGemmaGenerationMixin.generate`).
+"""
+
+import math
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from dgguf.backends.base import Prediction
+from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Event, Finished, PromptEncoded
+from dgguf.diffusion.sampler import Noise, StoppingRule, accept, temperature
+from dgguf.diffusion.settings import SamplerSettings
+from dgguf.errors import PromptError
+from dgguf.model.cache import KVCache
+from dgguf.model.transformer import Transformer
+
+
+def generate(
+    model: Transformer,
+    cache: KVCache,
+    prompt: np.ndarray,
+    *,
+    settings: SamplerSettings,
+    noise: Noise,
+    max_tokens: int,
+    stop_ids: frozenset[int],
+) -> Iterator[Event]:
+    """Answer a prompt; closing the iterator cancels.
+
+    Args:
+        model: the network.
+        cache: its first positions may hold a prefix of the prompt already; they are not encoded again.
+        prompt: (P,) ids, not empty.
+        settings: of the sampler.
+        noise: the only source of randomness.
+        max_tokens: rounded up to whole canvases.
+        stop_ids: a canvas that holds one is the last.
+
+    Raises:
+        PromptError: the prompt and one canvas do not fit the context.
+        NumericsError: the network computed something that is not finite.
+    """
+    began = time.perf_counter()
+    length = model.config.canvas_length
+    if len(prompt) + length > cache.context:
+        raise PromptError(
+            f"the prompt has {len(prompt)} tokens; with a canvas of {length} it does not fit the context "
+            f"of {cache.context}: give a larger one with -c, or a shorter prompt"
+        )
+    reused = cache.position
+    answer_tokens = 0
+    pending = prompt[reused:]
+
+    # 1. One canvas after the other.
+    for block in range(math.ceil(max_tokens / length)):
+        block_began = time.perf_counter()
+        if cache.position + len(pending) + length > cache.context:
+            yield Finished("context", answer_tokens, time.perf_counter() - began)
+            return
+        # 1.a. Encode what is new: the prompt, later the committed canvas.
+        for first in range(0, len(pending), cache.rows_per_call):
+            model.encode(pending[first : first + cache.rows_per_call], cache)
+            if block == 0:
+                yield PromptEncoded(cache.position, len(prompt), reused, time.perf_counter() - began)
+        if block == 0 and reused == len(prompt):
+            yield PromptEncoded(reused, reused, reused, time.perf_counter() - began)
+        # 1.b, 1.c. Denoise a fresh canvas until it settles.
+        for step in _denoise(model, cache, block, settings, noise):
+            yield step
+        # 1.d. What is committed is the last argmax, never a sampled canvas.
+        canvas = step.tokens
+        # 1.e. A stop id ends the answer there.
+        stops = np.flatnonzero(np.isin(canvas, list(stop_ids)))
+        answer_length = int(stops[0]) if len(stops) else length
+        answer_tokens += answer_length
+        yield CanvasCommitted(
+            block=block,
+            tokens=canvas,
+            answer_length=answer_length,
+            stopped=len(stops) > 0,
+            steps=step.step,
+            converged=step.settled,
+            seconds=time.perf_counter() - block_began,
+        )
+        if len(stops):
+            yield Finished("stop", answer_tokens, time.perf_counter() - began)
+            return
+        # 1.f. Go on with the next canvas.
+        pending = canvas
+    yield Finished("length", answer_tokens, time.perf_counter() - began)
+
+
+def _denoise(
+    model: Transformer, cache: KVCache, block: int, settings: SamplerSettings, noise: Noise
+) -> Iterator[DenoisingStep]:
+    """The steps of one canvas; always at least one."""
+    length = model.config.canvas_length
+    canvas = noise.tokens(block, 0, length)
+    should_stop = StoppingRule(settings)
+    prediction: Prediction | None = None
+    for step in range(1, settings.max_steps + 1):
+        began = time.perf_counter()
+        t = temperature(settings, settings.max_steps - step + 1)
+        # 1.c.i. The network reads the canvas, the cache and its own last prediction.
+        logits = model.denoise(canvas, cache, prediction)
+        # 1.c.ii. Predict every position.
+        prediction = model.backend.sample(logits, t, noise.uniforms(block, step, length))
+        # 1.c.iii. Keep what is sure, throw the rest back into noise.
+        accepted = accept(prediction.entropy, settings.entropy_bound)
+        next_canvas = np.where(accepted, prediction.sampled, noise.tokens(block, step, length))
+        # 1.c.iv. Stop when nothing changes any more and the network is confident.
+        settled = should_stop(prediction.argmax, prediction.entropy)
+        yield DenoisingStep(
+            block=block,
+            step=step,
+            max_steps=settings.max_steps,
+            temperature=t,
+            canvas=canvas,
+            tokens=prediction.argmax,
+            accepted=accepted,
+            entropy=prediction.entropy,
+            settled=settled,
+            seconds=time.perf_counter() - began,
+        )
+        if settled:
+            return
+        # 1.c.v. The prediction conditions the next step.
+        canvas = next_canvas

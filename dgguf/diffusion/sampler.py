@@ -1,0 +1,88 @@
+"""One step's decisions, on vectors of the canvas length; and where randomness comes from.
+
+Source: transformers, models/diffusion_gemma/generation_diffusion_gemma.py.
+"""
+
+from collections import deque
+from typing import Protocol
+
+import numpy as np
+
+from dgguf.diffusion.settings import SamplerSettings
+
+
+def temperature(settings: SamplerSettings, remaining: int) -> float:
+    """The temperature with `remaining` steps to go, the current one included (max_steps … 1)."""
+    return settings.t_min + (settings.t_max - settings.t_min) * (remaining / settings.max_steps)
+
+
+def accept(entropy: np.ndarray, bound: float) -> np.ndarray:
+    """Which positions keep their token: the surest ones, while their entropies sum to at most `bound`.
+
+    A position's own entropy does not count against it, so at least one is accepted.
+
+    Args:
+        entropy: (C,) nats.
+        bound: nats.
+
+    Returns:
+        (C,) bool
+    """
+    order = np.argsort(entropy, kind="stable")
+    in_order = entropy[order]
+    # Rounded to float32 where torch rounds: entropies are often exact zeros and ties matter.
+    others = np.cumsum(in_order, dtype=np.float64).astype(np.float32) - in_order
+    accepted = np.empty(len(entropy), bool)
+    accepted[order] = others <= np.float32(bound)
+    return accepted
+
+
+class StoppingRule:
+    """Stops a canvas that is stable (the same argmax for some steps) and confident (low mean entropy)."""
+
+    def __init__(self, settings: SamplerSettings) -> None:
+        self._confidence_threshold = settings.confidence_threshold
+        self._needed = settings.stability_threshold
+        self._history: deque[np.ndarray] = deque(maxlen=settings.stability_threshold)
+
+    def __call__(self, argmax: np.ndarray, entropy: np.ndarray) -> bool:
+        """Whether to stop after this step; remembers its argmax.
+
+        Args:
+            argmax: (C,) ids.
+            entropy: (C,) nats.
+        """
+        stable = len(self._history) == self._needed and all(np.array_equal(argmax, old) for old in self._history)
+        self._history.append(argmax)
+        return stable and float(np.mean(entropy)) < self._confidence_threshold
+
+
+class Noise(Protocol):
+    """Randomness by place: the same (block, step) always gives the same numbers."""
+
+    def tokens(self, block: int, step: int, count: int) -> np.ndarray:
+        """(count,) int64 ids, uniform over the vocabulary; step 0 is the fresh canvas."""
+
+    def uniforms(self, block: int, step: int, count: int) -> np.ndarray:
+        """(count,) float64 in [0, 1)."""
+
+
+class SeededNoise:
+    """Noise from a counter-based generator (Philox), so that no draw depends on an earlier one.
+
+    Only raw bits are taken from numpy, whose bit streams, unlike its distributions, never change.
+    """
+
+    def __init__(self, seed: int, vocab_size: int) -> None:
+        self._seed = seed
+        self._vocab_size = vocab_size
+
+    def tokens(self, block: int, step: int, count: int) -> np.ndarray:
+        high = self._bits(block, step, 0, count) >> np.uint64(32)  # 32 bits: a bias below V / 2^32
+        return ((high * np.uint64(self._vocab_size)) >> np.uint64(32)).astype(np.int64)
+
+    def uniforms(self, block: int, step: int, count: int) -> np.ndarray:
+        return (self._bits(block, step, 1, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+    def _bits(self, block: int, step: int, kind: int, count: int) -> np.ndarray:
+        return np.random.Philox(key=self._seed, counter=[0, kind, step, block]).random_raw(count)

@@ -1,0 +1,60 @@
+"""The sampler's six settings: the user's, else the file's, else the reference's."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dgguf.errors import PromptError
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How a canvas is denoised. Defaults are the reference's; GGUF keys are `diffusion.eb_<name>`.
+
+    Attributes:
+        max_steps: denoising steps a canvas gets at most.
+        t_min, t_max: temperature falls linearly from t_max at the first step towards t_min.
+        entropy_bound: nats; how much uncertainty may be accepted in one step beyond the surest token.
+        stability_threshold: further steps in a row that must agree on every token before stopping.
+        confidence_threshold: nats; the canvas's mean entropy must be below it before stopping.
+    """
+
+    max_steps: int = 48
+    t_min: float = 0.4
+    t_max: float = 0.8
+    entropy_bound: float = 0.1
+    stability_threshold: int = 1
+    confidence_threshold: float = 0.005
+
+    def __post_init__(self) -> None:
+        def require(holds: bool, rule: str) -> None:
+            if not holds:
+                raise PromptError(f"sampler settings: {rule}")
+
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            require(math.isfinite(value), f"{field.name} must be a number, not {value}")
+        require(self.max_steps >= 1, f"max_steps must be at least 1, not {self.max_steps}")
+        require(self.t_min >= 0, f"t_min must not be negative, not {self.t_min}")
+        require(self.t_max > self.t_min, f"t_max ({self.t_max}) must be above t_min ({self.t_min})")
+        require(self.entropy_bound > 0, f"entropy_bound must be above 0, not {self.entropy_bound}")
+        require(self.stability_threshold >= 0, f"stability_threshold must be 0 or more, not {self.stability_threshold}")
+        require(
+            self.confidence_threshold > 0, f"confidence_threshold must be above 0, not {self.confidence_threshold}"
+        )
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any], **given: float | None) -> "SamplerSettings":
+        """Settings from a GGUF header, which may lack any of them; `given` values that are not None win."""
+        values: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            value = given.get(field.name)
+            if value is None:
+                value = metadata.get(f"diffusion.eb_{field.name}")
+            if value is not None:
+                if isinstance(value, bool) or not isinstance(value, (int, float)):
+                    raise PromptError(f"sampler settings: {field.name} must be a number, not {value!r}")
+                values[field.name] = type(field.default)(value)  # type: ignore[misc]
+        return cls(**values)

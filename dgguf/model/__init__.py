@@ -1,0 +1,1 @@
+"""DiffusionGemma, written once in backend verbs."""

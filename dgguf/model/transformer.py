@@ -1,0 +1,110 @@
+"""DiffusionGemma's two passes, in backend verbs.
+
+Shape letters, used everywhere in dgguf:
+    T  rows in a call            C  canvas length          P  committed positions
+    D  hidden size               H  query heads            G  KV heads          Dh  head size
+    F  feed-forward size         E  experts                A  experts used      V   vocabulary
+
+Source of every formula: transformers, models/diffusion_gemma/modeling_diffusion_gemma.py.
+"""
+
+import math
+
+import numpy as np
+
+from dgguf.backends.base import Array, Backend, Prediction
+from dgguf.model.cache import KVCache, LayerCache
+from dgguf.model.config import LayerConfig, ModelConfig
+from dgguf.model.weights import LayerWeights, ModelWeights
+
+
+class Transformer:
+    """The network: one stack of layers, run by an encoder pass and a denoising pass."""
+
+    def __init__(self, config: ModelConfig, weights: ModelWeights, backend: Backend) -> None:
+        self.config = config
+        self.weights = weights
+        self.backend = backend
+        self._embed_scale = math.sqrt(config.hidden_size)
+
+    def encode(self, tokens: np.ndarray, cache: KVCache) -> None:
+        """Commit tokens to the cache: causal, without logits.
+
+        Args:
+            tokens: (T,) ids of the positions that follow the committed ones; at most the cache's
+                rows_per_call.
+        """
+        be, w = self.backend, self.weights
+        cache.make_room(len(tokens))
+        x = be.embed(w.token_embd, tokens, self._embed_scale)  # (T, D)
+        self._stack(x, cache, causal=True)
+        cache.advance(len(tokens))
+
+    def denoise(self, canvas: np.ndarray, cache: KVCache, previous: Prediction | None) -> Array:
+        """Predict every position of a canvas; reads the cache and commits nothing.
+
+        Args:
+            canvas: (C,) token ids.
+            previous: the last step's prediction, the self-conditioning; None on the first step.
+
+        Returns:
+            (C, V) logits after the softcap, for the backend's `sample`
+        """
+        be, w, eps = self.backend, self.weights, self.config.norm_eps
+        cache.make_room(len(canvas))
+        x = be.embed(w.token_embd, canvas, self._embed_scale)  # (C, D)
+        if previous is not None:
+            soft = be.soft_embed(previous.probabilities, w.token_embd, self._embed_scale)  # (C, D)
+            n = be.rms_norm(soft, w.self_cond_pre_norm, eps)
+            gated = be.gated_gelu(be.linear(n, w.self_cond_gate), be.linear(n, w.self_cond_up))  # (C, F)
+            x = be.add(x, be.linear(gated, w.self_cond_down))
+        x = self._stack(be.rms_norm(x, None, eps), cache, causal=False)
+        return be.head(be.rms_norm(x, w.output_norm, eps), w.output, self.config.logit_softcap)
+
+    def _stack(self, x: Array, cache: KVCache, causal: bool) -> Array:
+        rotations: dict[LayerConfig, Array] = {}
+        for layer, w, stored in zip(self.config.layers, self.weights.layers, cache.layers, strict=True):
+            if layer not in rotations:
+                factors = None if layer.sliding else self.weights.rope_freqs
+                rotations[layer] = self.backend.rotation(
+                    cache.position, x.shape[0], layer.head_dim, layer.rope_base, factors
+                )
+            x = self.block(x, layer, w, stored, rotations[layer], causal)
+        return x
+
+    def block(
+        self, x: Array, layer: LayerConfig, w: LayerWeights, stored: LayerCache, rotation: Array, causal: bool
+    ) -> Array:
+        """One layer: attention, then the dense MLP beside the experts, then the layer's scale. (T, D)"""
+        be, eps = self.backend, self.config.norm_eps
+        x = be.residual(x, self._attend(x, layer, w, stored, rotation, causal), w.post_attention_norm, eps, 1.0)
+
+        n = be.rms_norm(x, w.ffn_norm, eps)
+        gated = be.gated_gelu(be.linear(n, w.ffn_gate), be.linear(n, w.ffn_up))  # (T, F)
+        dense = be.rms_norm(be.linear(gated, w.ffn_down), w.post_ffw_norm_1, eps)
+
+        chosen, weights = be.route(  # the router reads the residual stream, not a normed copy
+            x, w.ffn_gate_inp, w.ffn_gate_inp_scale, w.ffn_down_exps_scale, self.config.n_experts_used, eps
+        )  # (T, A)
+        n = be.rms_norm(x, w.pre_ffw_norm_2, eps)
+        moe = be.experts(n, w.ffn_gate_exps, w.ffn_up_exps, w.ffn_down_exps, chosen, weights)
+        moe = be.rms_norm(moe, w.post_ffw_norm_2, eps)
+
+        scale = w.enc_layer_output_scale if causal else w.layer_output_scale
+        return be.residual(x, be.add(dense, moe), w.post_ffw_norm, eps, scale)
+
+    def _attend(
+        self, x: Array, layer: LayerConfig, w: LayerWeights, stored: LayerCache, rotation: Array, causal: bool
+    ) -> Array:
+        be, eps = self.backend, self.config.norm_eps
+        n_rows = x.shape[0]
+        kv_shape = (n_rows, layer.n_kv_heads, layer.head_dim)
+        h = be.rms_norm(x, w.attn_norm, eps)
+        q = be.linear(h, w.attn_q).reshape(n_rows, self.config.n_heads, layer.head_dim)  # (T, H, Dh)
+        k = be.linear(h, w.attn_k).reshape(*kv_shape)  # (T, G, Dh)
+        # Where there is no attn_v, the value is the raw key projection: before its norm and rope.
+        v = k if w.attn_v is None else be.linear(h, w.attn_v).reshape(*kv_shape)
+        q = be.rope(be.rms_norm(q, w.attn_q_norm, eps), rotation)
+        k = be.rope(be.rms_norm(k, w.attn_k_norm, eps), rotation)
+        v = be.rms_norm(v, None, eps)
+        return be.linear(be.attention(q, k, v, stored, causal), w.attn_output)  # (T, D)

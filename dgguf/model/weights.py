@@ -1,0 +1,179 @@
+"""The tensors of a DiffusionGemma, found in a file, checked against its geometry and placed.
+
+Fields are named after the GGUF tensors, so that a field, a tensor and a formula carry one name.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from dgguf.backends.base import Array, Backend, HostTensor, Weight
+from dgguf.errors import UnsupportedModelError
+from dgguf.gguf_file import GgufFile
+from dgguf.model.config import LayerConfig, ModelConfig
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One block's tensors; shapes are (rows, columns), a product maps columns to rows."""
+
+    attn_norm: Array  # (D,)
+    attn_q: Weight  # (H*Dh, D)
+    attn_k: Weight  # (G*Dh, D)
+    attn_v: Weight | None  # (G*Dh, D); None on full layers
+    attn_q_norm: Array  # (Dh,)
+    attn_k_norm: Array  # (Dh,)
+    attn_output: Weight  # (D, H*Dh)
+    post_attention_norm: Array  # (D,)
+    ffn_norm: Array  # (D,)
+    ffn_gate: Weight  # (F, D)
+    ffn_up: Weight  # (F, D)
+    ffn_down: Weight  # (D, F)
+    post_ffw_norm_1: Array  # (D,)
+    ffn_gate_inp: Weight  # (E, D), the router
+    ffn_gate_inp_scale: Array  # (D,)
+    pre_ffw_norm_2: Array  # (D,)
+    ffn_gate_exps: Weight  # (E, Fe, D)
+    ffn_up_exps: Weight  # (E, Fe, D)
+    ffn_down_exps: Weight  # (E, D, Fe)
+    ffn_down_exps_scale: Array  # (E,)
+    post_ffw_norm_2: Array  # (D,)
+    post_ffw_norm: Array  # (D,)
+    layer_output_scale: float
+    enc_layer_output_scale: float
+
+
+@dataclass(frozen=True)
+class ModelWeights:
+    """All tensors of a model."""
+
+    token_embd: Weight  # (V, D)
+    output: Weight  # (V, D); token_embd where the head is tied
+    output_norm: Array  # (D,)
+    rope_freqs: Array | None  # (Dh/2,) of the full layers; None where there are none
+    self_cond_pre_norm: Array  # (D,)
+    self_cond_gate: Weight  # (F, D)
+    self_cond_up: Weight  # (F, D)
+    self_cond_down: Weight  # (D, F)
+    layers: tuple[LayerWeights, ...]
+
+
+class _Loader:
+    """Takes tensors out of a file by name and shape, and remembers which were taken."""
+
+    def __init__(self, file: GgufFile, backend: Backend) -> None:
+        self.file = file
+        self.backend = backend
+        self.taken: set[str] = set()
+
+    def host(self, name: str, shape: tuple[int, ...]) -> HostTensor:
+        info = self.file.tensors.get(name)
+        if info is None:
+            raise UnsupportedModelError(f"{self.file.path} lacks the tensor {name}, which a DiffusionGemma needs")
+        if info.shape != shape:
+            raise UnsupportedModelError(
+                f"{self.file.path}: the tensor {name} has the shape {info.shape}, the header's geometry asks for {shape}"
+            )
+        self.taken.add(name)
+        raw = self.file.data(name)
+        return HostTensor(name, info.format, raw if raw.ndim > 1 else raw[None, :], shape[-1])
+
+    def has(self, name: str) -> bool:
+        return name in self.file.tensors
+
+    def matrix(self, name: str, *shape: int) -> Weight:
+        return self.backend.weight(self.host(name, shape))
+
+    def vector(self, name: str, size: int) -> Array:
+        return self.backend.vector(self.host(name, (size,)))
+
+    def scalar(self, name: str) -> float:
+        return float(self.backend.numpy(self.vector(name, 1))[0])
+
+    def gate_and_up(self, prefix: str, config: ModelConfig) -> tuple[Weight, Weight]:
+        """The experts' gate and up matrices (E, Fe, D), split in the file or fused: gate rows, then up rows."""
+        e, f, d = config.n_experts, config.expert_ff_size, config.hidden_size
+        if not self.has(f"{prefix}ffn_gate_up_exps.weight"):
+            return (
+                self.matrix(f"{prefix}ffn_gate_exps.weight", e, f, d),
+                self.matrix(f"{prefix}ffn_up_exps.weight", e, f, d),
+            )
+        fused = self.host(f"{prefix}ffn_gate_up_exps.weight", (e, 2 * f, d))
+        gate, up = (
+            HostTensor(fused.name, fused.format, raw, d) for raw in np.split(fused.raw, 2, axis=1)
+        )  # views of the map
+        return self.backend.weight(gate), self.backend.weight(up)
+
+
+def _load_layer(load: _Loader, i: int, config: ModelConfig, layer: LayerConfig) -> LayerWeights:
+    p = f"blk.{i}."
+    d, f, e, fe = config.hidden_size, config.ff_size, config.n_experts, config.expert_ff_size
+    q_rows, kv_rows = config.n_heads * layer.head_dim, layer.n_kv_heads * layer.head_dim
+    has_v = layer.sliding or load.has(f"{p}attn_v.weight")
+    gate_exps, up_exps = load.gate_and_up(p, config)
+    scale = load.scalar(f"{p}layer_output_scale.weight")
+    enc_name = f"{p}enc_layer_output_scale.weight"
+    return LayerWeights(
+        attn_norm=load.vector(f"{p}attn_norm.weight", d),
+        attn_q=load.matrix(f"{p}attn_q.weight", q_rows, d),
+        attn_k=load.matrix(f"{p}attn_k.weight", kv_rows, d),
+        attn_v=load.matrix(f"{p}attn_v.weight", kv_rows, d) if has_v else None,
+        attn_q_norm=load.vector(f"{p}attn_q_norm.weight", layer.head_dim),
+        attn_k_norm=load.vector(f"{p}attn_k_norm.weight", layer.head_dim),
+        attn_output=load.matrix(f"{p}attn_output.weight", d, q_rows),
+        post_attention_norm=load.vector(f"{p}post_attention_norm.weight", d),
+        ffn_norm=load.vector(f"{p}ffn_norm.weight", d),
+        ffn_gate=load.matrix(f"{p}ffn_gate.weight", f, d),
+        ffn_up=load.matrix(f"{p}ffn_up.weight", f, d),
+        ffn_down=load.matrix(f"{p}ffn_down.weight", d, f),
+        post_ffw_norm_1=load.vector(f"{p}post_ffw_norm_1.weight", d),
+        ffn_gate_inp=load.matrix(f"{p}ffn_gate_inp.weight", e, d),
+        ffn_gate_inp_scale=load.vector(f"{p}ffn_gate_inp.scale", d),
+        pre_ffw_norm_2=load.vector(f"{p}pre_ffw_norm_2.weight", d),
+        ffn_gate_exps=gate_exps,
+        ffn_up_exps=up_exps,
+        ffn_down_exps=load.matrix(f"{p}ffn_down_exps.weight", e, d, fe),
+        ffn_down_exps_scale=load.vector(f"{p}ffn_down_exps.scale", e),
+        post_ffw_norm_2=load.vector(f"{p}post_ffw_norm_2.weight", d),
+        post_ffw_norm=load.vector(f"{p}post_ffw_norm.weight", d),
+        layer_output_scale=scale,
+        enc_layer_output_scale=load.scalar(enc_name) if load.has(enc_name) else scale,
+    )
+
+
+def load_weights(file: GgufFile, config: ModelConfig, backend: Backend) -> ModelWeights:
+    """Find every tensor the network needs and hand it to the backend.
+
+    Raises:
+        UnsupportedModelError: a tensor is missing, has another shape, or is one the network has no
+            place for (running without it would answer wrongly).
+    """
+    load = _Loader(file, backend)
+    d, f, v = config.hidden_size, config.ff_size, config.vocab_size
+    full = [layer for layer in config.layers if not layer.sliding]
+    token_embd = load.matrix("token_embd.weight", v, d)
+    # The self-conditioning norm carried another name in the first files.
+    pre_norm = "self_cond_pre_norm.weight" if load.has("self_cond_pre_norm.weight") else "self_cond_norm.weight"
+    weights = ModelWeights(
+        token_embd=token_embd,
+        output=load.matrix("output.weight", v, d) if load.has("output.weight") else token_embd,
+        output_norm=load.vector("output_norm.weight", d),
+        rope_freqs=load.vector("rope_freqs.weight", full[0].head_dim // 2) if full else None,
+        self_cond_pre_norm=load.vector(pre_norm if load.has(pre_norm) else "self_cond_pre_norm.weight", d),
+        self_cond_gate=load.matrix("self_cond_gate.weight", f, d),
+        self_cond_up=load.matrix("self_cond_up.weight", f, d),
+        self_cond_down=load.matrix("self_cond_down.weight", d, f),
+        layers=tuple(_load_layer(load, i, config, layer) for i, layer in enumerate(config.layers)),
+    )
+    unknown = next(_unknown_tensors(file, load.taken), None)
+    if unknown:
+        raise UnsupportedModelError(
+            f"{file.path} holds the tensor {unknown}, which dgguf does not know: a newer version of dgguf may"
+        )
+    return weights
+
+
+def _unknown_tensors(file: GgufFile, taken: set[str]) -> Iterator[str]:
+    allowed = {"rope_freqs.weight"}  # some files without full layers may still carry it
+    return (name for name in file.tensors if name not in taken and name not in allowed)

@@ -1,0 +1,223 @@
+"""A loaded model and its conversation: text in, events or text out."""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import numpy as np
+
+from dgguf.backends.base import Backend
+from dgguf.catalog import find_model
+from dgguf.chat import AnswerText, ChatTemplate, Message, encode_chat
+from dgguf.diffusion.events import CanvasCommitted, Event
+from dgguf.diffusion.generate import generate
+from dgguf.diffusion.sampler import SeededNoise
+from dgguf.diffusion.settings import SamplerSettings
+from dgguf.diffusion.statistics import Statistics
+from dgguf.errors import PromptError, UnsupportedModelError
+from dgguf.gguf_file import GgufFile
+from dgguf.model.cache import KVCache
+from dgguf.model.config import ModelConfig
+from dgguf.model.transformer import Transformer
+from dgguf.model.weights import load_weights
+from dgguf.tokenizer import Tokenizer
+
+DEFAULT_CONTEXT = 8192
+DEFAULT_MAX_TOKENS = 1024
+# Prompt rows encoded together: enough that a decoded expert serves many, few enough to report often.
+ROWS_PER_CALL = 512
+
+
+class PromptOptions(TypedDict, total=False):
+    """How a prompt becomes ids.
+
+    Attributes:
+        system: a system message put before it.
+        think: ask the model to think first.
+        raw: no chat template; the prompt is the text to go on from.
+        special: let texts such as "<|turn>" in the prompt become control tokens.
+    """
+
+    system: str | None
+    think: bool
+    raw: bool
+    special: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished answer.
+
+    Attributes:
+        text: the answer alone.
+        thoughts: what the model thought, without its markers; "" if it did not.
+        tokens: the ids up to the stop id, thoughts included.
+        seed: that gives the same answer again.
+        statistics: what it cost.
+    """
+
+    text: str
+    thoughts: str
+    tokens: list[int]
+    seed: int
+    statistics: Statistics
+
+
+class Session:
+    """A model, its KV cache and the ids in it. Not for use by several threads at once.
+
+    Args:
+        model: a path, or a name from models.txt.
+        threads: of the CPU backend; None for all usable cores.
+        context: positions, prompt and answer together; None for 8192 or what the model can.
+
+    Raises:
+        DggufError: the file cannot be used; the message says why.
+    """
+
+    def __init__(self, model: str | Path, *, threads: int | None = None, context: int | None = None) -> None:
+        self.file = GgufFile(find_model(str(model)))
+        self.config = ModelConfig.from_file(self.file)
+        self.tokenizer = Tokenizer.from_metadata(self.file.metadata, str(self.file.path))
+        if self.tokenizer.n_tokens != self.config.vocab_size:
+            raise UnsupportedModelError(
+                f"{self.file.path}: the vocabulary has {self.tokenizer.n_tokens} tokens, "
+                f"the embedding {self.config.vocab_size} rows"
+            )
+        self.context = context or default_context(self.config)
+        if not self.config.canvas_length < self.context <= self.config.context_length:
+            raise PromptError(
+                f"a context of {self.context} does not fit the model: it must be above its canvas length "
+                f"({self.config.canvas_length}) and at most {self.config.context_length}"
+            )
+        self.backend: Backend = _make_backend(threads)
+        self.model = Transformer(self.config, load_weights(self.file, self.config, self.backend), self.backend)
+        rows = rows_per_call(self.config)
+        self._cache = KVCache(self.config, self.backend, self.context, rows)
+        self._cached = np.empty(0, np.int64)  # the ids behind the cache's positions
+
+    def settings(self, **given: float | None) -> SamplerSettings:
+        """The sampler's settings: those given and not None, else the file's, else the reference's."""
+        return SamplerSettings.from_metadata(self.file.metadata, **given)
+
+    def encode(self, prompt: str | list[Message], **options: Unpack[PromptOptions]) -> np.ndarray:
+        """The ids of a user's message or a conversation, as the model is to see it: (P,) int64."""
+        system, think = options.get("system"), options.get("think", False)
+        special = options.get("special", False)
+        if options.get("raw"):
+            if not isinstance(prompt, str) or system is not None or think:
+                raise PromptError("a raw prompt is one text: no conversation, no system message, no thinking")
+            ids = self.tokenizer.encode(prompt, special=special)
+            bos = self.tokenizer.bos_id
+            if self.tokenizer.add_bos and bos is not None and ids[:1] != [bos]:
+                ids.insert(0, bos)
+        else:
+            messages = [Message(role="user", content=prompt)] if isinstance(prompt, str) else list(prompt)
+            if system is not None:
+                messages.insert(0, Message(role="system", content=system))
+            template = ChatTemplate.from_metadata(self.file.metadata, str(self.file.path))
+            ids = encode_chat(self.tokenizer, template, messages, think=think, special=special)
+        if not ids:
+            raise PromptError("the prompt is empty")
+        return np.array(ids, np.int64)
+
+    def stream(
+        self,
+        prompt: str | list[Message],
+        *,
+        settings: SamplerSettings | None = None,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
+        seed: int | None = None,
+        **options: Unpack[PromptOptions],
+    ) -> Iterator[Event]:
+        """Answer a message or a conversation, event by event; closing the iterator cancels.
+
+        The longest prefix that an earlier prompt or answer left in the KV cache is not encoded again.
+
+        Args:
+            prompt: a user's message, or {"role", "content"} messages.
+            settings: of the sampler; None for the file's.
+            max_tokens: rounded up to whole canvases.
+            seed: the same seed gives the same answer; None draws one.
+            options: see `PromptOptions`.
+        """
+        ids = self.encode(prompt, **options)
+        shared = min(len(ids), len(self._cached))
+        differs = np.flatnonzero(ids[:shared] != self._cached[:shared])
+        self._cache.step_back(int(differs[0]) if len(differs) else shared)
+        sequence = [ids]
+        try:
+            for event in generate(
+                self.model,
+                self._cache,
+                ids,
+                settings=settings or self.settings(),
+                noise=SeededNoise(new_seed() if seed is None else seed, self.config.vocab_size),
+                max_tokens=max_tokens,
+                stop_ids=self.tokenizer.stop_ids,
+            ):
+                if isinstance(event, CanvasCommitted):
+                    sequence.append(event.tokens)
+                yield event
+        finally:
+            self._cached = np.concatenate(sequence)[: self._cache.position]
+
+    def reader(self) -> AnswerText:
+        """Turns the committed tokens of one answer into text, as they come."""
+        return AnswerText(self.tokenizer)
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """The text of ids, special tokens left out."""
+        return self.tokenizer.decode(tokens.tolist())
+
+    def generate(
+        self,
+        prompt: str | list[Message],
+        *,
+        settings: SamplerSettings | None = None,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
+        seed: int | None = None,
+        **options: Unpack[PromptOptions],
+    ) -> Answer:
+        """Answer a message or a conversation and return when all of it is there; arguments as in `stream`."""
+        seed = new_seed() if seed is None else seed
+        statistics, reader = Statistics(), self.reader()
+        tokens: list[int] = []
+        pieces: list[tuple[str, str]] = []
+        for event in self.stream(prompt, settings=settings, max_tokens=max_tokens, seed=seed, **options):
+            statistics.add(event)
+            if isinstance(event, CanvasCommitted):
+                committed = event.tokens[: event.answer_length].tolist()
+                tokens += committed
+                pieces += reader.push(committed)
+        pieces += reader.finish()
+        return Answer(
+            text="".join(text for kind, text in pieces if kind == "answer"),
+            thoughts="".join(text for kind, text in pieces if kind == "thought"),
+            tokens=tokens,
+            seed=seed,
+            statistics=statistics,
+        )
+
+
+def default_context(config: ModelConfig) -> int:
+    """Positions of a context that nobody asked for."""
+    return min(DEFAULT_CONTEXT, config.context_length)
+
+
+def rows_per_call(config: ModelConfig) -> int:
+    """Rows of one call to the network, at most."""
+    return max(ROWS_PER_CALL, config.canvas_length)
+
+
+def new_seed() -> int:
+    """A seed short enough to type again."""
+    return secrets.randbelow(2**32)
+
+
+def _make_backend(threads: int | None) -> Backend:
+    from dgguf.backends.cpu import CpuBackend
+
+    return CpuBackend(threads)

@@ -1,0 +1,41 @@
+"""Plain progress lines, one an event: for pipes, logs and any terminal."""
+
+from collections.abc import Iterable, Iterator
+from typing import TextIO
+
+from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Event, PromptEncoded
+
+
+def show(events: Iterable[Event], out: TextIO) -> Iterator[Event]:
+    """Write a line for each event to `out` and pass the event on."""
+    for event in events:
+        line = describe(event)
+        if line:
+            print(line, file=out, flush=True)
+        yield event
+
+
+def describe(event: Event) -> str:
+    """One line, or "" for an event that needs none."""
+    match event:
+        case PromptEncoded() if event.done < event.total:
+            fresh = event.done - event.reused
+            left = (event.total - event.done) * event.seconds / fresh
+            return f"prompt {event.done}/{event.total} tokens · {left:.0f} s left"
+        case PromptEncoded():
+            reused = f" · {event.reused} reused" if event.reused else ""
+            return f"prompt {event.total} tokens{reused} · {event.seconds:.2f} s"
+        case DenoisingStep():
+            return (
+                f"block {event.block + 1} · step {event.step}/{event.max_steps}"
+                f" · mean entropy {event.mean_entropy:.4f} nats"
+                f" · accepted {event.n_accepted}/{len(event.accepted)}"
+                f" · {event.seconds:.2f} s/step"
+            )
+        case CanvasCommitted():
+            how = "settled" if event.converged else "not settled"
+            return (
+                f"block {event.block + 1} committed · {how} after {event.steps} steps"
+                f" · {event.answer_length} answer tokens · {event.seconds:.2f} s"
+            )
+    return ""
