@@ -27,9 +27,9 @@ def test_accept_equals_the_definition(seed):
 
 
 def test_accept_takes_at_least_one_and_counts_none_against_itself():
-    assert accept(np.array([5.0, 7.0], np.float32), 0.1).tolist() == [True, False]
-    # 0.1 then 9: the second's own entropy does not count, the third sees 9.1.
-    assert accept(np.array([9.0, 0.1, 10.0], np.float32), 0.1).tolist() == [True, True, False]
+    assert accept(np.array([5.0, 7.0], np.float32), 0.125).tolist() == [True, False]
+    # The second sees 0.125, which is within the bound; the third sees 9.125. (All exact in binary.)
+    assert accept(np.array([9.0, 0.125, 10.0], np.float32), 0.125).tolist() == [True, True, False]
 
 
 def test_temperature_falls_from_t_max_and_stops_short_of_t_min():

@@ -1,0 +1,273 @@
+"""Each verb of the CPU backend against a slow, obvious twin in float64."""
+
+import math
+import zlib
+
+import gguf
+import numpy as np
+import pytest
+
+from dgguf.backends.base import HostTensor
+from dgguf.backends.cpu import CpuBackend, matmul
+from dgguf.backends.cpu.pool import Pool
+from dgguf.errors import NumericsError
+from dgguf.model.cache import LayerCache
+from dgguf.quants.block import FORMATS_BY_NAME
+
+EPS = 1e-6
+
+
+@pytest.fixture(scope="module")
+def backend():
+    return CpuBackend(threads=2)
+
+
+@pytest.fixture
+def rng(request):
+    return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def tensor(array, name="F32"):
+    """A tensor as it would lie in a file, and what it decodes to, in float64."""
+    raw = gguf.quants.quantize(array, gguf.GGMLQuantizationType[name]).view(np.uint8)
+    raw.flags.writeable = False
+    decoded = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[name]).astype(np.float64)
+    return HostTensor("test", FORMATS_BY_NAME[name], raw, array.shape[-1]), decoded.reshape(array.shape)
+
+
+def rms(x, weight=1.0):
+    x = x.astype(np.float64)
+    return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + EPS) * weight
+
+
+def gelu(x):
+    x = x.astype(np.float64)
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def close(found, wanted, tolerance=2e-6):
+    """Largest error, relative to the largest value."""
+    assert found.shape == wanted.shape
+    assert abs(found - wanted).max() <= tolerance * max(1.0, abs(wanted).max())
+
+
+@pytest.mark.parametrize("name", ["F32", "F16", "Q8_0", "Q5_0"])
+@pytest.mark.parametrize("shape", [(1, 32, 32), (5, 96, 64), (7, 3000, 96)])
+def test_linear(backend, rng, name, shape):
+    rows, outputs, inputs = shape
+    x, (w, decoded) = normal(rng, rows, inputs), tensor(normal(rng, outputs, inputs), name)
+    close(backend.linear(x, backend.weight(w)), x.astype(np.float64) @ decoded.T, 4e-6)
+
+
+def test_linear_over_several_panels_whose_last_is_short(backend, rng, monkeypatch):
+    monkeypatch.setattr(matmul, "PANEL_BYTES", 4 * 64 * 5)
+    x, (w, decoded) = normal(rng, 3, 64), tensor(normal(rng, 18, 64), "Q8_0")
+    assert backend.weight(w).panel_rows == 5
+    close(backend.linear(x, backend.weight(w)), x.astype(np.float64) @ decoded.T, 4e-6)
+
+
+def test_unaligned_f32_rows_are_read(backend, rng):
+    array = normal(rng, 4, 8)
+    raw = np.frombuffer(b"x" + array.tobytes(), np.uint8)[1:].reshape(4, 32)
+    w = HostTensor("test", FORMATS_BY_NAME["F32"], raw, 8)
+    np.testing.assert_array_equal(backend.vector(HostTensor("v", w.format, raw[:1], 8)), array[0])
+    close(backend.linear(array, backend.weight(w)), array.astype(np.float64) @ array.T.astype(np.float64))
+
+
+@pytest.mark.parametrize("name", ["F32", "Q8_0"])
+def test_embed(backend, rng, name):
+    table, decoded = tensor(normal(rng, 50, 32), name)
+    tokens = np.array([3, 49, 3, 0])
+    close(backend.embed(backend.weight(table), tokens, 5.5), decoded[tokens] * 5.5)
+
+
+@pytest.mark.parametrize("shape", [(3, 32), (3, 2, 16)])
+def test_rms_norm(backend, rng, shape):
+    x, w = normal(rng, *shape), normal(rng, shape[-1])
+    close(backend.rms_norm(x, w, EPS), rms(x, w))
+    close(backend.rms_norm(x, None, EPS), rms(x))
+
+
+def test_rms_norm_of_zeros_is_zero(backend):
+    assert not backend.rms_norm(np.zeros((2, 8), np.float32), None, EPS).any()
+
+
+def test_residual(backend, rng):
+    x, y, w = normal(rng, 3, 32), normal(rng, 3, 32), normal(rng, 32)
+    close(backend.residual(x, y, w, EPS, 0.75), (x + rms(y, w)) * 0.75)
+
+
+@pytest.mark.parametrize("rows", [1, 33])
+def test_gated_gelu(backend, rng, rows):
+    gate, up = 4 * normal(rng, rows, 24), normal(rng, rows, 24)
+    close(backend.gated_gelu(gate, up), gelu(gate) * up)
+
+
+@pytest.mark.parametrize("factors", [None, np.array([1, 1, 1e30, 1e30], np.float32)])
+def test_rope(backend, rng, factors):
+    x = normal(rng, 3, 2, 8)
+    wanted = np.empty(x.shape)
+    for row, position in enumerate(range(1000, 1003)):
+        for i in range(4):
+            angle = position * 100.0 ** (-2 * i / 8) / (1.0 if factors is None else float(factors[i]))
+            c, s = math.cos(angle), math.sin(angle)
+            wanted[row, :, i] = x[row, :, i] * c - x[row, :, i + 4] * s
+            wanted[row, :, i + 4] = x[row, :, i + 4] * c + x[row, :, i] * s
+    # Angles are float32: 1000 radians are known to 3e-5.
+    close(backend.rope(x, backend.rotation(1000, 3, 8, 100.0, factors)), wanted, 6e-5)
+
+
+@pytest.mark.parametrize("window", [None, 1, 5, 100])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("past", [0, 3, 9])
+def test_attention(backend, rng, monkeypatch, window, causal, past):
+    monkeypatch.setattr("dgguf.backends.cpu.attention.SCORES_PER_TILE", 60)  # several tiles
+    rows, heads, kv_heads, dim = 6, 4, 2, 8
+    q, k, v = normal(rng, rows, heads, dim), normal(rng, rows, kv_heads, dim), normal(rng, rows, kv_heads, dim)
+    keys, values = normal(rng, past, kv_heads, dim), normal(rng, past, kv_heads, dim)
+    store = LayerCache(*(np.full((kv_heads, 20, dim), np.nan, np.float32) for _ in range(2)), window)
+    store.keys[:, :past], store.values[:, :past] = keys.transpose(1, 0, 2), values.transpose(1, 0, 2)
+    store.length = past
+
+    all_keys, all_values = np.concatenate([keys, k]), np.concatenate([values, v])
+    wanted = np.zeros((rows, heads, dim))
+    for row in range(rows):
+        for head in range(heads):
+            if causal:
+                seen = [j for j in range(past + row + 1) if window is None or j > past + row - window]
+            else:
+                seen = [j for j in range(past + rows) if window is None or j >= past - (window - 1)]
+            scores = np.array([q[row, head].astype(np.float64) @ all_keys[j, head // 2] for j in seen])
+            wanted[row, head] = softmax(scores) @ all_values[seen, head // 2]
+    close(backend.attention(q, k, v, store, causal), wanted.reshape(rows, -1))
+    assert store.length == past  # nothing was committed
+
+
+def test_attention_does_not_overflow(backend):
+    x = np.full((2, 1, 4), 1e4, np.float32)
+    store = LayerCache(np.empty((1, 2, 4), np.float32), np.empty((1, 2, 4), np.float32), None)
+    close(backend.attention(x, x, x, store, False), np.full((2, 4), 1e4))
+
+
+def test_route(backend, rng):
+    x, scale, expert_scale = normal(rng, 5, 32), normal(rng, 32), normal(rng, 8)
+    w, decoded = tensor(3 * normal(rng, 8, 32))
+    chosen, weights = backend.route(x, backend.weight(w), scale, expert_scale, 3, EPS)
+    p = softmax(rms(x, scale) / math.sqrt(32) @ decoded.T)
+    wanted = np.argsort(-p, axis=1)[:, :3]
+    np.testing.assert_array_equal(chosen, wanted)
+    kept = np.take_along_axis(p, wanted, axis=1)
+    close(weights, kept / kept.sum(axis=1, keepdims=True) * expert_scale[wanted])
+
+
+def test_equal_router_scores_go_to_the_lower_expert(backend):
+    x, ones = np.ones((1, 32), np.float32), np.ones(32, np.float32)
+    w, _ = tensor(np.zeros((4, 32), np.float32))
+    chosen, weights = backend.route(x, backend.weight(w), ones, ones[:4], 2, EPS)
+    assert chosen.tolist() == [[0, 1]]
+    assert weights.tolist() == [[0.5, 0.5]]
+
+
+@pytest.mark.parametrize("name", ["F32", "Q8_0"])
+def test_experts(backend, rng, name):
+    rows, hidden, ff, n = 9, 64, 32, 6
+    x, weights = normal(rng, rows, hidden), normal(rng, rows, 2)
+    chosen = np.stack([rng.permutation(n - 1)[:2] for _ in range(rows)]).astype(np.int32)  # one expert idle
+    (gate, g), (up, u), (down, d) = (
+        tensor(normal(rng, n, *shape), name) for shape in ((ff, hidden), (ff, hidden), (hidden, ff))
+    )
+    wanted = np.zeros((rows, hidden))
+    for row in range(rows):
+        for expert, weight in zip(chosen[row], weights[row], strict=True):
+            h = gelu(g[expert] @ x[row]) * (u[expert] @ x[row])
+            wanted[row] += weight * (d[expert] @ h)
+    found = backend.experts(x, *(backend.weight(t) for t in (gate, up, down)), chosen, weights)
+    close(found, wanted, 4e-6)
+
+
+def test_head(backend, rng):
+    x, (w, decoded) = 9 * normal(rng, 4, 32), tensor(normal(rng, 70, 32), "Q8_0")
+    wanted = 30 * np.tanh(x.astype(np.float64) @ decoded.T / 30)
+    close(backend.head(x, backend.weight(w), 30.0), wanted)
+
+
+def test_sample(backend, rng):
+    logits = 3 * normal(rng, 6, 200)
+    uniforms = np.array([0.0, 0.1, 0.5, 0.9, 0.999, 1 - 2**-53])
+    p = softmax(logits.astype(np.float64) / 0.7)
+    found = backend.sample(logits.copy(), 0.7, uniforms)
+    np.testing.assert_array_equal(found.argmax, logits.argmax(axis=1))
+    wanted = [np.searchsorted(np.cumsum(row), u, side="right") for row, u in zip(p, uniforms, strict=True)]
+    np.testing.assert_array_equal(found.sampled[:5], wanted[:5])
+    assert 0 <= found.sampled[5] < 200
+    close(found.entropy, -(p * np.log(p)).sum(axis=1), 1e-6)
+    close(found.probabilities, p, 1e-6)
+
+
+def test_sample_never_draws_the_impossible(backend):
+    logits = np.array([[0.0, -1e4, 0.0, -1e4], [-1e4, 0.0, -1e4, -1e4]], np.float32)
+    found = backend.sample(logits, 1.0, np.array([1 - 2**-53, 0.0]))
+    assert found.sampled.tolist() == [2, 1]
+    close(found.entropy, np.array([math.log(2), 0.0]))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_sample_refuses_what_is_not_finite(backend, wrong):
+    logits = np.zeros((3, 5), np.float32)
+    logits[1, 3] = wrong
+    with pytest.raises(NumericsError, match="position 1"):
+        backend.sample(logits, 1.0, np.full(3, 0.5))
+
+
+@pytest.mark.parametrize("rows", [3, 500])
+def test_soft_embed(backend, rng, monkeypatch, rows):
+    monkeypatch.setattr(matmul, "PANEL_BYTES", 4 * 32 * 7)
+    table, decoded = tensor(normal(rng, rows, 32), "Q8_0")
+    p = softmax(normal(rng, 4, rows).astype(np.float64)).astype(np.float32)
+    close(backend.soft_embed(p, backend.weight(table), 2.0), p.astype(np.float64) @ decoded * 2)
+
+
+def test_results_do_not_depend_on_the_number_of_threads(rng):
+    x, (w, _) = normal(rng, 30, 96), tensor(normal(rng, 40_000, 96), "Q8_0")
+    results = []
+    for threads in (1, 2, 5):
+        be = CpuBackend(threads)
+        results.append([be.linear(x, be.weight(w)), be.soft_embed(be.head(x, be.weight(w), 30.0), be.weight(w), 1.0)])
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_pool_does_every_piece_once(threads):
+    done = np.zeros(100, int)
+
+    def piece(i):
+        done[i] += 1
+
+    Pool(threads).run(piece, 100)
+    assert (done == 1).all()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_pool_reports_a_failure_and_goes_on_working(threads):
+    pool = Pool(threads)
+
+    def piece(i):
+        if i == 5:
+            raise NumericsError("five")
+
+    with pytest.raises(NumericsError, match="five"):
+        pool.run(piece, 10)
+    test_done = []
+    pool.run(test_done.append, 4)
+    assert sorted(test_done) == [0, 1, 2, 3]
