@@ -104,6 +104,8 @@ class Session:
 
     def encode(self, prompt: str | list[Message], **options: Unpack[PromptOptions]) -> np.ndarray:
         """The ids of a user's message or a conversation, as the model is to see it: (P,) int64."""
+        if isinstance(prompt, str) and not prompt.strip():
+            raise PromptError("the prompt is empty")
         system, think = options.get("system"), options.get("think", False)
         special = options.get("special", False)
         if options.get("raw"):
@@ -119,8 +121,6 @@ class Session:
                 messages.insert(0, Message(role="system", content=system))
             template = ChatTemplate.from_metadata(self.file.metadata, str(self.file.path))
             ids = encode_chat(self.tokenizer, template, messages, think=think, special=special)
-        if not ids:
-            raise PromptError("the prompt is empty")
         return np.array(ids, np.int64)
 
     def stream(

@@ -1,12 +1,6 @@
-"""Fixtures that several test files share, and which tests run by default."""
-
-import sys
-from pathlib import Path
+"""Which tests run by default."""
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # for `tools`, which is not installed
 
 
 def pytest_addoption(parser):

@@ -5,13 +5,11 @@ needs torch; its results for `FROZEN` are kept in data/parity.npz by tools/make_
 the comparison also runs without it.
 """
 
-import sys
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dgguf.backends.cpu import CpuBackend
 from dgguf.diffusion.events import CanvasCommitted
@@ -89,6 +87,15 @@ def model_file(case, folder):
     path = Path(folder) / f"{case.seed}.gguf"
     write_model(path, case.geometry, "F32", case.seed, metadata=case.metadata)
     return path
+
+
+def digest(path):
+    """Of the weights alone: what else a file holds does not change what is computed."""
+    file = GgufFile(path)
+    sha = hashlib.sha256()
+    for name in sorted(file.tensors):
+        sha.update(name.encode() + file.data(name).tobytes())
+    return sha.hexdigest()
 
 
 def random_ids(case, vocab_size, place, count):

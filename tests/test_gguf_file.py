@@ -694,9 +694,9 @@ def test_any_change_of_the_header_opens_or_is_refused(write):
         2**64 - 1,
     ]
     for at in range(4, n_header):
-        cases += [content[:at] + struct.pack("<Q", v) + content[at + 8 :] for v in rng.sample(values, 6)]
+        cases += [content[:at] + struct.pack("<Q", v) + content[at + 8 :] for v in rng.sample(values, 4)]
         cases.append(content[:at] + struct.pack("<I", rng.randrange(16)) + content[at + 4 :])
-    for _ in range(3000):
+    for _ in range(2000):
         changed = bytearray(content)
         for _ in range(rng.choice((1, 1, 2, 8))):
             changed[rng.randrange(4, n_header)] = rng.randrange(256)
@@ -706,7 +706,7 @@ def test_any_change_of_the_header_opens_or_is_refused(write):
         elif rng.random() < 0.2:
             changed[start:start] = changed[start:end]
         cases.append(bytes(changed))
-    assert len(cases) > 6000
+    assert len(cases) > 4500
 
     exercise(write(content))
     opened, slowest = 0, 0.0

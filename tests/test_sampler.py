@@ -5,7 +5,7 @@ import pytest
 
 from dgguf.diffusion.sampler import SeededNoise, StoppingRule, accept, temperature
 from dgguf.diffusion.settings import SamplerSettings
-from dgguf.errors import PromptError
+from dgguf.errors import PromptError, UnsupportedModelError
 
 
 def slow_accept(entropy, bound):
@@ -104,5 +104,11 @@ def test_settings_that_make_no_sense_are_refused(wrong):
 
 
 def test_settings_of_the_wrong_type_in_a_file_are_refused():
-    with pytest.raises(PromptError, match="max_steps"):
+    with pytest.raises(UnsupportedModelError, match="max_steps"):
         SamplerSettings.from_metadata({"diffusion.eb_max_steps": "many"})
+
+
+def test_settings_stored_as_float32_are_what_was_meant():
+    stored = float(np.float32(0.4))
+    assert stored != 0.4
+    assert SamplerSettings.from_metadata({"diffusion.eb_t_min": stored}).t_min == 0.4

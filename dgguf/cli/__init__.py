@@ -54,9 +54,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except BrokenPipeError:
-        # Whoever read our output has gone: that is their right. Keep Python from flushing into nothing.
+        # Whoever read our output has gone: quietly stop, and keep Python from flushing into nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = 1
     except DggufError as error:
         if _debug:
             raise

@@ -27,6 +27,7 @@ def info(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
     from dgguf.catalog import find_model
     from dgguf.gguf_file import GgufFile
     from dgguf.model.config import ModelConfig
+    from dgguf.view.terminal import safe
 
     with GgufFile(find_model(model)) as file:
         config = ModelConfig.from_file(file)
@@ -39,7 +40,7 @@ def info(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False, indent=2))
     else:
-        click.echo("\n".join(lines(report)))
+        click.echo(safe("\n".join(lines(report)), draft=False))
 
 
 def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> dict[str, Any]:
@@ -92,12 +93,14 @@ def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> di
 
 def lines(report: dict[str, Any]) -> list[str]:
     """The report as text."""
+    from dgguf.cli.output import format_bytes
+
     g, memory = report["geometry"], report["memory"]
     full = g["n_layers"] - g["sliding_layers"]
     out = [
         report["path"],
         f"  {report['name'] or 'unnamed'} · {g['architecture']} · GGUF version {report['gguf_version']}",
-        f"  {size(report['bytes'])} · {report['weights'] / 1e9:.2f} billion weights",
+        f"  {format_bytes(report['bytes'])} · {report['weights'] / 1e9:.2f} billion weights",
         "",
         f"layers         {g['n_layers']}: {g['sliding_layers']} sliding (window {g['sliding_window']}), {full} full",
         f"hidden size    {g['hidden_size']} · feed-forward {g['ff_size']}",
@@ -116,9 +119,9 @@ def lines(report: dict[str, Any]) -> list[str]:
         *(f"  {name:<22} {value}" for name, value in report["sampler"].items()),
         "",
         f"memory at a context of {memory['context']}",
-        f"  weights, mapped from the file  {size(memory['weights_mapped'])}",
-        f"  KV cache, when full            {size(memory['kv_cache'])}",
-        f"  scratch                        {size(memory['scratch'])}",
+        f"  weights, mapped from the file  {format_bytes(memory['weights_mapped'])}",
+        f"  KV cache, when full            {format_bytes(memory['kv_cache'])}",
+        f"  scratch                        {format_bytes(memory['scratch'])}",
     ]
     if "tensors" in report:
         out += ["", "tensors"]
@@ -131,11 +134,3 @@ def lines(report: dict[str, Any]) -> list[str]:
 
 def and_list(values: list[int]) -> str:
     return " and ".join(map(str, values))
-
-
-def size(n_bytes: int) -> str:
-    """A size in the largest unit that keeps it above 1."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= factor:
-            return f"{n_bytes / factor:.2f} {unit}"
-    return f"{n_bytes} bytes"

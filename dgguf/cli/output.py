@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dgguf.diffusion.events import CanvasCommitted, Event
+from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.statistics import Statistics
 from dgguf.view.terminal import safe
 
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 def say(line: str) -> None:
     """A line for the user, beside the answer."""
     click.echo(line, err=True)
+
+
+def format_bytes(n_bytes: int) -> str:
+    """A size in the largest unit that keeps it above 1."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:.2f} {unit}"
+    return f"{n_bytes} bytes"
 
 
 @contextlib.contextmanager
@@ -61,7 +70,7 @@ class AnswerWriter:
         if isinstance(event, CanvasCommitted):
             self._write(self._reader.push(event.tokens[: event.answer_length].tolist()))
 
-    def finish(self, *, seed: int, max_steps: int, interrupted: bool) -> None:
+    def finish(self, *, seed: int, settings: SamplerSettings, interrupted: bool) -> None:
         """Write what is left, then the statistics. Also after Ctrl-C or an error, for what there is."""
         self._write(self._reader.finish())
         s = self._statistics
@@ -70,6 +79,7 @@ class AnswerWriter:
                 "text": self._text["answer"],
                 "thoughts": self._text["thought"],
                 "seed": seed,
+                "settings": dataclasses.asdict(settings),
                 **dataclasses.asdict(s),
                 "answer_tokens_per_second": s.answer_tokens_per_second,
                 "tokens_per_step": s.tokens_per_step,
@@ -80,7 +90,7 @@ class AnswerWriter:
         if s.steps:
             self._report(seed)
         if not interrupted:
-            self._advise(max_steps)
+            self._advise(settings.max_steps)
 
     def _write(self, pieces: list[tuple[str, str]]) -> None:
         for kind, text in pieces:

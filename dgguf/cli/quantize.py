@@ -1,19 +1,20 @@
 """`dgguf quantize`: make a GGUF file from a transformers checkpoint."""
 
 import sys
-import time
 from pathlib import Path
 
 import click
-
-TYPES = ("F32", "BF16", "F16", "Q8_0")
 
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
-    "--type", "type_name", type=click.Choice(TYPES, case_sensitive=False), required=True, help="Type of the matrices."
+    "--type",
+    "type_name",
+    type=click.Choice(["F32", "BF16", "F16", "Q8_0"], case_sensitive=False),
+    required=True,
+    help="Type of the matrices.",
 )
 @click.option("--force", is_flag=True, help="Overwrite OUT.")
 def quantize(source: Path, out: Path, type_name: str, force: bool) -> None:
@@ -26,4 +27,22 @@ def quantize(source: Path, out: Path, type_name: str, force: bool) -> None:
       dgguf quantize ./diffusiongemma-26B-A4B-it model-bf16.gguf --type BF16
       dgguf quantize ./checkpoint model-q8_0.gguf --type Q8_0
     """
-    raise NotImplementedError
+    from dgguf import convert
+    from dgguf.cli.output import announce_compilation, format_bytes, say
+
+    plan = convert.plan(source, type_name)
+    for note in plan.notes:
+        say(f"note: {note}")
+    bits = 8 * plan.n_bytes / plan.n_weights
+    say(
+        f"{len(plan.tensors)} tensors, {plan.n_weights / 1e9:.3f} billion weights → "
+        f"{format_bytes(plan.n_bytes)}, {bits:.2f} bits per weight"
+    )
+    with (
+        announce_compilation(),
+        click.progressbar(length=plan.n_bytes, label=f"writing {out.name}", file=sys.stderr) as bar,
+    ):
+        for event in convert.run(plan, out, force):
+            if isinstance(event, convert.TensorWritten):
+                bar.update(event.n_bytes)
+    say(f"{event.path}: {format_bytes(event.n_bytes)} in {event.seconds:.1f} s")

@@ -115,7 +115,7 @@ def run(
             interrupted = False
         finally:
             events.close()
-            writer.finish(seed=seed, max_steps=settings.max_steps, interrupted=interrupted)
+            writer.finish(seed=seed, settings=settings, interrupted=interrupted)
 
 
 def read_prompt(prompt: str | None, file: Any) -> str:

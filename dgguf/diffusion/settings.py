@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dgguf.errors import PromptError
+import numpy as np
+
+from dgguf.errors import PromptError, UnsupportedModelError
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,13 @@ class SamplerSettings:
         """Settings from a GGUF header, which may lack any of them; `given` values that are not None win."""
         values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
-            value = given.get(field.name)
-            if value is None:
-                value = metadata.get(f"diffusion.eb_{field.name}")
-            if value is not None:
+            kind, value = type(field.default), given.get(field.name)
+            if value is None and (key := f"diffusion.eb_{field.name}") in metadata:
+                value = metadata[key]
                 if isinstance(value, bool) or not isinstance(value, (int, float)):
-                    raise PromptError(f"sampler settings: {field.name} must be a number, not {value!r}")
-                values[field.name] = type(field.default)(value)  # type: ignore[misc]
+                    raise UnsupportedModelError(f"the file's {key} must be a number, not {value!r:.99}")
+                if kind is float:
+                    value = float(str(np.float32(value)))  # 0.4 is stored as 0.4000000059604645 and meant as 0.4
+            if value is not None:
+                values[field.name] = kind(value)  # type: ignore[misc]
         return cls(**values)

@@ -169,7 +169,7 @@ def load_weights(file: GgufFile, config: ModelConfig, backend: Backend) -> Model
     unknown = next(_unknown_tensors(file, load.taken), None)
     if unknown:
         raise UnsupportedModelError(
-            f"{file.path} holds the tensor {unknown}, which dgguf does not know: a newer version of dgguf may"
+            f"{file.path} holds the tensor {unknown!r}, which dgguf does not know: a newer version of dgguf may"
         )
     return weights
 

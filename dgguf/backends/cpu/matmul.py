@@ -15,6 +15,7 @@ from dgguf.backends.cpu.pool import Pool
 from dgguf.quants.decode import decoder
 
 PANEL_BYTES = 1 << 20
+FEW_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,11 @@ def decode_rows(w: Matrix, first: int, count: int) -> np.ndarray:
 def product(x: np.ndarray, w: Matrix, first: int, out: np.ndarray) -> None:
     """Columns first..first+panel_rows of x @ w.T, into the same columns of `out`."""
     panel = decode_rows(w, first, w.panel_rows)
-    np.matmul(x, panel.T, out=out[:, first : first + panel.shape[0]])
+    columns = out[:, first : first + panel.shape[0]]
+    if x.shape[0] < FEW_ROWS:
+        columns[:] = (panel @ x.T).T  # BLAS is twice as fast with the long side first
+    else:
+        np.matmul(x, panel.T, out=columns)
 
 
 def linear(x: np.ndarray, w: Matrix, pool: Pool) -> np.ndarray:

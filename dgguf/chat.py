@@ -1,0 +1,298 @@
+"""Conversations: messages to the ids of a prompt, and the ids of an answer to thoughts and text."""
+
+import copy
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+from dgguf.errors import PromptError, TokenizerError
+from dgguf.template_sandbox import TemplateSandbox
+from dgguf.tokenizer import Tokenizer, replace_surrogates
+
+Kind = Literal["thought", "answer"]
+
+# The model writes this behind the token that opens a channel; only thoughts have one.
+_THOUGHT_HEADER = "thought\n"
+
+
+class Message(TypedDict):
+    """One turn of a conversation; role is "system", "user" or "assistant"."""
+
+    role: str
+    content: str
+
+
+class ChatTemplate:
+    """The Jinja text in a model file that turns messages into one text with control tokens."""
+
+    def __init__(self, text: str, where: str) -> None:
+        """Compile a template.
+
+        Args:
+            text: Jinja.
+            where: the file's name, for messages.
+
+        Raises:
+            TokenizerError: it is no Jinja.
+        """
+        self.text = text
+        self._where = where
+        self._sandbox = TemplateSandbox()
+        try:
+            self._template = self._sandbox.load(text)
+        except Exception as error:  # a stranger's program may fail in any way
+            raise self._failure("cannot be read", error) from error
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any], where: str) -> "ChatTemplate":
+        """The template of a file, `tokenizer.chat_template`.
+
+        Raises:
+            TokenizerError: there is none, or it is no Jinja.
+        """
+        text = metadata.get("tokenizer.chat_template")
+        if not isinstance(text, str):
+            raise TokenizerError(
+                f"{where}: there is no chat template in the file; use --raw to run without one"
+            )
+        return cls(text, where)
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        think: bool = False,
+        add_generation_prompt: bool = True,
+        special_tokens: Mapping[str, str] | None = None,
+    ) -> str:
+        """The text of a conversation.
+
+        Args:
+            messages: with "role" and "content".
+            think: ask the model to think first.
+            add_generation_prompt: end with the start of the model's turn.
+            special_tokens: texts of "bos_token", "eos_token" and so on; "" for those not given.
+
+        Raises:
+            TokenizerError: the template fails, refuses the messages, or takes too much work or memory.
+        """
+        variables: dict[str, Any] = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), "")
+        variables |= special_tokens or {}
+        variables |= {
+            "messages": messages,
+            "enable_thinking": think,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        try:
+            return self._sandbox.render(self._template, variables)
+        except Exception as error:  # a stranger's program may fail in any way
+            raise self._failure("fails", error) from error
+
+    def _failure(self, what: str, error: Exception) -> TokenizerError:
+        first_line = (str(error).splitlines() or [""])[0][:200]
+        reason = "".join(c if c.isprintable() else "\ufffd" for c in first_line) or type(error).__name__
+        return TokenizerError(
+            f"{self._where}: the chat template {what} ({reason}); use --raw to run without it"
+        )
+
+
+def encode_chat(
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    think: bool = False,
+    special: bool = False,
+) -> list[int]:
+    """The ids of a conversation, up to where the model goes on; the BOS token stands once in front.
+
+    Args:
+        think: ask the model to think first.
+        special: let texts of special tokens in messages become these; else only the template's own do.
+
+    Raises:
+        TokenizerError: the template fails.
+    """
+    disguise = None if special else _Disguise(tokenizer, [messages, template.text])
+    named = {
+        "bos": tokenizer.bos_id,
+        "eos": tokenizer.eos_id,
+        "unk": tokenizer.unk_id,
+        "pad": tokenizer.pad_id,
+    }
+    text = template.render(
+        disguise.put_on(messages) if disguise else messages,
+        think=think,
+        special_tokens={
+            f"{name}_token": tokenizer.token_text(i) for name, i in named.items() if i is not None
+        },
+    )
+    ids: list[int] = []
+    for part in tokenizer.split(replace_surrogates(text)):
+        if isinstance(part, int):
+            ids.append(part)
+        else:
+            ids += tokenizer.encode(disguise.take_off(part) if disguise else part)
+    if tokenizer.add_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
+        ids.insert(0, tokenizer.bos_id)
+    return ids
+
+
+class _Disguise:
+    """Takes the texts of special tokens in messages through a template without being taken for such.
+
+    One letter of each is a private-use character meanwhile, so the template's text operations still
+    work, except that they do not see a special token there either.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, texts: Any) -> None:
+        """Prepare for a vocabulary, and for messages and a template, whose letters stay free."""
+        letters = sorted(set().union(*tokenizer.special))
+        used = _letters(texts).union(letters)
+        free = (chr(code) for code in range(0xF0000, 0xFFFFE) if chr(code) not in used)
+        self._masks = dict(zip(letters, free, strict=False))
+        if len(self._masks) < len(letters):
+            raise PromptError(
+                "the messages use up the private-use characters, so nothing is left to mark text with"
+            )
+        self._letters = str.maketrans({mask: letter for letter, mask in self._masks.items()})
+        self._start = re.compile(f"(?={tokenizer.special_pattern.pattern}).", re.DOTALL)
+        # What of a special token could stand in a message, with the rest of it in the text around.
+        self._heads = tuple({t[:n] for t in tokenizer.special for n in range(1, len(t))})
+        self._tails = tuple({t[n:] for t in tokenizer.special for n in range(1, len(t))})
+
+    def put_on(self, value: Any, *, ends: bool = True) -> Any:
+        """The same messages, every text in them disguised.
+
+        Args:
+            value: messages or a part of them.
+            ends: also where only an end of a text could belong to a special token. Not for names,
+                which templates compare: roles, types and keys.
+        """
+        if isinstance(value, str):
+            masked = self._start.sub(lambda match: self._masks[match[0]], replace_surrogates(value))
+            return self._mask_ends(masked) if ends else masked
+        if isinstance(value, Mapping):
+            return {
+                self.put_on(key, ends=False): self.put_on(item, ends=key not in ("role", "type"))
+                for key, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self.put_on(item, ends=ends) for item in value]
+        return value
+
+    def take_off(self, text: str) -> str:
+        """A text with its own letters again."""
+        return text.translate(self._letters)
+
+    def _mask_ends(self, text: str) -> str:
+        body = text.strip()  # templates trim: what stands first and last is what is left then
+        begin = text.index(body)
+        end = begin + len(body)
+        if body.startswith(self._tails):
+            text = text[:begin] + self._masks[text[begin]] + text[begin + 1 :]
+        if body.endswith(self._heads) and text[end - 1] in self._masks:
+            text = text[: end - 1] + self._masks[text[end - 1]] + text[end:]
+        return text
+
+
+def _letters(value: Any) -> set[str]:
+    """All characters of the texts in nested messages."""
+    if isinstance(value, str):
+        return set(value)
+    if isinstance(value, Mapping):
+        return set().union(*map(_letters, value), *map(_letters, value.values()))
+    if isinstance(value, list | tuple):
+        return set().union(*map(_letters, value))
+    return set()
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Ids that belong together."""
+
+    kind: Kind
+    ids: list[int]
+
+
+class ChannelSplitter:
+    """Splits the ids of an answer, as they come, at the tokens around thoughts.
+
+    Thoughts that are not closed go on in the next ids. The two tokens stand in no segment. For a
+    model without them everything is answer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
+        """Begin an answer.
+
+        Args:
+            tokenizer: names the two tokens.
+            prompt: ids before the answer; if the last channel in them is open, the answer begins in it.
+        """
+        self._open_id = tokenizer.channel_open_id
+        self._close_id = tokenizer.channel_close_id
+        borders = [i for i in prompt if i in (self._open_id, self._close_id)]
+        self.in_thought = borders[-1:] == [self._open_id] and self._open_id is not None
+
+    def push(self, ids: Iterable[int]) -> list[Segment]:
+        """The segments of these ids; an empty one where a channel opens or closes."""
+        segments = [Segment(self._kind, [])]
+        for i in ids:
+            if i in (self._open_id, self._close_id):
+                self.in_thought = i == self._open_id
+                segments.append(Segment(self._kind, []))
+            else:
+                segments[-1].ids.append(i)
+        return segments
+
+    @property
+    def _kind(self) -> Kind:
+        return "thought" if self.in_thought else "answer"
+
+
+class AnswerText:
+    """Turns the ids of an answer, as they come, into pieces of thought and answer text."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
+        """Begin an answer; arguments as of `ChannelSplitter`."""
+        self._splitter = ChannelSplitter(tokenizer, prompt)
+        self._decoder = tokenizer.decoder()
+        self._kind: Kind = "thought" if self._splitter.in_thought else "answer"
+        # What of the header has come, None behind it. A prompt that opens the channel writes it too.
+        self._header: str | None = None
+
+    def push(self, ids: Iterable[int]) -> list[tuple[Kind, str]]:
+        """The text that is complete with these ids, in order: ("thought" or "answer", text not empty)."""
+        pieces: list[tuple[Kind, str]] = []
+        for n, segment in enumerate(self._splitter.push(ids)):
+            if n:
+                pieces += self.finish()
+                self._kind = segment.kind
+                self._header = "" if segment.kind == "thought" else None
+            pieces += self._take(self._decoder.push(segment.ids))
+        return pieces
+
+    def draft(self, ids: Iterable[int]) -> list[tuple[Kind, str]]:
+        """What `push` and `finish` would give together, without doing so."""
+        twin = copy.copy(self)
+        twin._splitter = copy.copy(self._splitter)
+        twin._decoder = copy.copy(self._decoder)
+        return twin.push(ids) + twin.finish()
+
+    def finish(self) -> list[tuple[Kind, str]]:
+        """The rest: of a cut character, of what began like a thought's header."""
+        pieces = self._take(self._decoder.finish())
+        if self._header:
+            pieces.append((self._kind, self._header))
+        self._header = None
+        return pieces
+
+    def _take(self, text: str) -> list[tuple[Kind, str]]:
+        """A piece of text as a list of at most one, a thought's header left out."""
+        if self._header is not None:
+            self._header += text
+            if _THOUGHT_HEADER.startswith(self._header) and self._header != _THOUGHT_HEADER:
+                return []
+            text, self._header = self._header.removeprefix(_THOUGHT_HEADER), None
+        return [(self._kind, text)] if text else []

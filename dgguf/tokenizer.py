@@ -1,0 +1,199 @@
+"""Text to token ids and back, from what a GGUF file keeps of its tokenizer.
+
+The released make: special tokens are cut out first, spaces become "▁", then byte pair encoding with
+byte fallback over each whole stretch. Nothing is put before a text, and the file's scores say nothing.
+"""
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from dgguf.bpe import BytePairEncoder
+from dgguf.errors import TokenizerError
+from dgguf.sentencepiece_model import SentencePieceEncoder, is_exact
+from dgguf.vocabulary import BYTE, Vocabulary, unmark_spaces
+
+MODEL = "gemma4"
+# A text that ends an answer, beside the ids that the file names: <turn|> is written by the model
+# at the end of its turn, <|tool_response> where it waits for a tool.
+_STOP_TEXTS = ("<eos>", "<turn|>", "<|tool_response>")
+
+
+class Encoder(Protocol):
+    """What encodes the text between special tokens."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+
+class Tokenizer:
+    """The tokenizer of a model file.
+
+    Attributes:
+        n_tokens: size of the vocabulary.
+        bos_id, eos_id, unk_id, pad_id: None where the file names none.
+        add_bos: whether a raw prompt starts with the BOS token.
+        stop_ids: the first of these ends an answer.
+        special: id by text of the tokens that ordinary text never becomes.
+        channel_open_id, channel_close_id: around the model's thoughts; None if it has no such tokens.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, metadata: Mapping[str, Any]) -> None:
+        """Use `from_metadata`."""
+        self._vocabulary = vocabulary
+        self.n_tokens = len(vocabulary.tokens)
+        self.bos_id = vocabulary.token_id(metadata, "tokenizer.ggml.bos_token_id")
+        self.eos_id = vocabulary.token_id(metadata, "tokenizer.ggml.eos_token_id")
+        self.pad_id = vocabulary.token_id(metadata, "tokenizer.ggml.padding_token_id")
+        self.unk_id = vocabulary.unk_id
+        self.add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", True)) and self.bos_id is not None
+        self.special: Mapping[str, int] = vocabulary.special
+        self.stop_ids = self._find_stop_ids(metadata)
+        self.channel_open_id = self.special.get("<|channel>")
+        self.channel_close_id = self.special.get("<channel|>")
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any], where: str) -> "Tokenizer":
+        """The tokenizer of a file; encoding is prepared at the first use, decoding needs nothing more.
+
+        Args:
+            metadata: the keys `tokenizer.ggml.*`.
+            where: the file's name, for messages.
+
+        Raises:
+            TokenizerError: the vocabulary is of another make, or contradicts itself.
+        """
+        model = metadata.get("tokenizer.ggml.model")
+        if model != MODEL:
+            raise TokenizerError(
+                f"{where}: tokenizer.ggml.model is {model!r}, but dgguf only knows {MODEL!r}"
+            )
+        return cls(Vocabulary(metadata, where), metadata)
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """The ids of a text, no BOS token added.
+
+        Args:
+            text: any; lone surrogates become U+FFFD, or the characters whose bytes they stand for.
+            special: let the texts of special tokens become these; else they are ordinary text.
+
+        Raises:
+            TokenizerError: the file's merges do not fit its tokens.
+        """
+        text = replace_surrogates(text)
+        if not special:
+            return self._encoder.encode(text)
+        ids: list[int] = []
+        for part in self.split(text):
+            ids += [part] if isinstance(part, int) else self._encoder.encode(part)
+        return ids
+
+    def split(self, text: str) -> Iterator[str | int]:
+        """Cut a text at special tokens, the longest first: their ids, and the text between them."""
+        end = 0
+        for match in self.special_pattern.finditer(text):
+            if match.start() > end:
+                yield text[end : match.start()]
+            yield self.special[match[0]]
+            end = match.end()
+        if end < len(text):
+            yield text[end:]
+
+    @cached_property
+    def special_pattern(self) -> re.Pattern[str]:
+        """Matches the text of any special token, the longest where several would match."""
+        texts = sorted(self.special, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, texts)) or "(?!)")
+
+    def token_text(self, token: int) -> str:
+        """What a token is called, special tokens and bytes too, with plain spaces."""
+        return unmark_spaces(self._vocabulary.tokens[token])
+
+    def is_special(self, token: int) -> bool:
+        """Whether a token stands for no text of its own."""
+        return self._vocabulary.tokens[token] in self.special
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes that a token puts into the text: none for special tokens, unless asked for."""
+        text = self._vocabulary.tokens[token]
+        if self._vocabulary.types[token] == BYTE:
+            return bytes((int(text[3:5], 16),))
+        if text in self.special:
+            return text.encode() if special else b""
+        return unmark_spaces(text).encode()
+
+    def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
+        """The text of ids; bytes that are no UTF-8 become U+FFFD.
+
+        Args:
+            ids: a whole text; see `decoder` for one that comes in parts.
+            special: show special tokens as their text.
+        """
+        return b"".join([self.piece(i, special=special) for i in ids]).decode(errors="replace")
+
+    def decoder(self) -> "StreamDecoder":
+        """Decodes ids that come in parts, which may cut a character."""
+        return StreamDecoder(self)
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        merges = self._vocabulary.read_merges()
+        if is_exact(self._vocabulary, merges):
+            return SentencePieceEncoder(self._vocabulary, merges)
+        return BytePairEncoder(self._vocabulary, merges)
+
+    def _find_stop_ids(self, metadata: Mapping[str, Any]) -> frozenset[int]:
+        key = "tokenizer.ggml.eos_token_ids"
+        named = np.asarray(metadata.get(key, []))
+        if named.ndim != 1 or (len(named) and named.dtype.kind not in "iu"):
+            raise TokenizerError(f"{self._vocabulary.where}: {key} is not an array of whole numbers")
+        if len(named) and not 0 <= named.min() <= named.max() < self.n_tokens:
+            raise TokenizerError(
+                f"{self._vocabulary.where}: {key} names a token beyond the {self.n_tokens} there are"
+            )
+        ids = {int(i) for i in named} | {self.special[t] for t in _STOP_TEXTS if t in self.special}
+        return frozenset(ids if self.eos_id is None else ids | {self.eos_id})
+
+
+class StreamDecoder:
+    """Turns ids that come in parts into text; a character cut between parts waits for its rest."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._pending = b""
+
+    def push(self, ids: Iterable[int]) -> str:
+        """The text that is complete with these ids."""
+        data = self._pending + self._bytes(ids)
+        text, used = codecs.utf_8_decode(data, "replace", False)
+        self._pending = data[used:]
+        return text
+
+    def draft(self, ids: Iterable[int]) -> str:
+        """What `push` and `finish` would give together, without doing so."""
+        return (self._pending + self._bytes(ids)).decode(errors="replace")
+
+    def finish(self) -> str:
+        """U+FFFD for a character that never got its rest; then the decoder is as new."""
+        text = self._pending.decode(errors="replace")
+        self._pending = b""
+        return text
+
+    def _bytes(self, ids: Iterable[int]) -> bytes:
+        return b"".join(map(self._tokenizer.piece, ids))
+
+
+def replace_surrogates(text: str) -> str:
+    """A text as UTF-8 can hold it.
+
+    A byte that the command line could not decode stands as a surrogate; its neighbours may complete it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = re.sub("[\ud800-\udc7f\udd00-\udfff]", "\ufffd", text)
+        return text.encode(errors="surrogateescape").decode(errors="replace")
+    return text

@@ -1,0 +1,180 @@
+"""The tokens and merges that a GGUF file holds, checked before anything is made of them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import add
+from typing import Any
+
+import numpy as np
+
+from dgguf.errors import TokenizerError
+
+# tokenizer.ggml.token_type, as GGUF numbers them; all others are ordinary text.
+UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6
+_HIGHEST_TYPE = 6
+_SPACE_MARK = "\u2581"  # "▁" stands for a space inside tokens
+
+
+@dataclass(frozen=True)
+class Merges:
+    """Which two tokens make which, by rank: the lower the rank, the sooner it is done. Ids, (n,) int64."""
+
+    left: np.ndarray
+    right: np.ndarray
+    made: np.ndarray
+
+
+class Vocabulary:
+    """The tokens of a file: all distinct, none empty, types known.
+
+    Attributes:
+        where: the file's name, for messages.
+        tokens: texts by id, "▁" for a space.
+        types: one byte per id.
+        ids: id by text.
+        special: id by text of the tokens that ordinary text never becomes: control, user-defined, unknown.
+        bytes: id by value of the tokens that stand for one byte.
+        unk_id: of the token for what nothing else stands for.
+    """
+
+    def __init__(self, metadata: Mapping[str, Any], where: str) -> None:
+        """Read the arrays `tokenizer.ggml.{tokens,token_type,merges}`.
+
+        Raises:
+            TokenizerError: one is missing, or they contradict themselves or each other.
+        """
+        self.where = where
+        self.tokens = list(_strings(metadata, "tokenizer.ggml.tokens", where))
+        self.types = _types(metadata, len(self.tokens), where)
+        self.ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
+        self._check_tokens()
+        self._merges = _strings(metadata, "tokenizer.ggml.merges", where)
+        self.unk_id = self._find_unk(metadata)
+        self.special = {self.tokens[i]: i for i in self._of_types(UNKNOWN, CONTROL, USER_DEFINED)}
+        if self.unk_id is not None:
+            self.special[self.tokens[self.unk_id]] = self.unk_id
+        self.bytes = {self._byte_value(i): i for i in self._of_types(BYTE)}
+        if len(self.bytes) < 256 and self.unk_id is None:
+            raise TokenizerError(
+                f"{where}: {256 - len(self.bytes)} of the 256 byte tokens are missing and there is no "
+                "unknown token, so some text has no tokens"
+            )
+
+    @cached_property
+    def characters(self) -> dict[str, int]:
+        """Ids of the ordinary tokens of one character: what every merge starts from."""
+        return {t: i for t, i in self.ids.items() if len(t) == 1 and t not in self.special}
+
+    def read_merges(self) -> Merges:
+        """Split the merges; not kept, they are large.
+
+        Raises:
+            TokenizerError: a merge is no pair, or joins or makes a token that does not exist.
+        """
+        merges = list(self._merges)
+        parts = " ".join(merges).split(" ") if merges else []
+        left, right = parts[::2], parts[1::2]
+        lengths = [n + m + 1 for n, m in zip(map(len, left), map(len, right), strict=False)]
+        if len(parts) != 2 * len(merges) or lengths != list(map(len, merges)):
+            i, bad = next((i, m) for i, m in enumerate(merges) if m.count(" ") != 1)
+            raise TokenizerError(
+                f"{self.where}: merge {i} of tokenizer.ggml.merges, {bad!r}, is not two tokens "
+                "with a space between"
+            )
+        find, n = self.ids.__getitem__, len(merges)
+        try:
+            return Merges(
+                *(np.fromiter(map(find, side), np.int64, n) for side in (left, right, map(add, left, right)))
+            )
+        except KeyError:
+            i = next(
+                i
+                for i, (a, b) in enumerate(zip(left, right, strict=True))
+                if not {a, b, a + b} <= self.ids.keys()
+            )
+            raise TokenizerError(
+                f"{self.where}: merge {i} of tokenizer.ggml.merges, {merges[i]!r}, needs a token that is not "
+                "in tokenizer.ggml.tokens"
+            ) from None
+
+    def token_id(self, metadata: Mapping[str, Any], key: str) -> int | None:
+        """A token id from the metadata, None if the key is absent.
+
+        Raises:
+            TokenizerError: it is no number, or no token has it.
+        """
+        value = metadata.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TokenizerError(f"{self.where}: {key} is not a number")
+        if not 0 <= value < len(self.tokens):
+            raise TokenizerError(f"{self.where}: {key} is {value}, but there are {len(self.tokens)} tokens")
+        return int(value)
+
+    def _of_types(self, *wanted: int) -> list[int]:
+        types = np.frombuffer(self.types, np.uint8)
+        return [int(i) for i in np.flatnonzero(np.isin(types, wanted))]
+
+    def _check_tokens(self) -> None:
+        try:
+            "".join(self.tokens).encode()
+        except UnicodeEncodeError:
+            i = next(i for i, t in enumerate(self.tokens) if re.search("[\ud800-\udfff]", t))
+            raise TokenizerError(f"{self.where}: token {i} of tokenizer.ggml.tokens is not UTF-8") from None
+        if "" in self.ids:
+            raise TokenizerError(f"{self.where}: token {self.ids['']} of tokenizer.ggml.tokens is empty")
+        if len(self.ids) != len(self.tokens):
+            i = next(i for i, t in enumerate(self.tokens) if self.ids[t] != i)
+            raise TokenizerError(
+                f"{self.where}: tokens {i} and {self.ids[self.tokens[i]]} of tokenizer.ggml.tokens are both "
+                f"{self.tokens[i]!r}"
+            )
+
+    def _find_unk(self, metadata: Mapping[str, Any]) -> int | None:
+        named = self.token_id(metadata, "tokenizer.ggml.unknown_token_id")
+        return named if named is not None else next(iter(self._of_types(UNKNOWN)), None)
+
+    def _byte_value(self, i: int) -> int:
+        match = re.fullmatch("<0x([0-9A-F]{2})>", self.tokens[i])
+        if not match:
+            raise TokenizerError(
+                f"{self.where}: token {i}, {self.tokens[i]!r}, is a byte by its type but not by its text"
+            )
+        return int(match[1], 16)
+
+
+def mark_spaces(text: str) -> str:
+    """Spaces as tokens write them."""
+    return text.replace(" ", _SPACE_MARK)
+
+
+def unmark_spaces(token: str) -> str:
+    """The text that a token stands for."""
+    return token.replace(_SPACE_MARK, " ")
+
+
+def _strings(metadata: Mapping[str, Any], key: str, where: str) -> Sequence[str]:
+    values = metadata.get(key)
+    if values is None:
+        raise TokenizerError(f"{where}: {key} is missing, so there is no vocabulary to use")
+    if isinstance(values, str | np.ndarray) or not isinstance(values, Sequence):
+        raise TokenizerError(f"{where}: {key} is not an array of strings")
+    return values
+
+
+def _types(metadata: Mapping[str, Any], n_tokens: int, where: str) -> bytes:
+    key = "tokenizer.ggml.token_type"
+    if key not in metadata:
+        raise TokenizerError(f"{where}: {key} is missing, so control tokens cannot be told from text")
+    types = np.asarray(metadata[key])
+    if types.ndim != 1 or types.dtype.kind not in "iu":
+        raise TokenizerError(f"{where}: {key} is not an array of whole numbers")
+    if len(types) != n_tokens:
+        raise TokenizerError(f"{where}: {key} has {len(types)} entries for {n_tokens} tokens")
+    if len(types) and not 0 <= types.min() <= types.max() <= _HIGHEST_TYPE:
+        i = int(np.flatnonzero((types < 0) | (types > _HIGHEST_TYPE))[0])
+        raise TokenizerError(f"{where}: {key} gives token {i} the unknown type {types[i]}")
+    return types.astype(np.uint8).tobytes()

@@ -1,0 +1,76 @@
+"""The KV cache's bookkeeping: bounded sliding layers, stepping back, a full context."""
+
+import numpy as np
+import pytest
+
+from dgguf.backends.cpu import CpuBackend
+from dgguf.errors import PromptError
+from dgguf.model.cache import KVCache, cache_bytes
+from dgguf.model.config import LayerConfig, ModelConfig
+
+WINDOW, CONTEXT, ROWS = 5, 64, 4
+
+
+@pytest.fixture
+def config():
+    layers = (LayerConfig(WINDOW, 2, 1, 1e4), LayerConfig(None, 2, 1, 1e6))
+    return ModelConfig("diffusion-gemma", layers, 8, 2, 8, 2, 1, 8, 100, 1e-6, 30.0, 4, 64)
+
+
+@pytest.fixture
+def cache(config):
+    return KVCache(config, CpuBackend(1), CONTEXT, ROWS)
+
+
+def commit(cache, rows):
+    """Write each new position's number as its key and value, as a pass would."""
+    cache.make_room(rows)
+    for layer in cache.layers:
+        new = np.arange(cache.position, cache.position + rows, dtype=np.float32)[None, :, None]
+        layer.keys[:, layer.length : layer.length + rows] = new
+        layer.values[:, layer.length : layer.length + rows] = -new
+    cache.advance(rows)
+
+
+@pytest.mark.parametrize("sizes", [[4] * 12, [1] * 50, [3, 1, 4, 2] * 5])
+def test_layers_hold_the_last_positions_in_order(cache, sizes):
+    for rows in sizes:
+        commit(cache, rows)
+        for layer in cache.layers:
+            held = layer.keys[0, : layer.length, 0]
+            np.testing.assert_array_equal(held, np.arange(layer.start, cache.position))
+            np.testing.assert_array_equal(layer.values[0, : layer.length, 0], -held)
+        sliding, full = cache.layers
+        assert sliding.length >= min(WINDOW - 1, cache.position)
+        assert full.length == cache.position
+    assert sliding.capacity == WINDOW - 1 + 2 * ROWS
+    assert sliding.start > 0
+
+
+def test_step_back(cache):
+    for _ in range(3):
+        commit(cache, 4)
+    sliding = cache.layers[0]
+    assert cache.step_back(99) == 12
+    assert cache.step_back(10) == 10
+    assert (sliding.start, sliding.length, cache.layers[1].length) == (0, 10, 10)
+    commit(cache, 4)  # drops what only stepping back further would need
+    assert sliding.start > 0
+    reach = sliding.start + WINDOW - 1
+    assert cache.step_back(reach) == reach
+    assert cache.step_back(reach - 1) == 0
+    assert [layer.length for layer in cache.layers] == [0, 0]
+    commit(cache, 4)
+    np.testing.assert_array_equal(sliding.keys[0, :4, 0], range(4))
+
+
+def test_a_full_context_is_an_error(cache):
+    for _ in range(CONTEXT // 4):
+        commit(cache, 4)
+    with pytest.raises(PromptError, match="64 positions is full"):
+        cache.make_room(1)
+
+
+def test_cache_bytes_is_what_is_allocated(config, cache):
+    allocated = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    assert cache_bytes(config, CONTEXT, ROWS) == allocated

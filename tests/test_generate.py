@@ -1,0 +1,190 @@
+"""The loop's own decisions, on a scripted network: what is committed, when it ends, what is encoded."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from dgguf.backends.base import Prediction
+from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Finished, PromptEncoded
+from dgguf.diffusion.generate import generate
+from dgguf.diffusion.sampler import SeededNoise
+from dgguf.diffusion.settings import SamplerSettings
+from dgguf.diffusion.statistics import Statistics
+from dgguf.errors import NumericsError, PromptError
+
+C, V = 4, 50
+STOP = 7
+
+
+class ScriptedNetwork:
+    """Predicts the canvases of a script, one a step, and notes what it is asked.
+
+    Args:
+        script: of each step, (argmax ids, sampled ids, entropies).
+    """
+
+    def __init__(self, *script):
+        self.config = SimpleNamespace(canvas_length=C)
+        self.backend = self
+        self._script = iter(script)
+        self.encoded, self.canvases, self.conditions, self.temperatures = [], [], [], []
+
+    def encode(self, tokens, cache):
+        self.encoded.append(tokens.tolist())
+        cache.position += len(tokens)
+
+    def denoise(self, canvas, cache, previous):
+        self.canvases.append(canvas.tolist())
+        self.conditions.append(previous and previous.probabilities)
+        return None
+
+    def sample(self, logits, temperature, uniforms):
+        self.temperatures.append(temperature)
+        argmax, sampled, entropy = next(self._script)
+        return Prediction(np.array(argmax), np.array(sampled), np.array(entropy, np.float32), len(self.canvases))
+
+
+def cache(context=100, position=0, rows_per_call=6):
+    return SimpleNamespace(context=context, position=position, rows_per_call=rows_per_call)
+
+
+def run(network, prompt=(1, 2, 3), store=None, max_tokens=C, **settings):
+    return list(
+        generate(
+            network,
+            store or cache(),
+            np.array(prompt),
+            settings=SamplerSettings(**settings),
+            noise=SeededNoise(1, V),
+            max_tokens=max_tokens,
+            stop_ids=frozenset({STOP}),
+        )
+    )
+
+
+def settled(*ids):
+    """Two steps that agree and are sure."""
+    return [(ids, ids, [0] * C)] * 2
+
+
+def only(events, kind):
+    return [event for event in events if isinstance(event, kind)]
+
+
+def test_a_canvas_that_settles():
+    network = ScriptedNetwork(*settled(4, 5, 6, 8))
+    events = run(network)
+    assert [type(event) for event in events] == [PromptEncoded, DenoisingStep, DenoisingStep, CanvasCommitted, Finished]
+    assert [event.settled for event in only(events, DenoisingStep)] == [False, True]
+    (committed,) = only(events, CanvasCommitted)
+    assert committed.tokens.tolist() == [4, 5, 6, 8]
+    assert (committed.steps, committed.converged, committed.stopped, committed.answer_length) == (2, True, False, C)
+    assert (events[-1].reason, events[-1].answer_tokens) == ("length", C)
+
+
+def test_the_argmax_is_committed_not_the_sample():
+    network = ScriptedNetwork(([1, 1, 1, 1], [9, 9, 9, 9], [0] * C), ([2, 2, 2, 2], [9, 9, 9, 9], [0] * C))
+    (committed,) = only(run(network, max_steps=2), CanvasCommitted)
+    assert committed.tokens.tolist() == [2, 2, 2, 2]
+    assert not committed.converged
+
+
+def test_accepted_samples_stay_and_the_rest_becomes_noise():
+    network = ScriptedNetwork(([1, 1, 1, 1], [2, 3, 4, 5], [0, 9, 0, 9]), *settled(1, 1, 1, 1))
+    events = run(network, max_steps=2)
+    first = only(events, DenoisingStep)[0]
+    assert first.accepted.tolist() == [True, True, True, False]  # the first unsure one is free
+    noise = SeededNoise(1, V)
+    assert network.canvases[0] == noise.tokens(0, 0, C).tolist()
+    assert network.canvases[1] == [2, 3, 4, noise.tokens(0, 1, C)[3]]
+
+
+def test_a_prediction_conditions_the_next_step_but_not_the_next_canvas():
+    network = ScriptedNetwork(*settled(1, 1, 1, 1), *settled(2, 2, 2, 2))
+    run(network, max_tokens=2 * C)
+    assert network.conditions == [None, 1, None, 3]
+
+
+def test_temperature_follows_the_schedule():
+    network = ScriptedNetwork(*[([i] * C, [i] * C, [9] * C) for i in range(4)])
+    run(network, max_steps=4, t_min=0.4, t_max=0.8)
+    np.testing.assert_allclose(network.temperatures, [0.8, 0.7, 0.6, 0.5])
+
+
+def test_the_prompt_is_encoded_in_chunks_and_each_canvas_before_the_next():
+    network = ScriptedNetwork(*settled(1, 1, 1, 1), *settled(2, 2, 2, 2))
+    store = cache(rows_per_call=5)
+    events = run(network, prompt=range(10, 22), store=store, max_tokens=C + 1)
+    assert network.encoded == [[10, 11, 12, 13, 14], [15, 16, 17, 18, 19], [20, 21], [1, 1, 1, 1]]
+    assert [(event.done, event.total) for event in only(events, PromptEncoded)] == [(5, 12), (10, 12), (12, 12)]
+    assert store.position == 16  # the last canvas is not encoded: nobody asked on
+
+
+def test_what_the_cache_holds_already_is_not_encoded_again():
+    network = ScriptedNetwork(*settled(1, 1, 1, 1))
+    events = run(network, prompt=range(8), store=cache(position=5))
+    assert network.encoded == [[5, 6, 7]]
+    assert (events[0].done, events[0].reused) == (8, 5)
+    network = ScriptedNetwork(*settled(1, 1, 1, 1))
+    events = run(network, prompt=range(8), store=cache(position=8))
+    assert network.encoded == []
+    assert (events[0].done, events[0].total, events[0].reused) == (8, 8, 8)
+
+
+def test_the_first_stop_id_ends_the_answer():
+    network = ScriptedNetwork(*settled(1, 2, 3, 4), *settled(5, STOP, 6, STOP))
+    events = run(network, max_tokens=10 * C)
+    last = only(events, CanvasCommitted)[-1]
+    assert (last.answer_length, last.stopped) == (1, True)
+    assert (events[-1].reason, events[-1].answer_tokens) == ("stop", C + 1)
+
+
+def test_repetition_is_no_reason_to_stop():
+    network = ScriptedNetwork(*settled(1, 1, 1, 1), *settled(1, 1, 1, 1))
+    assert len(only(run(network, max_tokens=2 * C), CanvasCommitted)) == 2
+
+
+def test_a_full_context_ends_the_answer():
+    network = ScriptedNetwork(*settled(1, 1, 1, 1), *settled(1, 1, 1, 1))
+    events = run(network, store=cache(context=3 + C + C), max_tokens=100)
+    assert (events[-1].reason, events[-1].answer_tokens) == ("context", 2 * C)
+
+
+def test_a_prompt_that_leaves_no_room_is_refused():
+    with pytest.raises(PromptError, match="6 tokens"):
+        run(ScriptedNetwork(), prompt=range(6), store=cache(context=C + 5))
+
+
+def test_closing_the_iterator_cancels():
+    network = ScriptedNetwork(*settled(1, 1, 1, 1))
+    events = generate(
+        network, cache(), np.array([1]), settings=SamplerSettings(), noise=SeededNoise(1, V), max_tokens=99,
+        stop_ids=frozenset(),
+    )  # fmt: skip
+    next(events), next(events)
+    events.close()
+    assert len(network.canvases) == 1
+
+
+def test_an_error_passes_through():
+    class Broken(ScriptedNetwork):
+        def sample(self, *_):
+            raise NumericsError("not finite")
+
+    with pytest.raises(NumericsError):
+        run(Broken())
+
+
+def test_statistics_add_up():
+    network = ScriptedNetwork(*settled(1, 2, 3, 4), ([5] * C, [5] * C, [9] * C), *settled(6, STOP, 6, 6))
+    statistics = Statistics()
+    for event in run(network, max_tokens=9 * C, max_steps=3):
+        statistics.add(event)
+    assert statistics.steps == [2, 3]
+    assert statistics.converged == [True, True]
+    assert (statistics.prompt_tokens, statistics.answer_tokens, statistics.canvas_positions) == (3, C + 1, 2 * C)
+    assert statistics.reason == "stop"
+    assert statistics.tokens_per_step == (C + 1) / 5
+    assert 0 < statistics.first_block_seconds < statistics.seconds
+    assert statistics.answer_tokens_per_second == (C + 1) / statistics.seconds
