@@ -1,9 +1,9 @@
 """Run Google's DiffusionGemma from a GGUF file, and watch it think.
 
-    import dgguf
+import dgguf
 
-    session = dgguf.load("demo")
-    print(session.generate("Why is the sky blue?").text)
+session = dgguf.load("demo")
+print(session.generate("Why is the sky blue?").text)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -35,7 +35,9 @@ def known_models() -> list[KnownModel]:
     text = (packaged if packaged.exists() else _PACKAGE.parent / "models.txt").read_text(encoding="utf-8")
     lines = (line.strip() for line in text.splitlines())
     rows = ([cell.strip() for cell in line.split("|")] for line in lines if line and not line.startswith("#"))
-    return [KnownModel(name, repo, file, kind, int(size), note) for name, repo, file, kind, size, note in rows]
+    return [
+        KnownModel(name, repo, file, kind, int(size), note) for name, repo, file, kind, size, note in rows
+    ]
 
 
 def find_model(model: str) -> Path:

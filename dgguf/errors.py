@@ -1,13 +1,13 @@
 """Everything that can go wrong for a user, as one tree.
 
-    DggufError                  exit code 1, one clear sentence: what, where, what to do
-    ├── ModelFileError          the file: missing, truncated, lying, of an unknown type
-    │   └── UnsupportedModelError   a sound file, but not a model that dgguf runs
-    ├── TokenizerError          the vocabulary or the chat template in the file
-    ├── PromptError             what was asked for does not fit (context, empty prompt, settings)
-    ├── NumericsError           the network computed something that is not a number
-    ├── ConversionError         `dgguf quantize`: the source, the recipe or the disk
-    └── BackendError            the machine cannot run what was asked for
+DggufError                  exit code 1, one clear sentence: what, where, what to do
+├── ModelFileError          the file: missing, truncated, lying, of an unknown type
+│   └── UnsupportedModelError   a sound file, but not a model that dgguf runs
+├── TokenizerError          the vocabulary or the chat template in the file
+├── PromptError             what was asked for does not fit (context, empty prompt, settings)
+├── NumericsError           the network computed something that is not a number
+├── ConversionError         `dgguf quantize`: the source, the recipe or the disk
+└── BackendError            the machine cannot run what was asked for
 """
 
 

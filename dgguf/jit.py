@@ -11,12 +11,13 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 import platformdirs
-from numba.core import config as numba_config
 from numba.core import event as numba_event
+
+_CONFIG: Any = numba.config  # its attributes are made when it is imported
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,12 +56,13 @@ def kernel(function: F) -> F:
     Floating point stays IEEE: no reassociation and no contraction, so results do not depend on
     how LLVM vectorises a loop. Arrays are passed in, outputs too; numba ignores the annotations.
     """
-    before = numba_config.CACHE_DIR
-    numba_config.CACHE_DIR = CACHE_FOLDER
+    before = _CONFIG.CACHE_DIR
+    _CONFIG.CACHE_DIR = CACHE_FOLDER
     try:
-        return numba.njit(nogil=True, error_model="numpy", cache=bool(CACHE_FOLDER))(function)
+        compiled: Any = numba.njit(nogil=True, error_model="numpy", cache=bool(CACHE_FOLDER))(function)
+        return cast(F, compiled)
     finally:
-        numba_config.CACHE_DIR = before
+        _CONFIG.CACHE_DIR = before
 
 
 class _CompileListener(numba_event.Listener):

@@ -1,7 +1,7 @@
 """A loaded model and its conversation: text in, events or text out."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -10,7 +10,6 @@ import numpy as np
 
 from dgguf.backends.base import Backend
 from dgguf.catalog import find_model
-from dgguf.chat import AnswerText, ChatTemplate, Message, encode_chat
 from dgguf.diffusion.events import CanvasCommitted, Event
 from dgguf.diffusion.generate import generate
 from dgguf.diffusion.sampler import SeededNoise
@@ -22,7 +21,8 @@ from dgguf.model.cache import KVCache
 from dgguf.model.config import ModelConfig
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights
-from dgguf.tokenizer import Tokenizer
+from dgguf.text.chat import AnswerText, ChatTemplate, Message, encode_chat
+from dgguf.text.tokenizer import Tokenizer
 
 DEFAULT_CONTEXT = 8192
 DEFAULT_MAX_TOKENS = 1024
@@ -93,7 +93,9 @@ class Session:
                 f"({self.config.canvas_length}) and at most {self.config.context_length}"
             )
         self.backend: Backend = _make_backend(threads)
-        self.model = Transformer(self.config, load_weights(self.file, self.config, self.backend), self.backend)
+        self.model = Transformer(
+            self.config, load_weights(self.file, self.config, self.backend), self.backend
+        )
         rows = rows_per_call(self.config)
         self._cache = KVCache(self.config, self.backend, self.context, rows)
         self._cached = np.empty(0, np.int64)  # the ids behind the cache's positions
@@ -131,7 +133,7 @@ class Session:
         max_tokens: int = DEFAULT_MAX_TOKENS,
         seed: int | None = None,
         **options: Unpack[PromptOptions],
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """Answer a message or a conversation, event by event; closing the iterator cancels.
 
         The longest prefix that an earlier prompt or answer left in the KV cache is not encoded again.

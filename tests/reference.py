@@ -71,7 +71,9 @@ class Reference:
         q = self._rope(layer, self._norm(q, w["attn_q_norm.weight"]), positions)
         k = self._rope(layer, self._norm(k, w["attn_k_norm.weight"]), positions)
         v = self._norm(v)
-        keys, values = (k, v) if past is None else (np.concatenate([past[0], k]), np.concatenate([past[1], v]))
+        keys, values = (
+            (k, v) if past is None else (np.concatenate([past[0], k]), np.concatenate([past[1], v]))
+        )
         group = q.shape[1] // k.shape[1]
         heads = []
         for head in range(q.shape[1]):
@@ -83,7 +85,10 @@ class Reference:
         x = x + self._norm(attended, w["post_attention_norm.weight"])
 
         dense = self._mlp(
-            self._norm(x, w["ffn_norm.weight"]), w["ffn_gate.weight"], w["ffn_up.weight"], w["ffn_down.weight"]
+            self._norm(x, w["ffn_norm.weight"]),
+            w["ffn_gate.weight"],
+            w["ffn_up.weight"],
+            w["ffn_down.weight"],
         )
         dense = self._norm(dense, w["post_ffw_norm_1.weight"])
         moe = self._experts(x, w)
@@ -121,7 +126,9 @@ class Reference:
     def _rope(self, layer, x, positions):
         dim = x.shape[-1]
         sliding = self.config["sliding"][layer]
-        frequencies = self.config["rope_base_swa" if sliding else "rope_base"] ** (-np.arange(0, dim, 2) / dim)
+        frequencies = self.config["rope_base_swa" if sliding else "rope_base"] ** (
+            -np.arange(0, dim, 2) / dim
+        )
         if not sliding:
             frequencies = frequencies / self.tensors["rope_freqs.weight"]
         angles = (positions[:, None] * frequencies)[:, None, :]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from small_vocabulary import SPECIALS, small_metadata
 
-from dgguf.chat import AnswerText, ChannelSplitter, ChatTemplate, Segment, encode_chat
 from dgguf.errors import PromptError, TokenizerError
-from dgguf.template_sandbox import MAX_TEMPLATE
-from dgguf.tokenizer import Tokenizer
+from dgguf.text.chat import AnswerText, ChannelSplitter, ChatTemplate, Segment, encode_chat
+from dgguf.text.template_sandbox import MAX_TEMPLATE
+from dgguf.text.tokenizer import Tokenizer
 
 DATA = Path(__file__).parent / "data"
 PUBLISHED = "chat_template.jinja"  # in the published GGUF files
@@ -168,9 +168,13 @@ def test_injection_over_the_borders_of_messages(tokenizer):
         )
         assert control_ids(tokenizer, ids) == [tokenizer.bos_id]
         assert tokenizer.decode(ids) == left + right
-        for text in (f"{{{{ messages[0].content }}}}{right}", f"{left}{{{{ messages[1].content }}}}"):
-            ids = encode_chat(tokenizer, simple(text), contents(f" {left} ".strip(), right))
+        for text in (
+            f"{{{{ messages[0].content|trim }}}}{right}",
+            f"{left}{{{{ messages[1].content|trim }}}}",
+        ):
+            ids = encode_chat(tokenizer, simple(text), contents(f" {left}\n", f"\t{right} "))
             assert control_ids(tokenizer, ids) == [tokenizer.bos_id]
+            assert tokenizer.decode(ids) == left + right
 
 
 def test_fuzzed_injection(tokenizer, template):
@@ -218,6 +222,15 @@ def test_private_characters_of_the_template_and_the_vocabulary_stay():
     ids = encode_chat(tokenizer, template, contents("<\U000f0000> <turn|>"))
     assert control_ids(tokenizer, ids) == [tokenizer.bos_id, 5]
     assert tokenizer.decode(ids) == "\U000f0001<\U000f0000> <turn|>\U000f0002"
+
+
+def test_the_disguise_is_no_special_text_itself():
+    metadata = small_metadata()
+    metadata["tokenizer.ggml.tokens"][5:7] = ["<\U000f0000>", '"x']
+    tokenizer = Tokenizer.from_metadata(metadata, "x")
+    ids = encode_chat(tokenizer, simple("{{ messages[0].content }}>"), contents('<"'))
+    assert control_ids(tokenizer, ids) == [tokenizer.bos_id]
+    assert tokenizer.decode(ids) == '<">'
 
 
 def test_special_tokens_in_messages_where_they_are_asked_for(tokenizer, published):
@@ -283,7 +296,7 @@ HARMFUL = {
 
 @pytest.mark.parametrize("name", HARMFUL)
 def test_harmful_templates_are_stopped(name, monkeypatch):
-    monkeypatch.setattr("dgguf.template_sandbox.BASE_BUDGET", 1 << 20)  # the real one takes seconds
+    monkeypatch.setattr("dgguf.text.template_sandbox.BASE_BUDGET", 1 << 20)  # the real one takes seconds
     with pytest.raises(
         TokenizerError, match=r"bad\.gguf: the chat template fails .*(work|numbers too large)"
     ):

@@ -76,7 +76,12 @@ def test_json_is_one_object(model):
     result = json.loads(done.stdout)
     text = dgguf("run", model, "-p", "Hello", *QUICK).stdout
     assert result["text"] == text.removesuffix("\n")
-    assert (result["seed"], result["steps"], result["converged"], result["reason"]) == (5, [3], [False], "length")
+    assert (result["seed"], result["steps"], result["converged"], result["reason"]) == (
+        5,
+        [3],
+        [False],
+        "length",
+    )
     assert result["answer_tokens"] == 32
     assert result["settings"]["max_steps"] == 3
 
@@ -98,14 +103,25 @@ def test_verbose_says_model_backend_and_settings(model):
 
 
 def test_environment_variables_are_options(model):
-    done = dgguf("run", model, "-p", "Hello", "--json", environment={"DGGUF_RUN_MAX_STEPS": "2", "DGGUF_RUN_SEED": "9"})
+    done = dgguf(
+        "run", model, "-p", "Hello", "--json", environment={"DGGUF_RUN_MAX_STEPS": "2", "DGGUF_RUN_SEED": "9"}
+    )
     assert json.loads(done.stdout)["seed"] == 9
     assert set(json.loads(done.stdout)["steps"]) == {2}
 
 
 def test_info(model):
     done = dgguf("info", model)
-    for word in ("diffusion-gemma", "Q8_0", "F32", "entropy_bound", "KV cache", "scratch", "mapped", "canvas"):
+    for word in (
+        "diffusion-gemma",
+        "Q8_0",
+        "F32",
+        "entropy_bound",
+        "KV cache",
+        "scratch",
+        "mapped",
+        "canvas",
+    ):
         assert word in done.stdout
     report = json.loads(dgguf("info", model, "--json", "--tensors", "--context", "100").stdout)
     assert report["memory"]["context"] == 100
@@ -144,10 +160,19 @@ def test_files_that_are_no_models(command, tmp_path, model):
 BAD_MODELS = {
     "another architecture": ({"architecture": "llama"}, ["llama", "DiffusionGemma"]),
     "a missing tensor": ({"omit_tensors": ["blk.2.attn_k.weight"]}, ["blk.2.attn_k.weight"]),
-    "a tensor of another shape": ({"shapes": {"blk.1.ffn_up.weight": (96, 32)}}, ["blk.1.ffn_up.weight", "(96, 32)"]),
+    "a tensor of another shape": (
+        {"shapes": {"blk.1.ffn_up.weight": (96, 32)}},
+        ["blk.1.ffn_up.weight", "(96, 32)"],
+    ),
     "a missing key": ({"omit_keys": ["*.expert_used_count"]}, ["expert_used_count"]),
-    "a key of the wrong type": ({"metadata": {"diffusion-gemma.block_count": "six"}}, ["block_count", "string"]),
-    "impossible geometry": ({"metadata": {"diffusion-gemma.attention.head_count": np.uint32(3)}}, ["KV heads"]),
+    "a key of the wrong type": (
+        {"metadata": {"diffusion-gemma.block_count": "six"}},
+        ["block_count", "string"],
+    ),
+    "impossible geometry": (
+        {"metadata": {"diffusion-gemma.attention.head_count": np.uint32(3)}},
+        ["KV heads"],
+    ),
     "too few layers listed": (
         {"metadata": {"diffusion-gemma.attention.head_count_kv": np.array([2, 1], np.int32)}},
         ["head_count_kv", "2 entries"],
@@ -236,7 +261,21 @@ def test_ctrl_c_ends_with_130_and_what_is_settled(model):
     import signal
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "dgguf", "run", model, "-p", "Hi", "--seed", "5", "-n", "9999", "--max-steps", "3"],
+        [
+            sys.executable,
+            "-m",
+            "dgguf",
+            "run",
+            model,
+            "-p",
+            "Hi",
+            "--seed",
+            "5",
+            "-n",
+            "9999",
+            "--max-steps",
+            "3",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",

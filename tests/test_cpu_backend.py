@@ -132,7 +132,11 @@ def test_rope(backend, rng, factors):
 def test_attention(backend, rng, monkeypatch, window, causal, past):
     monkeypatch.setattr("dgguf.backends.cpu.attention.SCORES_PER_TILE", 60)  # several tiles
     rows, heads, kv_heads, dim = 6, 4, 2, 8
-    q, k, v = normal(rng, rows, heads, dim), normal(rng, rows, kv_heads, dim), normal(rng, rows, kv_heads, dim)
+    q, k, v = (
+        normal(rng, rows, heads, dim),
+        normal(rng, rows, kv_heads, dim),
+        normal(rng, rows, kv_heads, dim),
+    )
     keys, values = normal(rng, past, kv_heads, dim), normal(rng, past, kv_heads, dim)
     store = LayerCache(*(np.full((kv_heads, 20, dim), np.nan, np.float32) for _ in range(2)), window)
     store.keys[:, :past], store.values[:, :past] = keys.transpose(1, 0, 2), values.transpose(1, 0, 2)
@@ -241,7 +245,9 @@ def test_results_do_not_depend_on_the_number_of_threads(rng):
     results = []
     for threads in (1, 2, 5):
         be = CpuBackend(threads)
-        results.append([be.linear(x, be.weight(w)), be.soft_embed(be.head(x, be.weight(w), 30.0), be.weight(w), 1.0)])
+        results.append(
+            [be.linear(x, be.weight(w)), be.soft_embed(be.head(x, be.weight(w), 30.0), be.weight(w), 1.0)]
+        )
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)

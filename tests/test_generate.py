@@ -37,12 +37,14 @@ class ScriptedNetwork:
     def denoise(self, canvas, cache, previous):
         self.canvases.append(canvas.tolist())
         self.conditions.append(previous and previous.probabilities)
-        return None
+        return
 
     def sample(self, logits, temperature, uniforms):
         self.temperatures.append(temperature)
         argmax, sampled, entropy = next(self._script)
-        return Prediction(np.array(argmax), np.array(sampled), np.array(entropy, np.float32), len(self.canvases))
+        return Prediction(
+            np.array(argmax), np.array(sampled), np.array(entropy, np.float32), len(self.canvases)
+        )
 
 
 def cache(context=100, position=0, rows_per_call=6):
@@ -75,11 +77,22 @@ def only(events, kind):
 def test_a_canvas_that_settles():
     network = ScriptedNetwork(*settled(4, 5, 6, 8))
     events = run(network)
-    assert [type(event) for event in events] == [PromptEncoded, DenoisingStep, DenoisingStep, CanvasCommitted, Finished]
+    assert [type(event) for event in events] == [
+        PromptEncoded,
+        DenoisingStep,
+        DenoisingStep,
+        CanvasCommitted,
+        Finished,
+    ]
     assert [event.settled for event in only(events, DenoisingStep)] == [False, True]
     (committed,) = only(events, CanvasCommitted)
     assert committed.tokens.tolist() == [4, 5, 6, 8]
-    assert (committed.steps, committed.converged, committed.stopped, committed.answer_length) == (2, True, False, C)
+    assert (committed.steps, committed.converged, committed.stopped, committed.answer_length) == (
+        2,
+        True,
+        False,
+        C,
+    )
     assert (events[-1].reason, events[-1].answer_tokens) == ("length", C)
 
 
@@ -117,7 +130,11 @@ def test_the_prompt_is_encoded_in_chunks_and_each_canvas_before_the_next():
     store = cache(rows_per_call=5)
     events = run(network, prompt=range(10, 22), store=store, max_tokens=C + 1)
     assert network.encoded == [[10, 11, 12, 13, 14], [15, 16, 17, 18, 19], [20, 21], [1, 1, 1, 1]]
-    assert [(event.done, event.total) for event in only(events, PromptEncoded)] == [(5, 12), (10, 12), (12, 12)]
+    assert [(event.done, event.total) for event in only(events, PromptEncoded)] == [
+        (5, 12),
+        (10, 12),
+        (12, 12),
+    ]
     assert store.position == 16  # the last canvas is not encoded: nobody asked on
 
 
@@ -183,7 +200,11 @@ def test_statistics_add_up():
         statistics.add(event)
     assert statistics.steps == [2, 3]
     assert statistics.converged == [True, True]
-    assert (statistics.prompt_tokens, statistics.answer_tokens, statistics.canvas_positions) == (3, C + 1, 2 * C)
+    assert (statistics.prompt_tokens, statistics.answer_tokens, statistics.canvas_positions) == (
+        3,
+        C + 1,
+        2 * C,
+    )
     assert statistics.reason == "stop"
     assert statistics.tokens_per_step == (C + 1) / 5
     assert 0 < statistics.first_block_seconds < statistics.seconds

@@ -40,7 +40,9 @@ def frozen():
 def test_frozen_transformers_results(case, tmp_path, frozen):
     wanted = dict(frozen[case.name])
     path = parity.model_file(case, tmp_path)
-    assert parity.digest(path) == wanted.pop("digest"), "the model's weights changed: run tools/make_parity_data.py"
+    assert parity.digest(path) == wanted.pop("digest"), (
+        "the model's weights changed: run tools/make_parity_data.py"
+    )
     steps = wanted.pop("steps")
     generated = wanted.pop("generated")
     compare({name: parity.thinned(a) for name, a in parity.observe_dgguf(case, path).items()}, wanted)

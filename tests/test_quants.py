@@ -117,6 +117,13 @@ def test_every_float16_and_bfloat16_decodes():
     )
 
 
+@pytest.mark.parametrize("name", ["MXFP4", "NVFP4"])
+def test_every_scale_of_a_4_bit_float_decodes(name):
+    raw = np.full((256, FORMATS_BY_NAME[name].type_size), 0xF7, dtype=np.uint8)
+    raw[:, : 4 if name == "NVFP4" else 1] = np.arange(256)[:, None]
+    assert_same_bits(name, decode(name, raw), oracle(name, raw))
+
+
 def around_every_half(name):
     """float32 values at, just beside and halfway between neighbours in a 16-bit type, and NaNs."""
     values = decode(name, np.arange(2**16, dtype="<u2").reshape(1, -1).view(np.uint8))[0]

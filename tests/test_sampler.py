@@ -9,7 +9,7 @@ from dgguf.errors import PromptError, UnsupportedModelError
 
 
 def slow_accept(entropy, bound):
-    """The definition, one position at a time: sorted, accept while the sum without its own is within the bound."""
+    """The definition, one position at a time: accept while the sum without its own is within the bound."""
     accepted, total = set(), 0.0
     for i in sorted(range(len(entropy)), key=lambda i: entropy[i]):
         if total > bound:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from small_vocabulary import BYTE, NORMAL, SPECIALS, all_splits, small_metadata, to_metadata
 
-from dgguf.bpe import BytePairEncoder
 from dgguf.errors import TokenizerError
-from dgguf.sentencepiece_model import SentencePieceEncoder, is_exact
-from dgguf.tokenizer import Tokenizer, replace_surrogates
-from dgguf.vocabulary import Vocabulary
+from dgguf.text.bpe import BytePairEncoder
+from dgguf.text.sentencepiece_model import SentencePieceEncoder, is_exact
+from dgguf.text.tokenizer import Tokenizer, replace_surrogates
+from dgguf.text.vocabulary import Vocabulary
 
 SENTENCES = """
 The quick brown fox jumps over the lazy dog, and 1234567890 other things happen in 2025.
@@ -371,6 +371,7 @@ def test_missing_byte_tokens_become_the_unknown_token():
         (lambda m: m[:-1], True),  # the only way to make a piece is missing: then it is none
         (lambda m: [m[1], *m], False),  # listed twice, and not with its kind
         (lambda m: [m[0], *m], False),  # listed twice
+        (lambda m: [*m, *m], False),  # all listed twice
         (lambda m: m[5:] + m[:5], False),  # the ways to make one piece stand apart
     ],
 )
@@ -392,7 +393,16 @@ def test_pieces_of_random_letters_are_checked_exactly():
         usable = all_splits([p for p in pieces if p in made], "ab")
         vocabulary = Vocabulary(to_metadata(pieces, "ab", kept), "x")
         wanted = set(usable) <= set(kept)
-        assert is_exact(vocabulary, vocabulary.read_merges()) is wanted, (pieces, kept)
+        merges = vocabulary.read_merges()
+        assert is_exact(vocabulary, merges) is wanted, (pieces, kept)
+        if wanted:
+            ours, by_definition = (
+                SentencePieceEncoder(vocabulary, merges),
+                BytePairEncoder(vocabulary, merges),
+            )
+            for _ in range(20):
+                text = "".join(rng.choices("ab", k=30))
+                assert_equal(ours.encode(text), by_definition.encode(text), text)
 
 
 def broken(change):
@@ -470,7 +480,7 @@ def test_two_broken_merges_do_not_hide_each_other():
     """Three words and one word have as many spaces as two pairs."""
     metadata = small_metadata()
     metadata["tokenizer.ggml.merges"][3:5] = ["a b c", "d"]
-    with pytest.raises(TokenizerError, match=r"merge 3 .* 'a b c'"):
+    with pytest.raises(TokenizerError, match=r"merge 3 .* 'a b c', is not two tokens"):
         Tokenizer.from_metadata(metadata, "bad.gguf").encode("Hi")
 
 

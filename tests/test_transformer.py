@@ -55,7 +55,9 @@ def test_types(type_name, tmp_path):
     compare(tmp_path / "m.gguf")
 
 
-@pytest.mark.parametrize("type_name", ["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4_MOE"])
+@pytest.mark.parametrize(
+    "type_name", ["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4_MOE"]
+)
 def test_recipes_of_mixed_types(type_name, tmp_path):
     write_model(tmp_path / "m.gguf", WIDE, type_name)
     compare(tmp_path / "m.gguf")

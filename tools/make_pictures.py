@@ -19,7 +19,9 @@ WIDTH = 100
 
 def draw_run(name: str, title: str, arguments: list[str]) -> None:
     """Run `dgguf` with the arguments and write what it prints to pictures/NAME.svg."""
-    done = subprocess.run([sys.executable, "-m", "dgguf", *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "dgguf", *arguments], capture_output=True, text=True, check=True
+    )
     console = Console(record=True, width=WIDTH, file=io.StringIO())
     shown = " ".join(f'"{word}"' if " " in word else word for word in arguments)
     console.print(Text.assemble(("$ ", "green"), (f"dgguf {shown}", "bold")))

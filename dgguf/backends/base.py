@@ -106,7 +106,7 @@ class Backend(Protocol):
         """gelu(gate) * up, gelu in its tanh form, for (T, F)."""
 
     def rotation(self, first: int, count: int, head_dim: int, base: float, factors: Array | None) -> Array:
-        """The rope angles of positions first..first+count, for `rope`; `factors` (Dh/2,) divide frequencies."""
+        """The angles of positions first..first+count, for `rope`; `factors` (Dh/2,) divide frequencies."""
 
     def rope(self, x: Array, rotation: Array) -> Array:
         """Rotate the halves (i, i + Dh/2) of (T, H, Dh)."""

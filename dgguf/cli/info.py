@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model")
-@click.option("-c", "--context", type=click.IntRange(2), help="Context to size the memory for.  [default: 8192]")
+@click.option(
+    "-c", "--context", type=click.IntRange(2), help="Context to size the memory for.  [default: 8192]"
+)
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
@@ -96,15 +98,15 @@ def lines(report: dict[str, Any]) -> list[str]:
     from dgguf.cli.output import format_bytes
 
     g, memory = report["geometry"], report["memory"]
-    full = g["n_layers"] - g["sliding_layers"]
+    sliding, full = g["sliding_layers"], g["n_layers"] - g["sliding_layers"]
     out = [
         report["path"],
         f"  {report['name'] or 'unnamed'} · {g['architecture']} · GGUF version {report['gguf_version']}",
         f"  {format_bytes(report['bytes'])} · {report['weights'] / 1e9:.2f} billion weights",
         "",
-        f"layers         {g['n_layers']}: {g['sliding_layers']} sliding (window {g['sliding_window']}), {full} full",
+        f"layers         {g['n_layers']}: {sliding} sliding (window {g['sliding_window']}), {full} full",
         f"hidden size    {g['hidden_size']} · feed-forward {g['ff_size']}",
-        f"attention      {g['n_heads']} heads of {and_list(g['head_dims'])} · KV heads {and_list(g['n_kv_heads'])}",
+        f"attention      {g['n_heads']} heads of {both(g['head_dims'])} · KV heads {both(g['n_kv_heads'])}",
         f"experts        {g['n_experts_used']} of {g['n_experts']}, feed-forward {g['expert_ff_size']}",
         f"vocabulary     {g['vocab_size']} tokens",
         f"canvas         {g['canvas_length']} tokens · context up to {g['context_length']}",
@@ -132,5 +134,6 @@ def lines(report: dict[str, Any]) -> list[str]:
     return out
 
 
-def and_list(values: list[int]) -> str:
+def both(values: list[int]) -> str:
+    """The values of sliding and full layers, smaller first."""
     return " and ".join(map(str, values))

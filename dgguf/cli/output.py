@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +15,7 @@ from dgguf.diffusion.statistics import Statistics
 from dgguf.view.terminal import safe
 
 if TYPE_CHECKING:
-    from dgguf.chat import AnswerText
+    from dgguf.text.chat import AnswerText
 
 
 def say(line: str) -> None:
@@ -92,7 +92,7 @@ class AnswerWriter:
         if not interrupted:
             self._advise(settings.max_steps)
 
-    def _write(self, pieces: list[tuple[str, str]]) -> None:
+    def _write(self, pieces: Sequence[tuple[str, str]]) -> None:
         for kind, text in pieces:
             self._text[kind] += text
             if kind == "thought" and self._show_thoughts:
@@ -103,7 +103,9 @@ class AnswerWriter:
 
     def _report(self, seed: int) -> None:
         s = self._statistics
-        blocks = f"{len(s.steps)} block{'s' if len(s.steps) > 1 else ''} of {'+'.join(map(str, s.steps))} steps"
+        blocks = (
+            f"{len(s.steps)} block{'s' if len(s.steps) > 1 else ''} of {'+'.join(map(str, s.steps))} steps"
+        )
         say(
             f"{blocks} · {s.answer_tokens} answer tokens at {s.answer_tokens_per_second:.1f} tokens/s"
             f" · first block after {s.first_block_seconds:.1f} s · seed {seed}"

@@ -45,4 +45,6 @@ def quantize(source: Path, out: Path, type_name: str, force: bool) -> None:
         for event in convert.run(plan, out, force):
             if isinstance(event, convert.TensorWritten):
                 bar.update(event.n_bytes)
-    say(f"{event.path}: {format_bytes(event.n_bytes)} in {event.seconds:.1f} s")
+            else:
+                done = event
+    say(f"{done.path}: {format_bytes(done.n_bytes)} in {done.seconds:.1f} s")

@@ -11,8 +11,16 @@ import click
 def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The sampler's six settings as options; None means the file's, else the reference's."""
     for option, kind, text in (
-        ("--max-steps", click.IntRange(1), "Denoising steps a canvas gets at most.  [default: the file's, else 48]"),
-        ("--t-min", click.FloatRange(0), "Temperature towards the last step.  [default: the file's, else 0.4]"),
+        (
+            "--max-steps",
+            click.IntRange(1),
+            "Denoising steps a canvas gets at most.  [default: the file's, else 48]",
+        ),
+        (
+            "--t-min",
+            click.FloatRange(0),
+            "Temperature towards the last step.  [default: the file's, else 0.4]",
+        ),
         ("--t-max", click.FloatRange(0), "Temperature of the first step.  [default: the file's, else 0.8]"),
         (
             "--entropy-bound",
@@ -37,15 +45,25 @@ def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.argument("model")
 @click.option("-p", "--prompt", help="The prompt. Without -p and -f it is read from a pipe.")
-@click.option("-f", "--file", type=click.File("rb"), help="Read the prompt from a file; - for standard input.")
+@click.option(
+    "-f", "--file", type=click.File("rb"), help="Read the prompt from a file; - for standard input."
+)
 @click.option("--system", help="A system message.")
 @click.option("--think/--no-think", default=False, help="Let the model think before it answers.")
 @click.option("--raw", is_flag=True, help="No chat template: go on from the prompt's text.")
-@click.option("--special", is_flag=True, help="Let texts such as <|turn> in the prompt become control tokens.")
 @click.option(
-    "-n", "--max-tokens", type=click.IntRange(1), default=1024, help="Answer length, rounded up to whole canvases."
+    "--special", is_flag=True, help="Let texts such as <|turn> in the prompt become control tokens."
 )
-@click.option("--seed", type=click.IntRange(0), help="The same seed gives the same answer.  [default: a new one]")
+@click.option(
+    "-n",
+    "--max-tokens",
+    type=click.IntRange(1),
+    default=1024,
+    help="Answer length, rounded up to whole canvases.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), help="The same seed gives the same answer.  [default: a new one]"
+)
 @sampler_options
 @click.option(
     "-c",

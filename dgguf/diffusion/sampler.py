@@ -52,7 +52,9 @@ class StoppingRule:
             argmax: (C,) ids.
             entropy: (C,) nats.
         """
-        stable = len(self._history) == self._needed and all(np.array_equal(argmax, old) for old in self._history)
+        stable = len(self._history) == self._needed and all(
+            np.array_equal(argmax, old) for old in self._history
+        )
         self._history.append(argmax)
         return stable and float(np.mean(entropy)) < self._confidence_threshold
 

@@ -42,9 +42,13 @@ class SamplerSettings:
         require(self.t_min >= 0, f"t_min must not be negative, not {self.t_min}")
         require(self.t_max > self.t_min, f"t_max ({self.t_max}) must be above t_min ({self.t_min})")
         require(self.entropy_bound > 0, f"entropy_bound must be above 0, not {self.entropy_bound}")
-        require(self.stability_threshold >= 0, f"stability_threshold must be 0 or more, not {self.stability_threshold}")
         require(
-            self.confidence_threshold > 0, f"confidence_threshold must be above 0, not {self.confidence_threshold}"
+            self.stability_threshold >= 0,
+            f"stability_threshold must be 0 or more, not {self.stability_threshold}",
+        )
+        require(
+            self.confidence_threshold > 0,
+            f"confidence_threshold must be above 0, not {self.confidence_threshold}",
         )
 
     @classmethod
@@ -58,7 +62,9 @@ class SamplerSettings:
                 if isinstance(value, bool) or not isinstance(value, (int, float)):
                     raise UnsupportedModelError(f"the file's {key} must be a number, not {value!r:.99}")
                 if kind is float:
-                    value = float(str(np.float32(value)))  # 0.4 is stored as 0.4000000059604645 and meant as 0.4
+                    value = float(
+                        str(np.float32(value))
+                    )  # 0.4 is stored as 0.4000000059604645 and meant as 0.4
             if value is not None:
                 values[field.name] = kind(value)  # type: ignore[misc]
         return cls(**values)

@@ -105,7 +105,8 @@ class KVCache:
         if position >= self.position:
             return self.position
         reachable = all(
-            layer.window is None or layer.start <= max(0, position - (layer.window - 1)) for layer in self.layers
+            layer.window is None or layer.start <= max(0, position - (layer.window - 1))
+            for layer in self.layers
         )
         self.position = position if reachable else 0
         for layer in self.layers:

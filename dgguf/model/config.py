@@ -83,7 +83,9 @@ class ModelConfig:
     def _check(self, file: GgufFile) -> None:
         def require(holds: bool, what: str) -> None:
             if not holds:
-                raise UnsupportedModelError(f"{file.path}: {what}; the header is damaged or not of a DiffusionGemma")
+                raise UnsupportedModelError(
+                    f"{file.path}: {what}; the header is damaged or not of a DiffusionGemma"
+                )
 
         for name in (
             "hidden_size", "n_heads", "ff_size", "n_experts", "n_experts_used", "expert_ff_size",
@@ -91,24 +93,33 @@ class ModelConfig:
         ):  # fmt: skip
             value = getattr(self, name)
             require(math.isfinite(value) and value > 0, f"{name} is {value}")
-        require(self.n_experts_used <= self.n_experts, f"{self.n_experts_used} of {self.n_experts} experts used")
-        require(self.canvas_length <= self.context_length, f"a canvas of {self.canvas_length} exceeds the context")
+        require(
+            self.n_experts_used <= self.n_experts, f"{self.n_experts_used} of {self.n_experts} experts used"
+        )
+        require(
+            self.canvas_length <= self.context_length, f"a canvas of {self.canvas_length} exceeds the context"
+        )
         for i, layer in enumerate(self.layers):
-            require(layer.head_dim > 0 and layer.head_dim % 2 == 0, f"layer {i} has heads of {layer.head_dim}")
+            require(
+                layer.head_dim > 0 and layer.head_dim % 2 == 0, f"layer {i} has heads of {layer.head_dim}"
+            )
             require(
                 layer.n_kv_heads > 0 and self.n_heads % layer.n_kv_heads == 0,
                 f"layer {i} shares {layer.n_kv_heads} KV heads among {self.n_heads}",
             )
             require(layer.window is None or layer.window > 0, f"layer {i} has a window of {layer.window}")
             require(
-                math.isfinite(layer.rope_base) and layer.rope_base > 0, f"layer {i} has rope base {layer.rope_base}"
+                math.isfinite(layer.rope_base) and layer.rope_base > 0,
+                f"layer {i} has rope base {layer.rope_base}",
             )
 
 
 def _read_layers(file: GgufFile, arch: str) -> tuple[LayerConfig, ...]:
     n_layers = file.get(f"{arch}.block_count", int)
     if not 0 < n_layers <= len(file.tensors):
-        raise UnsupportedModelError(f"{file.path}: {arch}.block_count is {n_layers}, with {len(file.tensors)} tensors")
+        raise UnsupportedModelError(
+            f"{file.path}: {arch}.block_count is {n_layers}, with {len(file.tensors)} tensors"
+        )
     kv_heads = _per_layer(file, f"{arch}.attention.head_count_kv", int, n_layers)
     sliding = _per_layer(file, f"{arch}.attention.sliding_window_pattern", bool, n_layers)
     window = file.get(f"{arch}.attention.sliding_window", int) if any(sliding) else 0

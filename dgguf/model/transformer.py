@@ -77,7 +77,9 @@ class Transformer:
     ) -> Array:
         """One layer: attention, then the dense MLP beside the experts, then the layer's scale. (T, D)"""
         be, eps = self.backend, self.config.norm_eps
-        x = be.residual(x, self._attend(x, layer, w, stored, rotation, causal), w.post_attention_norm, eps, 1.0)
+        x = be.residual(
+            x, self._attend(x, layer, w, stored, rotation, causal), w.post_attention_norm, eps, 1.0
+        )
 
         n = be.rms_norm(x, w.ffn_norm, eps)
         gated = be.gated_gelu(be.linear(n, w.ffn_gate), be.linear(n, w.ffn_up))  # (T, F)

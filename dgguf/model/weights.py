@@ -70,10 +70,12 @@ class _Loader:
     def host(self, name: str, shape: tuple[int, ...]) -> HostTensor:
         info = self.file.tensors.get(name)
         if info is None:
-            raise UnsupportedModelError(f"{self.file.path} lacks the tensor {name}, which a DiffusionGemma needs")
+            raise UnsupportedModelError(
+                f"{self.file.path} lacks the tensor {name}, which a DiffusionGemma needs"
+            )
         if info.shape != shape:
             raise UnsupportedModelError(
-                f"{self.file.path}: the tensor {name} has the shape {info.shape}, the header's geometry asks for {shape}"
+                f"{self.file.path}: the tensor {name} has the shape {info.shape}, the header asks for {shape}"
             )
         self.taken.add(name)
         raw = self.file.data(name)
@@ -92,7 +94,7 @@ class _Loader:
         return float(self.backend.numpy(self.vector(name, 1))[0])
 
     def gate_and_up(self, prefix: str, config: ModelConfig) -> tuple[Weight, Weight]:
-        """The experts' gate and up matrices (E, Fe, D), split in the file or fused: gate rows, then up rows."""
+        """The experts' gate and up matrices (E, Fe, D); a fused tensor has the gate's rows first."""
         e, f, d = config.n_experts, config.expert_ff_size, config.hidden_size
         if not self.has(f"{prefix}ffn_gate_up_exps.weight"):
             return (
@@ -154,7 +156,9 @@ def load_weights(file: GgufFile, config: ModelConfig, backend: Backend) -> Model
     full = [layer for layer in config.layers if not layer.sliding]
     token_embd = load.matrix("token_embd.weight", v, d)
     # The self-conditioning norm carried another name in the first files.
-    pre_norm = "self_cond_pre_norm.weight" if load.has("self_cond_pre_norm.weight") else "self_cond_norm.weight"
+    pre_norm = (
+        "self_cond_pre_norm.weight" if load.has("self_cond_pre_norm.weight") else "self_cond_norm.weight"
+    )
     weights = ModelWeights(
         token_embd=token_embd,
         output=load.matrix("output.weight", v, d) if load.has("output.weight") else token_embd,
@@ -169,7 +173,7 @@ def load_weights(file: GgufFile, config: ModelConfig, backend: Backend) -> Model
     unknown = next(_unknown_tensors(file, load.taken), None)
     if unknown:
         raise UnsupportedModelError(
-            f"{file.path} holds the tensor {unknown!r}, which dgguf does not know: a newer version of dgguf may"
+            f"{file.path} holds the tensor {unknown!r}, which this dgguf does not know; a newer one may"
         )
     return weights
 

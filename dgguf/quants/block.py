@@ -31,7 +31,9 @@ class BlockFormat:
     def row_bytes(self, n_weights: int) -> int:
         """Bytes of a row of `n_weights`, which must be a multiple of `block_size`."""
         if n_weights % self.block_size:
-            raise ValueError(f"a row of {n_weights} weights is no multiple of {self.name}'s {self.block_size}")
+            raise ValueError(
+                f"a row of {n_weights} weights is no multiple of {self.name}'s {self.block_size}"
+            )
         return n_weights // self.block_size * self.type_size
 
 

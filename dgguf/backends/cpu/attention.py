@@ -30,7 +30,7 @@ def masked_softmax(scores: np.ndarray, group: int, first: np.ndarray, end: np.nd
         for i in range(lo, hi):
             e = np.float32(math.exp(row[i] - largest))
             row[i] = e
-            total += e
+            total += np.float64(e)
         scale = np.float32(1.0 / total)
         row[:lo] = np.float32(0.0)
         for i in range(lo, hi):

@@ -13,7 +13,9 @@ ROWS_PER_PIECE = 32  # of an elementwise kernel worth sharing out
 _NO_WEIGHT = np.empty(0, np.float32)
 
 
-def scratch_bytes(vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int) -> int:
+def scratch_bytes(
+    vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
+) -> int:
     """Memory of the largest arrays that live at once beside weights and KV cache, in bytes."""
     logits = canvas_length * vocab_size
     soft_embeddings = (vocabulary.SLICES + 1) * canvas_length * hidden_size

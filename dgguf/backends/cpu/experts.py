@@ -14,8 +14,7 @@ def combine(y: np.ndarray, slots: np.ndarray, weights: np.ndarray, out: np.ndarr
 
     Slots are ordered by expert number, so the order of the sum does not depend on who came first.
     """
-    rows, n_used = slots.shape
-    for t in range(rows):
+    for t in range(slots.shape[0]):
         order = np.argsort(slots[t])
         out[t, :] = np.float32(0.0)
         for a in order:

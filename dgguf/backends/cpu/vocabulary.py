@@ -56,7 +56,7 @@ def predict_row(z: np.ndarray, temperature: float, uniform: float) -> tuple[int,
         shifted = z[i] - largest
         e = np.float32(math.exp(shifted))
         z[i] = e
-        total += e
+        total += np.float64(e)
         weighted += np.float64(e) * np.float64(shifted)
     scale = 1.0 / total
     sampled = -1

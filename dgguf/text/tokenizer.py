@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dgguf.bpe import BytePairEncoder
 from dgguf.errors import TokenizerError
-from dgguf.sentencepiece_model import SentencePieceEncoder, is_exact
-from dgguf.vocabulary import BYTE, Vocabulary, unmark_spaces
+from dgguf.text.bpe import BytePairEncoder
+from dgguf.text.sentencepiece_model import SentencePieceEncoder, is_exact
+from dgguf.text.vocabulary import BYTE, Vocabulary, unmark_spaces
 
 MODEL = "gemma4"
 # A text that ends an answer, beside the ids that the file names: <turn|> is written by the model

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from dgguf.errors import PromptError, TokenizerError
-from dgguf.template_sandbox import TemplateSandbox
-from dgguf.tokenizer import Tokenizer, replace_surrogates
+from dgguf.text.template_sandbox import TemplateSandbox
+from dgguf.text.tokenizer import Tokenizer, replace_surrogates
 
 Kind = Literal["thought", "answer"]
 

@@ -7,7 +7,7 @@ byte pair encoding goes by the rank of the pair. `is_exact` says when both come 
 import numpy as np
 import sentencepiece
 
-from dgguf.vocabulary import BYTE, Merges, Vocabulary
+from dgguf.text.vocabulary import BYTE, Merges, Vocabulary
 
 # sentencepiece's ModelProto.SentencePiece.Type
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
@@ -123,7 +123,7 @@ def build_model(vocabulary: Vocabulary, merges: Merges) -> bytes:
         parts.append(_field(1, b"%b\x15%b\x18%c" % (_field(1, piece), score, piece_type)))
     trainer = _number(3, _BPE) + _number(4, len(vocabulary.tokens)) + _number(35, 1)  # byte_fallback
     # add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces: the first two are on by default.
-    normalizer = _field(1, b"identity") + _number(3, 0) + _number(4, 0) + _number(5, 1)
+    normalizer = _number(3, 0) + _number(4, 0) + _number(5, 1)
     return b"".join([*parts, _field(2, trainer), _field(3, normalizer)])
 
 

@@ -8,7 +8,7 @@ from heapq import heapify, heappop, heappush
 
 import numpy as np
 
-from dgguf.vocabulary import Merges, Vocabulary, mark_spaces
+from dgguf.text.vocabulary import Merges, Vocabulary, mark_spaces
 
 
 class BytePairEncoder:
