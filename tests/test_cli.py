@@ -290,3 +290,10 @@ def test_ctrl_c_ends_with_130_and_what_is_settled(model):
     assert stdout.startswith(whole.rstrip("\n"))
     assert "Traceback" not in stderr
     assert "seed 5" in stderr
+
+
+def test_quantize_offers_every_recipe():
+    from dgguf.convert import RECIPES
+
+    (option,) = (p for p in cli.commands["quantize"].params if p.name == "type_name")
+    assert list(option.type.choices) == list(RECIPES)

@@ -6,6 +6,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+import parity
 import pytest
 from checkpoints import (
     BASE,
@@ -15,6 +16,7 @@ from checkpoints import (
     LAYER_NAMES,
     LAYERS,
     NAMES,
+    SPECIALS,
     TEMPLATE,
     VOCAB,
     Checkpoint,
@@ -120,6 +122,12 @@ def test_the_vocabulary_arrives(checkpoint: Checkpoint, tmp_path: Path) -> None:
     # Control for the specials and <tool>, user-defined for the two others added, normal, bytes, unused.
     assert field_.contents() == [3] * 5 + [4, 3] + [1] * 7 + [6] * 256 + [4] + [5] * (VOCAB - len(BASE) - 1)
     assert reader.fields["tokenizer.ggml.merges"].contents() == ["a b", "▁ ab"]
+
+
+def test_tokens_with_a_role_are_control_tokens_even_if_not_added(checkpoint: Checkpoint) -> None:
+    checkpoint.tokenizer["added_tokens"] = []
+    types = convert.plan(checkpoint.write(), "F32").metadata["tokenizer.ggml.token_type"]
+    assert types[: len(SPECIALS) + 1].tolist() == [3] * len(SPECIALS) + [1]
 
 
 def test_merges_may_be_spelled_as_texts(checkpoint: Checkpoint) -> None:
@@ -375,6 +383,23 @@ def test_a_saved_model_arrives_whole(checkpoint: Checkpoint, tmp_path: Path, sha
     assert found.keys() == expected.keys() | {"rope_freqs.weight"}
     for ours, theirs in expected.items():
         np.testing.assert_array_equal(found[ours], state[theirs], ours)
+
+
+@pytest.mark.oracle
+def test_a_saved_model_comes_back_the_same(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """The way back is the one whose logits the parity tests compare with dgguf's."""
+    model = small_model()
+    checkpoint.write()
+    model.save_pretrained(checkpoint.folder)
+    convert_to(tmp_path / "out.gguf", checkpoint.folder)
+    back = parity.transformers_model(tmp_path / "out.gguf")
+    # The softcap is a default that transformers does not save.
+    wanted_config = {"final_logit_softcapping": 30.0} | model.config.text_config.to_dict()
+    assert back.config.text_config.to_dict() == wanted_config
+    wanted = {name: t for name, t in model.state_dict().items() if "vision" not in name}
+    found = {name: t for name, t in back.state_dict().items() if "vision" not in name}
+    assert found.keys() == wanted.keys()
+    assert [name for name in wanted if not wanted[name].equal(found[name])] == []
 
 
 @pytest.mark.oracle

@@ -3,12 +3,13 @@
 import errno
 import os
 import shutil
+import sys
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import DECODER, Checkpoint, D, Tensor, both_copies
+from checkpoints import DECODER, Checkpoint, D, Tensor, both_copies, per_expert
 
 from dgguf import convert
 from dgguf.backends.cpu.pool import usable_cores
@@ -18,9 +19,6 @@ from dgguf.errors import ConversionError
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Checkpoint:
     return Checkpoint(tmp_path / "tiny-model")
-
-
-# Writing.
 
 
 def test_an_existing_file_is_only_replaced_by_force(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -157,6 +155,22 @@ def test_tied_tensors_must_be_equal(checkpoint: Checkpoint, tmp_path: Path, name
     plan = convert.plan(checkpoint.write(), "Q8_0")
     with pytest.raises(ConversionError, match=rf"{name} differs from model\.decoder\."):
         list(convert.run(plan, tmp_path / "out.gguf"))
+
+
+def test_slices_and_batches_do_not_show(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_copies(checkpoint)
+    plan = convert.plan(checkpoint.write(), "Q8_0")
+    list(convert.run(plan, tmp_path / "whole.gguf"))
+    # 5 rows at a time divide neither the tensors nor the experts; threads share out 20 rows each.
+    monkeypatch.setattr(sys.modules["dgguf.convert.run"], "_SLICE_WEIGHTS", 5 * D)
+    list(convert.run(plan, tmp_path / "sliced.gguf"))
+    assert (tmp_path / "sliced.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+    per_expert(checkpoint)
+    plan = convert.plan(checkpoint.write(), "Q8_0")
+    list(convert.run(plan, tmp_path / "sliced.gguf", force=True))
+    assert (tmp_path / "sliced.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
 
 
 def test_memory_does_not_grow_with_a_tensor(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -140,7 +140,8 @@ WRONG: dict[str, tuple[Callable[[Checkpoint], Any], str]] = {
     ),
     "no merges": (bpe(merges=None), r"model\.merges should be a list"),
     "merge of three": (bpe(merges=["a b c"]), r"merge 0 is no pair"),
-    "merge of strangers": (bpe(merges=[["a", "z"]]), r"merge 0 of 'a' and 'z' is not in the vocabulary"),
+    "merge of a stranger": (bpe(merges=[["▁a", "b"]]), r"merge 0 of '▁a' and 'b' is not in the vocabulary"),
+    "merge to a stranger": (bpe(merges=[["b", "a"]]), r"merge 0 of 'b' and 'a' is not in the vocabulary"),
     "stranger as role": (
         lambda c: c.tokenizer_config.update(eos_token="<end>"),
         r"the eos token '<end>' is not in the vocabulary",
@@ -165,10 +166,13 @@ def test_a_wrong_checkpoint_is_refused_in_one_sentence(checkpoint: Checkpoint, c
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
-def test_a_missing_file_is_named(checkpoint: Checkpoint, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("config.json", "lacks"), ("tokenizer.json", "lacks"), ("model.safetensors", "has neither")],
+)
+def test_a_missing_file_is_named(checkpoint: Checkpoint, name: str, words: str) -> None:
     (checkpoint.write() / name).unlink()
-    with pytest.raises(ConversionError, match=f"{checkpoint.folder}.*{name}"):
+    with pytest.raises(ConversionError, match=f"{checkpoint.folder} {words} {name}"):
         convert.plan(checkpoint.folder, "F32")
 
 
@@ -193,6 +197,9 @@ def test_other_sources_and_types_are_refused(checkpoint: Checkpoint, tmp_path: P
             convert.plan(source, type_name)
 
 
+INDEX = "model.safetensors.index.json"
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -206,13 +213,17 @@ def test_other_sources_and_types_are_refused(checkpoint: Checkpoint, tmp_path: P
             ),
             "both hold",
         ),
-        (lambda f: (f / "model.safetensors.index.json").write_text("{}"), "has no weight_map"),
+        (lambda f: (f / INDEX).write_text("{}"), "has no weight_map"),
         (
-            lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../secret"}}'),
+            lambda f: (f / INDEX).write_text('{"weight_map": {}}'),
+            "has no weight_map",
+        ),
+        (
+            lambda f: (f / INDEX).write_text('{"weight_map": {"a": "../secret"}}'),
             "names '../secret'",
         ),
     ],
-    ids=["missing", "twice", "no map", "elsewhere"],
+    ids=["missing", "twice", "no map", "empty map", "elsewhere"],
 )
 def test_wrong_shards_are_refused(checkpoint: Checkpoint, spoil: Callable[[Path], Any], words: str) -> None:
     folder = checkpoint.write(shards=3)
@@ -258,21 +269,23 @@ def test_a_lying_safetensors_header_is_refused(tmp_path: Path, case: str) -> Non
         read_safetensors(path)
 
 
+TWICE = b'{"a": {"dtype": 1, "dtype": 2}}'
 NO_FILES = {
-    "empty": b"",
-    "short": b"1234567",
-    "huge header": struct.pack("<Q", 2**63),
-    "header cut": struct.pack("<Q", 10) + b"{}",
-    "no text": struct.pack("<Q", 2) + b"\xff{",
-    "key twice": struct.pack("<Q", 30) + b'{"a": {"dtype": 1, "dtype": 2}}',
+    "empty": (b"", "cannot be read"),
+    "short": (b"1234567", "cut off or no safetensors file"),
+    "huge header": (struct.pack("<Q", 2**63), "cut off or no safetensors file"),
+    "header cut": (struct.pack("<Q", 10) + b"{}", "cut off or no safetensors file"),
+    "no text": (struct.pack("<Q", 2) + b"\xff{", "damaged safetensors header"),
+    "key twice": (struct.pack("<Q", len(TWICE)) + TWICE, "a name stands in it twice"),
 }
 
 
-@pytest.mark.parametrize("raw", NO_FILES.values(), ids=NO_FILES)
-def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, raw: bytes) -> None:
+@pytest.mark.parametrize("case", NO_FILES)
+def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, case: str) -> None:
+    raw, words = NO_FILES[case]
     path = tmp_path / "model.safetensors"
     path.write_bytes(raw)
-    with pytest.raises(ConversionError, match=r"model\.safetensors"):
+    with pytest.raises(ConversionError, match=rf"model\.safetensors.*{words}"):
         read_safetensors(path)
 
 

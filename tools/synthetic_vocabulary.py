@@ -104,7 +104,7 @@ class Vocabulary:
         tokens: texts by id.
         types: GGUF token types by id, int32.
         merges: "left right" in rank order.
-        words: ids of whole words, for a model that should prefer them; None where none stand out.
+        words: ids of whole words and of the end of a turn, for a model that should prefer them, or None.
     """
 
     tokens: list[str]
@@ -143,7 +143,7 @@ def tiny_vocabulary() -> Vocabulary:
     types = [*map(_special_type, specials), *[BYTE] * 256]
     types += [NORMAL] * (len(tokens) - len(types))
     merges = _all_merges((*lines, *spaces, *made), {*lines, *spaces, *characters, *made})
-    words = [i for i, token in enumerate(tokens) if token in whole_words or token in (",", ".")]
+    words = [i for i, token in enumerate(tokens) if token in whole_words or token in (",", ".", "<turn|>")]
     return Vocabulary(tokens, np.array(types, np.int32), merges, words)
 
 

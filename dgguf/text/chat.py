@@ -268,8 +268,8 @@ class AnswerText:
         for n, segment in enumerate(self._splitter.push(ids)):
             if n:
                 pieces += self.finish()
-                self._kind = segment.kind
                 self._header = "" if segment.kind == "thought" else None
+            self._kind = segment.kind
             pieces += self._take(self._decoder.push(segment.ids))
         return pieces
 
