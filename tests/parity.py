@@ -256,7 +256,9 @@ def transformers_model(path):
 
     def note_gap(router, _, output):
         """The closest choice of experts so far: how far apart the last chosen and the next are."""
-        last, following = torch.sort(output[0], descending=True).values[:, router.config.top_k_experts - 1 :].T[:2]
+        last, following = (
+            torch.sort(output[0], descending=True).values[:, router.config.top_k_experts - 1 :].T[:2]
+        )
         model.router_gap = min(model.router_gap, float(((last - following) / last).min()))
 
     for name, module in model.named_modules():

@@ -16,7 +16,8 @@ import pytest
 from gguf import GGUFValueType as V
 
 from dgguf.errors import ModelFileError, UnsupportedModelError
-from dgguf.gguf_file import GgufFile, StringArray, metadata_value
+from dgguf.gguf_file import GgufFile, metadata_value
+from dgguf.gguf_header import StringArray
 from dgguf.quants.block import FORMATS
 
 U8, U32, I32, F32, BOOL, STRING, ARRAY, U64 = 0, 4, 5, 6, 7, 8, 9, 10

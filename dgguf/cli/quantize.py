@@ -12,7 +12,7 @@ import click
 @click.option(
     "--type",
     "type_name",
-    type=click.Choice(["F32", "BF16", "F16", "Q8_0"], case_sensitive=False),
+    type=click.Choice(["F32", "F16", "BF16", "Q8_0"], case_sensitive=False),
     required=True,
     help="Type of the matrices.",
 )

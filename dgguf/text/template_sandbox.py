@@ -102,10 +102,12 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         __self.spend(_CALL_COST)
         # A macro may keep its arguments. jinja2 adds some of its own, underlined.
         __self.charge([args, [value for name, value in kwargs.items() if not name.startswith("_")]])
-        if isinstance(owner, str) and __obj.__name__ == "replace":
-            return __self._replace(owner, *args)
-        if isinstance(owner, str) and __obj.__name__ == "join":
-            return __self._join(owner, *args)
+        if isinstance(owner, str):
+            __self.spend(len(owner))
+            if __obj.__name__ == "replace":
+                return __self._replace(owner, *args)
+            if __obj.__name__ == "join":
+                return __self._join(owner, *args)
         return __self.charge(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:

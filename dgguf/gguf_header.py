@@ -1,0 +1,284 @@
+"""A GGUF header, read from front to back, nothing in it believed before it is checked.
+
+    file:    "GGUF" · version u32 · tensor count u64 · key count u64 · keys · tensors · padding · data
+    key:     name · type u32 · value
+    tensor:  name · n_dims u32 · dims u64 … (fastest axis first) · GGML type u32 · offset u64
+    string, name:  length u64 · UTF-8 bytes
+    array:   element type u32 · count u64 · elements
+
+The data starts at a multiple of general.alignment, and tensor offsets count from there. All numbers
+are little-endian. Sizes are checked against the file in Python integers, which do not wrap.
+Source of the layout: the GGUF specification (docs/gguf.md of ggml).
+"""
+
+import math
+import mmap
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dgguf.errors import ModelFileError
+from dgguf.quants.block import FORMATS, BlockFormat
+
+# Far above what real files hold, so that a lie is named before the file is searched for its bytes.
+_MAX_COUNT = 1 << 20  # tensors, keys
+_MAX_ELEMENTS = 1 << 24  # of an array
+_MAX_STRING = 1 << 26  # bytes
+_MAX_NAME = (1 << 16) - 1  # bytes of a key or a tensor name: the specification's limit for keys
+_MAX_DIMS = 4
+_ALIGNMENTS = tuple(1 << n for n in range(3, 21))  # 8 bytes (the specification's least) to 1 MiB
+_DEFAULT_ALIGNMENT = 32
+
+_MIN_KEY_BYTES = 8 + 4 + 1
+_MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8
+
+_NUMBERS = {0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?"}
+_NUMBERS |= {10: "<u8", 11: "<i8", 12: "<f8"}
+_STRING, _ARRAY = 8, 9
+
+
+KINDS: dict[Any, str] = {int: "an integer", float: "a number", bool: "a boolean", str: "a string"}
+KINDS |= {list[int]: "a list of integers", list[float]: "a list of numbers"}
+KINDS |= {list[bool]: "a list of booleans", list[str]: "a list of strings"}
+_ELEMENT_KINDS: dict[str, Any] = {"b": list[bool], "i": list[int], "u": list[int], "f": list[float]}
+
+
+class StringArray(Sequence[str]):
+    """The strings of a GGUF array, decoded when asked for.
+
+    Bytes that are no UTF-8 become lone surrogates, so `s.encode("utf-8", "surrogateescape")` always
+    gives the bytes in the file.
+    """
+
+    def __init__(self, raw: bytes, offsets: NDArray[np.int64]) -> None:
+        """`raw` as in the file; `offsets` (n + 1) of each string's length field, then the end."""
+        self._raw = raw
+        self._offsets = offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __iter__(self) -> Iterator[str]:
+        return self._decode(self._offsets)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step == 1:
+                return list(self._decode(self._offsets[start : stop + 1]))
+            return [self[i] for i in range(start, stop, step)]
+        i = range(len(self))[index]
+        return next(self._decode(self._offsets[i : i + 2]))
+
+    def _decode(self, offsets: NDArray[np.int64]) -> Iterator[str]:
+        raw = self._raw
+        for start, end in pairwise(offsets.tolist()):
+            yield raw[start + 8 : end].decode("utf-8", "surrogateescape")
+
+    def __repr__(self) -> str:
+        return f"<StringArray of {len(self):,} strings>"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What the header says of a tensor, checked against the file.
+
+    Attributes:
+        shape: numpy order, slowest axis first: (rows, columns), (experts, rows, columns) or (columns,).
+        part: which file of a split model holds it, from 0.
+        offset: bytes from the start of that file.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    format: BlockFormat
+    part: int
+    offset: int
+    n_bytes: int
+
+    @property
+    def n_weights(self) -> int:
+        return math.prod(self.shape)
+
+
+class Header:
+    """Reads a header from front to back and never past the end of the file."""
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self._path = path
+        self._map = data
+        self._position = 0
+
+    def preamble(self) -> tuple[int, int, int]:
+        """The version and the numbers of tensors and of keys."""
+        self._take(4, "its first field")
+        raw = self._take(4, "its version")
+        version = int.from_bytes(raw, "little")
+        if int.from_bytes(raw, "big") in (1, 2, 3):
+            raise ModelFileError(f"{self._path}: this GGUF is big-endian; dgguf reads little-endian ones")
+        if version not in (2, 3):
+            hint = "look for a newer file of this model" if version == 1 else "dgguf reads versions 2 and 3"
+            raise ModelFileError(f"{self._path}: this file is of GGUF version {version}; {hint}")
+        n_tensors = self._count("its number of tensors", _MAX_COUNT)
+        n_keys = self._count("its number of metadata keys", _MAX_COUNT)
+        least = n_keys * _MIN_KEY_BYTES + n_tensors * _MIN_TENSOR_BYTES
+        self._require(self._position + least, "its header")
+        return version, n_tensors, n_keys
+
+    def keys(self, count: int) -> dict[str, Any]:
+        metadata: dict[str, Any] = {}
+        for i in range(count):
+            key = self._name(f"the name of metadata key {i}")
+            if key in metadata:
+                raise self._wrong(f"the metadata key {key!r:.99} appears twice")
+            metadata[key] = self._value(f"the metadata key {key!r:.99}")
+        return metadata
+
+    def alignment(self, metadata: Mapping[str, Any]) -> int:
+        value = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
+        if type(value) is not int or value not in _ALIGNMENTS:
+            shown = value if type(value) is int else KINDS[kind_of(value)]
+            raise self._wrong(f"general.alignment is {shown}, not a power of two from 8 to 1048576")
+        return value
+
+    def tensors(self, count: int, alignment: int) -> dict[str, TensorInfo]:
+        """The tensors, with offsets from the start of the file."""
+        tensors: dict[str, TensorInfo] = {}
+        for i in range(count):
+            tensor = self._tensor(i)
+            if tensor.name in tensors:
+                raise self._wrong(f"the tensor {tensor.name!r:.99} appears twice")
+            if tensor.offset % alignment:
+                raise self._wrong(f"the tensor {tensor.name!r:.99} is not aligned to {alignment} bytes")
+            tensors[tensor.name] = tensor
+        data_start = self._position + -self._position % alignment
+        placed = {name: replace(t, offset=data_start + t.offset) for name, t in tensors.items()}
+        self._check_places(sorted(placed.values(), key=lambda t: t.offset))
+        return placed
+
+    def _tensor(self, number: int) -> TensorInfo:
+        """The next tensor, with its offset from the start of the data."""
+        name = self._name(f"the name of tensor {number}")
+        what = f"the tensor {name!r:.99}"
+        n_dims = self._integer(4, what)
+        if not 1 <= n_dims <= _MAX_DIMS:
+            raise self._wrong(f"{what} has {n_dims:,} dimensions, not 1 to {_MAX_DIMS}")
+        dims = tuple(self._integer(8, what) for _ in range(n_dims))
+        if 0 in dims:
+            raise self._wrong(f"{what} has a dimension of 0")
+        ggml_type = self._integer(4, what)
+        if ggml_type not in FORMATS:
+            raise ModelFileError(
+                f"{self._path}: {what} is of GGML type {ggml_type}, which dgguf does not know;"
+                " choose another quantization of the model, or a newer dgguf"
+            )
+        block_format = FORMATS[ggml_type]
+        if dims[0] % block_format.block_size:
+            raise self._wrong(
+                f"{what} has rows of {dims[0]:,} weights, which is no multiple of"
+                f" {block_format.name}'s block of {block_format.block_size}"
+            )
+        n_bytes = block_format.row_bytes(dims[0]) * math.prod(dims[1:])
+        return TensorInfo(name, dims[::-1], block_format, 0, self._integer(8, what), n_bytes)
+
+    def _check_places(self, tensors: Sequence[TensorInfo]) -> None:
+        """Refuse tensors, sorted by offset, that overlap or go past the end of the file."""
+        for before, after in pairwise(tensors):
+            if before.offset + before.n_bytes > after.offset:
+                raise self._wrong(f"the tensors {before.name!r:.99} and {after.name!r:.99} overlap")
+        if tensors:
+            last = tensors[-1]
+            self._require(last.offset + last.n_bytes, f"the tensor {last.name!r:.99}")
+
+    def _value(self, what: str) -> Any:
+        kind = self._integer(4, what)
+        if kind == _STRING:
+            # Text for people; unlike a token, it is better marked as broken than kept exact.
+            return self._string(what, _MAX_STRING).decode("utf-8", "replace")
+        if kind != _ARRAY:
+            return self._numbers(kind, 1, what).item()
+        kind = self._integer(4, what)
+        count = self._count(what, _MAX_ELEMENTS)
+        return self._strings(count, what) if kind == _STRING else self._numbers(kind, count, what)
+
+    def _numbers(self, kind: int, count: int, what: str) -> NDArray[Any]:
+        if kind == _ARRAY:
+            raise self._wrong(f"{what} holds arrays of arrays, which no real file has")
+        if kind not in _NUMBERS:
+            raise self._wrong(f"{what} is of value type {kind}, which GGUF does not have")
+        dtype = np.dtype(_NUMBERS[kind])
+        raw = self._take(count * dtype.itemsize, what)
+        if dtype == np.bool_ and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
+            raise self._wrong(f"{what} holds booleans that are neither 0 nor 1")
+        return np.frombuffer(raw, dtype)
+
+    def _strings(self, count: int, what: str) -> StringArray:
+        start = position = self._position
+        self._require(start + count * 8, what)
+        data, n_bytes, read_length = self._map, len(self._map), struct.Struct("<Q").unpack_from
+        offsets = np.empty(count + 1, np.int64)
+        view = offsets.data  # quicker to assign to than the array itself
+        try:
+            for i in range(count):
+                view[i] = position - start
+                position += 8 + read_length(data, position)[0]
+                if position > n_bytes:
+                    break
+        except struct.error:  # less than a length field is left
+            position += 8
+        self._require(position, what)
+        offsets[count] = position - start
+        return StringArray(self._take(position - start, what), offsets)
+
+    def _name(self, what: str) -> str:
+        try:
+            return self._string(what, _MAX_NAME).decode("utf-8")
+        except UnicodeDecodeError:
+            raise self._wrong(f"{what} is not valid UTF-8") from None
+
+    def _string(self, what: str, limit: int) -> bytes:
+        return self._take(self._count(what, limit), what)
+
+    def _count(self, what: str, limit: int) -> int:
+        count = self._integer(8, what)
+        if count > limit:
+            raise self._wrong(f"{what} has a length or count of {count:,}, more than any real file has")
+        return count
+
+    def _integer(self, n_bytes: int, what: str) -> int:
+        return int.from_bytes(self._take(n_bytes, what), "little")
+
+    def _take(self, n_bytes: int, what: str) -> bytes:
+        start, end = self._position, self._position + n_bytes
+        self._require(end, what)
+        self._position = end
+        return self._map[start:end]
+
+    def _require(self, n_bytes: int, what: str) -> None:
+        """Refuse a file of less than `n_bytes`, which is where `what` ends at the earliest."""
+        missing = n_bytes - len(self._map)
+        if missing > 0:
+            raise ModelFileError(
+                f"{self._path}: the file ends before the end of {what}, at least {missing:,} bytes are"
+                " missing; it is cut short or damaged, download it again"
+            )
+
+    def _wrong(self, what: str) -> ModelFileError:
+        return ModelFileError(f"{self._path}: {what}; the file is damaged or was written wrongly")
+
+
+def kind_of(value: Any) -> Any:
+    """The kind of a metadata value, a key of `KINDS`."""
+    if isinstance(value, StringArray):
+        return list[str]
+    return _ELEMENT_KINDS[value.dtype.kind] if isinstance(value, np.ndarray) else type(value)
