@@ -14,8 +14,6 @@ DggufError                  exit code 1, one clear sentence: what, where, what t
 class DggufError(Exception):
     """Base of every error that dgguf reports to a user without a traceback."""
 
-    exit_code = 1
-
 
 class ModelFileError(DggufError):
     """The model file is missing, truncated, contradicts itself or holds an unknown type."""

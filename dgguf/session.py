@@ -1,5 +1,6 @@
 """A loaded model and its conversation: text in, events or text out."""
 
+import functools
 import secrets
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -121,13 +122,16 @@ class Session:
             messages = [Message(role="user", content=prompt)] if isinstance(prompt, str) else list(prompt)
             if system is not None:
                 messages.insert(0, Message(role="system", content=system))
-            template = ChatTemplate.from_metadata(self.file.metadata, str(self.file.path))
-            ids = encode_chat(self.tokenizer, template, messages, think=think, special=special)
+            ids = encode_chat(self.tokenizer, self._template, messages, think=think, special=special)
         return np.array(ids, np.int64)
+
+    @functools.cached_property
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate.from_metadata(self.file.metadata, str(self.file.path))
 
     def stream(
         self,
-        prompt: str | list[Message],
+        prompt: str | list[Message] | np.ndarray,
         *,
         settings: SamplerSettings | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
@@ -139,13 +143,13 @@ class Session:
         The longest prefix that an earlier prompt or answer left in the KV cache is not encoded again.
 
         Args:
-            prompt: a user's message, or {"role", "content"} messages.
+            prompt: a user's message, {"role", "content"} messages, or ids from `encode`.
             settings: of the sampler; None for the file's.
             max_tokens: rounded up to whole canvases.
             seed: the same seed gives the same answer; None draws one.
-            options: see `PromptOptions`.
+            options: see `PromptOptions`; for ids they have been heeded already.
         """
-        ids = self.encode(prompt, **options)
+        ids = prompt if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
         shared = min(len(ids), len(self._cached))
         differs = np.flatnonzero(ids[:shared] != self._cached[:shared])
         self._cache.step_back(int(differs[0]) if len(differs) else shared)
@@ -166,9 +170,9 @@ class Session:
         finally:
             self._cached = np.concatenate(sequence)[: self._cache.position]
 
-    def reader(self) -> AnswerText:
-        """Turns the committed tokens of one answer into text, as they come."""
-        return AnswerText(self.tokenizer)
+    def reader(self, prompt: np.ndarray) -> AnswerText:
+        """Turns the committed tokens of the answer to a prompt's ids into text, as they come."""
+        return AnswerText(self.tokenizer, prompt.tolist())
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of ids, special tokens left out."""
@@ -185,10 +189,11 @@ class Session:
     ) -> Answer:
         """Answer a message or a conversation and return when all of it is there; arguments as in `stream`."""
         seed = new_seed() if seed is None else seed
-        statistics, reader = Statistics(), self.reader()
+        ids = self.encode(prompt, **options)
+        statistics, reader = Statistics(), self.reader(ids)
         tokens: list[int] = []
         pieces: list[tuple[str, str]] = []
-        for event in self.stream(prompt, settings=settings, max_tokens=max_tokens, seed=seed, **options):
+        for event in self.stream(ids, settings=settings, max_tokens=max_tokens, seed=seed):
             statistics.add(event)
             if isinstance(event, CanvasCommitted):
                 committed = event.tokens[: event.answer_length].tolist()

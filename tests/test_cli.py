@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -227,6 +228,28 @@ def test_usage_errors_exit_2(arguments):
     assert done.stdout == ""
     assert "Error" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device")])
+def test_errors_of_the_machine_are_sentences(error, monkeypatch, capsys):
+    import dgguf.cli
+
+    def fail(**_):
+        raise error
+
+    monkeypatch.setattr(dgguf.cli.cli, "main", fail)
+    with pytest.raises(SystemExit) as end:
+        dgguf.cli.main()
+    assert end.value.code == 1
+    assert re.fullmatch(r"dgguf: error: .*(enough memory|No space left).*\n", capsys.readouterr().err)
+
+
+def test_a_full_disk_behind_stdout():
+    command = f"'{sys.executable}' -m dgguf run demo -p Hi -n 1 --max-steps 1 --seed 1 > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "No space left" in done.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path):

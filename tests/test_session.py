@@ -125,3 +125,19 @@ def test_the_catalog_is_true_of_the_bundled_file():
     (demo,) = (known for known in known_models() if known.name == "demo")
     assert find_model("demo").stat().st_size == demo.n_bytes
     assert demo.type in {t.format.name for t in dgguf.load("demo").file.tensors.values()}
+
+
+def test_a_prompt_that_opens_the_thinking_channel_is_answered_in_it(session, quick):
+    prompt = session.encode("<|channel>thought\n", raw=True, special=True)
+    reader = session.reader(prompt)
+    hello = session.tokenizer.encode("hello")
+    close = session.tokenizer.channel_close_id
+    pieces = reader.push([*hello, close, *hello])
+    assert [kind for kind, _ in pieces] == ["thought", "answer"]
+
+
+def test_ids_are_a_prompt_too(session, quick):
+    wanted = session.generate("Hello", **quick).tokens
+    events = session.stream(session.encode("Hello"), **quick)
+    (committed,) = (event for event in events if isinstance(event, dgguf.CanvasCommitted))
+    assert committed.tokens[: committed.answer_length].tolist() == wanted

@@ -1,5 +1,6 @@
 """The command line. Commands import what they need when they run, so that `--help` is quick."""
 
+import io
 import os
 import sys
 
@@ -45,6 +46,9 @@ for command in (run, info, quantize):
 
 def main() -> None:
     """Run a command and end with its exit code: 0 done, 1 an error, 2 usage, 130 Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal's encoding may lack what a model writes
     try:
         code = cli.main(standalone_mode=False) or 0
         sys.stdout.flush()
@@ -57,9 +61,15 @@ def main() -> None:
         # Whoever read our output has gone: quietly stop, and keep Python from flushing into nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    except DggufError as error:
+    except (DggufError, MemoryError, OSError) as error:
         if _debug:
             raise
-        click.echo(f"dgguf: error: {error}", err=True)
-        code = error.exit_code
+        click.echo(f"dgguf: error: {_sentence(error)}", err=True)
+        code = 1
     sys.exit(code)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; a smaller context (-c) needs less"
+    return str(error)

@@ -115,17 +115,9 @@ def run(
         if verbose:
             say(f"{session.file.path}: {session.backend.describe()}")
             say(", ".join(f"{name} {value}" for name, value in dataclasses.asdict(settings).items()))
-        events = session.stream(
-            text,
-            settings=settings,
-            max_tokens=max_tokens,
-            seed=seed,
-            system=system,
-            think=think,
-            raw=raw,
-            special=special,
-        )
-        writer = AnswerWriter(session.reader(), as_json=as_json, show_thoughts=verbose)
+        ids = session.encode(text, system=system, think=think, raw=raw, special=special)
+        events = session.stream(ids, settings=settings, max_tokens=max_tokens, seed=seed)
+        writer = AnswerWriter(session.reader(ids), as_json=as_json, show_thoughts=verbose)
         interrupted = True
         try:
             for event in plain.show(events, sys.stderr):
