@@ -28,7 +28,7 @@ def test_lines():
     assert out.getvalue().splitlines() == [
         "prompt 30/90 tokens · 12 s left",
         "prompt 90 tokens · 10 reused · 16.00 s",
-        "block 1 · step 2/48 · mean entropy 0.2500 nats · accepted 3/4 · 3.14 s/step",
+        "block 1 · step  2/48 · mean entropy  0.2500 nats · accepted 3/4 · 3.14 s/step",
         "block 1 committed · settled after 2 steps · 3 answer tokens · 6.50 s",
         "block 2 committed · not settled after 48 steps · 4 answer tokens · 60.00 s",
     ]

@@ -27,7 +27,8 @@ def draw_run(name: str, title: str, arguments: list[str]) -> None:
     console.print(Text.assemble(("$ ", "green"), (f"dgguf {shown}", "bold")))
     progress = done.stderr.splitlines()
     ending = next(i for i, line in enumerate(progress) if " answer tokens at " in line)
-    for line in progress[:ending]:
+    shown_lines = [*progress[:9], "⋮", *progress[ending - 7 : ending]] if ending > 17 else progress[:ending]
+    for line in shown_lines:
         console.print(Text(line, style="bright_black"))
     console.print(Text(done.stdout.strip(), style="bold bright_white"))
     for line in progress[ending:]:
@@ -37,6 +38,6 @@ def draw_run(name: str, title: str, arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    prompt = ["run", "demo", "-p", "Tell me a story.", "-n", "32", "--seed", "4", "--max-steps", "12"]
+    prompt = ["run", "demo", "-p", "Tell me a story.", "-n", "32", "--seed", "29"]
     subprocess.run([sys.executable, "-m", "dgguf", *prompt], capture_output=True, check=True)  # compiles
     draw_run("run", "dgguf", prompt)

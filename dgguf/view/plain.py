@@ -26,10 +26,11 @@ def describe(event: Event) -> str:
             reused = f" · {event.reused} reused" if event.reused else ""
             return f"prompt {event.total} tokens{reused} · {event.seconds:.2f} s"
         case DenoisingStep():
+            length = len(event.accepted)
             return (
-                f"block {event.block + 1} · step {event.step}/{event.max_steps}"
-                f" · mean entropy {event.mean_entropy:.4f} nats"
-                f" · accepted {event.n_accepted}/{len(event.accepted)}"
+                f"block {event.block + 1} · step {event.step:>{len(str(event.max_steps))}}/{event.max_steps}"
+                f" · mean entropy {event.mean_entropy:7.4f} nats"
+                f" · accepted {event.n_accepted:>{len(str(length))}}/{length}"
                 f" · {event.seconds:.2f} s/step"
             )
         case CanvasCommitted():
