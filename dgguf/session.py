@@ -87,12 +87,7 @@ class Session:
                 f"{self.file.path}: the vocabulary has {self.tokenizer.n_tokens} tokens, "
                 f"the embedding {self.config.vocab_size} rows"
             )
-        self.context = context or default_context(self.config)
-        if not self.config.canvas_length < self.context <= self.config.context_length:
-            raise PromptError(
-                f"a context of {self.context} does not fit the model: it must be above its canvas length "
-                f"({self.config.canvas_length}) and at most {self.config.context_length}"
-            )
+        self.context = choose_context(self.config, context)
         self.backend: Backend = _make_backend(threads)
         self.model = Transformer(
             self.config, load_weights(self.file, self.config, self.backend), self.backend
@@ -107,6 +102,9 @@ class Session:
 
     def encode(self, prompt: str | list[Message], **options: Unpack[PromptOptions]) -> np.ndarray:
         """The ids of a user's message or a conversation, as the model is to see it: (P,) int64."""
+        unknown = options.keys() - PromptOptions.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"there is no prompt option {', '.join(sorted(unknown))}")
         if isinstance(prompt, str) and not prompt.strip():
             raise PromptError("the prompt is empty")
         system, think = options.get("system"), options.get("think", False)
@@ -149,6 +147,10 @@ class Session:
             seed: the same seed gives the same answer; None draws one.
             options: see `PromptOptions`; for ids they have been heeded already.
         """
+        if max_tokens < 1:
+            raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
+        if seed is not None and seed < 0:
+            raise PromptError(f"the seed must be 0 or more, not {seed}")
         ids = prompt if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
         shared = min(len(ids), len(self._cached))
         differs = np.flatnonzero(ids[:shared] != self._cached[:shared])
@@ -209,9 +211,19 @@ class Session:
         )
 
 
-def default_context(config: ModelConfig) -> int:
-    """Positions of a context that nobody asked for."""
-    return min(DEFAULT_CONTEXT, config.context_length)
+def choose_context(config: ModelConfig, wanted: int | None) -> int:
+    """The positions of a context: those wanted, else 8192 or what the model can.
+
+    Raises:
+        PromptError: the model cannot have that many, or no canvas fits.
+    """
+    context = min(DEFAULT_CONTEXT, config.context_length) if wanted is None else wanted
+    if not config.canvas_length < context <= config.context_length:
+        raise PromptError(
+            f"a context of {context} does not fit the model: it must be above its canvas length "
+            f"({config.canvas_length}) and at most {config.context_length}"
+        )
+    return context
 
 
 def rows_per_call(config: ModelConfig) -> int:

@@ -104,9 +104,8 @@ def test_verbose_says_model_backend_and_settings(model):
 
 
 def test_environment_variables_are_options(model):
-    done = dgguf(
-        "run", model, "-p", "Hello", "--json", environment={"DGGUF_RUN_MAX_STEPS": "2", "DGGUF_RUN_SEED": "9"}
-    )
+    variables = {"DGGUF_RUN_MAX_STEPS": "2", "DGGUF_RUN_SEED": "9", "DGGUF_RUN_JSON": "1"}
+    done = dgguf("run", model, "-p", "Hello", environment=variables)
     assert json.loads(done.stdout)["seed"] == 9
     assert set(json.loads(done.stdout)["steps"]) == {2}
 
@@ -250,6 +249,78 @@ def test_a_full_disk_behind_stdout():
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "No space left" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_closed_output_is_no_other(closed, model):
+    """What belongs to a closed stream goes nowhere, above all not to the other stream."""
+    command = f"'{sys.executable}' -m dgguf run '{model}' -p Hi {' '.join(QUICK)} {closed}>&-"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "step" not in done.stdout
+    assert bool(done.stdout) == (closed == "2")
+    assert bool(done.stderr) == (closed == "1")
+
+
+def test_on_a_terminal_the_answer_comes_whole(model):
+    """Progress and answer share the screen: the answer is not torn apart by progress lines."""
+    pty = pytest.importorskip("pty")
+    command = [
+        sys.executable,
+        "-m",
+        "dgguf",
+        "run",
+        model,
+        "-p",
+        "Hi",
+        "--max-steps",
+        "2",
+        "--seed",
+        "5",
+        "-n",
+        "64",
+    ]
+    piped = subprocess.run(command, capture_output=True, text=True).stdout
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            part = os.read(controller, 1 << 16)
+        except OSError:  # how Linux says that nobody writes any more
+            break
+        if not part:
+            break
+        shown += part
+    assert process.wait() == 0
+    os.close(controller)
+    lines = shown.decode().split("\r\n")
+    committed = max(i for i, line in enumerate(lines) if "committed" in line)
+    assert lines[committed + 1] == piped.splitlines()[0]
+
+
+def test_quantize_never_replaces_a_pipe(tmp_path):
+    from checkpoints import Checkpoint
+
+    source = Checkpoint(tmp_path / "source").write()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    one_sentence(dgguf("quantize", str(source), str(pipe), "--type", "Q8_0", "--force"), str(pipe), "pipe")
+    assert not pipe.is_file()
+    one_sentence(dgguf("quantize", str(tmp_path / "none"), "out", "--type", "Q8_0"), "none", "config.json")
+
+
+def test_quantize_and_run(tmp_path):
+    from checkpoints import Checkpoint
+
+    source, out = Checkpoint(tmp_path / "source").write(), tmp_path / "out.gguf"
+    done = dgguf("quantize", str(source), str(out), "--type", "q8_0")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert str(out) in done.stderr.splitlines()[-1]
+    assert "Q8_0" in dgguf("info", str(out)).stdout
+    one_sentence(dgguf("quantize", str(source), str(out), "--type", "q8_0"), "exists", "--force")
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -25,7 +25,7 @@ class ScriptedNetwork:
     """
 
     def __init__(self, *script):
-        self.config = SimpleNamespace(canvas_length=C)
+        self.config = SimpleNamespace(canvas_length=C, context_length=1000)
         self.backend = self
         self._script = iter(script)
         self.encoded, self.canvases, self.conditions, self.temperatures = [], [], [], []
@@ -169,8 +169,10 @@ def test_a_full_context_ends_the_answer():
 
 
 def test_a_prompt_that_leaves_no_room_is_refused():
-    with pytest.raises(PromptError, match="6 tokens"):
+    with pytest.raises(PromptError, match=r"6 tokens.*up to 1000 \(-c\)"):
         run(ScriptedNetwork(), prompt=range(6), store=cache(context=C + 5))
+    with pytest.raises(PromptError, match="shorten it"):
+        run(ScriptedNetwork(), prompt=range(1000), store=cache(context=1000))
 
 
 def test_closing_the_iterator_cancels():

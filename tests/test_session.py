@@ -5,7 +5,7 @@ import pytest
 
 import dgguf
 from dgguf.diffusion.events import PromptEncoded
-from dgguf.errors import ModelFileError, PromptError, UnsupportedModelError
+from dgguf.errors import BackendError, ModelFileError, PromptError, UnsupportedModelError
 from tools.make_synthetic import TINY, write_model
 
 QUICK = {"max_tokens": 32, "seed": 3}
@@ -141,3 +141,16 @@ def test_ids_are_a_prompt_too(session, quick):
     events = session.stream(session.encode("Hello"), **quick)
     (committed,) = (event for event in events if isinstance(event, dgguf.CanvasCommitted))
     assert committed.tokens[: committed.answer_length].tolist() == wanted
+
+
+def test_options_that_make_no_sense_are_refused(session):
+    for options, error in (
+        ({"max_tokens": 0}, PromptError),
+        ({"seed": -1}, PromptError),
+        ({"thnik": True}, TypeError),
+    ):
+        with pytest.raises(error, match=next(iter(options))):
+            session.generate("Hello", **options)
+    for threads in (0, -1, 10**6):
+        with pytest.raises(BackendError, match="threads"):
+            dgguf.load("demo", threads=threads)

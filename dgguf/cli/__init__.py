@@ -46,8 +46,11 @@ for command in (run, info, quantize):
 
 def main() -> None:
     """Run a command and end with its exit code: 0 done, 1 an error, 2 usage, 130 Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal's encoding may lack what a model writes
     try:
         code = cli.main(standalone_mode=False) or 0
@@ -72,4 +75,6 @@ def main() -> None:
 def _sentence(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory; a smaller context (-c) needs less"
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the output'}: {error.strerror}"
     return str(error)

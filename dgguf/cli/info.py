@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     "-c", "--context", type=click.IntRange(2), help="Context to size the memory for.  [default: 8192]"
 )
 @click.option("--tensors", is_flag=True, help="List every tensor.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, envvar="DGGUF_INFO_JSON", help="Print one JSON object.")
 def info(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
     """Show what MODEL holds: sizes, types, sampler settings, memory needed.
 
@@ -52,9 +52,9 @@ def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> di
     from dgguf.backends.cpu.backend import scratch_bytes
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.model.cache import cache_bytes
-    from dgguf.session import default_context, rows_per_call
+    from dgguf.session import choose_context, rows_per_call
 
-    context, rows = context or default_context(config), rows_per_call(config)
+    context, rows = choose_context(config, context), rows_per_call(config)
     types: dict[str, dict[str, int]] = {}
     for t in file.tensors.values():
         row = types.setdefault(t.format.name, {"tensors": 0, "weights": 0, "bytes": 0})
@@ -95,14 +95,14 @@ def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> di
 
 def lines(report: dict[str, Any]) -> list[str]:
     """The report as text."""
-    from dgguf.cli.output import format_bytes
+    from dgguf.cli.output import format_bytes, format_count
 
     g, memory = report["geometry"], report["memory"]
     sliding, full = g["sliding_layers"], g["n_layers"] - g["sliding_layers"]
     out = [
         report["path"],
         f"  {report['name'] or 'unnamed'} · {g['architecture']} · GGUF version {report['gguf_version']}",
-        f"  {format_bytes(report['bytes'])} · {report['weights'] / 1e9:.2f} billion weights",
+        f"  {format_bytes(report['bytes'])} · {format_count(report['weights'])} weights",
         "",
         f"layers         {g['n_layers']}: {sliding} sliding (window {g['sliding_window']}), {full} full",
         f"hidden size    {g['hidden_size']} · feed-forward {g['ff_size']}",

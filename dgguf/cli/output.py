@@ -25,24 +25,31 @@ def say(line: str) -> None:
 
 def format_bytes(n_bytes: int) -> str:
     """A size in the largest unit that keeps it above 1."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= factor:
-            return f"{n_bytes / factor:.2f} {unit}"
-    return f"{n_bytes} bytes"
+    return _in_units(n_bytes, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))) or f"{n_bytes} bytes"
+
+
+def format_count(count: int) -> str:
+    """A number in words that keep it above 1."""
+    return _in_units(count, (("billion", 1e9), ("million", 1e6), ("thousand", 1e3))) or str(count)
+
+
+def _in_units(value: int, units: tuple[tuple[str, float], ...]) -> str:
+    return next((f"{value / factor:.2f} {unit}" for unit, factor in units if value >= factor), "")
 
 
 @contextlib.contextmanager
 def announce_compilation() -> Iterator[None]:
     """Say it, once, when kernels have to be compiled."""
-    from dgguf.jit import on_compile
+    from dgguf.jit import CACHE_FOLDER, on_compile
 
     said = False
+    kept = "kept for later runs" if CACHE_FOLDER else "not kept, as the cache folder cannot be written"
 
     def notice() -> None:
         nonlocal said
         if not said:
             said = True
-            say("compiling kernels for this CPU: some seconds, on the first run only")
+            say(f"compiling kernels for this CPU and this model's types: some seconds, {kept}")
 
     with on_compile(notice):
         yield
@@ -63,6 +70,8 @@ class AnswerWriter:
         self._show_thoughts = show_thoughts
         self._statistics = Statistics()
         self._text = {"answer": "", "thought": ""}
+        # On a terminal the answer would be torn apart by progress lines: there it comes whole, at the end.
+        self._whole = sys.stdout.isatty() and sys.stderr.isatty()
 
     def add(self, event: Event) -> None:
         """Take the next event of the generation."""
@@ -85,8 +94,11 @@ class AnswerWriter:
                 "tokens_per_step": s.tokens_per_step,
             }
             click.echo(json.dumps(result, ensure_ascii=False))
-        elif self._text["answer"] and not self._as_json and not self._text["answer"].endswith("\n"):
-            click.echo()
+        elif self._text["answer"] and not self._as_json:
+            if self._whole:
+                click.echo(safe(self._text["answer"], draft=False), nl=False)
+            if not self._text["answer"].endswith("\n"):
+                click.echo()
         if s.steps:
             self._report(seed)
         if not interrupted:
@@ -97,7 +109,7 @@ class AnswerWriter:
             self._text[kind] += text
             if kind == "thought" and self._show_thoughts:
                 click.echo(safe(text, draft=False) if sys.stderr.isatty() else text, nl=False, err=True)
-            elif kind == "answer" and not self._as_json:
+            elif kind == "answer" and not self._as_json and not self._whole:
                 click.echo(safe(text, draft=False) if sys.stdout.isatty() else text, nl=False)
         sys.stdout.flush()
 
@@ -115,8 +127,8 @@ class AnswerWriter:
         s = self._statistics
         if s.converged and not any(s.converged):
             say(
-                f"warning: no block settled within {max_steps} steps: the model is untrained or damaged, "
-                "or its numbers are wrong"
+                f"warning: no block settled within {max_steps} steps: usual for random weights such as the "
+                "demo's, otherwise a sign of a damaged file or of wrong numbers"
             )
         if s.reason == "stop" and not self._text["answer"].strip():
             say("the answer is empty: the model ended its turn at once; a fuller prompt or --think may help")

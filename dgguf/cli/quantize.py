@@ -14,6 +14,7 @@ import click
     "type_name",
     type=click.Choice(["F32", "F16", "BF16", "Q8_0"], case_sensitive=False),
     required=True,
+    envvar="DGGUF_QUANTIZE_TYPE",
     help="Type of the matrices.",
 )
 @click.option("--force", is_flag=True, help="Overwrite OUT.")
@@ -28,23 +29,22 @@ def quantize(source: Path, out: Path, type_name: str, force: bool) -> None:
       dgguf quantize ./checkpoint model-q8_0.gguf --type Q8_0
     """
     from dgguf import convert
-    from dgguf.cli.output import announce_compilation, format_bytes, say
+    from dgguf.cli.output import announce_compilation, format_bytes, format_count, say
 
     plan = convert.plan(source, type_name)
     for note in plan.notes:
         say(f"note: {note}")
     bits = 8 * plan.n_bytes / plan.n_weights
     say(
-        f"{len(plan.tensors)} tensors, {plan.n_weights / 1e9:.3f} billion weights → "
+        f"{len(plan.tensors)} tensors, {format_count(plan.n_weights)} weights → "
         f"{format_bytes(plan.n_bytes)}, {bits:.2f} bits per weight"
     )
-    with (
-        announce_compilation(),
-        click.progressbar(length=plan.n_bytes, label=f"writing {out.name}", file=sys.stderr) as bar,
-    ):
-        for event in convert.run(plan, out, force):
-            if isinstance(event, convert.TensorWritten):
+    events = convert.run(plan, out, force)
+    with announce_compilation():
+        event = next(events)  # looks at OUT and compiles before there is a bar to disturb
+        n_bytes = sum(tensor.n_bytes for tensor in plan.tensors)
+        with click.progressbar(length=n_bytes, label=f"writing {out.name}", file=sys.stderr) as bar:
+            while isinstance(event, convert.TensorWritten):
                 bar.update(event.n_bytes)
-            else:
-                done = event
-    say(f"{done.path}: {format_bytes(done.n_bytes)} in {done.seconds:.1f} s")
+                event = next(events)
+    say(f"{event.path}: {format_bytes(event.n_bytes)} in {event.seconds:.1f} s")

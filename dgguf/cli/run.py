@@ -72,7 +72,13 @@ def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Positions, prompt and answer together.  [default: 8192, or what the model can]",
 )
 @click.option("-t", "--threads", type=click.IntRange(1), help="CPU threads.  [default: all usable cores]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the text.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    envvar="DGGUF_RUN_JSON",
+    help="Print one JSON object instead of the text.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr: model, settings, thoughts.")
 def run(
     model: str,

@@ -124,7 +124,9 @@ def _read_source(path: Path) -> Source:
     from dgguf.convert.checkpoint import read_checkpoint
 
     if not path.exists():
-        raise ConversionError(f"there is no {path}")
+        raise ConversionError(
+            f"there is no folder {path}; a checkpoint is a folder with config.json and safetensors files"
+        )
     if not path.is_dir():
         raise ConversionError(
             f"{path} is no folder; a checkpoint is a folder with config.json and safetensors files"

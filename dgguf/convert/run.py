@@ -98,6 +98,8 @@ def _check_target(plan: Plan, out: Path, force: bool) -> None:
         raise ConversionError(f"there is no folder {out.parent} to write {out.name} in")
     if out.is_dir():
         raise ConversionError(f"{out} is a folder; name the file to write")
+    if out.exists() and not out.is_file():
+        raise ConversionError(f"{out} is a device or a pipe, which cannot hold a model; name a file to write")
     if out.exists():
         if not force:
             raise ConversionError(f"{out} exists: choose another name or use --force")

@@ -47,9 +47,11 @@ def generate(
     began = time.perf_counter()
     length = model.config.canvas_length
     if len(prompt) + length > cache.context:
+        most = model.config.context_length
         raise PromptError(
-            f"the prompt has {len(prompt)} tokens; with a canvas of {length} it does not fit the context "
-            f"of {cache.context}: give a larger one with -c, or a shorter prompt"
+            f"the prompt has {len(prompt)} tokens; with a canvas of {length} it does not fit the context of "
+            f"{cache.context}: "
+            + (f"ask for a larger one, up to {most} (-c)" if cache.context < most else "shorten it")
         )
     reused = cache.position
     answer_tokens = 0

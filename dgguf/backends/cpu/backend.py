@@ -8,7 +8,9 @@ from dgguf.backends.base import HostTensor, LayerStore, Prediction
 from dgguf.backends.cpu import attention, elementwise, experts, matmul, vocabulary
 from dgguf.backends.cpu.matmul import Matrix
 from dgguf.backends.cpu.pool import Pool, usable_cores
+from dgguf.errors import BackendError
 
+MAX_THREADS = 1024
 ROWS_PER_PIECE = 32  # of an elementwise kernel worth sharing out
 _NO_WEIGHT = np.empty(0, np.float32)
 
@@ -27,11 +29,15 @@ class CpuBackend:
     """Runs the network on `threads` threads; results do not depend on how many."""
 
     def __init__(self, threads: int | None = None) -> None:
-        self._pool = Pool(threads or usable_cores())
+        if threads is not None and not 1 <= threads <= MAX_THREADS:
+            raise BackendError(f"the number of threads must be from 1 to {MAX_THREADS}, not {threads}")
+        self._pool = Pool(usable_cores() if threads is None else threads)
         self._logits = np.empty((0, 0), np.float32)
 
     def describe(self) -> str:
-        return f"CPU, {self._pool.threads} threads, float32 panels through BLAS"
+        return (
+            f"CPU, {self._pool.threads} thread{'s' * (self._pool.threads > 1)}, float32 panels through BLAS"
+        )
 
     def weight(self, tensor: HostTensor) -> Matrix:
         return Matrix(tensor)
