@@ -47,10 +47,12 @@ def find_model(model: str) -> Path:
         ModelFileError: neither a file nor a known name.
     """
     path = Path(model)
-    if path.exists():
+    if path.is_file():
         return path
     for known in known_models():
         if known.name == model:
             return _PACKAGE / "data" / known.file
+    if path.exists():
+        return path  # a folder or a device: whoever opens it says so
     names = ", ".join(known.name for known in known_models())
     raise ModelFileError(f"there is no file {model!r}, and no model of that name is known (known: {names})")

@@ -95,6 +95,7 @@ class Session:
         rows = rows_per_call(self.config)
         self._cache = KVCache(self.config, self.backend, self.context, rows)
         self._cached = np.empty(0, np.int64)  # the ids behind the cache's positions
+        self._n_streams = 0  # begun so far; only the last may go on
 
     def settings(self, **given: float | None) -> SamplerSettings:
         """The sampler's settings: those given and not None, else the file's, else the reference's."""
@@ -144,14 +145,19 @@ class Session:
             prompt: a user's message, {"role", "content"} messages, or ids from `encode`.
             settings: of the sampler; None for the file's.
             max_tokens: rounded up to whole canvases.
-            seed: the same seed gives the same answer; None draws one.
-            options: see `PromptOptions`; for ids they have been heeded already.
+            seed: the same seed gives the same answer, on any number of threads, from the same cached
+                prefix (another one changes the rounding); None draws one.
+            options: see `PromptOptions`; none with ids.
         """
         if max_tokens < 1:
             raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
-        if seed is not None and seed < 0:
-            raise PromptError(f"the seed must be 0 or more, not {seed}")
+        if seed is not None and not 0 <= seed < 1 << 64:
+            raise PromptError(f"the seed must be from 0 to 2^64 - 1, not {seed}")
+        if isinstance(prompt, np.ndarray) and options:
+            raise TypeError("prompt options go to `encode`: here the prompt is ids already")
         ids = prompt if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
+        self._n_streams += 1
+        mine = self._n_streams
         shared = min(len(ids), len(self._cached))
         differs = np.flatnonzero(ids[:shared] != self._cached[:shared])
         self._cache.step_back(int(differs[0]) if len(differs) else shared)
@@ -168,9 +174,13 @@ class Session:
             ):
                 if isinstance(event, CanvasCommitted):
                     sequence.append(event.tokens)
+                self._cached = np.concatenate(sequence)[: self._cache.position]
                 yield event
+                if mine != self._n_streams:
+                    raise PromptError("this answer cannot go on: the session has begun another one since")
         finally:
-            self._cached = np.concatenate(sequence)[: self._cache.position]
+            if mine == self._n_streams:
+                self._cached = np.concatenate(sequence)[: self._cache.position]
 
     def reader(self, prompt: np.ndarray) -> AnswerText:
         """Turns the committed tokens of the answer to a prompt's ids into text, as they come."""
@@ -182,7 +192,7 @@ class Session:
 
     def generate(
         self,
-        prompt: str | list[Message],
+        prompt: str | list[Message] | np.ndarray,
         *,
         settings: SamplerSettings | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
@@ -191,7 +201,7 @@ class Session:
     ) -> Answer:
         """Answer a message or a conversation and return when all of it is there; arguments as in `stream`."""
         seed = new_seed() if seed is None else seed
-        ids = self.encode(prompt, **options)
+        ids = prompt if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
         statistics, reader = Statistics(), self.reader(ids)
         tokens: list[int] = []
         pieces: list[tuple[str, str]] = []

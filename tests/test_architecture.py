@@ -34,8 +34,12 @@ LEVELS = {
 def imports(path):
     """Modules of dgguf that a file imports at its top level, type-checking blocks included."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("dgguf."):
-            yield node.module
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            if node.module == "dgguf":
+                yield from (f"dgguf.{name.name}" for name in node.names if name.name in LEVELS)
+            elif node.module and node.module.startswith("dgguf."):
+                yield node.module
         elif isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name.startswith("dgguf."))
 

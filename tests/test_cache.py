@@ -74,3 +74,19 @@ def test_a_full_context_is_an_error(cache):
 def test_cache_bytes_is_what_is_allocated(config, cache):
     allocated = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     assert cache_bytes(config, CONTEXT, ROWS) == allocated
+
+
+def test_an_interrupt_while_rows_move_costs_the_cache_and_nothing_else(cache, monkeypatch):
+    for _ in range(3):
+        commit(cache, 4)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache._backend, "move_rows", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        commit(cache, 4)
+    assert cache.step_back(12) == 0
+    monkeypatch.undo()
+    commit(cache, 4)
+    np.testing.assert_array_equal(cache.layers[0].keys[0, :4, 0], range(4))

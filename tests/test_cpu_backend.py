@@ -1,6 +1,7 @@
 """Each verb of the CPU backend against a slow, obvious twin in float64."""
 
 import math
+import time
 import zlib
 
 import gguf
@@ -61,7 +62,9 @@ def close(found, wanted, tolerance=2e-6):
 
 
 @pytest.mark.parametrize("name", ["F32", "F16", "Q8_0", "Q5_0"])
-@pytest.mark.parametrize("shape", [(1, 32, 32), (5, 96, 64), (7, 3000, 96)])
+@pytest.mark.parametrize(
+    "shape", [(1, 32, 32), (5, 96, 64), (7, 3000, 96), (63, 40, 32), (64, 3000, 96), (256, 3000, 96)]
+)
 def test_linear(backend, rng, name, shape):
     rows, outputs, inputs = shape
     x, (w, decoded) = normal(rng, rows, inputs), tensor(normal(rng, outputs, inputs), name)
@@ -182,8 +185,10 @@ def test_equal_router_scores_go_to_the_lower_expert(backend):
 
 
 @pytest.mark.parametrize("name", ["F32", "Q8_0"])
-def test_experts(backend, rng, name):
-    rows, hidden, ff, n = 9, 64, 32, 6
+@pytest.mark.parametrize("rows", [9, 250])
+def test_experts(backend, rng, monkeypatch, name, rows):
+    monkeypatch.setattr(matmul, "PANEL_BYTES", 4 * 64 * 5)  # several panels, the last one short
+    hidden, ff, n = 64, 32, 6
     x, weights = normal(rng, rows, hidden), normal(rng, rows, 2)
     chosen = np.stack([rng.permutation(n - 1)[:2] for _ in range(rows)]).astype(np.int32)  # one expert idle
     (gate, g), (up, u), (down, d) = (
@@ -198,7 +203,9 @@ def test_experts(backend, rng, name):
     close(found, wanted, 4e-6)
 
 
-def test_head(backend, rng):
+@pytest.mark.parametrize("panel_rows", [9, 1000])
+def test_head(backend, rng, monkeypatch, panel_rows):
+    monkeypatch.setattr(matmul, "PANEL_BYTES", 4 * 32 * panel_rows)
     x, (w, decoded) = 9 * normal(rng, 4, 32), tensor(normal(rng, 70, 32), "Q8_0")
     wanted = 30 * np.tanh(x.astype(np.float64) @ decoded.T / 30)
     close(backend.head(x, backend.weight(w), 30.0), wanted)
@@ -277,3 +284,21 @@ def test_pool_reports_a_failure_and_goes_on_working(threads):
     test_done = []
     pool.run(test_done.append, 4)
     assert sorted(test_done) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_pool_starts_no_more_pieces_after_a_failure(threads):
+    started = []
+
+    def piece(i):
+        started.append(i)
+        if i == 5:
+            raise KeyboardInterrupt
+        time.sleep(0.001)
+
+    with pytest.raises(KeyboardInterrupt):
+        Pool(threads).run(piece, 1000)
+    n_started = len(started)
+    assert n_started < 50
+    time.sleep(0.02)
+    assert len(started) == n_started  # nobody goes on working behind the caller's back

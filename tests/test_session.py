@@ -147,10 +147,24 @@ def test_options_that_make_no_sense_are_refused(session):
     for options, error in (
         ({"max_tokens": 0}, PromptError),
         ({"seed": -1}, PromptError),
+        ({"seed": 2**64}, PromptError),
         ({"thnik": True}, TypeError),
     ):
         with pytest.raises(error, match=next(iter(options))):
             session.generate("Hello", **options)
+    with pytest.raises(TypeError, match="max_step"):
+        session.settings(max_step=3)
     for threads in (0, -1, 10**6):
         with pytest.raises(BackendError, match="threads"):
             dgguf.load("demo", threads=threads)
+
+
+def test_a_newer_answer_ends_an_older_one(session, quick):
+    wanted = dgguf.load("demo").generate("Hello, who are you?", **quick).text
+    old = session.stream("Hello, who are you?", **quick)
+    next(old), next(old)
+    session.generate("Hello, how old are you?", **quick)
+    with pytest.raises(PromptError, match="another one"):
+        next(old)
+    old.close()
+    assert session.generate("Hello, who are you?", **quick).text == wanted

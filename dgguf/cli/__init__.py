@@ -1,5 +1,6 @@
 """The command line. Commands import what they need when they run, so that `--help` is quick."""
 
+import errno
 import io
 import os
 import sys
@@ -76,5 +77,6 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory; a smaller context (-c) needs less"
     if isinstance(error, OSError):
-        return f"{error.filename or 'the output'}: {error.strerror}"
+        where = error.filename or ("the output" if error.errno == errno.ENOSPC else "")
+        return f"{where}: {error.strerror}" if where else str(error)
     return str(error)

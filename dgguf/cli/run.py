@@ -62,7 +62,9 @@ def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Answer length, rounded up to whole canvases.",
 )
 @click.option(
-    "--seed", type=click.IntRange(0), help="The same seed gives the same answer.  [default: a new one]"
+    "--seed",
+    type=click.IntRange(0, 2**64 - 1),
+    help="The same seed gives the same answer.  [default: a new one]",
 )
 @sampler_options
 @click.option(

@@ -116,6 +116,8 @@ def _denoise(
         next_canvas = np.where(accepted, prediction.sampled, noise.tokens(block, step, length))
         # 1.c.iv. Stop when nothing changes any more and the network is confident.
         settled = should_stop(prediction.argmax, prediction.entropy)
+        for shown in (canvas, prediction.argmax, accepted, prediction.entropy):
+            shown.setflags(write=False)  # the loop goes on with what the consumer is given
         yield DenoisingStep(
             block=block,
             step=step,

@@ -63,6 +63,7 @@ class KVCache:
         self.rows_per_call = rows_per_call
         self.position = 0
         self._backend = backend
+        self._whole = True  # False while rows are moved or counted: Ctrl-C may come in between
         self.layers = []
         for layer in config.layers:
             shape = (layer.n_kv_heads, layer_capacity(layer, context, rows_per_call), layer.head_dim)
@@ -81,30 +82,36 @@ class KVCache:
             )
         if rows > self.rows_per_call:
             raise ValueError(f"{rows} rows in one call; the cache was made for {self.rows_per_call}")
+        self._whole = False
         for layer in self.layers:
             if layer.window is not None and layer.length + rows > layer.capacity:
-                kept = min(layer.length, layer.window - 1)
+                kept = min(layer.length, layer.capacity - rows)
                 dropped = layer.length - kept
                 self._backend.move_rows(layer.keys, dropped, kept)
                 self._backend.move_rows(layer.values, dropped, kept)
                 layer.start += dropped
                 layer.length = kept
+        self._whole = True
 
     def advance(self, rows: int) -> None:
         """Commit the rows that the last call wrote behind the committed ones."""
+        self._whole = False
         self.position += rows
         for layer in self.layers:
             layer.length += rows
+        self._whole = True
 
     def step_back(self, position: int) -> int:
         """Forget everything from `position` on, or everything if a sliding layer no longer reaches so far.
 
+        Everything is forgotten, too, after an interrupt that left the layers at odds.
+
         Returns:
             the position that was reached: `position` or 0
         """
-        if position >= self.position:
+        if self._whole and position >= self.position:
             return self.position
-        reachable = all(
+        reachable = self._whole and all(
             layer.window is None or layer.start <= max(0, position - (layer.window - 1))
             for layer in self.layers
         )
@@ -112,4 +119,5 @@ class KVCache:
         for layer in self.layers:
             layer.length = position - layer.start if reachable else 0
             layer.start = layer.start if reachable else 0
+        self._whole = True
         return self.position

@@ -10,14 +10,10 @@ from dgguf.jit import kernel
 
 @kernel
 def combine(y: np.ndarray, slots: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
-    """Sum weights[t, a] * y[slots[t, a]] over a, in the order of the slots, for every row t.
-
-    Slots are ordered by expert number, so the order of the sum does not depend on who came first.
-    """
+    """Sum weights[t, a] * y[slots[t, a]] over a, in order, for every row t."""
     for t in range(slots.shape[0]):
-        order = np.argsort(slots[t])
         out[t, :] = np.float32(0.0)
-        for a in order:
+        for a in range(slots.shape[1]):
             w = weights[t, a]
             s = slots[t, a]
             for i in range(out.shape[1]):

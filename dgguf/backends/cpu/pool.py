@@ -7,7 +7,7 @@ must not depend on who computes it: then results do not depend on the number of 
 import itertools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import threadpoolctl
 
@@ -35,20 +35,27 @@ class Pool:
         The first exception, or Ctrl-C, lets the pieces under way finish and starts no more.
         """
         numbers = itertools.count()  # next() is atomic under the GIL
+        failures: list[BaseException] = []
 
         def work() -> None:
-            while (number := next(numbers)) < count:
-                piece(number)
-
-        with self._blas.limit(limits=1):
-            helpers = [self._workers.submit(work) for _ in range(min(self.threads, count) - 1)]
             try:
-                work()
-            except BaseException:
-                numbers = itertools.count(count)
-                raise
-            finally:
-                failures = [helper.exception() for helper in helpers]
-        for failure in failures:
-            if failure is not None:
-                raise failure
+                while not failures and (number := next(numbers)) < count:
+                    piece(number)
+            except BaseException as failure:
+                failures.append(failure)
+
+        helpers: list[Future[None]] = []
+        with self._blas.limit(limits=1):
+            try:
+                for _ in range(min(self.threads, count) - 1):
+                    helpers.append(self._workers.submit(work))
+            except BaseException as failure:
+                failures.append(failure)
+            work()
+            while not all(helper.done() for helper in helpers):
+                try:
+                    wait(helpers)
+                except BaseException as failure:  # Ctrl-C: still nobody may go on working after this call
+                    failures.append(failure)
+        if failures:
+            raise failures[0]
