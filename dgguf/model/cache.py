@@ -115,6 +115,7 @@ class KVCache:
             layer.window is None or layer.start <= max(0, position - (layer.window - 1))
             for layer in self.layers
         )
+        self._whole = False
         self.position = position if reachable else 0
         for layer in self.layers:
             layer.length = position - layer.start if reachable else 0
