@@ -106,7 +106,7 @@ def observe_dgguf(case, path):
     """Every layer's output and the logits of encoding a prompt and denoising three canvases, twice each."""
     file = GgufFile(path)
     config = ModelConfig.from_file(file)
-    backend = CpuBackend(threads=2)
+    backend = CpuBackend(threads=2, exact=True)
     model = TracingTransformer(config, load_weights(file, config, backend), backend)
     length = config.canvas_length
     cache = KVCache(config, backend, case.prompt + (N_CANVASES + 1) * length, max(length, *case.chunks))
@@ -131,11 +131,11 @@ def observe_dgguf(case, path):
         previous = None
         for kind in ("first step", "self-conditioned step"):
             model.trace = []
-            logits = model.denoise(canvas, cache, previous)
+            logits = model.logits(canvas, cache, previous)
             for i, x in enumerate(model.trace):
                 seen[f"canvas {n}/{kind}/layer {i}"] = x
             seen[f"canvas {n}/{kind}/logits"] = backend.numpy(logits)
-            previous = backend.sample(logits, TEMPERATURE, np.full(length, 0.5))
+            previous = model.denoise(canvas, cache, previous, TEMPERATURE, np.full(length, 0.5))
         encode(f"commit {n}", canvas)
     return seen
 
@@ -147,7 +147,7 @@ def generate_dgguf(case, path):
     """Two canvases from a prompt: tokens, and the steps each took."""
     file = GgufFile(path)
     config = ModelConfig.from_file(file)
-    backend = CpuBackend(threads=2)
+    backend = CpuBackend(threads=2, exact=True)
     model = Transformer(config, load_weights(file, config, backend), backend)
     prompt = random_ids(case, config.vocab_size, 0, case.prompt)
     cache = KVCache(config, backend, 512, max(config.canvas_length, *case.chunks))

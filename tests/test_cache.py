@@ -73,7 +73,7 @@ def test_a_full_context_is_an_error(cache):
 
 def test_cache_bytes_is_what_is_allocated(config, cache):
     allocated = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-    assert cache_bytes(config, CONTEXT, ROWS) == allocated
+    assert cache_bytes(config, CONTEXT, ROWS, CpuBackend(1).kv_bytes) == allocated
 
 
 def test_an_interrupt_while_rows_move_costs_the_cache_and_nothing_else(cache, monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dgguf.backends.base import HostTensor
-from dgguf.backends.cpu import CpuBackend, matmul
+from dgguf.backends.cpu import CpuBackend, matmul, vocabulary
 from dgguf.backends.cpu.pool import Pool
 from dgguf.errors import NumericsError
 from dgguf.model.cache import LayerCache
@@ -20,7 +20,7 @@ EPS = 1e-6
 
 @pytest.fixture(scope="module")
 def backend():
-    return CpuBackend(threads=2)
+    return CpuBackend(threads=2, exact=True)
 
 
 @pytest.fixture
@@ -211,32 +211,32 @@ def test_head(backend, rng, monkeypatch, panel_rows):
     close(backend.head(x, backend.weight(w), 30.0), wanted)
 
 
-def test_sample(backend, rng):
+def test_sample(rng):
     logits = 3 * normal(rng, 6, 200)
     uniforms = np.array([0.0, 0.1, 0.5, 0.9, 0.999, 1 - 2**-53])
     p = softmax(logits.astype(np.float64) / 0.7)
-    found = backend.sample(logits.copy(), 0.7, uniforms)
+    found = vocabulary.sample(logits.copy(), 0.7, uniforms, Pool(2))
     np.testing.assert_array_equal(found.argmax, logits.argmax(axis=1))
     wanted = [np.searchsorted(np.cumsum(row), u, side="right") for row, u in zip(p, uniforms, strict=True)]
     np.testing.assert_array_equal(found.sampled[:5], wanted[:5])
     assert 0 <= found.sampled[5] < 200
     close(found.entropy, -(p * np.log(p)).sum(axis=1), 1e-6)
-    close(found.probabilities, p, 1e-6)
+    close(found.conditioning, p, 1e-6)
 
 
-def test_sample_never_draws_the_impossible(backend):
+def test_sample_never_draws_the_impossible():
     logits = np.array([[0.0, -1e4, 0.0, -1e4], [-1e4, 0.0, -1e4, -1e4]], np.float32)
-    found = backend.sample(logits, 1.0, np.array([1 - 2**-53, 0.0]))
+    found = vocabulary.sample(logits, 1.0, np.array([1 - 2**-53, 0.0]), Pool(2))
     assert found.sampled.tolist() == [2, 1]
     close(found.entropy, np.array([math.log(2), 0.0]))
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_sample_refuses_what_is_not_finite(backend, wrong):
+def test_sample_refuses_what_is_not_finite(wrong):
     logits = np.zeros((3, 5), np.float32)
     logits[1, 3] = wrong
     with pytest.raises(NumericsError, match="position 1"):
-        backend.sample(logits, 1.0, np.full(3, 0.5))
+        vocabulary.sample(logits, 1.0, np.full(3, 0.5), Pool(2))
 
 
 @pytest.mark.parametrize("rows", [3, 500])
@@ -251,7 +251,7 @@ def test_results_do_not_depend_on_the_number_of_threads(rng):
     x, (w, _) = normal(rng, 30, 96), tensor(normal(rng, 40_000, 96), "Q8_0")
     results = []
     for threads in (1, 2, 5):
-        be = CpuBackend(threads)
+        be = CpuBackend(threads, exact=True)
         results.append(
             [be.linear(x, be.weight(w)), be.soft_embed(be.head(x, be.weight(w), 30.0), be.weight(w), 1.0)]
         )

@@ -26,7 +26,6 @@ class ScriptedNetwork:
 
     def __init__(self, *script):
         self.config = SimpleNamespace(canvas_length=C, context_length=1000)
-        self.backend = self
         self._script = iter(script)
         self.encoded, self.canvases, self.conditions, self.temperatures = [], [], [], []
 
@@ -34,12 +33,9 @@ class ScriptedNetwork:
         self.encoded.append(tokens.tolist())
         cache.position += len(tokens)
 
-    def denoise(self, canvas, cache, previous):
+    def denoise(self, canvas, cache, previous, temperature, uniforms):
         self.canvases.append(canvas.tolist())
-        self.conditions.append(previous and previous.probabilities)
-        return
-
-    def sample(self, logits, temperature, uniforms):
+        self.conditions.append(previous and previous.conditioning)
         self.temperatures.append(temperature)
         argmax, sampled, entropy = next(self._script)
         return Prediction(
@@ -188,7 +184,7 @@ def test_closing_the_iterator_cancels():
 
 def test_an_error_passes_through():
     class Broken(ScriptedNetwork):
-        def sample(self, *_):
+        def denoise(self, *_):
             raise NumericsError("not finite")
 
     with pytest.raises(NumericsError):

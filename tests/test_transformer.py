@@ -24,13 +24,12 @@ def logits(path, tokens, canvas):
     """A self-conditioned step after a prompt, by dgguf."""
     file = GgufFile(path)
     config = ModelConfig.from_file(file)
-    backend = CpuBackend(2)
+    backend = CpuBackend(2, exact=True)
     model = Transformer(config, load_weights(file, config, backend), backend)
     cache = KVCache(config, backend, 64, 16)
     model.encode(tokens, cache)
-    first = model.denoise(canvas, cache, None)
-    prediction = backend.sample(first, 0.8, np.full(len(canvas), 0.5))
-    return backend.numpy(model.denoise(canvas, cache, prediction))
+    prediction = model.denoise(canvas, cache, None, 0.8, np.full(len(canvas), 0.5))
+    return backend.numpy(model.logits(canvas, cache, prediction))
 
 
 def wanted_logits(path, tokens, canvas):

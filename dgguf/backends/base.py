@@ -40,13 +40,14 @@ class Prediction:
         argmax: (C,) int64, the likeliest token at each position.
         sampled: (C,) int64, one draw from each position's distribution.
         entropy: (C,) float32, of each position's distribution, in nats.
-        probabilities: the backend's (C, V) distributions, for `soft_embed`; valid until the next `head`.
+        conditioning: the distributions as the backend keeps them for `soft_embed`; valid until the
+            next `predict`.
     """
 
     argmax: np.ndarray
     sampled: np.ndarray
     entropy: np.ndarray
-    probabilities: Array
+    conditioning: Any
 
 
 class LayerStore(Protocol):
@@ -65,7 +66,13 @@ class LayerStore(Protocol):
 
 
 class Backend(Protocol):
-    """How to run a dozen array verbs on one kind of machine. All results are new float32 arrays."""
+    """How to run a dozen array verbs on one kind of machine. All results are new float32 arrays.
+
+    Attributes:
+        kv_bytes: of one number in the KV cache.
+    """
+
+    kv_bytes: int
 
     def describe(self) -> str:
         """One line for -v: what runs the products, on how many threads or which device."""
@@ -77,11 +84,20 @@ class Backend(Protocol):
     def vector(self, tensor: HostTensor) -> Array:
         """Decode a vector to (columns,) float32."""
 
-    def empty(self, shape: tuple[int, ...]) -> Array:
-        """An array of undefined values."""
+    def kv_store(self, shape: tuple[int, int, int]) -> Array:
+        """Room for (G, rows, Dh) keys or values, in whatever type `attention` keeps them."""
 
-    def move_rows(self, array: Array, first: int, count: int) -> None:
-        """Move rows first..first+count of a (G, rows, Dh) array to its front, in place."""
+    def move_rows(self, store: Array, first: int, count: int) -> None:
+        """Move rows first..first+count of a (G, rows, Dh) `kv_store` to its front, in place."""
+
+    def scratch_bytes(
+        self, vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
+    ) -> int:
+        """Memory of the largest arrays that live at once beside weights and KV cache, in bytes.
+
+        Args:
+            rows: of one call, at most.
+        """
 
     def numpy(self, x: Array) -> np.ndarray:
         """A copy of `x` in the host's memory."""
@@ -142,13 +158,14 @@ class Backend(Protocol):
 
     # The vocabulary
     def head(self, x: Array, w: Weight, softcap: float) -> Array:
-        """softcap * tanh((x @ w.T) / softcap): (C, V). The array is reused by the next call."""
+        """softcap * tanh((x @ w.T) / softcap): (C, D) with (V, D) gives (C, V)."""
 
-    def sample(self, logits: Array, temperature: float, uniforms: np.ndarray) -> Prediction:
-        """Turn logits into softmax(logits / temperature), in place, and read it.
+    def predict(
+        self, x: Array, w: Weight, softcap: float, temperature: float, uniforms: np.ndarray
+    ) -> Prediction:
+        """Read softmax(head(x, w, softcap) / temperature) at each of the C rows.
 
         Args:
-            logits: (C, V), from `head`; gone afterwards.
             temperature: above 0.
             uniforms: (C,) float64 in [0, 1); each draws a token by inverse CDF in vocabulary order.
 
@@ -156,5 +173,5 @@ class Backend(Protocol):
             NumericsError: a logit is not finite.
         """
 
-    def soft_embed(self, probabilities: Array, table: Weight, scale: float) -> Array:
-        """probabilities @ table * scale: (C, V) with (V, D) gives (C, D)."""
+    def soft_embed(self, conditioning: Any, table: Weight, scale: float) -> Array:
+        """The mean row of the (V, D) table under each of C distributions, times scale: (C, D)."""

@@ -49,12 +49,12 @@ def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> di
     """Everything `info` tells, as JSON types; sizes in bytes."""
     import dataclasses
 
-    from dgguf.backends.cpu.backend import scratch_bytes
+    from dgguf.backends.cpu import CpuBackend
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.model.cache import cache_bytes
     from dgguf.session import choose_context, rows_per_call
 
-    context, rows = choose_context(config, context), rows_per_call(config)
+    context, rows, backend = choose_context(config, context), rows_per_call(config), CpuBackend()
     types: dict[str, dict[str, int]] = {}
     for t in file.tensors.values():
         row = types.setdefault(t.format.name, {"tensors": 0, "weights": 0, "bytes": 0})
@@ -85,8 +85,8 @@ def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> di
         "memory": {
             "context": context,
             "weights_mapped": file.n_bytes,
-            "kv_cache": cache_bytes(config, context, rows),
-            "scratch": scratch_bytes(
+            "kv_cache": cache_bytes(config, context, rows, backend.kv_bytes),
+            "scratch": backend.scratch_bytes(
                 config.vocab_size, config.hidden_size, config.canvas_length, rows, config.n_experts_used
             ),
         },

@@ -107,10 +107,9 @@ def _denoise(
     for step in range(1, settings.max_steps + 1):
         began = time.perf_counter()
         t = temperature(settings, settings.max_steps - step + 1)
-        # 1.c.i. The network reads the canvas, the cache and its own last prediction.
-        logits = model.denoise(canvas, cache, prediction)
-        # 1.c.ii. Predict every position.
-        prediction = model.backend.sample(logits, t, noise.uniforms(block, step, length))
+        # 1.c.i, 1.c.ii. From the canvas, the cache and its own last prediction the network predicts
+        # every position and draws a token there.
+        prediction = model.denoise(canvas, cache, prediction, t, noise.uniforms(block, step, length))
         # 1.c.iii. Keep what is sure, throw the rest back into noise.
         accepted = accept(prediction.entropy, settings.entropy_bound)
         next_canvas = np.where(accepted, prediction.sampled, noise.tokens(block, step, length))

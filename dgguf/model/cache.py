@@ -16,7 +16,7 @@ class LayerCache:
     """Keys and values of one layer.
 
     Attributes:
-        keys, values: (G, capacity, Dh) float32.
+        keys, values: (G, capacity, Dh), as the backend keeps them.
         window: positions a sliding layer sees, itself included; None on a full layer.
         start: position of row 0.
         length: committed rows.
@@ -40,10 +40,10 @@ def layer_capacity(layer: LayerConfig, context: int, rows_per_call: int) -> int:
     return min(context, layer.window - 1 + 2 * rows_per_call)
 
 
-def cache_bytes(config: ModelConfig, context: int, rows_per_call: int) -> int:
-    """Memory of a full cache, in bytes."""
+def cache_bytes(config: ModelConfig, context: int, rows_per_call: int, kv_bytes: int) -> int:
+    """Memory of a full cache of numbers of `kv_bytes`, in bytes."""
     return sum(
-        2 * 4 * layer.n_kv_heads * layer.head_dim * layer_capacity(layer, context, rows_per_call)
+        2 * kv_bytes * layer.n_kv_heads * layer.head_dim * layer_capacity(layer, context, rows_per_call)
         for layer in config.layers
     )
 
@@ -67,7 +67,7 @@ class KVCache:
         self.layers = []
         for layer in config.layers:
             shape = (layer.n_kv_heads, layer_capacity(layer, context, rows_per_call), layer.head_dim)
-            self.layers.append(LayerCache(backend.empty(shape), backend.empty(shape), layer.window))
+            self.layers.append(LayerCache(backend.kv_store(shape), backend.kv_store(shape), layer.window))
 
     def make_room(self, rows: int) -> None:
         """Make sure that `rows` rows fit behind the committed ones.

@@ -40,26 +40,42 @@ class Transformer:
         self._stack(x, cache, causal=True)
         cache.advance(len(tokens))
 
-    def denoise(self, canvas: np.ndarray, cache: KVCache, previous: Prediction | None) -> Array:
+    def denoise(
+        self,
+        canvas: np.ndarray,
+        cache: KVCache,
+        previous: Prediction | None,
+        temperature: float,
+        uniforms: np.ndarray,
+    ) -> Prediction:
         """Predict every position of a canvas; reads the cache and commits nothing.
 
         Args:
             canvas: (C,) token ids.
             previous: the last step's prediction, the self-conditioning; None on the first step.
-
-        Returns:
-            (C, V) logits after the softcap, for the backend's `sample`
+            temperature: of the softmax.
+            uniforms: (C,) in [0, 1), which token each position draws.
         """
+        x = self._canvas_rows(canvas, cache, previous)
+        return self.backend.predict(x, self.weights.output, self.config.logit_softcap, temperature, uniforms)
+
+    def logits(self, canvas: np.ndarray, cache: KVCache, previous: Prediction | None) -> Array:
+        """The (C, V) logits after the softcap that `denoise` reads; arguments as there."""
+        x = self._canvas_rows(canvas, cache, previous)
+        return self.backend.head(x, self.weights.output, self.config.logit_softcap)
+
+    def _canvas_rows(self, canvas: np.ndarray, cache: KVCache, previous: Prediction | None) -> Array:
+        """A canvas after all layers and the last norm: (C, D)."""
         be, w, eps = self.backend, self.weights, self.config.norm_eps
         cache.make_room(len(canvas))
         x = be.embed(w.token_embd, canvas, self._embed_scale)  # (C, D)
         if previous is not None:
-            soft = be.soft_embed(previous.probabilities, w.token_embd, self._embed_scale)  # (C, D)
+            soft = be.soft_embed(previous.conditioning, w.token_embd, self._embed_scale)  # (C, D)
             n = be.rms_norm(soft, w.self_cond_pre_norm, eps)
             gated = be.gated_gelu(be.linear(n, w.self_cond_gate), be.linear(n, w.self_cond_up))  # (C, F)
             x = be.add(x, be.linear(gated, w.self_cond_down))
         x = self._stack(be.rms_norm(x, None, eps), cache, causal=False)
-        return be.head(be.rms_norm(x, w.output_norm, eps), w.output, self.config.logit_softcap)
+        return be.rms_norm(x, w.output_norm, eps)
 
     def _stack(self, x: Array, cache: KVCache, causal: bool) -> Array:
         rotations: dict[LayerConfig, Array] = {}

@@ -15,23 +15,20 @@ ROWS_PER_PIECE = 32  # of an elementwise kernel worth sharing out
 _NO_WEIGHT = np.empty(0, np.float32)
 
 
-def scratch_bytes(
-    vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
-) -> int:
-    """Memory of the largest arrays that live at once beside weights and KV cache, in bytes."""
-    logits = canvas_length * vocab_size
-    soft_embeddings = (vocabulary.SLICES + 1) * canvas_length * hidden_size
-    expert_outputs = rows * n_experts_used * hidden_size
-    return 4 * (logits + max(soft_embeddings, expert_outputs))
-
-
 class CpuBackend:
-    """Runs the network on `threads` threads; results do not depend on how many."""
+    """Runs the network on `threads` threads; results do not depend on how many.
 
-    def __init__(self, threads: int | None = None) -> None:
+    Args:
+        threads: None for all usable cores.
+        exact: compute in float32 what the reference does; otherwise faster, and nearly the same.
+    """
+
+    def __init__(self, threads: int | None = None, *, exact: bool = False) -> None:
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise BackendError(f"the number of threads must be from 1 to {MAX_THREADS}, not {threads}")
         self._pool = Pool(usable_cores() if threads is None else threads)
+        self._exact = exact
+        self.kv_bytes = 4
         self._logits = np.empty((0, 0), np.float32)
 
     def describe(self) -> str:
@@ -45,11 +42,19 @@ class CpuBackend:
     def vector(self, tensor: HostTensor) -> np.ndarray:
         return matmul.decode_rows(Matrix(tensor), 0, 1)[0].copy()
 
-    def empty(self, shape: tuple[int, ...]) -> np.ndarray:
+    def kv_store(self, shape: tuple[int, int, int]) -> np.ndarray:
         return np.empty(shape, np.float32)
 
-    def move_rows(self, array: np.ndarray, first: int, count: int) -> None:
-        array[:, :count] = array[:, first : first + count]
+    def move_rows(self, store: np.ndarray, first: int, count: int) -> None:
+        store[:, :count] = store[:, first : first + count]
+
+    def scratch_bytes(
+        self, vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
+    ) -> int:
+        logits = canvas_length * vocab_size
+        soft_embeddings = (vocabulary.SLICES + 1) * canvas_length * hidden_size
+        expert_outputs = rows * n_experts_used * hidden_size
+        return 4 * (logits + max(soft_embeddings, expert_outputs))
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
         return x.copy()
@@ -132,13 +137,17 @@ class CpuBackend:
         return experts.experts(x, gate, up, down, chosen, weights, self._pool)
 
     def head(self, x: np.ndarray, w: Matrix, softcap: float) -> np.ndarray:
+        logits = np.empty((x.shape[0], w.rows), np.float32)
+        vocabulary.head(x, w, softcap, logits, self._pool)
+        return logits
+
+    def predict(
+        self, x: np.ndarray, w: Matrix, softcap: float, temperature: float, uniforms: np.ndarray
+    ) -> Prediction:
         if self._logits.shape != (x.shape[0], w.rows):
             self._logits = np.empty((x.shape[0], w.rows), np.float32)
         vocabulary.head(x, w, softcap, self._logits, self._pool)
-        return self._logits
+        return vocabulary.sample(self._logits, temperature, uniforms, self._pool)
 
-    def sample(self, logits: np.ndarray, temperature: float, uniforms: np.ndarray) -> Prediction:
-        return vocabulary.sample(logits, temperature, uniforms, self._pool)
-
-    def soft_embed(self, probabilities: np.ndarray, table: Matrix, scale: float) -> np.ndarray:
-        return vocabulary.soft_embed(probabilities, table, scale, self._pool)
+    def soft_embed(self, conditioning: np.ndarray, table: Matrix, scale: float) -> np.ndarray:
+        return vocabulary.soft_embed(conditioning, table, scale, self._pool)

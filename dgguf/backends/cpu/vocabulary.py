@@ -74,7 +74,7 @@ def predict_row(z: np.ndarray, temperature: float, uniform: float) -> tuple[int,
 
 
 def sample(logits: np.ndarray, temperature: float, uniforms: np.ndarray, pool: Pool) -> Prediction:
-    """See `Backend.sample`."""
+    """Turn (C, V) logits into softmax(logits / temperature), in place, and read it; see `Backend.predict`."""
     n = logits.shape[0]
     argmax = np.empty(n, np.int64)
     sampled = np.empty(n, np.int64)
