@@ -21,6 +21,8 @@ _CONFIG: Any = numba.config  # its attributes are made when it is imported
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_ADDRESSED: list[Any] = []  # keeps the code behind `address` alive
+
 # The folders whose files hold kernels or functions called by kernels.
 _KERNEL_FOLDERS = ("quants", "backends/cpu")
 
@@ -63,6 +65,23 @@ def kernel(function: F) -> F:
         return cast(F, compiled)
     finally:
         _CONFIG.CACHE_DIR = before
+
+
+def address(function: Callable[..., None], n_arguments: int) -> int:
+    """Compile a function of int64 arguments as a kernel and return where it is, to be called by others.
+
+    A kernel can take no other kernel as an argument without losing its place in the cache; an
+    address costs it nothing.
+    """
+    before = _CONFIG.CACHE_DIR
+    _CONFIG.CACHE_DIR = CACHE_FOLDER
+    try:
+        signature = numba.void(*[numba.int64] * n_arguments)
+        compiled: Any = numba.cfunc(signature, error_model="numpy", cache=bool(CACHE_FOLDER))(function)
+    finally:
+        _CONFIG.CACHE_DIR = before
+    _ADDRESSED.append(compiled)
+    return int(compiled.address)
 
 
 class _CompileListener(numba_event.Listener):

@@ -6,6 +6,7 @@ import numpy as np
 
 from dgguf.backends.base import HostTensor, LayerStore, Prediction
 from dgguf.backends.cpu import attention, elementwise, experts, matmul, vocabulary
+from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.matmul import Matrix
 from dgguf.backends.cpu.pool import Pool, usable_cores
 from dgguf.errors import BackendError
@@ -28,16 +29,17 @@ class CpuBackend:
             raise BackendError(f"the number of threads must be from 1 to {MAX_THREADS}, not {threads}")
         self._pool = Pool(usable_cores() if threads is None else threads)
         self._exact = exact
+        self._path = "portable" if exact else cpu_path()
+        self._int8 = self._path != "portable"
         self.kv_bytes = 4
         self._logits = np.empty((0, 0), np.float32)
 
     def describe(self) -> str:
-        return (
-            f"CPU, {self._pool.threads} thread{'s' * (self._pool.threads > 1)}, float32 panels through BLAS"
-        )
+        products = "8-bit products" if self._int8 else "float32 products through BLAS"
+        return f"CPU, {self._pool.threads} thread{'s' * (self._pool.threads > 1)}, {products} ({self._path})"
 
     def weight(self, tensor: HostTensor) -> Matrix:
-        return Matrix(tensor)
+        return matmul.matrix(tensor, self._int8)
 
     def vector(self, tensor: HostTensor) -> np.ndarray:
         return matmul.decode_rows(Matrix(tensor), 0, 1)[0].copy()

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dgguf.backends.cpu.elementwise import gated_gelu
-from dgguf.backends.cpu.matmul import Matrix, product
+from dgguf.backends.cpu.matmul import Matrix, prepare, product
 from dgguf.backends.cpu.pool import Pool
 from dgguf.jit import kernel
 
@@ -37,24 +37,22 @@ def experts(
     numbers, starts, counts = np.unique(chosen.ravel()[order], return_index=True, return_counts=True)
     y = np.empty((n_rows * n_used, down.rows), np.float32)
     busiest_first = np.argsort(-counts, kind="stable")
+    inputs = {w.int8: prepare(x, w, pool) for w in (gate, up)}
 
     def expert(i: int) -> None:
         n = busiest_first[i]
         members = slice(starts[n], starts[n] + counts[n])
-        rows = x[order[members] // n_used]  # (its rows, D)
+        rows = order[members] // n_used
+        gathered = {int8: each[rows] for int8, each in inputs.items()}
         g = np.empty((counts[n], gate.rows), np.float32)
         u = np.empty_like(g)
         for w, out in ((gate, g), (up, u)):
-            _whole_product(rows, w.expert(numbers[n]), out)
+            product(gathered[w.int8], w.expert(numbers[n]), 0, w.rows, out)
         gated_gelu(g, u, g)
-        _whole_product(g, down.expert(numbers[n]), y[members])
+        product(prepare(g, down), down.expert(numbers[n]), 0, down.rows, y[members])
 
     pool.run(expert, len(numbers))
     out = np.empty((n_rows, down.rows), np.float32)
     combine(y, slots.reshape(n_rows, n_used), weights, out)
     return out
 
-
-def _whole_product(x: np.ndarray, w: Matrix, out: np.ndarray) -> None:
-    for first in range(0, w.rows, w.panel_rows):
-        product(x, w, first, out)

@@ -1,8 +1,9 @@
 """Products with quantized matrices: decode a panel of rows, use it for every input row, forget it.
 
-This is the seam between block formats and arithmetic. A panel is a run of weight rows that fits
-the L2 cache as float32; each is one piece of work for the pool, so nothing is decoded twice in a
-product and nothing of the file is held.
+This is the seam between block formats and arithmetic. A panel is a run of weight rows that fits a
+core's cache, so nothing is decoded twice in a product and nothing of the file is held. There are
+two kinds: 8-bit codes against 8-bit activations (`dot`), and float32 through BLAS, which is exact
+and runs everywhere.
 """
 
 import threading
@@ -11,11 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgguf.backends.base import HostTensor
+from dgguf.backends.cpu import activations, dot
+from dgguf.backends.cpu.panels import PANEL_FORMATS, decoder_address
 from dgguf.backends.cpu.pool import Pool
 from dgguf.quants.decode import decoder
 
 PANEL_BYTES = 1 << 20
 FEW_ROWS = 64
+# Multiply-adds worth a piece of work: a few milliseconds at most, so that all threads end together.
+PIECE = 1 << 28
+QUANTIZED_ROWS = 16  # activations quantized in a piece
 
 
 @dataclass(frozen=True)
@@ -24,9 +30,11 @@ class Matrix:
 
     Attributes:
         tensor: raw is (rows, row_bytes), or (E, rows, row_bytes) for a stack of experts.
+        int8: products round the activations to 8 bits, where there are panels for the format.
     """
 
     tensor: HostTensor
+    int8: bool = False
 
     @property
     def rows(self) -> int:
@@ -38,25 +46,34 @@ class Matrix:
 
     @property
     def panel_rows(self) -> int:
-        """Rows decoded together; set by the shape alone, so that results depend on nothing else."""
+        """Rows decoded together as float32; set by the shape alone, so that results depend on nothing else."""
         return max(1, min(self.rows, PANEL_BYTES // (4 * self.columns)))
 
     def expert(self, number: int) -> "Matrix":
         t = self.tensor
-        return Matrix(HostTensor(t.name, t.format, t.raw[number], t.columns))
+        return Matrix(HostTensor(t.name, t.format, t.raw[number], t.columns), self.int8)
+
+
+def matrix(tensor: HostTensor, int8: bool) -> Matrix:
+    """The matrix of a tensor, with 8-bit products if wanted and possible."""
+    return Matrix(tensor, int8 and tensor.format.name in PANEL_FORMATS)
 
 
 class Scratch(threading.local):
-    """One growing float32 buffer a thread, for the panel it is working on."""
+    """One growing buffer a thread, for the panel it is working on."""
 
     def __init__(self) -> None:
-        self._buffer = np.empty(0, np.float32)
+        self._buffer = np.empty(0, np.uint8)
+
+    def bytes(self, count: int) -> np.ndarray:
+        """At least `count` undefined bytes; the thread's last ones are gone."""
+        if self._buffer.size < count:
+            self._buffer = np.empty(count, np.uint8)
+        return self._buffer
 
     def panel(self, rows: int, columns: int) -> np.ndarray:
-        """An undefined (rows, columns) array; the thread's last one is gone."""
-        if self._buffer.size < rows * columns:
-            self._buffer = np.empty(rows * columns, np.float32)
-        return self._buffer[: rows * columns].reshape(rows, columns)
+        """An undefined (rows, columns) float32 array; the thread's last one is gone."""
+        return self.bytes(4 * rows * columns)[: 4 * rows * columns].view(np.float32).reshape(rows, columns)
 
 
 SCRATCH = Scratch()
@@ -72,21 +89,74 @@ def decode_rows(w: Matrix, first: int, count: int) -> np.ndarray:
     return panel
 
 
-def product(x: np.ndarray, w: Matrix, first: int, out: np.ndarray) -> None:
-    """Columns first..first+panel_rows of x @ w.T, into the same columns of `out`."""
-    panel = decode_rows(w, first, w.panel_rows)
-    columns = out[:, first : first + panel.shape[0]]
-    if x.shape[0] < FEW_ROWS:
-        columns[:] = (panel @ x.T).T  # BLAS is twice as fast with the long side first
+def prepare(x: np.ndarray, w: Matrix, pool: Pool | None = None) -> np.ndarray:
+    """The rows of x as `product` with `w` wants them: x itself, or quantized.
+
+    Rows of the result may be gathered and belong to rows of x.
+    """
+    if not w.int8:
+        return x
+    x = np.ascontiguousarray(x)
+    out = np.empty((x.shape[0], activations.row_bytes(w.columns)), np.uint8)
+    if pool is None:
+        activations.quantize(x, out)
     else:
-        np.matmul(x, panel.T, out=columns)
+        starts = range(0, x.shape[0], QUANTIZED_ROWS)
+
+        def piece(i: int) -> None:
+            rows = slice(starts[i], starts[i] + QUANTIZED_ROWS)
+            activations.quantize(x[rows], out[rows])
+
+        pool.run(piece, len(starts))
+    return out
+
+
+def product(inputs: np.ndarray, w: Matrix, first: int, end: int, out: np.ndarray) -> None:
+    """Columns first..end of inputs @ w.T, into the same columns of `out`.
+
+    Args:
+        inputs: from `prepare`.
+        w: neither a stack nor, with float32 panels, `first` off its grid of panels.
+    """
+    if w.int8:
+        t = w.tensor
+        layout = PANEL_FORMATS[t.format.name]
+        dot.product(
+            decoder_address(t.format),
+            t.raw[first:end],
+            w.columns // t.format.block_size,
+            layout.group,
+            layout.shift,
+            inputs,
+            w.columns,
+            out[:, first:end],
+            SCRATCH.bytes(dot.scratch_bytes(w.columns, layout.group)),
+        )
+        return
+    for start in range(first, end, w.panel_rows):
+        panel = decode_rows(w, start, min(w.panel_rows, end - start))
+        columns = out[:, start : start + panel.shape[0]]
+        if inputs.shape[0] < FEW_ROWS:
+            columns[:] = (panel @ inputs.T).T  # BLAS is twice as fast with the long side first
+        else:
+            np.matmul(inputs, panel.T, out=columns)
+
+
+def pieces(w: Matrix, n_rows: int) -> range:
+    """Where the pieces of a product with `n_rows` rows start: `pieces(...).step` rows of w each."""
+    if not w.int8:
+        return range(0, w.rows, w.panel_rows)
+    panels = max(1, PIECE // (n_rows * w.columns * dot.PANEL_ROWS))
+    return range(0, w.rows, panels * dot.PANEL_ROWS)
 
 
 def linear(x: np.ndarray, w: Matrix, pool: Pool) -> np.ndarray:
     """x @ w.T: (T, columns) with (rows, columns) gives (T, rows)."""
     out = np.empty((x.shape[0], w.rows), np.float32)
-    starts = range(0, w.rows, w.panel_rows)
-    pool.run(lambda i: product(x, w, starts[i], out), len(starts))
+    inputs, starts = prepare(x, w, pool), pieces(w, x.shape[0])
+    pool.run(
+        lambda i: product(inputs, w, starts[i], min(starts[i] + starts.step, w.rows), out), len(starts)
+    )
     return out
 
 

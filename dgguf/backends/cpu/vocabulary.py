@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from dgguf.backends.base import Prediction
-from dgguf.backends.cpu.matmul import Matrix, decode_rows, product
+from dgguf.backends.cpu.matmul import Matrix, decode_rows, pieces, prepare, product
 from dgguf.backends.cpu.pool import Pool
 from dgguf.errors import NumericsError
 from dgguf.jit import kernel
@@ -25,13 +25,14 @@ def softcap_columns(logits: np.ndarray, first: int, end: int, cap: float) -> Non
 
 def head(x: np.ndarray, w: Matrix, cap: float, out: np.ndarray, pool: Pool) -> None:
     """cap * tanh((x @ w.T) / cap) into the (C, V) array `out`."""
-    starts = range(0, w.rows, w.panel_rows)
+    inputs, starts = prepare(x, w, pool), pieces(w, x.shape[0])
 
-    def panel(i: int) -> None:
-        product(x, w, starts[i], out)
-        softcap_columns(out, starts[i], min(starts[i] + w.panel_rows, w.rows), cap)
+    def piece(i: int) -> None:
+        end = min(starts[i] + starts.step, w.rows)
+        product(inputs, w, starts[i], end, out)
+        softcap_columns(out, starts[i], end, cap)
 
-    pool.run(panel, len(starts))
+    pool.run(piece, len(starts))
 
 
 @kernel

@@ -1,0 +1,244 @@
+"""A small vocabulary for writing vector code: values of 16 lanes, and blocks read by 16 rows at once.
+
+numba leaves vectorising to LLVM, which does not see how to transpose packed weights or to use dot
+instructions. Here that code is written as LLVM IR, in Python expressions that emit it: an operator
+on `Lanes` appends one instruction. IR vectors are not bound to a CPU: LLVM splits them where
+registers are narrower.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+F16, F32 = ir.HalfType(), ir.FloatType()
+
+LANES = 16
+PANEL_ROWS = 2 * LANES  # rows decoded side by side
+
+Value = Any  # an llvmlite IR value
+Builder = Any  # llvmlite's IRBuilder
+
+
+def vector(element: Any, count: int = LANES) -> Any:
+    """The IR type of `count` elements."""
+    return ir.VectorType(element, count)
+
+
+def int64(value: int) -> Any:
+    return ir.Constant(I64, value)
+
+
+def shuffle(b: Builder, x: Value, y: Value, order: list[int]) -> Value:
+    """The elements `order` of x and y, y's counted behind x's."""
+    return b.shuffle_vector(x, y, ir.Constant(vector(I32, len(order)), order))
+
+
+def splat(b: Builder, x: Value) -> Value:
+    """16 copies of a scalar."""
+    undefined = ir.Constant(vector(x.type), ir.Undefined)
+    return shuffle(b, b.insert_element(undefined, x, ir.Constant(I32, 0)), undefined, [0] * LANES)
+
+
+def load(b: Builder, address: Value, of: Any) -> Value:
+    """Read an IR type from an int64 address of any alignment."""
+    value = b.load(b.inttoptr(address, of.as_pointer()))
+    value.align = 1
+    return value
+
+
+def store(b: Builder, address: Value, value: Value) -> None:
+    """Write a value to an int64 address, of float32 alignment."""
+    b.store(value, b.inttoptr(address, value.type.as_pointer())).align = 4
+
+
+class Lanes:
+    """16 unsigned 32-bit integers or float32, one a weight row.
+
+    An integer often holds four codes, those of four consecutive weights of its row: then `&`, `|`,
+    `^` and shifts that stay within the bytes work on all 64.
+    """
+
+    def __init__(self, builder: Builder, value: Value) -> None:
+        self.b = builder
+        self.v = value
+
+    def _operand(self, other: "Lanes | int") -> Value:
+        if isinstance(other, Lanes):
+            return other.v
+        return ir.Constant(self.v.type, [other] * LANES)
+
+    def _emit(self, instruction: Callable[..., Value], *operands: "Lanes | int") -> "Lanes":
+        return Lanes(self.b, instruction(self.v, *(self._operand(x) for x in operands)))
+
+    def __and__(self, other: "Lanes | int") -> "Lanes":
+        return self._emit(self.b.and_, other)
+
+    def __or__(self, other: "Lanes | int") -> "Lanes":
+        return self._emit(self.b.or_, other)
+
+    def __xor__(self, other: "Lanes | int") -> "Lanes":
+        return self._emit(self.b.xor, other)
+
+    def __lshift__(self, count: int) -> "Lanes":
+        return self._emit(self.b.shl, count) if count else self
+
+    def __rshift__(self, count: int) -> "Lanes":
+        return self._emit(self.b.lshr, count) if count else self
+
+    def __mul__(self, other: "Lanes | int") -> "Lanes":
+        return self._emit(self.b.fmul if self.v.type.element == F32 else self.b.mul, other)
+
+    def __sub__(self, other: "Lanes | int") -> "Lanes":
+        return self._emit(self.b.fsub if self.v.type.element == F32 else self.b.sub, other)
+
+    def __neg__(self) -> "Lanes":
+        return self._emit(self.b.fneg)
+
+    def signed_byte(self, number: int) -> "Lanes":
+        """Byte 0 … 3 as a two's complement integer."""
+        return (self << 24 - 8 * number)._emit(self.b.ashr, 24)
+
+    def to_float(self) -> "Lanes":
+        """Two's complement integers as float32."""
+        return Lanes(self.b, self.b.sitofp(self.v, vector(F32)))
+
+    def half(self) -> "Lanes":
+        """The lower 16 bits, a float16, as float32."""
+        bits = self.b.bitcast(self.b.trunc(self.v, vector(I16)), vector(F16))
+        return Lanes(self.b, self.b.fpext(bits, vector(F32)))
+
+
+class RowBlocks:
+    """The same block of 16 neighbouring rows: where a format's decoder reads and writes.
+
+    What it writes is a panel: codes as (weights / 4, PANEL_ROWS) words of four codes, scales and
+    minimums as (groups, PANEL_ROWS) float32. 16 rows are half of a panel's columns.
+    """
+
+    def __init__(
+        self, builder: Builder, source: Value, stride: Value, codes: Value, scales: Value, minimums: Value
+    ) -> None:
+        self._b = builder
+        self._source, self._stride = source, stride
+        self._codes, self._scales, self._minimums = codes, scales, minimums
+
+    def _read(self, row: int, offset: int, of: Any) -> Value:
+        b = self._b
+        return load(b, b.add(b.add(self._source, b.mul(self._stride, int64(row))), int64(offset)), of)
+
+    def _scalars(self, offset: int, of: Any) -> Value:
+        values = ir.Constant(vector(of), ir.Undefined)
+        for row in range(LANES):
+            values = self._b.insert_element(values, self._read(row, offset, of), ir.Constant(I32, row))
+        return values
+
+    def uint16(self, offset: int) -> Lanes:
+        """The 16 bits at byte `offset` of the block."""
+        return Lanes(self._b, self._b.zext(self._scalars(offset, I16), vector(I32)))
+
+    def uint8(self, offset: int) -> Lanes:
+        """The byte at `offset` of the block."""
+        return Lanes(self._b, self._b.zext(self._scalars(offset, I8), vector(I32)))
+
+    def words(self, offset: int, count: int = 8) -> list[Lanes]:
+        """The 4 to 8 consecutive 32-bit words at byte `offset` of the block."""
+        rows = []
+        for row in range(LANES):
+            if count in (4, 8):
+                words = self._read(row, offset, vector(I32, count))
+            else:
+                # No byte behind the block may be touched: it may be the last of the file.
+                four = self._read(row, offset, vector(I32, 4))
+                rest = self._read(row, offset + 4 * (count - 4), vector(I32, 4))
+                words = shuffle(self._b, four, rest, [*range(4), *range(12 - count, 8)])
+            order = [*range(count), *[0] * (8 - count)]
+            rows.append(shuffle(self._b, words, words, order))
+        return [Lanes(self._b, v) for v in _transposed(self._b, rows)[:count]]
+
+    def codes(self, first: int, words: list[Lanes]) -> None:
+        """Write the codes of the weights 4 * first … of the block."""
+        for i, word in enumerate(words):
+            store(self._b, self._b.add(self._codes, int64((first + i) * 4 * PANEL_ROWS)), word.v)
+
+    def scale(self, group: int, value: Lanes) -> None:
+        store(self._b, self._b.add(self._scales, int64(group * 4 * PANEL_ROWS)), value.v)
+
+    def minus_minimum(self, group: int, value: Lanes) -> None:
+        store(self._b, self._b.add(self._minimums, int64(group * 4 * PANEL_ROWS)), value.v)
+
+
+def _transposed(b: Builder, rows: list[Value]) -> list[Value]:
+    """16 vectors of 8 words as 8 vectors of 16: 24 shuffles of pairs of rows."""
+    # Rows r and r + 4 share a register, so that the last shuffle finds its quarters in order.
+    pairs = [shuffle(b, rows[r], rows[r + 4], list(range(16))) for r in (0, 1, 2, 3, 8, 9, 10, 11)]
+    upper, lower = _interleaved(b, pairs[:4]), _interleaved(b, pairs[4:])
+    columns = []
+    for quarter in (0, 4):
+        order = [quarter + start + i for start in (0, 8, 16, 24) for i in range(4)]
+        columns += [shuffle(b, x, y, order) for x, y in zip(upper, lower, strict=True)]
+    return columns
+
+
+def _interleaved(b: Builder, rows: list[Value]) -> list[Value]:
+    """Transpose each 4 x 4 words that stand in the same quarter of four registers."""
+
+    def unpack(x: Value, y: Value, words: int, first: int) -> Value:
+        order = []
+        for quarter in (0, 4, 8, 12):
+            for i in range(quarter + first, quarter + first + 2, words):
+                order += [*range(i, i + words), *range(16 + i, 16 + i + words)]
+        return shuffle(b, x, y, order)
+
+    r0, r1, r2, r3 = rows
+    halves = [(unpack(r0, r1, 1, k), unpack(r2, r3, 1, k)) for k in (0, 2)]
+    return [unpack(x, y, 2, k) for x, y in halves for k in (0, 2)]
+
+
+def block_decoder(emit: Callable[[RowBlocks], None], weights: int, n_bytes: int, group: int) -> Any:
+    """The numba intrinsic that decodes all blocks of 16 rows into half a panel's columns.
+
+    Args:
+        emit: writes the code that decodes one block.
+        weights, n_bytes: of a block.
+        group: weights that share a scale.
+
+    Returns:
+        decode(source, stride, blocks, codes, scales, minimums), all int64: addresses, the bytes from
+        row to row, and how many blocks a row has
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def decode(
+        typing: Any, source: Any, stride: Any, blocks: Any, codes: Any, scales: Any, minimums: Any
+    ) -> Any:
+        def generate(context: Any, b: Builder, signature: Any, args: Any) -> Any:
+            source, stride, blocks, codes, scales, minimums = args
+            start, body, end = b.block, b.append_basic_block("block"), b.append_basic_block("end")
+            b.branch(body)
+            b.position_at_end(body)
+            i = b.phi(I64)
+            i.add_incoming(int64(0), start)
+            group_bytes = weights // group * 4 * PANEL_ROWS
+            emit(
+                RowBlocks(
+                    b,
+                    b.add(source, b.mul(i, int64(n_bytes))),
+                    stride,
+                    b.add(codes, b.mul(i, int64(weights * PANEL_ROWS))),
+                    b.add(scales, b.mul(i, int64(group_bytes))),
+                    b.add(minimums, b.mul(i, int64(group_bytes))),
+                )
+            )
+            following = b.add(i, int64(1))
+            i.add_incoming(following, b.block)
+            b.cbranch(b.icmp_signed("<", following, blocks), body, end)
+            b.position_at_end(end)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 6), generate
+
+    return decode
