@@ -46,8 +46,12 @@ def _quantize_group(
             return b.call(cgutils.get_or_insert_function(b.module, kind, name), operands)
 
         # As integers, magnitudes keep their order, and a NaN is the largest.
-        bits = [b.and_(b.bitcast(v, vector(I32)), ir.Constant(vector(I32), [0x7FFFFFFF] * 16)) for v in halves]
-        largest_bits = call("llvm.vector.reduce.umax.v16i32", I32, call("llvm.umax.v16i32", vector(I32), *bits))
+        bits = [
+            b.and_(b.bitcast(v, vector(I32)), ir.Constant(vector(I32), [0x7FFFFFFF] * 16)) for v in halves
+        ]
+        largest_bits = call(
+            "llvm.vector.reduce.umax.v16i32", I32, call("llvm.umax.v16i32", vector(I32), *bits)
+        )
         scale = b.fmul(b.bitcast(largest_bits, F32), ir.Constant(F32, 1 / 127))
         usable = b.fcmp_ordered(">", scale, ir.Constant(F32, TINY))
         inverse = b.select(usable, b.fdiv(ir.Constant(F32, 1.0), scale), ir.Constant(F32, 0.0))

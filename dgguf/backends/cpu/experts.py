@@ -55,4 +55,3 @@ def experts(
     out = np.empty((n_rows, down.rows), np.float32)
     combine(y, slots.reshape(n_rows, n_used), weights, out)
     return out
-
