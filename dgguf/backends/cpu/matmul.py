@@ -46,7 +46,7 @@ class Matrix:
 
     @property
     def panel_rows(self) -> int:
-        """Rows decoded together as float32; set by the shape alone, so that results depend on nothing else."""
+        """Rows decoded together as float32; set by the shape alone: results depend on nothing else."""
         return max(1, min(self.rows, PANEL_BYTES // (4 * self.columns)))
 
     def expert(self, number: int) -> "Matrix":
