@@ -1,0 +1,186 @@
+"""What a model costs on this machine: each part of a denoising step, encoding, starting, memory."""
+
+import dataclasses
+import os
+import statistics
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dgguf.backends.base import Backend, Prediction
+from dgguf.diffusion.sampler import SeededNoise, temperature
+from dgguf.model.cache import KVCache
+from dgguf.model.transformer import Transformer
+from dgguf.session import Session, rows_per_call
+
+# Which part of a step a matrix belongs to, by the first part of its tensor's name that is here.
+_PRODUCTS = {"attn": "attention projections", "ffn": "dense MLP", "self_cond": "self-conditioning"}
+_VERBS = {
+    "attention": "attention",
+    "experts": "experts",
+    "route": "router",
+    "predict": "head and sampling",
+    "soft_embed": "self-conditioning",
+}
+OTHER = "norms, rotations and the rest"
+
+
+class TimedBackend:
+    """A backend whose verbs are timed and whose multiply-adds are counted, by part of the step."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.multiply_adds: defaultdict[str, int] = defaultdict(int)
+
+    def clear(self) -> None:
+        """Forget what was counted."""
+        self.seconds.clear()
+        self.multiply_adds.clear()
+
+    def __getattr__(self, name: str) -> Any:
+        verb = getattr(self._backend, name)
+        if not callable(verb):
+            return verb
+
+        def timed(*operands: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            result = verb(*operands, **options)
+            part = self._part(name, operands)
+            self.seconds[part] += time.perf_counter() - began
+            self.multiply_adds[part] += _multiply_adds(name, operands)
+            return result
+
+        setattr(self, name, timed)
+        return timed
+
+    @staticmethod
+    def _part(verb: str, operands: tuple[Any, ...]) -> str:
+        if verb == "linear":
+            tensor: str = operands[1].tensor.name
+            return next((part for start, part in _PRODUCTS.items() if start in tensor), OTHER)
+        return _VERBS.get(verb, OTHER)
+
+
+def _multiply_adds(verb: str, operands: tuple[Any, ...]) -> int:
+    """Of the products with weights; those of attention depend on what it sees and are not counted."""
+    if verb in ("linear", "predict"):
+        x, w = operands[:2]
+        return int(x.shape[0]) * int(w.rows) * int(w.columns)
+    if verb == "experts":
+        _, *matrices, chosen, _ = operands
+        return int(chosen.size) * sum(int(w.rows) * int(w.columns) for w in matrices)
+    return 0
+
+
+class PeakMemory(threading.Thread):
+    """Looks at the process's private memory 20 times a second; 0 where the system does not tell."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.bytes = 0
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        while not self._done.wait(0.05):
+            self.bytes = max(self.bytes, private_bytes())
+
+    def stop(self) -> int:
+        """The peak, in bytes."""
+        self._done.set()
+        return max(self.bytes, private_bytes())
+
+
+def private_bytes() -> int:
+    """Memory of this process that is not part of a mapped file, in bytes; 0 if it cannot be known."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # not Linux
+    return 0
+
+
+def drop_from_page_cache(paths: list[Path]) -> None:
+    """Let the system forget the files' contents, so that the next read comes from the disk."""
+    for path in paths:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def measure(
+    session: Session, *, prompt_tokens: int, steps: int, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Encode a random prompt, denoise a canvas for some steps, commit it.
+
+    Args:
+        session: freshly loaded.
+        prompt_tokens: of the prompt.
+        steps: measured; one more before them warms up and is reported on its own.
+        progress: told what is being done.
+
+    Returns:
+        JSON types; times in milliseconds where a name says ms, else in seconds
+    """
+    config, length = session.config, session.config.canvas_length
+    rows = rows_per_call(config)
+    backend = TimedBackend(session.backend)
+    model = Transformer(config, session.model.weights, backend)
+    cache = KVCache(config, backend, prompt_tokens + 2 * length, rows)
+    noise = SeededNoise(1, config.vocab_size)
+    settings = dataclasses.replace(session.settings(), max_steps=steps + 1)
+
+    progress(f"encoding {prompt_tokens} tokens")
+    prompt = noise.tokens(1 << 20, 0, prompt_tokens)
+    began = time.perf_counter()
+    for first in range(0, prompt_tokens, rows):
+        model.encode(prompt[first : first + rows], cache)
+    encode_seconds = time.perf_counter() - began
+
+    canvas = noise.tokens(0, 0, length)
+    previous: Prediction | None = None
+    seconds: list[float] = []
+    parts: defaultdict[str, list[float]] = defaultdict(list)
+    multiply_adds: dict[str, int] = {}
+    for step in range(1, steps + 2):
+        progress(f"step {step} of {steps + 1}" + ("" if step > 1 else ", to warm up"))
+        backend.clear()
+        began = time.perf_counter()
+        t = temperature(settings, steps + 2 - step)
+        previous = model.denoise(canvas, cache, previous, t, noise.uniforms(0, step, length))
+        seconds.append(time.perf_counter() - began)
+        if step > 1:
+            for part, spent in backend.seconds.items():
+                parts[part].append(spent)
+            parts[OTHER][-1] += seconds[-1] - sum(backend.seconds.values())
+        multiply_adds = dict(backend.multiply_adds)
+
+    progress("committing the canvas")
+    assert previous is not None
+    began = time.perf_counter()
+    model.encode(previous.argmax, cache)
+    commit_seconds = time.perf_counter() - began
+
+    step_seconds = statistics.median(seconds[1:])
+    return {
+        "encode_tokens_per_s": prompt_tokens / encode_seconds,
+        "encode_seconds": encode_seconds,
+        "first_step_ms": 1e3 * seconds[0],
+        "ms_per_step": 1e3 * step_seconds,
+        "ms_of_steps": [1e3 * s for s in seconds[1:]],
+        "commit_ms": 1e3 * commit_seconds,
+        "parts": {
+            part: {
+                "ms": 1e3 * statistics.median(spent),
+                "gops": 2e-9 * multiply_adds.get(part, 0) / statistics.median(spent),
+            }
+            for part, spent in sorted(parts.items(), key=lambda item: -statistics.median(item[1]))
+        },
+        "gops": 2e-9 * sum(multiply_adds.values()) / step_seconds,
+        "gb_per_s": 1e-9 * session.file.n_bytes / step_seconds,
+    }
+
