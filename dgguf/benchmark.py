@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import platform
 import statistics
 import threading
 import time
@@ -77,21 +78,28 @@ def _multiply_adds(verb: str, operands: tuple[Any, ...]) -> int:
 
 
 class PeakMemory(threading.Thread):
-    """Looks at the process's private memory 20 times a second; 0 where the system does not tell."""
+    """Looks at the process's private memory 20 times a second while its context lasts.
+
+    Attributes:
+        bytes: the most it saw; 0 where the system does not tell.
+    """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.bytes = 0
         self._done = threading.Event()
 
+    def __enter__(self) -> "PeakMemory":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
+
     def run(self) -> None:
         while not self._done.wait(0.05):
             self.bytes = max(self.bytes, private_bytes())
-
-    def stop(self) -> int:
-        """The peak, in bytes."""
-        self._done.set()
-        return max(self.bytes, private_bytes())
 
 
 def private_bytes() -> int:
@@ -103,6 +111,15 @@ def private_bytes() -> int:
     except OSError:
         pass  # not Linux
     return 0
+
+
+def processor() -> str:
+    """What the system calls this processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def drop_from_page_cache(paths: list[Path]) -> None:
@@ -167,6 +184,7 @@ def measure(
 
     step_seconds = statistics.median(seconds[1:])
     return {
+        "prompt_tokens": prompt_tokens,
         "encode_tokens_per_s": prompt_tokens / encode_seconds,
         "encode_seconds": encode_seconds,
         "first_step_ms": 1e3 * seconds[0],

@@ -29,6 +29,7 @@ class GgufFile:
 
     Attributes:
         path: the file as given.
+        paths: all files, one but for a split model.
         version: of the GGUF format, 2 or 3.
         n_bytes: size of the file, or of all parts together.
         metadata: int, float, bool, str; arrays of numbers as read-only 1-D numpy arrays, arrays of
@@ -42,6 +43,7 @@ class GgufFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._parts = _open_parts(self.path)
+        self.paths = [part.path for part in self._parts]
         first = self._parts[0]
         self.version = first.version
         self.n_bytes = sum(part.n_bytes for part in self._parts)

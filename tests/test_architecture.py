@@ -25,6 +25,7 @@ LEVELS = {
     "diffusion": 5,
     "session": 6,
     "convert": 6,
+    "benchmark": 7,
     "view": 7,
     "cli": 8,
     "__main__": 9,

@@ -368,7 +368,7 @@ def test_ctrl_c_ends_with_130_and_what_is_settled(model):
             "-n",
             "9999",
             "--max-steps",
-            "3",
+            "40",
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -380,7 +380,7 @@ def test_ctrl_c_ends_with_130_and_what_is_settled(model):
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    whole = dgguf("run", model, "-p", "Hi", "--seed", "5", "-n", "32", "--max-steps", "3").stdout
+    whole = dgguf("run", model, "-p", "Hi", "--seed", "5", "-n", "32", "--max-steps", "40").stdout
     assert stdout.startswith(whole.rstrip("\n"))
     assert "Traceback" not in stderr
     assert "seed 5" in stderr

@@ -8,6 +8,7 @@ import sys
 import click
 
 from dgguf import __version__
+from dgguf.cli.bench import bench
 from dgguf.cli.info import info
 from dgguf.cli.quantize import quantize
 from dgguf.cli.run import run
@@ -41,7 +42,7 @@ def cli(debug: bool) -> None:
 
 _debug = False
 
-for command in (run, info, quantize):
+for command in (run, bench, info, quantize):
     cli.add_command(command)
 
 

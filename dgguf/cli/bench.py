@@ -1,9 +1,6 @@
 """`dgguf bench`: how fast a model runs here."""
 
 import json
-import os
-import platform
-import sys
 import time
 from typing import Any
 
@@ -34,7 +31,7 @@ def bench(
       dgguf bench model.gguf --prompt-tokens 2048 --steps 3 --json > bench.json
       DGGUF_CPU_PATH=portable dgguf bench model.gguf
     """
-    from dgguf.benchmark import PeakMemory, drop_from_page_cache, measure
+    from dgguf.benchmark import PeakMemory, drop_from_page_cache, measure, processor
     from dgguf.catalog import find_model
     from dgguf.cli.output import announce_compilation, say
     from dgguf.gguf_file import GgufFile
@@ -42,30 +39,45 @@ def bench(
 
     if cold:
         with GgufFile(find_model(model)) as file:
-            paths = file.paths
-        drop_from_page_cache(paths)
-    peak = PeakMemory()
-    peak.start()
-    began = time.perf_counter()
-    with announce_compilation() as compiled:
-        session = Session(model, threads=threads, context=None, exact=exact)
+            drop_from_page_cache(file.paths)
+    with PeakMemory() as peak, announce_compilation():
+        began = time.perf_counter()
+        session = Session(model, threads=threads)
         loaded = time.perf_counter() - began
         say(f"{session.file.path}: {session.backend.describe()}")
         result = {
             "model": str(session.file.path),
-            "bytes": session.file.n_bytes,
-            "machine": _machine(),
-            "backend": session.backend.describe(),
-            "cpu_path": session.backend.cpu_path,
+            "model_bytes": session.file.n_bytes,
+            "machine": processor(),
+            "cpu_path": session.backend.path,
             "threads": session.backend.threads,
-            "prompt_tokens": prompt_tokens,
             "cold": cold,
             "load_seconds": loaded,
-            **measure(
-                session,
-                prompt_tokens=prompt_tokens,
-                steps=steps,
-                progress=lambda what: say(what) if sys.stderr.isatty() else None,
-            ),
-            "compiled": bool(compiled),
+            **measure(session, prompt_tokens=prompt_tokens, steps=steps, progress=say),
         }
+    result["peak_private_bytes"] = peak.bytes
+    click.echo(json.dumps(result, indent=2) if as_json else "\n".join(lines(result)))
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """The result as text."""
+    from dgguf.benchmark import OTHER
+    from dgguf.cli.output import format_bytes
+
+    out = [
+        f"machine        {result['machine']}, {result['threads']} threads, {result['cpu_path']}",
+        f"start          {result['load_seconds']:.2f} s to load"
+        f" · {result['encode_seconds']:.2f} s for {result['prompt_tokens']} prompt tokens"
+        f" · {result['first_step_ms'] / 1e3:.2f} s for the first step" + (" · file cold" * result["cold"]),
+        f"encoding       {result['encode_tokens_per_s']:.1f} tokens/s",
+        f"commit         {result['commit_ms'] / 1e3:.2f} s a canvas",
+        f"step           {result['ms_per_step'] / 1e3:.2f} s, median of {len(result['ms_of_steps'])}"
+        f" ({min(result['ms_of_steps']) / 1e3:.2f} to {max(result['ms_of_steps']) / 1e3:.2f})"
+        f" · {result['gops']:.0f} GOP/s · {result['gb_per_s']:.1f} GB/s of weights",
+    ]
+    for part, cost in result["parts"].items():
+        speed = f"{cost['gops']:8.0f} GOP/s" if cost["gops"] else ""
+        out.append(f"  {part:<{len(OTHER)}} {cost['ms'] / 1e3:7.3f} s {speed}")
+    if result["peak_private_bytes"]:
+        out.append(f"memory         {format_bytes(result['peak_private_bytes'])} at most, beside the mapped file")
+    return out
