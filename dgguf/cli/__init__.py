@@ -24,8 +24,7 @@ from dgguf.errors import DggufError
     epilog="Every option can be set by an environment variable: DGGUF_RUN_THREADS=4 for `run --threads 4`.",
 )
 @click.version_option(__version__, prog_name="dgguf")
-@click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
-def cli(debug: bool) -> None:
+def cli() -> None:
     """Run Google's DiffusionGemma on your own machine, and watch it think.
 
     \b
@@ -35,14 +34,28 @@ def cli(debug: bool) -> None:
       dgguf info diffusiongemma-26B-A4B-it-Q4_K_M.gguf
       dgguf quantize ./diffusiongemma-checkpoint out.gguf --type Q8_0
     """
-    global _debug
-    _debug = debug
 
 
 _debug = False
 
+
+def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    global _debug
+    _debug = _debug or given
+
+
 for command in (run, info, quantize):
     cli.add_command(command)
+
+_debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_debug,
+    help="Show a traceback when something fails.",
+)
+for command in (cli, *cli.commands.values()):  # before a command's name and behind it
+    _debug_option(command)
 
 
 def main() -> None:

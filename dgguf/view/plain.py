@@ -36,7 +36,7 @@ def describe(event: Event) -> str:
         case CanvasCommitted():
             how = "settled" if event.converged else "not settled"
             return (
-                f"block {event.block + 1} committed · {how} after {event.steps} steps"
-                f" · {event.answer_length} answer tokens · {event.seconds:.2f} s"
+                f"block {event.block + 1} committed · {how} after {event.steps} step{'s' * (event.steps != 1)}"
+                f" · {event.answer_length} answer token{'s' * (event.answer_length != 1)} · {event.seconds:.2f} s"
             )
     return ""
