@@ -16,7 +16,9 @@ EVENTS = [
         canvas=TOKENS, tokens=TOKENS, settled=True,
         accepted=np.array([True, False, True, True]), entropy=np.array([0, 0.5, 0, 0.5], np.float32),
     ),
-    CanvasCommitted(0, TOKENS, answer_length=3, stopped=True, steps=2, converged=True, encode_seconds=1, seconds=6.5),
+    CanvasCommitted(
+        0, TOKENS, answer_length=3, stopped=True, steps=2, converged=True, encode_seconds=1, seconds=6.5
+    ),
     CanvasCommitted(
         1, TOKENS, answer_length=4, stopped=False, steps=48, converged=False, encode_seconds=1, seconds=60
     ),

@@ -8,8 +8,10 @@ import sys
 import click
 
 from dgguf import __version__
+from dgguf.cli.export import export
 from dgguf.cli.info import info
 from dgguf.cli.quantize import quantize
+from dgguf.cli.replay import replay
 from dgguf.cli.run import run
 from dgguf.errors import DggufError
 
@@ -44,7 +46,7 @@ def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) 
     _debug = _debug or given
 
 
-for command in (run, info, quantize):
+for command in (run, replay, export, info, quantize):
     cli.add_command(command)
 
 _debug_option = click.option(

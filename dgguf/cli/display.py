@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dgguf.view.live import Layers, Live
     from dgguf.view.text import View
 
+Events = Generator[Event, None, None]
 LIVE_VIEWS = ("text", "grid", "sudoku")
 
 
@@ -85,7 +86,7 @@ class Display:
         else:
             say(line)
 
-    def show(self, events: Iterable[Event], session: "Session", record: Path | None) -> Iterator[Event]:
+    def show(self, events: Iterable[Event], session: "Session", record: Path | None) -> Events:
         """Show a session's events, write them to `record` if there is one, and pass them on."""
         with contextlib.ExitStack() as stack:
             if record is not None:
@@ -99,9 +100,7 @@ class Display:
 
             yield from self.draw(events, session.tokenizer, layers)
 
-    def draw(
-        self, events: Iterable[Event], tokens: "TokenTexts", layers: "Layers | None" = None
-    ) -> Iterator[Event]:
+    def draw(self, events: Iterable[Event], tokens: "TokenTexts", layers: "Layers | None" = None) -> Events:
         """Show events and pass them on."""
         if self._live:
             yield from self._live.show(events, make_view(self.view, tokens, self._thoughts), layers)

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -79,7 +79,9 @@ class Live:
         """A kernel is about to be compiled."""
         self._compiled += 1
 
-    def show(self, events: Iterable[Event], view: View, layers: Layers | None = None) -> Iterator[Event]:
+    def show(
+        self, events: Iterable[Event], view: View, layers: Layers | None = None
+    ) -> Generator[Event, None, None]:
         """Draw events as they come, and pass them on.
 
         Args:

@@ -22,7 +22,7 @@ that it does not know; a change that it could not bear gets a new version.
 import dataclasses
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,7 @@ class Recorder:
         with _open(path, "w") as out:
             yield cls(out, tokens)
 
-    def record(self, events: Iterable[Event]) -> Iterator[Event]:
+    def record(self, events: Iterable[Event]) -> Generator[Event, None, None]:
         """Write each event and pass it on."""
         for event in events:
             self._out.write(json.dumps(self._encode(event), ensure_ascii=False, separators=(",", ":")) + "\n")

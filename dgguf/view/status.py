@@ -27,6 +27,8 @@ class Activity:
     def parts(self) -> list[str]:
         """In words, the spinner first."""
         spinner = _SPINNER[int(self.seconds * 10) % len(_SPINNER)]
+        if not self.n_layers:
+            return [spinner]
         if self.compiled:
             return [f"{spinner} compiling kernels, once ({self.compiled} so far)", f"{self.seconds:.0f} s"]
         return [f"{spinner} layer {self.layer:>{len(str(self.n_layers))}}/{self.n_layers}"]

@@ -51,6 +51,7 @@ class TextView:
         self._fresh: list[Span] = []  # committed by the last event
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._last: tuple[Kind, str] = ("answer", "\n")
+        self._rows: dict[tuple[int, int], int] = {}  # of a block at a width, its highest frame so far
 
     def add(self, event: Event) -> None:
         self.progress.add(event)
@@ -86,7 +87,13 @@ class TextView:
         lines = wrap(spans, width)
         while lines and not lines[-1]:
             lines.pop()
-        return [*self._window(lines, height - len(below)), *below]
+        return [*self._window(self._padded(lines, width), height - len(below)), *below]
+
+    def _padded(self, lines: list[Line], width: int) -> list[Line]:
+        """As many lines as the canvas took before at least, so that what stands below keeps its place."""
+        of = (self.progress.block, width)
+        self._rows = {of: max(len(lines), self._rows.get(of, 0))}
+        return [*lines, *[()] * (self._rows[of] - len(lines))]
 
     def _below(self, width: int, height: int, activity: Activity | None) -> list[Line]:
         """The rows under the canvas, fewer where there is little room."""
