@@ -29,7 +29,7 @@ class Painter:
         self._out = out
         self._size = size
         self._colours = colours
-        self._rows: list[str] = []  # of the frame that stands there; the cursor is at the end of the last
+        self._rows: list[str] = []  # of the frame that stands there; the cursor is on the last, at its left
         self._widths: list[int] = []
         self._columns = 0
 
@@ -60,11 +60,11 @@ class Painter:
         rows = [encode(line, self._colours) for line in lines]
         if not above and rows == self._rows and columns == self._columns:
             return
-        standing = len(self._rows)
-        if columns < self._columns:  # a terminal that became narrower has folded the rows
-            standing = sum(max(1, math.ceil(width / columns)) for width in self._widths)
+        # A terminal that became narrower has folded the rows; the cursor is on the first piece of the last.
+        pieces = [max(1, math.ceil(width / columns)) for width in self._widths]
+        up, standing = sum(pieces[:-1]), sum(pieces)
         same = not above and columns == self._columns
-        out = [_BEGIN, f"\x1b[{standing - 1}A" * (standing > 1)]
+        out = [_BEGIN, f"\x1b[{up}A" * (up > 0)]
         # Rows are erased before they are written: behind a full row the cursor still stands on its end.
         drawn = [f"\r\x1b[2K{row}" for row in [*above, *rows]]
         if same:
@@ -77,6 +77,7 @@ class Painter:
             out.append("\r\n" * bool(drawn) + "\r\x1b[J")
         elif (stale := standing - len(drawn)) > 0:
             out.append("\r\n\x1b[2K" * stale + f"\x1b[{stale}A")
+        out.append("\r")
         self._write("".join(out) + _END)
         self._rows, self._columns = rows, columns
         self._widths = [line_width(line) for line in lines]
