@@ -8,6 +8,7 @@ import sys
 import click
 
 from dgguf import __version__
+from dgguf.cli.chat import chat
 from dgguf.cli.export import export
 from dgguf.cli.info import info
 from dgguf.cli.quantize import quantize
@@ -32,6 +33,7 @@ def cli() -> None:
     \b
     Examples:
       dgguf run demo -p "Tell me a story."
+      dgguf chat demo
       dgguf run diffusiongemma-26B-A4B-it-Q4_K_M.gguf -p "Why is the sky blue?"
       dgguf info diffusiongemma-26B-A4B-it-Q4_K_M.gguf
       dgguf quantize ./diffusiongemma-checkpoint out.gguf --type Q8_0
@@ -46,7 +48,7 @@ def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) 
     _debug = _debug or given
 
 
-for command in (run, replay, export, info, quantize):
+for command in (run, chat, replay, export, info, quantize):
     cli.add_command(command)
 
 _debug_option = click.option(

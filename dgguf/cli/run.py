@@ -13,7 +13,7 @@ from dgguf.cli.options import VIEWS, model_options, sampler_options, view_option
 
 @click.command()
 @click.argument("model")
-@click.option("-p", "--prompt", help="The prompt. Without -p and -f it is read from a pipe.")
+@click.option("-p", "--prompt", help="The prompt. Without -p and -f: from a pipe; on a terminal, a chat.")
 @click.option(
     "-f", "--file", type=click.File("rb"), help="Read the prompt from a file; - for standard input."
 )
@@ -59,7 +59,7 @@ def run(
     stats: bool,
     as_json: bool,
     verbose: bool,
-    **sampler: float | None,
+    **sampler: Any,
 ) -> None:
     """Answer a prompt with MODEL, a GGUF file or a name such as "demo".
 
@@ -73,6 +73,25 @@ def run(
       git diff | dgguf run model.gguf --json > review.json
       dgguf run model.gguf -f notes.txt -n 512 --seed 7 2>/dev/null
     """
+    if prompt is None and file is None and sys.stdin.isatty() and not (raw or as_json or record):
+        from dgguf.cli.chat import CHAT_VIEWS, converse
+
+        if view not in CHAT_VIEWS:
+            raise click.UsageError(f"--view {view} needs a prompt")
+        converse(
+            model,
+            system=system,
+            think=think,
+            seed=seed,
+            context=context,
+            threads=threads,
+            max_tokens=max_tokens,
+            view=view,
+            pace=pace,
+            thoughts=thoughts,
+            **sampler,
+        )
+        return
     text = read_prompt(prompt, file)
     if raw and (system is not None or think):
         raise click.UsageError("--raw takes the prompt as it is: it goes with neither --system nor --think")
