@@ -7,6 +7,7 @@ DggufError                  exit code 1, one clear sentence: what, where, what t
 ├── PromptError             what was asked for does not fit (context, empty prompt, settings)
 ├── NumericsError           the network computed something that is not a number
 ├── ConversionError         `dgguf quantize`: the source, the recipe or the disk
+├── RecordingError          a recording of a generation cannot be read or written
 └── BackendError            the machine cannot run what was asked for
 """
 
@@ -37,6 +38,10 @@ class NumericsError(DggufError):
 
 class ConversionError(DggufError):
     """A checkpoint cannot be converted as asked."""
+
+
+class RecordingError(DggufError):
+    """A recording of a generation cannot be read, written or drawn as asked."""
 
 
 class BackendError(DggufError):

@@ -5,13 +5,13 @@ import secrets
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Self, TypedDict, Unpack
 
 import numpy as np
 
 from dgguf.backends.base import Backend
 from dgguf.catalog import find_model
-from dgguf.diffusion.events import CanvasCommitted, Event
+from dgguf.diffusion.events import CanvasCommitted, Event, Started
 from dgguf.diffusion.generate import generate
 from dgguf.diffusion.sampler import SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
@@ -79,7 +79,8 @@ class Session:
     """
 
     def __init__(self, model: str | Path, *, threads: int | None = None, context: int | None = None) -> None:
-        self.file = GgufFile(find_model(str(model)))
+        self.name = str(model)
+        self.file = GgufFile(find_model(self.name))
         self.config = ModelConfig.from_file(self.file)
         self.tokenizer = Tokenizer.from_metadata(self.file.metadata, str(self.file.path))
         if self.tokenizer.n_tokens != self.config.vocab_size:
@@ -96,6 +97,16 @@ class Session:
         self._cache = KVCache(self.config, self.backend, self.context, rows)
         self._cached = np.empty(0, np.int64)  # the ids behind the cache's positions
         self._n_streams = 0  # begun so far; only the last may go on
+
+    def close(self) -> None:
+        """Let go of the file; the session is not to be used afterwards."""
+        self.file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def settings(self, **given: float | None) -> SamplerSettings:
         """The sampler's settings: those given and not None, else the file's, else the reference's."""
@@ -162,15 +173,27 @@ class Session:
         differs = np.flatnonzero(ids[:shared] != self._cached[:shared])
         self._cache.step_back(int(differs[0]) if len(differs) else shared)
         sequence = [ids]
+        started = Started(
+            model=self.name,
+            seed=new_seed() if seed is None else seed,
+            settings=settings or self.settings(),
+            prompt=ids,
+            max_tokens=max_tokens,
+            stop_ids=self.tokenizer.stop_ids,
+            canvas_length=self.config.canvas_length,
+            vocab_size=self.config.vocab_size,
+            context=self.context,
+        )
         try:
+            yield started
             for event in generate(
                 self.model,
                 self._cache,
                 ids,
-                settings=settings or self.settings(),
-                noise=SeededNoise(new_seed() if seed is None else seed, self.config.vocab_size),
+                settings=started.settings,
+                noise=SeededNoise(started.seed, started.vocab_size),
                 max_tokens=max_tokens,
-                stop_ids=self.tokenizer.stop_ids,
+                stop_ids=started.stop_ids,
             ):
                 if isinstance(event, CanvasCommitted):
                     sequence.append(event.tokens)

@@ -263,7 +263,7 @@ def test_a_closed_output_is_no_other(closed, model):
     assert bool(done.stderr) == (closed == "1")
 
 
-def test_on_a_terminal_the_answer_comes_whole(model):
+def test_beside_plain_lines_on_a_terminal_the_answer_comes_whole(model):
     """Progress and answer share the screen: the answer is not torn apart by progress lines."""
     pty = pytest.importorskip("pty")
     command = [
@@ -280,6 +280,8 @@ def test_on_a_terminal_the_answer_comes_whole(model):
         "5",
         "-n",
         "64",
+        "--view",
+        "plain",
     ]
     piped = subprocess.run(command, capture_output=True, text=True).stdout
     controller, terminal = pty.openpty()
@@ -324,7 +326,8 @@ def test_quantize_and_run(tmp_path):
 
 
 def test_debug_shows_the_traceback(tmp_path):
-    assert "Traceback" in dgguf("--debug", "info", str(tmp_path)).stderr
+    for arguments in (("--debug", "info", str(tmp_path)), ("info", str(tmp_path), "--debug")):
+        assert "Traceback" in dgguf(*arguments).stderr
 
 
 def test_a_closed_pipe_is_quiet(model):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dgguf.backends.base import Prediction
-from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Finished, PromptEncoded
+from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, Finished, PromptEncoded
 from dgguf.diffusion.generate import generate
 from dgguf.diffusion.sampler import SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
@@ -75,6 +75,7 @@ def test_a_canvas_that_settles():
     events = run(network)
     assert [type(event) for event in events] == [
         PromptEncoded,
+        CanvasStarted,
         DenoisingStep,
         DenoisingStep,
         CanvasCommitted,
@@ -177,7 +178,7 @@ def test_closing_the_iterator_cancels():
         network, cache(), np.array([1]), settings=SamplerSettings(), noise=SeededNoise(1, V), max_tokens=99,
         stop_ids=frozenset(),
     )  # fmt: skip
-    next(events), next(events)
+    next(events), next(events), next(events)
     events.close()
     assert len(network.canvases) == 1
 

@@ -16,8 +16,15 @@ EVENTS = [
         canvas=TOKENS, tokens=TOKENS, settled=True,
         accepted=np.array([True, False, True, True]), entropy=np.array([0, 0.5, 0, 0.5], np.float32),
     ),
-    CanvasCommitted(0, TOKENS, answer_length=3, stopped=True, steps=2, converged=True, seconds=6.5),
-    CanvasCommitted(1, TOKENS, answer_length=4, stopped=False, steps=48, converged=False, seconds=60),
+    CanvasCommitted(
+        0, TOKENS, answer_length=3, stopped=True, steps=2, converged=True, encode_seconds=1, seconds=6.5
+    ),
+    CanvasCommitted(
+        1, TOKENS, answer_length=4, stopped=False, steps=48, converged=False, encode_seconds=1, seconds=60
+    ),
+    CanvasCommitted(
+        2, TOKENS, answer_length=1, stopped=True, steps=1, converged=True, encode_seconds=1, seconds=1
+    ),
     Finished(reason="stop", answer_tokens=7, seconds=90.0),
 ]  # fmt: skip
 
@@ -31,4 +38,5 @@ def test_lines():
         "block 1 · step  2/48 · mean entropy  0.2500 nats · accepted 3/4 · 3.14 s/step",
         "block 1 committed · settled after 2 steps · 3 answer tokens · 6.50 s",
         "block 2 committed · not settled after 48 steps · 4 answer tokens · 60.00 s",
+        "block 3 committed · settled after 1 step · 1 answer token · 1.00 s",
     ]

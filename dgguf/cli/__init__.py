@@ -9,8 +9,11 @@ import click
 
 from dgguf import __version__
 from dgguf.cli.bench import bench
+from dgguf.cli.chat import chat
+from dgguf.cli.export import export
 from dgguf.cli.info import info
 from dgguf.cli.quantize import quantize
+from dgguf.cli.replay import replay
 from dgguf.cli.run import run
 from dgguf.errors import DggufError
 
@@ -25,25 +28,39 @@ from dgguf.errors import DggufError
     epilog="Every option can be set by an environment variable: DGGUF_RUN_THREADS=4 for `run --threads 4`.",
 )
 @click.version_option(__version__, prog_name="dgguf")
-@click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
-def cli(debug: bool) -> None:
+def cli() -> None:
     """Run Google's DiffusionGemma on your own machine, and watch it think.
 
     \b
     Examples:
       dgguf run demo -p "Tell me a story."
+      dgguf chat demo
       dgguf run diffusiongemma-26B-A4B-it-Q4_K_M.gguf -p "Why is the sky blue?"
       dgguf info diffusiongemma-26B-A4B-it-Q4_K_M.gguf
       dgguf quantize ./diffusiongemma-checkpoint out.gguf --type Q8_0
     """
-    global _debug
-    _debug = debug
 
 
 _debug = False
 
-for command in (run, bench, info, quantize):
+
+def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    global _debug
+    _debug = _debug or given
+
+
+for command in (run, chat, replay, export, bench, info, quantize):
     cli.add_command(command)
+
+_debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_debug,
+    help="Show a traceback when something fails.",
+)
+for command in (cli, *cli.commands.values()):  # before a command's name and behind it
+    _debug_option(command)
 
 
 def main() -> None:

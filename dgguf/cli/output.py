@@ -61,78 +61,125 @@ class AnswerWriter:
     Args:
         reader: turns committed tokens into text.
         as_json: write one JSON object at the end instead of the text.
+        echo: write the text; else whoever shows the events does.
         show_thoughts: write the thoughts to stderr.
     """
 
-    def __init__(self, reader: "AnswerText", *, as_json: bool, show_thoughts: bool) -> None:
+    def __init__(self, reader: "AnswerText", *, as_json: bool, echo: bool, show_thoughts: bool) -> None:
         self._reader = reader
         self._as_json = as_json
+        self._echo = echo and not as_json
         self._show_thoughts = show_thoughts
-        self._statistics = Statistics()
-        self._text = {"answer": "", "thought": ""}
+        self.statistics = Statistics()
+        self.text: dict[str, str] = {"answer": "", "thought": ""}
         # On a terminal the answer would be torn apart by progress lines: there it comes whole, at the end.
         self._whole = sys.stdout.isatty() and sys.stderr.isatty()
 
     def add(self, event: Event) -> None:
         """Take the next event of the generation."""
-        self._statistics.add(event)
+        self.statistics.add(event)
         if isinstance(event, CanvasCommitted):
             self._write(self._reader.push(event.tokens[: event.answer_length].tolist()))
 
-    def finish(self, *, seed: int, settings: SamplerSettings, interrupted: bool) -> None:
-        """Write what is left, then the statistics. Also after Ctrl-C or an error, for what there is."""
+    def finish(self, *, seed: int, settings: SamplerSettings, interrupted: bool, table: bool) -> None:
+        """Write what is left, then the statistics. Also after Ctrl-C or an error, for what there is.
+
+        Args:
+            seed, settings: of the generation.
+            interrupted: it did not come to its end.
+            table: write all statistics, a line each.
+        """
         self._write(self._reader.finish())
-        s = self._statistics
-        if self._as_json and (s.steps or not interrupted):
+        s = self.statistics
+        if self._as_json:
             result = {
-                "text": self._text["answer"],
-                "thoughts": self._text["thought"],
+                "text": self.text["answer"],
+                "thoughts": self.text["thought"],
+                "interrupted": interrupted,
                 "seed": seed,
                 "settings": dataclasses.asdict(settings),
                 **dataclasses.asdict(s),
                 "answer_tokens_per_second": s.answer_tokens_per_second,
+                "canvas_positions_per_second": s.canvas_positions_per_second,
                 "tokens_per_step": s.tokens_per_step,
             }
             click.echo(json.dumps(result, ensure_ascii=False))
-        elif self._text["answer"] and not self._as_json:
+        elif self._echo and self.text["answer"]:
             if self._whole:
-                click.echo(safe(self._text["answer"], draft=False), nl=False)
-            if not self._text["answer"].endswith("\n"):
+                click.echo(safe(self.text["answer"], draft=False), nl=False)
+            if not self.text["answer"].endswith("\n"):
                 click.echo()
         if s.steps:
-            self._report(seed)
+            say(summary(s, seed))
+        if table:
+            for line in statistics_table(s):
+                say(line)
         if not interrupted:
             self._advise(settings.max_steps)
 
     def _write(self, pieces: Sequence[tuple[str, str]]) -> None:
         for kind, text in pieces:
-            self._text[kind] += text
+            self.text[kind] += text
             if kind == "thought" and self._show_thoughts:
                 click.echo(safe(text, draft=False) if sys.stderr.isatty() else text, nl=False, err=True)
-            elif kind == "answer" and not self._as_json and not self._whole:
+            elif kind == "answer" and self._echo and not self._whole:
                 click.echo(safe(text, draft=False) if sys.stdout.isatty() else text, nl=False)
         sys.stdout.flush()
 
-    def _report(self, seed: int) -> None:
-        s = self._statistics
-        blocks = (
-            f"{len(s.steps)} block{'s' if len(s.steps) > 1 else ''} of {'+'.join(map(str, s.steps))} steps"
-        )
-        say(
-            f"{blocks} · {s.answer_tokens} answer tokens at {s.answer_tokens_per_second:.1f} tokens/s"
-            f" · first block after {s.first_block_seconds:.1f} s · seed {seed}"
-        )
-
     def _advise(self, max_steps: int) -> None:
-        s = self._statistics
+        s = self.statistics
         if s.converged and not any(s.converged):
             say(
                 f"warning: no block settled within {max_steps} steps: usual for random weights such as the "
                 "demo's, otherwise a sign of a damaged file or of wrong numbers"
             )
-        if s.reason == "stop" and not self._text["answer"].strip():
+        if s.reason == "stop" and not self.text["answer"].strip():
             say("the answer is empty: the model ended its turn at once; a fuller prompt or --think may help")
         if s.reason == "length":
             say("the answer was cut at the token limit: -n raises it")
         if s.reason == "context":
             say("the answer was cut because the context is full: -c raises it")
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: "1 step", "2 steps"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def summary(s: Statistics, seed: int) -> str:
+    """One line of what an answer cost."""
+    steps = "+".join(map(str, s.steps))
+    reused = f" · reused {count(s.reused_tokens, 'token')}" if s.reused_tokens else ""
+    return (
+        f"{count(len(s.steps), 'block')} of {steps} step{'s' * (steps != '1')} · "
+        f"{count(s.answer_tokens, 'answer token')} at {s.answer_tokens_per_second:.1f} tokens/s"
+        f" · first block after {s.first_block_seconds:.1f} s{reused} · seed {seed}"
+    )
+
+
+def statistics_table(s: Statistics) -> list[str]:
+    """Everything that was counted, a line each."""
+
+    def per_block(values: Sequence[object]) -> str:
+        return " ".join(map(str, values)) or "none"
+
+    other = max(0.0, s.seconds - s.prompt_seconds - s.step_seconds - s.commit_seconds)
+    rows = [
+        ("prompt", f"{count(s.prompt_tokens, 'token')}, {s.reused_tokens} of them reused"),
+        ("answer", f"{count(s.answer_tokens, 'token')}, {s.answer_tokens_per_second:.2f} tokens/s"),
+        (
+            "canvas",
+            f"{count(s.canvas_positions, 'position')}, {s.canvas_positions_per_second:.2f} positions/s",
+        ),
+        ("steps per block", per_block(s.steps)),
+        ("tokens per step", f"{s.tokens_per_step:.2f}"),
+        ("settled", f"{sum(s.converged)} of {count(len(s.converged), 'block')}"),
+        ("last mean entropy", per_block([f"{value:.4f}" for value in s.last_entropy]) + " nats"),
+        ("revisions", per_block(s.revisions) + "  (changes after a token was accepted)"),
+        ("time: prompt", f"{s.prompt_seconds:.2f} s"),
+        ("time: denoising", f"{s.step_seconds:.2f} s"),
+        ("time: committing", f"{s.commit_seconds:.2f} s"),
+        ("time: other", f"{other:.2f} s"),
+        ("time: all", f"{s.seconds:.2f} s"),
+    ]
+    return [f"  {name:<18} {value}" for name, value in rows]

@@ -1,50 +1,19 @@
 """`dgguf run`: answer a prompt."""
 
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
-
-def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The sampler's six settings as options; None means the file's, else the reference's."""
-    for option, kind, text in (
-        (
-            "--max-steps",
-            click.IntRange(1),
-            "Denoising steps a canvas gets at most.  [default: the file's, else 48]",
-        ),
-        (
-            "--t-min",
-            click.FloatRange(0),
-            "Temperature towards the last step.  [default: the file's, else 0.4]",
-        ),
-        ("--t-max", click.FloatRange(0), "Temperature of the first step.  [default: the file's, else 0.8]"),
-        (
-            "--entropy-bound",
-            click.FloatRange(0, min_open=True),
-            "Uncertainty accepted in a step, in nats.  [default: the file's, else 0.1]",
-        ),
-        (
-            "--stability-threshold",
-            click.IntRange(0),
-            "Further steps that must agree before a canvas settles.  [default: the file's, else 1]",
-        ),
-        (
-            "--confidence-threshold",
-            click.FloatRange(0, min_open=True),
-            "Mean entropy below which a canvas settles, in nats.  [default: the file's, else 0.005]",
-        ),
-    ):
-        command = click.option(option, type=kind, help=text)(command)
-    return command
+from dgguf.cli.options import VIEWS, model_options, sampler_options, view_options
 
 
 @click.command()
 @click.argument("model")
-@click.option("-p", "--prompt", help="The prompt. Without -p and -f it is read from a pipe.")
+@click.option("-p", "--prompt", help="The prompt. Without -p and -f: from a pipe; on a terminal, a chat.")
 @click.option(
     "-f", "--file", type=click.File("rb"), help="Read the prompt from a file; - for standard input."
 )
@@ -54,26 +23,15 @@ def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--special", is_flag=True, help="Let texts such as <|turn> in the prompt become control tokens."
 )
-@click.option(
-    "-n",
-    "--max-tokens",
-    type=click.IntRange(1),
-    default=1024,
-    help="Answer length, rounded up to whole canvases.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**64 - 1),
-    help="The same seed gives the same answer.  [default: a new one]",
-)
+@model_options
 @sampler_options
+@view_options(VIEWS)
 @click.option(
-    "-c",
-    "--context",
-    type=click.IntRange(2),
-    help="Positions, prompt and answer together.  [default: 8192, or what the model can]",
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write every step to this file, for `dgguf replay` and `dgguf export`; gzip if it ends in .gz.",
 )
-@click.option("-t", "--threads", type=click.IntRange(1), help="CPU threads.  [default: all usable cores]")
+@click.option("--stats", is_flag=True, help="Print a table of what it cost and how it went.")
 @click.option(
     "--json",
     "as_json",
@@ -94,13 +52,19 @@ def run(
     seed: int | None,
     context: int | None,
     threads: int | None,
+    view: str,
+    pace: float,
+    thoughts: Any,
+    record: Path | None,
+    stats: bool,
     as_json: bool,
     verbose: bool,
-    **sampler: float | None,
+    **sampler: Any,
 ) -> None:
     """Answer a prompt with MODEL, a GGUF file or a name such as "demo".
 
-    The answer alone goes to stdout; progress and statistics go to stderr.
+    On a terminal the canvas is seen sharpening. The answer alone goes to stdout; progress and statistics
+    go to stderr.
 
     \b
     Examples:
@@ -109,31 +73,63 @@ def run(
       git diff | dgguf run model.gguf --json > review.json
       dgguf run model.gguf -f notes.txt -n 512 --seed 7 2>/dev/null
     """
+    if prompt is None and file is None and sys.stdin.isatty() and not (raw or as_json or record):
+        from dgguf.cli.chat import CHAT_VIEWS, converse
+
+        if view not in CHAT_VIEWS:
+            raise click.UsageError(f"--view {view} needs a prompt")
+        converse(
+            model,
+            system=system,
+            think=think,
+            seed=seed,
+            context=context,
+            threads=threads,
+            max_tokens=max_tokens,
+            view=view,
+            pace=pace,
+            thoughts=thoughts,
+            **sampler,
+        )
+        return
     text = read_prompt(prompt, file)
     if raw and (system is not None or think):
         raise click.UsageError("--raw takes the prompt as it is: it goes with neither --system nor --think")
-    from dgguf.cli.output import AnswerWriter, announce_compilation, say
+    from dgguf.cli.display import Display
+    from dgguf.cli.output import AnswerWriter
     from dgguf.session import Session, new_seed
-    from dgguf.view import plain
 
     seed = new_seed() if seed is None else seed
-    with announce_compilation():
-        session = Session(model, threads=threads, context=context)
-        settings = session.settings(**sampler)
-        if verbose:
-            say(f"{session.file.path}: {session.backend.describe()}")
-            say(", ".join(f"{name} {value}" for name, value in dataclasses.asdict(settings).items()))
-        ids = session.encode(text, system=system, think=think, raw=raw, special=special)
-        events = session.stream(ids, settings=settings, max_tokens=max_tokens, seed=seed)
-        writer = AnswerWriter(session.reader(ids), as_json=as_json, show_thoughts=verbose)
+    with contextlib.ExitStack() as stack:
+        # Left in the opposite order: the answer is finished when the terminal is as it was.
+        writer: AnswerWriter | None = None
         interrupted = True
+        settings = None
         try:
-            for event in plain.show(events, sys.stderr):
-                writer.add(event)
-            interrupted = False
+            with Display(view, pace=pace, thoughts=thoughts, as_json=as_json) as display:
+                display.say(f"loading {model}")
+                session = stack.enter_context(Session(model, threads=threads, context=context))
+                settings = session.settings(**sampler)
+                if verbose:
+                    display.note(f"{session.file.path}: {session.backend.describe()}")
+                    display.note(
+                        ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(settings).items())
+                    )
+                ids = session.encode(text, system=system, think=think, raw=raw, special=special)
+                writer = AnswerWriter(
+                    session.reader(ids),
+                    as_json=as_json,
+                    echo=not display.shows_answer,
+                    show_thoughts=verbose and not display.is_live,
+                )
+                events = session.stream(ids, settings=settings, max_tokens=max_tokens, seed=seed)
+                with contextlib.closing(events):
+                    for event in display.show(events, session, record):
+                        writer.add(event)
+                interrupted = False
         finally:
-            events.close()
-            writer.finish(seed=seed, settings=settings, interrupted=interrupted)
+            if writer and settings:
+                writer.finish(seed=seed, settings=settings, interrupted=interrupted, table=stats)
 
 
 def read_prompt(prompt: str | None, file: Any) -> str:

@@ -1,9 +1,41 @@
-"""What happens during a generation, as values. Views draw these and need nothing else."""
+"""What happens during a generation, as values. Views draw these and need nothing else.
+
+`seconds` in them are of the generation's own work: the time a consumer keeps an event is not counted.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
+from dgguf.diffusion.settings import SamplerSettings
+
+
+@dataclass(frozen=True)
+class Started:
+    """An answer begins; everything that repeats it is here.
+
+    Attributes:
+        model: the name or the path that was loaded.
+        seed: of all randomness.
+        settings: of the sampler.
+        prompt: (P,) ids.
+        max_tokens: asked for.
+        stop_ids: the first of them ends the answer.
+        canvas_length: positions of a canvas.
+        vocab_size: ids that noise is drawn from.
+        context: positions there are, prompt and answer together.
+    """
+
+    model: str
+    seed: int
+    settings: SamplerSettings
+    prompt: np.ndarray
+    max_tokens: int
+    stop_ids: frozenset[int]
+    canvas_length: int
+    vocab_size: int
+    context: int
 
 
 @dataclass(frozen=True)
@@ -20,6 +52,21 @@ class PromptEncoded:
     total: int
     reused: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class CanvasStarted:
+    """A fresh canvas of noise is about to be denoised.
+
+    Attributes:
+        block: its number, from 0.
+        canvas: (C,) random ids.
+        committed: positions before it in the KV cache.
+    """
+
+    block: int
+    canvas: np.ndarray
+    committed: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +118,8 @@ class CanvasCommitted:
         stopped: whether there is a stop id.
         steps: denoising steps it took.
         converged: whether the stopping rule was met, rather than the steps used up.
-        seconds: for all its steps and for encoding what came before it.
+        encode_seconds: for encoding what came before it: the prompt, or the canvas before.
+        seconds: for all its steps and for that.
     """
 
     block: int
@@ -80,6 +128,7 @@ class CanvasCommitted:
     stopped: bool
     steps: int
     converged: bool
+    encode_seconds: float
     seconds: float
 
 
@@ -98,4 +147,4 @@ class Finished:
     seconds: float
 
 
-Event = PromptEncoded | DenoisingStep | CanvasCommitted | Finished
+Event = Started | PromptEncoded | CanvasStarted | DenoisingStep | CanvasCommitted | Finished

@@ -4,14 +4,22 @@ The numbers in the comments are those of the reference's docstring (transformers
 generation_diffusion_gemma.py, `DiffusionGemmaGenerationMixin.generate`).
 """
 
+import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
 from dgguf.backends.base import Prediction
-from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Event, Finished, PromptEncoded
+from dgguf.diffusion.events import (
+    CanvasCommitted,
+    CanvasStarted,
+    DenoisingStep,
+    Event,
+    Finished,
+    PromptEncoded,
+)
 from dgguf.diffusion.sampler import Noise, StoppingRule, accept, temperature
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import PromptError
@@ -44,7 +52,43 @@ def generate(
         PromptError: the prompt and one canvas do not fit the context.
         NumericsError: the network computed something that is not finite.
     """
-    began = time.perf_counter()
+    clock = _Clock()
+    with contextlib.closing(
+        _answer(model, cache, prompt, settings, noise, max_tokens, stop_ids, clock)
+    ) as events:
+        for event in events:
+            with clock.stopped():
+                yield event
+
+
+class _Clock:
+    """Seconds since it was made, less those while it was stopped."""
+
+    def __init__(self) -> None:
+        self._zero = time.perf_counter()
+
+    def __call__(self) -> float:
+        return time.perf_counter() - self._zero
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._zero += time.perf_counter() - began
+
+
+def _answer(
+    model: Transformer,
+    cache: KVCache,
+    prompt: np.ndarray,
+    settings: SamplerSettings,
+    noise: Noise,
+    max_tokens: int,
+    stop_ids: frozenset[int],
+    clock: _Clock,
+) -> Generator[Event, None, None]:
     length = model.config.canvas_length
     if len(prompt) + length > cache.context:
         most = model.config.context_length
@@ -59,19 +103,23 @@ def generate(
 
     # 1. One canvas after the other.
     for block in range(math.ceil(max_tokens / length)):
-        block_began = time.perf_counter()
+        block_began = clock()
         if cache.position + len(pending) + length > cache.context:
-            yield Finished("context", answer_tokens, time.perf_counter() - began)
+            yield Finished("context", answer_tokens, clock())
             return
         # 1.a. Encode what is new: the prompt, later the committed canvas.
         for first in range(0, len(pending), cache.rows_per_call):
             model.encode(pending[first : first + cache.rows_per_call], cache)
             if block == 0:
-                yield PromptEncoded(cache.position, len(prompt), reused, time.perf_counter() - began)
+                yield PromptEncoded(cache.position, len(prompt), reused, clock())
         if block == 0 and reused == len(prompt):
-            yield PromptEncoded(reused, reused, reused, time.perf_counter() - began)
+            yield PromptEncoded(reused, reused, reused, clock())
         # 1.b, 1.c. Denoise a fresh canvas until it settles.
-        for step in _denoise(model, cache, block, settings, noise):
+        fresh = noise.tokens(block, 0, length)
+        fresh.setflags(write=False)
+        encode_seconds = clock() - block_began
+        yield CanvasStarted(block, fresh, cache.position)
+        for step in _denoise(model, cache, block, fresh, settings, noise, clock):
             yield step
         # 1.d. What is committed is the last argmax, never a sampled canvas.
         canvas = step.tokens
@@ -86,26 +134,32 @@ def generate(
             stopped=len(stops) > 0,
             steps=step.step,
             converged=step.settled,
-            seconds=time.perf_counter() - block_began,
+            encode_seconds=encode_seconds,
+            seconds=clock() - block_began,
         )
         if len(stops):
-            yield Finished("stop", answer_tokens, time.perf_counter() - began)
+            yield Finished("stop", answer_tokens, clock())
             return
         # 1.f. Go on with the next canvas.
         pending = canvas
-    yield Finished("length", answer_tokens, time.perf_counter() - began)
+    yield Finished("length", answer_tokens, clock())
 
 
 def _denoise(
-    model: Transformer, cache: KVCache, block: int, settings: SamplerSettings, noise: Noise
+    model: Transformer,
+    cache: KVCache,
+    block: int,
+    canvas: np.ndarray,
+    settings: SamplerSettings,
+    noise: Noise,
+    clock: _Clock,
 ) -> Iterator[DenoisingStep]:
     """The steps of one canvas; always at least one."""
-    length = model.config.canvas_length
-    canvas = noise.tokens(block, 0, length)
+    length = len(canvas)
     should_stop = StoppingRule(settings)
     prediction: Prediction | None = None
     for step in range(1, settings.max_steps + 1):
-        began = time.perf_counter()
+        began = clock()
         t = temperature(settings, settings.max_steps - step + 1)
         # 1.c.i, 1.c.ii. From the canvas, the cache and its own last prediction the network predicts
         # every position and draws a token there.
@@ -127,7 +181,7 @@ def _denoise(
             accepted=accepted,
             entropy=prediction.entropy,
             settled=settled,
-            seconds=time.perf_counter() - began,
+            seconds=clock() - began,
         )
         if settled:
             return

@@ -2,7 +2,16 @@
 
 from dataclasses import dataclass, field
 
-from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Event, Finished, PromptEncoded
+import numpy as np
+
+from dgguf.diffusion.events import (
+    CanvasCommitted,
+    CanvasStarted,
+    DenoisingStep,
+    Event,
+    Finished,
+    PromptEncoded,
+)
 
 
 @dataclass
@@ -14,10 +23,14 @@ class Statistics:
         prompt_seconds: for encoding the prompt.
         steps: denoising steps of each committed block.
         converged: of each committed block, whether it settled before its steps were used up.
+        last_entropy: of each committed block, the mean entropy at its last step, in nats.
+        revisions: of each committed block, how often the likeliest token of a position changed after
+            a token had been accepted there.
         answer_tokens: tokens before the stop id, thoughts included.
         canvas_positions: positions of all committed canvases.
         first_block_seconds: from the start to the first committed block; None before.
         step_seconds: of all denoising steps.
+        commit_seconds: for encoding committed canvases, so that the next can see them.
         seconds: of the whole generation.
         reason: why it ended ("stop", "length", "context"); None if it was cut off.
     """
@@ -27,10 +40,13 @@ class Statistics:
     prompt_seconds: float = 0.0
     steps: list[int] = field(default_factory=list)
     converged: list[bool] = field(default_factory=list)
+    last_entropy: list[float] = field(default_factory=list)
+    revisions: list[int] = field(default_factory=list)
     answer_tokens: int = 0
     canvas_positions: int = 0
     first_block_seconds: float | None = None
     step_seconds: float = 0.0
+    commit_seconds: float = 0.0
     seconds: float = 0.0
     reason: str | None = None
 
@@ -39,13 +55,23 @@ class Statistics:
             case PromptEncoded():
                 self.prompt_tokens, self.reused_tokens = event.total, event.reused
                 self.prompt_seconds = event.seconds
+            case CanvasStarted():
+                self._revised = 0
+                self._draft = event.canvas
+                self._ever_accepted = np.zeros(len(event.canvas), bool)
             case DenoisingStep():
                 self.step_seconds += event.seconds
+                self._revised += int(np.count_nonzero(self._ever_accepted & (event.tokens != self._draft)))
+                self._draft, self._entropy = event.tokens, event.mean_entropy
+                self._ever_accepted = self._ever_accepted | event.accepted
             case CanvasCommitted():
                 self.steps.append(event.steps)
                 self.converged.append(event.converged)
+                self.last_entropy.append(self._entropy)
+                self.revisions.append(self._revised)
                 self.answer_tokens += event.answer_length
                 self.canvas_positions += len(event.tokens)
+                self.commit_seconds += event.encode_seconds if event.block else 0.0
                 self.seconds += event.seconds
                 if self.first_block_seconds is None:
                     self.first_block_seconds = self.seconds
@@ -57,6 +83,11 @@ class Statistics:
     def answer_tokens_per_second(self) -> float:
         """Effective: tokens of the answer over the whole time, the prompt's included."""
         return self.answer_tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def canvas_positions_per_second(self) -> float:
+        """Positions of committed canvases, whatever stands there, over the whole time."""
+        return self.canvas_positions / self.seconds if self.seconds else 0.0
 
     @property
     def tokens_per_step(self) -> float:

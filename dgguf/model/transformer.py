@@ -26,6 +26,7 @@ class Transformer:
         self.weights = weights
         self.backend = backend
         self._embed_scale = math.sqrt(config.hidden_size)
+        self.layers_done = 0  # of the call that is running; for whoever watches from another thread
 
     def encode(self, tokens: np.ndarray, cache: KVCache) -> None:
         """Commit tokens to the cache: causal, without logits.
@@ -79,6 +80,7 @@ class Transformer:
 
     def _stack(self, x: Array, cache: KVCache, causal: bool) -> Array:
         rotations: dict[LayerConfig, Array] = {}
+        self.layers_done = 0
         for layer, w, stored in zip(self.config.layers, self.weights.layers, cache.layers, strict=True):
             if layer not in rotations:
                 factors = None if layer.sliding else self.weights.rope_freqs
@@ -86,6 +88,7 @@ class Transformer:
                     cache.position, x.shape[0], layer.head_dim, layer.rope_base, factors
                 )
             x = self.block(x, layer, w, stored, rotations[layer], causal)
+            self.layers_done += 1
         return x
 
     def block(

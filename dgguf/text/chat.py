@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict
 
 from dgguf.errors import PromptError, TokenizerError
 from dgguf.text.template_sandbox import TemplateSandbox
-from dgguf.text.tokenizer import Tokenizer, replace_surrogates
+from dgguf.text.tokenizer import StreamDecoder, Tokenizer, TokenTexts, replace_surrogates
 
 Kind = Literal["thought", "answer"]
 
@@ -223,7 +223,7 @@ class ChannelSplitter:
     model without them everything is answer.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
+    def __init__(self, tokenizer: TokenTexts, prompt: Sequence[int] = ()) -> None:
         """Begin an answer.
 
         Args:
@@ -254,10 +254,10 @@ class ChannelSplitter:
 class AnswerText:
     """Turns the ids of an answer, as they come, into pieces of thought and answer text."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
+    def __init__(self, tokenizer: TokenTexts, prompt: Sequence[int] = ()) -> None:
         """Begin an answer; arguments as of `ChannelSplitter`."""
         self._splitter = ChannelSplitter(tokenizer, prompt)
-        self._decoder = tokenizer.decoder()
+        self._decoder = StreamDecoder(tokenizer)
         self._kind: Kind = "thought" if self._splitter.in_thought else "answer"
         # What of the header has come, None behind it. A prompt that opens the channel writes it too.
         self._header: str | None = None

@@ -29,6 +29,19 @@ class Encoder(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
 
+class TokenTexts(Protocol):
+    """What reading an answer needs of a vocabulary: a `Tokenizer`, or what a recording kept of one."""
+
+    channel_open_id: int | None
+    channel_close_id: int | None
+
+    def piece(self, token: int, *, special: bool = False) -> bytes: ...
+
+    def token_text(self, token: int) -> str: ...
+
+    def is_special(self, token: int) -> bool: ...
+
+
 class Tokenizer:
     """The tokenizer of a model file.
 
@@ -161,7 +174,7 @@ class Tokenizer:
 class StreamDecoder:
     """Turns ids that come in parts into text; a character cut between parts waits for its rest."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: TokenTexts) -> None:
         self._tokenizer = tokenizer
         self._pending = b""
 

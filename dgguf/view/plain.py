@@ -1,12 +1,12 @@
 """Plain progress lines, one an event: for pipes, logs and any terminal."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TextIO
 
 from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Event, PromptEncoded
 
 
-def show(events: Iterable[Event], out: TextIO) -> Iterator[Event]:
+def show(events: Iterable[Event], out: TextIO) -> Generator[Event, None, None]:
     """Write a line for each event to `out` and pass the event on."""
     for event in events:
         line = describe(event)
@@ -35,8 +35,9 @@ def describe(event: Event) -> str:
             )
         case CanvasCommitted():
             how = "settled" if event.converged else "not settled"
+            steps = f"{event.steps} step{'s' * (event.steps != 1)}"
+            tokens = f"{event.answer_length} answer token{'s' * (event.answer_length != 1)}"
             return (
-                f"block {event.block + 1} committed · {how} after {event.steps} steps"
-                f" · {event.answer_length} answer tokens · {event.seconds:.2f} s"
+                f"block {event.block + 1} committed · {how} after {steps} · {tokens} · {event.seconds:.2f} s"
             )
     return ""

@@ -6,6 +6,8 @@ type on the keyboard. None of it passes: what controls a terminal is shown as a 
 
 import unicodedata
 
+import wcwidth
+
 _JOINERS = "\u200c\u200d"  # ZWNJ, which Persian and Indic spelling needs, and ZWJ, which emoji need
 _CARRIER = "\u25cc"  # "◌", on which a combining mark without a letter is shown
 # Control, format, surrogate, private use, unassigned, line and paragraph separators.
@@ -48,15 +50,20 @@ def safe(text: str, *, draft: bool) -> str:
     return _CARRIER * bool(combines) + text.translate(_IN_DRAFT)
 
 
+class _Widths(dict[str, int]):
+    """How many columns each character takes, looked up once."""
+
+    def __missing__(self, character: str) -> int:
+        self[character] = width = max(0, wcwidth.wcwidth(character))
+        return width
+
+
+_WIDTHS = _Widths()
+
+
 def cell_width(text: str) -> int:
     """How many columns a safe text takes: none for combining marks and joiners, two for wide characters.
 
     Terminals differ on emoji made of several characters; this is the sum of the parts.
     """
-    return sum(map(_character_width, text))
-
-
-def _character_width(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    return sum(map(_WIDTHS.__getitem__, text))

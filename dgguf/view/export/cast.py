@@ -1,0 +1,48 @@
+"""What a terminal is sent, with its times: an asciinema recording, version 2."""
+
+import io
+import json
+from collections.abc import Sequence
+
+from dgguf.diffusion.events import Event
+from dgguf.view.painter import Painter
+from dgguf.view.screens import times
+from dgguf.view.text import View
+
+
+def render(
+    events: Sequence[Event],
+    view: View,
+    width: int,
+    height: int,
+    *,
+    pace: float,
+    speed: float | None,
+    title: str,
+) -> str:
+    """The bytes that the live view would send; arguments as of `screens.screens`."""
+    out = io.StringIO()
+    painter = Painter(out, lambda: (width, height), colours=True)
+    header = {
+        "version": 2,
+        "width": width,
+        "height": height,
+        "title": title,
+        "env": {"TERM": "xterm-256color"},
+    }
+    lines, now, before = [json.dumps(header)], 0.0, 0.0
+    painter.enter()
+    for event, when in zip(events, times(events), strict=True):
+        view.add(event)
+        painter.paint(view.scroll(width), view.frame(width, height - 1))
+        if written := out.getvalue():
+            now += max(pace, 0.0 if speed is None else (when - before) / speed) if len(lines) > 1 else 0.0
+            lines.append(json.dumps([round(now, 3), "o", written]))
+            out.seek(0)
+            out.truncate()
+        before = when
+    view.end()
+    painter.paint(view.scroll(width), [])
+    painter.leave()
+    lines.append(json.dumps([round(now + pace, 3), "o", out.getvalue()]))
+    return "\n".join(lines) + "\n"

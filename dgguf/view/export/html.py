@@ -1,0 +1,97 @@
+"""One page to scrub through a generation: it needs no network and no other file."""
+
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from dgguf.diffusion.events import CanvasStarted, DenoisingStep, Event
+from dgguf.view.export.theme import THEMES
+from dgguf.view.frame import Line
+from dgguf.view.recording import RecordedTexts
+from dgguf.view.screens import Screen
+from dgguf.view.terminal import safe
+
+_PAGE = Path(__file__).with_name("page.html")
+
+
+def render(shown: Sequence[Screen], tokens: RecordedTexts, title: str, facts: str) -> str:
+    """The page.
+
+    Args:
+        shown: the screens.
+        tokens: texts of the tokens.
+        title: of the page.
+        facts: one line of how it was made.
+    """
+    rows: dict[Line, int] = {}
+    frames: list[dict[str, Any]] = []
+    texts: dict[int, str] = {}
+    for screen in shown:
+        frame: dict[str, Any] = {"rows": [rows.setdefault(line, len(rows)) for line in screen.lines]}
+        frame |= {"seconds": round(screen.seconds, 3), "label": _label(screen.event)}
+        if isinstance(screen.event, DenoisingStep):
+            event = screen.event
+            frame |= {
+                "block": event.block,
+                "step": event.step,
+                "entropy": [round(float(h), 4) for h in event.entropy],
+                "tokens": event.tokens.tolist(),
+                "accepted": [int(a) for a in event.accepted],
+            }
+            texts |= {
+                t: safe(tokens.token_text(t), draft=True) for t in event.tokens.tolist() if t not in texts
+            }
+        frames.append(frame)
+    data = {
+        "rows": [
+            [[span.text, span.style, span.position, int(span.thought)] for span in line] for line in rows
+        ],
+        "frames": frames,
+        "texts": texts,
+    }
+    # "<" never stands in the data as itself, so nothing in it can end the script.
+    encoded = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    page = _PAGE.read_text(encoding="utf-8")
+    for mark, text in (
+        ("/*DARK*/", _css("dark")),
+        ("/*LIGHT*/", _css("light")),
+        ("/*STYLES*/", _style_css()),
+        ("<!--TITLE-->", escape(title)),
+        ("<!--FACTS-->", escape(facts)),
+        ('"DATA"', encoded),
+    ):
+        page = page.replace(mark, text)
+    return page
+
+
+def _label(event: Event) -> str:
+    match event:
+        case DenoisingStep():
+            return f"block {event.block + 1} · step {event.step}/{event.max_steps}"
+        case CanvasStarted():
+            return f"block {event.block + 1} · fresh noise"
+    return "committed" if type(event).__name__ == "CanvasCommitted" else "the answer"
+
+
+def _css(name: str) -> str:
+    theme = THEMES[name]
+    variables = f"--ground:{theme.ground};--frame:{theme.frame};"
+    variables += "".join(f"--{style}:{look.colour};" for style, look in theme.looks.items())
+    return variables + "".join(
+        f"--{style}-ground:{look.ground};" for style, look in theme.looks.items() if look.ground
+    )
+
+
+def _style_css() -> str:
+    """Rules for the styles; the colours are variables of the theme."""
+    return "".join(
+        f".{style}{{color:var(--{style})"
+        + ";font-weight:700" * look.bold
+        + ";font-style:italic" * look.italic
+        + ";text-decoration:underline" * look.underline
+        + (f";background:var(--{style}-ground)" if look.ground else "")
+        + "}"
+        for style, look in THEMES["dark"].looks.items()
+    )

@@ -1,0 +1,141 @@
+"""Screens as pixels: GIF and PNG, by Pillow and a font that comes with dgguf."""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+from dgguf.view.export.theme import Theme
+from dgguf.view.frame import Style
+from dgguf.view.screens import Screen
+from dgguf.view.terminal import cell_width
+
+_FONTS = Path(__file__).parents[2] / "data" / "fonts"
+CELL, ROW, FONT_SIZE = 9, 19, 15  # pixels
+PADDING, BAR = 14, 32
+_SHADES = 4
+_LIGHTS = ("#ff5f57", "#febc2e", "#28c840")
+
+
+@cache
+def _font(bold: bool, scale: int) -> ImageFont.FreeTypeFont:
+    name = "DejaVuSansMono-Bold.ttf" if bold else "DejaVuSansMono.ttf"
+    # Without shaping: a letter is drawn where its cell is, whatever stands beside it.
+    return ImageFont.truetype(_FONTS / name, FONT_SIZE * scale, layout_engine=ImageFont.Layout.BASIC)
+
+
+def draw(screen: Screen, width: int, height: int, theme: Theme, title: str, scale: int = 1) -> Image.Image:
+    """One screen in a window.
+
+    Args:
+        screen: its lines.
+        width, height: in columns and rows.
+        theme: its colours.
+        title: in the bar above.
+        scale: 2 for twice as fine.
+    """
+    w, h = width * CELL + 2 * PADDING, height * ROW + 2 * PADDING + BAR
+    image = Image.new("RGB", (w * scale, h * scale), theme.ground)
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((0, 0, w * scale, BAR * scale), fill=theme.frame)
+    for i, colour in enumerate(_LIGHTS):
+        x, y, r = (18 + 18 * i) * scale, BAR * scale / 2, 5.5 * scale
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+    pen.text(
+        (w * scale / 2, BAR * scale / 2), title, theme.looks[Style.STATUS].colour, _font(False, scale), "mm"
+    )
+    for y, line in enumerate(screen.lines[:height]):
+        column = 0
+        for span in line:
+            look = theme.looks[span.style]
+            left, top = (PADDING + column * CELL) * scale, (BAR + PADDING + y * ROW) * scale
+            right = left + span.width * CELL * scale
+            if look.ground:
+                pen.rectangle((left, top, right - 1, top + ROW * scale - 1), fill=look.ground)
+            if look.underline:
+                base = top + (ROW - 3) * scale
+                pen.rectangle((left, base, right - 1, base + scale - 1), fill=look.colour)
+            for character in span.text:
+                columns = cell_width(character)
+                place = column if columns else max(0, column - 1)  # a mark goes over the letter before it
+                _draw_character(pen, character, place, y, look.colour, look.bold, scale)
+                column += columns
+    return image
+
+
+def _draw_character(
+    pen: ImageDraw.ImageDraw, character: str, column: int, row: int, colour: str, bold: bool, scale: int
+) -> None:
+    if character == " ":
+        return
+    left, top = (PADDING + column * CELL) * scale, (BAR + PADDING + row * ROW) * scale
+    wide = max(1, cell_width(character)) * CELL * scale
+    bars = "▁▂▃▄▅▆▇█"
+    if character in bars:  # as tall as the row, which no font knows
+        high = round(ROW * scale * (bars.index(character) + 1) / len(bars))
+        pen.rectangle(
+            (left, top + ROW * scale - high, left + wide - 1 - scale, top + ROW * scale - 1), fill=colour
+        )
+    elif character in _known_characters():
+        pen.text((left, top + (ROW - 4) * scale), character, colour, _font(bold, scale), "ls")
+    else:  # a letter that the font lacks has a place all the same
+        pen.rectangle(
+            (left + 2 * scale, top + 4 * scale, left + wide - 3 * scale, top + (ROW - 4) * scale),
+            outline=colour,
+        )
+
+
+@cache
+def _known_characters() -> frozenset[str]:
+    """The characters of the font: those that it does not draw like one it surely lacks."""
+    font = _font(False, 1)
+    missing = bytes(font.getmask("\U0010ffff"))
+    candidates = (chr(code) for code in range(0x21, 0x2900))
+    return frozenset(c for c in [*candidates, "\ufffd"] if bytes(font.getmask(c)) != missing)
+
+
+def write_gif(path: Path, shown: Sequence[Screen], width: int, height: int, theme: Theme, title: str) -> None:
+    """All screens, over and over."""
+    images = [draw(screen, width, height, theme, title) for screen in shown]
+    palette = _palette(theme)
+    first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    first.save(
+        path,
+        format="GIF",
+        save_all=True,
+        append_images=rest,
+        duration=[max(20, round(screen.seconds * 1000)) for screen in shown],
+        loop=0,
+        optimize=False,
+    )
+
+
+def _palette(theme: Theme) -> Image.Image:
+    """Every colour of a theme, and the shades that the edges of letters have."""
+    pairs = {(look.colour, look.ground or theme.ground) for look in theme.looks.values()}
+    pairs |= {(colour, theme.frame) for colour in (theme.looks[Style.STATUS].colour, *_LIGHTS)}
+    values: list[int] = []
+    for colour, ground in sorted(pairs):
+        one, other = ImageColor.getrgb(colour), ImageColor.getrgb(ground)
+        for part in range(_SHADES + 1):
+            values += [
+                round((a * part + b * (_SHADES - part)) / _SHADES) for a, b in zip(one, other, strict=True)
+            ]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(values[: 3 * 256])
+    return palette
+
+
+def write_png(path: Path, shown: Sequence[Screen], width: int, height: int, theme: Theme, title: str) -> None:
+    """One screen twice as fine, or several as a sheet, two beside each other."""
+    scale = 2 if len(shown) == 1 else 1
+    images = [draw(screen, width, height, theme, title, scale) for screen in shown]
+    columns = min(2, len(images))
+    gap = PADDING if len(images) > 1 else 0
+    w, h = images[0].width + gap, images[0].height + gap
+    sheet = Image.new("RGB", (columns * w + gap, math.ceil(len(images) / columns) * h + gap), theme.frame)
+    for i, image in enumerate(images):
+        sheet.paste(image, (gap + i % columns * w, gap + i // columns * h))
+    sheet.save(path, format="PNG", optimize=True)

@@ -1,0 +1,180 @@
+"""The live view: a painter driven by events and by the clock; the terminal is given back whatever happens."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from dgguf.diffusion.events import Event, Finished
+from dgguf.view.frame import Line, Span, Style, fit
+from dgguf.view.painter import Painter
+from dgguf.view.status import Activity
+from dgguf.view.terminal import safe
+from dgguf.view.text import View
+
+FRAME_SECONDS = 0.05  # at most 20 frames a second
+DRAWING_SHARE = 50  # a frame is followed by at least so many times its own cost without one: 2 %
+TICK_SECONDS = 0.1
+
+Layers = Callable[[], tuple[int, int]]
+
+
+class Live:
+    """A terminal that shows what goes on, between events too.
+
+    Args:
+        painter: of the terminal.
+        pace: seconds for which every event is to be seen at least; 0 draws what there is time for.
+    """
+
+    def __init__(self, painter: Painter, pace: float = 0.0) -> None:
+        self._painter = painter
+        self._pace = pace
+        self._view: View | None = None
+        self._layers: Layers | None = None
+        self._caption = ""
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._ticker = threading.Thread(target=self._tick_until_stopped, daemon=True)
+        self._since = self._drawn_at = time.perf_counter()
+        self._cost = 0.0
+        self._compiled = 0
+        self._restore: list[Callable[[], Any]] = []
+
+    def __enter__(self) -> Self:
+        self._painter.enter()
+        self._restore = [self._painter.leave, *_keep_keys_off_the_screen(), *self._handle_signals()]
+        self._ticker.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with _without_interrupts():
+            self._stop.set()
+            self._ticker.join()
+            try:
+                if self._view:
+                    self._view.end()
+                self._draw()
+            finally:
+                for restore in reversed(self._restore):
+                    restore()
+
+    def say(self, caption: str) -> None:
+        """Show one line, with the time since, until there is something to draw."""
+        self._caption, self._since = caption, time.perf_counter()
+
+    def note(self, line: str) -> None:
+        """Put a line above what is drawn, for good."""
+        with self._lock:
+            self._painter.paint([(Span(safe(line, draft=True), Style.STATUS),)], [])
+
+    def notice_compilation(self) -> None:
+        """A kernel is about to be compiled."""
+        self._compiled += 1
+
+    def show(
+        self, events: Iterable[Event], view: View, layers: Layers | None = None
+    ) -> Generator[Event, None, None]:
+        """Draw events as they come, and pass them on.
+
+        Args:
+            events: of one answer.
+            view: what to draw of them.
+            layers: done in the running pass and in all, asked between events.
+        """
+        self._view, self._layers = view, layers
+        self.say("")
+        for event in events:
+            time.sleep(max(0.0, self._drawn_at + self._pace - time.perf_counter()) if self._pace else 0.0)
+            with self._lock:
+                view.add(event)
+                self._since, self._compiled = time.perf_counter(), 0
+                if isinstance(event, Finished) or self._may_draw():
+                    self._draw()
+            yield event
+
+    def _may_draw(self) -> bool:
+        pause = max(FRAME_SECONDS if self._pace == 0 else 0.0, DRAWING_SHARE * self._cost)
+        return time.perf_counter() - self._drawn_at >= min(pause, self._pace or pause)
+
+    def _draw(self, activity: Activity | None = None) -> None:
+        began = time.perf_counter()
+        width, height = self._painter.size
+        frame: list[Line] = []
+        if self._view:
+            scroll = self._view.scroll(width)
+            self._painter.paint(scroll, self._view.frame(width, height, activity))
+        elif self._caption and activity:
+            text = fit([*activity.parts()[: bool(activity.compiled)], self._caption], width)
+            frame = [(Span(f"{text} · {activity.seconds:.1f} s", Style.STATUS),)]
+            self._painter.paint([], frame)
+        else:
+            self._painter.paint([], [])
+        self._drawn_at = time.perf_counter()
+        self._cost = self._drawn_at - began
+
+    def _tick_until_stopped(self) -> None:
+        while not self._stop.wait(max(TICK_SECONDS, DRAWING_SHARE * self._cost)):
+            with self._lock:
+                seconds = time.perf_counter() - self._since
+                layer, n_layers = self._layers() if self._layers else (0, 0)
+                if seconds > TICK_SECONDS or self._painter.resized():
+                    self._draw(Activity(seconds, layer, n_layers, self._compiled))
+
+    def _handle_signals(self) -> list[Callable[[], Any]]:
+        """Ctrl-Z and a request to end give the terminal back too."""
+        if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGTSTP"):
+            return []
+
+        def suspend(number: int, frame: FrameType | None) -> None:
+            self._painter.leave()
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTSTP)  # and here it goes on, when it does
+            signal.signal(signal.SIGTSTP, suspend)
+            self._painter.enter()
+
+        def end(number: int, frame: FrameType | None) -> None:
+            sys.exit(128 + number)
+
+        before = {
+            number: signal.signal(number, handler)
+            for number, handler in ((signal.SIGTSTP, suspend), (signal.SIGTERM, end), (signal.SIGHUP, end))
+        }
+        return [lambda: [signal.signal(number, handler) for number, handler in before.items()]]
+
+
+def _keep_keys_off_the_screen() -> list[Callable[[], Any]]:
+    """Let the terminal not show what is typed meanwhile; returns what undoes it."""
+    try:
+        import termios
+    except ImportError:  # Windows
+        return []
+    try:
+        keyboard = sys.stdin.fileno()
+        before = termios.tcgetattr(keyboard)
+    except (OSError, ValueError, AttributeError, termios.error):
+        return []
+    quiet = [*before]
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(keyboard, termios.TCSADRAIN, quiet)
+    return [lambda: termios.tcsetattr(keyboard, termios.TCSADRAIN, before)]
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back, so that it cannot keep the terminal from being restored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,132 @@
+"""Where a generation stands, gathered from its events: what every view draws."""
+
+import math
+from typing import Literal
+
+import numpy as np
+
+from dgguf.diffusion.events import (
+    CanvasCommitted,
+    CanvasStarted,
+    DenoisingStep,
+    Event,
+    Finished,
+    PromptEncoded,
+    Started,
+)
+from dgguf.diffusion.statistics import Statistics
+from dgguf.text.chat import AnswerText, ChannelSplitter, Kind
+from dgguf.text.tokenizer import TokenTexts
+from dgguf.view.frame import Style
+
+# Nats. Below the last a token counts as sure; the model's own stopping rule asks for a mean below 0.005.
+NOISE_ABOVE, UNSURE_ABOVE, LIKELY_ABOVE = 1.0, 0.3, 0.05
+LEVELS = (Style.NOISE, Style.UNSURE, Style.LIKELY, Style.SURE, Style.SETTLED)
+SURE = LEVELS.index(Style.SURE)
+# A recording keeps entropies to this many decimals, and a live view looks at no more.
+ENTROPY_DECIMALS = 4
+
+Phase = Literal["waiting", "prompt", "denoising", "committed", "finished"]
+
+
+class Progress:
+    """The state of one answer.
+
+    Attributes:
+        tokens: texts of the tokens.
+        started, prompt, committed: the last event of their kind; None before.
+        phase: what is going on.
+        block, step: the canvas's number, from 0, and the steps done on it.
+        draft: (C,) ids, the likeliest tokens; noise before the first step.
+        entropy: (C,) float64 nats; infinite before the first step.
+        age: (C,) steps since the likeliest token last changed.
+        accepted: (C,) bool, of the last step.
+        revised: (C,) bool, what had settled and changed in the last step.
+        mean_entropies: of each step of this canvas, nats.
+        pieces: what the last committed canvas, or the end, added to the thoughts and the answer.
+        statistics: of the whole.
+        reader: of the committed tokens.
+    """
+
+    def __init__(self, tokens: TokenTexts) -> None:
+        self.tokens = tokens
+        self.started: Started | None = None
+        self.prompt: PromptEncoded | None = None
+        self.committed: CanvasCommitted | None = None
+        self.phase: Phase = "waiting"
+        self.block = self.step = 0
+        self.draft: np.ndarray = np.empty(0, np.int64)
+        self.entropy: np.ndarray = np.empty(0)
+        self.age: np.ndarray = np.empty(0, np.int64)
+        self.accepted: np.ndarray = np.empty(0, bool)
+        self.revised: np.ndarray = np.empty(0, bool)
+        self.mean_entropies: list[float] = []
+        self.step_seconds = 0.0
+        self.pieces: list[tuple[Kind, str]] = []
+        self.statistics = Statistics()
+        self.reader = AnswerText(tokens)
+        self._channels = ChannelSplitter(tokens)
+
+    def add(self, event: Event) -> None:
+        """Take the next event."""
+        self.statistics.add(event)
+        match event:
+            case Started():
+                self.started = event
+                prompt = event.prompt.tolist()
+                self.reader = AnswerText(self.tokens, prompt)
+                self._channels = ChannelSplitter(self.tokens, prompt)
+            case PromptEncoded():
+                self.prompt, self.phase = event, "prompt"
+            case CanvasStarted():
+                self._begin_canvas(event)
+            case DenoisingStep():
+                self._take_step(event)
+            case CanvasCommitted():
+                self.committed, self.phase = event, "committed"
+                answer = event.tokens[: event.answer_length].tolist()
+                self._channels.push(answer)
+                self.pieces = self.reader.push(answer)
+            case Finished():
+                self.end()
+
+    def end(self) -> None:
+        """Nothing more comes: the answer is whole, or was given up."""
+        self.phase = "finished"
+        self.pieces = self.reader.finish()
+
+    @property
+    def n_blocks(self) -> int:
+        """Canvases there can be at most."""
+        return math.ceil(self.started.max_tokens / self.started.canvas_length) if self.started else 0
+
+    @property
+    def max_steps(self) -> int:
+        return self.started.settings.max_steps if self.started else 0
+
+    @property
+    def in_thought(self) -> bool:
+        """Whether the canvas begins within the model's thoughts."""
+        return self._channels.in_thought
+
+    def levels(self) -> np.ndarray:
+        """(C,) how settled each position is, as an index of LEVELS."""
+        h = self.entropy
+        levels = (h < NOISE_ABOVE).astype(np.int64) + (h < UNSURE_ABOVE) + (h < LIKELY_ABOVE)
+        return levels + ((levels == SURE) & (self.age > 0))
+
+    def _begin_canvas(self, event: CanvasStarted) -> None:
+        self.phase, self.block, self.step = "denoising", event.block, 0
+        n = len(event.canvas)
+        self.draft, self.entropy = event.canvas, np.full(n, np.inf)
+        self.age, self.accepted, self.revised = np.zeros(n, np.int64), np.zeros(n, bool), np.zeros(n, bool)
+        self.mean_entropies, self.step_seconds = [], 0.0
+
+    def _take_step(self, event: DenoisingStep) -> None:
+        changed = event.tokens != self.draft
+        self.revised = changed & (self.levels() > SURE)
+        self.age = np.where(changed, 0, self.age + 1)
+        self.entropy = np.round(event.entropy.astype(np.float64), ENTROPY_DECIMALS)
+        self.draft, self.accepted, self.step = event.tokens, event.accepted, event.step
+        self.mean_entropies.append(float(np.mean(self.entropy)))
+        self.step_seconds = event.seconds

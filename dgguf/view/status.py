@@ -1,0 +1,100 @@
+"""The rows under a canvas: where the generation stands, and how its entropy fell."""
+
+from dataclasses import dataclass
+
+from dgguf.view.frame import Line, Span, Style, fit
+from dgguf.view.progress import Progress
+
+_BARS = "▁▂▃▄▅▆▇█"
+_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What goes on between two events; a replay has none.
+
+    Attributes:
+        seconds: since the last event.
+        layer, n_layers: done in the running pass, of how many.
+        compiled: kernels compiled since the last event.
+    """
+
+    seconds: float
+    layer: int
+    n_layers: int
+    compiled: int = 0
+
+    def parts(self) -> list[str]:
+        """In words, the spinner first."""
+        spinner = _SPINNER[int(self.seconds * 10) % len(_SPINNER)]
+        if not self.n_layers:
+            return [spinner]
+        if self.compiled:
+            return [f"{spinner} compiling kernels, once ({self.compiled} so far)", f"{self.seconds:.0f} s"]
+        return [f"{spinner} layer {self.layer:>{len(str(self.n_layers))}}/{self.n_layers}"]
+
+
+def status_line(progress: Progress, activity: Activity | None, width: int) -> Line:
+    """One row: block, step, mean entropy in nats, accepted positions, speed; less where it is narrow."""
+    parts = _parts(progress)
+    if activity and activity.compiled:
+        parts = [*activity.parts(), *parts]
+    elif activity and activity.seconds > 0.5:
+        parts = [*parts[:2], *activity.parts(), f"{activity.seconds:.1f} s", *parts[2:]]
+    return (Span(fit(parts, width), Style.STATUS),)
+
+
+def _parts(progress: Progress) -> list[str]:
+    if progress.phase == "waiting":
+        return ["prompt"]
+    if progress.phase == "prompt" and progress.prompt:
+        event = progress.prompt
+        if event.done < event.total:
+            left = (event.total - event.done) * event.seconds / (event.done - event.reused)
+            return [f"prompt {event.done}/{event.total} tokens", f"{left:.0f} s left"]
+        return [f"prompt {event.total} tokens", *([f"reused {event.reused}"] if event.reused else [])]
+    parts = [
+        f"block {progress.block + 1}/{progress.n_blocks}",
+        f"step {progress.step:>{len(str(progress.max_steps))}}/{progress.max_steps}",
+    ]
+    if progress.step:
+        length = len(progress.draft)
+        parts += [
+            f"H {progress.mean_entropies[-1]:.2f} nats",
+            f"accepted {int(progress.accepted.sum()):>{len(str(length))}}/{length}",
+            f"{progress.step_seconds:.{1 if progress.step_seconds >= 1 else 2}f} s/step",
+        ]
+    if progress.statistics.steps:
+        parts.append(f"{progress.statistics.answer_tokens_per_second:.0f} tok/s")
+    return parts
+
+
+def sparkline(values: list[float], width: int) -> str:
+    """A bar a value, the latest last; of more values than columns the latest."""
+    top = max(values, default=0.0)
+    scale = (len(_BARS) - 1) / top if top > 0 else 0.0
+    return "".join(_BARS[round(max(0.0, value) * scale)] for value in values[-width:])
+
+
+def entropy_line(progress: Progress, width: int) -> Line:
+    """The mean entropy of this canvas's steps as a row of bars."""
+    return (
+        Span(fit(["mean entropy "], width), Style.STATUS),
+        Span(sparkline(progress.mean_entropies, max(0, width - 13)), Style.SPARK),
+    )
+
+
+def border(progress: Progress, width: int) -> Line:
+    """A rule that names the block, so that a fresh canvas does not look like lost work."""
+    block = f"block {progress.block + 1}"
+    match progress.phase:
+        case "committed" if progress.committed:
+            steps = progress.committed.steps
+            how = "settled" if progress.committed.converged else "not settled"
+            text = f"{block} committed · {how} after {steps} step{'s' * (steps != 1)}"
+        case "denoising" if not progress.step:
+            text = f"{block} · fresh noise"
+        case _:
+            text = block
+    text = fit([f"── {text} "], width)
+    return (Span(text + "─" * (width - len(text)), Style.LABEL),)

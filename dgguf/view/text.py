@@ -1,0 +1,178 @@
+"""The text view: committed text goes up into the scrollback, the canvas sharpens below it."""
+
+import codecs
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, Event, Finished
+from dgguf.text.chat import Kind
+from dgguf.text.tokenizer import TokenTexts
+from dgguf.view.frame import Line, Span, Style, wrap
+from dgguf.view.progress import LEVELS, SURE, Progress
+from dgguf.view.status import Activity, border, entropy_line, status_line
+from dgguf.view.terminal import safe
+
+Thoughts = Literal["show", "dim", "hide"]
+
+_TAB = " " * 4
+_END = "·"  # a position behind the end of the answer
+
+
+class View(Protocol):
+    """What turns events into lines. Nothing in it knows of a terminal, of time or of a file."""
+
+    progress: Progress
+
+    def add(self, event: Event) -> None:
+        """Take the next event."""
+
+    def end(self) -> None:
+        """Nothing more comes."""
+
+    def scroll(self, width: int) -> list[Line]:
+        """Lines that have become final since the last call; they go above the frame for good."""
+
+    def frame(self, width: int, height: int, activity: Activity | None = None) -> list[Line]:
+        """What is in flight: at most `height` lines of at most `width` columns."""
+
+
+class TextView:
+    """The canvas as the text it is becoming.
+
+    Args:
+        tokens: texts of the tokens.
+        thoughts: shown like the answer, dim, or hidden.
+    """
+
+    def __init__(self, tokens: TokenTexts, thoughts: Thoughts = "dim") -> None:
+        self.progress = Progress(tokens)
+        self._thoughts = thoughts
+        self._tail: list[Span] = []  # committed, but its line may go on
+        self._fresh: list[Span] = []  # committed by the last event
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._last: tuple[Kind, str] = ("answer", "\n")
+        self._rows: dict[tuple[int, int], int] = {}  # of a block at a width, its highest frame so far
+
+    def add(self, event: Event) -> None:
+        self.progress.add(event)
+        if isinstance(event, CanvasStarted | Finished):
+            self._settle()
+        if isinstance(event, CanvasCommitted):
+            for token in event.tokens[: event.answer_length].tolist():
+                self._decoder.decode(self.progress.tokens.piece(token))
+        if self.progress.pieces:
+            self._fresh += self._committed_spans()
+        if isinstance(event, Finished):
+            self._settle()
+
+    def end(self) -> None:
+        if self.progress.phase != "finished":
+            self.progress.end()
+            self._fresh += self._committed_spans()
+        self._settle()
+
+    def scroll(self, width: int) -> list[Line]:
+        lines = wrap(self._tail, width)
+        if self.progress.phase == "finished":
+            self._tail = []
+            return lines if lines[-1] else lines[:-1]
+        self._tail = list(lines.pop())
+        return lines
+
+    def frame(self, width: int, height: int, activity: Activity | None = None) -> list[Line]:
+        if self.progress.phase == "finished" or height < 1:
+            return []
+        below = self._below(width, height, activity)
+        spans = [*self._tail, *(self._flashing() if self._fresh else self._draft())]
+        lines = wrap(spans, width)
+        while lines and not lines[-1]:
+            lines.pop()
+        return [*self._window(self._padded(lines, width), height - len(below)), *below]
+
+    def _padded(self, lines: list[Line], width: int) -> list[Line]:
+        """As many lines as the canvas took before at least, so that what stands below keeps its place."""
+        of = (self.progress.block, width)
+        self._rows = {of: max(len(lines), self._rows.get(of, 0))}
+        return [*lines, *[()] * (self._rows[of] - len(lines))]
+
+    def _below(self, width: int, height: int, activity: Activity | None) -> list[Line]:
+        """The rows under the canvas, fewer where there is little room."""
+        lines = [status_line(self.progress, activity, width)]
+        if self.progress.phase in ("denoising", "committed"):
+            if height >= 5:
+                lines.insert(0, entropy_line(self.progress, width))
+            if height >= 8:
+                lines.insert(0, border(self.progress, width))
+        return lines
+
+    def _window(self, lines: list[Line], height: int) -> list[Line]:
+        """The lines there is room for, from the first on in which something is still in motion."""
+        if len(lines) <= height:
+            return lines
+        moving = next((i for i, line in enumerate(lines) if any(_moves(span) for span in line)), 0)
+        first = min(max(0, moving - 1), len(lines) - height)
+        return lines[first : first + height]
+
+    def _draft(self) -> Iterator[Span]:
+        """The canvas's tokens as text."""
+        progress = self.progress
+        if progress.phase != "denoising":
+            return
+        tokens, stop_ids = progress.tokens, progress.started.stop_ids if progress.started else frozenset()
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder.setstate(self._decoder.getstate())
+        in_thought, hidden = progress.in_thought, 0
+        rows = zip(
+            progress.draft.tolist(), progress.levels().tolist(), progress.revised.tolist(), strict=True
+        )
+        for position, (token, level, revised) in enumerate(rows):
+            style = Style.REVISED if revised else LEVELS[level]
+            if token in (tokens.channel_open_id, tokens.channel_close_id) and level >= SURE:
+                in_thought = token == tokens.channel_open_id
+            if in_thought and self._thoughts == "hide":
+                hidden += 1
+                continue
+            if token in stop_ids:
+                yield Span(_END, Style.REVISED if revised else Style.SPECIAL, position)
+            elif tokens.is_special(token):
+                text = safe(tokens.token_text(token), draft=True)
+                yield Span(text, Style.REVISED if revised else Style.SPECIAL, position, in_thought)
+            elif text := decoder.decode(tokens.piece(token)):
+                yield Span(_draft_text(text, level), style, position, in_thought)
+        if hidden:
+            yield Span(f" … thinking, {hidden} tokens", Style.THOUGHT)
+
+    def _flashing(self) -> Iterator[Span]:
+        for span in self._fresh:
+            yield span if span.style is Style.THOUGHT else Span(span.text, Style.COMMITTED)
+
+    def _committed_spans(self) -> Iterator[Span]:
+        """What the last event made final; thoughts and answer start on lines of their own."""
+        for kind, text in self.progress.pieces:
+            if kind == "thought" and self._thoughts == "hide":
+                continue
+            last_kind, last_text = self._last
+            if kind != last_kind and not last_text.endswith("\n"):
+                yield Span("\n\n", Style.TEXT)
+            self._last = (kind, text)
+            shown = safe(text, draft=False).replace("\t", _TAB)
+            if kind == "answer":
+                yield Span(shown, Style.TEXT)
+            else:
+                yield Span(shown, Style.TEXT if self._thoughts == "show" else Style.THOUGHT, thought=True)
+        self.progress.pieces = []
+
+    def _settle(self) -> None:
+        self._tail += self._fresh
+        self._fresh = []
+
+
+def _draft_text(text: str, level: int) -> str:
+    """A token's text on the canvas; what is sure already breaks lines and combines as the final text will."""
+    if level < SURE:
+        return safe(text, draft=True)
+    return safe(text, draft=False).replace("\t", _TAB)
+
+
+def _moves(span: Span) -> bool:
+    return span.style in (Style.NOISE, Style.UNSURE, Style.LIKELY, Style.REVISED)
