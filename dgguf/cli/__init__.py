@@ -9,6 +9,7 @@ import click
 
 from dgguf import __version__
 from dgguf.cli.info import info
+from dgguf.cli.models import models, pull
 from dgguf.cli.quantize import quantize
 from dgguf.cli.run import run
 from dgguf.errors import DggufError
@@ -41,7 +42,7 @@ def cli(debug: bool) -> None:
 
 _debug = False
 
-for command in (run, info, quantize):
+for command in (run, info, models, pull, quantize):
     cli.add_command(command)
 
 

@@ -112,10 +112,12 @@ def run(
     text = read_prompt(prompt, file)
     if raw and (system is not None or think):
         raise click.UsageError("--raw takes the prompt as it is: it goes with neither --system nor --think")
+    from dgguf.cli.models import offer
     from dgguf.cli.output import AnswerWriter, announce_compilation, say
     from dgguf.session import Session, new_seed
     from dgguf.view import plain
 
+    offer(model)
     seed = new_seed() if seed is None else seed
     with announce_compilation():
         session = Session(model, threads=threads, context=context)

@@ -143,12 +143,12 @@ def _measure(tensor: TensorPlan, first: int, values: np.ndarray, encoded: np.nda
     decoder(tensor.format)(encoded, decoded)
     decoded -= values
     blocks = (
-        np.square(decoded).reshape(len(values), -1, tensor.format.block_size).sum(axis=2, dtype=np.float64)
+        np.square(decoded, dtype=np.float64).reshape(len(values), -1, tensor.format.block_size).sum(axis=2)
     )
     row, block = np.unravel_index(int(blocks.argmax()), blocks.shape)
     return _Loss(
         float(blocks.sum()),
-        float(np.square(values).sum(dtype=np.float64)),
+        float(np.square(values, dtype=np.float64).sum()),
         float(blocks[row, block]),
         first + int(row),
         int(block) * tensor.format.block_size,
