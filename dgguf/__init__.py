@@ -43,20 +43,23 @@ __all__ = [
 ]
 
 
-def load(model: "str | Path", *, threads: int | None = None, context: int | None = None) -> "Session":
+def load(
+    model: "str | Path", *, threads: int | None = None, context: int | None = None, exact: bool = False
+) -> "Session":
     """Open a model: a GGUF file's path, or a name from models.txt such as "demo".
 
     Args:
         model: path or name.
         threads: None for all usable cores.
         context: positions, prompt and answer together; None for 8192 or what the model can.
+        exact: compute in float32 what the reference does: several times slower.
 
     Raises:
         DggufError: the file cannot be used; the message says why.
     """
     from dgguf.session import Session
 
-    return Session(model, threads=threads, context=context)
+    return Session(model, threads=threads, context=context, exact=exact)
 
 
 def __getattr__(name: str) -> Any:

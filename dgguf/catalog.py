@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from dgguf import hub
 from dgguf.errors import ModelFileError
 
 _PACKAGE = Path(__file__).parent
@@ -40,18 +41,33 @@ def known_models() -> list[KnownModel]:
     ]
 
 
+def find_known(model: str) -> KnownModel | None:
+    """The line of models.txt that is called so."""
+    return next((known for known in known_models() if known.name == model), None)
+
+
+def path_of(known: KnownModel) -> Path | None:
+    """Where a known model lies on this machine; None if it is not here."""
+    if known.repository == "bundled":
+        return _PACKAGE / "data" / known.file
+    return hub.cached(known.repository, known.file)
+
+
 def find_model(model: str) -> Path:
-    """The file of a model that is given as a path or by its name in models.txt.
+    """The file of a model that is given as a path, by its name in models.txt or as hf:owner/repo:file.
 
     Raises:
-        ModelFileError: neither a file nor a known name.
+        ModelFileError: neither a file nor a known name, or not on this machine.
     """
     path = Path(model)
     if path.is_file():
         return path
-    for known in known_models():
-        if known.name == model:
-            return _PACKAGE / "data" / known.file
+    known, reference = find_known(model), hub.parse_reference(model)
+    if known or reference:
+        found = path_of(known) if known else hub.cached_like(*reference) if reference else None
+        if found is None:
+            raise ModelFileError(f"{model} is not on this machine; `dgguf pull {model}` downloads it")
+        return found
     if path.exists():
         return path  # a folder or a device: whoever opens it says so
     names = ", ".join(known.name for known in known_models())

@@ -6,6 +6,7 @@ DggufError                  exit code 1, one clear sentence: what, where, what t
 ├── TokenizerError          the vocabulary or the chat template in the file
 ├── PromptError             what was asked for does not fit (context, empty prompt, settings)
 ├── NumericsError           the network computed something that is not a number
+├── DownloadError           the hub, the network, or a file that arrived damaged
 ├── ConversionError         `dgguf quantize`: the source, the recipe or the disk
 ├── RecordingError          a recording of a generation cannot be read or written
 └── BackendError            the machine cannot run what was asked for
@@ -34,6 +35,10 @@ class PromptError(DggufError):
 
 class NumericsError(DggufError):
     """The network produced values that are not finite."""
+
+
+class DownloadError(DggufError):
+    """A model cannot be downloaded."""
 
 
 class ConversionError(DggufError):

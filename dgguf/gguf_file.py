@@ -67,6 +67,11 @@ class GgufFile:
         flat = np.frombuffer(self._parts[tensor.part].map, np.uint8, tensor.n_bytes, tensor.offset)
         return flat.reshape(*tensor.shape[:-1], tensor.format.row_bytes(tensor.shape[-1]))
 
+    def stored_metadata(self) -> dict[str, bytes]:
+        """Each key's value with its type as the bytes in the file, to be written again."""
+        first = self._parts[0]
+        return {key: first.map[start:end] for key, (start, end) in first.spans.items()}
+
     @overload
     def get(self, key: str, kind: type[T]) -> T: ...
     @overload
@@ -130,6 +135,7 @@ class _Part:
             header = Header(path, self.map)
             self.version, n_tensors, n_keys = header.preamble()
             self.metadata = header.keys(n_keys)
+            self.spans = header.spans
             self.alignment = header.alignment(self.metadata)
             self.tensors = header.tensors(n_tensors, self.alignment)
         except BaseException:

@@ -118,6 +118,7 @@ class Header:
         self._path = path
         self._map = data
         self._position = 0
+        self.spans: dict[str, tuple[int, int]] = {}  # of each key's value, its type included
 
     def preamble(self) -> tuple[int, int, int]:
         """The version and the numbers of tensors and of keys."""
@@ -141,7 +142,9 @@ class Header:
             key = self._name(f"the name of metadata key {i}")
             if key in metadata:
                 raise self._wrong(f"the metadata key {key!r:.99} appears twice")
+            start = self._position
             metadata[key] = self._value(f"the metadata key {key!r:.99}")
+            self.spans[key] = (start, self._position)
         return metadata
 
     def alignment(self, metadata: Mapping[str, Any]) -> int:

@@ -73,12 +73,20 @@ class Session:
         model: a path, or a name from models.txt.
         threads: of the CPU backend; None for all usable cores.
         context: positions, prompt and answer together; None for 8192 or what the model can.
+        exact: compute in float32 what the reference does: several times slower.
 
     Raises:
         DggufError: the file cannot be used; the message says why.
     """
 
-    def __init__(self, model: str | Path, *, threads: int | None = None, context: int | None = None) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        threads: int | None = None,
+        context: int | None = None,
+        exact: bool = False,
+    ) -> None:
         self.name = str(model)
         self.file = GgufFile(find_model(self.name))
         self.config = ModelConfig.from_file(self.file)
@@ -89,7 +97,7 @@ class Session:
                 f"the embedding {self.config.vocab_size} rows"
             )
         self.context = choose_context(self.config, context)
-        self.backend: Backend = _make_backend(threads)
+        self.backend: Backend = _make_backend(threads, exact)
         self.model = Transformer(
             self.config, load_weights(self.file, self.config, self.backend), self.backend
         )
@@ -269,7 +277,7 @@ def new_seed() -> int:
     return secrets.randbelow(2**32)
 
 
-def _make_backend(threads: int | None) -> Backend:
+def _make_backend(threads: int | None, exact: bool) -> Backend:
     from dgguf.backends.cpu import CpuBackend
 
-    return CpuBackend(threads)
+    return CpuBackend(threads, exact=exact)

@@ -15,6 +15,7 @@ PACKAGE = Path(dgguf.__file__).parent
 LEVELS = {
     "errors": 0,
     "jit": 1,
+    "hub": 0.5,
     "catalog": 1,
     "quants": 2,
     "gguf_header": 2.5,

@@ -131,9 +131,9 @@ def test_tokens_with_a_role_are_control_tokens_even_if_not_added(checkpoint: Che
 
 
 def test_merges_may_be_spelled_as_texts(checkpoint: Checkpoint) -> None:
-    header = convert.plan(checkpoint.write(), "F32").header
+    header = convert.plan(checkpoint.write(), "F32").files[0].header
     checkpoint.tokenizer["model"]["merges"] = ["a b", "▁ ab"]
-    assert convert.plan(checkpoint.write(), "F32").header == header
+    assert convert.plan(checkpoint.write(), "F32").files[0].header == header
 
 
 def test_our_reader_and_geometry_accept_the_file(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -318,9 +318,9 @@ def test_the_template_may_stand_in_the_config(checkpoint: Checkpoint, template: 
 
 
 def test_ids_come_from_config_json_without_tokenizer_config(checkpoint: Checkpoint) -> None:
-    header = convert.plan(checkpoint.write(), "F32").header
+    header = convert.plan(checkpoint.write(), "F32").files[0].header
     (checkpoint.folder / "tokenizer_config.json").unlink()
-    assert convert.plan(checkpoint.folder, "F32").header == header
+    assert convert.plan(checkpoint.folder, "F32").files[0].header == header
 
 
 # Against transformers.

@@ -13,6 +13,7 @@ from checkpoints import DECODER, Checkpoint, D, Tensor, both_copies, per_expert
 
 from dgguf import convert
 from dgguf.backends.cpu.pool import usable_cores
+from dgguf.convert.header import pack_header
 from dgguf.errors import ConversionError
 
 
@@ -164,7 +165,7 @@ def test_slices_and_batches_do_not_show(
     plan = convert.plan(checkpoint.write(), "Q8_0")
     list(convert.run(plan, tmp_path / "whole.gguf"))
     # 5 rows at a time divide neither the tensors nor the experts; threads share out 20 rows each.
-    monkeypatch.setattr(sys.modules["dgguf.convert.run"], "_SLICE_WEIGHTS", 5 * D)
+    monkeypatch.setattr(sys.modules["dgguf.convert.encode_tensor"], "_SLICE_WEIGHTS", 5 * D)
     list(convert.run(plan, tmp_path / "sliced.gguf"))
     assert (tmp_path / "sliced.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
     per_expert(checkpoint)
@@ -182,7 +183,8 @@ def test_memory_does_not_grow_with_a_tensor(checkpoint: Checkpoint, tmp_path: Pa
     stored = type(part)(part.name, part.path, part.format, (rows, D), big)
     source = type(embedding.source)(embedding.name, (rows, D), (stored,))
     tensor = convert.TensorPlan(source, embedding.format)
-    small = convert.Plan(plan.source, plan.type_name, plan.metadata, (tensor,), ())
+    file = convert.FilePlan(pack_header(plan.metadata, [tensor]), (tensor,))
+    small = convert.Plan(plan.source, plan.type_name, plan.metadata, (file,), ())
     tracemalloc.start()
     try:
         list(convert.run(small, tmp_path / "out.gguf"))

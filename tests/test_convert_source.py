@@ -190,7 +190,7 @@ def test_other_sources_and_types_are_refused(checkpoint: Checkpoint, tmp_path: P
     folder = checkpoint.write()
     for source, type_name, words in (
         (tmp_path / "nothing", "F32", "there is no"),
-        (folder / "config.json", "F32", "is no folder"),
+        (folder / "config.json", "F32", "not a GGUF file"),
         (folder, "Q9_9", "'Q9_9'; choose one of F32, F16, BF16, Q8_0"),
     ):
         with pytest.raises(ConversionError, match=words):

@@ -15,11 +15,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from dgguf.convert.recipes import mixture
 from dgguf.quants.block import FORMATS_BY_NAME
 from tools import make_synthetic
 from tools.gguf_stream import write_gguf
-from tools.make_synthetic import FULL_SIZE, TINY, Geometry, Variants, plan, write_model
-from tools.mixtures import RECIPES, mixture
+from tools.make_synthetic import FULL_SIZE, RECIPES, TINY, Geometry, Variants, plan, write_model
 from tools.synthetic_blocks import random_blocks
 from tools.synthetic_vocabulary import CHAT_TEMPLATE, full_vocabulary, tiny_vocabulary
 

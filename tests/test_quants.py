@@ -12,7 +12,7 @@ import pytest
 from dgguf.quants import half
 from dgguf.quants.block import FORMATS, FORMATS_BY_NAME
 from dgguf.quants.decode import decoder
-from dgguf.quants.encode import ENCODERS
+from dgguf.quants.encode import ENCODERS, NO_IMPORTANCE
 
 # ggml's reference quantizers on six rows of 512 numbers, of very different sizes and partly zero:
 # "x", for each format its bytes, and as "<format>_f32" what ggml reads from them.
@@ -31,7 +31,7 @@ def decode(name, raw):
 
 def encode(name, x):
     out = np.full((len(x), FORMATS_BY_NAME[name].row_bytes(x.shape[1])), 0xA5, dtype=np.uint8)
-    ENCODERS[name](x, out)
+    ENCODERS[name](x, NO_IMPORTANCE, out)
     return out
 
 

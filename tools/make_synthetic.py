@@ -23,12 +23,26 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout need not be installed
 
+from dgguf.convert.recipes import RECIPES as WRITTEN
+from dgguf.convert.recipes import Recipe, always, down, first, mixture
 from dgguf.quants.block import FORMATS_BY_NAME, BlockFormat
 from tools.gguf_stream import write_gguf
-from tools.mixtures import RECIPES, Recipe, mixture
 from tools.synthetic_blocks import random_blocks
 from tools.synthetic_vocabulary import Vocabulary, full_vocabulary, tiny_vocabulary
 
+# What dgguf writes, and what it can only read.
+RECIPES = WRITTEN | {
+    "IQ3_S": Recipe(26, "IQ3_S"),
+    "IQ3_M": Recipe(
+        27,
+        "IQ3_S",
+        rules={
+            "attn_v.weight": always("Q4_K"),
+            "attn_output.weight": always("Q4_K"),
+            **down(first(lambda n: n // 8, "Q4_K", "IQ3_S")),
+        },
+    ),
+}
 # Matrices up to this many bytes are random throughout; larger ones repeat this much.
 _POOL_BYTES = 64 << 20
 
@@ -153,7 +167,7 @@ def write_model(
     """Write a model; the same arguments give the same bytes.
 
     Args:
-        type_name: a recipe, see `tools.mixtures.RECIPES`.
+        type_name: a recipe, see `RECIPES`.
         vocabulary: the tiny one where None.
         **variants: the fields of `Variants`.
 

@@ -12,6 +12,7 @@ from dgguf.cli.bench import bench
 from dgguf.cli.chat import chat
 from dgguf.cli.export import export
 from dgguf.cli.info import info
+from dgguf.cli.models import models, pull
 from dgguf.cli.quantize import quantize
 from dgguf.cli.replay import replay
 from dgguf.cli.run import run
@@ -49,7 +50,7 @@ def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) 
     _debug = _debug or given
 
 
-for command in (run, chat, replay, export, bench, info, quantize):
+for command in (run, chat, replay, export, bench, info, models, pull, quantize):
     cli.add_command(command)
 
 _debug_option = click.option(

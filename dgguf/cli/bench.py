@@ -42,7 +42,7 @@ def bench(
             drop_from_page_cache(file.paths)
     with PeakMemory() as peak, announce_compilation():
         began = time.perf_counter()
-        session = Session(model, threads=threads)
+        session = Session(model, threads=threads, exact=exact)
         loaded = time.perf_counter() - began
         say(f"{session.file.path}: {session.backend.describe()}")
         result = {

@@ -57,6 +57,7 @@ def converse(
     seed: int | None,
     context: int | None,
     threads: int | None,
+    exact: bool,
     max_tokens: int,
     view: str,
     pace: float,
@@ -74,7 +75,7 @@ def converse(
     with contextlib.ExitStack() as stack:
         with display() as loading:
             loading.say(f"loading {model}")
-            session = stack.enter_context(Session(model, threads=threads, context=context))
+            session = stack.enter_context(Session(model, threads=threads, context=context, exact=exact))
             settings = session.settings(**sampler)
         keyboard = Keyboard() if sys.stdin.isatty() else None
         talk = Chat(session, settings, display, max_tokens, keyboard, when_full)

@@ -43,7 +43,7 @@ def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What every command that generates lets a user set: length, seed, context, threads."""
+    """What every command that generates lets a user set: length, seed, context, threads, exactness."""
     for option in (
         click.option(
             "-n",
@@ -65,6 +65,9 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "-t", "--threads", type=click.IntRange(1), help="CPU threads.  [default: all usable cores]"
+        ),
+        click.option(
+            "--exact", is_flag=True, help="Compute in float32 as the reference does: several times slower."
         ),
     ):
         command = option(command)

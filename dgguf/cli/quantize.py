@@ -1,9 +1,46 @@
-"""`dgguf quantize`: make a GGUF file from a transformers checkpoint."""
+"""`dgguf quantize`: make a GGUF file from a transformers checkpoint or from another GGUF."""
 
+import json
+import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from dgguf.convert import Plan, TensorWritten
+
+TYPES = (
+    *("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L"),
+    *("Q4_K_S", "Q4_K_M", "Q4_K_DG", "Q5_K_S", "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4_MOE"),
+)
+
+
+class Size(click.ParamType):
+    """A number of bytes such as 4G or 500M, in powers of ten."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG])B?", str(value), re.IGNORECASE)
+        if found is None or not float(found[1]):
+            self.fail(f"{value!r} is no size; write it as in 4G or 500M", param, context)
+        return int(float(found[1]) * {"K": 1e3, "M": 1e6, "G": 1e9}[found[2].upper()])
+
+
+class TensorType(click.ParamType):
+    """REGEX=TYPE."""
+
+    name = "regex=type"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> tuple[str, str]:
+        pattern, equals, type_name = str(value).rpartition("=")
+        if not equals or not pattern:
+            self.fail(f"{value!r} should be REGEX=TYPE, as in 'attn_v=Q8_0'", param, context)
+        return pattern, type_name
 
 
 @click.command()
@@ -12,26 +49,70 @@ import click
 @click.option(
     "--type",
     "type_name",
-    type=click.Choice(["F32", "F16", "BF16", "Q8_0"], case_sensitive=False),
+    type=click.Choice(TYPES, case_sensitive=False),
     required=True,
     envvar="DGGUF_QUANTIZE_TYPE",
-    help="Type of the matrices.",
+    help="The recipe: which type each matrix gets. Q4_K_DG is dgguf's own, as large as Q4_K_M and closer.",
+)
+@click.option(
+    "--tensor-type",
+    "tensor_types",
+    type=TensorType(),
+    multiple=True,
+    help="Another type for matrices in whose name the regular expression is found. May be repeated.",
+)
+@click.option("--output-type", metavar="TYPE", help="Type of the matrix that makes the logits.")
+@click.option(
+    "--imatrix",
+    "imatrix_path",
+    type=click.Path(path_type=Path),
+    help="An importance matrix of llama.cpp's or dgguf's: which columns need care.",
+)
+@click.option("--split-size", type=Size(), help="Split into files of at most this size, such as 4G.")
+@click.option("--dry-run", is_flag=True, help="Print what would be written, and stop.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="Measure what each tensor lost: a table in this file, or JSON if it ends in .json.",
 )
 @click.option("--force", is_flag=True, help="Overwrite OUT.")
-def quantize(source: Path, out: Path, type_name: str, force: bool) -> None:
-    """Convert SOURCE, a transformers checkpoint directory, to the GGUF file OUT.
+@click.option("--resume", is_flag=True, help="Go on with OUT.partial, from a run that was cut off.")
+def quantize(
+    source: Path,
+    out: Path,
+    type_name: str,
+    tensor_types: tuple[tuple[str, str], ...],
+    output_type: str | None,
+    imatrix_path: Path | None,
+    split_size: int | None,
+    dry_run: bool,
+    report: Path | None,
+    force: bool,
+    resume: bool,
+) -> None:
+    """Convert SOURCE, a transformers checkpoint directory or a GGUF file, to the GGUF file OUT.
 
-    Norms, scales and the router stay F32. OUT appears only when it is complete.
+    Norms, scales and the router stay F32. OUT appears only when it is complete. Rows that are no multiple
+    of 256, as in the down projections, get a type of 32-weight blocks.
 
     \b
     Examples:
-      dgguf quantize ./diffusiongemma-26B-A4B-it model-bf16.gguf --type BF16
-      dgguf quantize ./checkpoint model-q8_0.gguf --type Q8_0
+      dgguf quantize ./diffusiongemma-26B-A4B-it model-q4_k_m.gguf --type Q4_K_M
+      dgguf quantize model-bf16.gguf small.gguf --type IQ4_XS --imatrix imatrix.gguf
+      dgguf quantize ./checkpoint out.gguf --type Q4_K_DG --tensor-type 'attn_.*=Q8_0' --dry-run
+      dgguf quantize model-bf16.gguf out.gguf --type Q4_K_M --resume --report errors.json
     """
     from dgguf import convert
     from dgguf.cli.output import announce_compilation, format_bytes, format_count, say
 
-    plan = convert.plan(source, type_name)
+    plan = convert.plan(
+        source,
+        type_name,
+        tensor_types=tensor_types,
+        output_type=output_type,
+        imatrix=convert.read_imatrix(imatrix_path) if imatrix_path else None,
+        split_bytes=split_size,
+    )
     for note in plan.notes:
         say(f"note: {note}")
     bits = 8 * plan.n_bytes / plan.n_weights
@@ -39,12 +120,77 @@ def quantize(source: Path, out: Path, type_name: str, force: bool) -> None:
         f"{len(plan.tensors)} tensors, {format_count(plan.n_weights)} weights → "
         f"{format_bytes(plan.n_bytes)}, {bits:.2f} bits per weight"
     )
-    events = convert.run(plan, out, force)
+    if dry_run:
+        click.echo("\n".join(plan_lines(plan)))
+        return
+    events = convert.run(plan, out, force, resume=resume, measure=report is not None)
+    written: list[TensorWritten] = []
     with announce_compilation():
         event = next(events)  # looks at OUT and compiles before there is a bar to disturb
-        n_bytes = sum(tensor.n_bytes for tensor in plan.tensors)
-        with click.progressbar(length=n_bytes, label=f"writing {out.name}", file=sys.stderr) as bar:
-            while isinstance(event, convert.TensorWritten):
-                bar.update(event.n_bytes)
-                event = next(events)
+        total = sum(tensor.n_weights for tensor in plan.tensors)
+        with click.progressbar(
+            length=total, label=f"writing {out.name}", file=sys.stderr, item_show_func=lambda item: item
+        ) as bar:
+            done = 0  # weights, without those that were there before
+            try:
+                while isinstance(event, convert.TensorWritten):
+                    n_weights = plan.tensors[event.index].n_weights
+                    done += 0 if event.resumed else n_weights
+                    bar.update(n_weights, f"{done / event.seconds / 1e6:.0f} million weights/s")
+                    written.append(event)
+                    event = next(events)
+            except KeyboardInterrupt:
+                events.close()
+                say("\ninterrupted: --resume goes on from what is done")
+                raise
+    if report is not None:
+        write_report(report, plan, written)
     say(f"{event.path}: {format_bytes(event.n_bytes)} in {event.seconds:.1f} s")
+
+
+def plan_lines(plan: "Plan") -> list[str]:
+    """What would be written, as a table."""
+    lines = [f"{'tensor':<38} {'shape':>18} {'from':<8} {'to':<7} {'bytes':>14} {'bits/weight':>11}"]
+    for t in plan.tensors:
+        shape = "x".join(map(str, t.shape))
+        bits = f"{8 * t.n_bytes / t.n_weights:.2f}"
+        lines.append(
+            f"{t.name:<38} {shape:>18} {t.from_types:<8} {t.format.name:<7} {t.n_bytes:>14} {bits:>11}"
+        )
+    bits = f"{8 * plan.n_bytes / plan.n_weights:.2f}"
+    files = f"{len(plan.files)} file{'s' * (len(plan.files) > 1)} with headers"
+    lines.append(f"{'total':<38} {files:>18} {'':<8} {'':<7} {plan.n_bytes:>14} {bits:>11}")
+    return lines
+
+
+def write_report(path: Path, plan: "Plan", written: "list[TensorWritten]") -> None:
+    """What each tensor lost, worst first in the table, in file order in the JSON."""
+    rows = [
+        {
+            "tensor": event.name,
+            "from": plan.tensors[event.index].from_types,
+            "to": plan.tensors[event.index].format.name,
+            "bytes": event.n_bytes,
+            "relative_error": event.error.relative,
+            "worst_block_error": event.error.worst_relative,
+            "worst_block_row": event.error.worst_row,
+            "worst_block_column": event.error.worst_column,
+        }
+        for event in written
+        if event.error is not None
+    ]
+    if path.suffix == ".json":
+        text = json.dumps({"source": str(plan.source), "type": plan.type_name, "tensors": rows}, indent=1)
+    else:
+        lines = [
+            "root mean square errors over the tensor's root mean square",
+            f"{'tensor':<38} {'from':<8} {'to':<7} {'error':>9} {'worst block':>11} {'at row, column':>22}",
+        ]
+        for row in sorted(rows, key=lambda row: -float(str(row["relative_error"]))):
+            place = f"{row['worst_block_row']}, {row['worst_block_column']}"
+            lines.append(
+                f"{row['tensor']:<38} {row['from']:<8} {row['to']:<7} {row['relative_error']:>9.6f} "
+                f"{row['worst_block_error']:>11.6f} {place:>22}"
+            )
+        text = "\n".join(lines)
+    path.write_text(text + "\n", "utf-8")

@@ -52,6 +52,7 @@ def run(
     seed: int | None,
     context: int | None,
     threads: int | None,
+    exact: bool,
     view: str,
     pace: float,
     thoughts: Any,
@@ -85,6 +86,7 @@ def run(
             seed=seed,
             context=context,
             threads=threads,
+            exact=exact,
             max_tokens=max_tokens,
             view=view,
             pace=pace,
@@ -96,9 +98,11 @@ def run(
     if raw and (system is not None or think):
         raise click.UsageError("--raw takes the prompt as it is: it goes with neither --system nor --think")
     from dgguf.cli.display import Display
+    from dgguf.cli.models import offer
     from dgguf.cli.output import AnswerWriter
     from dgguf.session import Session, new_seed
 
+    offer(model)
     seed = new_seed() if seed is None else seed
     with contextlib.ExitStack() as stack:
         # Left in the opposite order: the answer is finished when the terminal is as it was.
@@ -108,7 +112,7 @@ def run(
         try:
             with Display(view, pace=pace, thoughts=thoughts, as_json=as_json) as display:
                 display.say(f"loading {model}")
-                session = stack.enter_context(Session(model, threads=threads, context=context))
+                session = stack.enter_context(Session(model, threads=threads, context=context, exact=exact))
                 settings = session.settings(**sampler)
                 if verbose:
                     display.note(f"{session.file.path}: {session.backend.describe()}")

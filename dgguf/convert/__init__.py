@@ -1,13 +1,28 @@
-"""Converting a checkpoint to GGUF: `plan(source, type)` decides, `run(plan, out)` yields events.
+"""Making GGUF files: `plan(source, type)` decides, `run(plan, out)` yields events.
 
-A conversion of another source starts in a new reader that returns a `source.Source`; another type
-starts in `recipes.RECIPES` and in the encoders of `dgguf.quants`.
+A conversion of another kind of source starts in a new reader that returns a `source.Source`; another
+type starts in `recipes.RECIPES` and in the encoders of `dgguf.quants`.
 """
 
 # Bound at once, not on demand: importing the submodules `plan` and `run` later would put the
 # modules in the place of their functions.
-from dgguf.convert.plan import Plan, TensorPlan, plan
+from dgguf.convert.encode_tensor import TensorError
+from dgguf.convert.imatrix import Imatrix, read_imatrix
+from dgguf.convert.plan import FilePlan, Plan, TensorPlan, plan
 from dgguf.convert.recipes import RECIPES
 from dgguf.convert.run import Event, Finished, TensorWritten, run
 
-__all__ = ["RECIPES", "Event", "Finished", "Plan", "TensorPlan", "TensorWritten", "plan", "run"]
+__all__ = [
+    "RECIPES",
+    "Event",
+    "FilePlan",
+    "Finished",
+    "Imatrix",
+    "Plan",
+    "TensorError",
+    "TensorPlan",
+    "TensorWritten",
+    "plan",
+    "read_imatrix",
+    "run",
+]

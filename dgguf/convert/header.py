@@ -42,7 +42,7 @@ def pack_header(metadata: Mapping[str, Any], tensors: Sequence[TensorEntry]) -> 
 
     Args:
         metadata: strings, booleans, numpy numbers, lists of strings, 1-D numpy arrays; the dtype of
-            a number is its type in the file.
+            a number is its type in the file. Bytes are a value, with its type, as a file has it.
         tensors: in the order of their data, each padded to the alignment.
     """
     parts = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(metadata))]
@@ -67,6 +67,8 @@ def _string(text: str) -> list[bytes]:
 
 def _value(value: Any) -> list[bytes]:
     """The type and the bytes of a value."""
+    if isinstance(value, bytes):
+        return [value]
     if isinstance(value, str):
         return [struct.pack("<I", _STRING), *_string(value)]
     if isinstance(value, list):

@@ -1,8 +1,8 @@
 """What a conversion will write, decided before a byte is written."""
 
-import functools
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from dgguf.convert.header import pack_header, padded
-from dgguf.convert.recipes import RECIPES, choose_format
+from dgguf.convert.imatrix import Imatrix
+from dgguf.convert.recipes import RECIPES, Recipe, head_name, is_matrix, mixture
 from dgguf.convert.source import Source, SourceTensor
 from dgguf.errors import ConversionError
-from dgguf.quants.block import BlockFormat
+from dgguf.quants.block import FORMATS_BY_NAME, BlockFormat
+from dgguf.quants.encode import ENCODERS, WEIGHTED
 
 _QUANTIZATION_VERSION = 2
 
@@ -26,11 +28,14 @@ class TensorPlan:
         source: where its values come from.
         format: the type it is written in.
         note: why it is not the type that was asked for; "" if it is.
+        importance: (experts or 1, columns) float32, how much errors in each column matter; None where
+            nothing says so, or the format takes none.
     """
 
     source: SourceTensor
     format: BlockFormat
     note: str = ""
+    importance: np.ndarray | None = None
 
     @property
     def name(self) -> str:
@@ -61,74 +66,196 @@ class TensorPlan:
 
 
 @dataclass(frozen=True, eq=False)
+class FilePlan:
+    """One file to be written, the only one or a part of a split model.
+
+    Attributes:
+        header: the file up to its first tensor.
+        tensors: in the order they are written.
+    """
+
+    header: bytes
+    tensors: tuple[TensorPlan, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        return len(self.header) + sum(padded(tensor.n_bytes) for tensor in self.tensors)
+
+
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """A whole file to be written.
+    """A whole model to be written.
 
     Attributes:
         source: path of what is converted.
         type_name: the recipe.
-        metadata: the header's keys; numbers are numpy's, in the types they have in the file.
-        tensors: in the order they are written.
+        metadata: the model's keys, as `header.pack_header` takes them.
+        files: one, or the parts in order.
         notes: what the user should know, one sentence each.
     """
 
     source: Path
     type_name: str
     metadata: Mapping[str, Any]
-    tensors: tuple[TensorPlan, ...]
+    files: tuple[FilePlan, ...]
     notes: tuple[str, ...]
 
-    @functools.cached_property
-    def header(self) -> bytes:
-        """The file up to its first tensor."""
-        return pack_header(self.metadata, self.tensors)
+    @property
+    def tensors(self) -> tuple[TensorPlan, ...]:
+        """Those of all files, in order."""
+        return tuple(tensor for file in self.files for tensor in file.tensors)
 
     @property
     def n_bytes(self) -> int:
-        """Size of the finished file."""
-        return len(self.header) + sum(padded(tensor.n_bytes) for tensor in self.tensors)
+        """Size of the finished files."""
+        return sum(file.n_bytes for file in self.files)
 
     @property
     def n_weights(self) -> int:
         return sum(tensor.n_weights for tensor in self.tensors)
 
 
-def plan(source: Path, type_name: str) -> Plan:
-    """Decide how a checkpoint folder becomes a GGUF.
+def plan(
+    source: Path,
+    type_name: str,
+    *,
+    tensor_types: Sequence[tuple[str, str]] = (),
+    output_type: str | None = None,
+    imatrix: Imatrix | None = None,
+    split_bytes: int | None = None,
+) -> Plan:
+    """Decide how a model becomes a GGUF.
 
     Args:
-        source: a Hugging Face checkpoint: config.json, safetensors, tokenizer.json.
+        source: a Hugging Face checkpoint folder (config.json, safetensors, tokenizer.json) or a GGUF.
         type_name: a key of `recipes.RECIPES`.
+        tensor_types: regular expressions of matrix names and the type each gives; the first that is
+            found in a name counts.
+        output_type: of the matrix that makes the logits, the embedding table where they are tied.
+        imatrix: how much the columns of each matrix matter.
+        split_bytes: begin a new file before the tensors of one take more than this.
 
     Raises:
-        ConversionError: the source cannot be converted, or there is no such type.
+        ConversionError: the source cannot be converted, or there is no such type or tensor.
     """
     recipe = RECIPES.get(type_name)
     if recipe is None:
         raise ConversionError(f"there is no type {type_name!r}; choose one of {', '.join(RECIPES)}")
     read = _read_source(Path(source))
-    tensors = tuple(
-        TensorPlan(tensor, *choose_format(recipe, tensor.name, tensor.shape)) for tensor in read.tensors
-    )
+    overrides = _overrides(read.tensors, tensor_types, output_type)
+    tensors = _plan_tensors(read, recipe, overrides, imatrix)
     metadata = {
         **read.metadata,
         "general.file_type": np.uint32(recipe.file_type),
         "general.quantization_version": np.uint32(_QUANTIZATION_VERSION),
     }
+    if imatrix is not None:
+        metadata |= {
+            "quantize.imatrix.file": imatrix.path.name,
+            "quantize.imatrix.dataset": imatrix.dataset,
+            "quantize.imatrix.entries_count": np.uint32(len(imatrix.importances)),
+            "quantize.imatrix.chunks_count": np.uint32(imatrix.n_chunks),
+        }
+    notes = [*read.notes, *_count_notes(tensors)]
+    if imatrix is not None:
+        weighted = [tensor for tensor in tensors if tensor.format.name in WEIGHTED]
+        missing = [tensor.name for tensor in weighted if imatrix.of(tensor.name, tensor.shape) is None]
+        if missing:
+            notes.append(
+                f"{imatrix.path.name} says nothing of {len(missing)} of {len(weighted)} matrices, "
+                f"such as {missing[0]}"
+            )
+    files = _split(metadata, tensors, split_bytes)
+    return Plan(read.path, type_name, metadata, files, tuple(notes))
+
+
+def _plan_tensors(
+    source: Source, recipe: Recipe, overrides: Mapping[str, str], imatrix: Imatrix | None
+) -> tuple[TensorPlan, ...]:
+    chosen = {
+        t.name: t.shape[-1] for t in source.tensors if is_matrix(t.name, t.shape) or t.name in overrides
+    }
+    types = mixture(recipe, chosen, overrides)
+    plans = []
+    for tensor in source.tensors:
+        fmt = FORMATS_BY_NAME[types.get(tensor.name, "F32")]
+        note = ""
+        if fmt.name == "F16" and overrides.get(tensor.name, recipe.base) != "F16":
+            note = f"F16, as blocks of 32 do not divide rows of {tensor.shape[-1]}"
+        importance = None
+        if fmt.name in WEIGHTED:
+            importance = imatrix.of(tensor.name, tensor.shape) if imatrix else None
+            if importance is None and recipe.searched:
+                importance = np.ones((1, tensor.shape[-1]), np.float32)
+        plans.append(TensorPlan(tensor, fmt, note, importance))
+    return tuple(plans)
+
+
+def _overrides(
+    tensors: Sequence[SourceTensor], tensor_types: Sequence[tuple[str, str]], output_type: str | None
+) -> dict[str, str]:
+    """The types that the user gave, by tensor name."""
+    names = {t.name: t.shape[-1] for t in tensors if len(t.shape) > 1}
+    given = {head_name(names): _known(output_type)} if output_type else {}
+    for pattern, type_name in reversed(tensor_types):
+        try:
+            found = [name for name in names if re.search(pattern, name)]
+        except re.error as error:
+            raise ConversionError(f"{pattern!r} is no regular expression: {error}") from None
+        if not found:
+            raise ConversionError(f"no matrix of the model has a name in which {pattern!r} is found")
+        given |= dict.fromkeys(found, _known(type_name))
+    return given
+
+
+def _known(type_name: str) -> str:
+    if type_name.upper() not in ENCODERS:
+        raise ConversionError(
+            f"{type_name!r} is no type that dgguf writes: choose one of {', '.join(ENCODERS)}"
+        )
+    return type_name.upper()
+
+
+def _count_notes(tensors: Sequence[TensorPlan]) -> list[str]:
     notes = Counter(tensor.note for tensor in tensors if tensor.note)
-    counted = tuple(f"{count} tensor{'s' * (count > 1)}: {note}" for note, count in notes.items())
-    return Plan(read.path, type_name, metadata, tensors, (*read.notes, *counted))
+    return [f"{count} tensor{'s' * (count > 1)}: {note}" for note, count in notes.items()]
+
+
+def _split(
+    metadata: Mapping[str, Any], tensors: Sequence[TensorPlan], split_bytes: int | None
+) -> tuple[FilePlan, ...]:
+    """Consecutive tensors of at most `split_bytes`, or single ones that alone are larger."""
+    groups: list[list[TensorPlan]] = [[]]
+    room = split_bytes
+    for tensor in tensors:
+        if split_bytes is not None and room is not None:
+            if groups[-1] and padded(tensor.n_bytes) > room:
+                groups.append([])
+                room = split_bytes
+            room -= padded(tensor.n_bytes)
+        groups[-1].append(tensor)
+    if len(groups) == 1:
+        return (FilePlan(pack_header(metadata, groups[0]), tuple(groups[0])),)
+    files = []
+    for i, group in enumerate(groups):
+        keys = {
+            "split.no": np.uint16(i),
+            "split.count": np.uint16(len(groups)),
+            "split.tensors.count": np.int32(len(tensors)),
+        }
+        files.append(FilePlan(pack_header(keys if i else {**metadata, **keys}, group), tuple(group)))
+    return tuple(files)
 
 
 def _read_source(path: Path) -> Source:
-    from dgguf.convert.checkpoint import read_checkpoint
+    if path.is_dir():
+        from dgguf.convert.checkpoint import read_checkpoint
 
-    if not path.exists():
-        raise ConversionError(
-            f"there is no folder {path}; a checkpoint is a folder with config.json and safetensors files"
-        )
-    if not path.is_dir():
-        raise ConversionError(
-            f"{path} is no folder; a checkpoint is a folder with config.json and safetensors files"
-        )
-    return read_checkpoint(path)
+        return read_checkpoint(path)
+    if path.exists():
+        from dgguf.convert.gguf_source import read_gguf
+
+        return read_gguf(path)
+    raise ConversionError(
+        f"there is no {path}; a source is a folder with config.json and safetensors files, or a GGUF file"
+    )

@@ -1,14 +1,45 @@
-"""Which type each tensor gets: the table that `--type` chooses from."""
+"""Which type each tensor gets: the table that `--type` chooses from.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+All recipes but one are those of llama.cpp's `llama-quantize` without an importance matrix, so that
+files have the types and the size of the published ones. `Q4_K_DG` is dgguf's own.
+"""
 
-from dgguf.quants.block import FORMATS_BY_NAME, BlockFormat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from dgguf.quants.block import FORMATS_BY_NAME
 
 # The router picks experts by its sums: an error there changes which weights are used at all.
 _KEPT_EXACT = ("ffn_gate_inp.weight",)
-# What stands in for a type whose blocks do not divide a tensor's rows.
-_FALLBACKS = {"Q8_0": "F16"}
+# What replaces a 256-weight type where a row is no multiple of 256.
+_FALLBACK = {
+    **dict.fromkeys(("Q2_K", "Q3_K"), "Q4_0"),
+    **dict.fromkeys(("IQ3_S", "IQ4_XS"), "IQ4_NL"),
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+}
+
+# The type of the i-th of n tensors of a kind.
+Rule = Callable[[int, int], str]
+
+
+def always(name: str) -> Rule:
+    return lambda i, n: name
+
+
+def first(count: Callable[[int], int], better: str, rest: str) -> Rule:
+    """`better` for the first `count(n)` tensors."""
+    return lambda i, n: better if i < count(n) else rest
+
+
+def more_bits(better: str, rest: str) -> Rule:
+    """`better` for the first and the last eighth and for every third tensor between them."""
+
+    def rule(i: int, n: int) -> str:
+        return better if i < n // 8 or i >= 7 * n // 8 or (i - n // 8) % 3 == 2 else rest
+
+    return rule
 
 
 @dataclass(frozen=True)
@@ -16,37 +47,119 @@ class Recipe:
     """A mixture of types under one name.
 
     Attributes:
-        name: as `--type` spells it.
-        file_type: its number in general.file_type.
-        choose: the type for a matrix, from its GGUF name and shape.
+        file_type: its number under `general.file_type`.
+        base: the type of every matrix that no other field speaks of.
+        head: the type of the output head, which is the embedding table where the two are tied.
+        rules: kinds that get another type, by the part of the tensor name after `blk.N.`, or by the
+            whole name of a tensor outside the layers.
+        searched: search for the best scales even where nothing is known of the columns' importance.
     """
 
-    name: str
     file_type: int
-    choose: Callable[[str, tuple[int, ...]], BlockFormat]
+    base: str
+    head: str = "Q6_K"
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    searched: bool = False
 
 
-def choose_format(recipe: Recipe, name: str, shape: tuple[int, ...]) -> tuple[BlockFormat, str]:
-    """The type a tensor gets, and why where it is a stand-in for the recipe's choice, else "".
-
-    Vectors and the router stay F32 in every recipe.
-    """
-    if len(shape) == 1 or name.endswith(_KEPT_EXACT):
-        return FORMATS_BY_NAME["F32"], ""
-    wanted = recipe.choose(name, shape)
-    if shape[-1] % wanted.block_size == 0:
-        return wanted, ""
-    chosen = FORMATS_BY_NAME[_FALLBACKS[wanted.name]]
-    size = wanted.block_size
-    return chosen, f"{chosen.name}, as blocks of {size} ({wanted.name}) do not divide rows of {shape[-1]}"
+def down(rule: Rule) -> dict[str, Rule]:
+    return {"ffn_down.weight": rule, "ffn_down_exps.weight": rule}
 
 
-def _uniform(name: str, file_type: int) -> Recipe:
-    """One type for every matrix."""
-    return Recipe(name, file_type, lambda _name, _shape: FORMATS_BY_NAME[name])
+_V, _OUT = "attn_v.weight", "attn_output.weight"
+_GATE_UP_EXPERTS = ("ffn_gate_up_exps.weight", "ffn_gate_exps.weight", "ffn_up_exps.weight")
 
-
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (_uniform("F32", 0), _uniform("F16", 1), _uniform("BF16", 32), _uniform("Q8_0", 7))
+RECIPES: dict[str, Recipe] = {
+    "F32": Recipe(0, "F32", "F32"),
+    "F16": Recipe(1, "F16", "F16"),
+    "BF16": Recipe(32, "BF16", "BF16"),
+    "Q8_0": Recipe(7, "Q8_0", "Q8_0"),
+    "Q4_0": Recipe(2, "Q4_0"),
+    "Q4_1": Recipe(3, "Q4_1"),
+    "Q5_0": Recipe(8, "Q5_0"),
+    "Q5_1": Recipe(9, "Q5_1"),
+    "Q2_K": Recipe(10, "Q2_K", rules={_V: always("Q3_K"), _OUT: always("Q3_K"), **down(always("Q3_K"))}),
+    "Q3_K_S": Recipe(11, "Q3_K"),
+    "Q3_K_M": Recipe(
+        12,
+        "Q3_K",
+        rules={
+            _V: first(lambda n: 2, "Q5_K", "Q4_K"),
+            _OUT: always("Q4_K"),
+            **down(first(lambda n: n // 16, "Q5_K", "Q4_K")),
+        },
+    ),
+    "Q3_K_L": Recipe(13, "Q3_K", rules={_V: always("Q5_K"), _OUT: always("Q5_K"), **down(always("Q5_K"))}),
+    "Q4_K_S": Recipe(
+        14,
+        "Q4_K",
+        rules={_V: first(lambda n: 4, "Q5_K", "Q4_K"), **down(first(lambda n: n // 8, "Q5_K", "Q4_K"))},
+    ),
+    "Q4_K_M": Recipe(15, "Q4_K", rules={_V: more_bits("Q6_K", "Q4_K"), **down(more_bits("Q6_K", "Q4_K"))}),
+    # As large as Q4_K_M. That one spends 8.5 bits on half of the experts' down projections, whose rows no
+    # K-quant divides; here they get 5.5, and the bits go where a bit takes most error away: to half of
+    # the experts' gate and up, and to everything outside the experts, which is small.
+    "Q4_K_DG": Recipe(
+        15,
+        "Q6_K",
+        rules={
+            **dict.fromkeys(_GATE_UP_EXPERTS, more_bits("Q5_K", "Q4_K")),
+            "ffn_down_exps.weight": always("Q5_0"),
+        },
+        searched=True,
+    ),
+    "Q5_K_S": Recipe(16, "Q5_K"),
+    "Q5_K_M": Recipe(17, "Q5_K", rules={_V: more_bits("Q6_K", "Q5_K"), **down(more_bits("Q6_K", "Q5_K"))}),
+    "Q6_K": Recipe(18, "Q6_K"),
+    "IQ4_NL": Recipe(25, "IQ4_NL", rules=down(first(lambda n: n // 8, "Q5_1", "IQ4_NL"))),
+    "IQ4_XS": Recipe(30, "IQ4_XS", rules=down(first(lambda n: n // 8, "Q5_K", "IQ4_XS"))),
+    "MXFP4_MOE": Recipe(
+        38,
+        "Q8_0",
+        "Q8_0",
+        rules=dict.fromkeys((*_GATE_UP_EXPERTS, "ffn_down_exps.weight"), always("MXFP4")),
+    ),
 }
+
+
+def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a recipe chooses a tensor's type: vectors and the router stay F32 in every one."""
+    return len(shape) > 1 and not name.endswith(_KEPT_EXACT)
+
+
+def mixture(recipe: Recipe, columns: Mapping[str, int], overrides: Mapping[str, str] = {}) -> dict[str, str]:
+    """The type of every weight matrix of a model.
+
+    Args:
+        columns: the matrices by name, in file order, with the length of their rows. What is no matrix
+            does not belong here, see `is_matrix`.
+        overrides: types for some of them, instead of the recipe's.
+    """
+    head = head_name(columns)
+    kinds = {name: name.split(".", 2)[2] for name in columns if name.startswith("blk.")}
+    types = {}
+    for name, n_columns in columns.items():
+        kind = kinds.get(name, "")
+        if name in overrides:
+            chosen = overrides[name]
+        elif name == head:
+            chosen = recipe.head
+        elif kind in recipe.rules:
+            of_kind = [other for other, its_kind in kinds.items() if its_kind == kind]
+            chosen = recipe.rules[kind](of_kind.index(name), len(of_kind))
+        else:
+            chosen = recipe.base
+        types[name] = fitting(chosen, n_columns)
+    return types
+
+
+def head_name(names: Mapping[str, int]) -> str:
+    """The tensor that makes the logits: the embedding table, unless there is another one."""
+    return "output.weight" if "output.weight" in names else "token_embd.weight"
+
+
+def fitting(type_name: str, n_columns: int) -> str:
+    """`type_name`, or what stands in for it where its blocks do not divide rows of `n_columns`."""
+    if n_columns % FORMATS_BY_NAME[type_name].block_size:
+        type_name = _FALLBACK.get(type_name, type_name)
+    return "F16" if n_columns % FORMATS_BY_NAME[type_name].block_size else type_name

@@ -4,6 +4,8 @@ A reader of some kind of model (`checkpoint` for Hugging Face folders) fills the
 know nothing else of where a model comes from.
 """
 
+import contextlib
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,3 +69,19 @@ class Source:
     metadata: Mapping[str, Any]
     tensors: tuple[SourceTensor, ...]
     notes: tuple[str, ...] = ()
+
+
+def release(tensor: StoredTensor) -> None:
+    """Give back the memory that reading a tensor's map took, where the system can: the file keeps it."""
+    base: Any = tensor.raw
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    if not isinstance(base, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    start = np.frombuffer(base, np.uint8).__array_interface__["data"][0]
+    first = tensor.raw.__array_interface__["data"][0] - start
+    first -= first % mmap.PAGESIZE
+    with contextlib.suppress(OSError, ValueError):
+        base.madvise(mmap.MADV_DONTNEED, first, tensor.raw.nbytes)

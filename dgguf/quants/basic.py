@@ -11,7 +11,7 @@ float32, so that LLVM computes them in a narrow type.
 import numpy as np
 
 from dgguf.jit import kernel
-from dgguf.quants.half import float16_to_float32, float32_to_float16
+from dgguf.quants.half import float16_to_float32
 
 _BIT = np.array([1 << j for j in range(16)], dtype=np.uint16)
 
@@ -127,28 +127,3 @@ def decode_q8_0(raw: np.ndarray, out: np.ndarray) -> None:
             d = float16_to_float32(x[i], x[i + 1])
             for j in range(size):
                 y[o + j] = d * np.float32(signed[i + 2 + j])
-
-
-@kernel
-def encode_q8_0(x: np.ndarray, out: np.ndarray) -> None:
-    """Scale by the largest magnitude and round, halves away from zero; `x` must be finite."""
-    for row in range(x.shape[0]):
-        for b in range(x.shape[1] // 32):
-            values = x[row, 32 * b : 32 * b + 32]
-            block = out[row, 34 * b : 34 * b + 34]
-            largest = np.float32(0)
-            for j in range(32):
-                largest = max(largest, abs(values[j]))
-            d = np.float32(largest / np.float32(127))
-            # The reciprocal of a scale below 2**-128 would be infinite; its float16 is zero anyway.
-            inverse = np.float32(1) / d if d > np.float32(2.0**-128) else np.float32(0)
-            half = float32_to_float16(d)
-            block[0] = np.uint8(half & np.uint16(0xFF))
-            block[1] = np.uint8(half >> np.uint16(8))
-            for j in range(32):
-                scaled = values[j] * inverse
-                # Adding 0.5 and truncating would round 0.49999997 up.
-                code = np.int32(scaled)
-                rest = scaled - np.float32(code)
-                code += np.int32(rest >= np.float32(0.5)) - np.int32(rest <= np.float32(-0.5))
-                block[2 + j] = np.uint8(code & 0xFF)

@@ -89,7 +89,7 @@ def decode_i64(raw: np.ndarray, out: np.ndarray) -> None:
 
 
 @kernel
-def encode_f32(x: np.ndarray, out: np.ndarray) -> None:
+def encode_f32(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """The bytes of each float32."""
     for row in range(x.shape[0]):
         for i in range(x.shape[1]):
@@ -101,7 +101,7 @@ def encode_f32(x: np.ndarray, out: np.ndarray) -> None:
 
 
 @kernel
-def encode_f16(x: np.ndarray, out: np.ndarray) -> None:
+def encode_f16(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """Round to the nearest float16, ties to even; beyond 65520 becomes infinite."""
     for row in range(x.shape[0]):
         for i in range(x.shape[1]):
@@ -111,7 +111,7 @@ def encode_f16(x: np.ndarray, out: np.ndarray) -> None:
 
 
 @kernel
-def encode_bf16(x: np.ndarray, out: np.ndarray) -> None:
+def encode_bf16(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """Round to the nearest bfloat16, ties to even."""
     for row in range(x.shape[0]):
         for i in range(x.shape[1]):

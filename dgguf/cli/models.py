@@ -1,0 +1,116 @@
+"""`dgguf models` and `dgguf pull`: the models known by name, and getting them."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+# Besides the weights a run needs room for its context and its scratch memory.
+_BESIDE_WEIGHTS = 2 * 10**9
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def models(as_json: bool) -> None:
+    """List the models known by name: size, whether they are here, whether they fit this machine.
+
+    \b
+    Examples:
+      dgguf models
+      dgguf pull diffusiongemma && dgguf run diffusiongemma -p "Why is the sky blue?"
+    """
+    from dgguf.catalog import known_models, path_of
+    from dgguf.cli.output import format_bytes
+
+    memory = total_memory()
+    rows = []
+    for known in known_models():
+        path = path_of(known)
+        fits = memory is None or known.n_bytes + _BESIDE_WEIGHTS <= memory
+        rows.append(
+            {
+                "name": known.name,
+                "type": known.type,
+                "bytes": known.n_bytes,
+                "path": str(path) if path else None,
+                "fits_memory": fits,
+                "repository": known.repository,
+                "file": known.file,
+                "note": known.note,
+            }
+        )
+    if as_json:
+        click.echo(json.dumps({"memory": memory, "models": rows}, ensure_ascii=False, indent=2))
+        return
+    width = max(len(known.name) for known in known_models())
+    click.echo(f"{'name':<{width}}  {'type':<7} {'size':>9}  {'here':<5} {'fits':<5} note")
+    for row, known in zip(rows, known_models(), strict=True):
+        here, fit = ("yes" if row["path"] else "no"), ("yes" if row["fits_memory"] else "no")
+        click.echo(
+            f"{known.name:<{width}}  {known.type:<7} {format_bytes(known.n_bytes):>9}  "
+            f"{here:<5} {fit:<5} {known.note}"
+        )
+
+
+def total_memory() -> int | None:
+    """Bytes of this machine's memory, where the system tells."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+@click.command()
+@click.argument("model")
+def pull(model: str) -> None:
+    """Download MODEL: a name of `dgguf models`, or hf:owner/repo, with a file or a type after a colon.
+
+    It goes to the cache of the Hugging Face hub, and what an interrupted download got is kept. The path
+    goes to stdout. HF_TOKEN opens repositories that need an account, HF_HOME moves the cache.
+
+    \b
+    Examples:
+      dgguf pull diffusiongemma
+      dgguf pull hf:unsloth/diffusiongemma-26B-A4B-it-GGUF:Q6_K
+    """
+    click.echo(download(model))
+
+
+def download(model: str) -> Path:
+    """Bring a model to this machine, with progress, and see that it can be opened."""
+    from dgguf import hub
+    from dgguf.catalog import find_known, path_of
+    from dgguf.cli.output import format_bytes, say
+    from dgguf.errors import DownloadError
+    from dgguf.gguf_file import GgufFile
+
+    known, reference = find_known(model), hub.parse_reference(model)
+    if known and known.repository == "bundled":
+        path = path_of(known)
+        assert path is not None
+        return path
+    if known is None and reference is None:
+        raise DownloadError(
+            f"no model {model!r} is known: `dgguf models` lists those that are, others are hf:owner/repo:file"
+        )
+    repository, wanted = (known.repository, known.file) if known else reference or ("", "")
+    files = hub.choose(repository, wanted)
+    say(f"{repository}: {files[0].name}, {format_bytes(sum(file.n_bytes for file in files))}")
+    path = hub.download(files, lambda name: say(f"checking {name}"))
+    GgufFile(path).close()
+    return path
+
+
+def offer(model: str) -> None:
+    """On a terminal, ask whether to download a model that is known but not here."""
+    from dgguf.catalog import find_known, path_of
+    from dgguf.cli.output import format_bytes
+
+    known = find_known(model)
+    if known is None or path_of(known) or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    question = f"{model} is not on this machine: download {format_bytes(known.n_bytes)}?"
+    if click.confirm(question, err=True):
+        download(model)

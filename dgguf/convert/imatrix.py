@@ -1,0 +1,142 @@
+"""Importance matrices: for each matrix of a model, how large its inputs were on some text.
+
+    GGUF layout      general.type "imatrix"; for each matrix two F32 tensors, NAME.in_sum2 (matrices,
+                     columns), sums of squared inputs, and NAME.counts (matrices, 1), rows added up
+    legacy layout    int32 entries · each: int32 length, name, int32 calls, int32 n, n float32 ·
+                     int32 chunks · int32 length, name of the text
+
+A stack of experts has one row of columns for each expert. The encoders take the mean square of each
+column as the weight of its errors. Source of the layouts: llama.cpp's `llama-imatrix`.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dgguf.errors import ConversionError, ModelFileError
+from dgguf.gguf_file import GgufFile
+
+_MAX_ENTRIES = 1 << 20
+_MAX_NAME = 1 << 12
+
+
+@dataclass(frozen=True, eq=False)
+class Imatrix:
+    """What an imatrix file says.
+
+    Attributes:
+        path: the file.
+        dataset: the text that it was collected from; "" if it does not say.
+        n_chunks: pieces of the text.
+        importances: matrix name → float32, flat: columns, for each expert in turn.
+    """
+
+    path: Path
+    dataset: str
+    n_chunks: int
+    importances: Mapping[str, np.ndarray]
+
+    def of(self, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The importances of a matrix, (experts or 1, columns); None if the file has none.
+
+        Raises:
+            ConversionError: they are of another number than the matrix has.
+        """
+        values = self.importances.get(name)
+        if values is None and "ffn_gate_up_exps" in name:
+            # The two halves have the same inputs, whether they are one tensor or two.
+            values = self.importances.get(name.replace("gate_up", "gate"))
+        if values is None and name.endswith(("ffn_gate_exps.weight", "ffn_up_exps.weight")):
+            fused = name.replace("ffn_gate_exps", "ffn_gate_up_exps").replace(
+                "ffn_up_exps", "ffn_gate_up_exps"
+            )
+            values = self.importances.get(fused)
+        if values is None:
+            return None
+        n_matrices = shape[0] if len(shape) == 3 else 1
+        if values.size != n_matrices * shape[-1]:
+            raise ConversionError(
+                f"{self.path} has {values.size} importances for {name}, which has "
+                f"{n_matrices * shape[-1]}: it was made for another model"
+            )
+        return np.ascontiguousarray(values.reshape(n_matrices, shape[-1]))
+
+
+def read_imatrix(path: Path) -> Imatrix:
+    """Read a file of either layout.
+
+    Raises:
+        ConversionError: the file cannot be read, is damaged or no imatrix.
+    """
+    try:
+        with path.open("rb") as file:
+            is_gguf = file.read(4) == b"GGUF"
+        imatrix = _read_gguf(path) if is_gguf else _read_legacy(path, path.read_bytes())
+    except OSError as error:
+        raise ConversionError(f"{path} cannot be read: {error.strerror}") from None
+    except ModelFileError as error:
+        raise ConversionError(str(error)) from None
+    for name, values in imatrix.importances.items():
+        if not np.isfinite(values).all() or values.min(initial=0) < 0:
+            raise ConversionError(f"{path} is damaged: the importances of {name} are no mean squares")
+    return imatrix
+
+
+def _read_gguf(path: Path) -> Imatrix:
+    with GgufFile(path) as file:
+        if file.get("general.type", str, "") != "imatrix":
+            raise ConversionError(f"{path} is a GGUF file but no imatrix: its general.type says otherwise")
+        found = {}
+        for name, tensor in file.tensors.items():
+            if not name.endswith(".in_sum2"):
+                continue
+            base = name.removesuffix(".in_sum2")
+            counts = file.tensors.get(f"{base}.counts")
+            if counts is None or tensor.format.name != "F32" or counts.format.name != "F32":
+                raise ConversionError(f"{path} is damaged: {name} has no counts, or is not F32")
+            sums = np.frombuffer(file.data(name).tobytes(), "<f4").reshape(-1, tensor.shape[-1])
+            times = np.frombuffer(file.data(f"{base}.counts").tobytes(), "<f4")
+            if times.size != len(sums):
+                raise ConversionError(
+                    f"{path} is damaged: {base} has {times.size} counts for {len(sums)} rows"
+                )
+            # An expert that never got an input: all its columns matter alike.
+            seen = times[:, None] > 0
+            means = np.where(seen, sums / np.where(seen, times[:, None], 1), np.float32(1))
+            found[base] = means.astype(np.float32).ravel()
+        datasets = file.get("imatrix.datasets", list[str], [])
+        return Imatrix(path, ", ".join(datasets), file.get("imatrix.chunk_count", int, 0), found)
+
+
+def _read_legacy(path: Path, data: bytes) -> Imatrix:
+    position = 0
+
+    def take(count: int) -> bytes:
+        nonlocal position
+        if count < 0 or position + count > len(data):
+            raise ConversionError(f"{path} is cut off, or no imatrix file")
+        position += count
+        return data[position - count : position]
+
+    def integer(limit: int) -> int:
+        value: int = struct.unpack("<i", take(4))[0]
+        if not 0 <= value <= limit:
+            raise ConversionError(f"{path} is damaged, or no imatrix file")
+        return value
+
+    found = {}
+    for _ in range(integer(_MAX_ENTRIES)):
+        name = take(integer(_MAX_NAME)).decode("utf-8", "replace")
+        n_calls = integer((1 << 31) - 1)
+        values = np.frombuffer(take(4 * integer(len(data) // 4)), "<f4")
+        found[name] = values / np.float32(n_calls) if n_calls else values
+    if not found:
+        raise ConversionError(f"{path} is no imatrix file: it has no entries")
+    n_chunks, dataset = 0, ""
+    if position < len(data):
+        n_chunks = integer((1 << 31) - 1)
+        dataset = take(integer(_MAX_NAME)).decode("utf-8", "replace")
+    return Imatrix(path, dataset, n_chunks, found)
