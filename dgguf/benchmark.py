@@ -201,4 +201,3 @@ def measure(
         "gops": 2e-9 * sum(multiply_adds.values()) / step_seconds,
         "gb_per_s": 1e-9 * session.file.n_bytes / step_seconds,
     }
-

@@ -12,7 +12,9 @@ import click
 @click.option(
     "--prompt-tokens", type=click.IntRange(1), default=32, help="Length of the random prompt, in tokens."
 )
-@click.option("--steps", type=click.IntRange(1), default=5, help="Denoising steps measured, after one to warm up.")
+@click.option(
+    "--steps", type=click.IntRange(1), default=5, help="Denoising steps measured, after one to warm up."
+)
 @click.option("-t", "--threads", type=click.IntRange(1), help="CPU threads.  [default: all usable cores]")
 @click.option("--exact", is_flag=True, help="Float32 products, as the reference computes them.")
 @click.option("--cold", is_flag=True, help="Drop the file from the system's page cache first (Linux).")
@@ -44,13 +46,11 @@ def bench(
         began = time.perf_counter()
         session = Session(model, threads=threads, exact=exact)
         loaded = time.perf_counter() - began
-        say(f"{session.file.path}: {session.backend.describe()}")
         result = {
             "model": str(session.file.path),
             "model_bytes": session.file.n_bytes,
             "machine": processor(),
-            "cpu_path": session.backend.path,
-            "threads": session.backend.threads,
+            "backend": session.backend.describe(),
             "cold": cold,
             "load_seconds": loaded,
             **measure(session, prompt_tokens=prompt_tokens, steps=steps, progress=say),
@@ -65,7 +65,7 @@ def lines(result: dict[str, Any]) -> list[str]:
     from dgguf.cli.output import format_bytes
 
     out = [
-        f"machine        {result['machine']}, {result['threads']} threads, {result['cpu_path']}",
+        f"machine        {result['machine']} · {result['backend']}",
         f"start          {result['load_seconds']:.2f} s to load"
         f" · {result['encode_seconds']:.2f} s for {result['prompt_tokens']} prompt tokens"
         f" · {result['first_step_ms'] / 1e3:.2f} s for the first step" + (" · file cold" * result["cold"]),
@@ -79,5 +79,7 @@ def lines(result: dict[str, Any]) -> list[str]:
         speed = f"{cost['gops']:8.0f} GOP/s" if cost["gops"] else ""
         out.append(f"  {part:<{len(OTHER)}} {cost['ms'] / 1e3:7.3f} s {speed}")
     if result["peak_private_bytes"]:
-        out.append(f"memory         {format_bytes(result['peak_private_bytes'])} at most, beside the mapped file")
+        out.append(
+            f"memory         {format_bytes(result['peak_private_bytes'])} at most, beside the mapped file"
+        )
     return out

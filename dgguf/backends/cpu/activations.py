@@ -17,9 +17,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from dgguf.backends.cpu.lanes import F32, I8, I32, I64, int64, load, shuffle, splat, store, vector
+from dgguf.backends.cpu.lanes import F32, I8, I32, int64, intrinsic, load, splat, store, vector
 from dgguf.jit import kernel
 
 GROUP = 32  # inputs that share a scale
@@ -31,7 +30,7 @@ def row_bytes(columns: int) -> int:
     return columns + columns // 32 * 12 + columns // 16 * 8
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _quantize_group(
     typing: Any, x: Any, codes: Any, scale: Any, sums: Any, scaled: Any, sums_16: Any, scaled_16: Any
 ) -> Any:

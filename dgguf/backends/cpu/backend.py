@@ -28,16 +28,15 @@ class CpuBackend:
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise BackendError(f"the number of threads must be from 1 to {MAX_THREADS}, not {threads}")
         self._pool = Pool(usable_cores() if threads is None else threads)
-        self.threads = self._pool.threads
         self._exact = exact
-        self.path = "portable" if exact else cpu_path()
-        self._int8 = self.path != "portable"
+        self._path = "portable" if exact else cpu_path()
+        self._int8 = self._path != "portable"
         self.kv_bytes = 4
         self._logits = np.empty((0, 0), np.float32)
 
     def describe(self) -> str:
-        products = f"8-bit products ({self.path})" if self._int8 else "float32 products through BLAS"
-        return f"CPU, {self.threads} thread{'s' * (self.threads > 1)}, {products}"
+        products = f"8-bit products ({self._path})" if self._int8 else "float32 products through BLAS"
+        return f"CPU, {self._pool.threads} thread{'s' * (self._pool.threads > 1)}, {products}"
 
     def weight(self, tensor: HostTensor) -> Matrix:
         return matmul.matrix(tensor, self._int8)

@@ -12,9 +12,20 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from dgguf.backends.cpu.lanes import F32, I32, I64, LANES, PANEL_ROWS, int64, load, splat, store, vector
+from dgguf.backends.cpu.lanes import (
+    F32,
+    I32,
+    I64,
+    LANES,
+    PANEL_ROWS,
+    int64,
+    intrinsic,
+    load,
+    splat,
+    store,
+    vector,
+)
 from dgguf.jit import kernel
 
 MAX_TILE_ROWS = 6  # 12 integer and 12 float32 sums, two vectors of codes: 26 of 32 registers
@@ -64,7 +75,7 @@ def _tile(affine: bool, group: int) -> Any:
         group: weights that share a scale, 16 or 32.
     """
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def tile(
         typing: Any,
         rows: Any,
@@ -193,7 +204,7 @@ _affine_32 = _tile(affine=True, group=32)
 _affine_16 = _tile(affine=True, group=16)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _call(
     typing: Any, function: Any, source: Any, stride: Any, blocks: Any, codes: Any, scales: Any, minimums: Any
 ) -> Any:

@@ -9,9 +9,11 @@ registers are narrower.
 from collections.abc import Callable
 from typing import Any
 
+import numba.extending
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+
+intrinsic: Any = numba.extending.intrinsic  # its own types take away the first argument
 
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
@@ -211,7 +213,7 @@ def block_decoder(emit: Callable[[RowBlocks], None], weights: int, n_bytes: int,
         row to row, and how many blocks a row has
     """
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def decode(
         typing: Any, source: Any, stride: Any, blocks: Any, codes: Any, scales: Any, minimums: Any
     ) -> Any:
