@@ -10,6 +10,7 @@ import pytest
 
 from dgguf.backends.base import HostTensor
 from dgguf.backends.cpu import CpuBackend, matmul, vocabulary
+from dgguf.backends.cpu.matmul import Matrix
 from dgguf.backends.cpu.pool import Pool
 from dgguf.errors import NumericsError
 from dgguf.model.cache import LayerCache
@@ -211,32 +212,87 @@ def test_head(backend, rng, monkeypatch, panel_rows):
     close(backend.head(x, backend.weight(w), 30.0), wanted)
 
 
-def test_sample(rng):
-    logits = 3 * normal(rng, 6, 200)
+def predict(logits, temperature, uniforms, rows_at_once=None, cap=30.0):
+    """`vocabulary.predict` of a network whose products are `logits`."""
+    rows, size = logits.shape
+    identity, _ = tensor(np.eye(size, dtype=np.float32))
+    buffer = np.empty((rows_at_once or rows, size), np.float32)
+    return vocabulary.predict(logits, Matrix(identity), cap, temperature, uniforms, buffer, Pool(2))
+
+
+# 9000 tokens are more than one of the blocks whose mass is known together, and end within one.
+@pytest.mark.parametrize("rows_at_once", [4, 6])
+@pytest.mark.parametrize("size", [200, 9000])
+def test_predict(rng, size, rows_at_once):
+    logits = 3 * normal(rng, 6, size)
     uniforms = np.array([0.0, 0.1, 0.5, 0.9, 0.999, 1 - 2**-53])
-    p = softmax(logits.astype(np.float64) / 0.7)
-    found = vocabulary.sample(logits.copy(), 0.7, uniforms, Pool(2))
+    p = softmax(30 * np.tanh(logits.astype(np.float64) / 30) / 0.7)
+    found = predict(logits, 0.7, uniforms, rows_at_once)
     np.testing.assert_array_equal(found.argmax, logits.argmax(axis=1))
     wanted = [np.searchsorted(np.cumsum(row), u, side="right") for row, u in zip(p, uniforms, strict=True)]
     np.testing.assert_array_equal(found.sampled[:5], wanted[:5])
-    assert 0 <= found.sampled[5] < 200
+    assert 0 <= found.sampled[5] < size
     close(found.entropy, -(p * np.log(p)).sum(axis=1), 1e-6)
-    close(found.conditioning, p, 1e-6)
+    if rows_at_once == 6:
+        close(found.conditioning, p, 1e-6)
 
 
-def test_sample_never_draws_the_impossible():
+def test_predict_never_draws_the_impossible():
     logits = np.array([[0.0, -1e4, 0.0, -1e4], [-1e4, 0.0, -1e4, -1e4]], np.float32)
-    found = vocabulary.sample(logits, 1.0, np.array([1 - 2**-53, 0.0]), Pool(2))
+    found = predict(logits, 0.1, np.array([1 - 2**-53, 0.0]))
     assert found.sampled.tolist() == [2, 1]
     close(found.entropy, np.array([math.log(2), 0.0]))
 
 
+def test_predict_takes_the_first_of_equals():
+    assert predict(np.ones((1, 700), np.float32), 1.0, np.zeros(1)).argmax.tolist() == [0]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # BLAS multiplies it with the identity's zeros
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_sample_refuses_what_is_not_finite(wrong):
-    logits = np.zeros((3, 5), np.float32)
-    logits[1, 3] = wrong
+@pytest.mark.parametrize("size", [5, 700])
+def test_predict_refuses_what_is_not_finite(wrong, size):
+    logits = np.zeros((3, size), np.float32)
+    logits[1, size - 2] = wrong
     with pytest.raises(NumericsError, match="position 1"):
-        vocabulary.sample(logits, 1.0, np.full(3, 0.5), Pool(2))
+        predict(logits, 1.0, np.full(3, 0.5))
+
+
+def likeliest(kept, row):
+    count = kept.counts[row]
+    return kept.tokens[row, :count], kept.weights[row, :count]
+
+
+def test_the_likeliest_tokens_hold_all_but_the_tail(rng):
+    logits = np.array([[1], [3], [9], [25]], np.float32) * normal(rng, 4, 5000)
+    p = softmax(1e3 * np.tanh(logits.astype(np.float64) / 1e3) / 0.5)
+    kept = predict(logits, 0.5, np.zeros(4), 2, cap=1e3).conditioning
+    for row in range(4):
+        tokens, weights = likeliest(kept, row)
+        assert (np.diff(tokens) > 0).all()
+        close(weights, p[row, tokens] / p[row, tokens].sum(), 1e-6)
+        order = np.argsort(-p[row])
+        fewest = 1 + int(np.searchsorted(np.cumsum(p[row, order]), 1 - vocabulary.TAIL))
+        if fewest <= vocabulary.MOST_TOKENS:
+            assert 1 - p[row, tokens].sum() <= 1.0001 * vocabulary.TAIL
+            # No more than those of one further bin, an eighth of a power of two wide.
+            least = p[row, order[fewest - 1]] * 2**-0.25
+            assert len(tokens) <= (p[row] >= least).sum()
+        else:
+            assert len(tokens) == vocabulary.MOST_TOKENS
+            left_out = np.delete(p[row], tokens).max()
+            assert left_out <= p[row, tokens].min() * 2**0.25
+    assert len(likeliest(kept, 0)[0]) == vocabulary.MOST_TOKENS  # the flattest met the cap
+    assert len(likeliest(kept, 3)[0]) < 20
+
+
+@pytest.mark.parametrize("spread", [0.0, 12.0])
+def test_soft_embed_of_the_likeliest(backend, rng, monkeypatch, spread):
+    monkeypatch.setattr(matmul, "PANEL_BYTES", 4 * 32 * 70)  # several panels
+    table, decoded = tensor(normal(rng, 5000, 32), "Q8_0")
+    kept = predict(spread * normal(rng, 3, 5000), 0.5, np.zeros(3), 2).conditioning
+    wanted = np.stack([w.astype(np.float64) @ decoded[t] for t, w in (likeliest(kept, r) for r in range(3))])
+    close(backend.soft_embed(kept, backend.weight(table), 2.0), 2 * wanted)
 
 
 @pytest.mark.parametrize("rows", [3, 500])

@@ -1,6 +1,7 @@
 """The CPU backend: each verb of `backends.base.Backend`, on numpy arrays."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -53,10 +54,11 @@ class CpuBackend:
     def scratch_bytes(
         self, vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
     ) -> int:
-        logits = canvas_length * vocab_size
-        soft_embeddings = (vocabulary.SLICES + 1) * canvas_length * hidden_size
+        at_once = self._rows_at_once(canvas_length, vocab_size)
+        sums = 1 + (vocabulary.SLICES if at_once == canvas_length else 0)
+        kept = 2 * canvas_length * vocabulary.MOST_TOKENS if at_once < canvas_length else 0
         expert_outputs = rows * n_experts_used * hidden_size
-        return 4 * (logits + max(soft_embeddings, expert_outputs))
+        return 4 * (at_once * vocab_size + kept + max(sums * canvas_length * hidden_size, expert_outputs))
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
         return x.copy()
@@ -139,17 +141,22 @@ class CpuBackend:
         return experts.experts(x, gate, up, down, chosen, weights, self._pool)
 
     def head(self, x: np.ndarray, w: Matrix, softcap: float) -> np.ndarray:
-        logits = np.empty((x.shape[0], w.rows), np.float32)
-        vocabulary.head(x, w, softcap, logits, self._pool)
-        return logits
+        return vocabulary.head(x, w, softcap, self._pool)
 
     def predict(
         self, x: np.ndarray, w: Matrix, softcap: float, temperature: float, uniforms: np.ndarray
     ) -> Prediction:
-        if self._logits.shape != (x.shape[0], w.rows):
-            self._logits = np.empty((x.shape[0], w.rows), np.float32)
-        vocabulary.head(x, w, softcap, self._logits, self._pool)
-        return vocabulary.sample(self._logits, temperature, uniforms, self._pool)
+        shape = self._rows_at_once(x.shape[0], w.rows), w.rows
+        if self._logits.shape != shape:
+            self._logits = np.empty(shape, np.float32)
+        return vocabulary.predict(x, w, softcap, temperature, uniforms, self._logits, self._pool)
 
-    def soft_embed(self, conditioning: np.ndarray, table: Matrix, scale: float) -> np.ndarray:
+    def _rows_at_once(self, canvas_length: int, vocab_size: int) -> int:
+        """Rows of logits held at once: all, where what is kept of them would not be less."""
+        few = self._exact or vocab_size <= vocabulary.MOST_TOKENS
+        return canvas_length if few else min(canvas_length, vocabulary.ROWS_AT_ONCE)
+
+    def soft_embed(self, conditioning: Any, table: Matrix, scale: float) -> np.ndarray:
+        if isinstance(conditioning, vocabulary.Likeliest):
+            return vocabulary.soft_embed_likeliest(conditioning, table, scale, self._pool)
         return vocabulary.soft_embed(conditioning, table, scale, self._pool)

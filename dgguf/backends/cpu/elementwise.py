@@ -4,18 +4,23 @@ import math
 
 import numpy as np
 
+from dgguf.backends.cpu.functions import exp, gelu
 from dgguf.jit import kernel
+
+_LANES = 64  # partial sums side by side, which vectors hold
 
 
 @kernel
 def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float, out: np.ndarray) -> None:
     """x / sqrt(mean(x²) + eps) * weight by row: (rows, n), weight (n,) or (0,) for none."""
     rows, n = x.shape
+    sums = np.empty(_LANES)
     for r in range(rows):
-        total = 0.0
-        for i in range(n):
-            total += np.float64(x[r, i]) * np.float64(x[r, i])
-        scale = np.float32(1.0 / math.sqrt(total / n + eps))
+        sums[:] = 0.0
+        for first in range(0, n, _LANES):
+            for j in range(min(_LANES, n - first)):
+                sums[j] += np.float64(x[r, first + j]) * np.float64(x[r, first + j])
+        scale = np.float32(1.0 / math.sqrt(sums.sum() / n + eps))
         if weight.shape[0]:
             for i in range(n):
                 out[r, i] = x[r, i] * scale * weight[i]
@@ -39,12 +44,9 @@ def residual(
 @kernel
 def gated_gelu(gate: np.ndarray, up: np.ndarray, out: np.ndarray) -> None:
     """gelu(gate) * up, gelu in its tanh form: (rows, n). `out` may be `gate`."""
-    c = math.sqrt(2.0 / math.pi)
     for r in range(gate.shape[0]):
         for i in range(gate.shape[1]):
-            g = np.float64(gate[r, i])
-            gelu = 0.5 * g * (1.0 + math.tanh(c * (g + 0.044715 * g * g * g)))
-            out[r, i] = np.float32(gelu) * up[r, i]
+            out[r, i] = gelu(gate[r, i]) * up[r, i]
 
 
 @kernel
@@ -92,7 +94,7 @@ def choose_experts(
             largest = max(largest, scores[r, e])
         total = 0.0
         for e in range(n_experts):
-            probabilities[e] = np.float32(math.exp(np.float64(scores[r, e]) - np.float64(largest)))
+            probabilities[e] = exp(scores[r, e] - largest)
             total += probabilities[e]
         kept = 0.0
         for a in range(n_used):

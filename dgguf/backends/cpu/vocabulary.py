@@ -1,96 +1,225 @@
 """The 262,144-wide end of the network: logits, one step's prediction, and back to embeddings."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from dgguf.backends.base import Prediction
-from dgguf.backends.cpu.matmul import Matrix, decode_rows, pieces, prepare, product
+from dgguf.backends.cpu.functions import exp, tanh
+from dgguf.backends.cpu.matmul import SCRATCH, Matrix, decode_rows, pieces, prepare, product
 from dgguf.backends.cpu.pool import Pool
 from dgguf.errors import NumericsError
 from dgguf.jit import kernel
+from dgguf.quants.decode import decoder
 
 # Partial sums of `soft_embed`: a fixed number, so that the sum does not depend on the threads.
 SLICES = 16
+# Canvas rows whose logits are held at once, unless all must be kept.
+ROWS_AT_ONCE = 64
+# A kept distribution leaves out at most this mass, and never keeps more tokens than MOST_TOKENS.
+TAIL = 1e-3
+MOST_TOKENS = 2048
+
+_LANES = 256  # sums side by side: enough that what happens once a group is nothing
+_BLOCK = 4096  # tokens whose mass is known together
+_BINS = (127 << 3) + 1  # of the floats from 0 to 1, by their upper 12 bits
+_BIN_SHIFT = np.int32(20)
+
+
+@dataclass(frozen=True)
+class Likeliest:
+    """The likeliest tokens of C distributions and their probabilities, renormalised.
+
+    Attributes:
+        tokens, weights: (C, most) int32 and float32; of row r the first counts[r] mean something.
+        counts: (C,) int64.
+    """
+
+    tokens: np.ndarray
+    weights: np.ndarray
+    counts: np.ndarray
 
 
 @kernel
-def softcap_columns(logits: np.ndarray, first: int, end: int, cap: float) -> None:
-    """cap * tanh(x / cap) in place over the columns first..end of (C, V)."""
+def softcap_row(z: np.ndarray, cap: float) -> None:
+    """cap * tanh(z / cap) in place, (V,)."""
     c = np.float32(cap)
-    for r in range(logits.shape[0]):
-        for i in range(first, end):
-            logits[r, i] = c * np.float32(math.tanh(logits[r, i] / c))
-
-
-def head(x: np.ndarray, w: Matrix, cap: float, out: np.ndarray, pool: Pool) -> None:
-    """cap * tanh((x @ w.T) / cap) into the (C, V) array `out`."""
-    inputs, starts = prepare(x, w, pool), pieces(w, x.shape[0])
-
-    def piece(i: int) -> None:
-        end = min(starts[i] + starts.step, w.rows)
-        product(inputs, w, starts[i], end, out)
-        softcap_columns(out, starts[i], end, cap)
-
-    pool.run(piece, len(starts))
+    for i in range(z.shape[0]):
+        z[i] = c * tanh(z[i] / c)
 
 
 @kernel
-def predict_row(z: np.ndarray, temperature: float, uniform: float) -> tuple[int, int, float]:
-    """Turn a row of logits (V,) into probabilities, in place, and read it.
+def predict_row(
+    z: np.ndarray, cap: float, temperature: float, uniform: float
+) -> tuple[int, int, float, float]:
+    """Read softmax(cap * tanh(z / cap) / temperature) of a row (V,), which becomes its multiple e.
 
     Returns:
-        the argmax (-1 if a logit is not finite), the token drawn, the entropy in nats
+        the argmax (-1 if a logit is not finite), the token drawn, the entropy in nats, the sum of e
     """
-    t = np.float32(temperature)
+    n = z.shape[0]
+    c, t = np.float32(cap), np.float32(temperature)
+    largest = np.full(_LANES, -np.inf, np.float32)
+    wrong = np.zeros(_LANES, np.float32)
+    for first in range(0, n, _LANES):  # short loops of one purpose each: these LLVM vectorises
+        count = min(_LANES, n - first)
+        for j in range(count):
+            wrong[j] += z[first + j] - z[first + j]  # not 0 if infinite or no number
+        for j in range(count):
+            z[first + j] = c * tanh(z[first + j] / c) / t
+        for j in range(count):
+            largest[j] = z[first + j] if z[first + j] > largest[j] else largest[j]
+    if math.isnan(wrong.sum()):
+        return -1, 0, 0.0, 0.0
+    top = largest.max()
     best = 0
-    for i in range(z.shape[0]):
-        if not math.isfinite(z[i]):
-            return -1, 0, 0.0
-        z[i] = z[i] / t
-        if z[i] > z[best]:
-            best = i
-    largest = z[best]
-    total = 0.0
-    weighted = 0.0
-    for i in range(z.shape[0]):
-        shifted = z[i] - largest
-        e = np.float32(math.exp(shifted))
-        z[i] = e
-        total += np.float64(e)
-        weighted += np.float64(e) * np.float64(shifted)
-    scale = 1.0 / total
-    sampled = -1
+    while z[best] < top:
+        best += 1
+
+    masses = np.zeros((n + _BLOCK - 1) // _BLOCK)
+    shifted = np.empty(_LANES, np.float32)
+    sums, weighted = np.empty(_LANES), np.zeros(_LANES)
+    for b in range(masses.shape[0]):
+        sums[:] = 0.0
+        for first in range(b * _BLOCK, min((b + 1) * _BLOCK, n), _LANES):
+            count = min(_LANES, n - first)
+            for j in range(count):
+                shifted[j] = z[first + j] - top
+            for j in range(count):
+                z[first + j] = exp(shifted[j])
+            for j in range(count):
+                sums[j] += np.float64(z[first + j])
+            for j in range(count):
+                weighted[j] += np.float64(z[first + j]) * np.float64(shifted[j])
+        masses[b] = sums.sum()
+    total = masses.sum()
+    return best, draw(z, masses, uniform * total), math.log(total) - weighted.sum() / total, total
+
+
+@kernel
+def draw(e: np.ndarray, masses: np.ndarray, target: float) -> int:
+    """The first token where the running sum of e exceeds `target`; masses are those of its blocks."""
     cumulative = 0.0
+    block = 0
+    while block + 1 < masses.shape[0] and cumulative + masses[block] <= target:
+        cumulative += masses[block]
+        block += 1
     last = 0
+    for i in range(block * _BLOCK, e.shape[0]):
+        if e[i] > 0.0:
+            last = i  # rounding may leave the sum short of the target: then the last possible token
+            cumulative += e[i]
+            if cumulative > target:
+                break
+    return last
+
+
+@kernel
+def likeliest_of_row(e: np.ndarray, total: float, tokens: np.ndarray, weights: np.ndarray) -> int:
+    """The fewest tokens that leave out at most TAIL of the mass, or as many as there is room for.
+
+    The largest go first, to an eighth of a power of two; equals go by number. `tokens` and
+    `weights` are filled in the order of the vocabulary, the weights with e over their sum.
+
+    Returns:
+        how many
+    """
+    n = e.shape[0]
+    bits = e.view(np.int32)
+    floor = np.float32(total * TAIL / n)
+    counts = np.zeros(_BINS, np.int64)
+    masses = np.zeros(_BINS)
+    for i in range(n):
+        if e[i] >= floor:
+            b = bits[i] >> _BIN_SHIFT
+            counts[b] += 1
+            masses[b] += e[i]
+    edge, found, mass = _BINS, 0, 0.0
+    while edge > 0 and found < tokens.shape[0] and mass < (1.0 - TAIL) * total:
+        edge -= 1
+        found += counts[edge]
+        mass += masses[edge]
+    room = tokens.shape[0] - (found - counts[edge])  # for those of the last bin
+    least = np.int32(np.int32(edge) << _BIN_SHIFT).view(np.float32)
+    kept, sum_kept = 0, 0.0
+    for i in range(n):
+        if e[i] >= least and e[i] >= floor:
+            if bits[i] >> _BIN_SHIFT == edge:
+                if room == 0:
+                    continue
+                room -= 1
+            tokens[kept] = i
+            weights[kept] = e[i]
+            sum_kept += e[i]
+            kept += 1
+    for i in range(kept):
+        weights[i] = np.float32(weights[i] / sum_kept)
+    return kept
+
+
+@kernel
+def scale_row(z: np.ndarray, factor: float) -> None:
+    """Multiply a row in place."""
     for i in range(z.shape[0]):
-        p = z[i] * scale
-        z[i] = np.float32(p)
-        cumulative += p
-        if p > 0.0:
-            last = i  # rounding may leave the sum short of the uniform: then the last possible token
-        if sampled < 0 and cumulative > uniform:
-            sampled = i
-    return best, sampled if sampled >= 0 else last, math.log(total) - weighted * scale
+        z[i] = np.float32(z[i] * factor)
 
 
-def sample(logits: np.ndarray, temperature: float, uniforms: np.ndarray, pool: Pool) -> Prediction:
-    """Turn (C, V) logits into softmax(logits / temperature), in place, and read it; see `Backend.predict`."""
-    n = logits.shape[0]
-    argmax = np.empty(n, np.int64)
-    sampled = np.empty(n, np.int64)
+def products(x: np.ndarray, w: Matrix, out: np.ndarray, pool: Pool) -> None:
+    """x @ w.T into the (C, V) array `out`."""
+    inputs, starts = prepare(x, w, pool), pieces(w, x.shape[0])
+    pool.run(lambda i: product(inputs, w, starts[i], min(starts[i] + starts.step, w.rows), out), len(starts))
+
+
+def head(x: np.ndarray, w: Matrix, cap: float, pool: Pool) -> np.ndarray:
+    """See `Backend.head`."""
+    out = np.empty((x.shape[0], w.rows), np.float32)
+    products(x, w, out, pool)
+    pool.run(lambda i: softcap_row(out[i], cap), len(out))
+    return out
+
+
+def predict(
+    x: np.ndarray,
+    w: Matrix,
+    cap: float,
+    temperature: float,
+    uniforms: np.ndarray,
+    buffer: np.ndarray,
+    pool: Pool,
+) -> Prediction:
+    """See `Backend.predict`.
+
+    Args:
+        buffer: (rows, V) float32. If it has room for all rows it becomes the conditioning;
+            otherwise they take turns in it, and the likeliest tokens are kept.
+    """
+    n, at_once = x.shape[0], buffer.shape[0]
+    argmax, sampled = np.empty(n, np.int64), np.empty(n, np.int64)
     entropy = np.empty(n, np.float32)
+    most = min(MOST_TOKENS, w.rows) if at_once < n else 0
+    kept = Likeliest(np.empty((n, most), np.int32), np.empty((n, most), np.float32), np.zeros(n, np.int64))
+    for first in range(0, n, at_once):
+        logits = buffer[: min(at_once, n - first)]
+        products(x[first : first + at_once], w, logits, pool)
 
-    def row(i: int) -> None:
-        argmax[i], sampled[i], entropy[i] = predict_row(logits[i], temperature, uniforms[i])
+        def row(i: int, first: int = first, logits: np.ndarray = logits) -> None:
+            r, e = first + i, logits[i]
+            argmax[r], sampled[r], entropy[r], total = predict_row(e, cap, temperature, uniforms[r])
+            if argmax[r] < 0:
+                return
+            if most:
+                kept.counts[r] = likeliest_of_row(e, total, kept.tokens[r], kept.weights[r])
+            else:
+                scale_row(e, 1.0 / total)
 
-    pool.run(row, n)
+        pool.run(row, len(logits))
     if argmax.min() < 0:
         raise NumericsError(
             f"the network's logits are not finite at canvas position {int(argmax.argmin())}: "
             "the model file is damaged or this is a bug in dgguf"
         )
-    return Prediction(argmax, sampled, entropy, logits)
+    return Prediction(argmax, sampled, entropy, kept if most else buffer)
 
 
 def soft_embed(probabilities: np.ndarray, table: Matrix, scale: float, pool: Pool) -> np.ndarray:
@@ -106,4 +235,23 @@ def soft_embed(probabilities: np.ndarray, table: Matrix, scale: float, pool: Poo
 
     pool.run(one_slice, len(slices))
     out: np.ndarray = partial.sum(axis=0) * np.float32(scale)
+    return out
+
+
+def soft_embed_likeliest(kept: Likeliest, table: Matrix, scale: float, pool: Pool) -> np.ndarray:
+    """See `Backend.soft_embed`: only the tokens kept are decoded."""
+    t = table.tensor
+    decode = decoder(t.format)
+    out = np.zeros((len(kept.counts), table.columns), np.float32)
+
+    def row(r: int) -> None:
+        for first in range(0, kept.counts[r], table.panel_rows):
+            some = slice(first, min(first + table.panel_rows, kept.counts[r]))
+            raw = np.take(t.raw, kept.tokens[r, some], axis=0)
+            panel = SCRATCH.panel(raw.shape[0], table.columns)
+            decode(raw, panel)
+            out[r] += kept.weights[r, some] @ panel
+
+    pool.run(row, len(out))
+    out *= np.float32(scale)
     return out
