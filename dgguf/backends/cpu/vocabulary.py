@@ -23,6 +23,7 @@ MOST_TOKENS = 2048
 
 _LANES = 256  # sums side by side: enough that what happens once a group is nothing
 _BLOCK = 4096  # tokens whose mass is known together
+_FEW = 64  # tokens looked at together for one that is likely enough
 _BINS = (127 << 3) + 1  # of the floats from 0 to 1, by their upper 12 bits
 _BIN_SHIFT = np.int32(20)
 
@@ -42,11 +43,47 @@ class Likeliest:
 
 
 @kernel
-def softcap_row(z: np.ndarray, cap: float) -> None:
-    """cap * tanh(z / cap) in place, (V,)."""
-    c = np.float32(cap)
+def softcap(z: np.ndarray, cap: float, temperature: float) -> None:
+    """cap * tanh(z / cap) / temperature in place, (V,)."""
+    c, t = np.float32(cap), np.float32(temperature)
     for i in range(z.shape[0]):
-        z[i] = c * tanh(z[i] / c)
+        z[i] = c * tanh(z[i] / c) / t
+
+
+@kernel
+def largest_of(z: np.ndarray) -> float:
+    """The largest of a row (V,); infinite or not a number if one of them is."""
+    largest = np.full(_LANES, -np.inf, np.float32)
+    wrong = np.zeros(_LANES, np.float32)
+    for first in range(0, z.shape[0], _LANES):
+        some = z[first : first + _LANES]  # LLVM vectorises loops over a slice, none over first + j
+        for j in range(some.shape[0]):
+            largest[j] = some[j] if some[j] > largest[j] else largest[j]
+        for j in range(some.shape[0]):
+            wrong[j] += some[j] - some[j]  # not 0 if infinite or no number
+    return largest.max() + wrong.sum()
+
+
+@kernel
+def exponentials(z: np.ndarray, top: float, masses: np.ndarray) -> float:
+    """e**(z - top) in place, (V,), and its sums over blocks of _BLOCK; returns the sum of e * (z - top)."""
+    n, largest = z.shape[0], np.float32(top)
+    shifted = np.empty(_LANES, np.float32)
+    sums, weighted = np.empty(_LANES), np.zeros(_LANES)
+    for b in range(masses.shape[0]):
+        sums[:] = 0.0
+        for first in range(b * _BLOCK, min((b + 1) * _BLOCK, n), _LANES):
+            some = z[first : first + _LANES]  # short loops of one purpose each: these LLVM vectorises
+            for j in range(some.shape[0]):
+                shifted[j] = some[j] - largest
+            for j in range(some.shape[0]):
+                some[j] = exp(shifted[j])
+            for j in range(some.shape[0]):
+                sums[j] += np.float64(some[j])
+            for j in range(some.shape[0]):
+                weighted[j] += np.float64(some[j]) * np.float64(shifted[j])
+        masses[b] = sums.sum()
+    return weighted.sum()
 
 
 @kernel
@@ -59,42 +96,18 @@ def predict_row(
         the argmax (-1 if a logit is not finite), the token drawn, the entropy in nats, the sum of e
     """
     n = z.shape[0]
-    c, t = np.float32(cap), np.float32(temperature)
-    largest = np.full(_LANES, -np.inf, np.float32)
-    wrong = np.zeros(_LANES, np.float32)
-    for first in range(0, n, _LANES):  # short loops of one purpose each: these LLVM vectorises
-        count = min(_LANES, n - first)
-        for j in range(count):
-            wrong[j] += z[first + j] - z[first + j]  # not 0 if infinite or no number
-        for j in range(count):
-            z[first + j] = c * tanh(z[first + j] / c) / t
-        for j in range(count):
-            largest[j] = z[first + j] if z[first + j] > largest[j] else largest[j]
-    if math.isnan(wrong.sum()):
+    if not math.isfinite(largest_of(z)):
         return -1, 0, 0.0, 0.0
-    top = largest.max()
+    for first in range(0, n, _BLOCK):
+        softcap(z[first : first + _BLOCK], cap, temperature)
+    top = largest_of(z)
     best = 0
     while z[best] < top:
         best += 1
-
-    masses = np.zeros((n + _BLOCK - 1) // _BLOCK)
-    shifted = np.empty(_LANES, np.float32)
-    sums, weighted = np.empty(_LANES), np.zeros(_LANES)
-    for b in range(masses.shape[0]):
-        sums[:] = 0.0
-        for first in range(b * _BLOCK, min((b + 1) * _BLOCK, n), _LANES):
-            count = min(_LANES, n - first)
-            for j in range(count):
-                shifted[j] = z[first + j] - top
-            for j in range(count):
-                z[first + j] = exp(shifted[j])
-            for j in range(count):
-                sums[j] += np.float64(z[first + j])
-            for j in range(count):
-                weighted[j] += np.float64(z[first + j]) * np.float64(shifted[j])
-        masses[b] = sums.sum()
+    masses = np.empty((n + _BLOCK - 1) // _BLOCK)
+    weighted = exponentials(z, top, masses)
     total = masses.sum()
-    return best, draw(z, masses, uniform * total), math.log(total) - weighted.sum() / total, total
+    return best, draw(z, masses, uniform * total), math.log(total) - weighted / total, total
 
 
 @kernel
@@ -116,6 +129,15 @@ def draw(e: np.ndarray, masses: np.ndarray, target: float) -> int:
 
 
 @kernel
+def any_at_least(bits: np.ndarray, least: int) -> bool:
+    """Whether one of some float32 above 0, read as int32, is `least` or more."""
+    largest = np.int32(0)
+    for j in range(bits.shape[0]):
+        largest = max(largest, bits[j])
+    return largest >= least
+
+
+@kernel
 def likeliest_of_row(e: np.ndarray, total: float, tokens: np.ndarray, weights: np.ndarray) -> int:
     """The fewest tokens that leave out at most TAIL of the mass, or as many as there is room for.
 
@@ -125,34 +147,41 @@ def likeliest_of_row(e: np.ndarray, total: float, tokens: np.ndarray, weights: n
     Returns:
         how many
     """
-    n = e.shape[0]
-    bits = e.view(np.int32)
-    floor = np.float32(total * TAIL / n)
-    counts = np.zeros(_BINS, np.int64)
-    masses = np.zeros(_BINS)
-    for i in range(n):
-        if e[i] >= floor:
-            b = bits[i] >> _BIN_SHIFT
-            counts[b] += 1
-            masses[b] += e[i]
-    edge, found, mass = _BINS, 0, 0.0
-    while edge > 0 and found < tokens.shape[0] and mass < (1.0 - TAIL) * total:
-        edge -= 1
-        found += counts[edge]
-        mass += masses[edge]
-    room = tokens.shape[0] - (found - counts[edge])  # for those of the last bin
-    least = np.int32(np.int32(edge) << _BIN_SHIFT).view(np.float32)
+    n, most = e.shape[0], tokens.shape[0]
+    bits = e.view(np.int32)  # in the order of the numbers, as none is below 0
+    counts, masses = np.zeros(_BINS, np.int64), np.zeros(_BINS)
+    # Tokens below `edge` cannot be among those kept: all of them together are less than the tail,
+    # or there are enough above it.
+    edge = np.float32(total * TAIL / n).view(np.int32) >> _BIN_SHIFT
+    found, mass = 0, 0.0
+    for block in range(0, n, _BLOCK):
+        for first in range(block, min(block + _BLOCK, n), _FEW):
+            some = bits[first : min(first + _FEW, n)]
+            if any_at_least(some, edge << _BIN_SHIFT):
+                for j in range(some.shape[0]):
+                    b = some[j] >> _BIN_SHIFT
+                    if b >= edge:
+                        counts[b] += 1
+                        masses[b] += e[first + j]
+        lowest, edge, found, mass = edge, _BINS, 0, 0.0
+        while edge > lowest and found < most and mass < (1.0 - TAIL) * total:
+            edge -= 1
+            found += counts[edge]
+            mass += masses[edge]
+    room = most - (found - counts[edge])  # for those of the last bin
     kept, sum_kept = 0, 0.0
-    for i in range(n):
-        if e[i] >= least and e[i] >= floor:
-            if bits[i] >> _BIN_SHIFT == edge:
-                if room == 0:
+    for first in range(0, n, _FEW):
+        some = bits[first : min(first + _FEW, n)]
+        if any_at_least(some, edge << _BIN_SHIFT):
+            for j in range(some.shape[0]):
+                b = some[j] >> _BIN_SHIFT
+                if b < edge or (b == edge and room == 0):
                     continue
-                room -= 1
-            tokens[kept] = i
-            weights[kept] = e[i]
-            sum_kept += e[i]
-            kept += 1
+                room -= b == edge
+                tokens[kept] = first + j
+                weights[kept] = e[first + j]
+                sum_kept += e[first + j]
+                kept += 1
     for i in range(kept):
         weights[i] = np.float32(weights[i] / sum_kept)
     return kept
@@ -175,7 +204,7 @@ def head(x: np.ndarray, w: Matrix, cap: float, pool: Pool) -> np.ndarray:
     """See `Backend.head`."""
     out = np.empty((x.shape[0], w.rows), np.float32)
     products(x, w, out, pool)
-    pool.run(lambda i: softcap_row(out[i], cap), len(out))
+    pool.run(lambda i: softcap(out[i], cap, 1.0), len(out))
     return out
 
 
