@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dgguf.backends.base import HostTensor
-from dgguf.backends.cpu import CpuBackend, matmul, vocabulary
+from dgguf.backends.cpu import CpuBackend, attention, bfloat, matmul, vocabulary
 from dgguf.backends.cpu.matmul import Matrix
 from dgguf.backends.cpu.pool import Pool
 from dgguf.errors import NumericsError
@@ -17,6 +17,7 @@ from dgguf.model.cache import LayerCache
 from dgguf.quants.block import FORMATS_BY_NAME
 
 EPS = 1e-6
+needs_bf16 = pytest.mark.skipif(not bfloat.supported(), reason="this CPU has no AVX-512 BF16")
 
 
 @pytest.fixture(scope="module")
@@ -130,40 +131,92 @@ def test_rope(backend, rng, factors):
     close(backend.rope(x, backend.rotation(1000, 3, 8, 100.0, factors)), wanted, 6e-5)
 
 
+def slow_attention(q, k, v, keys, values, window, causal):
+    """(T, H, Dh) queries, the call's own keys and values, the committed ones: all (any, G, Dh)."""
+    past, group = len(keys), q.shape[1] // k.shape[1]
+    all_keys, all_values = (np.concatenate(pair).astype(np.float64) for pair in ((keys, k), (values, v)))
+    out = np.zeros(q.shape)
+    for row in range(len(q)):
+        if causal:
+            seen = [j for j in range(past + row + 1) if window is None or j > past + row - window]
+        else:
+            seen = [j for j in range(past + len(q)) if window is None or j >= past - (window - 1)]
+        for head in range(q.shape[1]):
+            scores = all_keys[seen, head // group] @ q[row, head].astype(np.float64)
+            out[row, head] = softmax(scores) @ all_values[seen, head // group]
+    return out.reshape(len(q), -1)
+
+
+def filled_store(backend, keys, values, window, capacity):
+    """A layer's cache with committed (P, G, Dh) rows; what lies behind them is not a number."""
+    stores = []
+    for rows in (keys, values):
+        stores.append(backend.kv_store((rows.shape[1], capacity, rows.shape[2])))
+        stores[-1][:] = np.nan if backend.kv_bytes == 4 else 0x7FFF
+    store = LayerCache(*stores, window)
+    for g in range(keys.shape[1]):
+        attention.write(store, keys, values, g)
+    store.length = len(keys)
+    return store
+
+
 @pytest.mark.parametrize("window", [None, 1, 5, 100])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("past", [0, 3, 9])
 def test_attention(backend, rng, monkeypatch, window, causal, past):
-    monkeypatch.setattr("dgguf.backends.cpu.attention.SCORES_PER_TILE", 60)  # several tiles
-    rows, heads, kv_heads, dim = 6, 4, 2, 8
-    q, k, v = (
-        normal(rng, rows, heads, dim),
-        normal(rng, rows, kv_heads, dim),
-        normal(rng, rows, kv_heads, dim),
-    )
-    keys, values = normal(rng, past, kv_heads, dim), normal(rng, past, kv_heads, dim)
-    store = LayerCache(*(np.full((kv_heads, 20, dim), np.nan, np.float32) for _ in range(2)), window)
-    store.keys[:, :past], store.values[:, :past] = keys.transpose(1, 0, 2), values.transpose(1, 0, 2)
-    store.length = past
-
-    all_keys, all_values = np.concatenate([keys, k]), np.concatenate([values, v])
-    wanted = np.zeros((rows, heads, dim))
-    for row in range(rows):
-        for head in range(heads):
-            if causal:
-                seen = [j for j in range(past + row + 1) if window is None or j > past + row - window]
-            else:
-                seen = [j for j in range(past + rows) if window is None or j >= past - (window - 1)]
-            scores = np.array([q[row, head].astype(np.float64) @ all_keys[j, head // 2] for j in seen])
-            wanted[row, head] = softmax(scores) @ all_values[seen, head // 2]
-    close(backend.attention(q, k, v, store, causal), wanted.reshape(rows, -1))
+    monkeypatch.setattr(attention, "SCORES_PER_TILE", 60)  # several tiles
+    q, k, v = (normal(rng, 6, heads, 8) for heads in (4, 2, 2))
+    keys, values = normal(rng, past, 2, 8), normal(rng, past, 2, 8)
+    store = filled_store(backend, keys, values, window, 20)
+    wanted = slow_attention(q, k, v, keys, values, window, causal)
+    close(backend.attention(q, k, v, store, causal), wanted)
     assert store.length == past  # nothing was committed
 
 
-def test_attention_does_not_overflow(backend):
-    x = np.full((2, 1, 4), 1e4, np.float32)
-    store = LayerCache(np.empty((1, 2, 4), np.float32), np.empty((1, 2, 4), np.float32), None)
-    close(backend.attention(x, x, x, store, False), np.full((2, 4), 1e4))
+@pytest.mark.parametrize("bf16", [pytest.param(True, marks=needs_bf16), False])
+@pytest.mark.parametrize(("window", "causal"), [(None, True), (None, False), (100, True), (100, False)])
+@pytest.mark.parametrize("past", [0, 5, 250])
+@pytest.mark.parametrize(("rows", "group", "dim"), [(75, 2, 32), (40, 8, 64), (7, 1, 32), (3, 4, 24)])
+def test_attention_in_16_bits(rng, monkeypatch, bf16, window, causal, past, rows, group, dim):
+    monkeypatch.setattr(attention, "SCORES_PER_TILE", 3000)
+    q, k, v = (normal(rng, rows, heads, dim) for heads in (2 * group, 2, 2))
+    q *= np.float32(2 / math.sqrt(dim))
+    keys, values = normal(rng, past, 2, dim), normal(rng, past, 2, dim)
+    be = CpuBackend(2)
+    store = filled_store(be, keys, values, window, past + rows)
+    wanted = slow_attention(q, k, v, keys, values, window, causal)
+    found = attention.attention(q, k, v, store, causal, Pool(2), bf16)
+    # q and k are rounded by 2**-9 of themselves: a score moves by at most 2**-8 of sum |q k|, a weight
+    # by twice that of itself; rounding the weight, of which the sum is made too, and v adds 3 * 2**-9.
+    products = abs(q.reshape(-1, dim)) @ abs(np.concatenate([keys, k]).reshape(-1, dim)).T
+    error = np.expm1(2 * 2**-8 * products.max()) + 3 * 2**-9
+    assert error < 0.3
+    assert abs(found - wanted).max() <= error * abs(np.concatenate([values, v])).max()
+    assert abs(found - wanted).std() <= 2**-7 * wanted.std()  # errors mostly cancel
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_attention_does_not_overflow(exact):
+    x = np.full((2, 1, 32), 1e4, np.float32)
+    be = CpuBackend(2, exact=exact)
+    store = LayerCache(be.kv_store((1, 2, 32)), be.kv_store((1, 2, 32)), None)
+    close(be.attention(x, x, x, store, False), np.full((2, 32), 1e4), 2**-8)
+
+
+@pytest.mark.parametrize("which", ["q", "k", "v"])
+def test_attention_hides_no_nan(which):
+    arrays = {name: np.ones((2, 1, 32), np.float32) for name in "qkv"}
+    arrays[which][0, 0, 3] = np.nan
+    be = CpuBackend(2)
+    store = LayerCache(be.kv_store((1, 2, 32)), be.kv_store((1, 2, 32)), None)
+    assert np.isnan(be.attention(*arrays.values(), store, False)[0]).any()
+
+
+def test_bfloat16_rounds_to_even():
+    bits = np.array([0x3F808000, 0x3F818000, 0x3F808001, 0x7F7FFFFF, 0x7F800000, 0x7FFFFFFF], np.uint32)
+    out = np.empty(6, np.uint16)
+    bfloat.to_bfloat16(bits.view(np.float32), out)
+    assert [hex(x) for x in out] == ["0x3f80", "0x3f82", "0x3f81", "0x7f80", "0x7f80", "0x7fc0"]
 
 
 def test_route(backend, rng):

@@ -5,10 +5,13 @@ import math
 import numpy as np
 
 from dgguf.backends.base import LayerStore
+from dgguf.backends.cpu import bfloat
+from dgguf.backends.cpu.matmul import SCRATCH
 from dgguf.backends.cpu.pool import Pool
 from dgguf.jit import kernel
 
 SCORES_PER_TILE = 1 << 20
+TILE_ROWS = 128  # query rows, times heads of a group, that share what is packed of keys and values
 
 
 @kernel
@@ -38,6 +41,124 @@ def masked_softmax(scores: np.ndarray, group: int, first: np.ndarray, end: np.nd
         row[hi:] = np.float32(0.0)
 
 
+def scratch_bytes(head_dim: int) -> int:
+    """Memory that `attend` needs, in bytes."""
+    return TILE_ROWS * (bfloat.KEYS * 6 + head_dim * 6) + 2 * bfloat.KEYS * head_dim * 2 + 64
+
+
+@kernel
+def attend(
+    q: np.ndarray,
+    r0: int,
+    h0: int,
+    group: int,
+    keys: np.ndarray,
+    values: np.ndarray,
+    first: np.ndarray,
+    end: np.ndarray,
+    out: np.ndarray,
+    scratch: np.ndarray,
+) -> None:
+    """Attention of some rows and one KV head in bfloat16, sums in float32.
+
+    The softmax goes on from tile to tile of keys. The rows are r0 … r0 + len(first), the query heads
+    h0 … h0 + group, of both q and out.
+
+    Args:
+        q, out: (T, H, Dh) float32, Dh a multiple of 32.
+        keys, values: (any, Dh) bfloat16 as uint16.
+        first, end: row r0 + r sees the keys first[r]..end[r], at least one; no more than
+            TILE_ROWS // group rows.
+        scratch: uint8, `scratch_bytes` long.
+    """
+    n, dim = first.shape[0] * group, q.shape[2]
+    sums = (scratch.ctypes.data + 63) // 64 * 64
+    queries = sums + 4 * TILE_ROWS * dim
+    scores = queries + 2 * TILE_ROWS * dim
+    weights = scores + 4 * TILE_ROWS * bfloat.KEYS
+    key_panels = weights + 2 * TILE_ROWS * bfloat.KEYS
+    value_panels = key_panels + 2 * bfloat.KEYS * dim
+    at = sums - scratch.ctypes.data
+    totals = scratch[at : at + 4 * n * dim].view(np.float32).reshape(n, dim)
+    at = queries - scratch.ctypes.data
+    rounded = scratch[at : at + 2 * n * dim].view(np.uint16).reshape(n, dim)
+    state = np.empty((n, 2), np.float32)
+    state[:, 0], state[:, 1] = -np.inf, 0.0
+    for s in range(n):
+        totals[s] = 0.0
+        bfloat.to_bfloat16(q[r0 + s // group, h0 + s % group], rounded[s])
+    edge = np.empty((16, dim), np.uint16)  # rows behind the last key
+    for start in range(first.min(), end.max(), bfloat.KEYS):
+        count = min(bfloat.KEYS, end.max() - start)
+        pack_keys(keys[start : start + count], edge, key_panels)
+        for s in range(0, n, bfloat.TILE_ROWS):
+            for p in range((count + 31) // 32):
+                bfloat.multiply(
+                    min(bfloat.TILE_ROWS, n - s),
+                    queries + 2 * s * dim,
+                    2 * dim,
+                    key_panels + p * 64 * dim,
+                    dim // 2,
+                    scores + 4 * (s * bfloat.KEYS + 32 * p),
+                    4 * bfloat.KEYS,
+                )
+        for s in range(n):
+            factor = bfloat.softmax_row(
+                scores + 4 * s * bfloat.KEYS,
+                first[s // group] - start,
+                end[s // group] - start,
+                state.ctypes.data + 8 * s,
+                weights + 2 * s * bfloat.KEYS,
+            )
+            if factor != 1.0:
+                row = totals[s]
+                for i in range(dim):
+                    row[i] *= factor
+        words = pack_values(values[start : start + count], edge, value_panels)
+        for p in range(dim // 32):
+            for s in range(0, n, bfloat.TILE_ROWS):
+                bfloat.multiply_add(
+                    min(bfloat.TILE_ROWS, n - s),
+                    weights + 2 * s * bfloat.KEYS,
+                    2 * bfloat.KEYS,
+                    value_panels + p * words * bfloat.PANEL_BYTES,
+                    words,
+                    sums + 4 * (s * dim + 32 * p),
+                    4 * dim,
+                )
+    for s in range(n):
+        row, target, inverse = totals[s], out[r0 + s // group, h0 + s % group], 1 / state[s, 1]
+        for i in range(dim):
+            target[i] = row[i] * inverse
+
+
+@kernel
+def pack_keys(keys: np.ndarray, edge: np.ndarray, panels: int) -> None:
+    """Make (n, Dh) keys the columns of panels of Dh rows, 32 keys each; `edge` is room for 16 rows."""
+    count, dim = keys.shape
+    for k in range(0, count, 16):
+        source = keys.ctypes.data + 2 * k * dim
+        if count - k < 16:
+            edge[: count - k] = keys[k:]
+            edge[count - k :] = np.uint16(0)
+            source = edge.ctypes.data
+        bfloat.pack_columns(source, 2 * dim, dim // 2, panels + (k // 32) * 64 * dim + (k % 32) * 4)
+
+
+@kernel
+def pack_values(values: np.ndarray, edge: np.ndarray, panels: int) -> int:
+    """Make (n, Dh) values the rows of panels of 32 columns; returns their words, 2 keys each."""
+    count, dim = values.shape
+    words = (count + 15) // 16 * 8
+    edge[0] = np.uint16(0)
+    for w in range(words):
+        upper = values.ctypes.data + 4 * w * dim if 2 * w < count else edge.ctypes.data
+        lower = values.ctypes.data + (4 * w + 2) * dim if 2 * w + 1 < count else edge.ctypes.data
+        for p in range(dim // 32):
+            bfloat.pack_rows(upper + 64 * p, lower + 64 * p, panels + (p * words + w) * bfloat.PANEL_BYTES)
+    return words
+
+
 def visible(store: LayerStore, rows: int, causal: bool) -> tuple[np.ndarray, np.ndarray]:
     """Which rows of the store, the call's own behind the committed, each query row sees: [first, end)."""
     p = store.length
@@ -51,30 +172,64 @@ def visible(store: LayerStore, rows: int, causal: bool) -> tuple[np.ndarray, np.
 
 
 def attention(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, store: LayerStore, causal: bool, pool: Pool
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, store: LayerStore, causal: bool, pool: Pool, bf16: bool
 ) -> np.ndarray:
-    """See `Backend.attention`."""
+    """See `Backend.attention`.
+
+    Args:
+        store: of float32, or of bfloat16 as uint16.
+        bf16: use the bfloat16 products, where the store and the head size allow.
+    """
     rows, n_heads, head_dim = q.shape
-    n_kv_heads, p = k.shape[1], store.length
+    n_kv_heads = k.shape[1]
     group = n_heads // n_kv_heads
-    store.keys[:, p : p + rows] = k.transpose(1, 0, 2)
-    store.values[:, p : p + rows] = v.transpose(1, 0, 2)
+    pool.run(lambda g: write(store, k, v, g), n_kv_heads)
     first, end = visible(store, rows, causal)
     out = np.empty((rows, n_heads, head_dim), np.float32)
+    bf16 = bf16 and store.keys.dtype == np.uint16 and head_dim % 32 == 0 and group <= TILE_ROWS
     # A tile's height follows from the shapes alone, so that results depend on nothing else.
-    most_keys = int((end - first).max()) + (rows if causal and store.window else 0)
-    height = max(1, min(rows, SCORES_PER_TILE // (group * most_keys)))
+    if bf16:
+        height = TILE_ROWS // group
+    else:
+        most_keys = int((end - first).max()) + (rows if causal and store.window else 0)
+        height = max(1, min(rows, SCORES_PER_TILE // (group * most_keys)))
     tiles = [(g, r) for r in range(0, rows, height) for g in range(n_kv_heads)]
 
     def tile(number: int) -> None:
         g, r = tiles[number]
         s = slice(r, min(r + height, rows))
+        if bf16:
+            scratch = SCRATCH.bytes(scratch_bytes(head_dim))
+            attend(q, r, g * group, group, store.keys[g], store.values[g], first[s], end[s], out, scratch)
+            return
         heads = slice(g * group, (g + 1) * group)
         lo, hi = int(first[s.start]), int(end[s.stop - 1])
         queries = q[s, heads].reshape(-1, head_dim)  # (rows * group, Dh), copied
-        scores = queries @ store.keys[g, lo:hi].T
+        scores = queries @ read(store.keys[g, lo:hi]).T
         masked_softmax(scores, group, first[s] - lo, end[s] - lo)
-        out[s, heads] = (scores @ store.values[g, lo:hi]).reshape(-1, group, head_dim)
+        out[s, heads] = (scores @ read(store.values[g, lo:hi])).reshape(-1, group, head_dim)
 
     pool.run(tile, len(tiles))
     return out.reshape(rows, n_heads * head_dim)
+
+
+def write(store: LayerStore, k: np.ndarray, v: np.ndarray, g: int) -> None:
+    """Put a call's keys and values of KV head `g` behind the committed rows."""
+    rows = slice(store.length, store.length + len(k))
+    for stored, new in ((store.keys, k), (store.values, v)):
+        if stored.dtype == np.float32:
+            stored[g, rows] = new[:, g]
+        else:
+            round_head(new, g, stored[g, rows])
+
+
+@kernel
+def round_head(x: np.ndarray, g: int, out: np.ndarray) -> None:
+    """Head `g` of (T, G, Dh) float32 as (T, Dh) bfloat16."""
+    for r in range(x.shape[0]):
+        bfloat.to_bfloat16(x[r, g], out[r])
+
+
+def read(rows: np.ndarray) -> np.ndarray:
+    """Rows of a store as float32."""
+    return rows if rows.dtype == np.float32 else bfloat.to_float32(rows)

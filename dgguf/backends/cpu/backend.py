@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dgguf.backends.base import HostTensor, LayerStore, Prediction
-from dgguf.backends.cpu import attention, elementwise, experts, matmul, vocabulary
+from dgguf.backends.cpu import attention, bfloat, elementwise, experts, matmul, vocabulary
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.matmul import Matrix
 from dgguf.backends.cpu.pool import Pool, usable_cores
@@ -32,7 +32,8 @@ class CpuBackend:
         self._exact = exact
         self._path = "portable" if exact else cpu_path()
         self._int8 = self._path != "portable"
-        self.kv_bytes = 4
+        self._bf16 = self._int8 and bfloat.supported()
+        self.kv_bytes = 4 if exact else 2
         self._logits = np.empty((0, 0), np.float32)
 
     def describe(self) -> str:
@@ -46,7 +47,7 @@ class CpuBackend:
         return matmul.decode_rows(Matrix(tensor), 0, 1)[0].copy()
 
     def kv_store(self, shape: tuple[int, int, int]) -> np.ndarray:
-        return np.empty(shape, np.float32)
+        return np.empty(shape, np.float32 if self._exact else np.uint16)
 
     def move_rows(self, store: np.ndarray, first: int, count: int) -> None:
         store[:, :count] = store[:, first : first + count]
@@ -111,7 +112,7 @@ class CpuBackend:
     def attention(
         self, q: np.ndarray, k: np.ndarray, v: np.ndarray, store: LayerStore, causal: bool
     ) -> np.ndarray:
-        return attention.attention(q, k, v, store, causal, self._pool)
+        return attention.attention(q, k, v, store, causal, self._pool, self._bf16)
 
     def route(
         self,

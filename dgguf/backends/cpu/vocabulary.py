@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -129,7 +130,7 @@ def draw(e: np.ndarray, masses: np.ndarray, target: float) -> int:
 
 
 @kernel
-def any_at_least(bits: np.ndarray, least: int) -> bool:
+def any_at_least(bits: np.ndarray, least: np.int32) -> np.bool:
     """Whether one of some float32 above 0, read as int32, is `least` or more."""
     largest = np.int32(0)
     for j in range(bits.shape[0]):
@@ -152,7 +153,7 @@ def likeliest_of_row(e: np.ndarray, total: float, tokens: np.ndarray, weights: n
     counts, masses = np.zeros(_BINS, np.int64), np.zeros(_BINS)
     # Tokens below `edge` cannot be among those kept: all of them together are less than the tail,
     # or there are enough above it.
-    edge = np.float32(total * TAIL / n).view(np.int32) >> _BIN_SHIFT
+    edge: Any = np.float32(total * TAIL / n).view(np.int32) >> _BIN_SHIFT
     found, mass = 0, 0.0
     for block in range(0, n, _BLOCK):
         for first in range(block, min(block + _BLOCK, n), _FEW):
