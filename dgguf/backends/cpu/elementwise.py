@@ -18,8 +18,9 @@ def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float, out: np.ndarray) -> 
     for r in range(rows):
         sums[:] = 0.0
         for first in range(0, n, _LANES):
-            for j in range(min(_LANES, n - first)):
-                sums[j] += np.float64(x[r, first + j]) * np.float64(x[r, first + j])
+            some = x[r, first : first + _LANES]  # LLVM vectorises loops over a slice, none over first + j
+            for j in range(some.shape[0]):
+                sums[j] += np.float64(some[j]) * np.float64(some[j])
         scale = np.float32(1.0 / math.sqrt(sums.sum() / n + eps))
         if weight.shape[0]:
             for i in range(n):
