@@ -4,8 +4,14 @@ A weight is scale * (code - offset) or scale * code - minimum, its code an unsig
 group of weights that share a scale, the codes times the 8-bit activations are summed in integers;
 then one multiplication by both scales. The offset costs nothing: the integer sum starts at minus
 offset times the sum of the activations. A minimum costs one more multiplication a group.
+
+One generator writes this for every CPU path; they differ in the registers' size and number and in
+the dot instructions.
 """
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,39 +21,83 @@ from numba.core import cgutils
 
 from dgguf.backends.cpu.lanes import (
     F32,
+    I8,
+    I16,
     I32,
     I64,
     LANES,
     PANEL_ROWS,
+    call,
+    constant,
     int64,
     intrinsic,
     load,
+    shuffle,
     splat,
     store,
     vector,
 )
-from dgguf.jit import kernel
+from dgguf.backends.cpu.panels import PANEL_FORMATS, decoder_address
+from dgguf.jit import address, kernel
 
-MAX_TILE_ROWS = 6  # 12 integer and 12 float32 sums, two vectors of codes: 26 of 32 registers
 LINE = 64  # bytes of a cache line
-_WIDTH = PANEL_ROWS // LANES
+_WIDTH = 2  # registers side by side in a tile
 
 
-def _dot(b: Any, sums: Any, codes: Any, activations: Any) -> Any:
-    """sums + the four products of unsigned codes and signed activations in each of 16 lanes."""
-    kind = ir.FunctionType(vector(I32), [vector(I32)] * 3)
-    dot = cgutils.get_or_insert_function(b.module, kind, "llvm.x86.avx512.vpdpbusd.512")
-    return b.call(dot, [sums, codes, activations])
+@dataclass(frozen=True)
+class Path:
+    """What a CPU path's tiles look like.
+
+    Attributes:
+        lanes: 32-bit lanes of a register.
+        rows: of a tile, at most; set by the number of registers.
+        vpdpbusd: one instruction adds four products to a lane; otherwise pairs are added in 16 bits.
+    """
+
+    lanes: int
+    rows: int
+    vpdpbusd: bool
+
+
+_PATHS = {
+    # 12 integer and 12 float32 sums, two vectors of codes: 26 of 32 registers.
+    "avx512_vnni": Path(lanes=16, rows=6, vpdpbusd=True),
+    # 12 integer sums, two vectors of codes, one of activations: 15 of 16. The float32 sums are in memory.
+    "avx_vnni": Path(lanes=8, rows=6, vpdpbusd=True),
+    "avx2": Path(lanes=8, rows=4, vpdpbusd=False),
+}
+_MOST_ROWS = max(path.rows for path in _PATHS.values())
 
 
 def _multiply_add(b: Any, x: Any, y: Any, z: Any) -> Any:
-    kind = ir.FunctionType(vector(F32), [vector(F32)] * 3)
-    return b.call(cgutils.get_or_insert_function(b.module, kind, "llvm.fma.v16f32"), [x, y, z])
+    return call(b, f"llvm.fma.v{x.type.count}f32", x.type, x, y, z)
+
+
+def _four_products(b: Any, sums: Any, codes: Any, activations: Any) -> Any:
+    """sums + the four products of unsigned codes and signed activations in each lane."""
+    name = f"llvm.x86.avx512.vpdpbusd.{32 * sums.type.count}"
+    return call(b, name, sums.type, sums, codes, activations)
+
+
+def _pairs_of_products(b: Any, codes: Any, activations: Any, signed: bool) -> Any:
+    """The sums of two neighbouring products, in 16 bits.
+
+    The instruction saturates beyond 32767 = 2 * 129 * 127 + 1. Unsigned codes may have seven bits. If
+    `signed`, codes are 128 more than numbers of eight: then magnitudes are multiplied, and the
+    activations take the signs.
+    """
+    of = vector(I8, 32)
+    codes, activations = b.bitcast(codes, of), b.bitcast(activations, of)
+    if signed:
+        numbers = b.xor(codes, constant(of, [0x80] * 32))
+        activations = call(b, "llvm.x86.avx2.psign.b", of, activations, numbers)
+        codes = call(b, "llvm.abs.v32i8", of, numbers, ir.Constant(ir.IntType(1), 0))
+    return call(b, "llvm.x86.avx2.pmadd.ub.sw", vector(I16, 16), codes, activations)
 
 
 def _prefetch(b: Any, address: Any, lines: Any) -> None:
     """Ask for some consecutive cache lines."""
-    pointer = ir.IntType(8).as_pointer()
+    pointer = I8.as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
     prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
     before, body, after = b.block, b.append_basic_block("line"), b.append_basic_block("fetched")
@@ -63,159 +113,228 @@ def _prefetch(b: Any, address: Any, lines: Any) -> None:
     b.position_at_end(after)
 
 
-def _tile(affine: bool, group: int) -> Any:
-    """The intrinsic tile(rows, codes, scales, minimums, activations, stride, columns, shift, out, …).
-
-    All arguments are int64: `rows` from 1 to MAX_TILE_ROWS, addresses, the bytes from row to row of
-    the activations and of the output, the inputs of a row, the logarithm of the offset; last, what
-    will be wanted next: an address, and how many cache lines of it to fetch in each group.
+class _Tile:
+    """Writes the loop over the groups of a tile of `n_rows` rows by _WIDTH registers.
 
     Args:
+        path: the CPU's.
         affine: weights have a minimum, not an offset.
         group: weights that share a scale, 16 or 32.
+        bits: of the codes; 8 where the path does not care.
+        args: see `_tile`.
     """
 
-    @intrinsic
-    def tile(
-        typing: Any,
-        rows: Any,
-        codes: Any,
-        scales: Any,
-        minimums: Any,
-        activations: Any,
-        stride: Any,
-        columns: Any,
-        shift: Any,
-        out: Any,
-        out_stride: Any,
-        ahead: Any,
-        ahead_lines: Any,
-    ) -> Any:
-        def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            rows = args[0]
-            end = b.append_basic_block("end")
-            cases = [b.append_basic_block(f"rows{n}") for n in range(1, MAX_TILE_ROWS + 1)]
-            switch = b.switch(rows, end)
-            for n, case in enumerate(cases, 1):
-                switch.add_case(int64(n), case)
-                b.position_at_end(case)
-                _tile_of(b, n, affine, group, *args[1:])
-                b.branch(end)
-            b.position_at_end(end)
-            return context.get_dummy_value()
+    def __init__(
+        self, b: Any, path: Path, affine: bool, group: int, bits: int, n_rows: int, args: Any
+    ) -> None:
+        self.b, self.path, self.affine, self.group, self.bits = b, path, affine, group, bits
+        self.codes, self.scales, self.minimums, activations, stride, self.columns = args[:6]
+        self.shift, self.out, self.out_stride, self.ahead, self.ahead_lines = args[6:]
+        self.rows = [b.add(activations, b.mul(stride, int64(r))) for r in range(n_rows)]
+        self.tile = [(r, v) for r in range(n_rows) for v in range(_WIDTH)]
+        self.ints, self.floats = vector(I32, path.lanes), vector(F32, path.lanes)
 
-        return types.void(*[types.int64] * 12), generate
+    def write(self) -> None:
+        b = self.b
+        groups_32 = b.lshr(self.columns, int64(5))
+        # Where the sums of this group's size lie in a row (see `activations`), in groups of 32.
+        before_sums, before_scaled = (1, 2) if self.group == 32 else (3, 5)
+        self.sums_at = b.add(self.columns, b.mul(groups_32, int64(4 * before_sums)))
+        scaled_at = b.add(self.columns, b.mul(groups_32, int64(4 * before_scaled)))
+        self.offset_shift = self._splat(b.trunc(self.shift, I32))
+        before, body, after = b.block, b.append_basic_block("group"), b.append_basic_block("done")
+        b.branch(body)
+        b.position_at_end(body)
+        self.g = b.phi(I64)
+        self.g.add_incoming(int64(0), before)
+        totals = {rv: b.phi(self.floats) for rv in self.tile}
+        for phi in totals.values():
+            phi.add_incoming(constant(self.floats, [0.0] * self.path.lanes), before)
+
+        _prefetch(b, b.add(self.ahead, b.mul(b.mul(self.g, self.ahead_lines), int64(LINE))), self.ahead_lines)
+        sums = self._sums_by_fours() if self.path.vpdpbusd else self._sums_by_pairs()
+        scale_at = b.mul(b.lshr(b.mul(self.g, int64(self.group)), int64(5)), int64(4))
+        a_scale = [self._splat(load(b, b.add(b.add(row, self.columns), scale_at), F32)) for row in self.rows]
+        w_scale = self._panel_floats(self.scales)
+        following = {
+            (r, v): _multiply_add(
+                b, b.sitofp(sums[r, v], self.floats), b.fmul(w_scale[v], a_scale[r]), totals[r, v]
+            )
+            for r, v in self.tile
+        }
+        if self.affine:
+            scaled, least = self._each_row(scaled_at, F32), self._panel_floats(self.minimums)
+            following = {rv: _multiply_add(b, least[rv[1]], scaled[rv[0]], x) for rv, x in following.items()}
+        next_group = b.add(self.g, int64(1))
+        self.g.add_incoming(next_group, b.block)
+        for rv in self.tile:
+            totals[rv].add_incoming(following[rv], b.block)
+        count = b.udiv(self.columns, int64(self.group))
+        b.cbranch(b.icmp_signed("<", next_group, count), body, after)
+        b.position_at_end(after)
+        for r, v in self.tile:
+            target = b.add(b.add(self.out, b.mul(self.out_stride, int64(r))), int64(4 * v * self.path.lanes))
+            store(b, target, following[r, v])
+
+    def _splat(self, x: Any) -> Any:
+        return splat(self.b, x, self.path.lanes)
+
+    def _at(self, base: Any, step: int, offset: int = 0) -> Any:
+        """An address in this group's part of something with `step` bytes a group."""
+        return self.b.add(base, self.b.add(self.b.mul(self.g, int64(step)), int64(offset)))
+
+    def _each_row(self, base: Any, of: Any) -> list[Any]:
+        """The scalar of this group in every row, in all lanes."""
+        return [self._splat(load(self.b, self.b.add(row, self._at(base, 4)), of)) for row in self.rows]
+
+    def _panel_floats(self, base: Any) -> list[Any]:
+        """This group's scales or minimums."""
+        places = [self._at(base, 4 * PANEL_ROWS, 4 * v * self.path.lanes) for v in range(_WIDTH)]
+        return [load(self.b, place, self.floats) for place in places]
+
+    def _starts(self) -> list[Any]:
+        """Minus the offset times each row's sum of activations."""
+        return [self.b.shl(x, self.offset_shift) for x in self._each_row(self.sums_at, I32)]
+
+    def _words(self, k: int) -> list[Any]:
+        """Four codes of each column, those of inputs 4k … of the group."""
+        size = self.group * PANEL_ROWS
+        offsets = [4 * (k * PANEL_ROWS + v * self.path.lanes) for v in range(_WIDTH)]
+        return [load(self.b, self._at(self.codes, size, offset), self.ints) for offset in offsets]
+
+    def _activations(self, row: Any, k: int) -> Any:
+        """The same four inputs of a row, in all lanes."""
+        return self._splat(load(self.b, self.b.add(row, self._at(int64(0), self.group, 4 * k)), I32))
+
+    def _sums_by_fours(self) -> dict[tuple[int, int], Any]:
+        sums = dict.fromkeys(self.tile, constant(self.ints, [0] * self.path.lanes))
+        if not self.affine:
+            starts = self._starts()
+            sums = {(r, v): starts[r] for r, v in self.tile}
+        for k in range(self.group // 4):
+            words = self._words(k)
+            for r, row in enumerate(self.rows):
+                four = self._activations(row, k)
+                for v in range(_WIDTH):
+                    sums[r, v] = _four_products(self.b, sums[r, v], words[v], four)
+        return sums
+
+    def _sums_by_pairs(self) -> dict[tuple[int, int], Any]:
+        """As many pairs are added in 16 bits as their codes allow; then pairs of sums in 32."""
+        b, signed = self.b, self.bits == 8
+        # 2 * (2**bits - 1) * 127 * depth stays below 2**15.
+        depth = min(max(1, 128 >> self.bits), self.group // 4)
+        ones = constant(vector(I16, 16), [1] * 16)
+        sums: dict[tuple[int, int], Any] = {}
+        for first in range(0, self.group // 4, depth):
+            pairs: dict[tuple[int, int], Any] = {}
+            for k in range(first, first + depth):
+                words = self._words(k)
+                for r, row in enumerate(self.rows):
+                    four = self._activations(row, k)
+                    for v in range(_WIDTH):
+                        products = _pairs_of_products(b, words[v], four, signed)
+                        pairs[r, v] = b.add(pairs[r, v], products) if (r, v) in pairs else products
+            for rv in self.tile:
+                part = call(b, "llvm.x86.avx2.pmadd.wd", self.ints, pairs[rv], ones)
+                sums[rv] = b.add(sums[rv], part) if rv in sums else part
+        if not self.affine and not signed:
+            starts = self._starts()
+            sums = {(r, v): b.add(x, starts[r]) for (r, v), x in sums.items()}
+        return sums
+
+
+@intrinsic(prefer_literal=True)
+def _tile(typing: Any, path: Any, affine: Any, group: Any, bits: Any, arguments: Any) -> Any:
+    """A tile of 1 to `Path.rows` rows by _WIDTH registers.
+
+    Args:
+        path, affine, group, bits: known when compiling; see `_Tile`.
+        arguments: int64: how many rows; addresses of codes, scales, minimums and activations; the bytes
+            from row to row of the activations; the inputs of a row; the logarithm of the offset; the
+            output's address and bytes from row to row; and what will be wanted next: an address, and
+            how many cache lines of it to fetch in each group
+    """
+
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        rows, *rest = cgutils.unpack_tuple(b, args[4])
+        kind = _PATHS[path.literal_value], bool(affine.literal_value), group.literal_value, bits.literal_value
+        end = b.append_basic_block("end")
+        cases = [b.append_basic_block(f"rows{n}") for n in range(1, kind[0].rows + 1)]
+        switch = b.switch(rows, end)
+        for n, case in enumerate(cases, 1):
+            switch.add_case(int64(n), case)
+            b.position_at_end(case)
+            _Tile(b, *kind, n, rest).write()
+            b.branch(end)
+        b.position_at_end(end)
+        return context.get_dummy_value()
+
+    return types.void(path, affine, group, bits, arguments), generate
+
+
+def _tile_function(path: str, affine: int, group: int, bits: int) -> Callable[..., None]:
+    # What it captures is plain, so that numba finds the compiled function again.
+    def tile(rows, codes, scales, minimums, activations, stride, columns, shift, out, step, ahead, lines):  # type: ignore[no-untyped-def]
+        arguments = (
+            rows, codes, scales, minimums, activations, stride, columns, shift, out, step, ahead, lines
+        )  # fmt: skip
+        _tile(path, affine, group, bits, arguments)
 
     return tile
 
 
-def _tile_of(
-    b: Any,
-    n_rows: int,
-    affine: bool,
-    group: int,
-    codes: Any,
-    scales: Any,
-    minimums: Any,
-    activations: Any,
-    stride: Any,
-    columns: Any,
-    shift: Any,
-    out: Any,
-    out_stride: Any,
-    ahead: Any,
-    ahead_lines: Any,
-) -> None:
-    """The loop over the groups of a tile of `n_rows` by PANEL_ROWS."""
-    tile = [(r, v) for r in range(n_rows) for v in range(_WIDTH)]
-    rows = [b.add(activations, b.mul(stride, int64(r))) for r in range(n_rows)]
-    groups_32 = b.lshr(columns, int64(5))
-    # Where the sums of this group's size lie in a row (see `activations`), in groups of 32.
-    before_sums, before_scaled = (1, 2) if group == 32 else (3, 5)
-    sums_at = b.add(columns, b.mul(groups_32, int64(4 * before_sums)))
-    scaled_at = b.add(columns, b.mul(groups_32, int64(4 * before_scaled)))
-    offset_shift = splat(b, b.trunc(shift, I32))
-    zero_int, zero = ir.Constant(vector(I32), [0] * LANES), ir.Constant(vector(F32), [0.0] * LANES)
-
-    before, body, after = b.block, b.append_basic_block("group"), b.append_basic_block("done")
-    b.branch(body)
-    b.position_at_end(body)
-    g = b.phi(I64)
-    g.add_incoming(int64(0), before)
-    totals = {rv: b.phi(vector(F32)) for rv in tile}
-    for phi in totals.values():
-        phi.add_incoming(zero, before)
-
-    def at(base: Any, step: int, offset: int = 0) -> Any:
-        return b.add(base, b.add(b.mul(g, int64(step)), int64(offset)))
-
-    def each_row(base: Any, of: Any) -> list[Any]:
-        """The scalar of this group in every row, in all lanes."""
-        return [splat(b, load(b, b.add(row, at(base, 4)), of)) for row in rows]
-
-    _prefetch(b, b.add(ahead, b.mul(b.mul(g, ahead_lines), int64(LINE))), ahead_lines)
-    sums = dict.fromkeys(tile, zero_int)
-    if not affine:
-        starts = [b.shl(x, offset_shift) for x in each_row(sums_at, I32)]
-        sums = {(r, v): starts[r] for r, v in tile}
-    for k in range(group // 4):
-        words = [
-            load(b, at(codes, group * PANEL_ROWS, 4 * (k * PANEL_ROWS + v * LANES)), vector(I32))
-            for v in range(_WIDTH)
-        ]
-        for r in range(n_rows):
-            four = splat(b, load(b, b.add(rows[r], at(int64(0), group, 4 * k)), I32))
-            for v in range(_WIDTH):
-                sums[r, v] = _dot(b, sums[r, v], words[v], four)
-    a_scale = [
-        splat(
-            b,
-            load(
-                b, b.add(b.add(row, columns), b.mul(b.lshr(b.mul(g, int64(group)), int64(5)), int64(4))), F32
-            ),
-        )
-        for row in rows
-    ]
-    w_scale = [load(b, at(scales, 4 * PANEL_ROWS, 4 * v * LANES), vector(F32)) for v in range(_WIDTH)]
-    following = {
-        (r, v): _multiply_add(
-            b, b.sitofp(sums[r, v], vector(F32)), b.fmul(w_scale[v], a_scale[r]), totals[r, v]
-        )
-        for r, v in tile
-    }
-    if affine:
-        scaled = each_row(scaled_at, F32)
-        least = [load(b, at(minimums, 4 * PANEL_ROWS, 4 * v * LANES), vector(F32)) for v in range(_WIDTH)]
-        following = {(r, v): _multiply_add(b, least[v], scaled[r], x) for (r, v), x in following.items()}
-    next_group = b.add(g, int64(1))
-    g.add_incoming(next_group, b.block)
-    for rv in tile:
-        totals[rv].add_incoming(following[rv], b.block)
-    count = b.udiv(columns, int64(group))
-    b.cbranch(b.icmp_signed("<", next_group, count), body, after)
-    b.position_at_end(after)
-    for r, v in tile:
-        store(b, b.add(b.add(out, b.mul(out_stride, int64(r))), int64(4 * v * LANES)), following[r, v])
+@functools.cache
+def _tile_address(path: str, affine: int, group: int, bits: int) -> int:
+    return address(_tile_function(path, affine, group, bits), 12)
 
 
-_symmetric_32 = _tile(affine=False, group=32)
-_symmetric_16 = _tile(affine=False, group=16)
-_affine_32 = _tile(affine=True, group=32)
-_affine_16 = _tile(affine=True, group=16)
+@dataclass(frozen=True)
+class Kernels:
+    """The compiled code of a block format on a CPU path, and the numbers that `product` needs.
+
+    Attributes:
+        decode, tile: addresses (see `panels.decoder_address` and `_tile`).
+        tile_rows, tile_columns: of a tile.
+        group: weights that share a scale.
+        shift: the logarithm of the codes' offset.
+    """
+
+    decode: int
+    tile: int
+    tile_rows: int
+    tile_columns: int
+    group: int
+    shift: int
+
+
+@functools.cache
+def kernels(name: str, path: str) -> Kernels:
+    """Those of a format in PANEL_FORMATS on a path but "portable"."""
+    layout, kind = PANEL_FORMATS[name], _PATHS[path]
+    # Fewer kinds of tiles to compile: up to four bits all are alike, and vpdpbusd takes any.
+    bits = 8 if kind.vpdpbusd else max(4, layout.bits)
+    return Kernels(
+        decoder_address(name, path),
+        _tile_address(path, int(layout.affine), layout.group, bits),
+        kind.rows,
+        _WIDTH * kind.lanes,
+        layout.group,
+        layout.bits - 1,
+    )
 
 
 @intrinsic
-def _call(
-    typing: Any, function: Any, source: Any, stride: Any, blocks: Any, codes: Any, scales: Any, minimums: Any
-) -> Any:
-    """Call the decoder at an address (see `lanes.block_decoder`)."""
+def _call(typing: Any, function: Any, arguments: Any) -> Any:
+    """Call the function of int64 at an address."""
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [I64] * 6)
-        b.call(b.inttoptr(args[0], kind.as_pointer()), args[1:])
+        operands = cgutils.unpack_tuple(b, args[1])
+        kind = ir.FunctionType(ir.VoidType(), [I64] * len(operands))
+        b.call(b.inttoptr(args[0], kind.as_pointer()), operands)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 7), generate
+    return types.void(types.int64, arguments), generate
 
 
 def scratch_bytes(columns: int, group: int) -> int:
@@ -223,13 +342,10 @@ def scratch_bytes(columns: int, group: int) -> int:
     return PANEL_ROWS * columns + 2 * 4 * PANEL_ROWS * (columns // group) + 64
 
 
-@kernel
 def product(
-    decode: int,
+    code: Kernels,
     raw: np.ndarray,
     blocks: int,
-    group: int,
-    shift: int,
     activations: np.ndarray,
     columns: int,
     out: np.ndarray,
@@ -238,83 +354,71 @@ def product(
     """Rows of activations times the rows of a quantized matrix.
 
     Args:
-        decode: address of the format's decoder (see `panels`).
+        code: of the matrix's format.
         raw: (rows, row_bytes) uint8, each row contiguous.
         blocks: of a row.
-        group: weights that share a scale, 16 or 32.
-        shift: the logarithm of the codes' offset; below 0 there are minimums instead.
         activations: (T, row_bytes(columns)) uint8, from `activations.quantize`.
         columns: inputs, a multiple of 32.
         out: (T, rows) float32, each row contiguous.
         scratch: uint8, `scratch_bytes` long.
     """
+    sizes = (code.tile_rows, code.tile_columns, code.group, code.shift)
+    _product(code.decode, code.tile, sizes, raw, blocks, activations, columns, out, scratch)
+
+
+@kernel
+def _start(array: np.ndarray) -> np.int64:
+    return np.int64(array.ctypes.data)  # unsigned, it would turn sums into float64
+
+
+@kernel
+def _product(
+    decode: int,
+    tile: int,
+    sizes: tuple[int, int, int, int],
+    raw: np.ndarray,
+    blocks: int,
+    activations: np.ndarray,
+    columns: int,
+    out: np.ndarray,
+    scratch: np.ndarray,
+) -> None:
+    tile_rows, tile_columns, group, shift = sizes
     n_rows, n_out = activations.shape[0], raw.shape[0]
-    codes = (scratch.ctypes.data + 63) // 64 * 64
+    codes = (_start(scratch) + 63) // 64 * 64
     scales = codes + PANEL_ROWS * columns
     minimums = scales + 4 * PANEL_ROWS * (columns // group)
-    corner = np.empty((MAX_TILE_ROWS, PANEL_ROWS), np.float32)
+    corner = np.empty((_MOST_ROWS, PANEL_ROWS), np.float32)
     edge = np.empty((PANEL_ROWS if n_out % PANEL_ROWS else 0, raw.shape[1]), np.uint8)
-    tiles = (n_rows + MAX_TILE_ROWS - 1) // MAX_TILE_ROWS
+    tiles = (n_rows + tile_rows - 1) // tile_rows
+    fetches = max(1, tiles * (PANEL_ROWS // tile_columns) * (columns // group))
     for p in range(0, n_out, PANEL_ROWS):
         valid = min(PANEL_ROWS, n_out - p)
-        source, stride = raw.ctypes.data + p * raw.strides[0], raw.strides[0]
+        source, stride = _start(raw) + p * raw.strides[0], raw.strides[0]
         if valid < PANEL_ROWS:
             for r in range(PANEL_ROWS):
                 edge[r, :] = raw[p + min(r, valid - 1), :]
-            source, stride = edge.ctypes.data, raw.shape[1]
-        for half in range(0, PANEL_ROWS, LANES):
-            at = 4 * half
-            _call(decode, source + half * stride, stride, blocks, codes + at, scales + at, minimums + at)
+            source, stride = _start(edge), raw.shape[1]
+        for at in range(0, PANEL_ROWS, LANES):
+            _call(
+                decode,
+                (source + at * stride, stride, blocks, codes + 4 * at, scales + 4 * at, minimums + 4 * at),
+            )
         # The next panel comes from memory while this one is used.
-        ahead = raw.ctypes.data + (p + PANEL_ROWS) * raw.strides[0]
-        ahead_lines = (PANEL_ROWS * raw.strides[0] - 1) // (LINE * tiles * (columns // group)) + 1
+        ahead = _start(raw) + (p + PANEL_ROWS) * raw.strides[0]
+        lines = (PANEL_ROWS * raw.strides[0] - 1) // (LINE * fetches) + 1
         t = 0
         for i in range(tiles):
             size = (n_rows - t + tiles - i - 1) // (tiles - i)
-            a, a_stride = activations.ctypes.data + t * activations.strides[0], activations.strides[0]
-            target, step = out.ctypes.data + t * out.strides[0] + 4 * p, out.strides[0]
+            a, a_stride = _start(activations) + t * activations.strides[0], activations.strides[0]
+            target, step = _start(out) + t * out.strides[0] + 4 * p, out.strides[0]
             if valid < PANEL_ROWS:
-                target, step = corner.ctypes.data, 4 * PANEL_ROWS
-            if shift < 0 and group == 32:
-                _affine_32(
-                    size, codes, scales, minimums, a, a_stride, columns, 0, target, step, ahead, ahead_lines
-                )
-            elif shift < 0:
-                _affine_16(
-                    size, codes, scales, minimums, a, a_stride, columns, 0, target, step, ahead, ahead_lines
-                )
-            elif group == 32:
-                _symmetric_32(
-                    size,
-                    codes,
-                    scales,
-                    minimums,
-                    a,
-                    a_stride,
-                    columns,
-                    shift,
-                    target,
-                    step,
-                    ahead,
-                    ahead_lines,
-                )
-            else:
-                _symmetric_16(
-                    size,
-                    codes,
-                    scales,
-                    minimums,
-                    a,
-                    a_stride,
-                    columns,
-                    shift,
-                    target,
-                    step,
-                    ahead,
-                    ahead_lines,
-                )
+                target, step = _start(corner), 4 * PANEL_ROWS
+            for c in range(0, 4 * PANEL_ROWS, 4 * tile_columns):
+                panel = (codes + c, scales + c, minimums + c)
+                _call(tile, (size, *panel, a, a_stride, columns, shift, target + c, step, ahead, lines))
+                ahead += lines * LINE * (columns // group)
             if valid < PANEL_ROWS:
                 for r in range(size):
                     out[t + r, p : p + valid] = corner[r, :valid]
             t += size
-            ahead += ahead_lines * LINE * (columns // group)

@@ -7,10 +7,14 @@ import llvmlite.binding as llvm
 
 from dgguf.errors import BackendError
 
-# Best first. Each needs all features in its set (LLVM's names).
-PATHS: dict[str, frozenset[str]] = {
-    "avx512_vnni": frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vnni"}),
-    "portable": frozenset(),
+_AVX2 = frozenset({"avx2", "fma", "f16c"})
+
+# Best first. Each needs all features of one of its sets (LLVM's names).
+PATHS: dict[str, tuple[frozenset[str], ...]] = {
+    "avx512_vnni": (frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vnni"}),),
+    "avx_vnni": (_AVX2 | {"avxvnni"}, _AVX2 | {"avx512vl", "avx512vnni"}),
+    "avx2": (_AVX2,),
+    "portable": (frozenset(),),
 }
 
 
@@ -20,19 +24,24 @@ def features() -> frozenset[str]:
     return frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
 
 
+@functools.cache
+def possible_paths() -> tuple[str, ...]:
+    """The kinds of product kernels that this CPU can run, best first."""
+    return tuple(name for name, sets in PATHS.items() if any(needed <= features() for needed in sets))
+
+
 def cpu_path() -> str:
     """The kind of product kernels to use: the best this CPU can run, or what DGGUF_CPU_PATH asks for.
 
     Raises:
         BackendError: DGGUF_CPU_PATH names none, or one that this CPU cannot run.
     """
-    possible = [name for name, needed in PATHS.items() if needed <= features()]
     wanted = os.environ.get("DGGUF_CPU_PATH", "")
     if not wanted:
-        return possible[0]
-    if wanted not in possible:
+        return possible_paths()[0]
+    if wanted not in possible_paths():
         raise BackendError(
-            f"DGGUF_CPU_PATH is {wanted!r}; this CPU can run {', '.join(possible)}"
-            + ("" if wanted in PATHS else " (there is no other)" if possible == list(PATHS) else "")
+            f"DGGUF_CPU_PATH is {wanted!r}; this CPU can run {', '.join(possible_paths())}"
+            + ("" if wanted in PATHS else f"; all there are: {', '.join(PATHS)}")
         )
     return wanted

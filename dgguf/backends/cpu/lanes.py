@@ -6,12 +6,12 @@ on `Lanes` appends one instruction. IR vectors are not bound to a CPU: LLVM spli
 registers are narrower.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba.extending
 from llvmlite import ir
-from numba import types
+from numba.core import cgutils
 
 intrinsic: Any = numba.extending.intrinsic  # its own types take away the first argument
 
@@ -30,6 +30,13 @@ def vector(element: Any, count: int = LANES) -> Any:
     return ir.VectorType(element, count)
 
 
+_CODES = vector(I8, 4 * LANES)
+
+
+def constant(of: Any, values: Sequence[int]) -> Any:
+    return ir.Constant(of, list(values))
+
+
 def int64(value: int) -> Any:
     return ir.Constant(I64, value)
 
@@ -39,10 +46,16 @@ def shuffle(b: Builder, x: Value, y: Value, order: list[int]) -> Value:
     return b.shuffle_vector(x, y, ir.Constant(vector(I32, len(order)), order))
 
 
-def splat(b: Builder, x: Value) -> Value:
-    """16 copies of a scalar."""
-    undefined = ir.Constant(vector(x.type), ir.Undefined)
-    return shuffle(b, b.insert_element(undefined, x, ir.Constant(I32, 0)), undefined, [0] * LANES)
+def splat(b: Builder, x: Value, count: int = LANES) -> Value:
+    """`count` copies of a scalar."""
+    undefined = ir.Constant(vector(x.type, count), ir.Undefined)
+    return shuffle(b, b.insert_element(undefined, x, ir.Constant(I32, 0)), undefined, [0] * count)
+
+
+def call(b: Builder, name: str, result: Any, *operands: Value) -> Value:
+    """Call a function that LLVM or the CPU has, such as "llvm.fma.v16f32"."""
+    kind = ir.FunctionType(result, [x.type for x in operands])
+    return b.call(cgutils.get_or_insert_function(b.module, kind, name), operands)
 
 
 def load(b: Builder, address: Value, of: Any) -> Value:
@@ -68,12 +81,12 @@ class Lanes:
         self.b = builder
         self.v = value
 
-    def _operand(self, other: "Lanes | int") -> Value:
+    def _operand(self, other: "Lanes | int | float") -> Value:
         if isinstance(other, Lanes):
             return other.v
         return ir.Constant(self.v.type, [other] * LANES)
 
-    def _emit(self, instruction: Callable[..., Value], *operands: "Lanes | int") -> "Lanes":
+    def _emit(self, instruction: Callable[..., Value], *operands: "Lanes | int | float") -> "Lanes":
         return Lanes(self.b, instruction(self.v, *(self._operand(x) for x in operands)))
 
     def __and__(self, other: "Lanes | int") -> "Lanes":
@@ -91,7 +104,10 @@ class Lanes:
     def __rshift__(self, count: int) -> "Lanes":
         return self._emit(self.b.lshr, count) if count else self
 
-    def __mul__(self, other: "Lanes | int") -> "Lanes":
+    def __add__(self, other: "Lanes | int") -> "Lanes":
+        return self._emit(self.b.fadd if self.v.type.element == F32 else self.b.add, other)
+
+    def __mul__(self, other: "Lanes | int | float") -> "Lanes":
         return self._emit(self.b.fmul if self.v.type.element == F32 else self.b.mul, other)
 
     def __sub__(self, other: "Lanes | int") -> "Lanes":
@@ -113,6 +129,42 @@ class Lanes:
         bits = self.b.bitcast(self.b.trunc(self.v, vector(I16)), vector(F16))
         return Lanes(self.b, self.b.fpext(bits, vector(F32)))
 
+    def bits_of_float(self) -> "Lanes":
+        """The float32 with these 32 bits."""
+        return Lanes(self.b, self.b.bitcast(self.v, vector(F32)))
+
+    def ones(self) -> "Lanes":
+        """How many bits are set in each of the four bytes."""
+        return Lanes(
+            self.b, self.b.bitcast(call(self.b, "llvm.ctpop.v64i8", _CODES, self._bytes()), self.v.type)
+        )
+
+    def filled(self, value: int) -> "Lanes":
+        """The same integer in all lanes."""
+        return Lanes(self.b, self._operand(value))
+
+    def where(self, condition: Value, otherwise: "Lanes") -> "Lanes":
+        """Self where the condition is true, a value of `flags` or `equals`."""
+        if condition.type.count == LANES:
+            return Lanes(self.b, self.b.select(condition, self.v, otherwise.v))
+        chosen = self.b.select(condition, self._bytes(), otherwise._bytes())
+        return Lanes(self.b, self.b.bitcast(chosen, self.v.type))
+
+    def equals(self, other: int) -> Value:
+        """For each lane, whether it is `other`."""
+        return self.b.icmp_unsigned("==", self.v, self._operand(other))
+
+    def flags(self, first: int) -> Value:
+        """Bits first … first + 3 of each lane, a multiple of 4, each as a truth value for one of four codes."""
+        order = [4 * lane + first // 8 for lane in range(LANES) for _ in range(4)]
+        source = self._bytes()
+        bits = ir.Constant(_CODES, [1 << first % 8 + i for i in range(4)] * LANES)
+        found = self.b.and_(shuffle(self.b, source, source, order), bits)
+        return self.b.icmp_unsigned("!=", found, ir.Constant(_CODES, [0] * 4 * LANES))
+
+    def _bytes(self) -> Value:
+        return self.b.bitcast(self.v, _CODES)
+
 
 class RowBlocks:
     """The same block of 16 neighbouring rows: where a format's decoder reads and writes.
@@ -122,9 +174,16 @@ class RowBlocks:
     """
 
     def __init__(
-        self, builder: Builder, source: Value, stride: Value, codes: Value, scales: Value, minimums: Value
+        self,
+        builder: Builder,
+        wide: bool,
+        source: Value,
+        stride: Value,
+        codes: Value,
+        scales: Value,
+        minimums: Value,
     ) -> None:
-        self._b = builder
+        self._b, self._wide = builder, wide
         self._source, self._stride = source, stride
         self._codes, self._scales, self._minimums = codes, scales, minimums
 
@@ -137,6 +196,10 @@ class RowBlocks:
         for row in range(LANES):
             values = self._b.insert_element(values, self._read(row, offset, of), ir.Constant(I32, row))
         return values
+
+    def uint32(self, offset: int) -> Lanes:
+        """The 32 bits at byte `offset` of the block."""
+        return Lanes(self._b, self._scalars(offset, I32))
 
     def uint16(self, offset: int) -> Lanes:
         """The 16 bits at byte `offset` of the block."""
@@ -160,6 +223,41 @@ class RowBlocks:
             order = [*range(count), *[0] * (8 - count)]
             rows.append(shuffle(self._b, words, words, order))
         return [Lanes(self._b, v) for v in _transposed(self._b, rows)[:count]]
+
+    def look_up(self, indices: Lanes, table: Sequence[int]) -> Lanes:
+        """The entries of a table of 16 bytes at the four indices of each lane, all below 16."""
+        b, quarter = self._b, [x & 255 for x in table]
+        lanes = b.bitcast(indices.v, vector(I8, 64))
+        if self._wide:
+            found = call(
+                b, "llvm.x86.avx512.pshuf.b.512", vector(I8, 64), constant(vector(I8, 64), quarter * 4), lanes
+            )
+        else:
+            halves = [shuffle(b, lanes, lanes, list(range(at, at + 32))) for at in (0, 32)]
+            entries = constant(vector(I8, 32), quarter * 2)
+            halves = [call(b, "llvm.x86.avx2.pshuf.b", vector(I8, 32), entries, half) for half in halves]
+            found = shuffle(b, *halves, list(range(64)))
+        return Lanes(b, b.bitcast(found, vector(I32)))
+
+    def gather(self, indices: Lanes, table: Sequence[int]) -> Lanes:
+        """The entry of a table of 32-bit words at each lane's index."""
+        b = self._b
+        values = ir.Constant(vector(I32), ir.Undefined)
+        start = b.ptrtoint(self._table(table), I64)
+        for lane in range(LANES):
+            index = b.zext(b.extract_element(indices.v, ir.Constant(I32, lane)), I64)
+            entry = load(b, b.add(start, b.shl(index, int64(2))), I32)
+            values = b.insert_element(values, entry, ir.Constant(I32, lane))
+        return Lanes(b, values)
+
+    def _table(self, entries: Sequence[int]) -> Value:
+        """The address of a constant array in the module."""
+        content = ir.Constant(ir.ArrayType(I32, len(entries)), [int(x) for x in entries])
+        name = f"table{hash(tuple(entries)) & 0xFFFFFFFFFFFF:x}"
+        if name not in self._b.module.globals:
+            variable = ir.GlobalVariable(self._b.module, content.type, name)
+            variable.initializer, variable.global_constant, variable.linkage = content, True, "private"
+        return self._b.module.globals[name]
 
     def codes(self, first: int, words: list[Lanes]) -> None:
         """Write the codes of the weights 4 * first … of the block."""
@@ -200,47 +298,38 @@ def _interleaved(b: Builder, rows: list[Value]) -> list[Value]:
     return [unpack(x, y, 2, k) for x, y in halves for k in (0, 2)]
 
 
-def block_decoder(emit: Callable[[RowBlocks], None], weights: int, n_bytes: int, group: int) -> Any:
-    """The numba intrinsic that decodes all blocks of 16 rows into half a panel's columns.
+def emit_decoder(
+    b: Builder, wide: bool, emit: Callable[[RowBlocks], None], sizes: tuple[int, int, int], args: Any
+) -> None:
+    """Write the loop that decodes all blocks of 16 rows into half a panel's columns.
 
     Args:
+        wide: there are shuffles of the bytes of 512 bits.
         emit: writes the code that decodes one block.
-        weights, n_bytes: of a block.
-        group: weights that share a scale.
-
-    Returns:
-        decode(source, stride, blocks, codes, scales, minimums), all int64: addresses, the bytes from
-        row to row, and how many blocks a row has
+        sizes: weights and bytes of a block, and weights that share a scale.
+        args: int64 values: addresses of the first block, the bytes from row to row, how many blocks a
+            row has, addresses of the codes, scales and minimums to write
     """
-
-    @intrinsic
-    def decode(
-        typing: Any, source: Any, stride: Any, blocks: Any, codes: Any, scales: Any, minimums: Any
-    ) -> Any:
-        def generate(context: Any, b: Builder, signature: Any, args: Any) -> Any:
-            source, stride, blocks, codes, scales, minimums = args
-            start, body, end = b.block, b.append_basic_block("block"), b.append_basic_block("end")
-            b.branch(body)
-            b.position_at_end(body)
-            i = b.phi(I64)
-            i.add_incoming(int64(0), start)
-            group_bytes = weights // group * 4 * PANEL_ROWS
-            emit(
-                RowBlocks(
-                    b,
-                    b.add(source, b.mul(i, int64(n_bytes))),
-                    stride,
-                    b.add(codes, b.mul(i, int64(weights * PANEL_ROWS))),
-                    b.add(scales, b.mul(i, int64(group_bytes))),
-                    b.add(minimums, b.mul(i, int64(group_bytes))),
-                )
-            )
-            following = b.add(i, int64(1))
-            i.add_incoming(following, b.block)
-            b.cbranch(b.icmp_signed("<", following, blocks), body, end)
-            b.position_at_end(end)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 6), generate
-
-    return decode
+    weights, n_bytes, group = sizes
+    source, stride, blocks, codes, scales, minimums = args
+    start, body, end = b.block, b.append_basic_block("block"), b.append_basic_block("end")
+    b.branch(body)
+    b.position_at_end(body)
+    i = b.phi(I64)
+    i.add_incoming(int64(0), start)
+    group_bytes = weights // group * 4 * PANEL_ROWS
+    emit(
+        RowBlocks(
+            b,
+            wide,
+            b.add(source, b.mul(i, int64(n_bytes))),
+            stride,
+            b.add(codes, b.mul(i, int64(weights * PANEL_ROWS))),
+            b.add(scales, b.mul(i, int64(group_bytes))),
+            b.add(minimums, b.mul(i, int64(group_bytes))),
+        )
+    )
+    following = b.add(i, int64(1))
+    i.add_incoming(following, b.block)
+    b.cbranch(b.icmp_signed("<", following, blocks), body, end)
+    b.position_at_end(end)

@@ -13,7 +13,8 @@ import numpy as np
 
 from dgguf.backends.base import HostTensor
 from dgguf.backends.cpu import activations, dot
-from dgguf.backends.cpu.panels import PANEL_FORMATS, decoder_address
+from dgguf.backends.cpu.features import cpu_path
+from dgguf.backends.cpu.panels import PANEL_FORMATS
 from dgguf.backends.cpu.pool import Pool
 from dgguf.quants.decode import decoder
 
@@ -120,18 +121,10 @@ def product(inputs: np.ndarray, w: Matrix, first: int, end: int, out: np.ndarray
     """
     if w.int8:
         t = w.tensor
-        layout = PANEL_FORMATS[t.format.name]
-        dot.product(
-            decoder_address(t.format),
-            t.raw[first:end],
-            w.columns // t.format.block_size,
-            layout.group,
-            layout.shift,
-            inputs,
-            w.columns,
-            out[:, first:end],
-            SCRATCH.bytes(dot.scratch_bytes(w.columns, layout.group)),
-        )
+        code = dot.kernels(t.format.name, cpu_path())
+        scratch = SCRATCH.bytes(dot.scratch_bytes(w.columns, code.group))
+        blocks = w.columns // t.format.block_size
+        dot.product(code, t.raw[first:end], blocks, inputs, w.columns, out[:, first:end], scratch)
         return
     for start in range(first, end, w.panel_rows):
         panel = decode_rows(w, start, min(w.panel_rows, end - start))

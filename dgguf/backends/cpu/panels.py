@@ -1,183 +1,101 @@
-"""Decoders of block formats into panels of unsigned 8-bit codes, 16 rows at a time.
+"""Panels: the rows of a quantized matrix as unsigned 8-bit codes, decoded 16 rows at a time.
 
-A weight is scale * (code - offset) or scale * code - minimum. The bits of each format are drawn in
-`dgguf.quants`; here four codes lie side by side in a word and are taken apart together.
+With b bits, a weight is scale * (code - 2**(b - 1)), or scale * code - minimum. What the bits of
+each format mean is drawn in `dgguf.quants`.
 """
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from dgguf.backends.cpu.lanes import Lanes, RowBlocks, block_decoder
+from numba import types
+
+from dgguf.backends.cpu import panel_fields as fields
+from dgguf.backends.cpu import panel_grids as grids
+from dgguf.backends.cpu.lanes import RowBlocks, emit_decoder, intrinsic
 from dgguf.jit import address
-from dgguf.quants.block import BlockFormat
-
-NIBBLES = 0x0F0F0F0F
+from dgguf.quants.block import FORMATS_BY_NAME
 
 
 @dataclass(frozen=True)
 class PanelFormat:
-    """How `dot.product` reads a block format.
+    """How a block format becomes a panel.
 
     Attributes:
-        group: weights that share a scale.
-        shift: the logarithm of the codes' offset; below 0 there are minimums instead.
-        decode: (source, stride, blocks, codes, scales, minimums), compiled by `decoder_address`.
+        emit: writes the code that decodes a block.
+        group: weights that share a scale, 16 or 32.
+        bits: of the codes.
+        affine: there are minimums; otherwise an offset of half the codes' range.
     """
 
+    emit: Callable[[RowBlocks], None]
     group: int
-    shift: int
-    decode: Callable[..., None]
-
-
-def _fifth_bits(bits: Lanes, first: int) -> Lanes:
-    """Bits first … first + 3 of each lane as 16 or 0 in its four bytes."""
-    return (((bits >> first) & 15) * 0x00204081 & 0x01010101) << 4
-
-
-def _emit_q4_0(block: RowBlocks) -> None:
-    block.scale(0, block.uint16(0).half())
-    _nibbles(block, 2)
-
-
-def _emit_q4_1(block: RowBlocks) -> None:
-    block.scale(0, block.uint16(0).half())
-    block.minus_minimum(0, block.uint16(2).half())
-    _nibbles(block, 4)
-
-
-def _nibbles(block: RowBlocks, offset: int) -> None:
-    words = block.words(offset, 4)
-    block.codes(0, [w & NIBBLES for w in words])
-    block.codes(4, [(w >> 4) & NIBBLES for w in words])
-
-
-def _emit_q5_0(block: RowBlocks) -> None:
-    block.scale(0, block.uint16(0).half())
-    _nibbles_and_fifth_bits(block, 2)
-
-
-def _emit_q5_1(block: RowBlocks) -> None:
-    block.scale(0, block.uint16(0).half())
-    block.minus_minimum(0, block.uint16(2).half())
-    _nibbles_and_fifth_bits(block, 4)
-
-
-def _nibbles_and_fifth_bits(block: RowBlocks, offset: int) -> None:
-    fifth, *words = block.words(offset, 5)
-    block.codes(0, [w & NIBBLES | _fifth_bits(fifth, 4 * i) for i, w in enumerate(words)])
-    block.codes(4, [(w >> 4) & NIBBLES | _fifth_bits(fifth, 16 + 4 * i) for i, w in enumerate(words)])
-
-
-def _emit_q8_0(block: RowBlocks) -> None:
-    block.scale(0, block.uint16(0).half())
-    block.codes(0, [w ^ 0x80808080 for w in block.words(2)])
-
-
-def _emit_q4_k(block: RowBlocks) -> None:
-    _scales_and_minimums(block)
-    for i in range(4):
-        words = block.words(16 + 32 * i)
-        block.codes(16 * i, [w & NIBBLES for w in words])
-        block.codes(16 * i + 8, [(w >> 4) & NIBBLES for w in words])
-
-
-def _emit_q5_k(block: RowBlocks) -> None:
-    _scales_and_minimums(block)
-    fifth = [[(w >> bit & 0x01010101) << 4 for w in block.words(16)] for bit in range(8)]
-    for i in range(4):
-        words = block.words(48 + 32 * i)
-        block.codes(16 * i, [w & NIBBLES | f for w, f in zip(words, fifth[2 * i], strict=True)])
-        block.codes(
-            16 * i + 8, [(w >> 4) & NIBBLES | f for w, f in zip(words, fifth[2 * i + 1], strict=True)]
-        )
-
-
-def _scales_and_minimums(block: RowBlocks) -> None:
-    """Those of Q4_K and Q5_K: 6 bits each, in units of two float16."""
-    units, first, second, both = block.words(0, 4)
-    scale, minus = units.half(), -(units >> 16).half()
-    for i in range(4):
-        s, m, last = first >> 8 * i, second >> 8 * i, both >> 8 * i
-        block.scale(i, scale * (s & 63).to_float())
-        block.minus_minimum(i, minus * (m & 63).to_float())
-        block.scale(i + 4, scale * (last & 15 | s >> 2 & 48).to_float())
-        block.minus_minimum(i + 4, minus * (last >> 4 & 15 | m >> 2 & 48).to_float())
-
-
-def _emit_q6_k(block: RowBlocks) -> None:
-    unit = block.uint16(208).half()
-    for i, word in enumerate(block.words(192, 4)):
-        for j in range(4):
-            block.scale(4 * i + j, unit * word.signed_byte(j).to_float())
-    for half in range(2):
-        first, second = block.words(64 * half), block.words(64 * half + 32)
-        high = block.words(128 + 32 * half)
-        at = 32 * half
-        block.codes(at, [w & NIBBLES | (h & 0x03030303) << 4 for w, h in zip(first, high, strict=True)])
-        block.codes(at + 8, [w & NIBBLES | (h & 0x0C0C0C0C) << 2 for w, h in zip(second, high, strict=True)])
-        block.codes(at + 16, [(w >> 4) & NIBBLES | h & 0x30303030 for w, h in zip(first, high, strict=True)])
-        block.codes(
-            at + 24, [(w >> 4) & NIBBLES | (h & 0xC0C0C0C0) >> 2 for w, h in zip(second, high, strict=True)]
-        )
-
-
-_q4_0 = block_decoder(_emit_q4_0, 32, 18, 32)
-_q4_1 = block_decoder(_emit_q4_1, 32, 20, 32)
-_q5_0 = block_decoder(_emit_q5_0, 32, 22, 32)
-_q5_1 = block_decoder(_emit_q5_1, 32, 24, 32)
-_q8_0 = block_decoder(_emit_q8_0, 32, 34, 32)
-_q4_k = block_decoder(_emit_q4_k, 256, 144, 32)
-_q5_k = block_decoder(_emit_q5_k, 256, 176, 32)
-_q6_k = block_decoder(_emit_q6_k, 256, 210, 16)
-
-
-# numba keeps compiled functions by name and source: one plain function each, to be found again.
-def _decode_q4_0(source: int, stride: int, blocks: int, codes: int, scales: int, minimums: int) -> None:
-    _q4_0(source, stride, blocks, codes, scales, minimums)
-
-
-def _decode_q4_1(source: int, stride: int, blocks: int, codes: int, scales: int, minimums: int) -> None:
-    _q4_1(source, stride, blocks, codes, scales, minimums)
-
-
-def _decode_q5_0(source: int, stride: int, blocks: int, codes: int, scales: int, minimums: int) -> None:
-    _q5_0(source, stride, blocks, codes, scales, minimums)
-
-
-def _decode_q5_1(source: int, stride: int, blocks: int, codes: int, scales: int, minimums: int) -> None:
-    _q5_1(source, stride, blocks, codes, scales, minimums)
-
-
-def _decode_q8_0(source: int, stride: int, blocks: int, codes: int, scales: int, minimums: int) -> None:
-    _q8_0(source, stride, blocks, codes, scales, minimums)
-
-
-def _decode_q4_k(source: int, stride: int, blocks: int, codes: int, scales: int, minimums: int) -> None:
-    _q4_k(source, stride, blocks, codes, scales, minimums)
-
-
-def _decode_q5_k(source: int, stride: int, blocks: int, codes: int, scales: int, minimums: int) -> None:
-    _q5_k(source, stride, blocks, codes, scales, minimums)
-
-
-def _decode_q6_k(source: int, stride: int, blocks: int, codes: int, scales: int, minimums: int) -> None:
-    _q6_k(source, stride, blocks, codes, scales, minimums)
+    bits: int
+    affine: bool = False
 
 
 PANEL_FORMATS: dict[str, PanelFormat] = {
-    "Q4_0": PanelFormat(32, 3, _decode_q4_0),
-    "Q4_1": PanelFormat(32, -1, _decode_q4_1),
-    "Q5_0": PanelFormat(32, 4, _decode_q5_0),
-    "Q5_1": PanelFormat(32, -1, _decode_q5_1),
-    "Q8_0": PanelFormat(32, 7, _decode_q8_0),
-    "Q4_K": PanelFormat(32, -1, _decode_q4_k),
-    "Q5_K": PanelFormat(32, -1, _decode_q5_k),
-    "Q6_K": PanelFormat(16, 5, _decode_q6_k),
+    "Q4_0": PanelFormat(fields.emit_q4_0, 32, 4),
+    "Q4_1": PanelFormat(fields.emit_q4_1, 32, 4, affine=True),
+    "Q5_0": PanelFormat(fields.emit_q5_0, 32, 5),
+    "Q5_1": PanelFormat(fields.emit_q5_1, 32, 5, affine=True),
+    "Q8_0": PanelFormat(fields.emit_q8_0, 32, 8),
+    "Q2_K": PanelFormat(fields.emit_q2_k, 16, 2, affine=True),
+    "Q3_K": PanelFormat(fields.emit_q3_k, 16, 3),
+    "Q4_K": PanelFormat(fields.emit_q4_k, 32, 4, affine=True),
+    "Q5_K": PanelFormat(fields.emit_q5_k, 32, 5, affine=True),
+    "Q6_K": PanelFormat(fields.emit_q6_k, 16, 6),
+    "IQ4_NL": PanelFormat(fields.emit_iq4_nl, 32, 8),
+    "IQ4_XS": PanelFormat(fields.emit_iq4_xs, 32, 8),
+    "MXFP4": PanelFormat(fields.emit_mxfp4, 32, 5),
+    "NVFP4": PanelFormat(fields.emit_nvfp4, 16, 5),
+    "TQ1_0": PanelFormat(fields.emit_tq1_0, 32, 3),
+    "TQ2_0": PanelFormat(fields.emit_tq2_0, 32, 3),
+    "IQ3_S": PanelFormat(grids.emit_iq3_s, 32, 5),
+    "IQ3_XXS": PanelFormat(grids.emit_iq3_xxs, 32, 7),
+    "IQ2_S": PanelFormat(grids.emit_iq2_s, 16, 7),
+    "IQ2_XS": PanelFormat(grids.emit_iq2_xs, 16, 7),
+    "IQ2_XXS": PanelFormat(grids.emit_iq2_xxs, 32, 7),
+    "IQ1_S": PanelFormat(grids.emit_iq1_s, 32, 5),
+    "IQ1_M": PanelFormat(grids.emit_iq1_m, 16, 5),
 }
 
 
+@intrinsic(prefer_literal=True)
+def _decode(
+    typing: Any,
+    name: Any,
+    path: Any,
+    source: Any,
+    stride: Any,
+    blocks: Any,
+    codes: Any,
+    scales: Any,
+    minimums: Any,
+) -> Any:
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        layout, blocks = PANEL_FORMATS[name.literal_value], FORMATS_BY_NAME[name.literal_value]
+        sizes = (blocks.block_size, blocks.type_size, layout.group)
+        emit_decoder(b, path.literal_value == "avx512_vnni", layout.emit, sizes, args[2:])
+        return context.get_dummy_value()
+
+    return types.void(name, path, *[types.int64] * 6), generate
+
+
+def _decoder(name: str, path: str) -> Callable[..., None]:
+    # numba keeps compiled functions by source and by what they capture: names, so they are found again.
+    def decode(source: int, stride: int, blocks: int, codes: int, scales: int, minimums: int) -> None:
+        _decode(name, path, source, stride, blocks, codes, scales, minimums)
+
+    return decode
+
+
 @functools.cache
-def decoder_address(block_format: BlockFormat) -> int:
-    """The compiled decoder of a format in PANEL_FORMATS, for `dot.product`."""
-    return address(PANEL_FORMATS[block_format.name].decode, 6)
+def decoder_address(name: str, path: str) -> int:
+    """The compiled decoder of a format in PANEL_FORMATS for a CPU path.
+
+    It takes int64: the addresses of the first of 16 rows' blocks, the bytes from row to row, how many
+    blocks a row has, and the addresses of codes, scales and minimums to write (see `lanes.RowBlocks`).
+    """
+    return address(_decoder(name, path), 6)

@@ -1,0 +1,160 @@
+"""Emitters of the code that decodes one block, 16 rows at a time: the formats of looked-up points.
+
+A point of a grid is one 32-bit word: four magnitudes, or eight small numbers of four bits each of
+which the first four stand in the low nibbles. Bit layouts are drawn in `dgguf.quants.i_quants`; the
+grids are imported when code is written, not when it runs.
+"""
+
+import functools
+
+import numpy as np
+
+from dgguf.backends.cpu.lanes import Lanes, RowBlocks
+from dgguf.backends.cpu.panel_fields import NIBBLES
+
+_BYTES = 0x01010101
+_IQ2_MAGNITUDES = (8, 25, 43, *[0] * 13)
+
+
+@functools.cache
+def _points(name: str) -> tuple[int, ...]:
+    """The grid of a format, a word a point."""
+    from gguf import quants
+
+    source = getattr(quants, name)
+    source.init_grid()
+    values = source.grid.reshape(source.grid_shape).astype(np.int64)
+    if source.grid_shape[1] == 8:
+        small = values + 1 if name == "IQ1_S" else np.searchsorted(_IQ2_MAGNITUDES[:3], values)
+        values = small[:, :4] | small[:, 4:] << 4
+    return tuple(int(x) for x in (values << np.arange(4) * 8).sum(axis=1))
+
+
+def _signed(magnitudes: Lanes, signs: Lanes, first: int, offset: int) -> Lanes:
+    """Offset plus or minus four magnitudes; minus where bits first … first + 3 are set."""
+    offsets = magnitudes.filled(offset * _BYTES)
+    return (offsets - magnitudes).where(signs.flags(first), offsets + magnitudes)
+
+
+def _eighth_signs(seven: Lanes) -> Lanes:
+    """Seven signs in each byte, and the eighth that makes the number of minus signs even."""
+    return seven | (seven.ones() & _BYTES) << 7
+
+
+def _four_times_seven(word: Lanes) -> Lanes:
+    """The lower 28 bits, seven to a byte."""
+    return word & 0x7F | word << 1 & 0x7F00 | word << 2 & 0x7F0000 | word << 3 & 0x7F000000
+
+
+def _iq2_point(block: RowBlocks, name: str, first: int, index: Lanes, signs: Lanes, bit: int) -> None:
+    """Write the eight codes of a point."""
+    point = block.gather(index, _points(name))
+    for i, small in enumerate((point & NIBBLES, point >> 4 & NIBBLES)):
+        magnitudes = block.look_up(small, _IQ2_MAGNITUDES)
+        block.codes(first + i, [_signed(magnitudes, signs, bit + 4 * i, 64)])
+
+
+def _half_and(number: Lanes) -> Lanes:
+    """A small integer plus a half, as float32."""
+    return (number * 2 + 1).to_float() * 0.5
+
+
+def emit_iq2_xxs(block: RowBlocks) -> None:
+    unit = block.uint16(0).half() * 0.25
+    for quarter in range(2):
+        words = block.words(2 + 32 * quarter)
+        for i in range(4):
+            group, points, last = 4 * quarter + i, words[2 * i], words[2 * i + 1]
+            block.scale(group, unit * _half_and(last >> 28))
+            signs = _eighth_signs(_four_times_seven(last))
+            for k in range(4):
+                _iq2_point(block, "IQ2_XXS", 8 * group + 2 * k, points >> 8 * k & 255, signs, 8 * k)
+
+
+def emit_iq2_xs(block: RowBlocks) -> None:
+    unit = block.uint16(0).half() * 0.25
+    scales = block.words(58, 4)[2:]
+    for half in range(2):
+        for i, word in enumerate(block.words(2 + 32 * half)):
+            group = 8 * half + i
+            block.scale(group, unit * _half_and(scales[half] >> 4 * i & 15))
+            signs = _eighth_signs(word >> 9 & 0x7F | word >> 17 & 0x7F00)
+            for k in range(2):
+                _iq2_point(block, "IQ2_XS", 4 * group + 2 * k, word >> 16 * k & 511, signs, 8 * k)
+
+
+def emit_iq2_s(block: RowBlocks) -> None:
+    unit = block.uint16(0).half() * 0.25
+    *high, scales_0, scales_1 = block.words(66, 4)
+    for i, (word, signs) in enumerate(zip(block.words(2), block.words(34), strict=True)):
+        for j in range(2):
+            group = 2 * i + j
+            scales = (scales_0, scales_1)[i // 4]
+            block.scale(group, unit * _half_and(scales >> 4 * (group % 8) & 15))
+        for k in range(4):
+            index = word >> 8 * k & 255 | (high[i // 4] >> 8 * (i % 4) + 2 * k & 3) << 8
+            _iq2_point(block, "IQ2_S", 8 * i + 2 * k, index, signs, 8 * k)
+
+
+def emit_iq3_xxs(block: RowBlocks) -> None:
+    unit = block.uint16(0).half() * 0.5
+    lasts = block.words(66)
+    for half in range(2):
+        words = block.words(2 + 32 * half)
+        for i in range(4):
+            group = 4 * half + i
+            block.scale(group, unit * _half_and(lasts[group] >> 28))
+            signs = _eighth_signs(_four_times_seven(lasts[group]))
+            for k in range(8):
+                point = block.gather(words[2 * i + k // 4] >> 8 * (k % 4) & 255, _points("IQ3_XXS"))
+                block.codes(8 * group + k, [_signed(point, signs, 4 * k, 64)])
+
+
+def emit_iq3_s(block: RowBlocks) -> None:
+    unit = block.uint16(0).half()
+    scales = block.uint32(106)
+    ninths, all_signs = block.words(66, 4)[:2], block.words(74)
+    for half in range(2):
+        words = block.words(2 + 32 * half)
+        for i in range(4):
+            group = 4 * half + i
+            block.scale(group, unit * ((scales >> 4 * group & 15) * 2 + 1).to_float())
+            for k in range(8):
+                ninth = ninths[half] >> 8 * i + k & 1
+                index = words[2 * i + k // 4] >> 8 * (k % 4) & 255 | ninth << 8
+                point = block.gather(index, _points("IQ3_S"))
+                block.codes(8 * group + k, [_signed(point, all_signs[group], 4 * k, 16)])
+
+
+def _iq1_point(block: RowBlocks, first: int, index: Lanes, negative: Lanes) -> None:
+    """Write 16 plus eight times the eight values and plus, or minus, one for the shift."""
+    point = block.gather(index, _points("IQ1_S"))
+    base = negative.filled(7 * _BYTES).where(negative.equals(1), negative.filled(9 * _BYTES))
+    block.codes(first, [((point >> at & NIBBLES) << 3) + base for at in (0, 4)])
+
+
+def emit_iq1_s(block: RowBlocks) -> None:
+    unit = block.uint16(0).half() * 0.125
+    pairs = block.words(34, 4)
+    for group, word in enumerate(block.words(2)):
+        high = pairs[group // 2] >> 16 * (group % 2)
+        block.scale(group, unit * ((high >> 12 & 7) * 2 + 1).to_float())
+        for k in range(4):
+            index = word >> 8 * k & 255 | (high >> 3 * k & 7) << 8
+            _iq1_point(block, 8 * group + 2 * k, index, high >> 15 & 1)
+
+
+def emit_iq1_m(block: RowBlocks) -> None:
+    *highs, scales_0, scales_1 = block.words(32, 6)
+    unit = (
+        scales_0 >> 12 & 0xF | scales_0 >> 24 & 0xF0 | scales_1 >> 4 & 0xF00 | scales_1 >> 16 & 0xF000
+    ).half() * 0.125
+    for i, word in enumerate(block.words(0)):
+        high = highs[i // 2] >> 16 * (i % 2)
+        for j in range(2):
+            part = 2 * i + j
+            scales = (scales_0, scales_1)[part // 8] >> 16 * (part // 4 % 2) + 3 * (part % 4)
+            block.scale(part, unit * ((scales & 7) * 2 + 1).to_float())
+        for k in range(4):
+            index = word >> 8 * k & 255 | (high >> 4 * k & 7) << 8
+            _iq1_point(block, 8 * i + 2 * k, index, high >> 4 * k + 3 & 1)
