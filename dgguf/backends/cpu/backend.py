@@ -33,7 +33,7 @@ class CpuBackend:
         self._exact = exact
         self._path = "portable" if exact else cpu_path()
         self._int8 = self._path != "portable"
-        self._bf16 = self._int8 and bfloat.supported()
+        self._bf16 = self._path == "avx512_vnni" and bfloat.supported()
         self.kv_bytes = 4 if exact else 2
         self._logits = np.empty((0, 0), np.float32)
 

@@ -10,7 +10,6 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from dgguf.backends.cpu.features import features
 from dgguf.backends.cpu.lanes import (
@@ -21,6 +20,8 @@ from dgguf.backends.cpu.lanes import (
     LANES,
     PANEL_ROWS,
     _transposed,
+    call,
+    constant,
     int64,
     intrinsic,
     load,
@@ -56,15 +57,10 @@ class _BFloat(ir.Type):
         return hash(_BFloat)
 
 
-def _call(b: Any, name: str, result: Any, *operands: Any) -> Any:
-    kind = ir.FunctionType(result, [o.type for o in operands])
-    return b.call(cgutils.get_or_insert_function(b.module, kind, name), operands)
-
-
 def _dot(b: Any, sums: Any, x: Any, y: Any) -> Any:
     """sums + the two products in each of 16 words."""
     pairs = ir.VectorType(_BFloat(), 2 * LANES)
-    return _call(
+    return call(
         b,
         "llvm.x86.avx512bf16.dpbf16ps.512",
         vector(F32),
@@ -116,7 +112,7 @@ def _tile_of(
     tile = [(r, v) for r in range(n_rows) for v in range(_WIDTH)]
     rows = [b.add(x, b.mul(stride, int64(r))) for r in range(n_rows)]
     target = {(r, v): b.add(b.add(out, b.mul(out_stride, int64(r))), int64(4 * LANES * v)) for r, v in tile}
-    zero = ir.Constant(vector(F32), [0.0] * LANES)
+    zero = constant(vector(F32), [0.0] * LANES)
     first = {rv: load(b, target[rv], vector(F32)) if accumulate else zero for rv in tile}
 
     before, body, after = b.block, b.append_basic_block("words"), b.append_basic_block("done")
@@ -194,23 +190,23 @@ def pack_rows(typing: Any, upper: Any, lower: Any, panel: Any) -> Any:
 def _exp(b: Any, x: Any) -> Any:
     """`functions.exp` of 16 numbers that are not above 0."""
 
-    def constant(value: float) -> Any:
-        return ir.Constant(vector(F32), [float(np.float32(value))] * LANES)
+    def number(value: float) -> Any:
+        return constant(vector(F32), [float(np.float32(value))] * LANES)
 
     def fma(x: Any, y: Any, z: Any) -> Any:
-        return _call(b, "llvm.fma.v16f32", vector(F32), x, y, z)
+        return call(b, "llvm.fma.v16f32", vector(F32), x, y, z)
 
-    lowest = constant(-88)
+    lowest = number(-88)
     x = b.select(b.fcmp_ordered("<", x, lowest), lowest, x)
-    n = _call(b, "llvm.rint.v16f32", vector(F32), b.fmul(x, constant(1.44269504088896341)))
-    n = b.select(b.fcmp_ordered("ord", n, n), n, constant(0))  # a NaN is no integer; r keeps it
-    r = fma(n, constant(2.12194440e-4), fma(n, constant(-0.693359375), x))
-    p = constant(1.9875691500e-4)
+    n = call(b, "llvm.rint.v16f32", vector(F32), b.fmul(x, number(1.44269504088896341)))
+    n = b.select(b.fcmp_ordered("ord", n, n), n, number(0))  # a NaN is no integer; r keeps it
+    r = fma(n, number(2.12194440e-4), fma(n, number(-0.693359375), x))
+    p = number(1.9875691500e-4)
     for c in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
-        p = fma(p, r, constant(c))
-    p = b.fadd(fma(p, b.fmul(r, r), r), constant(1))
-    exponent = b.add(b.fptosi(n, vector(I32)), ir.Constant(vector(I32), [127] * LANES))
-    return b.fmul(p, b.bitcast(b.shl(exponent, ir.Constant(vector(I32), [23] * LANES)), vector(F32)))
+        p = fma(p, r, number(c))
+    p = b.fadd(fma(p, b.fmul(r, r), r), number(1))
+    exponent = b.add(b.fptosi(n, vector(I32)), constant(vector(I32), [127] * LANES))
+    return b.fmul(p, b.bitcast(b.shl(exponent, constant(vector(I32), [23] * LANES)), vector(F32)))
 
 
 @intrinsic
@@ -229,10 +225,10 @@ def softmax_row(typing: Any, scores: Any, first: Any, end: Any, state: Any, weig
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         scores, first, end, state, weights = args
         first, end = (splat(b, b.trunc(bound, I32)) for bound in (first, end))
-        lowest = ir.Constant(vector(F32), [float("-inf")] * LANES)
+        lowest = constant(vector(F32), [float("-inf")] * LANES)
         seen = []
         for v in range(KEYS // LANES):
-            number = ir.Constant(vector(I32), list(range(v * LANES, (v + 1) * LANES)))
+            number = constant(vector(I32), list(range(v * LANES, (v + 1) * LANES)))
             inside = b.and_(b.icmp_signed("<=", first, number), b.icmp_signed("<", number, end))
             x = load(b, b.add(scores, int64(4 * LANES * v)), vector(F32))
             seen.append(b.select(inside, x, lowest))
@@ -240,20 +236,20 @@ def softmax_row(typing: Any, scores: Any, first: Any, end: Any, state: Any, weig
         def largest_of(vectors: list[Any]) -> Any:
             while len(vectors) > 1:
                 pairs = zip(vectors[::2], vectors[1::2], strict=True)
-                vectors = [_call(b, "llvm.maxnum.v16f32", vector(F32), x, y) for x, y in pairs]
-            return _call(b, "llvm.vector.reduce.fmax.v16f32", F32, vectors[0])
+                vectors = [call(b, "llvm.maxnum.v16f32", vector(F32), x, y) for x, y in pairs]
+            return call(b, "llvm.vector.reduce.fmax.v16f32", F32, vectors[0])
 
         before = load(b, state, F32)
-        largest = _call(b, "llvm.maxnum.f32", F32, before, largest_of(seen))
+        largest = call(b, "llvm.maxnum.f32", F32, before, largest_of(seen))
         nothing = b.fcmp_ordered("==", largest, ir.Constant(F32, float("-inf")))
         origin = splat(b, b.select(nothing, ir.Constant(F32, 0.0), largest))
-        sums = ir.Constant(vector(F32), [0.0] * LANES)
+        sums = constant(vector(F32), [0.0] * LANES)
         for v, x in enumerate(seen):
             e = _exp(b, b.fsub(x, origin))
-            rounded = _call(b, "llvm.x86.avx512bf16.cvtneps2bf16.512", ir.VectorType(_BFloat(), LANES), e)
+            rounded = call(b, "llvm.x86.avx512bf16.cvtneps2bf16.512", ir.VectorType(_BFloat(), LANES), e)
             bits = b.bitcast(rounded, vector(I16))
             store(b, b.add(weights, int64(2 * LANES * v)), bits)
-            wide = b.shl(b.zext(bits, vector(I32)), ir.Constant(vector(I32), [16] * LANES))
+            wide = b.shl(b.zext(bits, vector(I32)), constant(vector(I32), [16] * LANES))
             sums = b.fadd(sums, b.bitcast(wide, vector(F32)))
         factor = b.extract_element(_exp(b, b.fsub(splat(b, before), origin)), ir.Constant(I32, 0))
         total = ir.Constant(F32, 0.0)

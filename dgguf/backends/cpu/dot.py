@@ -32,7 +32,6 @@ from dgguf.backends.cpu.lanes import (
     int64,
     intrinsic,
     load,
-    shuffle,
     splat,
     store,
     vector,

@@ -33,7 +33,7 @@ def vector(element: Any, count: int = LANES) -> Any:
 _CODES = vector(I8, 4 * LANES)
 
 
-def constant(of: Any, values: Sequence[int]) -> Any:
+def constant(of: Any, values: Sequence[int | float]) -> Any:
     return ir.Constant(of, list(values))
 
 
