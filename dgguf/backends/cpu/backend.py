@@ -75,6 +75,9 @@ class CpuBackend:
         """Call `piece` with slices of the first axis that together are all of it, on all threads."""
         step = max(1, NUMBERS_PER_PIECE // math.prod(shape[1:]))
         starts = range(0, shape[0], step)
+        if len(starts) == 1:
+            piece(slice(None))
+            return
         self._pool.run(lambda i: piece(slice(starts[i], starts[i] + step)), len(starts))
 
     def rms_norm(self, x: np.ndarray, weight: np.ndarray | None, eps: float) -> np.ndarray:
@@ -124,7 +127,8 @@ class CpuBackend:
         n_used: int,
         eps: float,
     ) -> tuple[np.ndarray, np.ndarray]:
-        normed = self.rms_norm(x, scale, eps) * np.float32(1.0 / math.sqrt(x.shape[1]))
+        normed = self.rms_norm(x, scale, eps)
+        normed *= np.float32(1.0 / math.sqrt(x.shape[1]))
         scores = self.linear(normed, w)  # (T, E)
         chosen = np.empty((x.shape[0], n_used), np.int32)
         weights = np.empty((x.shape[0], n_used), np.float32)

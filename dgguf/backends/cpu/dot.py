@@ -362,7 +362,7 @@ def product(
         scratch: uint8, `scratch_bytes` long.
     """
     sizes = (code.tile_rows, code.tile_columns, code.group, code.shift)
-    _product(code.decode, code.tile, sizes, raw, blocks, activations, columns, out, scratch)
+    product_kernel(code.decode, code.tile, sizes, raw, blocks, activations, columns, out, scratch)
 
 
 @kernel
@@ -371,7 +371,7 @@ def _start(array: np.ndarray) -> np.int64:
 
 
 @kernel
-def _product(
+def product_kernel(
     decode: int,
     tile: int,
     sizes: tuple[int, int, int, int],

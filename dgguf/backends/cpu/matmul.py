@@ -19,6 +19,7 @@ from dgguf.backends.cpu.pool import Pool
 from dgguf.quants.decode import decoder
 
 PANEL_BYTES = 1 << 20
+LEAST_PANELS = 4  # of a matrix, so that several threads have something to do
 FEW_ROWS = 64
 # Multiply-adds of a piece of work: some 0.4 ms, so that all threads end nearly together.
 PIECE = 1 << 26
@@ -48,7 +49,8 @@ class Matrix:
     @property
     def panel_rows(self) -> int:
         """Rows decoded together as float32; set by the shape alone: results depend on nothing else."""
-        return max(1, min(self.rows, PANEL_BYTES // (4 * self.columns)))
+        panels = max(LEAST_PANELS, -(-4 * self.rows * self.columns // PANEL_BYTES))
+        return max(1, min(-(-self.rows // panels), PANEL_BYTES // (4 * self.columns)))
 
     def expert(self, number: int) -> "Matrix":
         t = self.tensor
