@@ -33,7 +33,8 @@ def vector(element: Any, count: int = LANES) -> Any:
 _CODES = vector(I8, 4 * LANES)
 
 
-def constant(of: Any, values: Sequence[int]) -> Any:
+def constant(of: Any, values: Sequence[float]) -> Any:
+    """An IR vector or array of these numbers."""
     return ir.Constant(of, list(values))
 
 
@@ -155,7 +156,7 @@ class Lanes:
         return self.b.icmp_unsigned("==", self.v, self._operand(other))
 
     def flags(self, first: int) -> Value:
-        """Bits first … first + 3 of each lane, a multiple of 4, each as a truth value for one of four codes."""
+        """Bits first … first + 3 of each lane, first a multiple of 4: a truth value for each code."""
         order = [4 * lane + first // 8 for lane in range(LANES) for _ in range(4)]
         source = self._bytes()
         bits = ir.Constant(_CODES, [1 << first % 8 + i for i in range(4)] * LANES)
@@ -233,10 +234,12 @@ class RowBlocks:
                 b, "llvm.x86.avx512.pshuf.b.512", vector(I8, 64), constant(vector(I8, 64), quarter * 4), lanes
             )
         else:
-            halves = [shuffle(b, lanes, lanes, list(range(at, at + 32))) for at in (0, 32)]
             entries = constant(vector(I8, 32), quarter * 2)
-            halves = [call(b, "llvm.x86.avx2.pshuf.b", vector(I8, 32), entries, half) for half in halves]
-            found = shuffle(b, *halves, list(range(64)))
+            lower, upper = (
+                call(b, "llvm.x86.avx2.pshuf.b", vector(I8, 32), entries, shuffle(b, lanes, lanes, half))
+                for half in (list(range(32)), list(range(32, 64)))
+            )
+            found = shuffle(b, lower, upper, list(range(64)))
         return Lanes(b, b.bitcast(found, vector(I32)))
 
     def gather(self, indices: Lanes, table: Sequence[int]) -> Lanes:
