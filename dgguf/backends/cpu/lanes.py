@@ -242,16 +242,23 @@ class RowBlocks:
             found = shuffle(b, lower, upper, list(range(64)))
         return Lanes(b, b.bitcast(found, vector(I32)))
 
-    def gather(self, indices: Lanes, table: Sequence[int]) -> Lanes:
-        """The entry of a table of 32-bit words at each lane's index."""
+    def gather(self, first: Lanes, second: Lanes, table: Sequence[int]) -> tuple[Lanes, Lanes]:
+        """The entries of a table of 32-bit words at each lane's two indices, of 16 bits."""
         b = self._b
-        values = ir.Constant(vector(I32), ir.Undefined)
         start = b.ptrtoint(self._table(table), I64)
-        for lane in range(LANES):
-            index = b.zext(b.extract_element(indices.v, ir.Constant(I32, lane)), I64)
-            entry = load(b, b.add(start, b.shl(index, int64(2))), I32)
-            values = b.insert_element(values, entry, ir.Constant(I32, lane))
-        return Lanes(b, values)
+        # Four indices leave the vector registers at a time: the way out is narrow.
+        fours = b.bitcast((first | second << 16).v, vector(I64, LANES // 2))
+        found = [ir.Constant(vector(I32), ir.Undefined)] * 2
+        for pair in range(LANES // 2):
+            four = b.extract_element(fours, ir.Constant(I32, pair))
+            # What passes through assembly LLVM does not see: it would take each out by itself.
+            four = b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [four], side_effect=False)
+            for i in range(4):
+                index = b.and_(b.lshr(four, int64(16 * i)), int64(0xFFFF))
+                entry = load(b, b.add(start, b.shl(index, int64(2))), I32)
+                lane = ir.Constant(I32, 2 * pair + i // 2)
+                found[i % 2] = b.insert_element(found[i % 2], entry, lane)
+        return Lanes(b, found[0]), Lanes(b, found[1])
 
     def _table(self, entries: Sequence[int]) -> Value:
         """The address of a constant array in the module."""
