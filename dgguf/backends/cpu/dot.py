@@ -112,6 +112,9 @@ def _prefetch(b: Any, address: Any, lines: Any) -> None:
     b.position_at_end(after)
 
 
+Sums = dict[tuple[int, int], Any]  # by row and register of a tile
+
+
 class _Tile:
     """Writes the loop over the groups of a tile of `n_rows` rows by _WIDTH registers.
 
@@ -195,52 +198,94 @@ class _Tile:
         """Minus the offset times each row's sum of activations."""
         return [self.b.shl(x, self.offset_shift) for x in self._each_row(self.sums_at, I32)]
 
-    def _words(self, k: int) -> list[Any]:
+    def _words(self, k: Any) -> list[Any]:
         """Four codes of each column, those of inputs 4k … of the group."""
-        size = self.group * PANEL_ROWS
-        offsets = [4 * (k * PANEL_ROWS + v * self.path.lanes) for v in range(_WIDTH)]
-        return [load(self.b, self._at(self.codes, size, offset), self.ints) for offset in offsets]
+        start = self.b.add(
+            self._at(self.codes, self.group * PANEL_ROWS), self.b.mul(k, int64(4 * PANEL_ROWS))
+        )
+        return [
+            load(self.b, self.b.add(start, int64(4 * v * self.path.lanes)), self.ints) for v in range(_WIDTH)
+        ]
 
-    def _activations(self, row: Any, k: int) -> Any:
+    def _activations(self, row: Any, k: Any) -> Any:
         """The same four inputs of a row, in all lanes."""
-        return self._splat(load(self.b, self.b.add(row, self._at(int64(0), self.group, 4 * k)), I32))
+        at = self.b.add(self._at(int64(0), self.group), self.b.mul(k, int64(4)))
+        return self._splat(load(self.b, self.b.add(row, at), I32))
 
-    def _sums_by_fours(self) -> dict[tuple[int, int], Any]:
+    def _sums_by_fours(self) -> Sums:
         sums = dict.fromkeys(self.tile, constant(self.ints, [0] * self.path.lanes))
         if not self.affine:
             starts = self._starts()
             sums = {(r, v): starts[r] for r, v in self.tile}
         for k in range(self.group // 4):
-            words = self._words(k)
+            words = self._words(int64(k))
             for r, row in enumerate(self.rows):
-                four = self._activations(row, k)
+                four = self._activations(row, int64(k))
                 for v in range(_WIDTH):
                     sums[r, v] = _four_products(self.b, sums[r, v], words[v], four)
         return sums
 
-    def _sums_by_pairs(self) -> dict[tuple[int, int], Any]:
+    def _sums_by_pairs(self) -> Sums:
         """As many pairs are added in 16 bits as their codes allow; then pairs of sums in 32."""
-        b, signed = self.b, self.bits == 8
+        b, words = self.b, self.group // 4
         # 2 * (2**bits - 1) * 127 * depth stays below 2**15.
-        depth = min(max(1, 128 >> self.bits), self.group // 4)
-        ones = constant(vector(I16, 16), [1] * 16)
-        sums: dict[tuple[int, int], Any] = {}
-        for first in range(0, self.group // 4, depth):
-            pairs: dict[tuple[int, int], Any] = {}
-            for k in range(first, first + depth):
-                words = self._words(k)
-                for r, row in enumerate(self.rows):
-                    four = self._activations(row, k)
-                    for v in range(_WIDTH):
-                        products = _pairs_of_products(b, words[v], four, signed)
-                        pairs[r, v] = b.add(pairs[r, v], products) if (r, v) in pairs else products
-            for rv in self.tile:
-                part = call(b, "llvm.x86.avx2.pmadd.wd", self.ints, pairs[rv], ones)
-                sums[rv] = b.add(sums[rv], part) if rv in sums else part
-        if not self.affine and not signed:
+        depth = min(max(1, 128 >> self.bits), words)
+        if depth > 2:
+            sums = self._widened(self._loop(0, depth, vector(I16, 16), self._with_pairs))
+            for first in range(depth, words, depth):
+                more = self._widened(self._loop(first, first + depth, vector(I16, 16), self._with_pairs))
+                sums = {rv: b.add(x, more[rv]) for rv, x in sums.items()}
+        else:
+
+            def chunk(i: Any, sums: Sums) -> Sums:
+                pairs: Sums = {}
+                for k in range(depth):
+                    pairs = self._with_pairs(b.add(b.mul(i, int64(depth)), int64(k)), pairs)
+                return {rv: b.add(sums[rv], x) for rv, x in self._widened(pairs).items()}
+
+            sums = self._loop(0, words // depth, self.ints, chunk)
+        if not self.affine and self.bits < 8:
             starts = self._starts()
             sums = {(r, v): b.add(x, starts[r]) for (r, v), x in sums.items()}
         return sums
+
+    def _with_pairs(self, k: Any, sums: Sums) -> Sums:
+        """16-bit sums, {} for zeros, and the products of the k-th words of the group."""
+        b, words, following = self.b, self._words(k), {}
+        for r, row in enumerate(self.rows):
+            four = self._activations(row, k)
+            for v in range(_WIDTH):
+                products = _pairs_of_products(b, words[v], four, signed=self.bits == 8)
+                following[r, v] = b.add(sums[r, v], products) if sums else products
+        return following
+
+    def _widened(self, pairs: Sums) -> Sums:
+        """Sums of neighbouring 16-bit sums."""
+        ones = constant(vector(I16, 16), [1] * 16)
+        return {rv: call(self.b, "llvm.x86.avx2.pmadd.wd", self.ints, x, ones) for rv, x in pairs.items()}
+
+    def _loop(self, first: int, end: int, of: Any, body: Callable[[Any, Sums], Sums]) -> Sums:
+        """Sums of this type from zero, after body(first, sums), … body(end - 1, sums).
+
+        It stays a loop: unrolled, LLVM goes row by row and keeps the panel's words in memory.
+        """
+        b = self.b
+        before, block, after = b.block, b.append_basic_block("word"), b.append_basic_block("words")
+        # What passes through assembly LLVM does not know.
+        unknown = b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [int64(end)], side_effect=False)
+        b.branch(block)
+        b.position_at_end(block)
+        k, sums = b.phi(I64), {rv: b.phi(of) for rv in self.tile}
+        following = body(k, sums)
+        next_k = b.add(k, int64(1))
+        for phi, start, value in [(k, int64(first), next_k)] + [
+            (sums[rv], constant(of, [0] * of.count), following[rv]) for rv in self.tile
+        ]:
+            phi.add_incoming(start, before)
+            phi.add_incoming(value, b.block)
+        b.cbranch(b.icmp_signed("<", next_k, unknown), block, after)
+        b.position_at_end(after)
+        return following
 
 
 @intrinsic(prefer_literal=True)

@@ -33,7 +33,8 @@ def vector(element: Any, count: int = LANES) -> Any:
 _CODES = vector(I8, 4 * LANES)
 
 
-def constant(of: Any, values: Sequence[int | float]) -> Any:
+def constant(of: Any, values: Sequence[float]) -> Any:
+    """An IR vector or array of these numbers."""
     return ir.Constant(of, list(values))
 
 
@@ -155,7 +156,7 @@ class Lanes:
         return self.b.icmp_unsigned("==", self.v, self._operand(other))
 
     def flags(self, first: int) -> Value:
-        """Bits first … first + 3 of each lane, a multiple of 4, each as a truth value for one of four codes."""
+        """Bits first … first + 3 of each lane, first a multiple of 4: a truth value for each code."""
         order = [4 * lane + first // 8 for lane in range(LANES) for _ in range(4)]
         source = self._bytes()
         bits = ir.Constant(_CODES, [1 << first % 8 + i for i in range(4)] * LANES)
@@ -233,22 +234,31 @@ class RowBlocks:
                 b, "llvm.x86.avx512.pshuf.b.512", vector(I8, 64), constant(vector(I8, 64), quarter * 4), lanes
             )
         else:
-            halves = [shuffle(b, lanes, lanes, list(range(at, at + 32))) for at in (0, 32)]
             entries = constant(vector(I8, 32), quarter * 2)
-            halves = [call(b, "llvm.x86.avx2.pshuf.b", vector(I8, 32), entries, half) for half in halves]
-            found = shuffle(b, *halves, list(range(64)))
+            lower, upper = (
+                call(b, "llvm.x86.avx2.pshuf.b", vector(I8, 32), entries, shuffle(b, lanes, lanes, half))
+                for half in (list(range(32)), list(range(32, 64)))
+            )
+            found = shuffle(b, lower, upper, list(range(64)))
         return Lanes(b, b.bitcast(found, vector(I32)))
 
-    def gather(self, indices: Lanes, table: Sequence[int]) -> Lanes:
-        """The entry of a table of 32-bit words at each lane's index."""
+    def gather(self, first: Lanes, second: Lanes, table: Sequence[int]) -> tuple[Lanes, Lanes]:
+        """The entries of a table of 32-bit words at each lane's two indices, of 16 bits."""
         b = self._b
-        values = ir.Constant(vector(I32), ir.Undefined)
         start = b.ptrtoint(self._table(table), I64)
-        for lane in range(LANES):
-            index = b.zext(b.extract_element(indices.v, ir.Constant(I32, lane)), I64)
-            entry = load(b, b.add(start, b.shl(index, int64(2))), I32)
-            values = b.insert_element(values, entry, ir.Constant(I32, lane))
-        return Lanes(b, values)
+        # Four indices leave the vector registers at a time: the way out is narrow.
+        fours = b.bitcast((first | second << 16).v, vector(I64, LANES // 2))
+        found = [ir.Constant(vector(I32), ir.Undefined)] * 2
+        for pair in range(LANES // 2):
+            four = b.extract_element(fours, ir.Constant(I32, pair))
+            # What passes through assembly LLVM does not see: it would take each out by itself.
+            four = b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [four], side_effect=False)
+            for i in range(4):
+                index = b.and_(b.lshr(four, int64(16 * i)), int64(0xFFFF))
+                entry = load(b, b.add(start, b.shl(index, int64(2))), I32)
+                lane = ir.Constant(I32, 2 * pair + i // 2)
+                found[i % 2] = b.insert_element(found[i % 2], entry, lane)
+        return Lanes(b, found[0]), Lanes(b, found[1])
 
     def _table(self, entries: Sequence[int]) -> Value:
         """The address of a constant array in the module."""

@@ -46,12 +46,30 @@ def _four_times_seven(word: Lanes) -> Lanes:
     return word & 0x7F | word << 1 & 0x7F00 | word << 2 & 0x7F0000 | word << 3 & 0x7F000000
 
 
-def _iq2_point(block: RowBlocks, name: str, first: int, index: Lanes, signs: Lanes, bit: int) -> None:
-    """Write the eight codes of a point."""
-    point = block.gather(index, _points(name))
-    for i, small in enumerate((point & NIBBLES, point >> 4 & NIBBLES)):
-        magnitudes = block.look_up(small, _IQ2_MAGNITUDES)
-        block.codes(first + i, [_signed(magnitudes, signs, bit + 4 * i, 64)])
+def _iq2_points(block: RowBlocks, name: str, first: int, indices: list[Lanes], signs: Lanes) -> None:
+    """Write the codes of points of eight, an even number of them."""
+    for k in range(0, len(indices), 2):
+        for i, point in enumerate(block.gather(indices[k], indices[k + 1], _points(name)), k):
+            for j, small in enumerate((point & NIBBLES, point >> 4 & NIBBLES)):
+                magnitudes = block.look_up(small, _IQ2_MAGNITUDES)
+                block.codes(first + 2 * i + j, [_signed(magnitudes, signs, 8 * i + 4 * j, 64)])
+
+
+def _iq3_points(
+    block: RowBlocks, name: str, first: int, indices: list[Lanes], signs: Lanes, offset: int
+) -> None:
+    """Write the codes of points of four, an even number of them."""
+    for k in range(0, len(indices), 2):
+        for i, point in enumerate(block.gather(indices[k], indices[k + 1], _points(name)), k):
+            block.codes(first + i, [_signed(point, signs, 4 * i, offset)])
+
+
+def _iq1_points(block: RowBlocks, first: int, indices: list[Lanes], negative: list[Lanes]) -> None:
+    """Write 16 plus eight times the values of points of eight and plus, or minus, one for the shift."""
+    for k in range(0, len(indices), 2):
+        for i, point in enumerate(block.gather(indices[k], indices[k + 1], _points("IQ1_S")), k):
+            base = point.filled(7 * _BYTES).where(negative[i].equals(1), point.filled(9 * _BYTES))
+            block.codes(first + 2 * i, [((point >> at & NIBBLES) << 3) + base for at in (0, 4)])
 
 
 def _half_and(number: Lanes) -> Lanes:
@@ -67,8 +85,7 @@ def emit_iq2_xxs(block: RowBlocks) -> None:
             group, points, last = 4 * quarter + i, words[2 * i], words[2 * i + 1]
             block.scale(group, unit * _half_and(last >> 28))
             signs = _eighth_signs(_four_times_seven(last))
-            for k in range(4):
-                _iq2_point(block, "IQ2_XXS", 8 * group + 2 * k, points >> 8 * k & 255, signs, 8 * k)
+            _iq2_points(block, "IQ2_XXS", 8 * group, [points >> 8 * k & 255 for k in range(4)], signs)
 
 
 def emit_iq2_xs(block: RowBlocks) -> None:
@@ -79,8 +96,7 @@ def emit_iq2_xs(block: RowBlocks) -> None:
             group = 8 * half + i
             block.scale(group, unit * _half_and(scales[half] >> 4 * i & 15))
             signs = _eighth_signs(word >> 9 & 0x7F | word >> 17 & 0x7F00)
-            for k in range(2):
-                _iq2_point(block, "IQ2_XS", 4 * group + 2 * k, word >> 16 * k & 511, signs, 8 * k)
+            _iq2_points(block, "IQ2_XS", 4 * group, [word & 511, word >> 16 & 511], signs)
 
 
 def emit_iq2_s(block: RowBlocks) -> None:
@@ -91,9 +107,9 @@ def emit_iq2_s(block: RowBlocks) -> None:
             group = 2 * i + j
             scales = (scales_0, scales_1)[i // 4]
             block.scale(group, unit * _half_and(scales >> 4 * (group % 8) & 15))
-        for k in range(4):
-            index = word >> 8 * k & 255 | (high[i // 4] >> 8 * (i % 4) + 2 * k & 3) << 8
-            _iq2_point(block, "IQ2_S", 8 * i + 2 * k, index, signs, 8 * k)
+        upper = high[i // 4] >> 8 * (i % 4)
+        indices = [word >> 8 * k & 255 | (upper >> 2 * k & 3) << 8 for k in range(4)]
+        _iq2_points(block, "IQ2_S", 8 * i, indices, signs)
 
 
 def emit_iq3_xxs(block: RowBlocks) -> None:
@@ -105,9 +121,8 @@ def emit_iq3_xxs(block: RowBlocks) -> None:
             group = 4 * half + i
             block.scale(group, unit * _half_and(lasts[group] >> 28))
             signs = _eighth_signs(_four_times_seven(lasts[group]))
-            for k in range(8):
-                point = block.gather(words[2 * i + k // 4] >> 8 * (k % 4) & 255, _points("IQ3_XXS"))
-                block.codes(8 * group + k, [_signed(point, signs, 4 * k, 64)])
+            indices = [words[2 * i + k // 4] >> 8 * (k % 4) & 255 for k in range(8)]
+            _iq3_points(block, "IQ3_XXS", 8 * group, indices, signs, 64)
 
 
 def emit_iq3_s(block: RowBlocks) -> None:
@@ -119,18 +134,11 @@ def emit_iq3_s(block: RowBlocks) -> None:
         for i in range(4):
             group = 4 * half + i
             block.scale(group, unit * ((scales >> 4 * group & 15) * 2 + 1).to_float())
-            for k in range(8):
-                ninth = ninths[half] >> 8 * i + k & 1
-                index = words[2 * i + k // 4] >> 8 * (k % 4) & 255 | ninth << 8
-                point = block.gather(index, _points("IQ3_S"))
-                block.codes(8 * group + k, [_signed(point, all_signs[group], 4 * k, 16)])
-
-
-def _iq1_point(block: RowBlocks, first: int, index: Lanes, negative: Lanes) -> None:
-    """Write 16 plus eight times the eight values and plus, or minus, one for the shift."""
-    point = block.gather(index, _points("IQ1_S"))
-    base = negative.filled(7 * _BYTES).where(negative.equals(1), negative.filled(9 * _BYTES))
-    block.codes(first, [((point >> at & NIBBLES) << 3) + base for at in (0, 4)])
+            indices = [
+                words[2 * i + k // 4] >> 8 * (k % 4) & 255 | (ninths[half] >> 8 * i + k & 1) << 8
+                for k in range(8)
+            ]
+            _iq3_points(block, "IQ3_S", 8 * group, indices, all_signs[group], 16)
 
 
 def emit_iq1_s(block: RowBlocks) -> None:
@@ -139,9 +147,8 @@ def emit_iq1_s(block: RowBlocks) -> None:
     for group, word in enumerate(block.words(2)):
         high = pairs[group // 2] >> 16 * (group % 2)
         block.scale(group, unit * ((high >> 12 & 7) * 2 + 1).to_float())
-        for k in range(4):
-            index = word >> 8 * k & 255 | (high >> 3 * k & 7) << 8
-            _iq1_point(block, 8 * group + 2 * k, index, high >> 15 & 1)
+        indices = [word >> 8 * k & 255 | (high >> 3 * k & 7) << 8 for k in range(4)]
+        _iq1_points(block, 8 * group, indices, [high >> 15 & 1] * 4)
 
 
 def emit_iq1_m(block: RowBlocks) -> None:
@@ -155,6 +162,5 @@ def emit_iq1_m(block: RowBlocks) -> None:
             part = 2 * i + j
             scales = (scales_0, scales_1)[part // 8] >> 16 * (part // 4 % 2) + 3 * (part % 4)
             block.scale(part, unit * ((scales & 7) * 2 + 1).to_float())
-        for k in range(4):
-            index = word >> 8 * k & 255 | (high >> 4 * k & 7) << 8
-            _iq1_point(block, 8 * i + 2 * k, index, high >> 4 * k + 3 & 1)
+        indices = [word >> 8 * k & 255 | (high >> 4 * k & 7) << 8 for k in range(4)]
+        _iq1_points(block, 8 * i, indices, [high >> 4 * k + 3 & 1 for k in range(4)])

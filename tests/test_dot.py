@@ -1,0 +1,227 @@
+"""8-bit products on every CPU path that this machine has, against exact integers and float64."""
+
+import ctypes
+import zlib
+
+import gguf
+import numpy as np
+import pytest
+
+from dgguf.backends.base import HostTensor
+from dgguf.backends.cpu import activations, dot, features, matmul, panels
+from dgguf.backends.cpu.lanes import PANEL_ROWS
+from dgguf.backends.cpu.pool import Pool
+from dgguf.errors import BackendError
+from dgguf.quants.block import FORMATS_BY_NAME
+
+PATHS = [path for path in features.possible_paths() if path != "portable"]
+KINDS = sorted({(p.affine, p.group, max(4, p.bits)) for p in panels.PANEL_FORMATS.values()})
+# Where a block keeps its float16 numbers, if not at 0 alone, and in what ratio the weights' mean is 0.
+FLOAT16_AT = {
+    "Q4_1": {0: 1, 2: -7.5}, "Q5_1": {0: 1, 2: -15.5}, "Q2_K": {80: 1, 82: 1.5}, "Q4_K": {0: 1, 2: 7.5},
+    "Q5_K": {0: 1, 2: 15.5}, "Q3_K": {108: 1}, "Q6_K": {208: 1}, "TQ1_0": {52: 1}, "TQ2_0": {64: 1},
+}  # fmt: skip
+LARGEST = 2.0**-24  # relative error of a float32 operation
+
+
+@pytest.fixture
+def rng(request):
+    return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+def quantized(x):
+    """The bytes of `activations.quantize`, and the parts of its layout."""
+    rows, columns = x.shape
+    out = np.empty((rows, activations.row_bytes(columns)), np.uint8)
+    activations.quantize(x, out)
+    n = columns // 32
+    at = columns + 4 * np.cumsum([0, n, n, n, 2 * n, 2 * n])
+    parts = [
+        out[:, a:b].copy().view(of)
+        for a, b, of in zip(
+            at, at[1:], (np.float32, np.int32, np.float32, np.int32, np.float32), strict=False
+        )
+    ]
+    return out, out[:, :columns].view(np.int8), parts
+
+
+def test_activations(rng):
+    x = (rng.standard_normal((5, 96)) * 10.0 ** rng.integers(-20, 20, (5, 1))).astype(np.float32)
+    x[1, 32:64] = 0
+    _, codes, (scales, sums, scaled, sums_16, scaled_16) = quantized(x)
+    largest = abs(x.reshape(5, 3, 32)).max(axis=2)
+    np.testing.assert_allclose(scales, largest / 127, rtol=2 * LARGEST)
+    restored = codes.reshape(5, 3, 32) * scales[:, :, None].astype(np.float64)
+    # Half a step; the inverse of the scale and the product with it are rounded, 127 * 2**-22 of a step.
+    assert (abs(restored - x.reshape(5, 3, 32)) <= largest[:, :, None] / 254 * (1 + 1e-4)).all()
+    for found, products, size in ((sums, scaled, 32), (sums_16, scaled_16, 16)):
+        exact = codes.reshape(5, -1, size).sum(axis=2, dtype=np.int64)
+        np.testing.assert_array_equal(found, -exact)
+        wanted = exact * scales.repeat(32 // size, axis=1).astype(np.float64)
+        np.testing.assert_allclose(products, wanted, rtol=LARGEST)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_activations_that_are_not_finite_stay_so(wrong):
+    x = np.ones((1, 64), np.float32)
+    x[0, 5] = wrong
+    _, _, (scales, *_) = quantized(x)
+    assert not np.isfinite(scales[0, 0])
+    assert np.isfinite(scales[0, 1])
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("affine", "group", "bits"), KINDS)
+def test_tile_is_exact(rng, path, affine, group, bits):
+    """Integers up to the extremes, where 16-bit sums would overflow first, and scales of 1."""
+    columns, most = 96, 2**bits - 1
+    kind = dot._PATHS[path]
+    width = 2 * kind.lanes
+    address = dot._tile_address(path, int(affine), group, 8 if kind.vpdpbusd else bits)
+    tile = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 12)(address)
+    for n_rows in range(1, kind.rows + 1):
+        for codes_of, inputs_of in (
+            [(0, most), (-127, 127)],
+            [(most, most), (127, 127)],
+            [(0, 0), (-127, -127)],
+        ):
+            codes = rng.choice(np.array(codes_of, np.uint8), (columns // 4, PANEL_ROWS, 4))
+            codes[:8, 1::2] = rng.integers(0, most + 1, (8, PANEL_ROWS // 2, 4))
+            x = rng.choice(np.array(inputs_of, np.float32), (n_rows, columns))
+            x[:, ::32] = 127  # so that the scale is 1
+            packed, _, _ = quantized(x)
+            scales = np.ones((columns // group, PANEL_ROWS), np.float32)
+            minimums = rng.integers(-9, 9, scales.shape).astype(np.float32)
+            out = np.full((n_rows, PANEL_ROWS), np.nan, np.float32)
+            tile(
+                n_rows, codes.ctypes.data, scales.ctypes.data, minimums.ctypes.data, packed.ctypes.data,
+                packed.strides[0], columns, bits - 1, out.ctypes.data, out.strides[0], 0, 0,
+            )  # fmt: skip
+            weights = codes.transpose(1, 0, 2).reshape(PANEL_ROWS, columns).astype(np.int64)
+            if affine:
+                weights = weights + minimums.T.repeat(group, axis=1).astype(np.int64)
+            else:
+                weights -= 2 ** (bits - 1)
+            wanted = (x.astype(np.int64) @ weights.T)[:, :width]
+            np.testing.assert_array_equal(out[:, :width], wanted)
+            assert np.isnan(out[:, width:]).all()
+
+
+def matrix(name, rows, columns, rng):
+    """A tensor of random blocks whose scales are ordinary numbers, and its weights in float64."""
+    block = FORMATS_BY_NAME[name]
+    raw = rng.integers(0, 256, (rows * columns // block.block_size, block.type_size), np.uint8)
+    if name == "IQ1_M":
+        raw[:, 49:56:2] = raw[:, 49:56:2] & 0x0F | np.array([0x00, 0x00, 0x80, 0x30], np.uint8)  # 0.5
+    elif name == "NVFP4":
+        raw[:, :4] = rng.integers(0x30, 0x40, (len(raw), 4))
+    elif name == "MXFP4":
+        raw[:, 0] = rng.integers(126, 129, len(raw))
+    else:
+        scales = rng.uniform(0.5, 1, (len(raw), 1)) * rng.choice((-1, 1), (len(raw), 1))
+        for at, ratio in FLOAT16_AT.get(name, {0: 1}).items():
+            raw[:, at : at + 2] = (scales * ratio).astype("<f2").view(np.uint8)
+    raw = raw.reshape(rows, -1)
+    weights = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[name]).astype(np.float64)
+    return matmul.matrix(HostTensor("test", block, raw, columns), True), weights
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", panels.PANEL_FORMATS)
+def test_product(rng, monkeypatch, name, path):
+    monkeypatch.setenv("DGGUF_CPU_PATH", path)
+    for rows, outputs, columns in ((1, 40, 512), (11, 33, 256), (7, 100, 768)):
+        w, weights = matrix(name, outputs, columns, rng)
+        x = rng.standard_normal((rows, columns)).astype(np.float32)
+        x *= np.exp(rng.standard_normal((rows, columns))).astype(np.float32)  # some stand out
+        found = matmul.linear(x, w, Pool(2))
+        exact = x.astype(np.float64) @ weights.T
+        # An input is off by at most 1/254 of its group's largest; activations.quantize adds 1e-4 of it.
+        largest = abs(x).reshape(rows, -1, 32).max(axis=2).repeat(32, axis=1)
+        bound = largest / 254 * (1 + 1e-4) @ abs(weights).T
+        # Sums in float32: K / 16 terms at most, or twice as many, of a code's and a minimum's part. Each
+        # part is at most 16 times the largest weight, which is that of the code 0 or the highest.
+        terms = 2 * columns // 16 + 8
+        bound += terms * LARGEST * 32 * abs(x).sum(axis=1)[:, None] * abs(weights).max()
+        assert (abs(found - exact) <= bound).all()
+        # That is the worst case. Rounding at random has the variance of a step squared by 12.
+        variance = (largest / 127) ** 2 / 12 @ (weights**2).T
+        assert np.linalg.norm(found - exact) <= 1.4 * np.sqrt(variance.sum())
+
+
+@pytest.mark.parametrize("name", panels.PANEL_FORMATS)
+def test_paths_agree(rng, monkeypatch, name):
+    """The integers are the same; only float32 sums differ, in the order of addition."""
+    w, weights = matrix(name, 64, 512, rng)
+    x = rng.standard_normal((9, 512)).astype(np.float32)
+    results = []
+    for path in PATHS:
+        monkeypatch.setenv("DGGUF_CPU_PATH", path)
+        results.append(matmul.linear(x, w, Pool(2)))
+    for other in results[1:]:
+        np.testing.assert_allclose(
+            other, results[0], atol=1e-5 * abs(x).sum(axis=1).max() * abs(weights).max()
+        )
+
+
+def q8_k(x):
+    """llama.cpp's activations for K-quants: one scale for 256, from the largest with its sign."""
+    x = x.astype(np.float32).reshape(-1, 256)
+    largest = np.take_along_axis(x, abs(x).argmax(axis=1)[:, None], axis=1)
+    inverse = np.float32(-127) / largest
+    return np.minimum(127, np.rint(x * inverse)) / inverse.astype(np.float64)
+
+
+def q8_0(x):
+    """llama.cpp's activations for the other formats: a float16 scale for 32."""
+    x = x.astype(np.float32).reshape(-1, 32)
+    scale = abs(x).max(axis=1, keepdims=True) / np.float32(127)
+    return np.rint(x / scale) * scale.astype(np.float16).astype(np.float64)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", panels.PANEL_FORMATS)
+def test_product_is_no_worse_than_llama_cpp(rng, monkeypatch, name, path):
+    monkeypatch.setenv("DGGUF_CPU_PATH", path)
+    w, weights = matrix(name, 256, 1024, rng)
+    of_256 = FORMATS_BY_NAME[name].block_size == 256
+    for spread in (0, 1):  # of the logarithm of the inputs: normal ones, and some that stand out
+        x = rng.standard_normal((64, 1024)) * np.exp(spread * rng.standard_normal((64, 1024)))
+        x = x.astype(np.float32)
+        exact = x.astype(np.float64) @ weights.T
+        theirs = (q8_k if of_256 else q8_0)(x).reshape(x.shape)
+        error_of_theirs = np.linalg.norm(theirs @ weights.T - exact)
+        error_of_ours = np.linalg.norm(matmul.linear(x, w, Pool(2)) - exact)
+        # With a scale for 32 on both sides they differ only by the rounding of theirs to float16.
+        assert error_of_ours <= error_of_theirs * (0.9 if of_256 else 1.005)
+
+
+def test_a_path_that_cannot_run_is_refused(monkeypatch):
+    monkeypatch.setenv("DGGUF_CPU_PATH", "neon")
+    with pytest.raises(
+        BackendError, match=r"'neon'; this CPU can run .*portable; all there are: avx512_vnni"
+    ):
+        features.cpu_path()
+
+
+def test_the_best_path_is_chosen(monkeypatch):
+    monkeypatch.setattr(features, "possible_paths", lambda: ("avx2", "portable"))
+    monkeypatch.delenv("DGGUF_CPU_PATH", raising=False)
+    assert features.cpu_path() == "avx2"
+    monkeypatch.setenv("DGGUF_CPU_PATH", "portable")
+    assert features.cpu_path() == "portable"
+
+
+@pytest.mark.parametrize(
+    ("cpu", "wanted"),
+    [
+        ("avx2 fma f16c avx512f avx512bw avx512vl avx512vnni", ["avx512_vnni", "avx_vnni", "avx2"]),
+        ("avx2 fma f16c avxvnni", ["avx_vnni", "avx2"]),
+        ("avx2 fma f16c avx512f avx512bw avx512vl", ["avx2"]),
+        ("avx2 fma", []),
+        ("neon", []),
+    ],
+)
+def test_paths_of_other_cpus(monkeypatch, cpu, wanted):
+    monkeypatch.setattr(features, "features", lambda: frozenset(cpu.split()))
+    assert list(features.possible_paths.__wrapped__()) == [*wanted, "portable"]

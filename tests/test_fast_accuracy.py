@@ -1,0 +1,133 @@
+"""The fast mode's error against float64, type by type, beside what llama.cpp's rounding would give.
+
+`pytest -s tests/test_fast_accuracy.py` prints the table.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import reference
+
+from dgguf.backends.cpu import CpuBackend
+from dgguf.gguf_file import GgufFile
+from dgguf.model.cache import KVCache
+from dgguf.model.config import ModelConfig
+from dgguf.model.transformer import Transformer
+from dgguf.model.weights import load_weights
+from tools.make_synthetic import TINY, write_model
+
+# All rows are of 256 or 512, so that the recipes' types stand everywhere.
+GEOMETRY = replace(
+    TINY,
+    block_count=2,
+    full_every=2,
+    embedding_length=512,
+    feed_forward_length=256,
+    key_length=128,
+    key_length_swa=64,
+    expert_feed_forward_length=256,
+    canvas_length=32,
+)
+# The reference, rounded by these programs' ways, moves by no more; ours must be at most as large.
+MOST = 0.03
+
+
+def rounded(x, block):
+    """x as llama.cpp rounds it for products: 8 bits, one scale for `block` numbers."""
+    if block == 0:
+        return x
+    groups = x.reshape(-1, block)
+    scale = abs(groups).max(axis=1, keepdims=True) / 127
+    if block == 32:
+        scale = scale.astype(np.float16).astype(np.float32)  # Q8_0 keeps a half; Q8_K a float
+    codes = np.rint(groups / np.where(scale > 0, scale, 1))
+    return (codes * scale).reshape(x.shape).astype(np.float32)
+
+
+class LikeLlama(CpuBackend):
+    """The exact backend on inputs rounded as in llama.cpp: by 256 for types of super-blocks, by 32 for others."""
+
+    def __init__(self):
+        super().__init__(2, exact=True)
+
+    def _rounded(self, x, w):
+        plain = w.tensor.format.name in ("F32", "F16", "BF16")
+        return rounded(x, 0 if plain else w.tensor.format.block_size)
+
+    def linear(self, x, w):
+        return super().linear(self._rounded(x, w), w)
+
+    def predict(self, x, w, *rest):
+        return super().predict(self._rounded(x, w), w, *rest)
+
+    def head(self, x, w, softcap):
+        return super().head(self._rounded(x, w), w, softcap)
+
+    def experts(self, x, gate, up, down, chosen, weights):
+        out = np.zeros_like(x)
+        for number in range(int(chosen.max()) + 1):
+            rows, places = np.nonzero(chosen == number)
+            g, u = (self.linear(x[rows], w.expert(number)) for w in (gate, up))
+            y = self.linear(self.gated_gelu(g, u), down.expert(number))
+            out[rows] += weights[rows, places, None] * y
+        return out
+
+
+class Traced(Transformer):
+    """Notes the first layer's output."""
+
+    def _stack(self, x, cache, causal):
+        self.first = None
+        return super()._stack(x, cache, causal)
+
+    def block(self, *args):
+        x = super().block(*args)
+        if self.first is None:
+            self.first = self.backend.numpy(x)
+        return x
+
+
+def observe(path, backend, tokens, canvas):
+    """The first layer's output and the logits of a self-conditioned step after a prompt."""
+    with GgufFile(path) as file:
+        config = ModelConfig.from_file(file)
+        model = Traced(config, load_weights(file, config, backend), backend)
+        cache = KVCache(config, backend, 128, 32)
+        model.encode(tokens, cache)
+        prediction = model.denoise(canvas, cache, None, 0.8, np.full(len(canvas), 0.5))
+        logits = backend.numpy(model.logits(canvas, cache, prediction))
+        return model.first, logits
+
+
+def wanted(path, tokens, canvas):
+    """The same in float64."""
+    network = reference.from_gguf(path)
+    past = network.encode(tokens)
+    z = network.denoise(canvas, past) / 0.8
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    logits = network.denoise(canvas, past, p / p.sum(axis=1, keepdims=True))
+    return network.trace[0], logits
+
+
+@pytest.mark.parametrize(
+    "type_name",
+    ["Q8_0", "Q4_0", "Q5_1", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4_MOE", "IQ3_S"],
+)  # fmt: skip
+def test_no_less_exact_than_llama_cpps_rounding(type_name, tmp_path):
+    path = tmp_path / "m.gguf"
+    write_model(path, GEOMETRY, type_name, seed=3)
+    rng = np.random.default_rng(3)
+    tokens, canvas = rng.integers(0, 700, 27), rng.integers(0, 700, 32)
+    target = wanted(path, tokens, canvas)
+    errors = {}
+    for name, backend in (("dgguf", CpuBackend(2)), ("llama.cpp", LikeLlama())):
+        found = observe(path, backend, tokens, canvas)
+        errors[name] = [float((f - t).std() / t.std()) for f, t in zip(found, target, strict=True)]
+    (layer, logits), (their_layer, their_logits) = errors.values()
+    print(
+        f"\n{type_name:10} layer {layer:.2%} (llama.cpp {their_layer:.2%})"
+        f"   logits {logits:.2%} (llama.cpp {their_logits:.2%})"
+    )
+    assert 0 < layer <= min(MOST, 1.1 * their_layer)
+    assert 0 < logits <= min(MOST, 1.1 * their_logits)
