@@ -12,6 +12,7 @@ from dgguf.backends.cpu.pool import Pool
 from dgguf.jit import kernel
 
 COMBINED_ROWS = 16  # in a piece of work
+SMALLEST_GROUP = 16  # weights that share a scale
 
 
 @kernel
@@ -64,29 +65,25 @@ def int8_expert(
     dot.product_kernel(decode, tile, sizes, down, blocks, widened, width, out, scratch)
 
 
+def code_of(w: Matrix) -> Code:
+    """What `int8_expert` needs to know of a matrix with 8-bit products."""
+    k = dot.kernels(w.tensor.format.name, cpu_path())
+    sizes = k.tile_rows, k.tile_columns, k.group, k.shift
+    return k.decode, k.tile, sizes, w.columns // w.tensor.format.block_size
+
+
 def int8_experts(
     x: np.ndarray, gate: Matrix, up: Matrix, down: Matrix, pool: Pool
 ) -> Callable[[int, np.ndarray, np.ndarray], None]:
     """The function that puts an expert's outputs for some rows of x into an array: `int8_expert`."""
     inputs = prepare(x, gate, pool)
-    kernels = [dot.kernels(w.tensor.format.name, cpu_path()) for w in (gate, up, down)]
-    codes = tuple(
-        (
-            k.decode,
-            k.tile,
-            (k.tile_rows, k.tile_columns, k.group, k.shift),
-            w.columns // w.tensor.format.block_size,
-        )
-        for k, w in zip(kernels, (gate, up, down), strict=True)
-    )
-    n_bytes = max(
-        dot.scratch_bytes(w.columns, k.group) for k, w in zip(kernels, (gate, up, down), strict=True)
-    )
+    codes = code_of(gate), code_of(up), code_of(down)
+    n_bytes = max(dot.scratch_bytes(w.columns, SMALLEST_GROUP) for w in (gate, up, down))
 
     def run(number: int, rows: np.ndarray, out: np.ndarray) -> None:
-        raws = (w.tensor.raw[number] for w in (gate, up, down))
         widened = np.empty((len(rows), activations.row_bytes(down.columns)), np.uint8)
-        int8_expert(inputs, rows, codes, *raws, widened, out, SCRATCH.bytes(n_bytes))
+        g, u, d = (w.tensor.raw[number] for w in (gate, up, down))
+        int8_expert(inputs, rows, codes, g, u, d, widened, out, SCRATCH.bytes(n_bytes))
 
     return run
 
