@@ -3,24 +3,19 @@
 import ctypes
 import zlib
 
-import gguf
 import numpy as np
 import pytest
 
-from dgguf.backends.base import HostTensor
 from dgguf.backends.cpu import activations, dot, features, matmul, panels
 from dgguf.backends.cpu.lanes import PANEL_ROWS
 from dgguf.backends.cpu.pool import Pool
 from dgguf.errors import BackendError
 from dgguf.quants.block import FORMATS_BY_NAME
+from tools import measure_accuracy
+from tools.measure_accuracy import random_matrix
 
 PATHS = [path for path in features.possible_paths() if path != "portable"]
 KINDS = sorted({(p.affine, p.group, max(4, p.bits)) for p in panels.PANEL_FORMATS.values()})
-# Where a block keeps its float16 numbers, if not at 0 alone, and in what ratio the weights' mean is 0.
-FLOAT16_AT = {
-    "Q4_1": {0: 1, 2: -7.5}, "Q5_1": {0: 1, 2: -15.5}, "Q2_K": {80: 1, 82: 1.5}, "Q4_K": {0: 1, 2: 7.5},
-    "Q5_K": {0: 1, 2: 15.5}, "Q3_K": {108: 1}, "Q6_K": {208: 1}, "TQ1_0": {52: 1}, "TQ2_0": {64: 1},
-}  # fmt: skip
 LARGEST = 2.0**-24  # relative error of a float32 operation
 
 
@@ -107,31 +102,12 @@ def test_tile_is_exact(rng, path, affine, group, bits):
             assert np.isnan(out[:, width:]).all()
 
 
-def matrix(name, rows, columns, rng):
-    """A tensor of random blocks whose scales are ordinary numbers, and its weights in float64."""
-    block = FORMATS_BY_NAME[name]
-    raw = rng.integers(0, 256, (rows * columns // block.block_size, block.type_size), np.uint8)
-    if name == "IQ1_M":
-        raw[:, 49:56:2] = raw[:, 49:56:2] & 0x0F | np.array([0x00, 0x00, 0x80, 0x30], np.uint8)  # 0.5
-    elif name == "NVFP4":
-        raw[:, :4] = rng.integers(0x30, 0x40, (len(raw), 4))
-    elif name == "MXFP4":
-        raw[:, 0] = rng.integers(126, 129, len(raw))
-    else:
-        scales = rng.uniform(0.5, 1, (len(raw), 1)) * rng.choice((-1, 1), (len(raw), 1))
-        for at, ratio in FLOAT16_AT.get(name, {0: 1}).items():
-            raw[:, at : at + 2] = (scales * ratio).astype("<f2").view(np.uint8)
-    raw = raw.reshape(rows, -1)
-    weights = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[name]).astype(np.float64)
-    return matmul.matrix(HostTensor("test", block, raw, columns), True), weights
-
-
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", panels.PANEL_FORMATS)
 def test_product(rng, monkeypatch, name, path):
     monkeypatch.setenv("DGGUF_CPU_PATH", path)
     for rows, outputs, columns in ((1, 40, 512), (11, 33, 256), (7, 100, 768)):
-        w, weights = matrix(name, outputs, columns, rng)
+        w, weights = random_matrix(name, outputs, columns, rng)
         x = rng.standard_normal((rows, columns)).astype(np.float32)
         x *= np.exp(rng.standard_normal((rows, columns))).astype(np.float32)  # some stand out
         found = matmul.linear(x, w, Pool(2))
@@ -152,7 +128,7 @@ def test_product(rng, monkeypatch, name, path):
 @pytest.mark.parametrize("name", panels.PANEL_FORMATS)
 def test_paths_agree(rng, monkeypatch, name):
     """The integers are the same; only float32 sums differ, in the order of addition."""
-    w, weights = matrix(name, 64, 512, rng)
+    w, weights = random_matrix(name, 64, 512, rng)
     x = rng.standard_normal((9, 512)).astype(np.float32)
     results = []
     for path in PATHS:
@@ -164,36 +140,15 @@ def test_paths_agree(rng, monkeypatch, name):
         )
 
 
-def q8_k(x):
-    """llama.cpp's activations for K-quants: one scale for 256, from the largest with its sign."""
-    x = x.astype(np.float32).reshape(-1, 256)
-    largest = np.take_along_axis(x, abs(x).argmax(axis=1)[:, None], axis=1)
-    inverse = np.float32(-127) / largest
-    return np.minimum(127, np.rint(x * inverse)) / inverse.astype(np.float64)
-
-
-def q8_0(x):
-    """llama.cpp's activations for the other formats: a float16 scale for 32."""
-    x = x.astype(np.float32).reshape(-1, 32)
-    scale = abs(x).max(axis=1, keepdims=True) / np.float32(127)
-    return np.rint(x / scale) * scale.astype(np.float16).astype(np.float64)
-
-
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", panels.PANEL_FORMATS)
-def test_product_is_no_worse_than_llama_cpp(rng, monkeypatch, name, path):
+def test_no_less_accurate_than_llama_cpp(rng, monkeypatch, name, path):
     monkeypatch.setenv("DGGUF_CPU_PATH", path)
-    w, weights = matrix(name, 256, 1024, rng)
-    of_256 = FORMATS_BY_NAME[name].block_size == 256
-    for spread in (0, 1):  # of the logarithm of the inputs: normal ones, and some that stand out
-        x = rng.standard_normal((64, 1024)) * np.exp(spread * rng.standard_normal((64, 1024)))
-        x = x.astype(np.float32)
-        exact = x.astype(np.float64) @ weights.T
-        theirs = (q8_k if of_256 else q8_0)(x).reshape(x.shape)
-        error_of_theirs = np.linalg.norm(theirs @ weights.T - exact)
-        error_of_ours = np.linalg.norm(matmul.linear(x, w, Pool(2)) - exact)
-        # With a scale for 32 on both sides they differ only by the rounding of theirs to float16.
-        assert error_of_ours <= error_of_theirs * (0.9 if of_256 else 1.005)
+    for spread in (0, 1):  # inputs are normal; some stand out
+        for what, (ours, theirs) in measure_accuracy.errors(name, spread, rng).items():
+            # With a scale for 32 on both sides, theirs is just rounded to float16: as good as equal.
+            most = 0.9 if FORMATS_BY_NAME[name].block_size == 256 else 1.015
+            assert 0 < ours <= most * theirs, (spread, what, ours, theirs)
 
 
 def test_a_path_that_cannot_run_is_refused(monkeypatch):

@@ -49,21 +49,23 @@ class Path:
 
     Attributes:
         lanes: 32-bit lanes of a register.
-        rows: of a tile, at most; set by the number of registers.
+        registers: for vectors.
+        rows: of a tile, at most.
         vpdpbusd: one instruction adds four products to a lane; otherwise pairs are added in 16 bits.
     """
 
     lanes: int
+    registers: int
     rows: int
     vpdpbusd: bool
 
 
 _PATHS = {
     # 12 integer and 12 float32 sums, two vectors of codes: 26 of 32 registers.
-    "avx512_vnni": Path(lanes=16, rows=6, vpdpbusd=True),
+    "avx512_vnni": Path(lanes=16, registers=32, rows=6, vpdpbusd=True),
     # 12 integer sums, two vectors of codes, one of activations: 15 of 16. The float32 sums are in memory.
-    "avx_vnni": Path(lanes=8, rows=6, vpdpbusd=True),
-    "avx2": Path(lanes=8, rows=4, vpdpbusd=False),
+    "avx_vnni": Path(lanes=8, registers=16, rows=6, vpdpbusd=True),
+    "avx2": Path(lanes=8, registers=16, rows=4, vpdpbusd=False),
 }
 _MOST_ROWS = max(path.rows for path in _PATHS.values())
 
@@ -137,46 +139,57 @@ class _Tile:
         self.ints, self.floats = vector(I32, path.lanes), vector(F32, path.lanes)
 
     def write(self) -> None:
-        b = self.b
+        b, parts = self.b, 32 // self.group
+        # Two groups of 16 have one scale of the activations; sums of both need more registers.
+        paired = parts == 2 and self.path.registers == 32
         groups_32 = b.lshr(self.columns, int64(5))
         # Where the sums of this group's size lie in a row (see `activations`), in groups of 32.
         before_sums, before_scaled = (1, 2) if self.group == 32 else (3, 5)
         self.sums_at = b.add(self.columns, b.mul(groups_32, int64(4 * before_sums)))
-        scaled_at = b.add(self.columns, b.mul(groups_32, int64(4 * before_scaled)))
+        self.scaled_at = b.add(self.columns, b.mul(groups_32, int64(4 * before_scaled)))
         self.offset_shift = self._splat(b.trunc(self.shift, I32))
         before, body, after = b.block, b.append_basic_block("group"), b.append_basic_block("done")
         b.branch(body)
         b.position_at_end(body)
-        self.g = b.phi(I64)
-        self.g.add_incoming(int64(0), before)
-        totals = {rv: b.phi(self.floats) for rv in self.tile}
+        i, totals = b.phi(I64), {rv: b.phi(self.floats) for rv in self.tile}
+        i.add_incoming(int64(0), before)
         for phi in totals.values():
             phi.add_incoming(constant(self.floats, [0.0] * self.path.lanes), before)
 
-        _prefetch(b, b.add(self.ahead, b.mul(b.mul(self.g, self.ahead_lines), int64(LINE))), self.ahead_lines)
-        sums = self._sums_by_fours() if self.path.vpdpbusd else self._sums_by_pairs()
-        scale_at = b.mul(b.lshr(b.mul(self.g, int64(self.group)), int64(5)), int64(4))
-        a_scale = [self._splat(load(b, b.add(b.add(row, self.columns), scale_at), F32)) for row in self.rows]
-        w_scale = self._panel_floats(self.scales)
-        following = {
-            (r, v): _multiply_add(
-                b, b.sitofp(sums[r, v], self.floats), b.fmul(w_scale[v], a_scale[r]), totals[r, v]
-            )
-            for r, v in self.tile
-        }
-        if self.affine:
-            scaled, least = self._each_row(scaled_at, F32), self._panel_floats(self.minimums)
-            following = {rv: _multiply_add(b, least[rv[1]], scaled[rv[0]], x) for rv, x in following.items()}
-        next_group = b.add(self.g, int64(1))
-        self.g.add_incoming(next_group, b.block)
+        _prefetch(b, b.add(self.ahead, b.mul(b.mul(i, self.ahead_lines), int64(LINE))), self.ahead_lines)
+        a_scales = b.add(self.columns, b.mul(i, int64(4)))
+        a_scale = [self._splat(load(b, b.add(row, a_scales), F32)) for row in self.rows]
+        following: Sums = dict(totals)
+        together: Sums = {}
+        for part in range(parts):
+            self.g = b.add(b.mul(i, int64(parts)), int64(part))
+            sums, scale = self._float_sums(), self._panel_floats(self.scales)
+            if not paired:
+                scales = {(r, v): b.fmul(scale[v], a_scale[r]) for r, v in self.tile}
+                following = {rv: _multiply_add(b, sums[rv], scales[rv], x) for rv, x in following.items()}
+            elif part == 0:
+                together = {rv: b.fmul(sums[rv], scale[rv[1]]) for rv in self.tile}
+            else:
+                together = {rv: _multiply_add(b, sums[rv], scale[rv[1]], x) for rv, x in together.items()}
+        if paired:
+            following = {rv: _multiply_add(b, together[rv], a_scale[rv[0]], x) for rv, x in following.items()}
+        for part in range(parts if self.affine else 0):
+            self.g = b.add(b.mul(i, int64(parts)), int64(part))
+            scaled, least = self._each_row(self.scaled_at, F32), self._panel_floats(self.minimums)
+            following = {(r, v): _multiply_add(b, least[v], scaled[r], x) for (r, v), x in following.items()}
+        next_i = b.add(i, int64(1))
+        i.add_incoming(next_i, b.block)
         for rv in self.tile:
             totals[rv].add_incoming(following[rv], b.block)
-        count = b.udiv(self.columns, int64(self.group))
-        b.cbranch(b.icmp_signed("<", next_group, count), body, after)
+        b.cbranch(b.icmp_signed("<", next_i, groups_32), body, after)
         b.position_at_end(after)
         for r, v in self.tile:
             target = b.add(b.add(self.out, b.mul(self.out_stride, int64(r))), int64(4 * v * self.path.lanes))
             store(b, target, following[r, v])
+
+    def _float_sums(self) -> Sums:
+        sums = self._sums_by_fours() if self.path.vpdpbusd else self._sums_by_pairs()
+        return {rv: self.b.sitofp(x, self.floats) for rv, x in sums.items()}
 
     def _splat(self, x: Any) -> Any:
         return splat(self.b, x, self.path.lanes)
@@ -297,7 +310,7 @@ def _tile(typing: Any, path: Any, affine: Any, group: Any, bits: Any, arguments:
         arguments: int64: how many rows; addresses of codes, scales, minimums and activations; the bytes
             from row to row of the activations; the inputs of a row; the logarithm of the offset; the
             output's address and bytes from row to row; and what will be wanted next: an address, and
-            how many cache lines of it to fetch in each group
+            how many cache lines of it to fetch in each 32 inputs
     """
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
@@ -435,7 +448,7 @@ def product_kernel(
     corner = np.empty((_MOST_ROWS, PANEL_ROWS), np.float32)
     edge = np.empty((PANEL_ROWS if n_out % PANEL_ROWS else 0, raw.shape[1]), np.uint8)
     tiles = (n_rows + tile_rows - 1) // tile_rows
-    fetches = max(1, tiles * (PANEL_ROWS // tile_columns) * (columns // group))
+    fetches = max(1, tiles * (PANEL_ROWS // tile_columns) * (columns // 32))
     for p in range(0, n_out, PANEL_ROWS):
         valid = min(PANEL_ROWS, n_out - p)
         source, stride = _start(raw) + p * raw.strides[0], raw.strides[0]
@@ -461,7 +474,7 @@ def product_kernel(
             for c in range(0, 4 * PANEL_ROWS, 4 * tile_columns):
                 panel = (codes + c, scales + c, minimums + c)
                 _call(tile, (size, *panel, a, a_stride, columns, shift, target + c, step, ahead, lines))
-                ahead += lines * LINE * (columns // group)
+                ahead += lines * LINE * (columns // 32)
             if valid < PANEL_ROWS:
                 for r in range(size):
                     out[t + r, p : p + valid] = corner[r, :valid]

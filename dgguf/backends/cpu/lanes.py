@@ -151,6 +151,12 @@ class Lanes:
         chosen = self.b.select(condition, self._bytes(), otherwise._bytes())
         return Lanes(self.b, self.b.bitcast(chosen, self.v.type))
 
+    def raised(self, condition: Value, amount: int) -> "Lanes":
+        """With this amount added to the codes whose `flags` are set."""
+        codes = self._bytes()
+        more = self.b.add(codes, constant(_CODES, [amount] * 4 * LANES))
+        return Lanes(self.b, self.b.bitcast(self.b.select(condition, more, codes), self.v.type))
+
     def equals(self, other: int) -> Value:
         """For each lane, whether it is `other`."""
         return self.b.icmp_unsigned("==", self.v, self._operand(other))
@@ -212,18 +218,17 @@ class RowBlocks:
 
     def words(self, offset: int, count: int = 8) -> list[Lanes]:
         """The 4 to 8 consecutive 32-bit words at byte `offset` of the block."""
-        rows = []
-        for row in range(LANES):
-            if count in (4, 8):
-                words = self._read(row, offset, vector(I32, count))
-            else:
-                # No byte behind the block may be touched: it may be the last of the file.
-                four = self._read(row, offset, vector(I32, 4))
-                rest = self._read(row, offset + 4 * (count - 4), vector(I32, 4))
-                words = shuffle(self._b, four, rest, [*range(4), *range(12 - count, 8)])
-            order = [*range(count), *[0] * (8 - count)]
-            rows.append(shuffle(self._b, words, words, order))
-        return [Lanes(self._b, v) for v in _transposed(self._b, rows)[:count]]
+        if count == 8:
+            words = _transposed(self._b, [self._read(row, offset, vector(I32, 8)) for row in range(LANES)])
+            return [Lanes(self._b, word) for word in words]
+        # No byte behind the block may be touched: it may be the last of the file.
+        starts = (offset, offset + 4 * (count - 4)) if count > 4 else (offset,)
+        fours = [
+            _transposed(self._b, [self._read(row, start, vector(I32, 4)) for row in range(LANES)])
+            for start in starts
+        ]
+        words = fours[0] + fours[-1][8 - count :] if count > 4 else fours[0]
+        return [Lanes(self._b, word) for word in words]
 
     def look_up(self, indices: Lanes, table: Sequence[int]) -> Lanes:
         """The entries of a table of 16 bytes at the four indices of each lane, all below 16."""
@@ -282,9 +287,17 @@ class RowBlocks:
 
 
 def _transposed(b: Builder, rows: list[Value]) -> list[Value]:
-    """16 vectors of 8 words as 8 vectors of 16: 24 shuffles of pairs of rows."""
+    """16 vectors of 4 or 8 words as 4 or 8 vectors of 16."""
+
+    def joined(x: Value, y: Value) -> Value:
+        return shuffle(b, x, y, list(range(2 * x.type.count)))
+
+    if rows[0].type.count == 4:
+        # Rows r, r + 4, r + 8 and r + 12 share a register: each 4 x 4 words then stand in a quarter.
+        pairs = [joined(rows[r], rows[r + 4]) for r in (0, 1, 2, 3, 8, 9, 10, 11)]
+        return _interleaved(b, [joined(x, y) for x, y in zip(pairs[:4], pairs[4:], strict=True)])
     # Rows r and r + 4 share a register, so that the last shuffle finds its quarters in order.
-    pairs = [shuffle(b, rows[r], rows[r + 4], list(range(16))) for r in (0, 1, 2, 3, 8, 9, 10, 11)]
+    pairs = [joined(rows[r], rows[r + 4]) for r in (0, 1, 2, 3, 8, 9, 10, 11)]
     upper, lower = _interleaved(b, pairs[:4]), _interleaved(b, pairs[4:])
     columns = []
     for quarter in (0, 4):

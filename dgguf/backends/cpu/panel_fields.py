@@ -30,20 +30,21 @@ def _nibbles(block: RowBlocks, offset: int) -> None:
 
 
 def emit_q5_0(block: RowBlocks) -> None:
-    block.scale(0, block.uint16(0).half())
-    _nibbles_and_fifth_bits(block, 2)
+    first, second, *_ = block.words(0, 4)
+    block.scale(0, first.half())
+    _nibbles_and_fifth_bits(block, block.words(6, 4), first >> 16 | second << 16)
 
 
 def emit_q5_1(block: RowBlocks) -> None:
-    block.scale(0, block.uint16(0).half())
-    block.minus_minimum(0, block.uint16(2).half())
-    _nibbles_and_fifth_bits(block, 4)
+    both, fifth, *words = block.words(0, 6)
+    block.scale(0, both.half())
+    block.minus_minimum(0, (both >> 16).half())
+    _nibbles_and_fifth_bits(block, words, fifth)
 
 
-def _nibbles_and_fifth_bits(block: RowBlocks, offset: int) -> None:
-    fifth, *words = block.words(offset, 5)
+def _nibbles_and_fifth_bits(block: RowBlocks, words: list[Lanes], fifth: Lanes) -> None:
     codes = [w & NIBBLES for w in words] + [(w >> 4) & NIBBLES for w in words]
-    block.codes(0, [(c | 0x10101010).where(fifth.flags(4 * i), c) for i, c in enumerate(codes)])
+    block.codes(0, [c.raised(fifth.flags(4 * i), 16) for i, c in enumerate(codes)])
 
 
 def emit_q8_0(block: RowBlocks) -> None:
