@@ -1,6 +1,8 @@
 """Each verb of the CPU backend against a slow, obvious twin in float64."""
 
+import gc
 import math
+import threading
 import time
 import zlib
 
@@ -414,18 +416,42 @@ def test_pool_reports_a_failure_and_goes_on_working(threads):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_pool_starts_no_more_pieces_after_a_failure(threads):
+def test_pool_starts_no_more_ranges_after_a_failure(threads):
     started = []
 
     def piece(i):
         started.append(i)
         if i == 5:
             raise KeyboardInterrupt
-        time.sleep(0.001)
+        time.sleep(0.0002)
 
     with pytest.raises(KeyboardInterrupt):
-        Pool(threads).run(piece, 1000)
+        Pool(threads).run(piece, 3000)
     n_started = len(started)
-    assert n_started < 50
+    assert n_started < 2000  # a thread takes a sixth of what is left at a time
     time.sleep(0.02)
     assert len(started) == n_started  # nobody goes on working behind the caller's back
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize("count", [0, 1, 5, 1000])
+def test_pool_shares_ranges_that_are_everything(threads, count):
+    ranges = []
+    Pool(threads).share(lambda first, end: ranges.append((first, end)), count)
+    assert sorted(i for first, end in ranges for i in range(first, end)) == list(range(count))
+    assert all(first < end for first, end in ranges)
+    sizes = [end - first for first, end in sorted(ranges)]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_pool_that_is_gone_leaves_no_threads():
+    before = set(threading.enumerate())
+    pool = Pool(3)
+    pool.run(lambda i: None, 5)
+    mine = set(threading.enumerate()) - before
+    assert len(mine) == 2
+    del pool
+    gc.collect()
+    for thread in mine:
+        thread.join(5)
+        assert not thread.is_alive()

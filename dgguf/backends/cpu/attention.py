@@ -183,7 +183,7 @@ def attention(
     rows, n_heads, head_dim = q.shape
     n_kv_heads = k.shape[1]
     group = n_heads // n_kv_heads
-    pool.run(lambda g: write(store, k, v, g), n_kv_heads)
+    pool.run(lambda g: write(store, k, v, g), n_kv_heads, blas=False)
     first, end = visible(store, rows, causal)
     out = np.empty((rows, n_heads, head_dim), np.float32)
     bf16 = bf16 and store.keys.dtype == np.uint16 and head_dim % 32 == 0 and group <= TILE_ROWS
@@ -209,7 +209,7 @@ def attention(
         masked_softmax(scores, group, first[s] - lo, end[s] - lo)
         out[s, heads] = (scores @ read(store.values[g, lo:hi])).reshape(-1, group, head_dim)
 
-    pool.run(tile, len(tiles))
+    pool.run(tile, len(tiles), blas=not bf16)
     return out.reshape(rows, n_heads * head_dim)
 
 

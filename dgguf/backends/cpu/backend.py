@@ -78,7 +78,7 @@ class CpuBackend:
         if len(starts) == 1:
             piece(slice(None))
             return
-        self._pool.run(lambda i: piece(slice(starts[i], starts[i] + step)), len(starts))
+        self._pool.run(lambda i: piece(slice(starts[i], starts[i] + step)), len(starts), blas=False)
 
     def rms_norm(self, x: np.ndarray, weight: np.ndarray | None, eps: float) -> np.ndarray:
         rows = x.reshape(-1, x.shape[-1])

@@ -1,7 +1,5 @@
 """The mixture of experts: rows are grouped by expert, each expert is one piece of work."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from dgguf.backends.cpu import activations, dot
@@ -32,37 +30,46 @@ Code = tuple[int, int, tuple[int, int, int, int], int]
 
 
 @kernel
-def int8_expert(
+def int8_experts(
     inputs: np.ndarray,
-    rows: np.ndarray,
+    order: np.ndarray,
+    n_used: int,
+    numbers: np.ndarray,
+    bounds: np.ndarray,
     codes: tuple[Code, Code, Code],
     gate: np.ndarray,
     up: np.ndarray,
     down: np.ndarray,
-    widened: np.ndarray,
+    room: np.ndarray,
     out: np.ndarray,
     scratch: np.ndarray,
 ) -> None:
-    """An expert by 8-bit products, in one call: thousands are made in a step.
+    """Some experts by 8-bit products, in one call: thousands are made in a step.
 
     Args:
         inputs: (T, row_bytes) uint8, from `activations.quantize`.
-        rows: (n,), those that the expert is for.
+        order: (T * A,), the assignments row * A + a by expert.
+        numbers: (n,), the experts.
+        bounds: (n + 1,), where the assignments of each begin and end in `order`.
         codes: of gate, up and down.
-        gate, up, down: (rows, row_bytes) uint8, as in the file.
-        widened: (n, row_bytes) uint8, room for the inputs of `down`.
-        out: (n, D) float32.
-        scratch: uint8, for `dot.product`.
+        gate, up, down: (E, rows, row_bytes) uint8, as in the file.
+        room: (most assignments of an expert, row_bytes) uint8, for the inputs of `down`.
+        out: (T * A, D) float32, an assignment's result where `order` has it.
+        scratch: uint8, for `dot.product_kernel`.
     """
-    gathered = inputs[rows]
-    n, width, hidden = len(rows), gate.shape[0], out.shape[1]
-    g, u = np.empty((n, width), np.float32), np.empty((n, width), np.float32)
-    for (decode, tile, sizes, blocks), raw, target in ((codes[0], gate, g), (codes[1], up, u)):
-        dot.product_kernel(decode, tile, sizes, raw, blocks, gathered, hidden, target, scratch)
-    gated_gelu(g, u, g)
-    activations.quantize(g, widened)
-    decode, tile, sizes, blocks = codes[2]
-    dot.product_kernel(decode, tile, sizes, down, blocks, widened, width, out, scratch)
+    width, hidden = gate.shape[1], out.shape[1]
+    for i in range(numbers.shape[0]):
+        e, members = numbers[i], order[bounds[i] : bounds[i + 1]]
+        n = members.shape[0]
+        gathered = inputs[members // n_used]
+        g, u = np.empty((n, width), np.float32), np.empty((n, width), np.float32)
+        for (decode, tile, sizes, blocks), raw, target in ((codes[0], gate, g), (codes[1], up, u)):
+            dot.product_kernel(decode, tile, sizes, raw[e], blocks, gathered, hidden, target, scratch)
+        gated_gelu(g, u, g)
+        activations.quantize(g, room)
+        decode, tile, sizes, blocks = codes[2]
+        target = out[bounds[i] : bounds[i + 1]]
+        dot.product_kernel(decode, tile, sizes, down[e], blocks, room[:n], width, target, scratch)
 
 
 def code_of(w: Matrix) -> Code:
@@ -70,22 +77,6 @@ def code_of(w: Matrix) -> Code:
     k = dot.kernels(w.tensor.format.name, cpu_path())
     sizes = k.tile_rows, k.tile_columns, k.group, k.shift
     return k.decode, k.tile, sizes, w.columns // w.tensor.format.block_size
-
-
-def int8_experts(
-    x: np.ndarray, gate: Matrix, up: Matrix, down: Matrix, pool: Pool
-) -> Callable[[int, np.ndarray, np.ndarray], None]:
-    """The function that puts an expert's outputs for some rows of x into an array: `int8_expert`."""
-    inputs = prepare(x, gate, pool)
-    codes = code_of(gate), code_of(up), code_of(down)
-    n_bytes = max(dot.scratch_bytes(w.columns, SMALLEST_GROUP) for w in (gate, up, down))
-
-    def run(number: int, rows: np.ndarray, out: np.ndarray) -> None:
-        widened = np.empty((len(rows), activations.row_bytes(down.columns)), np.uint8)
-        g, u, d = (w.tensor.raw[number] for w in (gate, up, down))
-        int8_expert(inputs, rows, codes, g, u, d, widened, out, SCRATCH.bytes(n_bytes))
-
-    return run
 
 
 def experts(
@@ -102,27 +93,41 @@ def experts(
     order = np.argsort(chosen, axis=None, kind="stable")  # assignments (row * A + a), by expert
     slots = np.empty(n_rows * n_used, np.int64)
     slots[order] = np.arange(n_rows * n_used)
-    numbers, starts, counts = np.unique(chosen.ravel()[order], return_index=True, return_counts=True)
+    numbers, starts = np.unique(chosen.ravel()[order], return_index=True)
+    bounds = np.append(starts, order.size)
     y = np.empty((n_rows * n_used, down.rows), np.float32)
-    run = int8_experts(x, gate, up, down, pool) if gate.int8 and up.int8 and down.int8 else None
-    inputs = {w.int8: prepare(x, w, pool) for w in (gate, up)} if run is None else {}
+    matrices = gate, up, down
 
     # In the file's order: the system and the caches fetch ahead.
-    def expert(n: int) -> None:
-        members = slice(starts[n], starts[n] + counts[n])
-        rows = order[members] // n_used
-        if run is not None:
-            run(int(numbers[n]), rows, y[members])
-            return
-        gathered = {int8: each[rows] for int8, each in inputs.items()}
-        g = np.empty((counts[n], gate.rows), np.float32)
-        u = np.empty_like(g)
-        for w, out in ((gate, g), (up, u)):
-            product(gathered[w.int8], w.expert(numbers[n]), 0, w.rows, out)
-        gated_gelu(g, u, g)
-        product(prepare(g, down), down.expert(numbers[n]), 0, down.rows, y[members])
+    if all(w.int8 for w in matrices):
+        inputs = prepare(x, gate, pool)
+        codes = code_of(gate), code_of(up), code_of(down)
+        g_raw, u_raw, d_raw = (w.tensor.raw for w in matrices)
+        n_bytes = max(dot.scratch_bytes(w.columns, SMALLEST_GROUP) for w in matrices)
+        most = int(np.diff(bounds).max())
 
-    pool.run(expert, len(numbers))
+        def some(first: int, end: int) -> None:
+            room = np.empty((most, activations.row_bytes(down.columns)), np.uint8)
+            which = numbers[first:end], bounds[first : end + 1]
+            int8_experts(
+                inputs, order, n_used, *which, codes, g_raw, u_raw, d_raw, room, y, SCRATCH.bytes(n_bytes)
+            )
+
+        pool.share(some, len(numbers), blas=False)
+    else:
+        prepared = {w.int8: prepare(x, w, pool) for w in (gate, up)}
+
+        def expert(n: int) -> None:
+            members = slice(bounds[n], bounds[n + 1])
+            rows = order[members] // n_used
+            g = np.empty((len(rows), gate.rows), np.float32)
+            u = np.empty_like(g)
+            for w, target in ((gate, g), (up, u)):
+                product(prepared[w.int8][rows], w.expert(numbers[n]), 0, w.rows, target)
+            gated_gelu(g, u, g)
+            product(prepare(g, down), down.expert(numbers[n]), 0, down.rows, y[members])
+
+        pool.run(expert, len(numbers))
     out = np.empty((n_rows, down.rows), np.float32)
     slots = slots.reshape(n_rows, n_used)
     firsts = range(0, n_rows, COMBINED_ROWS)
@@ -131,5 +136,5 @@ def experts(
         rows = slice(firsts[i], firsts[i] + COMBINED_ROWS)
         combine(y, slots[rows], weights[rows], out[rows])
 
-    pool.run(combined, len(firsts))
+    pool.run(combined, len(firsts), blas=False)
     return out

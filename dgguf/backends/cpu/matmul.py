@@ -21,9 +21,6 @@ from dgguf.quants.decode import decoder
 PANEL_BYTES = 1 << 20
 LEAST_PANELS = 4  # of a matrix, so that several threads have something to do
 FEW_ROWS = 64
-# Multiply-adds of a piece of work: some 0.4 ms, so that all threads end nearly together.
-PIECE = 1 << 26
-QUANTIZED_ROWS = 16  # activations quantized in a piece
 
 
 @dataclass(frozen=True)
@@ -104,13 +101,9 @@ def prepare(x: np.ndarray, w: Matrix, pool: Pool | None = None) -> np.ndarray:
     if pool is None:
         activations.quantize(x, out)
     else:
-        starts = range(0, x.shape[0], QUANTIZED_ROWS)
-
-        def piece(i: int) -> None:
-            rows = slice(starts[i], starts[i] + QUANTIZED_ROWS)
-            activations.quantize(x[rows], out[rows])
-
-        pool.run(piece, len(starts))
+        pool.share(
+            lambda first, end: activations.quantize(x[first:end], out[first:end]), x.shape[0], blas=False
+        )
     return out
 
 
@@ -137,19 +130,21 @@ def product(inputs: np.ndarray, w: Matrix, first: int, end: int, out: np.ndarray
             np.matmul(inputs, panel.T, out=columns)
 
 
-def pieces(w: Matrix, n_rows: int) -> range:
-    """Where the pieces of a product with `n_rows` rows start: `pieces(...).step` rows of w each."""
-    if not w.int8:
-        return range(0, w.rows, w.panel_rows)
-    panels = max(1, PIECE // (n_rows * w.columns * dot.PANEL_ROWS))
-    return range(0, w.rows, panels * dot.PANEL_ROWS)
+def products(inputs: np.ndarray, w: Matrix, out: np.ndarray, pool: Pool) -> None:
+    """inputs @ w.T into `out`, (T, rows), on all threads; see `product`."""
+    step = dot.PANEL_ROWS if w.int8 else w.panel_rows
+    panels = -(-w.rows // step)
+    pool.share(
+        lambda first, end: product(inputs, w, first * step, min(end * step, w.rows), out),
+        panels,
+        blas=not w.int8,
+    )
 
 
 def linear(x: np.ndarray, w: Matrix, pool: Pool) -> np.ndarray:
     """x @ w.T: (T, columns) with (rows, columns) gives (T, rows)."""
     out = np.empty((x.shape[0], w.rows), np.float32)
-    inputs, starts = prepare(x, w, pool), pieces(w, x.shape[0])
-    pool.run(lambda i: product(inputs, w, starts[i], min(starts[i] + starts.step, w.rows), out), len(starts))
+    products(prepare(x, w, pool), w, out, pool)
     return out
 
 

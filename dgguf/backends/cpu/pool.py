@@ -1,15 +1,21 @@
 """A few threads that share out numbered pieces of work.
 
-Pieces are taken one at a time by whoever is free, so uneven ones balance. What a piece computes
-must not depend on who computes it: then results do not depend on the number of threads.
+Whoever is free takes some, so uneven pieces balance. What a piece computes must not depend on who
+computes it, nor on which it is taken with: then results do not depend on the number of threads.
 """
 
-import itertools
+import contextlib
 import os
+import queue
+import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import threadpoolctl
+
+# The share of the remaining pieces that a thread takes at a time, all threads together: fewer turns
+# mean less waiting for Python's lock, which costs tens of microseconds when two threads want it.
+_TAKEN = 1 / 2
 
 
 def usable_cores() -> int:
@@ -25,37 +31,83 @@ class Pool:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._workers = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="dgguf")
-        # Each piece calls BLAS on its own; BLAS threads on top would only get in each other's way.
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # Pieces may call BLAS; its threads on top would only get in each other's way.
         self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
+        for number in range(1, threads):
+            threading.Thread(
+                target=_work_off, args=(self._jobs,), name=f"dgguf-{number}", daemon=True
+            ).start()
+        weakref.finalize(self, _dismiss, self._jobs, threads - 1)
 
-    def run(self, piece: Callable[[int], None], count: int) -> None:
-        """Call piece(0) … piece(count - 1), in no set order, and return when all are done.
+    def run(self, piece: Callable[[int], None], count: int, *, blas: bool = True) -> None:
+        """Call piece(0) … piece(count - 1), in no set order; see `share`."""
 
-        The first exception, or Ctrl-C, lets the pieces under way finish and starts no more.
+        def part(first: int, end: int) -> None:
+            for number in range(first, end):
+                piece(number)
+
+        self.share(part, count, blas=blas)
+
+    def share(self, part: Callable[[int, int], None], count: int, *, blas: bool = True) -> None:
+        """Call part(first, end) for ranges that together are 0 … count, and return when all is done.
+
+        Ranges become ever smaller, so that all threads end nearly together. The first exception, or
+        Ctrl-C, lets the ranges under way finish and starts no more.
+
+        Args:
+            blas: whether a part may call BLAS, which is then kept to one thread.
         """
-        numbers = itertools.count()  # next() is atomic under the GIL
+        lock = threading.Lock()
+        start = 0
         failures: list[BaseException] = []
 
         def work() -> None:
+            nonlocal start
             try:
-                while not failures and (number := next(numbers)) < count:
-                    piece(number)
+                while not failures:
+                    with lock:
+                        first = start
+                        start = end = first + max(1, int((count - first) * _TAKEN / self.threads))
+                    if first >= count:
+                        return
+                    part(first, end)
             except BaseException as failure:
                 failures.append(failure)
 
-        helpers: list[Future[None]] = []
-        with self._blas.limit(limits=1):
+        helpers = min(self.threads, count) - 1
+        done: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+        def job() -> None:
+            work()
+            done.put(None)
+
+        with self._blas.limit(limits=1) if blas else contextlib.nullcontext():
+            asked = 0
             try:
-                for _ in range(min(self.threads, count) - 1):
-                    helpers.append(self._workers.submit(work))
+                while asked < helpers:
+                    self._jobs.put(job)
+                    asked += 1
             except BaseException as failure:
                 failures.append(failure)
             work()
-            while not all(helper.done() for helper in helpers):
+            while asked:
                 try:
-                    wait(helpers)
+                    done.get()
+                    asked -= 1
                 except BaseException as failure:  # Ctrl-C: still nobody may go on working after this call
                     failures.append(failure)
         if failures:
             raise failures[0]
+
+
+def _work_off(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    """A thread's life: one job after the other, until there is none."""
+    while (job := jobs.get()) is not None:
+        job()
+        job = None  # what it holds may be large
+
+
+def _dismiss(jobs: queue.SimpleQueue[Callable[[], None] | None], threads: int) -> None:
+    for _ in range(threads):
+        jobs.put(None)

@@ -8,7 +8,7 @@ import numpy as np
 
 from dgguf.backends.base import Prediction
 from dgguf.backends.cpu.functions import exp, tanh
-from dgguf.backends.cpu.matmul import SCRATCH, Matrix, decode_rows, pieces, prepare, product
+from dgguf.backends.cpu.matmul import SCRATCH, Matrix, decode_rows, prepare, products
 from dgguf.backends.cpu.pool import Pool
 from dgguf.errors import NumericsError
 from dgguf.jit import kernel
@@ -44,47 +44,50 @@ class Likeliest:
 
 
 @kernel
-def softcap(z: np.ndarray, cap: float, temperature: float) -> None:
-    """cap * tanh(z / cap) / temperature in place, (V,)."""
-    c, t = np.float32(cap), np.float32(temperature)
-    for i in range(z.shape[0]):
-        z[i] = c * tanh(z[i] / c) / t
+def softcap(z: np.ndarray, cap: float, temperature: float) -> float:
+    """cap * tanh(z / cap) / temperature in place, (V,).
 
-
-@kernel
-def largest_of(z: np.ndarray) -> float:
-    """The largest of a row (V,); infinite or not a number if one of them is."""
+    Returns:
+        the largest result; infinite or not a number if one of z is
+    """
+    inverse, c = np.float32(1 / cap), np.float32(cap / temperature)
     largest = np.full(_LANES, -np.inf, np.float32)
     wrong = np.zeros(_LANES, np.float32)
     for first in range(0, z.shape[0], _LANES):
-        some = z[first : first + _LANES]  # LLVM vectorises loops over a slice, none over first + j
-        for j in range(some.shape[0]):
-            largest[j] = some[j] if some[j] > largest[j] else largest[j]
+        some = z[first : first + _LANES]  # LLVM vectorises short loops over a slice, none over first + j
         for j in range(some.shape[0]):
             wrong[j] += some[j] - some[j]  # not 0 if infinite or no number
+        for j in range(some.shape[0]):
+            some[j] = c * tanh(some[j] * inverse)
+        for j in range(some.shape[0]):
+            largest[j] = some[j] if some[j] > largest[j] else largest[j]
     return largest.max() + wrong.sum()
 
 
 @kernel
 def exponentials(z: np.ndarray, top: float, masses: np.ndarray) -> float:
     """e**(z - top) in place, (V,), and its sums over blocks of _BLOCK; returns the sum of e * (z - top)."""
-    n, largest = z.shape[0], np.float32(top)
+    n, largest, total = z.shape[0], np.float32(top), 0.0
     shifted = np.empty(_LANES, np.float32)
-    sums, weighted = np.empty(_LANES), np.zeros(_LANES)
-    for b in range(masses.shape[0]):
+    sums, weighted = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
+    for b in range(masses.shape[0]):  # few enough numbers for float32 in each of the lanes
         sums[:] = 0.0
+        weighted[:] = 0.0
         for first in range(b * _BLOCK, min((b + 1) * _BLOCK, n), _LANES):
-            some = z[first : first + _LANES]  # short loops of one purpose each: these LLVM vectorises
+            some = z[first : first + _LANES]
             for j in range(some.shape[0]):
                 shifted[j] = some[j] - largest
             for j in range(some.shape[0]):
                 some[j] = exp(shifted[j])
             for j in range(some.shape[0]):
-                sums[j] += np.float64(some[j])
+                sums[j] += some[j]
             for j in range(some.shape[0]):
-                weighted[j] += np.float64(some[j]) * np.float64(shifted[j])
-        masses[b] = sums.sum()
-    return weighted.sum()
+                weighted[j] += some[j] * shifted[j]
+        masses[b] = 0.0
+        for j in range(_LANES):
+            masses[b] += np.float64(sums[j])
+            total += np.float64(weighted[j])
+    return total
 
 
 @kernel
@@ -97,11 +100,9 @@ def predict_row(
         the argmax (-1 if a logit is not finite), the token drawn, the entropy in nats, the sum of e
     """
     n = z.shape[0]
-    if not math.isfinite(largest_of(z)):
+    top = softcap(z, cap, temperature)
+    if not math.isfinite(top):
         return -1, 0, 0.0, 0.0
-    for first in range(0, n, _BLOCK):
-        softcap(z[first : first + _BLOCK], cap, temperature)
-    top = largest_of(z)
     best = 0
     while z[best] < top:
         best += 1
@@ -195,17 +196,15 @@ def scale_row(z: np.ndarray, factor: float) -> None:
         z[i] = np.float32(z[i] * factor)
 
 
-def products(x: np.ndarray, w: Matrix, out: np.ndarray, pool: Pool) -> None:
-    """x @ w.T into the (C, V) array `out`."""
-    inputs, starts = prepare(x, w, pool), pieces(w, x.shape[0])
-    pool.run(lambda i: product(inputs, w, starts[i], min(starts[i] + starts.step, w.rows), out), len(starts))
-
-
 def head(x: np.ndarray, w: Matrix, cap: float, pool: Pool) -> np.ndarray:
     """See `Backend.head`."""
     out = np.empty((x.shape[0], w.rows), np.float32)
-    products(x, w, out, pool)
-    pool.run(lambda i: softcap(out[i], cap, 1.0), len(out))
+    products(prepare(x, w, pool), w, out, pool)
+
+    def row(i: int) -> None:
+        softcap(out[i], cap, 1.0)
+
+    pool.run(row, len(out), blas=False)
     return out
 
 
@@ -231,7 +230,7 @@ def predict(
     kept = Likeliest(np.empty((n, most), np.int32), np.empty((n, most), np.float32), np.zeros(n, np.int64))
     for first in range(0, n, at_once):
         logits = buffer[: min(at_once, n - first)]
-        products(x[first : first + at_once], w, logits, pool)
+        products(prepare(x[first : first + at_once], w, pool), w, logits, pool)
 
         def row(i: int, first: int = first, logits: np.ndarray = logits) -> None:
             r, e = first + i, logits[i]
@@ -243,7 +242,7 @@ def predict(
             else:
                 scale_row(e, 1.0 / total)
 
-        pool.run(row, len(logits))
+        pool.run(row, len(logits), blas=False)
     if argmax.min() < 0:
         raise NumericsError(
             f"the network's logits are not finite at canvas position {int(argmax.argmin())}: "
