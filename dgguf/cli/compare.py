@@ -67,9 +67,7 @@ def compare(
         for divergences in compare_models(pairs[0], pairs[1], samples):
             found.append(divergences)
             bar.update(1)
-    rows = [
-        _summary(f"{share:.0%}", [sample[i] for sample in found]) for i, share in enumerate(NOISE)
-    ]
+    rows = [_summary(f"{share:.0%}", [sample[i] for sample in found]) for i, share in enumerate(NOISE)]
     rows.append(_summary("all", [divergence for sample in found for divergence in sample]))
     if as_json:
         result = {

@@ -90,9 +90,7 @@ def evaluation_options(default_chunks: int | None) -> Callable[[Callable[..., An
                 default=default_chunks,
                 help="Chunks of the texts to use, at most." + "  [default: all]" * (default_chunks is None),
             ),
-            click.option(
-                "--special", is_flag=True, help="Let texts such as <|turn> become control tokens."
-            ),
+            click.option("--special", is_flag=True, help="Let texts such as <|turn> become control tokens."),
             click.option(
                 "-f",
                 "--file",

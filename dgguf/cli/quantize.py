@@ -1,5 +1,6 @@
 """`dgguf quantize`: make a GGUF file from a transformers checkpoint or from another GGUF."""
 
+import glob
 import json
 import re
 import sys
@@ -73,7 +74,7 @@ class TensorType(click.ParamType):
 @click.option(
     "--report",
     type=click.Path(path_type=Path),
-    help="Measure what each tensor lost: a table in this file, or JSON if it ends in .json.",
+    help="Measure what each tensor lost: a table in this file, or JSON if its name ends in .json.",
 )
 @click.option("--force", is_flag=True, help="Overwrite OUT.")
 @click.option("--resume", is_flag=True, help="Go on with OUT.partial, from a run that was cut off.")
@@ -90,7 +91,7 @@ def quantize(
     force: bool,
     resume: bool,
 ) -> None:
-    """Convert SOURCE, a transformers checkpoint directory or a GGUF file, to the GGUF file OUT.
+    """Convert SOURCE, a transformers checkpoint directory, a GGUF file or a known name, to a GGUF file OUT.
 
     Norms, scales and the router stay F32. OUT appears only when it is complete. Rows that are no multiple
     of 256, as in the down projections, get a type of 32-weight blocks.
@@ -103,8 +104,14 @@ def quantize(
       dgguf quantize model-bf16.gguf out.gguf --type Q4_K_M --resume --report errors.json
     """
     from dgguf import convert
+    from dgguf.catalog import find_known, find_model
     from dgguf.cli.output import announce_compilation, format_bytes, format_count, say
+    from dgguf.hub import parse_reference
 
+    if not source.exists() and (find_known(str(source)) or parse_reference(str(source))):
+        source = find_model(str(source))
+    if report is not None and (report.is_dir() or not report.parent.is_dir()):
+        raise click.UsageError(f"--report {report}: there is no folder to write that file in")
     plan = convert.plan(
         source,
         type_name,
@@ -141,7 +148,8 @@ def quantize(
                     event = next(events)
             except KeyboardInterrupt:
                 events.close()
-                say("\ninterrupted: --resume goes on from what is done")
+                kept = any(out.parent.glob(f"{glob.escape(out.stem)}*.partial"))
+                say("\ninterrupted" + ": --resume goes on from what is done" * kept)
                 raise
     if report is not None:
         write_report(report, plan, written)
@@ -179,8 +187,15 @@ def write_report(path: Path, plan: "Plan", written: "list[TensorWritten]") -> No
         for event in written
         if event.error is not None
     ]
+    unmeasured = len(written) - len(rows)  # an earlier run had written them
     if path.suffix == ".json":
-        text = json.dumps({"source": str(plan.source), "type": plan.type_name, "tensors": rows}, indent=1)
+        result = {
+            "source": str(plan.source),
+            "type": plan.type_name,
+            "unmeasured": unmeasured,
+            "tensors": rows,
+        }
+        text = json.dumps(result, ensure_ascii=False, indent=1)
     else:
         lines = [
             "root mean square errors over the tensor's root mean square",
@@ -192,5 +207,7 @@ def write_report(path: Path, plan: "Plan", written: "list[TensorWritten]") -> No
                 f"{row['tensor']:<38} {row['from']:<8} {row['to']:<7} {row['relative_error']:>9.6f} "
                 f"{row['worst_block_error']:>11.6f} {place:>22}"
             )
+        if unmeasured:
+            lines.append(f"without {unmeasured} tensors that an earlier run, now resumed, had written")
         text = "\n".join(lines)
     path.write_text(text + "\n", "utf-8")

@@ -67,13 +67,9 @@ class OutputFile:
         with _named(self._partial):
             self._file = self._open(force, resume)
         self._lock()
+        self._position = 0
         if resume:
             self._find_progress()
-        if not self.n_done:
-            with _named(self._partial):
-                self._file.seek(0)
-                self._file.truncate()
-                self._file.write(plan.header)
 
     def _open(self, force: bool, resume: bool) -> BinaryIO:
         if resume and self._partial.exists():
@@ -116,10 +112,16 @@ class OutputFile:
             if end <= size and tensor.n_bytes >= _SYNC_BYTES:
                 ends.append((i + 1, end))
         if len(ends) > 1:
-            self.n_done, position = ends[-2]
-            self._file.seek(position)
-            self._file.truncate()
+            self.n_done, self._position = ends[-2]
             self._has_progress = True
+
+    def begin(self) -> None:
+        """Go to where writing begins and give up what stands there."""
+        with _named(self._partial):
+            self._file.seek(self._position)
+            self._file.truncate()
+            if not self._position:
+                self._file.write(self._plan.header)
 
     def read(self, index: int, n_bytes: int) -> bytes:
         """The first bytes of a tensor that is already there."""

@@ -80,6 +80,7 @@ def run(
     with OutputFiles(plan, Path(out), force=force, resume=resume) as files:
         for file_plan, file in files:
             _check_progress(file_plan, file, pool)
+            file.begin()
             for number, tensor in enumerate(file_plan.tensors):
                 resumed = number < file.n_done
                 encoder = TensorEncoder(tensor, pool, measure=measure)

@@ -101,7 +101,9 @@ def read_text(path: Path) -> str:
         raise PromptError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def cut(model: Model, texts: Sequence[str], *, special: bool = False, limit: int | None = None) -> list[Sample]:
+def cut(
+    model: Model, texts: Sequence[str], *, special: bool = False, limit: int | None = None
+) -> list[Sample]:
     """Samples of twice the canvas length, one after the other, of texts.
 
     Of the end of each text, a rest that is longer than a canvas makes a sample with a shorter prompt.
