@@ -43,7 +43,7 @@ def compare(
       dgguf compare model-bf16.gguf small.gguf -f chats.txt --special --chunks 2 --json
     """
     from dgguf.backends.cpu import CpuBackend
-    from dgguf.cli.output import announce_compilation, say
+    from dgguf.cli.output import announce_compilation, count, say
     from dgguf.evaluate.divergence import LogitsBackend, check_comparable
     from dgguf.evaluate.divergence import compare as compare_models
     from dgguf.evaluate.samples import NOISE, PASSES, Model, cut, read_text
@@ -55,7 +55,7 @@ def compare(
     check_comparable(*models)
     samples = cut(models[0], contents, special=special, limit=chunks)
     say(
-        f"{len(samples)} chunks of at most {2 * models[0].config.canvas_length} tokens, "
+        f"{count(len(samples), 'chunk')} of at most {2 * models[0].config.canvas_length} tokens, "
         f"{PASSES} passes each through both models"
     )
     found: list[list[Divergence]] = []

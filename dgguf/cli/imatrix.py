@@ -47,7 +47,7 @@ def imatrix(
       dgguf quantize model-bf16.gguf small.gguf --type Q3_K_M --imatrix imatrix.gguf
     """
     from dgguf.backends.cpu import CpuBackend
-    from dgguf.cli.output import announce_compilation, say
+    from dgguf.cli.output import announce_compilation, count, say
     from dgguf.convert.imatrix import write_imatrix
     from dgguf.convert.target import check_name
     from dgguf.evaluate.importance import CollectingBackend, collect
@@ -58,7 +58,10 @@ def imatrix(
     backend = CollectingBackend(CpuBackend(threads, exact=exact))
     loaded = Model(model, backend)
     samples = cut(loaded, contents, special=special, limit=chunks)
-    say(f"{len(samples)} chunks of at most {2 * loaded.config.canvas_length} tokens, {PASSES} passes each")
+    say(
+        f"{count(len(samples), 'chunk')} of at most {2 * loaded.config.canvas_length} tokens, "
+        f"{PASSES} passes each"
+    )
     done = 0
     interrupted = False
     with (
@@ -83,7 +86,7 @@ def imatrix(
             chunk_size=2 * loaded.config.canvas_length,
             force=force,
         )
-        say(f"{out}: {len(backend.sums)} matrices from {n_chunks} of {len(samples)} chunks")
+        say(f"{out}: {len(backend.sums)} matrices from {n_chunks} of {count(len(samples), 'chunk')}")
         for line in _unseen(backend.sums):
             say(line)
     if interrupted:

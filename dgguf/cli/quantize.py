@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from dgguf.convert import Plan, TensorWritten
@@ -16,6 +17,23 @@ TYPES = (
     *("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L"),
     *("Q4_K_S", "Q4_K_M", "Q4_K_DG", "Q5_K_S", "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4_MOE"),
 )
+
+
+class RecipeName(click.ParamType):
+    """A name of `TYPES`, in letters of either size; shown as they are written, unlike click's choices."""
+
+    name = "type"
+    choices = TYPES
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> str:
+        if str(value).upper() not in TYPES:
+            self.fail(f"{value!r} is none of {', '.join(TYPES)}", param, context)
+        return str(value).upper()
+
+    def shell_complete(
+        self, context: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in TYPES if name.startswith(incomplete.upper())]
 
 
 class Size(click.ParamType):
@@ -50,10 +68,11 @@ class TensorType(click.ParamType):
 @click.option(
     "--type",
     "type_name",
-    type=click.Choice(TYPES, case_sensitive=False),
+    type=RecipeName(),
     required=True,
     envvar="DGGUF_QUANTIZE_TYPE",
-    help="The recipe: which type each matrix gets. Q4_K_DG is dgguf's own, as large as Q4_K_M and closer.",
+    help=f"The recipe, which type each matrix gets: {' '.join(TYPES)}. "
+    "Q4_K_DG is dgguf's own, as large as Q4_K_M and closer.",
 )
 @click.option(
     "--tensor-type",
