@@ -11,7 +11,9 @@ import click
 from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
-    from dgguf.convert import Plan, TensorWritten
+    from collections.abc import Generator
+
+    from dgguf.convert import Event, Finished, Plan, TensorWritten
 
 TYPES = (
     *("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L"),
@@ -150,29 +152,56 @@ def quantize(
         click.echo("\n".join(plan_lines(plan)))
         return
     events = convert.run(plan, out, force, resume=resume, measure=report is not None)
-    written: list[TensorWritten] = []
     with announce_compilation():
-        event = next(events)  # looks at OUT and compiles before there is a bar to disturb
-        total = sum(tensor.n_weights for tensor in plan.tensors)
-        with click.progressbar(
-            length=total, label=f"writing {out.name}", file=sys.stderr, item_show_func=lambda item: item
-        ) as bar:
-            done = 0  # weights, without those that were there before
-            try:
-                while isinstance(event, convert.TensorWritten):
-                    n_weights = plan.tensors[event.index].n_weights
-                    done += 0 if event.resumed else n_weights
-                    bar.update(n_weights, f"{done / event.seconds / 1e6:.0f} million weights/s")
-                    written.append(event)
-                    event = next(events)
-            except KeyboardInterrupt:
-                events.close()
-                kept = any(out.parent.glob(f"{glob.escape(out.stem)}*.partial"))
-                say("\ninterrupted" + ": --resume goes on from what is done" * kept)
-                raise
+        written, finished = _watch(events, plan, out)
     if report is not None:
         write_report(report, plan, written)
-    say(f"{event.path}: {format_bytes(event.n_bytes)} in {event.seconds:.1f} s")
+    say(f"{finished.path}: {format_bytes(finished.n_bytes)} in {finished.seconds:.1f} s")
+
+
+def _watch(
+    events: "Generator[Event, None, None]", plan: "Plan", out: Path
+) -> "tuple[list[TensorWritten], Finished]":
+    """Show how far a conversion is, until it ends."""
+    from dgguf.cli.output import say
+    from dgguf.convert import Finished, RowsWritten, TensorWritten
+
+    total = sum(tensor.n_weights for tensor in plan.tensors)
+    written: list[TensorWritten] = []
+    there = resumed = 0  # weights in whole tensors; those of them that an earlier run had written
+    event = next(events)  # looks at OUT and compiles before there is a bar to disturb
+    with click.progressbar(
+        length=total,
+        label=f"writing {out.name}",
+        file=sys.stderr,
+        item_show_func=lambda item: item,
+        show_eta=False,
+    ) as bar:
+        try:
+            while not isinstance(event, Finished):
+                now = there
+                if isinstance(event, RowsWritten):
+                    now += event.n_weights
+                elif isinstance(event, TensorWritten):
+                    written.append(event)
+                    now = there = there + plan.tensors[event.index].n_weights
+                    resumed += plan.tensors[event.index].n_weights if event.resumed else 0
+                bar.update(now - bar.pos, _speed(now - resumed, total - now, event.seconds))
+                event = next(events)
+        except KeyboardInterrupt:
+            events.close()
+            kept = any(out.parent.glob(f"{glob.escape(out.stem)}*.partial"))
+            say("\ninterrupted" + ": --resume goes on from what is done" * kept)
+            raise
+    return written, event
+
+
+def _speed(done: int, left: int, seconds: float) -> str:
+    """How fast weights are written, and how long the rest will take at that."""
+    if not done:
+        return ""
+    minutes, rest = divmod(round(left * seconds / done), 60)
+    return f"{done / seconds / 1e6:.0f} million weights/s, {minutes}:{rest:02} left"
 
 
 def plan_lines(plan: "Plan") -> list[str]:

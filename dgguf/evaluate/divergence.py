@@ -15,6 +15,9 @@ from dgguf.evaluate.samples import Model, Sample
 class LogitsBackend:
     """A backend that keeps the logits of the last prediction.
 
+    Args:
+        backend: does the work; its arrays must be numpy's.
+
     Attributes:
         logits: (C, V) float32, before the temperature.
     """
@@ -29,7 +32,7 @@ class LogitsBackend:
     def predict(
         self, x: Array, w: Weight, softcap: float, temperature: float, uniforms: np.ndarray
     ) -> Prediction:
-        self.logits = self._backend.numpy(self._backend.head(x, w, softcap))
+        self.logits = self._backend.head(x, w, softcap)
         return self._backend.predict(x, w, softcap, temperature, uniforms)
 
 
