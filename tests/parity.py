@@ -267,12 +267,12 @@ def transformers_model(path):
     return model
 
 
-def observe_transformers(case, path):
-    """As `observe_dgguf`, by transformers, the prompt in one piece."""
+def observe_transformers(case, path, model=None):
+    """As `observe_dgguf`, by transformers, the prompt in one piece; by `model` if given, not the file's."""
     import torch
     from transformers import DynamicCache
 
-    model = transformers_model(path)
+    model = model or transformers_model(path)
     vocab_size, length = model.config.text_config.vocab_size, model.config.canvas_length
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     seen, trace = {}, []

@@ -26,6 +26,7 @@ LEVELS = {
     "diffusion": 5,
     "session": 6,
     "convert": 6,
+    "evaluate": 7,
     "benchmark": 7,
     "view": 7,
     "cli": 8,

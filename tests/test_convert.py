@@ -8,6 +8,7 @@ import gguf
 import numpy as np
 import parity
 import pytest
+import saved_checkpoint
 from checkpoints import (
     BASE,
     EXPERT_FF,
@@ -41,8 +42,10 @@ from gguf import GGMLQuantizationType as G
 from gguf import GGUFValueType as V
 
 from dgguf import convert
+from dgguf.catalog import find_model
 from dgguf.gguf_file import GgufFile
 from dgguf.model.config import ModelConfig
+from dgguf.session import Session
 
 
 @pytest.fixture
@@ -323,6 +326,32 @@ def test_ids_come_from_config_json_without_tokenizer_config(checkpoint: Checkpoi
     assert convert.plan(checkpoint.folder, "F32").files[0].header == header
 
 
+def test_the_demo_converted_says_what_the_demo_says(tmp_path: Path) -> None:
+    """Its checkpoint, converted: the same keys, the same tensors, token for token the same answer."""
+    demo = find_model("demo")
+    folder = saved_checkpoint.save(demo, tmp_path / "demo")
+    answers = []
+    list(convert.run(convert.plan(folder, "F32"), tmp_path / "f32.gguf"))
+    list(convert.run(convert.plan(demo, "F32"), tmp_path / "direct.gguf"))
+    with GgufFile(demo) as wanted, GgufFile(tmp_path / "f32.gguf") as found:
+        for key, value in wanted.metadata.items():
+            if key.startswith(("general.", "tokenizer.ggml.scores")):
+                continue
+            assert list(np.atleast_1d(found.metadata[key])) == list(np.atleast_1d(value)), key
+    with GgufFile(tmp_path / "direct.gguf") as wanted, GgufFile(tmp_path / "f32.gguf") as found:
+        assert found.tensors.keys() == wanted.tensors.keys()
+        for name in wanted.tensors:
+            assert found.data(name).tobytes() == wanted.data(name).tobytes(), name
+    for path in (demo, tmp_path / "direct.gguf", tmp_path / "f32.gguf"):
+        with Session(path, exact=True, threads=2) as session:
+            settings = session.settings(max_steps=6)
+            answers.append(
+                session.generate("Tell me a story.", settings=settings, max_tokens=1, seed=3).tokens
+            )
+    assert answers[0]
+    assert answers[0] == answers[1] == answers[2]
+
+
 # Against transformers.
 
 
@@ -353,7 +382,7 @@ def small_model(**text: Any) -> Any:
     )
     model = DiffusionGemmaForBlockDiffusion(config)
     with torch.no_grad():  # scales that are all one would hide a mix-up
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        for name, tensor in model.state_dict().items():
             if name.endswith(("norm.weight", "layernorm.weight", "scale", "layer_scalar")) or "norm_" in name:
                 tensor.uniform_(0.5, 1.5)
     return model
@@ -400,6 +429,40 @@ def test_a_saved_model_comes_back_the_same(checkpoint: Checkpoint, tmp_path: Pat
     found = {name: t for name, t in back.state_dict().items() if "vision" not in name}
     assert found.keys() == wanted.keys()
     assert [name for name in wanted if not wanted[name].equal(found[name])] == []
+
+
+# What a type may cost in a network of three layers, in relative errors of its weights.
+COST = 20
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")  # transformers' and torch's own
+def test_logits_are_those_of_transformers_within_what_the_type_costs(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """A saved model, converted; transformers runs the model as it was saved."""
+    model = small_model().eval()
+    checkpoint.write()
+    for name in ("config.json", "model.safetensors"):
+        (checkpoint.folder / name).unlink()
+    model.save_pretrained(checkpoint.folder)
+    case = parity.Case("converted", 3, 21, (8,), parity.Geometry(), {})
+    wanted = parity.observe_transformers(case, None, model)
+    logits = [name for name in wanted if name.endswith("logits")]
+    assert len(logits) == 2 * parity.N_CANVASES
+    spread = np.mean([wanted[name].std() for name in logits])
+    errors = {}
+    for type_name in ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q4_0"):
+        out = tmp_path / f"{type_name}.gguf"
+        events = list(convert.run(convert.plan(checkpoint.folder, type_name), out, measure=True))[:-1]
+        cost = max(event.error.relative for event in events)  # type: ignore[union-attr]
+        found = parity.observe_dgguf(case, out)
+        off = np.concatenate([found[name] - wanted[name] for name in logits])
+        # Of the middle position: where rounding decides between two experts, more is lost.
+        errors[type_name] = float(np.median(off.std(axis=1)) / spread)
+        assert errors[type_name] < 1e-5 + COST * cost, (type_name, errors[type_name], cost)
+    assert list(errors.values()) == sorted(errors.values()), errors
+    assert errors["F32"] < 1e-5
 
 
 @pytest.mark.oracle

@@ -13,6 +13,7 @@ from checkpoints import DECODER, Checkpoint, D, Tensor, both_copies, per_expert
 
 from dgguf import convert
 from dgguf.backends.cpu.pool import usable_cores
+from dgguf.cli import cli
 from dgguf.convert.header import pack_header
 from dgguf.errors import ConversionError
 
@@ -172,6 +173,42 @@ def test_slices_and_batches_do_not_show(
     plan = convert.plan(checkpoint.write(), "Q8_0")
     list(convert.run(plan, tmp_path / "sliced.gguf", force=True))
     assert (tmp_path / "sliced.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+
+
+def test_progress_within_a_tensor(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["dgguf.convert.encode_tensor"], "_SLICE_WEIGHTS", 5 * D)
+    plan = convert.plan(checkpoint.write(), "Q8_0")
+    *events, finished = convert.run(plan, tmp_path / "out.gguf")
+    assert isinstance(finished, convert.Finished)
+    batch, done, seconds, n_parts = 5 * 4 * usable_cores() * D, 0, 0.0, 0
+    for event in events:
+        assert seconds <= event.seconds
+        seconds = event.seconds
+        weights = plan.tensors[event.index].n_weights
+        if isinstance(event, convert.RowsWritten):
+            n_parts += 1
+            assert done < event.n_weights <= done + batch
+            assert event.n_weights < weights
+            done = event.n_weights
+        else:
+            assert weights - done <= batch
+            done = 0
+    assert n_parts > 3
+
+
+@pytest.mark.parametrize(
+    ("done", "left", "seconds", "text"),
+    [
+        (0, 10**9, 0.0, ""),
+        (2 * 10**9, 10**9, 10.0, "200 million weights/s, 0:05 left"),
+        (10**8, 13 * 10**9, 1.0, "100 million weights/s, 2:10 left"),
+        (10**6, 36 * 10**8, 1.0, "1 million weights/s, 60:00 left"),
+    ],
+)
+def test_speed_and_time_left(done: int, left: int, seconds: float, text: str) -> None:
+    assert cli.commands["quantize"].callback.__globals__["_speed"](done, left, seconds) == text
 
 
 def test_memory_does_not_grow_with_a_tensor(checkpoint: Checkpoint, tmp_path: Path) -> None:

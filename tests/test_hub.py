@@ -1,5 +1,6 @@
 """Pulling models from a hub on loopback: choosing, resuming, and what can go wrong on the way."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -29,14 +30,19 @@ def hub() -> Iterator[Hub]:
         yield running
 
 
+def hub_environment(hub: Hub, folder: Path) -> dict[str, str]:
+    """The variables that lead to the hub and to a cache of its own."""
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
+    return variables | {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hub")}
+
+
 @pytest.fixture
 def dgguf(hub: Hub, tmp_path: Path):
     """Run the command line against the hub, with a cache of its own."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        variables = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
-        variables |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub"), **environment}
         command = [sys.executable, "-m", "dgguf", *arguments]
+        variables = hub_environment(hub, tmp_path) | environment
         return subprocess.run(command, env=variables, capture_output=True, text=True)
 
     return run
@@ -191,3 +197,36 @@ def test_run_of_a_known_model_says_how_to_get_it(dgguf) -> None:
     failed = dgguf("run", "diffusiongemma", "-p", "Hi")
     assert failed.returncode == 1
     assert "`dgguf pull diffusiongemma` downloads it" in failed.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.parametrize(("command", "answer"), [("run", "y"), ("run", "n"), ("chat", "n")])
+def test_a_terminal_is_asked_whether_to_download(hub: Hub, tmp_path: Path, command: str, answer: str) -> None:
+    import pty
+
+    model = f"hf:{REPOSITORY}:Q8_0"
+    options = {"run": ["-p", "Hi", "-n", "1", "--max-steps", "1"], "chat": []}[command]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "dgguf", command, model, *options],
+        stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, env=hub_environment(hub, tmp_path),
+    ) as asked:  # fmt: skip
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # a terminal whose other side is closed
+            while piece := os.read(ours, 4096):
+                said += piece
+                if said.endswith(b"[y/N]: "):
+                    os.write(ours, answer.encode() + b"\n")
+        assert asked.stdout is not None
+        printed = asked.stdout.read()
+    os.close(ours)
+    assert f"{model} is not on this machine: download 648.77 kB?".encode() in said
+    if answer == "n":
+        assert asked.returncode == 1
+        assert b"downloads it" in said
+        assert not printed
+    else:
+        assert asked.returncode == 0, said
+        assert printed
+        assert list((tmp_path / "hub").rglob("tiny-Q8_0.gguf"))

@@ -10,7 +10,9 @@ import click
 from dgguf import __version__
 from dgguf.cli.bench import bench
 from dgguf.cli.chat import chat
+from dgguf.cli.compare import compare
 from dgguf.cli.export import export
+from dgguf.cli.imatrix import imatrix
 from dgguf.cli.info import info
 from dgguf.cli.models import models, pull
 from dgguf.cli.quantize import quantize
@@ -50,7 +52,7 @@ def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) 
     _debug = _debug or given
 
 
-for command in (run, chat, replay, export, bench, info, models, pull, quantize):
+for command in (run, chat, replay, export, bench, info, models, pull, quantize, imatrix, compare):
     cli.add_command(command)
 
 _debug_option = click.option(

@@ -67,7 +67,10 @@ def converse(
 ) -> None:
     """Read messages and answer them until they end."""
     from dgguf.cli.display import Display
+    from dgguf.cli.models import offer
     from dgguf.session import Session
+
+    offer(model)
 
     def display() -> Display:
         return Display(view, pace=pace, thoughts=thoughts)

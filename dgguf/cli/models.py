@@ -104,13 +104,19 @@ def download(model: str) -> Path:
 
 
 def offer(model: str) -> None:
-    """On a terminal, ask whether to download a model that is known but not here."""
+    """On a terminal, ask whether to download a model that the hub may have and this machine has not."""
+    from dgguf import hub
     from dgguf.catalog import find_known, path_of
     from dgguf.cli.output import format_bytes
 
-    known = find_known(model)
-    if known is None or path_of(known) or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if Path(model).exists() or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-    question = f"{model} is not on this machine: download {format_bytes(known.n_bytes)}?"
-    if click.confirm(question, err=True):
+    known, reference = find_known(model), hub.parse_reference(model)
+    if known and path_of(known) is None:
+        n_bytes = known.n_bytes
+    elif known is None and reference and hub.cached_like(*reference) is None:
+        n_bytes = sum(file.n_bytes for file in hub.choose(*reference))
+    else:
+        return
+    if click.confirm(f"{model} is not on this machine: download {format_bytes(n_bytes)}?", err=True):
         download(model)

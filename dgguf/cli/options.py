@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -72,6 +73,38 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def evaluation_options(default_chunks: int | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """What commands that run a model on texts let a user set."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in (
+            click.option("--exact", is_flag=True, help="Compute in float32: several times slower."),
+            click.option(
+                "-t", "--threads", type=click.IntRange(1), help="CPU threads.  [default: all usable cores]"
+            ),
+            click.option(
+                "--chunks",
+                type=click.IntRange(1),
+                default=default_chunks,
+                help="Chunks of the texts to use, at most." + "  [default: all]" * (default_chunks is None),
+            ),
+            click.option("--special", is_flag=True, help="Let texts such as <|turn> become control tokens."),
+            click.option(
+                "-f",
+                "--file",
+                "texts",
+                type=click.Path(path_type=Path),
+                multiple=True,
+                required=True,
+                help="A text. May be repeated.",
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def view_options(views: tuple[str, ...]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -1,5 +1,6 @@
 """`dgguf quantize`: make a GGUF file from a transformers checkpoint or from another GGUF."""
 
+import glob
 import json
 import re
 import sys
@@ -7,14 +8,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
-    from dgguf.convert import Plan, TensorWritten
+    from collections.abc import Generator
+
+    from dgguf.convert import Event, Finished, Plan, TensorWritten
 
 TYPES = (
     *("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L"),
     *("Q4_K_S", "Q4_K_M", "Q4_K_DG", "Q5_K_S", "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4_MOE"),
 )
+
+
+class RecipeName(click.ParamType):
+    """A name of `TYPES`, in letters of either size; shown as they are written, unlike click's choices."""
+
+    name = "type"
+    choices = TYPES
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> str:
+        if str(value).upper() not in TYPES:
+            self.fail(f"{value!r} is none of {', '.join(TYPES)}", param, context)
+        return str(value).upper()
+
+    def shell_complete(
+        self, context: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in TYPES if name.startswith(incomplete.upper())]
 
 
 class Size(click.ParamType):
@@ -49,10 +70,11 @@ class TensorType(click.ParamType):
 @click.option(
     "--type",
     "type_name",
-    type=click.Choice(TYPES, case_sensitive=False),
+    type=RecipeName(),
     required=True,
     envvar="DGGUF_QUANTIZE_TYPE",
-    help="The recipe: which type each matrix gets. Q4_K_DG is dgguf's own, as large as Q4_K_M and closer.",
+    help=f"The recipe, which type each matrix gets: {' '.join(TYPES)}. "
+    "Q4_K_DG is dgguf's own, as large as Q4_K_M and closer.",
 )
 @click.option(
     "--tensor-type",
@@ -73,7 +95,7 @@ class TensorType(click.ParamType):
 @click.option(
     "--report",
     type=click.Path(path_type=Path),
-    help="Measure what each tensor lost: a table in this file, or JSON if it ends in .json.",
+    help="Measure what each tensor lost: a table in this file, or JSON if its name ends in .json.",
 )
 @click.option("--force", is_flag=True, help="Overwrite OUT.")
 @click.option("--resume", is_flag=True, help="Go on with OUT.partial, from a run that was cut off.")
@@ -90,7 +112,7 @@ def quantize(
     force: bool,
     resume: bool,
 ) -> None:
-    """Convert SOURCE, a transformers checkpoint directory or a GGUF file, to the GGUF file OUT.
+    """Convert SOURCE, a transformers checkpoint directory, a GGUF file or a known name, to a GGUF file OUT.
 
     Norms, scales and the router stay F32. OUT appears only when it is complete. Rows that are no multiple
     of 256, as in the down projections, get a type of 32-weight blocks.
@@ -103,8 +125,14 @@ def quantize(
       dgguf quantize model-bf16.gguf out.gguf --type Q4_K_M --resume --report errors.json
     """
     from dgguf import convert
+    from dgguf.catalog import find_known, find_model
     from dgguf.cli.output import announce_compilation, format_bytes, format_count, say
+    from dgguf.hub import parse_reference
 
+    if not source.exists() and (find_known(str(source)) or parse_reference(str(source))):
+        source = find_model(str(source))
+    if report is not None and (report.is_dir() or not report.parent.is_dir()):
+        raise click.UsageError(f"--report {report}: there is no folder to write that file in")
     plan = convert.plan(
         source,
         type_name,
@@ -124,28 +152,56 @@ def quantize(
         click.echo("\n".join(plan_lines(plan)))
         return
     events = convert.run(plan, out, force, resume=resume, measure=report is not None)
-    written: list[TensorWritten] = []
     with announce_compilation():
-        event = next(events)  # looks at OUT and compiles before there is a bar to disturb
-        total = sum(tensor.n_weights for tensor in plan.tensors)
-        with click.progressbar(
-            length=total, label=f"writing {out.name}", file=sys.stderr, item_show_func=lambda item: item
-        ) as bar:
-            done = 0  # weights, without those that were there before
-            try:
-                while isinstance(event, convert.TensorWritten):
-                    n_weights = plan.tensors[event.index].n_weights
-                    done += 0 if event.resumed else n_weights
-                    bar.update(n_weights, f"{done / event.seconds / 1e6:.0f} million weights/s")
-                    written.append(event)
-                    event = next(events)
-            except KeyboardInterrupt:
-                events.close()
-                say("\ninterrupted: --resume goes on from what is done")
-                raise
+        written, finished = _watch(events, plan, out)
     if report is not None:
         write_report(report, plan, written)
-    say(f"{event.path}: {format_bytes(event.n_bytes)} in {event.seconds:.1f} s")
+    say(f"{finished.path}: {format_bytes(finished.n_bytes)} in {finished.seconds:.1f} s")
+
+
+def _watch(
+    events: "Generator[Event, None, None]", plan: "Plan", out: Path
+) -> "tuple[list[TensorWritten], Finished]":
+    """Show how far a conversion is, until it ends."""
+    from dgguf.cli.output import say
+    from dgguf.convert import Finished, RowsWritten, TensorWritten
+
+    total = sum(tensor.n_weights for tensor in plan.tensors)
+    written: list[TensorWritten] = []
+    there = resumed = 0  # weights in whole tensors; those of them that an earlier run had written
+    event = next(events)  # looks at OUT and compiles before there is a bar to disturb
+    with click.progressbar(
+        length=total,
+        label=f"writing {out.name}",
+        file=sys.stderr,
+        item_show_func=lambda item: item,
+        show_eta=False,
+    ) as bar:
+        try:
+            while not isinstance(event, Finished):
+                now = there
+                if isinstance(event, RowsWritten):
+                    now += event.n_weights
+                elif isinstance(event, TensorWritten):
+                    written.append(event)
+                    now = there = there + plan.tensors[event.index].n_weights
+                    resumed += plan.tensors[event.index].n_weights if event.resumed else 0
+                bar.update(now - bar.pos, _speed(now - resumed, total - now, event.seconds))
+                event = next(events)
+        except KeyboardInterrupt:
+            events.close()
+            kept = any(out.parent.glob(f"{glob.escape(out.stem)}*.partial"))
+            say("\ninterrupted" + ": --resume goes on from what is done" * kept)
+            raise
+    return written, event
+
+
+def _speed(done: int, left: int, seconds: float) -> str:
+    """How fast weights are written, and how long the rest will take at that."""
+    if not done:
+        return ""
+    minutes, rest = divmod(round(left * seconds / done), 60)
+    return f"{done / seconds / 1e6:.0f} million weights/s, {minutes}:{rest:02} left"
 
 
 def plan_lines(plan: "Plan") -> list[str]:
@@ -179,8 +235,15 @@ def write_report(path: Path, plan: "Plan", written: "list[TensorWritten]") -> No
         for event in written
         if event.error is not None
     ]
+    unmeasured = len(written) - len(rows)  # an earlier run had written them
     if path.suffix == ".json":
-        text = json.dumps({"source": str(plan.source), "type": plan.type_name, "tensors": rows}, indent=1)
+        result = {
+            "source": str(plan.source),
+            "type": plan.type_name,
+            "unmeasured": unmeasured,
+            "tensors": rows,
+        }
+        text = json.dumps(result, ensure_ascii=False, indent=1)
     else:
         lines = [
             "root mean square errors over the tensor's root mean square",
@@ -192,5 +255,7 @@ def write_report(path: Path, plan: "Plan", written: "list[TensorWritten]") -> No
                 f"{row['tensor']:<38} {row['from']:<8} {row['to']:<7} {row['relative_error']:>9.6f} "
                 f"{row['worst_block_error']:>11.6f} {place:>22}"
             )
+        if unmeasured:
+            lines.append(f"without {unmeasured} tensors that an earlier run, now resumed, had written")
         text = "\n".join(lines)
     path.write_text(text + "\n", "utf-8")

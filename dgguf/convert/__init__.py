@@ -10,7 +10,7 @@ from dgguf.convert.encode_tensor import TensorError
 from dgguf.convert.imatrix import Imatrix, read_imatrix
 from dgguf.convert.plan import FilePlan, Plan, TensorPlan, plan
 from dgguf.convert.recipes import RECIPES
-from dgguf.convert.run import Event, Finished, TensorWritten, run
+from dgguf.convert.run import Event, Finished, RowsWritten, TensorWritten, run
 
 __all__ = [
     "RECIPES",
@@ -19,6 +19,7 @@ __all__ = [
     "Finished",
     "Imatrix",
     "Plan",
+    "RowsWritten",
     "TensorError",
     "TensorPlan",
     "TensorWritten",

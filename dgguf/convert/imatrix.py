@@ -9,15 +9,21 @@ A stack of experts has one row of columns for each expert. The encoders take the
 column as the weight of its errors. Source of the layouts: llama.cpp's `llama-imatrix`.
 """
 
+import contextlib
+import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
+from dgguf.convert.header import pack_header, padded
+from dgguf.convert.target import check_name, partial_name
 from dgguf.errors import ConversionError, ModelFileError
 from dgguf.gguf_file import GgufFile
+from dgguf.quants.block import FORMATS_BY_NAME, BlockFormat
 
 _MAX_ENTRIES = 1 << 20
 _MAX_NAME = 1 << 12
@@ -63,6 +69,88 @@ class Imatrix:
                 f"{n_matrices * shape[-1]}: it was made for another model"
             )
         return np.ascontiguousarray(values.reshape(n_matrices, shape[-1]))
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """What was seen of the inputs of a matrix, or of each matrix of a stack.
+
+    Attributes:
+        squares: (matrices, columns) float64, each column's squared inputs added up.
+        counts: (matrices,) float64, the rows that were added up.
+    """
+
+    squares: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def zero(cls, n_matrices: int, columns: int) -> Self:
+        return cls(np.zeros((n_matrices, columns)), np.zeros(n_matrices))
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """A tensor of an imatrix file; see `header.TensorEntry`."""
+
+    name: str
+    values: np.ndarray
+    format: BlockFormat = FORMATS_BY_NAME["F32"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    @property
+    def n_bytes(self) -> int:
+        return self.values.nbytes
+
+
+def write_imatrix(
+    path: Path,
+    sums: Mapping[str, Sums],
+    *,
+    datasets: Sequence[str],
+    n_chunks: int,
+    chunk_size: int,
+    force: bool = False,
+) -> None:
+    """Write a file of the GGUF layout; it appears when it is whole.
+
+    Args:
+        datasets: what the texts are called.
+        n_chunks: pieces of the texts that were run.
+        chunk_size: tokens of a piece.
+        force: replace `path` if it exists.
+
+    Raises:
+        ConversionError: the file exists or cannot be written.
+    """
+    check_name(path, force)
+    entries = []
+    for name in sorted(sums):
+        entries.append(_Entry(f"{name}.in_sum2", sums[name].squares.astype("<f4")))
+        entries.append(_Entry(f"{name}.counts", sums[name].counts.astype("<f4")[:, None]))
+    metadata = {
+        "general.type": "imatrix",
+        "imatrix.datasets": list(datasets),
+        "imatrix.chunk_count": np.uint32(n_chunks),
+        "imatrix.chunk_size": np.uint32(chunk_size),
+    }
+    partial = partial_name(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(pack_header(metadata, entries))
+            for entry in entries:
+                file.write(entry.values.tobytes().ljust(padded(entry.n_bytes), b"\0"))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ConversionError(f"{path} cannot be written: {error.strerror}") from error
+        raise
 
 
 def read_imatrix(path: Path) -> Imatrix:

@@ -14,6 +14,7 @@ from typing import BinaryIO, Self
 
 from dgguf.convert.header import padded
 from dgguf.convert.plan import FilePlan, Plan, TensorPlan
+from dgguf.convert.target import check_name, partial_name
 from dgguf.errors import ConversionError
 
 # A tensor of at least this many bytes is brought to the disk when it is written.
@@ -30,22 +31,12 @@ def file_names(out: Path, count: int) -> list[Path]:
 
 def check_target(plan: Plan, paths: Sequence[Path], force: bool) -> None:
     """Refuse what would destroy something or cannot end well."""
-    folder = paths[0].parent
-    if not folder.is_dir():
-        raise ConversionError(f"there is no folder {folder} to write {paths[0].name} in")
     sources = {part.path for tensor in plan.tensors for part in tensor.source.parts}
     for out in paths:
-        if out.is_dir():
-            raise ConversionError(f"{out} is a folder; name the file to write")
-        if out.exists() and not out.is_file():
-            raise ConversionError(
-                f"{out} is a device or a pipe, which cannot hold a model; name a file to write"
-            )
-        if out.exists():
-            if not force:
-                raise ConversionError(f"{out} exists: choose another name or use --force")
-            if any(path.exists() and path.samefile(out) for path in sources):
-                raise ConversionError(f"{out} is a file of the source itself: choose another name")
+        check_name(out, force)
+        if out.exists() and any(path.exists() and path.samefile(out) for path in sources):
+            raise ConversionError(f"{out} is a file of the source itself: choose another name")
+    folder = paths[0].parent
     free = shutil.disk_usage(folder).free
     there = sum(partial.stat().st_size for partial in map(partial_name, paths) if partial.exists())
     if free + there < plan.n_bytes:
@@ -53,10 +44,6 @@ def check_target(plan: Plan, paths: Sequence[Path], force: bool) -> None:
             f"{paths[0]} will take {plan.n_bytes / 1e9:.2f} GB, "
             f"but its disk has only {free / 1e9:.2f} GB free"
         )
-
-
-def partial_name(out: Path) -> Path:
-    return out.with_name(out.name + ".partial")
 
 
 class OutputFile:
@@ -80,13 +67,9 @@ class OutputFile:
         with _named(self._partial):
             self._file = self._open(force, resume)
         self._lock()
+        self._position = 0
         if resume:
             self._find_progress()
-        if not self.n_done:
-            with _named(self._partial):
-                self._file.seek(0)
-                self._file.truncate()
-                self._file.write(plan.header)
 
     def _open(self, force: bool, resume: bool) -> BinaryIO:
         if resume and self._partial.exists():
@@ -129,10 +112,16 @@ class OutputFile:
             if end <= size and tensor.n_bytes >= _SYNC_BYTES:
                 ends.append((i + 1, end))
         if len(ends) > 1:
-            self.n_done, position = ends[-2]
-            self._file.seek(position)
-            self._file.truncate()
+            self.n_done, self._position = ends[-2]
             self._has_progress = True
+
+    def begin(self) -> None:
+        """Go to where writing begins and give up what stands there."""
+        with _named(self._partial):
+            self._file.seek(self._position)
+            self._file.truncate()
+            if not self._position:
+                self._file.write(self._plan.header)
 
     def read(self, index: int, n_bytes: int) -> bytes:
         """The first bytes of a tensor that is already there."""

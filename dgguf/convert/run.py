@@ -14,6 +14,21 @@ from dgguf.errors import ConversionError
 
 
 @dataclass(frozen=True)
+class RowsWritten:
+    """Some rows of a tensor are in the file, but not all.
+
+    Attributes:
+        index: the tensor's place in the plan, from 0.
+        n_weights: of it so far.
+        seconds: since the conversion began.
+    """
+
+    index: int
+    n_weights: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class TensorWritten:
     """One tensor is in the file.
 
@@ -49,7 +64,7 @@ class Finished:
     seconds: float
 
 
-Event = TensorWritten | Finished
+Event = RowsWritten | TensorWritten | Finished
 
 
 def run(
@@ -68,7 +83,8 @@ def run(
         measure: compare what was written with the source, for `TensorWritten.error`.
 
     Yields:
-        `TensorWritten` for each tensor in the plan's order, then `Finished`.
+        `TensorWritten` for each tensor in the plan's order, after `RowsWritten` for each batch of it
+        but the last; then `Finished`.
 
     Raises:
         ConversionError: `out` cannot be written or exists, the disk is full, or a tensor holds values
@@ -80,12 +96,18 @@ def run(
     with OutputFiles(plan, Path(out), force=force, resume=resume) as files:
         for file_plan, file in files:
             _check_progress(file_plan, file, pool)
+            file.begin()
             for number, tensor in enumerate(file_plan.tensors):
                 resumed = number < file.n_done
                 encoder = TensorEncoder(tensor, pool, measure=measure)
                 if not resumed:
+                    n_rows = 0
                     for batch in encoder.batches():
                         file.write(batch.data)
+                        n_rows += len(batch)
+                        if n_rows < tensor.n_rows:
+                            n_weights = n_rows * tensor.shape[-1]
+                            yield RowsWritten(index, n_weights, time.perf_counter() - started)
                     file.end_tensor(tensor)
                     for part in tensor.source.parts:
                         release(part)

@@ -1,0 +1,112 @@
+"""`dgguf compare`: what sets two model files apart, such as a model and its quantization."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dgguf.cli.options import evaluation_options
+
+if TYPE_CHECKING:
+    from dgguf.evaluate.divergence import Divergence
+
+
+@click.command()
+@click.argument("first")
+@click.argument("second")
+@evaluation_options(default_chunks=8)
+@click.option("--json", "as_json", is_flag=True, envvar="DGGUF_COMPARE_JSON", help="Print one JSON object.")
+def compare(
+    first: str,
+    second: str,
+    texts: tuple[Path, ...],
+    special: bool,
+    chunks: int,
+    threads: int | None,
+    exact: bool,
+    as_json: bool,
+) -> None:
+    """Show what it costs to take the model SECOND instead of FIRST.
+
+    Both denoise the same canvases, taken from the texts, from all noise to mostly text. At each level of
+    noise the divergence (Kullback-Leibler, of SECOND's predictions from FIRST's) is 0 where they predict
+    the same, and the agreement is how often both find the same token likeliest.
+
+    Both files are mapped, and needed in turn, once a chunk. With the predictions of a chunk, which are
+    held, it takes some 2.5 GB of memory for the 26B beside the files.
+
+    \b
+    Examples:
+      dgguf compare model-q8_0.gguf model-q4_k_m.gguf -f texts.txt
+      dgguf compare model-bf16.gguf small.gguf -f chats.txt --special --chunks 2 --json
+    """
+    from dgguf.backends.cpu import CpuBackend
+    from dgguf.cli.output import announce_compilation, count, say
+    from dgguf.evaluate.divergence import LogitsBackend, check_comparable
+    from dgguf.evaluate.divergence import compare as compare_models
+    from dgguf.evaluate.samples import NOISE, PASSES, Model, cut, read_text
+
+    contents = [read_text(path) for path in texts]
+    cpu = CpuBackend(threads, exact=exact)
+    backends = [LogitsBackend(cpu), LogitsBackend(cpu)]
+    models = [Model(name, backend) for name, backend in zip((first, second), backends, strict=True)]
+    check_comparable(*models)
+    samples = cut(models[0], contents, special=special, limit=chunks)
+    say(
+        f"{count(len(samples), 'chunk')} of at most {2 * models[0].config.canvas_length} tokens, "
+        f"{PASSES} passes each through both models"
+    )
+    found: list[list[Divergence]] = []
+    pairs = list(zip(models, backends, strict=True))
+    with (
+        announce_compilation(),
+        click.progressbar(length=len(samples), label="comparing", file=sys.stderr, show_pos=True) as bar,
+    ):
+        for divergences in compare_models(pairs[0], pairs[1], samples):
+            found.append(divergences)
+            bar.update(1)
+    rows = [_summary(f"{share:.0%}", [sample[i] for sample in found]) for i, share in enumerate(NOISE)]
+    rows.append(_summary("all", [divergence for sample in found for divergence in sample]))
+    if as_json:
+        result = {
+            "first": str(models[0].file.path),
+            "second": str(models[1].file.path),
+            "chunks": len(found),
+            "noise": rows,
+        }
+        click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+    else:
+        click.echo("\n".join(_table(rows)))
+
+
+def _summary(noise: str, divergences: "list[Divergence]") -> dict[str, Any]:
+    """JSON types; the error is the standard error over the positions."""
+    import numpy as np
+
+    kl = np.concatenate([divergence.kl for divergence in divergences])
+    agrees = np.concatenate([divergence.agrees for divergence in divergences])
+    return {
+        "noise": noise,
+        "positions": len(kl),
+        "kl_mean": float(kl.mean()),
+        "kl_standard_error": float(kl.std(ddof=1) / len(kl) ** 0.5),
+        "kl_median": float(np.median(kl)),
+        "kl_99": float(np.quantile(kl, 0.99)),
+        "kl_max": float(kl.max()),
+        "agreement": float(agrees.mean()),
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "divergence in nats",
+        f"{'noise':<6} {'mean':>9} {'± error':>9} {'median':>9} {'99 %':>9} {'largest':>9} "
+        f"{'same argmax':>11} {'positions':>9}",
+    ]
+    for row in rows:
+        numbers = (row[f"kl_{key}"] for key in ("mean", "standard_error", "median", "99", "max"))
+        cells = " ".join(f"{value:>9.6f}" for value in numbers)
+        lines.append(f"{row['noise']:<6} {cells} {row['agreement']:>11.2%} {row['positions']:>9}")
+    return lines

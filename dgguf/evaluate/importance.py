@@ -1,0 +1,103 @@
+"""How large the inputs of every matrix are on a text: the statistics that importance matrices hold."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from dgguf.backends.base import Array, Backend, HostTensor, Weight
+from dgguf.convert.imatrix import Sums
+from dgguf.evaluate.samples import Model, Sample
+
+
+class _Observed:
+    """A matrix, or a stack of experts as matrices of their own, and the name its sums go by."""
+
+    def __init__(self, tensor: HostTensor, backend: Backend) -> None:
+        self.name = tensor.name
+        self.is_stack = tensor.raw.ndim > 2
+        raws = tensor.raw if self.is_stack else tensor.raw[None]
+        self.columns = tensor.columns
+        self.weights = [
+            backend.weight(HostTensor(tensor.name, tensor.format, raw, tensor.columns)) for raw in raws
+        ]
+
+
+class CollectingBackend:
+    """A backend that adds up the squares of what its matrices are multiplied with.
+
+    The embedding table and the router are not looked at: the one is also read row by row, where no
+    column matters more than another, and the other is never quantized.
+
+    Args:
+        backend: does the work; its arrays must be numpy's.
+
+    Attributes:
+        sums: by the name of the matrix.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.sums: dict[str, Sums] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def weight(self, tensor: HostTensor) -> Weight:
+        return _Observed(tensor, self._backend)
+
+    def embed(self, table: _Observed, tokens: np.ndarray, scale: float) -> Array:
+        return self._backend.embed(table.weights[0], tokens, scale)
+
+    def soft_embed(self, conditioning: Any, table: _Observed, scale: float) -> Array:
+        return self._backend.soft_embed(conditioning, table.weights[0], scale)
+
+    def predict(self, x: Array, w: _Observed, *arguments: Any) -> Any:
+        if w.name != "token_embd.weight":
+            self._add(w, 0, x)
+        return self._backend.predict(x, w.weights[0], *arguments)
+
+    def route(self, x: Array, w: _Observed, *arguments: Any) -> tuple[Array, Array]:
+        return self._backend.route(x, w.weights[0], *arguments)
+
+    def linear(self, x: Array, w: _Observed) -> Array:
+        self._add(w, 0, x)
+        return self._backend.linear(x, w.weights[0])
+
+    def experts(
+        self, x: Array, gate: _Observed, up: _Observed, down: _Observed, chosen: Array, weights: Array
+    ) -> Array:
+        """One expert after the other, so that the inputs of its down projection are seen."""
+        out = np.zeros_like(x)
+        for expert in np.unique(chosen).tolist():
+            rows, place = np.nonzero(chosen == expert)
+            inputs = np.ascontiguousarray(x[rows])
+            for w in (gate, up) if up.name != gate.name else (gate,):
+                self._add(w, expert, inputs)
+            sides = [self._backend.linear(inputs, w.weights[expert]) for w in (gate, up)]
+            gated = self._backend.gated_gelu(*sides)
+            self._add(down, expert, gated)
+            result = self._backend.linear(gated, down.weights[expert])
+            out[rows] += weights[rows, place][:, None] * result  # a row chooses an expert once
+        return out
+
+    def _add(self, w: _Observed, matrix: int, x: np.ndarray) -> None:
+        sums = self.sums.get(w.name)
+        if sums is None:
+            sums = self.sums[w.name] = Sums.zero(len(w.weights), w.columns)
+        sums.squares[matrix] += np.square(x, dtype=np.float64).sum(axis=0)
+        sums.counts[matrix] += len(x)
+
+
+def collect(model: Model, samples: Sequence[Sample]) -> Iterator[int]:
+    """Run the samples through both passes; the sums stand in the model's `CollectingBackend`.
+
+    Yields:
+        passes done so far, after each, of `PASSES` for each sample
+    """
+    done = 0
+    for number, sample in enumerate(samples):
+        done += 1
+        for _prediction in model.denoise(sample, number):
+            done += 1
+            yield done
