@@ -10,7 +10,9 @@ step        "block", "step", "temperature", "settled", "seconds";
             "tokens": the likeliest ids; "entropy": in 1/10000 nats;
             "accepted": bits of the positions in hexadecimal, the first position highest;
             "differs": {position: id} where the canvas that the step read is not what follows from the
-            step before: its accepted tokens, elsewhere the noise of the seed.
+            step before: its accepted tokens, elsewhere the noise of the seed;
+            "guesses", where they were asked for: {"tokens": ids, "probabilities": in 1/1000}, both of
+            as many likeliest tokens for each position in turn.
 committed   the fields of `CanvasCommitted` without the ids: they are those of the last step.
 finished    the fields of `Finished`; missing where the generation was cut off.
 
@@ -36,6 +38,7 @@ from dgguf.diffusion.events import (
     DenoisingStep,
     Event,
     Finished,
+    Guesses,
     PromptEncoded,
     Started,
 )
@@ -142,6 +145,13 @@ class Recorder:
             differs = dict(zip(where.tolist(), event.canvas[where].tolist(), strict=True))
             self._canvases.step(event)
         ids = event.tokens.tolist()
+        guesses: dict[str, Any] = {}
+        if event.guesses:
+            thousandths = np.rint(event.guesses.probabilities.astype(np.float64) * 1000).astype(int)
+            guesses = {
+                "tokens": event.guesses.tokens.ravel().tolist(),
+                "probabilities": thousandths.ravel().tolist(),
+            }
         entropy = np.round(event.entropy.astype(np.float64), ENTROPY_DECIMALS) * 10**ENTROPY_DECIMALS
         return {
             "type": "step",
@@ -154,7 +164,8 @@ class Recorder:
             "entropy": np.rint(entropy).astype(int).tolist(),
             "accepted": np.packbits(event.accepted).tobytes().hex(),
             **({"differs": differs} if differs else {}),
-            **self._texts(ids),
+            **({"guesses": guesses} if guesses else {}),
+            **self._texts([*ids, *guesses.get("tokens", ())]),
         }
 
     def _texts(self, ids: Iterable[int]) -> dict[str, Any]:
@@ -340,10 +351,17 @@ class _Reader:
             entropy=(self._ids(line["entropy"]) / 10**ENTROPY_DECIMALS).astype(np.float32),
             settled=bool(line["settled"]),
             seconds=float(line["seconds"]),
+            guesses=_guesses(line["guesses"], len(tokens)) if "guesses" in line else None,
         )
         canvases.step(event)
         self._last = tokens
         return event
+
+
+def _guesses(values: dict[str, list[int]], length: int) -> Guesses:
+    tokens = np.array(values["tokens"], np.int64).reshape(length, -1)
+    probabilities = np.array(values["probabilities"], np.float32).reshape(tokens.shape) / 1000
+    return Guesses(tokens, probabilities)
 
 
 def _pick(line: dict[str, Any], names: str) -> dict[str, Any]:

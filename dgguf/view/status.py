@@ -92,6 +92,8 @@ def border(progress: Progress, width: int) -> Line:
             steps = progress.committed.steps
             how = "settled" if progress.committed.converged else "not settled"
             text = f"{block} committed · {how} after {steps} step{'s' * (steps != 1)}"
+        case "finished":
+            text = f"{block} · stopped at step {progress.step}/{progress.max_steps}, not committed"
         case "denoising" if not progress.step:
             text = f"{block} · fresh noise"
         case _:

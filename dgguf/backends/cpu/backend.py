@@ -151,5 +151,8 @@ class CpuBackend:
         vocabulary.head(x, w, softcap, self._logits, self._pool)
         return vocabulary.sample(self._logits, temperature, uniforms, self._pool)
 
+    def likeliest(self, conditioning: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        return vocabulary.likeliest(conditioning, count, self._pool)
+
     def soft_embed(self, conditioning: np.ndarray, table: Matrix, scale: float) -> np.ndarray:
         return vocabulary.soft_embed(conditioning, table, scale, self._pool)

@@ -93,6 +93,18 @@ def sample(logits: np.ndarray, temperature: float, uniforms: np.ndarray, pool: P
     return Prediction(argmax, sampled, entropy, logits)
 
 
+def likeliest(probabilities: np.ndarray, count: int, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
+    """See `Backend.likeliest`."""
+    tokens = np.empty((probabilities.shape[0], count), np.int64)
+
+    def row(i: int) -> None:
+        some = np.argpartition(probabilities[i], -count)[-count:]
+        tokens[i] = some[np.lexsort((some, -probabilities[i, some]))]
+
+    pool.run(row, len(tokens))
+    return tokens, np.take_along_axis(probabilities, tokens, axis=1)
+
+
 def soft_embed(probabilities: np.ndarray, table: Matrix, scale: float, pool: Pool) -> np.ndarray:
     """See `Backend.soft_embed`. Each slice of the vocabulary is summed in order, then the slices are."""
     starts = list(range(0, table.rows, table.panel_rows))
