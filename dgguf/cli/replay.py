@@ -90,7 +90,7 @@ def step_through(recording: "Recording", view: str, thoughts: Any) -> None:
             if not shown:
                 break
             at = max(0, min(at, len(shown) - 1))
-            painter.paint([], shown[at].lines)
+            painter.paint([], shown[at].lines, width)
             key = click.getchar()
             if key in _QUIT or (at == len(shown) - 1 and key in _NEXT):
                 break
@@ -98,5 +98,5 @@ def step_through(recording: "Recording", view: str, thoughts: Any) -> None:
     except (KeyboardInterrupt, EOFError):
         pass
     finally:
-        painter.paint(list(shown[at].lines) if shown else [], [])
+        painter.paint(shown[at].lines if shown else [], [], width)
         painter.leave()

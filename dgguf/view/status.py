@@ -31,7 +31,9 @@ class Activity:
             return [spinner]
         if self.compiled:
             return [f"{spinner} compiling kernels, once ({self.compiled} so far)", f"{self.seconds:.0f} s"]
-        return [f"{spinner} layer {self.layer:>{len(str(self.n_layers))}}/{self.n_layers}"]
+        if self.layer == self.n_layers:  # what comes before the first layer and after the last
+            return [f"{spinner} vocabulary"]
+        return [f"{spinner} layer {self.layer + 1:>{len(str(self.n_layers))}}/{self.n_layers}"]
 
 
 def status_line(progress: Progress, activity: Activity | None, width: int) -> Line:

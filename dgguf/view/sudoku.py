@@ -9,7 +9,7 @@ from dgguf.diffusion.events import CanvasStarted, DenoisingStep, Event, Started
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.frame import Line, Span, Style, clip, fit
 from dgguf.view.progress import LEVELS
-from dgguf.view.status import Activity, border
+from dgguf.view.status import border
 from dgguf.view.text import TextView, Thoughts
 
 # Rows and columns of a box, by the size of the board.
@@ -56,15 +56,13 @@ class SudokuView(TextView):
         if self.progress.phase != "finished" or self._shown:
             return []
         self._shown = True
-        board = [*self._board(), self._caption(width)]
+        board = [clip(line, width) for line in (*self._board(), self._caption(width))]
         return board if self.progress.is_committed else [*board, border(self.progress, width)]
 
-    def frame(self, width: int, height: int, activity: Activity | None = None) -> list[Line]:
+    def _canvas(self, width: int) -> list[Line]:
         if self._givens is None or self.progress.phase not in ("denoising", "committed"):
-            return super().frame(width, height, activity)
-        below = [self._caption(width), *self._below(width, height - 1, activity)]
-        board = [clip(line, width) for line in self._board()]
-        return [*board[: max(0, height - len(below))], *below][-height:]
+            return super()._canvas(width)
+        return [clip(line, width) for line in (*self._board(), self._caption(width))]
 
     def _digits(self, tokens: Iterable[int]) -> list[int]:
         """The digit that each token is; 0 for any other."""

@@ -51,10 +51,12 @@ class TextView:
         self._fresh: list[Span] = []  # committed by the last event
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._last: tuple[Kind, str] = ("answer", "\n")
+        self._laid_out: dict[int, list[Line]] = {}  # by width, since the last event
         self._rows = (0, 0, 0, 0)  # of the last frame: block, width, step, lines of text
         self._given_up = False  # in the middle of a canvas
 
     def add(self, event: Event) -> None:
+        self._laid_out = {}
         self.progress.add(event)
         if isinstance(event, CanvasStarted | Finished):
             self._settle()
@@ -67,6 +69,7 @@ class TextView:
             self._settle()
 
     def end(self) -> None:
+        self._laid_out = {}
         if self.progress.phase != "finished":
             self._given_up = self.progress.phase == "denoising" and self.progress.step > 0
             draft = list(self._draft()) if self._given_up else []
@@ -76,6 +79,8 @@ class TextView:
 
     def scroll(self, width: int) -> list[Line]:
         lines = wrap(self._tail, width)
+        if len(lines) > 1:
+            self._laid_out = {}
         if self.progress.phase == "finished":
             self._tail, label = [], [border(self.progress, width)] if self._given_up else []
             self._given_up = False
@@ -87,11 +92,16 @@ class TextView:
         if self.progress.phase == "finished" or height < 1:
             return []
         below = self._below(width, height, activity)
-        spans = [*self._tail, *(self._flashing() if self._fresh else self._draft())]
-        lines = wrap(spans, width)
+        if width not in self._laid_out:
+            self._laid_out[width] = self._canvas(width)
+        return [*self._window(self._laid_out[width], height - len(below)), *below]
+
+    def _canvas(self, width: int) -> list[Line]:
+        """The canvas behind what its first line goes on from."""
+        lines = wrap([*self._tail, *(self._flashing() if self._fresh else self._draft())], width)
         while lines and not lines[-1]:
             lines.pop()
-        return [*self._window(self._padded(lines, width), height - len(below)), *below]
+        return self._padded(lines, width)
 
     def _padded(self, lines: list[Line], width: int) -> list[Line]:
         """At most one line fewer than a step before, so that what stands below does not jump."""
