@@ -20,7 +20,8 @@ STORY = """\
 The lighthouse keeper kept a small blue notebook, and in it he wrote down every sound the sea made.
 
 On Mondays it hummed. On Tuesdays it argued with the rocks. But one night in March it said nothing at all, \
-and the silence was so wide that he put on his boots and went down the ninety-nine steps to ask what was wrong.
+and the silence was so wide that he \
+put on his boots and went down the ninety-nine steps to ask what was wrong.
 
 "I have forgotten my words," whispered the sea.
 

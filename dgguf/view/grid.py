@@ -32,7 +32,7 @@ class GridView(TextView):
         style = Style.REVISED if revised else LEVELS[level]
         mark = _ACCEPTED if accepted else _SHADES[level]
         text = safe(progress.tokens.token_text(token).strip() or "␣", draft=True)
-        while cell_width(text) > width - 2:
+        while text and cell_width(text) > width - 2:
             text = text[:-1]
         if progress.tokens.is_special(token) and not revised:
             style = Style.SPECIAL

@@ -54,7 +54,10 @@ def _parts(progress: Progress) -> list[str]:
         if event.done < event.total:
             left = (event.total - event.done) * event.seconds / (event.done - event.reused)
             return [f"prompt {event.done}/{event.total} tokens", f"{left:.0f} s left"]
-        return [f"prompt {event.total} tokens", *([f"reused {event.reused}"] if event.reused else [])]
+        return [
+            f"prompt {event.total} token{'s' * (event.total != 1)}",
+            *([f"reused {event.reused}"] if event.reused else []),
+        ]
     parts = [
         f"block {progress.block + 1}/{progress.n_blocks}",
         f"step {progress.step:>{len(str(progress.max_steps))}}/{progress.max_steps}",
@@ -75,14 +78,15 @@ def sparkline(values: list[float], width: int) -> str:
     """A bar a value, the latest last; of more values than columns the latest."""
     top = max(values, default=0.0)
     scale = (len(_BARS) - 1) / top if top > 0 else 0.0
-    return "".join(_BARS[round(max(0.0, value) * scale)] for value in values[-width:])
+    return "".join(_BARS[round(max(0.0, value) * scale)] for value in values[max(0, len(values) - width) :])
 
 
 def entropy_line(progress: Progress, width: int) -> Line:
     """The mean entropy of this canvas's steps as a row of bars."""
+    label = "mean entropy " if width >= 30 else "H "[:width]
     return (
-        Span(fit(["mean entropy "], width), Style.STATUS),
-        Span(sparkline(progress.mean_entropies, max(0, width - 13)), Style.SPARK),
+        Span(label, Style.STATUS),
+        Span(sparkline(progress.mean_entropies, width - len(label)), Style.SPARK),
     )
 
 
