@@ -61,11 +61,12 @@ def export(recording: Path, out: Path, title: str | None, **options: Any) -> Non
         raise click.UsageError(f"{out}: the name must end in one of {', '.join(KINDS)}")
     from dgguf.cli.output import format_bytes, say
     from dgguf.view.recording import is_recording, read_recording
+    from dgguf.view.terminal import safe
 
     if out.exists() and is_recording(out):
         raise click.UsageError(f"{out} is a recording itself; choose another name")
     read = read_recording(recording)
-    write(read, out, title=title or f"dgguf · {read.started.model}", **options)
+    write(read, out, title=safe(title or f"dgguf · {read.started.model}", draft=True), **options)
     say(f"{out}: {format_bytes(out.stat().st_size)}")
 
 
