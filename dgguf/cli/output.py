@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def say(line: str) -> None:
     """A line for the user, beside the answer; dim on a terminal."""
-    click.secho(line, err=True, dim=os.environ.get("TERM") != "dumb")
+    click.echo(line if os.environ.get("TERM") == "dumb" else click.style(line, dim=True), err=True)
 
 
 def format_bytes(n_bytes: int) -> str:

@@ -113,8 +113,10 @@ class Live:
             scroll = self._view.scroll(width)
             self._painter.paint(scroll, self._view.frame(width, height, activity), width)
         elif self._caption and activity:
-            parts = [*activity.parts()[: bool(activity.compiled)], self._caption]
-            frame = [(Span(fit([*parts, f"{activity.seconds:.1f} s"], width), Style.STATUS),)]
+            parts = [self._caption, f"{activity.seconds:.1f} s"]
+            if activity.compiled:
+                parts = [*activity.parts(), self._caption]
+            frame = [(Span(fit(parts, width), Style.STATUS),)]
             self._painter.paint([], frame, width)
         else:
             self._painter.paint([], [], width)

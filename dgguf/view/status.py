@@ -27,10 +27,10 @@ class Activity:
     def parts(self) -> list[str]:
         """In words, the spinner first."""
         spinner = _SPINNER[int(self.seconds * 10) % len(_SPINNER)]
-        if not self.n_layers:
-            return [spinner]
         if self.compiled:
             return [f"{spinner} compiling kernels, once ({self.compiled} so far)", f"{self.seconds:.0f} s"]
+        if not self.n_layers:
+            return [spinner]
         if self.layer == self.n_layers:  # what comes before the first layer and after the last
             return [f"{spinner} vocabulary"]
         return [f"{spinner} layer {self.layer + 1:>{len(str(self.n_layers))}}/{self.n_layers}"]
