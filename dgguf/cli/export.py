@@ -57,7 +57,8 @@ def export(recording: Path, out: Path, title: str | None, **options: Any) -> Non
       dgguf export story.jsonl story.png --steps 6 --theme light
       dgguf export story.jsonl story.html --width 100
     """
-    if out.suffix.lower() not in KINDS:
+    kind = out.suffix.lower()
+    if kind not in KINDS:
         raise click.UsageError(f"{out}: the name must end in one of {', '.join(KINDS)}")
     from dgguf.cli.output import format_bytes, say
     from dgguf.view.recording import is_recording, read_recording
@@ -66,17 +67,21 @@ def export(recording: Path, out: Path, title: str | None, **options: Any) -> Non
     if out.exists() and is_recording(out):
         raise click.UsageError(f"{out} is a recording itself; choose another name")
     read = read_recording(recording)
-    write(read, out, title=safe(title or f"dgguf · {read.started.model}", draft=True), **options)
+    part = out.with_name(out.name + ".part")
+    try:
+        write(read, part, kind, title=safe(title or f"dgguf · {read.started.model}", draft=True), **options)
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
     say(f"{out}: {format_bytes(out.stat().st_size)}")
 
 
-def write(recording: "Recording", out: Path, *, title: str, width: int, **options: Any) -> None:
-    """Draw a recording; options as of the command."""
+def write(recording: "Recording", out: Path, kind: str, *, title: str, width: int, **options: Any) -> None:
+    """Draw a recording; `kind` is one of KINDS and options are as of the command."""
     from dgguf.cli.display import make_view
     from dgguf.view.export.theme import THEMES
     from dgguf.view.screens import crop, screens
 
-    kind = out.suffix.lower()
     timing = {"pace": options["pace"], "speed": options["speed"]}
     view = make_view(options["view"], recording.tokens, options["thoughts"])
     if kind == ".txt":
