@@ -134,15 +134,6 @@ def test_cast_is_what_the_live_view_sends(story, tmp_path):
     assert not screen.cursor.hidden
 
 
-@pytest.mark.skipif(not shutil.which("asciinema"), reason="asciinema is not installed")
-def test_asciinema_reads_the_cast(story, tmp_path):
-    export(story, tmp_path / "story.cast", "--width", 60, "--height", 20)
-    shown = subprocess.run(
-        ["asciinema", "cat", tmp_path / "story.cast"], capture_output=True, check=True
-    ).stdout
-    assert "lighthouse" in shown.decode()
-
-
 def test_html_is_one_file_that_asks_for_nothing(story, tmp_path):
     export(story, tmp_path / "story.html")
     page = (tmp_path / "story.html").read_text()
