@@ -12,6 +12,8 @@ DggufError                  exit code 1, one clear sentence: what, where, what t
 └── BackendError            the machine cannot run what was asked for
 """
 
+import errno
+
 
 class DggufError(Exception):
     """Base of every error that dgguf reports to a user without a traceback."""
@@ -51,3 +53,13 @@ class RecordingError(DggufError):
 
 class BackendError(DggufError):
     """This machine cannot run the computation that was asked for."""
+
+
+def sentence(error: Exception) -> str:
+    """What went wrong, for a user to read: of an error of ours or of the machine."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; a smaller context (-c) needs less"
+    if isinstance(error, OSError):
+        where = error.filename or ("the output" if error.errno == errno.ENOSPC else "")
+        return f"{where}: {error.strerror}" if where else str(error)
+    return str(error)

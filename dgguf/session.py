@@ -154,6 +154,7 @@ class Session:
         settings: SamplerSettings | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
         seed: int | None = None,
+        n_guesses: int = 0,
         **options: Unpack[PromptOptions],
     ) -> Generator[Event, None, None]:
         """Answer a message or a conversation, event by event; closing the iterator cancels.
@@ -166,6 +167,7 @@ class Session:
             max_tokens: rounded up to whole canvases.
             seed: the same seed gives the same answer, on any number of threads, from the same cached
                 prefix (another one changes the rounding); None draws one.
+            n_guesses: likeliest tokens that each step is to report for every position.
             options: see `PromptOptions`; none with ids.
         """
         if max_tokens < 1:
@@ -202,6 +204,7 @@ class Session:
                 noise=SeededNoise(started.seed, started.vocab_size),
                 max_tokens=max_tokens,
                 stop_ids=started.stop_ids,
+                n_guesses=n_guesses,
             ):
                 if isinstance(event, CanvasCommitted):
                     sequence.append(event.tokens)

@@ -359,6 +359,22 @@ def test_the_likeliest_tokens_hold_all_but_the_tail(rng):
     assert len(likeliest(kept, 3)[0]) < 20
 
 
+@pytest.mark.parametrize("rows_at_once", [2, 3])
+def test_likeliest(backend, rng, rows_at_once):
+    logits = np.array([[1], [9], [40]], np.float32) * normal(rng, 3, 5000)
+    p = softmax(1e3 * np.tanh(logits.astype(np.float64) / 1e3) / 0.5)
+    kept = predict(logits, 0.5, np.zeros(3), rows_at_once, cap=1e3).conditioning
+    tokens, weights = backend.likeliest(kept, 4)
+    for row in range(3):
+        known = 4 if rows_at_once == 3 else min(4, kept.counts[row])
+        wanted = np.argsort(-p[row], kind="stable")[:4]
+        np.testing.assert_array_equal(tokens[row, :known], wanted[:known])
+        np.testing.assert_array_equal(tokens[row, known:], wanted[0])
+        whole = 1.0 if rows_at_once == 3 else p[row, kept.tokens[row, : kept.counts[row]]].sum()
+        close(weights[row, :known], p[row, wanted[:known]] / whole, 1e-6)
+        assert not weights[row, known:].any()
+
+
 @pytest.mark.parametrize("spread", [0.0, 12.0])
 def test_soft_embed_of_the_likeliest(backend, rng, monkeypatch, spread):
     monkeypatch.setattr(matmul, "PANEL_BYTES", 4 * 32 * 70)  # several panels

@@ -173,5 +173,17 @@ class Backend(Protocol):
             NumericsError: a logit is not finite.
         """
 
+    def likeliest(self, conditioning: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The likeliest tokens under each of C distributions.
+
+        Args:
+            conditioning: of the last `predict`.
+            count: K, at most the size of the vocabulary.
+
+        Returns:
+            (C, K) int64 ids, the likeliest first, and (C, K) float32 probabilities. A backend that
+            keeps fewer than K at a position repeats the first there, with probability 0.
+        """
+
     def soft_embed(self, conditioning: Any, table: Weight, scale: float) -> Array:
         """The mean row of the (V, D) table under each of C distributions, times scale: (C, D)."""

@@ -1,6 +1,5 @@
 """The command line. Commands import what they need when they run, so that `--help` is quick."""
 
-import errno
 import io
 import os
 import sys
@@ -18,7 +17,7 @@ from dgguf.cli.models import models, pull
 from dgguf.cli.quantize import quantize
 from dgguf.cli.replay import replay
 from dgguf.cli.run import run
-from dgguf.errors import DggufError
+from dgguf.errors import DggufError, sentence
 
 
 @click.group(
@@ -89,15 +88,6 @@ def main() -> None:
     except (DggufError, MemoryError, OSError) as error:
         if _debug:
             raise
-        click.echo(f"dgguf: error: {_sentence(error)}", err=True)
+        click.echo(f"dgguf: error: {sentence(error)}", err=True)
         code = 1
     sys.exit(code)
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "there is not enough memory; a smaller context (-c) needs less"
-    if isinstance(error, OSError):
-        where = error.filename or ("the output" if error.errno == errno.ENOSPC else "")
-        return f"{where}: {error.strerror}" if where else str(error)
-    return str(error)

@@ -126,7 +126,7 @@ class Chat:
     def run(self, messages: Iterator[str]) -> None:
         """Answer messages and obey commands until they end."""
         from dgguf.cli.output import say
-        from dgguf.errors import DggufError
+        from dgguf.errors import DggufError, sentence
 
         if self._keyboard:
             say(f"{self._session.name}: type a message. /help lists commands, Ctrl-D ends.")
@@ -146,7 +146,7 @@ class Chat:
             except (DggufError, OSError) as error:
                 if not self._keyboard:
                     raise
-                say(f"error: {error}")
+                say(f"error: {sentence(error)}")
 
     def answer(self, text: str) -> None:
         """Answer one message; what was answered before Ctrl-C stays in the conversation."""

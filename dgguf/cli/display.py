@@ -90,7 +90,7 @@ class Display:
         """Show a session's events, write them to `record` if there is one, and pass them on."""
         with contextlib.ExitStack() as stack:
             if record is not None:
-                from dgguf.view.recording import Recorder
+                from dgguf.view.recorder import Recorder
 
                 recorder = stack.enter_context(Recorder.to_file(record, session.tokenizer))
                 events = recorder.record(events)
@@ -109,7 +109,7 @@ class Display:
 
             yield from plain.show(events, sys.stderr)
         elif self.view == "jsonl":
-            from dgguf.view.recording import Recorder
+            from dgguf.view.recorder import Recorder
 
             yield from Recorder(sys.stdout, tokens).record(events)
         else:

@@ -7,6 +7,7 @@ import click
 
 if TYPE_CHECKING:
     from dgguf.view.recording import Recording
+    from dgguf.view.screens import Screen
 
 KINDS = (".svg", ".gif", ".html", ".png", ".cast", ".txt")
 _LONGEST = 40  # rows that a screen gets by itself
@@ -34,7 +35,7 @@ _LAST_SECONDS = 3.0  # for which a film stands still at its end
 @click.option(
     "--steps",
     type=click.IntRange(1, 64),
-    help="For .png: a sheet of so many screens.  [default: the last one]",
+    help="For .png: a sheet of so many screens, from first to last.  [default: the last one]",
 )
 @click.option("--at", type=click.IntRange(1), help="For .png: the screen after so many denoising steps.")
 @click.option("--title", help="In the bar above.  [default: the model's name]")
@@ -56,25 +57,31 @@ def export(recording: Path, out: Path, title: str | None, **options: Any) -> Non
       dgguf export story.jsonl story.png --steps 6 --theme light
       dgguf export story.jsonl story.html --width 100
     """
-    if out.suffix.lower() not in KINDS:
+    kind = out.suffix.lower()
+    if kind not in KINDS:
         raise click.UsageError(f"{out}: the name must end in one of {', '.join(KINDS)}")
     from dgguf.cli.output import format_bytes, say
     from dgguf.view.recording import is_recording, read_recording
+    from dgguf.view.terminal import safe
 
     if out.exists() and is_recording(out):
         raise click.UsageError(f"{out} is a recording itself; choose another name")
     read = read_recording(recording)
-    write(read, out, title=title or f"dgguf · {read.started.model}", **options)
+    part = out.with_name(out.name + ".part")
+    try:
+        write(read, part, kind, title=safe(title or f"dgguf · {read.started.model}", draft=True), **options)
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
     say(f"{out}: {format_bytes(out.stat().st_size)}")
 
 
-def write(recording: "Recording", out: Path, *, title: str, width: int, **options: Any) -> None:
-    """Draw a recording; options as of the command."""
+def write(recording: "Recording", out: Path, kind: str, *, title: str, width: int, **options: Any) -> None:
+    """Draw a recording; `kind` is one of KINDS and options are as of the command."""
     from dgguf.cli.display import make_view
     from dgguf.view.export.theme import THEMES
     from dgguf.view.screens import crop, screens
 
-    kind = out.suffix.lower()
     timing = {"pace": options["pace"], "speed": options["speed"]}
     view = make_view(options["view"], recording.tokens, options["thoughts"])
     if kind == ".txt":
@@ -93,33 +100,42 @@ def write(recording: "Recording", out: Path, *, title: str, width: int, **option
         from dgguf.errors import RecordingError
 
         raise RecordingError("the recording holds no step: there is nothing to draw")
+    height = options["height"] or _LONGEST
+    shown = _with_end(shown, facts(recording), width, height)
     height = options["height"] or crop(shown)
     theme = THEMES[options["theme"]]
     if kind == ".html":
         from dgguf.view.export import html
 
-        out.write_text(html.render(shown, recording.tokens, title, facts(recording)), encoding="utf-8")
+        out.write_text(html.render(shown, width, recording.tokens, title, facts(recording)), encoding="utf-8")
     elif kind == ".svg":
         from dgguf.view.export import svg
 
-        out.write_text(svg.render(_rest_at_end(shown), width, height, theme, title), encoding="utf-8")
+        out.write_text(svg.render(shown, width, height, theme, title), encoding="utf-8")
     elif kind == ".gif":
         from dgguf.view.export import picture
 
-        picture.write_gif(out, _rest_at_end(shown), width, height, theme, title)
+        picture.write_gif(out, shown, width, height, theme, title)
     else:
         from dgguf.view.export import picture
 
-        picture.write_png(out, choose(shown, options["steps"], options["at"]), width, height, theme, title)
+        shown = choose(shown, options["steps"], options["at"])
+        picture.write_png(out, shown, width, options["height"] or crop(shown), theme, title)
 
 
-def _rest_at_end(shown: list[Any]) -> list[Any]:
+def _with_end(shown: list["Screen"], fact: str, width: int, height: int) -> list["Screen"]:
+    """Let a film stand still at its end, with what the answer cost."""
     import dataclasses
 
-    return [*shown[:-1], dataclasses.replace(shown[-1], seconds=max(_LAST_SECONDS, shown[-1].seconds))]
+    from dgguf.view.frame import Span, Style, fit
+
+    *before, last = shown
+    line = (Span(fit(fact.split(" · "), width), Style.STATUS),)
+    lines = (*last.lines, (), line)[-height:]
+    return [*before, dataclasses.replace(last, lines=lines, seconds=max(_LAST_SECONDS, last.seconds))]
 
 
-def choose(shown: list[Any], steps: int | None, at: int | None) -> list[Any]:
+def choose(shown: list["Screen"], steps: int | None, at: int | None) -> list["Screen"]:
     """The screens of a PNG: the last, the one after `at` steps, or `steps` of them from first to last."""
     from dgguf.diffusion.events import DenoisingStep
 

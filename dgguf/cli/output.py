@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def say(line: str) -> None:
-    """A line for the user, beside the answer."""
-    click.echo(line, err=True)
+    """A line for the user, beside the answer; dim on a terminal."""
+    click.echo(line if os.environ.get("TERM") == "dumb" else click.style(line, dim=True), err=True)
 
 
 def format_bytes(n_bytes: int) -> str:

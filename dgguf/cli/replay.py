@@ -1,8 +1,10 @@
 """`dgguf replay`: a recording shown again, with no model."""
 
 import contextlib
+import re
+import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +44,7 @@ def replay(recording: Path, speed: float, step: bool, view: str, pace: float, th
     started = read.started
     display = Display(view, pace=pace, thoughts=thoughts)
     if step:
-        if not display.is_live:
+        if not (display.is_live and sys.stdin.isatty()):
             raise click.UsageError("--step needs a terminal and one of the views text, grid, sudoku")
         step_through(read, display.view, thoughts)
         return
@@ -72,31 +74,59 @@ def paced(recording: "Recording", speed: float) -> Generator["Event", None, None
 
 def step_through(recording: "Recording", view: str, thoughts: Any) -> None:
     """Show one screen after the other, on and back by keys."""
-    import sys
-
     from dgguf.cli.display import make_view
     from dgguf.view.ansi import use_colours
     from dgguf.view.painter import Painter, terminal_size
     from dgguf.view.screens import screens
 
     painter = Painter(sys.stdout, lambda: terminal_size(sys.stdout), use_colours())
+    at, size, shown = 0, (0, 0), []
     painter.enter()
-    at = 0
     try:
-        while True:
-            width, height = painter.size
-            made = make_view(view, recording.tokens, thoughts)
-            shown = list(screens(recording.events, made, width, height, pace=0.0, speed=None))
-            if not shown:
-                break
-            at = max(0, min(at, len(shown) - 1))
-            painter.paint([], shown[at].lines)
-            key = click.getchar()
-            if key in _QUIT or (at == len(shown) - 1 and key in _NEXT):
-                break
-            at += 1 if key in _NEXT else -1 if key in _BACK else 0
-    except (KeyboardInterrupt, EOFError):
+        with _keyboard() as pressed:
+            going = True
+            while going:
+                if size != painter.size:
+                    size = painter.size
+                    made = make_view(view, recording.tokens, thoughts)
+                    shown = list(screens(recording.events, made, *size, pace=0.0, speed=None))
+                if not shown:
+                    break
+                painter.paint([], shown[at].lines, size[0])
+                for key in pressed():
+                    going = going and key not in _QUIT and not (at == len(shown) - 1 and key in _NEXT)
+                    at += (key in _NEXT) - (key in _BACK)
+                    at = max(0, min(at, len(shown) - 1))
+    except KeyboardInterrupt:
         pass
     finally:
-        painter.paint(list(shown[at].lines) if shown else [], [])
+        painter.paint(shown[at].lines if shown else [], [], size[0])
         painter.leave()
+
+
+@contextlib.contextmanager
+def _keyboard() -> Iterator[Callable[[], list[str]]]:
+    """Gives what waits for keys: those that were pressed, or none after a while; nothing is echoed."""
+    try:
+        import termios
+        import tty
+    except ImportError:  # Windows
+        yield lambda: [click.getchar()]
+        return
+    import os
+    import select
+
+    keyboard = sys.stdin.fileno()
+
+    def pressed() -> list[str]:
+        if not select.select([keyboard], [], [], 0.2)[0]:
+            return []
+        text = os.read(keyboard, 64).decode(errors="replace")
+        return re.findall(r"\x1b\[[A-D]|.", text, re.DOTALL) or ["q"]  # nobody types any more
+
+    before = termios.tcgetattr(keyboard)
+    tty.setcbreak(keyboard, termios.TCSADRAIN)
+    try:
+        yield pressed
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)

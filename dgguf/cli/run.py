@@ -31,6 +31,13 @@ from dgguf.cli.options import VIEWS, model_options, sampler_options, view_option
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write every step to this file, for `dgguf replay` and `dgguf export`; gzip if it ends in .gz.",
 )
+@click.option(
+    "--record-top",
+    type=click.IntRange(0, 100),
+    default=0,
+    metavar="K",
+    help="Record the K likeliest tokens of every position and step too; an exported page shows them.",
+)
 @click.option("--stats", is_flag=True, help="Print a table of what it cost and how it went.")
 @click.option(
     "--json",
@@ -57,6 +64,7 @@ def run(
     pace: float,
     thoughts: Any,
     record: Path | None,
+    record_top: int,
     stats: bool,
     as_json: bool,
     verbose: bool,
@@ -97,6 +105,8 @@ def run(
     text = read_prompt(prompt, file)
     if raw and (system is not None or think):
         raise click.UsageError("--raw takes the prompt as it is: it goes with neither --system nor --think")
+    if record_top and not (record or view == "jsonl"):
+        raise click.UsageError("--record-top goes with --record FILE or --view jsonl")
     from dgguf.cli.display import Display
     from dgguf.cli.models import offer
     from dgguf.cli.output import AnswerWriter
@@ -126,7 +136,9 @@ def run(
                     echo=not display.shows_answer,
                     show_thoughts=verbose and not display.is_live,
                 )
-                events = session.stream(ids, settings=settings, max_tokens=max_tokens, seed=seed)
+                events = session.stream(
+                    ids, settings=settings, max_tokens=max_tokens, seed=seed, n_guesses=record_top
+                )
                 with contextlib.closing(events):
                     for event in display.show(events, session, record):
                         writer.add(event)

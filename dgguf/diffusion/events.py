@@ -70,6 +70,19 @@ class CanvasStarted:
 
 
 @dataclass(frozen=True)
+class Guesses:
+    """The likeliest tokens of a step, as far as somebody asked for them.
+
+    Attributes:
+        tokens: (C, K) ids, the likeliest first.
+        probabilities: (C, K) float32, of the step's distribution.
+    """
+
+    tokens: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True)
 class DenoisingStep:
     """One step of a canvas is done.
 
@@ -84,6 +97,7 @@ class DenoisingStep:
         entropy: (C,) float32, nats.
         settled: the stopping rule is met; this is the canvas's last step.
         seconds: the step took.
+        guesses: the likeliest tokens at each position; None where nobody asked.
     """
 
     block: int
@@ -96,6 +110,7 @@ class DenoisingStep:
     entropy: np.ndarray
     settled: bool
     seconds: float
+    guesses: Guesses | None = None
 
     @property
     def mean_entropy(self) -> float:

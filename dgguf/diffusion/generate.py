@@ -18,6 +18,7 @@ from dgguf.diffusion.events import (
     DenoisingStep,
     Event,
     Finished,
+    Guesses,
     PromptEncoded,
 )
 from dgguf.diffusion.sampler import Noise, StoppingRule, accept, temperature
@@ -36,6 +37,7 @@ def generate(
     noise: Noise,
     max_tokens: int,
     stop_ids: frozenset[int],
+    n_guesses: int = 0,
 ) -> Iterator[Event]:
     """Answer a prompt; closing the iterator cancels.
 
@@ -47,6 +49,7 @@ def generate(
         noise: the only source of randomness.
         max_tokens: rounded up to whole canvases.
         stop_ids: a canvas that holds one is the last.
+        n_guesses: likeliest tokens that each step is to report for every position.
 
     Raises:
         PromptError: the prompt and one canvas do not fit the context.
@@ -54,7 +57,7 @@ def generate(
     """
     clock = _Clock()
     with contextlib.closing(
-        _answer(model, cache, prompt, settings, noise, max_tokens, stop_ids, clock)
+        _answer(model, cache, prompt, settings, noise, max_tokens, stop_ids, n_guesses, clock)
     ) as events:
         for event in events:
             with clock.stopped():
@@ -87,6 +90,7 @@ def _answer(
     noise: Noise,
     max_tokens: int,
     stop_ids: frozenset[int],
+    n_guesses: int,
     clock: _Clock,
 ) -> Generator[Event, None, None]:
     length = model.config.canvas_length
@@ -119,7 +123,7 @@ def _answer(
         fresh.setflags(write=False)
         encode_seconds = clock() - block_began
         yield CanvasStarted(block, fresh, cache.position)
-        for step in _denoise(model, cache, block, fresh, settings, noise, clock):
+        for step in _denoise(model, cache, block, fresh, settings, noise, n_guesses, clock):
             yield step
         # 1.d. What is committed is the last argmax, never a sampled canvas.
         canvas = step.tokens
@@ -152,6 +156,7 @@ def _denoise(
     canvas: np.ndarray,
     settings: SamplerSettings,
     noise: Noise,
+    n_guesses: int,
     clock: _Clock,
 ) -> Iterator[DenoisingStep]:
     """The steps of one canvas; always at least one."""
@@ -182,6 +187,7 @@ def _denoise(
             entropy=prediction.entropy,
             settled=settled,
             seconds=clock() - began,
+            guesses=Guesses(*model.likeliest(prediction, n_guesses)) if n_guesses else None,
         )
         if settled:
             return

@@ -31,7 +31,8 @@ class Statistics:
         first_block_seconds: from the start to the first committed block; None before.
         step_seconds: of all denoising steps.
         commit_seconds: for encoding committed canvases, so that the next can see them.
-        seconds: of the whole generation.
+        seconds: of the whole generation, or of what there was of it.
+        committed_seconds: until the last canvas was committed.
         reason: why it ended ("stop", "length", "context"); None if it was cut off.
     """
 
@@ -48,19 +49,21 @@ class Statistics:
     step_seconds: float = 0.0
     commit_seconds: float = 0.0
     seconds: float = 0.0
+    committed_seconds: float = 0.0
     reason: str | None = None
 
     def add(self, event: Event) -> None:
         match event:
             case PromptEncoded():
                 self.prompt_tokens, self.reused_tokens = event.total, event.reused
-                self.prompt_seconds = event.seconds
+                self.prompt_seconds = self.seconds = event.seconds
             case CanvasStarted():
                 self._revised = 0
                 self._draft = event.canvas
                 self._ever_accepted = np.zeros(len(event.canvas), bool)
             case DenoisingStep():
                 self.step_seconds += event.seconds
+                self.seconds += event.seconds
                 self._revised += int(np.count_nonzero(self._ever_accepted & (event.tokens != self._draft)))
                 self._draft, self._entropy = event.tokens, event.mean_entropy
                 self._ever_accepted = self._ever_accepted | event.accepted
@@ -72,22 +75,23 @@ class Statistics:
                 self.answer_tokens += event.answer_length
                 self.canvas_positions += len(event.tokens)
                 self.commit_seconds += event.encode_seconds if event.block else 0.0
-                self.seconds += event.seconds
+                self.committed_seconds += event.seconds
+                self.seconds = self.committed_seconds
                 if self.first_block_seconds is None:
                     self.first_block_seconds = self.seconds
             case Finished():
                 self.reason = event.reason
-                self.seconds = event.seconds
+                self.seconds = self.committed_seconds = event.seconds
 
     @property
     def answer_tokens_per_second(self) -> float:
-        """Effective: tokens of the answer over the whole time, the prompt's included."""
-        return self.answer_tokens / self.seconds if self.seconds else 0.0
+        """Effective: tokens of the answer over all the time they took, the prompt's included."""
+        return self.answer_tokens / self.committed_seconds if self.committed_seconds else 0.0
 
     @property
     def canvas_positions_per_second(self) -> float:
-        """Positions of committed canvases, whatever stands there, over the whole time."""
-        return self.canvas_positions / self.seconds if self.seconds else 0.0
+        """Positions of committed canvases, whatever stands there, over the same time."""
+        return self.canvas_positions / self.committed_seconds if self.committed_seconds else 0.0
 
     @property
     def tokens_per_step(self) -> float:

@@ -60,6 +60,10 @@ class Transformer:
         x = self._canvas_rows(canvas, cache, previous)
         return self.backend.predict(x, self.weights.output, self.config.logit_softcap, temperature, uniforms)
 
+    def likeliest(self, prediction: Prediction, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The likeliest tokens of the last prediction and their probabilities; see `Backend.likeliest`."""
+        return self.backend.likeliest(prediction.conditioning, min(count, self.config.vocab_size))
+
     def logits(self, canvas: np.ndarray, cache: KVCache, previous: Prediction | None) -> Array:
         """The (C, V) logits after the softcap that `denoise` reads; arguments as there."""
         x = self._canvas_rows(canvas, cache, previous)

@@ -74,19 +74,20 @@ def wrap(spans: Iterable[Span], width: int) -> list[Line]:
                 lines.append(_join(cells))
                 cells, column, can_break = [], 0, 0
                 continue
-            w, broke = cell_width(character), False
+            w = cell_width(character)
             if w == 0 and cells:  # it combines with the character before it
                 text, before, source = cells[-1]
                 cells[-1] = (text + character, before, source)
+                continue
+            if column + w > width and character == " ":
+                lines.append(_join(cells))
+                cells, column, can_break = [], 0, 0
                 continue
             while column + w > width and cells:
                 kept = cells[can_break:] if can_break else []
                 lines.append(_join(cells[:can_break] if can_break else cells))
                 cells, can_break = kept, 0
                 column = sum(cell[1] for cell in cells)
-                broke = True
-            if broke and character == " " and not cells:
-                continue
             cells.append((character, w, span))
             column += w
             if character == " " or w == 2:

@@ -4,7 +4,6 @@ import math
 
 from dgguf.view.frame import Line, Span, Style, clip
 from dgguf.view.progress import LEVELS
-from dgguf.view.status import Activity
 from dgguf.view.terminal import cell_width, safe
 from dgguf.view.text import TextView
 
@@ -16,28 +15,24 @@ _WIDEST_CELL = 12
 class GridView(TextView):
     """A cell a position: a mark, its token's text. Committed text goes up into the scrollback."""
 
-    def frame(self, width: int, height: int, activity: Activity | None = None) -> list[Line]:
-        progress = self.progress
-        if progress.phase != "denoising":
-            return super().frame(width, height, activity)
-        if height < 1:
-            return []
-        below = self._below(width, height, activity)
-        n = len(progress.draft)
+    def _canvas(self, width: int) -> list[Line]:
+        if self.progress.phase != "denoising":
+            return super()._canvas(width)
+        levels = self.progress.levels().tolist()
+        n = len(levels)
         columns = max(1, min(_columns(n), width // 2))
         cell = min(_WIDEST_CELL, width // columns)
-        cells = [self._cell(position, cell) for position in range(n)]
-        rows = [clip(sum(cells[i : i + columns], ()), width) for i in range(0, n, columns)]
-        return [*self._window(rows, height - len(below)), *below]
+        cells = [self._cell(position, level, cell) for position, level in enumerate(levels)]
+        return [clip(sum(cells[i : i + columns], ()), width) for i in range(0, n, columns)]
 
-    def _cell(self, position: int, width: int) -> Line:
+    def _cell(self, position: int, level: int, width: int) -> Line:
         progress = self.progress
-        token, level = int(progress.draft[position]), int(self._levels[position])
+        token = int(progress.draft[position])
         revised, accepted = bool(progress.revised[position]), bool(progress.accepted[position])
         style = Style.REVISED if revised else LEVELS[level]
         mark = _ACCEPTED if accepted else _SHADES[level]
         text = safe(progress.tokens.token_text(token).strip() or "␣", draft=True)
-        while cell_width(text) > width - 2:
+        while text and cell_width(text) > width - 2:
             text = text[:-1]
         if progress.tokens.is_special(token) and not revised:
             style = Style.SPECIAL
@@ -45,10 +40,6 @@ class GridView(TextView):
             Span(mark, Style.SPARK),
             Span(text + " " * (width - 1 - cell_width(text)), style, position),
         )
-
-    @property
-    def _levels(self) -> list[int]:
-        return self.progress.levels().tolist()
 
 
 def _columns(n: int) -> int:

@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from dgguf.diffusion.events import Event, Finished
-from dgguf.view.frame import Line, Span, Style, fit
+from dgguf.view.frame import Line, Span, Style, fit, wrap
 from dgguf.view.painter import Painter
 from dgguf.view.status import Activity
 from dgguf.view.terminal import safe
@@ -73,7 +73,8 @@ class Live:
     def note(self, line: str) -> None:
         """Put a line above what is drawn, for good."""
         with self._lock:
-            self._painter.paint([(Span(safe(line, draft=True), Style.STATUS),)], [])
+            columns = self._painter.size[0]
+            self._painter.paint(wrap([Span(safe(line, draft=True), Style.STATUS)], columns), [], columns)
 
     def notice_compilation(self) -> None:
         """A kernel is about to be compiled."""
@@ -110,13 +111,15 @@ class Live:
         frame: list[Line] = []
         if self._view:
             scroll = self._view.scroll(width)
-            self._painter.paint(scroll, self._view.frame(width, height, activity))
+            self._painter.paint(scroll, self._view.frame(width, height, activity), width)
         elif self._caption and activity:
-            text = fit([*activity.parts()[: bool(activity.compiled)], self._caption], width)
-            frame = [(Span(f"{text} · {activity.seconds:.1f} s", Style.STATUS),)]
-            self._painter.paint([], frame)
+            parts = [self._caption, f"{activity.seconds:.1f} s"]
+            if activity.compiled:
+                parts = [*activity.parts(), self._caption]
+            frame = [(Span(fit(parts, width), Style.STATUS),)]
+            self._painter.paint([], frame, width)
         else:
-            self._painter.paint([], [])
+            self._painter.paint([], [], width)
         self._drawn_at = time.perf_counter()
         self._cost = self._drawn_at - began
 

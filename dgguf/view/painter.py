@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from dgguf.view.ansi import encode
-from dgguf.view.frame import Line, clip, line_width
+from dgguf.view.frame import Line, line_width
 
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"  # shown at once where the terminal knows how
 _ENTER = "\x1b[?25l\x1b[?7l"  # no cursor, and a row too long is cut instead of wrapped
@@ -30,7 +30,7 @@ class Painter:
         self._size = size
         self._colours = colours
         self._rows: list[str] = []  # of the frame that stands there; the cursor is on the last, at its left
-        self._widths: list[int] = []
+        self._lines: list[Line] = []  # what these rows show
         self._columns = 0
 
     @property
@@ -41,7 +41,7 @@ class Painter:
 
     def resized(self) -> bool:
         """Whether the terminal is not as wide any more as when the frame was drawn."""
-        return bool(self._rows) and self.size[0] != self._columns
+        return bool(self._lines) and self.size[0] != self._columns
 
     def enter(self) -> None:
         """Prepare the terminal; what stood there before stays above."""
@@ -52,16 +52,22 @@ class Painter:
         """Give the terminal back as it was."""
         self._write(_LEAVE)
 
-    def paint(self, scroll: Sequence[Line], frame: Sequence[Line]) -> None:
-        """Put finished lines above, then a frame below them; an empty one leaves the cursor on a new line."""
-        columns = self.size[0]
+    def paint(self, scroll: Sequence[Line], frame: Sequence[Line], columns: int) -> None:
+        """Put finished lines above, then a frame below them; an empty one leaves the cursor on a new line.
+
+        Args:
+            scroll, frame: no line wider than `columns`.
+            columns: of the size that they were made for.
+        """
         above = [encode(line, self._colours) for line in scroll]
-        lines = [clip(line, columns) for line in frame]
-        rows = [encode(line, self._colours) for line in lines]
+        rows = [
+            self._rows[i] if i < len(self._rows) and line == self._lines[i] else encode(line, self._colours)
+            for i, line in enumerate(frame)
+        ]
         if not above and rows == self._rows and columns == self._columns:
             return
         # A terminal that became narrower has folded the rows; the cursor is on the first piece of the last.
-        pieces = [max(1, math.ceil(width / columns)) for width in self._widths]
+        pieces = [max(1, math.ceil(line_width(line) / columns)) for line in self._lines]
         up, standing = sum(pieces[:-1]), sum(pieces)
         same = not above and columns == self._columns
         out = [_BEGIN, f"\x1b[{up}A" * (up > 0)]
@@ -79,11 +85,10 @@ class Painter:
             out.append("\r\n\x1b[2K" * stale + f"\x1b[{stale}A")
         out.append("\r")
         self._write("".join(out) + _END)
-        self._rows, self._columns = rows, columns
-        self._widths = [line_width(line) for line in lines]
+        self._rows, self._lines, self._columns = rows, list(frame), columns
 
     def _forget(self) -> None:
-        self._rows, self._widths = [], []
+        self._rows, self._lines = [], []
 
     def _write(self, text: str) -> None:
         self._out.write(text)

@@ -105,6 +105,11 @@ class Progress:
         return self.started.settings.max_steps if self.started else 0
 
     @property
+    def is_committed(self) -> bool:
+        """Whether the canvas is final."""
+        return self.committed is not None and self.committed.block == self.block
+
+    @property
     def in_thought(self) -> bool:
         """Whether the canvas begins within the model's thoughts."""
         return self._channels.in_thought

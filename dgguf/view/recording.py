@@ -10,7 +10,9 @@ step        "block", "step", "temperature", "settled", "seconds";
             "tokens": the likeliest ids; "entropy": in 1/10000 nats;
             "accepted": bits of the positions in hexadecimal, the first position highest;
             "differs": {position: id} where the canvas that the step read is not what follows from the
-            step before: its accepted tokens, elsewhere the noise of the seed.
+            step before: its accepted tokens, elsewhere the noise of the seed;
+            "guesses", where they were asked for: {"tokens": ids, "probabilities": in 1/1000}, both of
+            as many likeliest tokens for each position in turn.
 committed   the fields of `CanvasCommitted` without the ids: they are those of the last step.
 finished    the fields of `Finished`; missing where the generation was cut off.
 
@@ -22,11 +24,10 @@ that it does not know; a change that it could not bear gets a new version.
 import dataclasses
 import gzip
 import json
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, get_args
 
 import numpy as np
 
@@ -36,22 +37,26 @@ from dgguf.diffusion.events import (
     DenoisingStep,
     Event,
     Finished,
+    Guesses,
     PromptEncoded,
     Started,
 )
 from dgguf.diffusion.sampler import SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError, RecordingError
-from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.progress import ENTROPY_DECIMALS
 
 FORMAT, VERSION = "dgguf recording", 1
 _MARK = f'{{"type":"started","format":"{FORMAT}"'
 _MAX_CANVAS = 1 << 20
+# What reading a line that says something impossible may raise.
+_DAMAGE = (
+    LookupError, TypeError, ValueError, ArithmeticError, AttributeError, OSError, RecursionError, DggufError
+)  # fmt: skip
 _NOTHING: np.ndarray = np.empty(0, np.int64)
 
 
-class _Canvases:
+class Canvases:
     """Which canvas a step reads, as far as it follows from the seed and the step before."""
 
     def __init__(self, started: Started) -> None:
@@ -67,107 +72,6 @@ class _Canvases:
     def step(self, event: DenoisingStep) -> None:
         noise = self._noise.tokens(event.block, event.step, len(event.tokens))
         self._next = np.where(event.accepted, event.tokens, noise)
-
-
-class Recorder:
-    """Writes events as lines.
-
-    Args:
-        out: takes the text; it is flushed after every line.
-        tokens: texts of the tokens.
-    """
-
-    def __init__(self, out: IO[str], tokens: TokenTexts) -> None:
-        self._out = out
-        self._tokens = tokens
-        self._known: set[int] = set()
-        self._canvases: _Canvases | None = None
-
-    @classmethod
-    @contextmanager
-    def to_file(cls, path: Path, tokens: TokenTexts) -> Iterator["Recorder"]:
-        """A recorder into a file, compressed if its name ends in .gz.
-
-        Raises:
-            RecordingError: there is something else than a recording in the file.
-        """
-        if path.exists() and path.stat().st_size and not is_recording(path):
-            raise RecordingError(f"{path}: this file exists and is no recording; choose another name")
-        with _open(path, "w") as out:
-            yield cls(out, tokens)
-
-    def record(self, events: Iterable[Event]) -> Generator[Event, None, None]:
-        """Write each event and pass it on."""
-        for event in events:
-            self._out.write(json.dumps(self._encode(event), ensure_ascii=False, separators=(",", ":")) + "\n")
-            self._out.flush()
-            yield event
-
-    def _encode(self, event: Event) -> dict[str, Any]:
-        line: dict[str, Any]
-        match event:
-            case Started():
-                self._canvases = _Canvases(event)
-                channel = [self._tokens.channel_open_id, self._tokens.channel_close_id]
-                fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
-                fields["settings"] = dataclasses.asdict(event.settings)
-                fields["stop_ids"] = sorted(event.stop_ids)
-                ids = fields["prompt"] = event.prompt.tolist()
-                line = {"type": "started", "format": FORMAT, "version": VERSION, **fields, "channel": channel}
-                return line | self._texts([*ids, *event.stop_ids])
-            case PromptEncoded():
-                line = {"type": "prompt", **dataclasses.asdict(event)}
-            case CanvasStarted():
-                if self._canvases:
-                    self._canvases.begin(event)
-                ids = event.canvas.tolist()
-                line = {"type": "canvas", "block": event.block, "committed": event.committed, "canvas": ids}
-                line |= self._texts(ids)
-            case DenoisingStep():
-                line = self._encode_step(event)
-            case CanvasCommitted():
-                fields = dataclasses.asdict(dataclasses.replace(event, tokens=_NOTHING))
-                line = {"type": "committed", **{k: v for k, v in fields.items() if k != "tokens"}}
-            case Finished():
-                line = {"type": "finished", **dataclasses.asdict(event)}
-        for name in ("seconds", "encode_seconds"):
-            if name in line:
-                line[name] = round(line[name], 6)
-        return line
-
-    def _encode_step(self, event: DenoisingStep) -> dict[str, Any]:
-        differs: dict[int, int] = {}
-        if self._canvases:
-            where = np.flatnonzero(event.canvas != self._canvases.expected())
-            differs = dict(zip(where.tolist(), event.canvas[where].tolist(), strict=True))
-            self._canvases.step(event)
-        ids = event.tokens.tolist()
-        entropy = np.round(event.entropy.astype(np.float64), ENTROPY_DECIMALS) * 10**ENTROPY_DECIMALS
-        return {
-            "type": "step",
-            "block": event.block,
-            "step": event.step,
-            "temperature": round(event.temperature, 6),
-            "settled": event.settled,
-            "seconds": event.seconds,
-            "tokens": ids,
-            "entropy": np.rint(entropy).astype(int).tolist(),
-            "accepted": np.packbits(event.accepted).tobytes().hex(),
-            **({"differs": differs} if differs else {}),
-            **self._texts(ids),
-        }
-
-    def _texts(self, ids: Iterable[int]) -> dict[str, Any]:
-        """What to add to a line in which these ids stand."""
-        new = sorted(set(ids) - self._known)
-        self._known.update(new)
-        return {"texts": {token: self._text(token) for token in new}} if new else {}
-
-    def _text(self, token: int) -> str | dict[str, Any]:
-        if self._tokens.is_special(token):
-            return {"special": self._tokens.token_text(token)}
-        text, piece = self._tokens.token_text(token), self._tokens.piece(token)
-        return text if text.encode(errors="replace") == piece else {"byte": piece[0]}
 
 
 class RecordedTexts:
@@ -235,7 +139,7 @@ class Recording:
 def is_recording(path: Path) -> bool:
     """Whether a file begins as a recording does."""
     try:
-        with _open(path, "r") as file:
+        with open_recording(path, "r") as file:
             return file.read(len(_MARK)) == _MARK
     except (OSError, EOFError, UnicodeError, ValueError):
         return False
@@ -252,7 +156,7 @@ def read_recording(path: Path) -> Recording:
     if not is_recording(path):
         raise RecordingError(f"{path}: this is no recording; `dgguf run … --record FILE` makes one")
     reader, number = _Reader(), 1
-    with _open(path, "r") as file:
+    with open_recording(path, "r") as file:
         try:
             for line in file:
                 if not line.endswith("\n"):
@@ -263,7 +167,7 @@ def read_recording(path: Path) -> Recording:
             pass  # compressed and cut off
         except RecordingError as error:
             raise RecordingError(f"{path}: {error}") from None
-        except (KeyError, TypeError, ValueError, OSError, DggufError, AttributeError) as error:
+        except _DAMAGE as error:
             raise RecordingError(f"{path}: line {number} is damaged ({type(error).__name__})") from None
     if not reader.events:
         raise RecordingError(f"{path}: line 1 is damaged")
@@ -276,28 +180,28 @@ class _Reader:
     def __init__(self) -> None:
         self.tokens = RecordedTexts()
         self.events: list[Event] = []
-        self._canvases: _Canvases | None = None
+        self._canvases: Canvases | None = None
         self._started: Started | None = None
-        self._last: np.ndarray = _NOTHING
+        self._block = -1  # of the canvas that is being denoised
+        self._last: np.ndarray | None = None  # its draft
 
     def take(self, line: dict[str, Any]) -> None:
         self.tokens.add(line.get("texts", {}))
+        if self.events and isinstance(self.events[-1], Finished):
+            raise ValueError("something after the end")
         match line["type"]:
             case "started":
                 self.events.append(self._start(line))
             case "prompt":
-                self.events.append(PromptEncoded(**_pick(line, "done total reused seconds")))
-            case "canvas" if self._canvases:
-                event = CanvasStarted(int(line["block"]), self._ids(line["canvas"]), int(line["committed"]))
-                self._canvases.begin(event)
-                self.events.append(event)
-            case "step" if self._canvases:
-                self.events.append(self._step(line, self._canvases))
+                self.events.append(PromptEncoded(**_pick(PromptEncoded, line)))
+            case "canvas":
+                self.events.append(self._canvas(line))
+            case "step":
+                self.events.append(self._step(line))
             case "committed":
-                fields = _pick(line, "block answer_length stopped steps converged encode_seconds seconds")
-                self.events.append(CanvasCommitted(tokens=self._last, **fields))
+                self.events.append(self._commit(line))
             case "finished":
-                self.events.append(Finished(**_pick(line, "reason answer_tokens seconds")))
+                self.events.append(Finished(**_pick(Finished, line)))
 
     def _start(self, line: dict[str, Any]) -> Started:
         if line["version"] != VERSION:
@@ -308,49 +212,98 @@ class _Reader:
             raise ValueError("sizes")
         self.tokens.channel_open_id, self.tokens.channel_close_id = line["channel"]
         self._started = Started(
-            **_pick(line, "model seed max_tokens canvas_length vocab_size context"),
+            **_pick(Started, line),
             settings=SamplerSettings(**line["settings"]),
-            prompt=np.array(line["prompt"], np.int64),
+            prompt=_vector(line["prompt"]),
             stop_ids=frozenset(line["stop_ids"]),
         )
-        self._canvases = _Canvases(self._started)
+        self._canvases = Canvases(self._started)
         return self._started
 
     def _ids(self, values: list[int]) -> np.ndarray:
-        ids = np.array(values, np.int64)
+        ids = _vector(values)
         if self._started is None or ids.shape != (self._started.canvas_length,):
             raise ValueError("a canvas of another length")
         return ids
 
-    def _step(self, line: dict[str, Any], canvases: _Canvases) -> DenoisingStep:
-        assert self._started is not None
+    def _canvas(self, line: dict[str, Any]) -> CanvasStarted:
+        event = CanvasStarted(canvas=self._ids(line["canvas"]), **_pick(CanvasStarted, line))
+        assert self._canvases is not None
+        self._canvases.begin(event)
+        self._block, self._last = event.block, None
+        return event
+
+    def _commit(self, line: dict[str, Any]) -> CanvasCommitted:
+        if self._last is None:
+            raise ValueError("no step before")
+        event = CanvasCommitted(tokens=self._last, **_pick(CanvasCommitted, line))
+        if event.block != self._block or event.answer_length > len(self._last):
+            raise ValueError("not of this canvas")
+        return event
+
+    def _step(self, line: dict[str, Any]) -> DenoisingStep:
+        fields = _pick(DenoisingStep, line)
+        if self._started is None or self._canvases is None or fields["block"] != self._block:
+            raise ValueError("not of this canvas")
         tokens = self._ids(line["tokens"])
-        canvas = canvases.expected().copy()
+        canvas = self._canvases.expected().copy()
         for position, token in line.get("differs", {}).items():
             canvas[int(position)] = token
         bits = np.frombuffer(bytes.fromhex(line["accepted"]), np.uint8)
+        if len(bits) != math.ceil(len(tokens) / 8):
+            raise ValueError("as many bits as positions")
         event = DenoisingStep(
-            block=int(line["block"]),
-            step=int(line["step"]),
             max_steps=self._started.settings.max_steps,
-            temperature=float(line["temperature"]),
             canvas=canvas,
             tokens=tokens,
             accepted=np.unpackbits(bits, count=len(tokens)).astype(bool),
             entropy=(self._ids(line["entropy"]) / 10**ENTROPY_DECIMALS).astype(np.float32),
-            settled=bool(line["settled"]),
-            seconds=float(line["seconds"]),
+            **fields,
+            guesses=_guesses(line["guesses"], len(tokens)) if "guesses" in line else None,
         )
-        canvases.step(event)
+        self._canvases.step(event)
         self._last = tokens
         return event
 
 
-def _pick(line: dict[str, Any], names: str) -> dict[str, Any]:
-    return {name: line[name] for name in names.split()}
+def _vector(values: list[int]) -> np.ndarray:
+    ids = np.array(values, np.int64)
+    if ids.ndim != 1:
+        raise ValueError("a list of numbers")
+    return ids
 
 
-def _open(path: Path, mode: Literal["r", "w"]) -> IO[str]:
+def _guesses(values: dict[str, list[int]], length: int) -> Guesses:
+    tokens = np.array(values["tokens"], np.int64).reshape(length, -1)
+    probabilities = np.array(values["probabilities"], np.float32).reshape(tokens.shape) / 1000
+    return Guesses(tokens, probabilities)
+
+
+# How much may be said by a field of each type; arrays and what is made of them are read elsewhere.
+_PLAIN: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+
+
+def _pick(event: type, line: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an event that are plain values in its line; counts and seconds are never negative."""
+    picked = {}
+    for field in dataclasses.fields(event):
+        if field.name == "reason" and line["reason"] not in get_args(field.type):
+            raise ValueError("a reason")
+        if field.name == "max_steps" or not (
+            kinds := _PLAIN.get(field.type, (str,) * (field.name == "reason"))
+        ):
+            continue
+        value = line[field.name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise TypeError(field.name)
+        if isinstance(value, float | int) and not 0 <= value < math.inf:
+            raise ValueError(field.name)
+        picked[field.name] = value
+    return picked
+
+
+def open_recording(path: Path, mode: Literal["r", "w"]) -> IO[str]:
+    """Open a file for its lines, compressed if its name ends in .gz."""
     if path.suffix == ".gz":
         return gzip.open(path, "wt" if mode == "w" else "rt", encoding="utf-8")
     return open(path, mode, encoding="utf-8")

@@ -8,7 +8,6 @@ from dgguf.diffusion.events import (
     CanvasStarted,
     DenoisingStep,
     Event,
-    Finished,
     PromptEncoded,
     Started,
 )
@@ -77,8 +76,3 @@ def screens(
 def crop(shown: Sequence[Screen]) -> int:
     """The rows that the fullest screen needs."""
     return max((len(screen.lines) for screen in shown), default=1)
-
-
-def is_final(screen: Screen) -> bool:
-    """Whether it shows nothing but the answer."""
-    return isinstance(screen.event, Finished)

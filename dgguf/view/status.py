@@ -27,11 +27,13 @@ class Activity:
     def parts(self) -> list[str]:
         """In words, the spinner first."""
         spinner = _SPINNER[int(self.seconds * 10) % len(_SPINNER)]
-        if not self.n_layers:
-            return [spinner]
         if self.compiled:
             return [f"{spinner} compiling kernels, once ({self.compiled} so far)", f"{self.seconds:.0f} s"]
-        return [f"{spinner} layer {self.layer:>{len(str(self.n_layers))}}/{self.n_layers}"]
+        if not self.n_layers:
+            return [spinner]
+        if self.layer == self.n_layers:  # what comes before the first layer and after the last
+            return [f"{spinner} vocabulary"]
+        return [f"{spinner} layer {self.layer + 1:>{len(str(self.n_layers))}}/{self.n_layers}"]
 
 
 def status_line(progress: Progress, activity: Activity | None, width: int) -> Line:
@@ -52,7 +54,10 @@ def _parts(progress: Progress) -> list[str]:
         if event.done < event.total:
             left = (event.total - event.done) * event.seconds / (event.done - event.reused)
             return [f"prompt {event.done}/{event.total} tokens", f"{left:.0f} s left"]
-        return [f"prompt {event.total} tokens", *([f"reused {event.reused}"] if event.reused else [])]
+        return [
+            f"prompt {event.total} token{'s' * (event.total != 1)}",
+            *([f"reused {event.reused}"] if event.reused else []),
+        ]
     parts = [
         f"block {progress.block + 1}/{progress.n_blocks}",
         f"step {progress.step:>{len(str(progress.max_steps))}}/{progress.max_steps}",
@@ -73,14 +78,15 @@ def sparkline(values: list[float], width: int) -> str:
     """A bar a value, the latest last; of more values than columns the latest."""
     top = max(values, default=0.0)
     scale = (len(_BARS) - 1) / top if top > 0 else 0.0
-    return "".join(_BARS[round(max(0.0, value) * scale)] for value in values[-width:])
+    return "".join(_BARS[round(max(0.0, value) * scale)] for value in values[max(0, len(values) - width) :])
 
 
 def entropy_line(progress: Progress, width: int) -> Line:
     """The mean entropy of this canvas's steps as a row of bars."""
+    label = "mean entropy " if width >= 30 else "H "[:width]
     return (
-        Span(fit(["mean entropy "], width), Style.STATUS),
-        Span(sparkline(progress.mean_entropies, max(0, width - 13)), Style.SPARK),
+        Span(label, Style.STATUS),
+        Span(sparkline(progress.mean_entropies, width - len(label)), Style.SPARK),
     )
 
 
@@ -92,6 +98,8 @@ def border(progress: Progress, width: int) -> Line:
             steps = progress.committed.steps
             how = "settled" if progress.committed.converged else "not settled"
             text = f"{block} committed · {how} after {steps} step{'s' * (steps != 1)}"
+        case "finished":
+            text = f"{block} · stopped at step {progress.step}/{progress.max_steps}, not committed"
         case "denoising" if not progress.step:
             text = f"{block} · fresh noise"
         case _:

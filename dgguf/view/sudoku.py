@@ -1,125 +1,180 @@
 """The Sudoku view: the board that the prompt asks about, filled while the canvas settles."""
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
-from dgguf.diffusion.events import CanvasCommitted, Event, Started
-from dgguf.view.frame import Line, Span, Style, clip
+from dgguf.diffusion.events import CanvasStarted, DenoisingStep, Event, Started
+from dgguf.text.tokenizer import TokenTexts
+from dgguf.view.frame import Line, Span, Style, clip, fit
 from dgguf.view.progress import LEVELS
-from dgguf.view.status import Activity
-from dgguf.view.text import TextView
+from dgguf.view.status import border
+from dgguf.view.text import TextView, Thoughts
 
 # Rows and columns of a box, by the size of the board.
 _BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
+_LIKELY = LEVELS.index(Style.LIKELY)
 
 
 class SudokuView(TextView):
     """A board; for a prompt that holds none, the text view.
 
-    The givens are those of the prompt; a row is a line of digits, with "." or "0" for what is open.
+    The givens are those of the prompt: a row is a line of digits, with "." or "0" for what is open. The
+    answer is read as such rows too, a token a character, from where on it repeats most of the givens.
     """
 
-    _givens: list[str] | None = None
-    _done = False
+    def __init__(self, tokens: TokenTexts, thoughts: Thoughts = "dim") -> None:
+        super().__init__(tokens, thoughts)
+        self._givens: np.ndarray | None = None  # (n, n), 0 for what is open
+        self._first = 0  # the board's place among the answer's tokens
+        self._before: list[int] = []  # digits of committed canvases
+        self._revised: np.ndarray = np.empty(0, bool)  # of the canvas, by the last step
+        self._taken_back = 0
+        self._shown = False
 
     def add(self, event: Event) -> None:
+        progress = self.progress
         if isinstance(event, Started):
-            prompt = b"".join(self.progress.tokens.piece(token) for token in event.prompt.tolist())
+            prompt = b"".join(map(progress.tokens.piece, event.prompt.tolist()))
             self._givens = find_board(prompt.decode(errors="replace"))
+        if isinstance(event, CanvasStarted):
+            self._before += self._digits(progress.draft.tolist())
+            self._revised = np.zeros(len(event.canvas), bool)
+        draft, levels = progress.draft, progress.levels()
         super().add(event)
-        if isinstance(event, CanvasCommitted) and self._givens:
-            self._tail, self._fresh = [], []
+        if isinstance(event, DenoisingStep):
+            self._revised = (levels >= _LIKELY) & (event.tokens != draft)
+            if self._givens is not None:
+                self._first = find_answer([*self._before, *self._digits(event.tokens.tolist())], self._givens)
+                self._taken_back += sum(style is Style.REVISED for _, style in self._cells())
 
     def scroll(self, width: int) -> list[Line]:
-        if not self._givens:
-            return super().scroll(width)
-        if self.progress.phase != "finished" or self._done:
+        lines = super().scroll(width)
+        if self._givens is None or (not self._before and not self.progress.step):
+            return lines
+        if self.progress.phase != "finished" or self._shown:
             return []
-        self._done = True
-        return self._board() if self.progress.committed else []
+        self._shown = True
+        board = [clip(line, width) for line in (*self._board(), self._caption(width))]
+        return board if self.progress.is_committed else [*board, border(self.progress, width)]
 
-    def frame(self, width: int, height: int, activity: Activity | None = None) -> list[Line]:
-        if not self._givens or self.progress.phase not in ("denoising", "committed"):
-            return super().frame(width, height, activity)
-        below = self._below(width, height, activity)
-        board = [clip(line, width) for line in self._board()]
-        return [*board[: max(0, height - len(below))], *below]
+    def _canvas(self, width: int) -> list[Line]:
+        if self._givens is None or self.progress.phase not in ("denoising", "committed"):
+            return super()._canvas(width)
+        return [clip(line, width) for line in (*self._board(), self._caption(width))]
 
-    def _cells(self) -> list[tuple[str, Style]]:
-        """Text and style of each cell, row by row."""
-        progress, givens = self.progress, self._givens or []
-        n = len(givens)
-        levels, final = progress.levels().tolist(), progress.phase != "denoising"
-        draft = progress.committed.tokens if final and progress.committed else progress.draft
+    def _digits(self, tokens: Iterable[int]) -> list[int]:
+        """The digit that each token is; 0 for any other."""
+        texts = (self.progress.tokens.piece(token) for token in tokens)
+        return [int(text) if len(text) == 1 and text.isdigit() else 0 for text in texts]
+
+    def _cells(self) -> list[tuple[int, Style]]:
+        """Digit, 0 where there is none, and style of each cell, row by row."""
+        assert self._givens is not None
+        n, before = len(self._givens), len(self._before)
+        digits = [*self._before, *self._digits(self.progress.draft.tolist())]
+        levels, final = self.progress.levels().tolist(), self.progress.is_committed
         cells = []
         for row in range(n):
             for column in range(n):
-                position = row * (n + 1) + column  # a row of the answer ends in a newline token
-                digit, style = "·", Style.NOISE
-                if position < len(draft):
-                    text = progress.tokens.piece(int(draft[position])).decode(errors="replace").strip()
-                    if len(text) == 1 and text.isdecimal() and 1 <= int(text) <= n:
-                        digit, style = text, Style.SETTLED if final else LEVELS[levels[position]]
-                    if not final and progress.revised[position]:
-                        style = Style.REVISED
-                cells.append((digit, style))
+                place = self._first + row * (n + 1) + column  # a row of the answer ends in a newline
+                digit = digits[place] if place < len(digits) else 0
+                if final or place < before:
+                    style = Style.SETTLED
+                elif place - before < len(levels):
+                    style = Style.REVISED if self._revised[place - before] else LEVELS[levels[place - before]]
+                else:
+                    style = Style.NOISE
+                cells.append((digit if digit <= n else 0, style))
         return cells
 
+    def _looks(self) -> list[tuple[int, Style]]:
+        """The cells as they are shown: against the givens and the rules."""
+        assert self._givens is not None
+        cells, looks = self._cells(), []
+        wrong = conflicts(np.array([digit for digit, _ in cells]).reshape(self._givens.shape))
+        for (digit, style), given, clash in zip(
+            cells, self._givens.ravel().tolist(), wrong.ravel().tolist(), strict=True
+        ):
+            if given:
+                # A draft that is sure and contradicts the question shows what it says, marked as wrong.
+                differs = digit not in (0, given) and style in (Style.SURE, Style.SETTLED)
+                looks.append((digit, Style.CONFLICT) if differs else (given, Style.GIVEN))
+            elif clash and style in (Style.LIKELY, Style.SURE, Style.SETTLED):
+                looks.append((digit, Style.CONFLICT))
+            else:
+                looks.append((digit, style))
+        return looks
+
     def _board(self) -> list[Line]:
-        givens = self._givens or []
-        n = len(givens)
-        cells = self._cells()
-        wrong = conflicts([digit for digit, _ in cells], n)
+        assert self._givens is not None
+        n = len(self._givens)
+        looks = self._looks()
         high, wide = _BOXES[n]
         bar = "─" * (2 * wide + 1)
-        rule = [
-            f"{left}{middle.join([bar] * (n // wide))}{right}"
+        top, between, bottom = (
+            (Span(left + middle.join([bar] * (n // wide)) + right, Style.LABEL),)
             for left, middle, right in ("┌┬┐", "├┼┤", "└┴┘")
-        ]
-        lines: list[Line] = []
+        )
+        lines: list[Line] = [top]
         for row in range(n):
-            if row % high == 0:
-                lines.append((Span(rule[1 if row else 0], Style.LABEL),))
+            if row and row % high == 0:
+                lines.append(between)
             line: list[Span] = []
             for column in range(n):
-                digit, style = cells[row * n + column]
-                given = givens[row][column]
-                if given not in ".0":
-                    # A draft that contradicts the question shows what it says, marked as wrong.
-                    style = Style.GIVEN if digit in (given, "·") or style is Style.NOISE else Style.CONFLICT
-                    digit = given if style is Style.GIVEN else digit
-                elif wrong[row * n + column] and style in (Style.LIKELY, Style.SURE, Style.SETTLED):
-                    style = Style.CONFLICT
+                digit, style = looks[row * n + column]
                 if column % wide == 0:
                     line.append(Span("│ ", Style.LABEL))
-                line += [Span(digit, style, row * (n + 1) + column), Span(" ", Style.TEXT)]
+                place = self._first + row * (n + 1) + column - len(self._before)
+                line += [Span(str(digit or "·"), style, max(0, place)), Span(" ", Style.TEXT)]
             lines.append((*line, Span("│", Style.LABEL)))
-        return [*lines, (Span(rule[2], Style.LABEL),)]
+        return [*lines, bottom]
+
+    def _caption(self, width: int) -> Line:
+        """How far the board is."""
+        assert self._givens is not None
+        looks = self._looks()
+        n_open = int(np.count_nonzero(self._givens == 0))
+        sure = sum(digit > 0 and style in (Style.SURE, Style.SETTLED) for digit, style in looks)
+        wrong = sum(style is Style.CONFLICT for _, style in looks)
+        back = f"{self._taken_back} taken back"
+        if self.progress.is_committed:
+            solved = sure == n_open and not wrong
+            return (Span(fit(["solved" if solved else "not solved", back], width), Style.COMMITTED),)
+        return (
+            Span(fit([f"{sure} of {n_open} found", back, f"{wrong} against the rules"], width), Style.STATUS),
+        )
 
 
-def find_board(text: str) -> list[str] | None:
-    """The last Sudoku in a text: as many lines in a row as each has digits, 4, 6 or 9."""
-    lines = text.splitlines()
-    for n in _BOXES:
-        for first in range(len(lines) - n, -1, -1):
-            rows = lines[first : first + n]
-            if all(re.fullmatch(rf"[.0-{n}]{{{n}}}", row) for row in rows):
-                return rows
+def find_board(text: str) -> np.ndarray | None:
+    """The last Sudoku in a text, (n, n) with 0 for what is open; n of 4, 6 or 9."""
+    lines = [line.strip().replace(".", "0") for line in text.splitlines()]
+    for end in range(len(lines), 0, -1):
+        n = len(lines[end - 1])
+        rows = lines[max(0, end - n) : end]
+        if n in _BOXES and len(rows) == n and all(re.fullmatch(rf"[0-{n}]{{{n}}}", row) for row in rows):
+            return np.array([[int(character) for character in row] for row in rows])
     return None
 
 
-def conflicts(digits: list[str], n: int) -> np.ndarray:
-    """(n * n,) bool: cells whose digit stands a second time in their row, column or box."""
-    board = np.array([int(d) if d.isdecimal() else 0 for d in digits]).reshape(n, n)
+def find_answer(digits: list[int], givens: np.ndarray) -> int:
+    """Where in an answer the rows of a board begin: the first place at which most givens are repeated."""
+    n = len(givens)
+    wanted = np.hstack([givens, np.zeros((n, 1), givens.dtype)]).ravel()[:-1]
+    if len(digits) < len(wanted):
+        return 0
+    places = np.lib.stride_tricks.sliding_window_view(np.array(digits), len(wanted))
+    return int(np.argmax(((places == wanted) & (wanted > 0)).sum(axis=1)))
+
+
+def conflicts(board: np.ndarray) -> np.ndarray:
+    """(n, n) bool: cells whose digit stands a second time in their row, column or box."""
+    n = len(board)
     high, wide = _BOXES[n]
     rows, columns = np.indices((n, n))
-    boxes = rows // high * (n // wide) + columns // wide
     wrong = np.zeros((n, n), bool)
-    for group in (rows, columns, boxes):
-        for digit in range(1, n + 1):
-            for member in range(n):
-                where = (group == member) & (board == digit)
-                if where.sum() > 1:
-                    wrong |= where
-    return wrong.ravel()
+    for group in (rows, columns, rows // high * (n // wide) + columns // wide):
+        same = (group.reshape(-1, 1) == group.ravel()) & (board.reshape(-1, 1) == board.ravel())
+        wrong |= (same.sum(axis=1).reshape(n, n) > 1) & (board > 0)
+    return wrong

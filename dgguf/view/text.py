@@ -51,9 +51,12 @@ class TextView:
         self._fresh: list[Span] = []  # committed by the last event
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._last: tuple[Kind, str] = ("answer", "\n")
-        self._rows: dict[tuple[int, int], int] = {}  # of a block at a width, its highest frame so far
+        self._laid_out: dict[int, list[Line]] = {}  # by width, since the last event
+        self._rows = (0, 0, 0, 0)  # of the last frame: block, width, step, lines of text
+        self._given_up = False  # in the middle of a canvas
 
     def add(self, event: Event) -> None:
+        self._laid_out = {}
         self.progress.add(event)
         if isinstance(event, CanvasStarted | Finished):
             self._settle()
@@ -66,16 +69,22 @@ class TextView:
             self._settle()
 
     def end(self) -> None:
+        self._laid_out = {}
         if self.progress.phase != "finished":
+            self._given_up = self.progress.phase == "denoising" and self.progress.step > 0
+            draft = list(self._draft()) if self._given_up else []
             self.progress.end()
-            self._fresh += self._committed_spans()
+            self._fresh += [*self._committed_spans(), *draft]
         self._settle()
 
     def scroll(self, width: int) -> list[Line]:
         lines = wrap(self._tail, width)
+        if len(lines) > 1:
+            self._laid_out = {}
         if self.progress.phase == "finished":
-            self._tail = []
-            return lines if lines[-1] else lines[:-1]
+            self._tail, label = [], [border(self.progress, width)] if self._given_up else []
+            self._given_up = False
+            return [*(lines if lines[-1] else lines[:-1]), *label]
         self._tail = list(lines.pop())
         return lines
 
@@ -83,17 +92,25 @@ class TextView:
         if self.progress.phase == "finished" or height < 1:
             return []
         below = self._below(width, height, activity)
-        spans = [*self._tail, *(self._flashing() if self._fresh else self._draft())]
-        lines = wrap(spans, width)
+        if width not in self._laid_out:
+            self._laid_out[width] = self._canvas(width)
+        return [*self._window(self._laid_out[width], height - len(below)), *below]
+
+    def _canvas(self, width: int) -> list[Line]:
+        """The canvas behind what its first line goes on from."""
+        lines = wrap([*self._tail, *(self._flashing() if self._fresh else self._draft())], width)
         while lines and not lines[-1]:
             lines.pop()
-        return [*self._window(self._padded(lines, width), height - len(below)), *below]
+        return self._padded(lines, width)
 
     def _padded(self, lines: list[Line], width: int) -> list[Line]:
-        """As many lines as the canvas took before at least, so that what stands below keeps its place."""
-        of = (self.progress.block, width)
-        self._rows = {of: max(len(lines), self._rows.get(of, 0))}
-        return [*lines, *[()] * (self._rows[of] - len(lines))]
+        """At most one line fewer than a step before, so that what stands below does not jump."""
+        block, old_width, step, rows = self._rows
+        now = (self.progress.block, width, self.progress.step)
+        if (block, old_width) != now[:2]:
+            rows = 0
+        self._rows = (*now, max(len(lines), rows - (step != now[2])))
+        return [*lines, *[()] * (self._rows[3] - len(lines))]
 
     def _below(self, width: int, height: int, activity: Activity | None) -> list[Line]:
         """The rows under the canvas, fewer where there is little room."""
@@ -138,7 +155,11 @@ class TextView:
                 text = safe(tokens.token_text(token), draft=True)
                 yield Span(text, Style.REVISED if revised else Style.SPECIAL, position, in_thought)
             elif text := decoder.decode(tokens.piece(token)):
-                yield Span(_draft_text(text, level), style, position, in_thought)
+                text = _draft_text(text, level)
+                if revised and text.startswith(" "):  # only letters flash
+                    yield Span(" ", Style.TEXT, position, in_thought)
+                    text = text[1:]
+                yield Span(text, style, position, in_thought)
         if hidden:
             yield Span(f" … thinking, {hidden} tokens", Style.THOUGHT)
 

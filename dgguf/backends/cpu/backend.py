@@ -160,12 +160,15 @@ class CpuBackend:
             self._logits = np.empty(shape, np.float32)
         return vocabulary.predict(x, w, softcap, temperature, uniforms, self._logits, self._pool)
 
+    def likeliest(self, conditioning: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+        return vocabulary.likeliest(conditioning, count, self._pool)
+
     def _rows_at_once(self, canvas_length: int, vocab_size: int) -> int:
         """Rows of logits held at once: all, where what is kept of them would not be less."""
         few = self._exact or vocab_size <= vocabulary.MOST_TOKENS
         return canvas_length if few else min(canvas_length, vocabulary.ROWS_AT_ONCE)
 
     def soft_embed(self, conditioning: Any, table: Matrix, scale: float) -> np.ndarray:
-        if isinstance(conditioning, vocabulary.Likeliest):
-            return vocabulary.soft_embed_likeliest(conditioning, table, scale, self._pool)
+        if isinstance(conditioning, vocabulary.Sparse):
+            return vocabulary.soft_embed_sparse(conditioning, table, scale, self._pool)
         return vocabulary.soft_embed(conditioning, table, scale, self._pool)

@@ -30,7 +30,7 @@ _BIN_SHIFT = np.int32(20)
 
 
 @dataclass(frozen=True)
-class Likeliest:
+class Sparse:
     """The likeliest tokens of C distributions and their probabilities, renormalised.
 
     Attributes:
@@ -227,7 +227,7 @@ def predict(
     argmax, sampled = np.empty(n, np.int64), np.empty(n, np.int64)
     entropy = np.empty(n, np.float32)
     most = min(MOST_TOKENS, w.rows) if at_once < n else 0
-    kept = Likeliest(np.empty((n, most), np.int32), np.empty((n, most), np.float32), np.zeros(n, np.int64))
+    kept = Sparse(np.empty((n, most), np.int32), np.empty((n, most), np.float32), np.zeros(n, np.int64))
     for first in range(0, n, at_once):
         logits = buffer[: min(at_once, n - first)]
         products(prepare(x[first : first + at_once], w, pool), w, logits, pool)
@@ -251,6 +251,28 @@ def predict(
     return Prediction(argmax, sampled, entropy, kept if most else buffer)
 
 
+def likeliest(conditioning: np.ndarray | Sparse, count: int, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
+    """See `Backend.likeliest`."""
+    rows = len(conditioning.counts) if isinstance(conditioning, Sparse) else len(conditioning)
+    tokens, weights = np.empty((rows, count), np.int64), np.zeros((rows, count), np.float32)
+
+    def row(i: int) -> None:
+        if isinstance(conditioning, Sparse):
+            known = int(conditioning.counts[i])
+            ids, p = conditioning.tokens[i, :known], conditioning.weights[i, :known]
+        else:
+            p = conditioning[i]
+            ids = np.arange(len(p))
+        n = min(count, len(p))
+        some = np.argpartition(p, -n)[-n:]
+        some = some[np.lexsort((some, -p[some]))]
+        tokens[i, :n], weights[i, :n] = ids[some], p[some]
+        tokens[i, n:] = tokens[i, 0]
+
+    pool.run(row, rows, blas=False)
+    return tokens, weights
+
+
 def soft_embed(probabilities: np.ndarray, table: Matrix, scale: float, pool: Pool) -> np.ndarray:
     """See `Backend.soft_embed`. Each slice of the vocabulary is summed in order, then the slices are."""
     starts = list(range(0, table.rows, table.panel_rows))
@@ -267,7 +289,7 @@ def soft_embed(probabilities: np.ndarray, table: Matrix, scale: float, pool: Poo
     return out
 
 
-def soft_embed_likeliest(kept: Likeliest, table: Matrix, scale: float, pool: Pool) -> np.ndarray:
+def soft_embed_sparse(kept: Sparse, table: Matrix, scale: float, pool: Pool) -> np.ndarray:
     """See `Backend.soft_embed`: only the tokens kept are decoded."""
     t = table.tensor
     decode = decoder(t.format)

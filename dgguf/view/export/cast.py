@@ -34,7 +34,7 @@ def render(
     painter.enter()
     for event, when in zip(events, times(events), strict=True):
         view.add(event)
-        painter.paint(view.scroll(width), view.frame(width, height - 1))
+        painter.paint(view.scroll(width), view.frame(width, height - 1), width)
         if written := out.getvalue():
             now += max(pace, 0.0 if speed is None else (when - before) / speed) if len(lines) > 1 else 0.0
             lines.append(json.dumps([round(now, 3), "o", written]))
@@ -42,7 +42,7 @@ def render(
             out.truncate()
         before = when
     view.end()
-    painter.paint(view.scroll(width), [])
+    painter.paint(view.scroll(width), [], width)
     painter.leave()
     lines.append(json.dumps([round(now + pace, 3), "o", out.getvalue()]))
     return "\n".join(lines) + "\n"

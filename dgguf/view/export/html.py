@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dgguf.diffusion.events import CanvasStarted, DenoisingStep, Event
+from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, Event
 from dgguf.view.export.theme import THEMES
 from dgguf.view.frame import Line
 from dgguf.view.recording import RecordedTexts
@@ -16,11 +16,12 @@ from dgguf.view.terminal import safe
 _PAGE = Path(__file__).with_name("page.html")
 
 
-def render(shown: Sequence[Screen], tokens: RecordedTexts, title: str, facts: str) -> str:
+def render(shown: Sequence[Screen], width: int, tokens: RecordedTexts, title: str, facts: str) -> str:
     """The page.
 
     Args:
         shown: the screens.
+        width: their columns.
         tokens: texts of the tokens.
         title: of the page.
         facts: one line of how it was made.
@@ -40,11 +41,15 @@ def render(shown: Sequence[Screen], tokens: RecordedTexts, title: str, facts: st
                 "tokens": event.tokens.tolist(),
                 "accepted": [int(a) for a in event.accepted],
             }
-            texts |= {
-                t: safe(tokens.token_text(t), draft=True) for t in event.tokens.tolist() if t not in texts
-            }
+            ids = event.tokens.tolist()
+            if event.guesses:
+                frame["guesses"] = event.guesses.tokens.tolist()
+                frame["chances"] = [[round(float(p), 3) for p in row] for row in event.guesses.probabilities]
+                ids += event.guesses.tokens.ravel().tolist()
+            texts |= {t: safe(tokens.token_text(t), draft=True) for t in ids if t not in texts}
         frames.append(frame)
     data = {
+        "columns": width,
         "rows": [
             [[span.text, span.style, span.position, int(span.thought)] for span in line] for line in rows
         ],
@@ -72,7 +77,7 @@ def _label(event: Event) -> str:
             return f"block {event.block + 1} · step {event.step}/{event.max_steps}"
         case CanvasStarted():
             return f"block {event.block + 1} · fresh noise"
-    return "committed" if type(event).__name__ == "CanvasCommitted" else "the answer"
+    return f"block {event.block + 1} · committed" if isinstance(event, CanvasCommitted) else "the answer"
 
 
 def _css(name: str) -> str:

@@ -16,6 +16,9 @@ _FONTS = Path(__file__).parents[2] / "data" / "fonts"
 CELL, ROW, FONT_SIZE = 9, 19, 15  # pixels
 PADDING, BAR = 14, 32
 _SHADES = 4
+# Which ways the lines of a character go from the middle of its cell: up, down, left, right.
+_LINES = {"─": "lr", "│": "ud", "┌": "dr", "┐": "dl", "└": "ur", "┘": "ul"}
+_LINES |= {"├": "udr", "┤": "udl", "┬": "dlr", "┴": "ulr", "┼": "udlr"}
 _LIGHTS = ("#ff5f57", "#febc2e", "#28c840")
 
 
@@ -72,6 +75,9 @@ def _draw_character(
         return
     left, top = (PADDING + column * CELL) * scale, (BAR + PADDING + row * ROW) * scale
     wide = max(1, cell_width(character)) * CELL * scale
+    if character in _LINES:
+        _draw_lines(pen, _LINES[character], (left, top, wide, ROW * scale), colour, scale)
+        return
     bars = "▁▂▃▄▅▆▇█"
     if character in bars:  # as tall as the row, which no font knows
         high = round(ROW * scale * (bars.index(character) + 1) / len(bars))
@@ -85,6 +91,18 @@ def _draw_character(
             (left + 2 * scale, top + 4 * scale, left + wide - 3 * scale, top + (ROW - 4) * scale),
             outline=colour,
         )
+
+
+def _draw_lines(
+    pen: ImageDraw.ImageDraw, ways: str, box: tuple[int, int, int, int], colour: str, scale: int
+) -> None:
+    """Lines from the middle of a cell to its edges, so that they meet those of its neighbours."""
+    left, top, wide, high = box
+    x, y = left + wide // 2, top + high // 2
+    ends = {"u": (x, top), "d": (x, top + high), "l": (left, y), "r": (left + wide, y)}
+    for way in ways:
+        x1, y1 = ends[way]
+        pen.rectangle((min(x, x1), min(y, y1), max(x, x1) + scale - 1, max(y, y1) + scale - 1), fill=colour)
 
 
 @cache

@@ -1,0 +1,133 @@
+"""Writes a generation as JSON lines; the format is described in `recording`."""
+
+import dataclasses
+import json
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from dgguf.diffusion.events import (
+    CanvasCommitted,
+    CanvasStarted,
+    DenoisingStep,
+    Event,
+    Finished,
+    PromptEncoded,
+    Started,
+)
+from dgguf.errors import RecordingError
+from dgguf.text.tokenizer import TokenTexts
+from dgguf.view.progress import ENTROPY_DECIMALS
+from dgguf.view.recording import FORMAT, VERSION, Canvases, is_recording, open_recording
+
+
+class Recorder:
+    """Writes events as lines.
+
+    Args:
+        out: takes the text; it is flushed after every line.
+        tokens: texts of the tokens.
+    """
+
+    def __init__(self, out: IO[str], tokens: TokenTexts) -> None:
+        self._out = out
+        self._tokens = tokens
+        self._known: set[int] = set()
+        self._canvases: Canvases | None = None
+
+    @classmethod
+    @contextmanager
+    def to_file(cls, path: Path, tokens: TokenTexts) -> Iterator["Recorder"]:
+        """A recorder into a file, compressed if its name ends in .gz.
+
+        Raises:
+            RecordingError: there is something else than a recording in the file.
+        """
+        if path.exists() and path.stat().st_size and not is_recording(path):
+            raise RecordingError(f"{path}: this file exists and is no recording; choose another name")
+        with open_recording(path, "w") as out:
+            yield cls(out, tokens)
+
+    def record(self, events: Iterable[Event]) -> Generator[Event, None, None]:
+        """Write each event and pass it on."""
+        for event in events:
+            self._out.write(json.dumps(self._encode(event), ensure_ascii=False, separators=(",", ":")) + "\n")
+            self._out.flush()
+            yield event
+
+    def _encode(self, event: Event) -> dict[str, Any]:
+        line: dict[str, Any]
+        match event:
+            case Started():
+                self._canvases = Canvases(event)
+                channel = [self._tokens.channel_open_id, self._tokens.channel_close_id]
+                fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
+                fields["settings"] = dataclasses.asdict(event.settings)
+                fields["stop_ids"] = sorted(event.stop_ids)
+                ids = fields["prompt"] = event.prompt.tolist()
+                line = {"type": "started", "format": FORMAT, "version": VERSION, **fields, "channel": channel}
+                return line | self._texts([*ids, *event.stop_ids])
+            case PromptEncoded():
+                line = {"type": "prompt", **dataclasses.asdict(event)}
+            case CanvasStarted():
+                if self._canvases:
+                    self._canvases.begin(event)
+                ids = event.canvas.tolist()
+                line = {"type": "canvas", "block": event.block, "committed": event.committed, "canvas": ids}
+                line |= self._texts(ids)
+            case DenoisingStep():
+                line = self._encode_step(event)
+            case CanvasCommitted():
+                line = {"type": "committed", **dataclasses.asdict(event)}
+                del line["tokens"]
+            case Finished():
+                line = {"type": "finished", **dataclasses.asdict(event)}
+        for name in ("seconds", "encode_seconds"):
+            if name in line:
+                line[name] = round(line[name], 6)
+        return line
+
+    def _encode_step(self, event: DenoisingStep) -> dict[str, Any]:
+        differs: dict[int, int] = {}
+        if self._canvases:
+            where = np.flatnonzero(event.canvas != self._canvases.expected())
+            differs = dict(zip(where.tolist(), event.canvas[where].tolist(), strict=True))
+            self._canvases.step(event)
+        ids = event.tokens.tolist()
+        guesses: dict[str, Any] = {}
+        if event.guesses:
+            thousandths = np.rint(event.guesses.probabilities.astype(np.float64) * 1000).astype(int)
+            guesses = {
+                "tokens": event.guesses.tokens.ravel().tolist(),
+                "probabilities": thousandths.ravel().tolist(),
+            }
+        entropy = np.round(event.entropy.astype(np.float64), ENTROPY_DECIMALS) * 10**ENTROPY_DECIMALS
+        return {
+            "type": "step",
+            "block": event.block,
+            "step": event.step,
+            "temperature": round(event.temperature, 6),
+            "settled": event.settled,
+            "seconds": event.seconds,
+            "tokens": ids,
+            "entropy": np.rint(entropy).astype(int).tolist(),
+            "accepted": np.packbits(event.accepted).tobytes().hex(),
+            **({"differs": differs} if differs else {}),
+            **({"guesses": guesses} if guesses else {}),
+            **self._texts([*ids, *guesses.get("tokens", ())]),
+        }
+
+    def _texts(self, ids: Iterable[int]) -> dict[str, Any]:
+        """What to add to a line in which these ids stand."""
+        new = sorted(set(ids) - self._known)
+        self._known.update(new)
+        return {"texts": {token: self._text(token) for token in new}} if new else {}
+
+    def _text(self, token: int) -> str | dict[str, Any]:
+        if self._tokens.is_special(token):
+            return {"special": self._tokens.token_text(token)}
+        text, piece = self._tokens.token_text(token), self._tokens.piece(token)
+        return text if text.encode(errors="replace") == piece else {"byte": piece[0]}

@@ -1,0 +1,107 @@
+"""dgguf in a pseudo-terminal, as a person has it: keys, sizes, Ctrl-C, and what is on the screen."""
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import pyte
+
+# The child makes the terminal its own, so that Ctrl-C and resizing reach it as signals.
+_LAUNCH = (
+    "import fcntl, os, sys, termios;"
+    "fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    "os.execv(sys.executable, [sys.executable, '-m', 'dgguf', *sys.argv[1:]])"
+)
+
+
+class Terminal:
+    """A process of dgguf in a terminal of its own.
+
+    Attributes:
+        written: everything that it sent, as text.
+        screen: what a terminal shows of that.
+    """
+
+    def __init__(self, *arguments, width=80, height=24, environment=None, stdout=None):
+        self._controller, self._terminal = pty.openpty()
+        self.resize(width, height, tell=False)
+        self.attributes = termios.tcgetattr(self._terminal)
+        self.screen = pyte.HistoryScreen(width, height, history=5000, ratio=1)
+        self._stream = pyte.ByteStream(self.screen)
+        self.written = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _LAUNCH, *arguments],
+            stdin=self._terminal,
+            stdout=stdout or self._terminal,
+            stderr=self._terminal,
+            start_new_session=True,
+            env=os.environ | {"TERM": "xterm-256color"} | (environment or {}),
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._controller)
+        os.close(self._terminal)
+
+    def resize(self, width, height, tell=True):
+        fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+        if tell:
+            self.screen.resize(height, width)
+
+    def send(self, keys):
+        os.write(self._controller, keys.encode())
+
+    def read(self, seconds):
+        """Take what comes within this time; whether anything came."""
+        if not select.select([self._controller], [], [], seconds)[0]:
+            return False
+        part = os.read(self._controller, 1 << 16)
+        self.written += part.decode(errors="replace")
+        self._stream.feed(part)
+        return True
+
+    def wait_for(self, condition, seconds=60):
+        """Read until a text stands on the screen or a condition holds."""
+        end = time.monotonic() + seconds
+        holds = condition if callable(condition) else lambda: condition in "\n".join(self.lines)
+        while not holds():
+            assert time.monotonic() < end, "\n".join(["it never came", *self.lines])
+            self.read(0.1)
+
+    def wait(self, seconds=60):
+        """Read until the process ends; its exit code."""
+        end = time.monotonic() + seconds
+        while self.process.poll() is None:
+            assert time.monotonic() < end, "\n".join(["it does not end", *self.lines])
+            self.read(0.1)
+        while self.read(0.05):
+            pass
+        return self.process.returncode
+
+    @property
+    def lines(self):
+        """All lines, those that scrolled off first; without empty ones at the end."""
+        above = ["".join(row[x].data for x in range(self.screen.columns)) for row in self.screen.history.top]
+        lines = [line.rstrip() for line in [*above, *self.screen.display]]
+        while lines and not lines[-1]:
+            lines.pop()
+        return lines
+
+    def is_restored(self):
+        """Whether cursor, line wrapping and echo are as they were."""
+        return (
+            not self.screen.cursor.hidden
+            and pyte.modes.DECAWM in self.screen.mode
+            and termios.tcgetattr(self._terminal) == self.attributes
+        )
