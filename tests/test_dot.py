@@ -71,8 +71,8 @@ def test_tile_is_exact(rng, path, affine, group, bits):
     """Integers up to the extremes, where 16-bit sums would overflow first, and scales of 1."""
     columns, most = 96, 2**bits - 1
     kind = dot._PATHS[path]
-    width = 2 * kind.lanes
-    address = dot._tile_address(path, int(affine), group, 8 if kind.vpdpbusd else bits)
+    width = kind.width * kind.lanes
+    address = dot._tile_address(path, int(affine), group, max(bits, dot.LEAST_BITS[kind.dot]))
     tile = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 12)(address)
     for n_rows in range(1, kind.rows + 1):
         for codes_of, inputs_of in (
