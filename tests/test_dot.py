@@ -3,11 +3,13 @@
 import ctypes
 import zlib
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from llvmlite import ir
 
 from dgguf.backends.cpu import activations, dot, features, matmul, panels
-from dgguf.backends.cpu.lanes import PANEL_ROWS
+from dgguf.backends.cpu.lanes import I64, PANEL_ROWS, emit_decoder
 from dgguf.backends.cpu.pool import Pool
 from dgguf.errors import BackendError
 from dgguf.quants.block import FORMATS_BY_NAME
@@ -71,8 +73,8 @@ def test_tile_is_exact(rng, path, affine, group, bits):
     """Integers up to the extremes, where 16-bit sums would overflow first, and scales of 1."""
     columns, most = 96, 2**bits - 1
     kind = dot._PATHS[path]
-    width = 2 * kind.lanes
-    address = dot._tile_address(path, int(affine), group, 8 if kind.vpdpbusd else bits)
+    width = kind.width * kind.lanes
+    address = dot._tile_address(path, int(affine), group, max(bits, dot.LEAST_BITS[kind.dot]))
     tile = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 12)(address)
     for n_rows in range(1, kind.rows + 1):
         for codes_of, inputs_of in (
@@ -151,11 +153,17 @@ def test_no_less_accurate_than_llama_cpp(rng, monkeypatch, name, path):
             assert 0 < ours <= most * theirs, (spread, what, ours, theirs)
 
 
-def test_a_path_that_cannot_run_is_refused(monkeypatch):
-    monkeypatch.setenv("DGGUF_CPU_PATH", "neon")
-    with pytest.raises(
-        BackendError, match=r"'neon'; this CPU can run .*portable; all there are: avx512_vnni"
-    ):
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("neon", "is 'neon'; this CPU can run avx2, portable$"),
+        ("sse", "is 'sse'; this CPU can run avx2, portable; all there are: avx512_vnni, .*, neon, portable$"),
+    ],
+)
+def test_a_path_that_cannot_run_is_refused(monkeypatch, wanted, message):
+    monkeypatch.setattr(features, "possible_paths", lambda: ("avx2", "portable"))
+    monkeypatch.setenv("DGGUF_CPU_PATH", wanted)
+    with pytest.raises(BackendError, match=message):
         features.cpu_path()
 
 
@@ -174,9 +182,38 @@ def test_the_best_path_is_chosen(monkeypatch):
         ("avx2 fma f16c avxvnni", ["avx_vnni", "avx2"]),
         ("avx2 fma f16c avx512f avx512bw avx512vl", ["avx2"]),
         ("avx2 fma", []),
-        ("neon", []),
+        ("neon fp-armv8 dotprod", ["neon"]),
+        ("neon fp-armv8", []),
     ],
 )
 def test_paths_of_other_cpus(monkeypatch, cpu, wanted):
     monkeypatch.setattr(features, "features", lambda: frozenset(cpu.split()))
     assert list(features.possible_paths.__wrapped__()) == [*wanted, "portable"]
+
+
+@pytest.mark.parametrize("name", ["Q4_K", "Q6_K", "Q2_K", "Q8_0", "IQ4_NL", "IQ3_S"])
+def test_code_for_arm_is_written(name):
+    """No Arm runs it here, but LLVM accepts it, and makes it of the instructions meant."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    machine = llvm.Target.from_triple("aarch64-unknown-linux-gnu").create_target_machine(
+        cpu="apple-m1", opt=1
+    )
+
+    def assembly(n_arguments, write):
+        module = ir.Module()
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * n_arguments), "code")
+        builder = ir.IRBuilder(function.append_basic_block())
+        write(builder, function.args)
+        builder.ret_void()
+        return machine.emit_assembly(llvm.parse_assembly(str(module)))
+
+    layout, block = panels.PANEL_FORMATS[name], FORMATS_BY_NAME[name]
+    sizes = (block.block_size, block.type_size, layout.group)
+    decoder = assembly(6, lambda b, args: emit_decoder(b, "neon", layout.emit, sizes, args))
+    assert name != "IQ4_NL" or decoder.count("\ttbl\t") == 8 * 4
+    kind, bits = dot._PATHS["neon"], max(layout.bits, dot.LEAST_BITS["sdot"])
+    tile = assembly(
+        11, lambda b, args: dot._Tile(b, kind, layout.affine, layout.group, bits, 4, args).write()
+    )
+    assert tile.count("\tsdot\t") == kind.rows * kind.width * 32 // 4

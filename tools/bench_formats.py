@@ -49,7 +49,8 @@ def best_seconds(work: Callable[[], Any], at_least: float = 0.15) -> float:
 def peak_gops(path: str) -> float:
     """The rate of this path's dot instructions on registers; of 4-bit codes where that matters."""
     kind = dot._PATHS[path]
-    of = vector(I32, kind.lanes) if kind.vpdpbusd else vector(I16, 2 * kind.lanes)
+    pairs = kind.dot == "pairs"
+    of = vector(I16, 2 * kind.lanes) if pairs else vector(I32, kind.lanes)
 
     @intrinsic
     def loop(typing: Any, count: Any) -> Any:
@@ -60,11 +61,9 @@ def peak_gops(path: str) -> float:
             i, sums = b.phi(I64), [b.phi(of) for _ in range(SUMS)]
             four = splat(b, b.trunc(i, I32), kind.lanes)
             following = [
-                dot._four_products(b, x, four, four)
-                if kind.vpdpbusd
-                else b.add(
-                    x, dot._pairs_of_products(b, b.xor(four, four.type([k] * kind.lanes)), four, False)
-                )
+                b.add(x, dot._pairs_of_products(b, b.xor(four, four.type([k] * kind.lanes)), four, False))
+                if pairs
+                else dot._four_products(b, kind, x, four, four)
                 for k, x in enumerate(sums)
             ]
             next_i = b.add(i, int64(1))

@@ -40,7 +40,6 @@ from dgguf.backends.cpu.panels import PANEL_FORMATS, decoder_address
 from dgguf.jit import address, kernel
 
 LINE = 64  # bytes of a cache line
-_WIDTH = 2  # registers side by side in a tile
 
 
 @dataclass(frozen=True)
@@ -48,25 +47,31 @@ class Path:
     """What a CPU path's tiles look like.
 
     Attributes:
+        dot: the instructions: "vpdpbusd" and "sdot" add four products to a lane, of unsigned and of
+            signed codes; "pairs" are added in 16 bits.
         lanes: 32-bit lanes of a register.
         registers: for vectors.
         rows: of a tile, at most.
-        vpdpbusd: one instruction adds four products to a lane; otherwise pairs are added in 16 bits.
+        width: registers of weights side by side in a tile.
     """
 
+    dot: str
     lanes: int
     registers: int
     rows: int
-    vpdpbusd: bool
+    width: int
 
 
 _PATHS = {
     # 12 integer and 12 float32 sums, two vectors of codes: 26 of 32 registers.
-    "avx512_vnni": Path(lanes=16, registers=32, rows=6, vpdpbusd=True),
+    "avx512_vnni": Path("vpdpbusd", lanes=16, registers=32, rows=6, width=2),
     # 12 integer sums, two vectors of codes, one of activations: 15 of 16. The float32 sums are in memory.
-    "avx_vnni": Path(lanes=8, registers=16, rows=6, vpdpbusd=True),
-    "avx2": Path(lanes=8, registers=16, rows=4, vpdpbusd=False),
+    "avx_vnni": Path("vpdpbusd", lanes=8, registers=16, rows=6, width=2),
+    "avx2": Path("pairs", lanes=8, registers=16, rows=4, width=2),
+    "neon": Path("sdot", lanes=4, registers=32, rows=4, width=4),
 }
+# Tiles for fewer bits are no different: vpdpbusd takes any codes, sdot unsigned ones of seven bits.
+LEAST_BITS = {"vpdpbusd": 8, "sdot": 7, "pairs": 4}
 _MOST_ROWS = max(path.rows for path in _PATHS.values())
 
 
@@ -74,10 +79,17 @@ def _multiply_add(b: Any, x: Any, y: Any, z: Any) -> Any:
     return call(b, f"llvm.fma.v{x.type.count}f32", x.type, x, y, z)
 
 
-def _four_products(b: Any, sums: Any, codes: Any, activations: Any) -> Any:
-    """sums + the four products of unsigned codes and signed activations in each lane."""
-    name = f"llvm.x86.avx512.vpdpbusd.{32 * sums.type.count}"
-    return call(b, name, sums.type, sums, codes, activations)
+def _four_products(b: Any, path: Path, sums: Any, codes: Any, activations: Any) -> Any:
+    """sums + the four products of codes and signed activations in each lane."""
+    if path.dot == "sdot":
+        of = vector(I8, 16)
+        name, operands = (
+            "llvm.aarch64.neon.sdot.v4i32.v16i8",
+            [b.bitcast(x, of) for x in (codes, activations)],
+        )
+    else:
+        name, operands = f"llvm.x86.avx512.vpdpbusd.{32 * path.lanes}", [codes, activations]
+    return call(b, name, sums.type, sums, *operands)
 
 
 def _pairs_of_products(b: Any, codes: Any, activations: Any, signed: bool) -> Any:
@@ -118,7 +130,7 @@ Sums = dict[tuple[int, int], Any]  # by row and register of a tile
 
 
 class _Tile:
-    """Writes the loop over the groups of a tile of `n_rows` rows by _WIDTH registers.
+    """Writes the loop over the groups of a tile of `n_rows` rows by `Path.width` registers.
 
     Args:
         path: the CPU's.
@@ -135,7 +147,7 @@ class _Tile:
         self.codes, self.scales, self.minimums, activations, stride, self.columns = args[:6]
         self.shift, self.out, self.out_stride, self.ahead, self.ahead_lines = args[6:]
         self.rows = [b.add(activations, b.mul(stride, int64(r))) for r in range(n_rows)]
-        self.tile = [(r, v) for r in range(n_rows) for v in range(_WIDTH)]
+        self.tile = [(r, v) for r in range(n_rows) for v in range(self.path.width)]
         self.ints, self.floats = vector(I32, path.lanes), vector(F32, path.lanes)
 
     def write(self) -> None:
@@ -188,7 +200,7 @@ class _Tile:
             store(b, target, following[r, v])
 
     def _float_sums(self) -> Sums:
-        sums = self._sums_by_fours() if self.path.vpdpbusd else self._sums_by_pairs()
+        sums = self._sums_by_pairs() if self.path.dot == "pairs" else self._sums_by_fours()
         return {rv: self.b.sitofp(x, self.floats) for rv, x in sums.items()}
 
     def _splat(self, x: Any) -> Any:
@@ -204,7 +216,7 @@ class _Tile:
 
     def _panel_floats(self, base: Any) -> list[Any]:
         """This group's scales or minimums."""
-        places = [self._at(base, 4 * PANEL_ROWS, 4 * v * self.path.lanes) for v in range(_WIDTH)]
+        places = [self._at(base, 4 * PANEL_ROWS, 4 * v * self.path.lanes) for v in range(self.path.width)]
         return [load(self.b, place, self.floats) for place in places]
 
     def _starts(self) -> list[Any]:
@@ -217,7 +229,8 @@ class _Tile:
             self._at(self.codes, self.group * PANEL_ROWS), self.b.mul(k, int64(4 * PANEL_ROWS))
         )
         return [
-            load(self.b, self.b.add(start, int64(4 * v * self.path.lanes)), self.ints) for v in range(_WIDTH)
+            load(self.b, self.b.add(start, int64(4 * v * self.path.lanes)), self.ints)
+            for v in range(self.path.width)
         ]
 
     def _activations(self, row: Any, k: Any) -> Any:
@@ -226,16 +239,19 @@ class _Tile:
         return self._splat(load(self.b, self.b.add(row, at), I32))
 
     def _sums_by_fours(self) -> Sums:
+        signed = self.path.dot == "sdot" and self.bits == 8
         sums = dict.fromkeys(self.tile, constant(self.ints, [0] * self.path.lanes))
-        if not self.affine:
+        if not self.affine and not signed:
             starts = self._starts()
             sums = {(r, v): starts[r] for r, v in self.tile}
         for k in range(self.group // 4):
             words = self._words(int64(k))
+            if signed:
+                words = [self.b.xor(w, constant(self.ints, [0x80808080] * self.path.lanes)) for w in words]
             for r, row in enumerate(self.rows):
                 four = self._activations(row, int64(k))
-                for v in range(_WIDTH):
-                    sums[r, v] = _four_products(self.b, sums[r, v], words[v], four)
+                for v in range(self.path.width):
+                    sums[r, v] = _four_products(self.b, self.path, sums[r, v], words[v], four)
         return sums
 
     def _sums_by_pairs(self) -> Sums:
@@ -267,7 +283,7 @@ class _Tile:
         b, words, following = self.b, self._words(k), {}
         for r, row in enumerate(self.rows):
             four = self._activations(row, k)
-            for v in range(_WIDTH):
+            for v in range(self.path.width):
                 products = _pairs_of_products(b, words[v], four, signed=self.bits == 8)
                 following[r, v] = b.add(sums[r, v], products) if sums else products
         return following
@@ -303,7 +319,7 @@ class _Tile:
 
 @intrinsic(prefer_literal=True)
 def _tile(typing: Any, path: Any, affine: Any, group: Any, bits: Any, arguments: Any) -> Any:
-    """A tile of 1 to `Path.rows` rows by _WIDTH registers.
+    """A tile of 1 to `Path.rows` rows by `Path.width` registers.
 
     Args:
         path, affine, group, bits: known when compiling; see `_Tile`.
@@ -369,13 +385,12 @@ class Kernels:
 def kernels(name: str, path: str) -> Kernels:
     """Those of a format in PANEL_FORMATS on a path but "portable"."""
     layout, kind = PANEL_FORMATS[name], _PATHS[path]
-    # Fewer kinds of tiles to compile: up to four bits all are alike, and vpdpbusd takes any.
-    bits = 8 if kind.vpdpbusd else max(4, layout.bits)
+    bits = max(layout.bits, LEAST_BITS[kind.dot])
     return Kernels(
         decoder_address(name, path),
         _tile_address(path, int(layout.affine), layout.group, bits),
         kind.rows,
-        _WIDTH * kind.lanes,
+        kind.width * kind.lanes,
         layout.group,
         layout.bits - 1,
     )

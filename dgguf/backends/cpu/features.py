@@ -14,6 +14,7 @@ PATHS: dict[str, tuple[frozenset[str], ...]] = {
     "avx512_vnni": (frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vnni"}),),
     "avx_vnni": (_AVX2 | {"avxvnni"}, _AVX2 | {"avx512vl", "avx512vnni"}),
     "avx2": (_AVX2,),
+    "neon": (frozenset({"dotprod"}),),
     "portable": (frozenset(),),
 }
 
@@ -21,7 +22,9 @@ PATHS: dict[str, tuple[frozenset[str], ...]] = {
 @functools.cache
 def features() -> frozenset[str]:
     """LLVM's names of the instruction sets that this CPU and its system offer, such as "avx512vnni"."""
-    return frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
+    found = frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
+    # LLVM does not ask macOS; every processor that Apple calls M has the instructions.
+    return found | {"dotprod"} if llvm.get_host_cpu_name().startswith("apple-m") else found
 
 
 @functools.cache

@@ -32,6 +32,14 @@ def vector(element: Any, count: int = LANES) -> Any:
 
 _CODES = vector(I8, 4 * LANES)
 
+# The instruction of a CPU path that looks bytes up in 16, in each 16 of so many bytes.
+_LOOK_UPS = {
+    "avx512_vnni": ("llvm.x86.avx512.pshuf.b.512", 64),
+    "avx_vnni": ("llvm.x86.avx2.pshuf.b", 32),
+    "avx2": ("llvm.x86.avx2.pshuf.b", 32),
+    "neon": ("llvm.aarch64.neon.tbl1.v16i8", 16),
+}
+
 
 def constant(of: Any, values: Sequence[float]) -> Any:
     """An IR vector or array of these numbers."""
@@ -45,6 +53,11 @@ def int64(value: int) -> Any:
 def shuffle(b: Builder, x: Value, y: Value, order: list[int]) -> Value:
     """The elements `order` of x and y, y's counted behind x's."""
     return b.shuffle_vector(x, y, ir.Constant(vector(I32, len(order)), order))
+
+
+def joined(b: Builder, x: Value, y: Value) -> Value:
+    """The elements of x, then those of y."""
+    return shuffle(b, x, y, list(range(2 * x.type.count)))
 
 
 def splat(b: Builder, x: Value, count: int = LANES) -> Value:
@@ -183,14 +196,14 @@ class RowBlocks:
     def __init__(
         self,
         builder: Builder,
-        wide: bool,
+        path: str,
         source: Value,
         stride: Value,
         codes: Value,
         scales: Value,
         minimums: Value,
     ) -> None:
-        self._b, self._wide = builder, wide
+        self._b, self._path = builder, path
         self._source, self._stride = source, stride
         self._codes, self._scales, self._minimums = codes, scales, minimums
 
@@ -232,20 +245,14 @@ class RowBlocks:
 
     def look_up(self, indices: Lanes, table: Sequence[int]) -> Lanes:
         """The entries of a table of 16 bytes at the four indices of each lane, all below 16."""
-        b, quarter = self._b, [x & 255 for x in table]
-        lanes = b.bitcast(indices.v, vector(I8, 64))
-        if self._wide:
-            found = call(
-                b, "llvm.x86.avx512.pshuf.b.512", vector(I8, 64), constant(vector(I8, 64), quarter * 4), lanes
-            )
-        else:
-            entries = constant(vector(I8, 32), quarter * 2)
-            lower, upper = (
-                call(b, "llvm.x86.avx2.pshuf.b", vector(I8, 32), entries, shuffle(b, lanes, lanes, half))
-                for half in (list(range(32)), list(range(32, 64)))
-            )
-            found = shuffle(b, lower, upper, list(range(64)))
-        return Lanes(b, b.bitcast(found, vector(I32)))
+        b, name, size = self._b, *_LOOK_UPS[self._path]
+        of = vector(I8, size)
+        entries, lanes = constant(of, [x & 255 for x in table] * (size // 16)), b.bitcast(indices.v, _CODES)
+        parts = [shuffle(b, lanes, lanes, list(range(at, at + size))) for at in range(0, 64, size)]
+        parts = [call(b, name, of, entries, part) for part in parts]
+        while len(parts) > 1:
+            parts = [joined(b, x, y) for x, y in zip(parts[::2], parts[1::2], strict=True)]
+        return Lanes(b, b.bitcast(parts[0], vector(I32)))
 
     def gather(self, first: Lanes, second: Lanes, table: Sequence[int]) -> tuple[Lanes, Lanes]:
         """The entries of a table of 32-bit words at each lane's two indices, of 16 bits."""
@@ -289,15 +296,12 @@ class RowBlocks:
 def _transposed(b: Builder, rows: list[Value]) -> list[Value]:
     """16 vectors of 4 or 8 words as 4 or 8 vectors of 16."""
 
-    def joined(x: Value, y: Value) -> Value:
-        return shuffle(b, x, y, list(range(2 * x.type.count)))
-
     if rows[0].type.count == 4:
         # Rows r, r + 4, r + 8 and r + 12 share a register: each 4 x 4 words then stand in a quarter.
-        pairs = [joined(rows[r], rows[r + 4]) for r in (0, 1, 2, 3, 8, 9, 10, 11)]
-        return _interleaved(b, [joined(x, y) for x, y in zip(pairs[:4], pairs[4:], strict=True)])
+        pairs = [joined(b, rows[r], rows[r + 4]) for r in (0, 1, 2, 3, 8, 9, 10, 11)]
+        return _interleaved(b, [joined(b, x, y) for x, y in zip(pairs[:4], pairs[4:], strict=True)])
     # Rows r and r + 4 share a register, so that the last shuffle finds its quarters in order.
-    pairs = [joined(rows[r], rows[r + 4]) for r in (0, 1, 2, 3, 8, 9, 10, 11)]
+    pairs = [joined(b, rows[r], rows[r + 4]) for r in (0, 1, 2, 3, 8, 9, 10, 11)]
     upper, lower = _interleaved(b, pairs[:4]), _interleaved(b, pairs[4:])
     columns = []
     for quarter in (0, 4):
@@ -322,12 +326,12 @@ def _interleaved(b: Builder, rows: list[Value]) -> list[Value]:
 
 
 def emit_decoder(
-    b: Builder, wide: bool, emit: Callable[[RowBlocks], None], sizes: tuple[int, int, int], args: Any
+    b: Builder, path: str, emit: Callable[[RowBlocks], None], sizes: tuple[int, int, int], args: Any
 ) -> None:
     """Write the loop that decodes all blocks of 16 rows into half a panel's columns.
 
     Args:
-        wide: there are shuffles of the bytes of 512 bits.
+        path: the CPU's (see `features`).
         emit: writes the code that decodes one block.
         sizes: weights and bytes of a block, and weights that share a scale.
         args: int64 values: addresses of the first block, the bytes from row to row, how many blocks a
@@ -344,7 +348,7 @@ def emit_decoder(
     emit(
         RowBlocks(
             b,
-            wide,
+            path,
             b.add(source, b.mul(i, int64(n_bytes))),
             stride,
             b.add(codes, b.mul(i, int64(weights * PANEL_ROWS))),

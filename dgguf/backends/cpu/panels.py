@@ -77,7 +77,7 @@ def _decode(
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         layout, blocks = PANEL_FORMATS[name.literal_value], FORMATS_BY_NAME[name.literal_value]
         sizes = (blocks.block_size, blocks.type_size, layout.group)
-        emit_decoder(b, path.literal_value == "avx512_vnni", layout.emit, sizes, args[2:])
+        emit_decoder(b, path.literal_value, layout.emit, sizes, args[2:])
         return context.get_dummy_value()
 
     return types.void(name, path, *[types.int64] * 6), generate
