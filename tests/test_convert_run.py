@@ -13,7 +13,6 @@ from checkpoints import DECODER, Checkpoint, D, Tensor, both_copies, per_expert
 
 from dgguf import convert
 from dgguf.backends.cpu.pool import usable_cores
-from dgguf.cli import cli
 from dgguf.convert.header import pack_header
 from dgguf.errors import ConversionError
 
@@ -208,7 +207,7 @@ def test_progress_within_a_tensor(
     ],
 )
 def test_speed_and_time_left(done: int, left: int, seconds: float, text: str) -> None:
-    assert cli.commands["quantize"].callback.__globals__["_speed"](done, left, seconds) == text
+    assert sys.modules["dgguf.cli.quantize"]._speed(done, left, seconds) == text
 
 
 def test_memory_does_not_grow_with_a_tensor(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -58,28 +58,23 @@ def _encode(
 ) -> None:
     """Codes from 0 to 2n - 1 in blocks of `n_bytes`: one kernel for four formats, to compile it once."""
     flat, bytes_out = x.reshape(-1), out.reshape(-1)
-    codes = np.empty(32, np.int32)
     if importance.size:
-        _encode_weighted(flat, importance, bytes_out, n_bytes, n, with_minimum, codes)
+        _encode_weighted(flat, importance, bytes_out, n_bytes, n, with_minimum)
         return
-    size = min(32, flat.size)
+    # Loops over halves of a block, whose length the compiler does not know, are those it vectorises.
+    size = min(16, flat.size)
     for b in range(flat.size // 32):
         o, at = 32 * b, n_bytes * b
         low, high = _extremes(flat, o, size)
         if with_minimum:
             scale = (high - low) / np.float32(2 * n - 1)
-            inverse = reciprocal(scale)
-            for i in range(size):
-                codes[i] = min(np.int32((flat[o + i] - low) * inverse + _HALF), np.int32(2 * n - 1))
             _write_half(low, bytes_out, at + 2)
+            _write_rounded(flat, o, size, low, reciprocal(scale), _HALF, n, bytes_out, at + n_bytes)
         else:
             scale = _extreme(flat, o, low, high) / np.float32(-n)
-            inverse = reciprocal(scale)
-            for i in range(size):
-                code = np.int32(flat[o + i] * inverse + (np.float32(n) + _HALF))
-                codes[i] = min(code, np.int32(2 * n - 1))
+            middle = np.float32(n) + _HALF
+            _write_rounded(flat, o, size, _ZERO, reciprocal(scale), middle, n, bytes_out, at + n_bytes)
         _write_half(scale, bytes_out, at)
-        _write_codes(codes, bytes_out, at + n_bytes, n)
 
 
 @kernel
@@ -90,8 +85,8 @@ def _encode_weighted(
     n_bytes: int,
     n: int,
     with_minimum: bool,
-    codes: np.ndarray,
 ) -> None:
+    codes = np.empty(32, np.int32)
     columns = importance.size
     variances = np.empty(flat.size // columns, np.float32)
     for row in range(variances.size):
@@ -125,14 +120,14 @@ def _encode_weighted(
 def encode_q8_0(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """Scale by the largest magnitude and round, halves away from zero; importances change nothing."""
     flat, bytes_out = x.reshape(-1), out.reshape(-1)
-    size = min(32, flat.size)
+    size = min(16, flat.size)
     for b in range(flat.size // 32):
         o, at = 32 * b, 34 * b
         low, high = _extremes(flat, o, size)
         d = max(abs(low), abs(high)) / np.float32(127)
         inverse = reciprocal(d)
         _write_half(d, bytes_out, at)
-        for i in range(size):
+        for i in range(2 * size):
             scaled = flat[o + i] * inverse
             # Adding 0.5 and truncating would round 0.49999997 up.
             code = np.int32(scaled)
@@ -148,7 +143,7 @@ def encode_mxfp4(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None
     size = min(16, flat.size)
     for b in range(flat.size // 32):
         o, at = 32 * b, 17 * b
-        low, high = _extremes(flat, o, 2 * size)
+        low, high = _extremes(flat, o, size)
         largest = max(abs(low), abs(high))
         e = np.int64(0)
         if largest > _ZERO:
@@ -174,20 +169,27 @@ def _fp4(value: np.float64) -> np.uint8:
 
 
 @kernel
-def _extremes(flat: np.ndarray, start: int, size: int) -> tuple[np.float32, np.float32]:
-    """The lowest and the highest value; of two zeros the first.
+def _key(value: np.float32) -> np.int32:
+    """An integer; their order is that of the floats."""
+    bits = np.float32(value).view(np.int32)
+    return np.int32(bits ^ (bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
 
-    Compared as integers whose order is that of the floats, because only those vectorise.
+
+@kernel
+def _extremes(flat: np.ndarray, start: int, size: int) -> tuple[np.float32, np.float32]:
+    """The lowest and the highest of 2 * size values; of two zeros the first.
+
+    Compared as integers, because only those vectorise.
     """
     low, high = np.int32(0x7FFFFFFF), np.int32(-0x7FFFFFFF)
-    for i in range(start, start + size):
-        bits = np.float32(flat[i]).view(np.int32)
-        key = np.int32(bits ^ (bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
-        low, high = min(low, key), max(high, key)
+    first, half = np.uint64(start), np.uint64(size)
+    for i in range(half):
+        one, other = _key(flat[first + i]), _key(flat[first + half + i])
+        low, high = min(low, min(one, other)), max(high, max(one, other))
     lowest = np.int32(low ^ (low >> np.int32(31)) & np.int32(0x7FFFFFFF)).view(np.float32)
     highest = np.int32(high ^ (high >> np.int32(31)) & np.int32(0x7FFFFFFF)).view(np.float32)
     if lowest == _ZERO:
-        for i in range(start, start + size):
+        for i in range(start, start + 2 * size):
             if flat[i] == _ZERO:
                 return flat[i], highest
     return lowest, highest
@@ -211,6 +213,29 @@ def _write_half(value: np.float32, out: np.ndarray, at: int) -> None:
     half = float32_to_float16(value)
     out[at] = np.uint8(half & np.uint16(255))
     out[at + 1] = np.uint8(half >> np.uint16(8))
+
+
+@kernel
+def _write_rounded(
+    flat: np.ndarray, start: int, size: int, low: np.float32, inverse: np.float32, add: np.float32, n: int,
+    out: np.ndarray, end: int,
+) -> None:  # fmt: skip
+    """Round a block's values to codes below 2n and write them as `_write_codes` does; size is 16."""
+    top = np.int32(2 * n - 1)
+    # Unsigned, an index is never counted from the end, which would keep the loops from being vectorised.
+    first, half, at = np.uint64(start), np.uint64(size), np.uint64(end - size)
+    for i in range(half):
+        one = min(np.int32((flat[first + i] - low) * inverse + add), top)
+        other = min(np.int32((flat[first + half + i] - low) * inverse + add), top)
+        out[at + i] = np.uint8(one & 15 | (other & 15) << 4)
+    if n == 16:
+        fifths = np.uint32(0)
+        for i in range(half):
+            one = min(np.int32((flat[first + i] - low) * inverse + add), top)
+            other = min(np.int32((flat[first + half + i] - low) * inverse + add), top)
+            fifths |= np.uint32(one >> 4) << np.uint32(i) | np.uint32(other >> 4) << np.uint32(i + half)
+        for i in range(4):
+            out[end - 20 + i] = np.uint8(fifths >> np.uint32(8 * i) & np.uint32(255))
 
 
 @kernel
