@@ -33,6 +33,7 @@ class Terminal:
         self.resize(width, height, tell=False)
         self.attributes = termios.tcgetattr(self._terminal)
         self.screen = pyte.HistoryScreen(width, height, history=5000, ratio=1)
+        self.screen.write_process_input = self.send  # it answers where its cursor is
         self._stream = pyte.ByteStream(self.screen)
         self.written = ""
         self.process = subprocess.Popen(

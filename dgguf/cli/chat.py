@@ -129,7 +129,7 @@ class Chat:
         from dgguf.errors import DggufError, sentence
 
         if self._keyboard:
-            say(f"{self._session.name}: type a message. /help lists commands, Ctrl-D ends.")
+            say(f"{Path(self._session.name).name}: type a message. /help lists commands, Ctrl-D ends.")
         for text in messages:
             try:
                 if not text.strip():
