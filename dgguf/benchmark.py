@@ -50,6 +50,7 @@ class TimedBackend:
         def timed(*operands: Any, **options: Any) -> Any:
             began = time.perf_counter()
             result = verb(*operands, **options)
+            self._backend.finish()
             part = self._part(name, operands)
             self.seconds[part] += time.perf_counter() - began
             self.multiply_adds[part] += _multiply_adds(name, operands)

@@ -2,7 +2,7 @@
 //
 // The threads of a block are fibers that run in turn until a barrier. What a warp does together
 // (mma, ldmatrix, shuffles) waits for its 32 lanes; the last one computes it for all, from the
-// layouts that the PTX manual draws. Shared memory is filled with NaN before each block.
+// layouts that the PTX manual draws. Shared memory keeps what the block before left in it.
 #include <csetjmp>
 #include <cmath>
 #include <cstdint>
@@ -25,7 +25,7 @@ static Dim threadIdx, blockIdx;
 #define DEVICE static inline
 #define __global__
 #define __launch_bounds__(...)
-#define __shared__ static __attribute__((section("shared_memory")))
+#define __shared__ static
 #define __align__(n) __attribute__((aligned(n)))
 #define min(a, b) ((a) < (b) ? (a) : (b))
 #define max(a, b) ((a) > (b) ? (a) : (b))
@@ -173,10 +173,7 @@ static void enter() {
     _longjmp(scheduler, 1);
 }
 
-extern "C" char __start_shared_memory[], __stop_shared_memory[];
-
 static void run_block() {
-    memset(__start_shared_memory, 0xFF, __stop_shared_memory - __start_shared_memory);
     block_barrier = {}, memset(warps, 0, sizeof warps);
     for (int i = 0; i < n_threads; i++) fibers[i].started = fibers[i].done = false;
     for (bool alive = true; alive;) {

@@ -102,6 +102,9 @@ class Backend(Protocol):
     def numpy(self, x: Array) -> np.ndarray:
         """A copy of `x` in the host's memory."""
 
+    def finish(self) -> None:
+        """Return when all that was asked for is computed; for whoever measures."""
+
     # The network
     def embed(self, table: Weight, tokens: np.ndarray, scale: float) -> Array:
         """Rows of the (V, D) table times scale: (T, D)."""

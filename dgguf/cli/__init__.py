@@ -10,6 +10,7 @@ import click
 from dgguf import __version__
 from dgguf.cli.bench import bench
 from dgguf.cli.chat import chat
+from dgguf.cli.doctor import doctor
 from dgguf.cli.export import export
 from dgguf.cli.info import info
 from dgguf.cli.models import models, pull
@@ -50,7 +51,7 @@ def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) 
     _debug = _debug or given
 
 
-for command in (run, chat, replay, export, bench, info, models, pull, quantize):
+for command in (run, chat, replay, export, bench, doctor, info, models, pull, quantize):
     cli.add_command(command)
 
 _debug_option = click.option(

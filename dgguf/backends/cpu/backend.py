@@ -61,6 +61,9 @@ class CpuBackend:
     def numpy(self, x: np.ndarray) -> np.ndarray:
         return x.copy()
 
+    def finish(self) -> None:
+        pass  # a verb returns when it is done
+
     def embed(self, table: Matrix, tokens: np.ndarray, scale: float) -> np.ndarray:
         return matmul.embed(table, tokens, scale)
 

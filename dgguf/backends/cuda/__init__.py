@@ -1,32 +1,23 @@
 """The CUDA backend: layers on a GPU. Imported only when asked for."""
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from dgguf.backends.cuda.device import Device
-from dgguf.backends.cuda.plan import make_plan, measure
-from dgguf.gguf_header import TensorInfo
+from dgguf.backends.cuda.plan import Sizes, make_plan
 
 if TYPE_CHECKING:
     from dgguf.backends.cuda.backend import CudaBackend
 
 
 def open_backend(
-    tensors: Iterable[TensorInfo],
-    *,
-    device: int,
-    gpu_layers: int | None,
-    kv_cache: int,
-    scratch: int,
-    threads: int | None,
+    sizes: Sizes, *, device: int, gpu_layers: int | None, threads: int | None
 ) -> "CudaBackend":
     """The backend for a model on a GPU.
 
     Args:
-        tensors: of the model.
+        sizes: of the model.
         device: number of the GPU.
         gpu_layers: layers whose experts stay in its memory; None for as many as fit.
-        kv_cache, scratch: bytes beside the weights.
         threads: that prepare the weights; None for all usable cores.
 
     Raises:
@@ -34,7 +25,7 @@ def open_backend(
     """
     gpu = Device(device)
     free, _ = gpu.memory()
-    plan = make_plan(measure(tensors, kv_cache, scratch), free, gpu_layers)
+    plan = make_plan(sizes, free, gpu_layers)
     from dgguf.backends.cuda.backend import CudaBackend
 
     return CudaBackend(gpu, plan, threads)

@@ -17,7 +17,7 @@ from dgguf.backends.cuda.kernels import Launcher
 from dgguf.backends.cuda.layout import UNIT_COLUMNS, Layout, layout
 from dgguf.backends.cuda.matmul import Matrix, Planes, Tables
 from dgguf.backends.cuda.memory import Array, Memory, upload
-from dgguf.backends.cuda.plan import Plan, expert_layer, scratch_bytes
+from dgguf.backends.cuda.plan import KV_BYTES, Plan, expert_layer, scratch_bytes
 from dgguf.backends.cuda.repack import pack
 from dgguf.backends.cuda.stream import ExpertStream
 from dgguf.errors import NumericsError
@@ -68,7 +68,7 @@ class CudaBackend:
         reference: bool = False,
         launcher: Launcher | None = None,
     ) -> None:
-        self.kv_bytes = 2
+        self.kv_bytes = KV_BYTES
         self._device = device
         self._plan = plan
         self._pool = Pool(usable_cores() if threads is None else threads)

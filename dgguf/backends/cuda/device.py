@@ -37,15 +37,19 @@ def count_devices() -> int:
     try:
         n = len(cuda.gpus)
     except Exception as error:  # CudaSupportError, and what the driver's bindings raise
-        reason = str(error).strip().splitlines()
-        detail = next((line for line in reversed(reason) if line.strip(" :")), "")
         raise BackendError(
-            f"--cuda needs an NVIDIA driver, and none can be used here ({detail.strip()}): install one "
+            f"--cuda needs an NVIDIA driver, and none can be used here ({reason(error)}): install one "
             "(https://www.nvidia.com/drivers; under WSL on the Windows side), or run without --cuda"
         ) from error
     if n == 0:
         raise BackendError("--cuda needs an NVIDIA GPU, and the driver finds none: run without --cuda")
     return n
+
+
+def reason(error: Exception) -> str:
+    """The line of a library's message that tells most."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line.rstrip(".") for line in lines if line and not line.endswith(":")), type(error).__name__)
 
 
 class Device:

@@ -82,8 +82,7 @@ class Matrix:
 
     @property
     def macros(self) -> Macros:
-        names = ("HIGH_BITS", "GROUP", "MINIMUM", "TABLE", "HALVES")
-        return tuple((name, int(value)) for name, value in zip(names, self.layout.kind, strict=True))
+        return kind_macros(self.layout)
 
     def arguments(self, planes: Planes) -> tuple[Any, ...]:
         """What `weight_at` needs of it, but for row and column."""
@@ -93,6 +92,12 @@ class Matrix:
             planes.low, planes.high, planes.scales, planes.halves, self.tables.values.view,
             bits, form.group, int(form.minimum), self.chunks,
         )  # fmt: skip
+
+
+def kind_macros(form: Layout) -> Macros:
+    """What qgemm.cu is compiled for."""
+    names = ("HIGH_BITS", "GROUP", "MINIMUM", "TABLE", "HALVES")
+    return tuple((name, int(value)) for name, value in zip(names, form.kind, strict=True))
 
 
 def device_planes(data: Any, form: Layout, n_units: int) -> Planes:

@@ -57,6 +57,10 @@ class Array:
         self.shape: tuple[int, ...] = tuple(view.shape)
         self._lease = lease
 
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
     def reshape(self, *shape: int) -> "Array":
         return Array(self.view.reshape(*shape), self._lease)
 

@@ -15,6 +15,7 @@ from dgguf.gguf_header import TensorInfo
 
 # Left alone: the driver's context, kernels, and what the desktop takes.
 RESERVE = 800_000_000
+KV_BYTES = 2  # of a number in the KV cache
 SLOTS = 2  # expert layers being copied or used
 _EXPERTS = re.compile(r"blk\.(\d+)\.ffn_(gate|up|gate_up|down)_exps\.weight")
 
