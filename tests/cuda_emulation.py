@@ -32,7 +32,7 @@ def library(source, macros):
     exports = "".join(f"EXPORT({kernel})\n" for kernel in KERNELS[source])
     path.write_text(f'#include "{SOURCES / source}.cu"\n{exports}')
     command = [
-        COMPILER, "-std=c++17", "-O2", "-march=native", "-shared", "-fPIC", "-fno-strict-aliasing",
+        COMPILER, "-std=c++17", "-O1", "-march=native", "-shared", "-fPIC", "-fno-strict-aliasing",
         "-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable",
         f'-DDGGUF_EMULATION="{HEADER}"', *(f"-D{key}={value}" for key, value in macros),
         str(path), "-o", str(path.with_suffix(".so")),

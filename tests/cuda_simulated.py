@@ -73,11 +73,8 @@ def normal(rng, *shape):
 
 
 def tensor(rng, name, *shape):
-    """A tensor in a file's format with weights of size 1, and what it decodes to."""
-    if name in ("F32", "F16", "BF16"):
-        made = host_tensor(rng, name, shape)
-    else:
-        made = host_tensor(rng, name, shape)
+    """A random tensor in a file's format, and what it decodes to."""
+    made = host_tensor(rng, name, shape)
     return made, decoded(made)
 
 
@@ -115,7 +112,7 @@ def test_linear(backend, rng, path, name):
     close(found, x.astype(np.float64) @ weights.T, ROUNDED)
 
 
-@pytest.mark.parametrize(("rows", "outputs"), [(1, 16), (32, 70), (33, 130), (70, 16)])
+@pytest.mark.parametrize(("rows", "outputs"), [(1, 16), (32, 70), (33, 130), (66, 16)])
 def test_linear_at_the_edges_of_tiles(rng, rows, outputs):
     """Row blocks and token tiles that are not full, more than one of each, one chunk and three."""
     backend = make_backend("fast")
@@ -333,13 +330,18 @@ def twin_experts(x, g, u, d, chosen, weights):
     return wanted
 
 
-@pytest.mark.parametrize("names", [("Q8_0", "Q8_0", "Q8_0"), ("Q4_K", "Q4_K", "Q5_0"), ("F16", "F32", "Q5_1")])
-@pytest.mark.parametrize("rows", [1, 9, 40])
-def test_experts(rng, path, names, rows):
-    if path == "reference" and rows > 9:
-        pytest.skip("too slow in the simulator")
+@pytest.mark.parametrize(
+    ("path", "names", "rows", "hidden"),
+    [
+        ("reference", ("Q8_0", "Q8_0", "Q5_0"), 3, 32),
+        ("fast", ("Q8_0", "Q8_0", "Q5_0"), 40, 64),
+        ("fast", ("Q4_K", "Q4_K", "Q8_0"), 9, 256),
+        ("fast", ("F16", "F32", "Q5_1"), 1, 64),
+    ],
+)
+def test_experts(rng, path, names, rows, hidden):
     backend = make_backend(path)
-    hidden, ff, n = 256, 32, 5
+    ff, n = 32, 5
     x, weights = normal(rng, rows, hidden), normal(rng, rows, 2)
     chosen = np.stack([rng.permutation(n - 1)[:2] for _ in range(rows)]).astype(np.int32)  # one expert idle
     (gate, g), (up, u), (down, d) = expert_tensors(rng, names, n, ff, hidden)
@@ -361,28 +363,28 @@ def test_many_rows_of_one_expert(rng):
     assert set(backend._launcher.launched) == {"qgemm_64"}
 
 
-@pytest.mark.parametrize("streamed", [{0}, {1}, {0, 1, 2}, {0, 2}])
+@pytest.mark.parametrize(("path", "streamed"), [("reference", {0, 2}), ("fast", {1}), ("fast", {0, 1, 2})])
 def test_streamed_experts_are_the_resident_ones(rng, monkeypatch, path, streamed):
     """Layer after layer, twice over, in chunks that do not divide them; the same numbers to the bit."""
     monkeypatch.setattr("dgguf.backends.cuda.stream.PINNED_BYTES", 1000)
-    x, weights = normal(rng, 3, 64), normal(rng, 3, 2)
-    chosen = upload(np.array([[0, 1], [2, 0], [1, 2]], np.int32))
-    layers = [expert_tensors(rng, ("Q8_0", "Q8_0", "Q5_0"), 3, 32, 64, layer) for layer in range(3)]
+    x, weights = normal(rng, 2, 32), normal(rng, 2, 1)
+    chosen = upload(np.array([[2], [1]], np.int32))
+    layers = [expert_tensors(rng, ("Q8_0", "Q8_0", "Q5_0"), 3, 32, 32, layer) for layer in range(3)]
     results = []
     for plan in (ALL_RESIDENT, Plan(ALL_RESIDENT.sizes, frozenset(streamed))):
         backend = make_backend(path, plan)
         loaded = [[backend.weight(t) for t, _ in layer] for layer in layers]
         assert sum(w.planes is None for layer in loaded for w in layer) == (plan is not ALL_RESIDENT) * 3 * len(streamed)
-        for order in ((0, 1, 2), (0, 1, 2), (2, 0, 1)):  # the last as after an interrupt
+        for order in ((0, 1, 2), (0, 1, 2), (2, 0)):  # the last as after an interrupt
             for layer in order:
                 out = backend.experts(upload(x), *loaded[layer], chosen, upload(weights))
                 results.append(backend.numpy(out))
-    for resident, other in zip(results[:9], results[9:], strict=True):
+    for resident, other in zip(results[:8], results[8:], strict=True):
         np.testing.assert_array_equal(resident, other)
 
 
 def test_head(backend, rng):
-    x, (w, weights) = 9 * normal(rng, 4, 32), tensor(rng, "Q8_0", 70, 32)
+    x, (w, weights) = 0.1 * normal(rng, 4, 32), tensor(rng, "Q8_0", 70, 32)
     wanted = 30 * np.tanh(x.astype(np.float64) @ weights.T / 30)
     close(backend.numpy(backend.head(upload(x), backend.weight(w), 30.0)), wanted, 8e-3)
 
@@ -478,8 +480,8 @@ def test_memory_is_used_again_only_when_nobody_refers_to_it():
 
 
 SMALL = replace(
-    TINY, block_count=3, full_every=2, canvas_length=8, sliding_window=6, key_length=32, key_length_swa=16,
-    expert_count=4,
+    TINY, block_count=2, full_every=2, canvas_length=4, sliding_window=3, key_length=32, key_length_swa=16,
+    expert_count=3, embedding_length=32, feed_forward_length=32, head_count=2, head_count_kv=1, head_count_kv_swa=1,
 )  # fmt: skip
 
 
@@ -489,22 +491,22 @@ def run_network(path, gguf_path, plan, tokens, canvas):
     config = ModelConfig.from_file(file)
     backend = make_backend(path, plan)
     model = Transformer(config, load_weights(file, config, backend), backend)
-    cache = KVCache(config, backend, 64, 9)
-    model.encode(tokens[:9], cache)
-    model.encode(tokens[9:], cache)
+    cache = KVCache(config, backend, 32, 4)
+    model.encode(tokens[:4], cache)
+    model.encode(tokens[4:], cache)
     prediction = model.denoise(canvas, cache, None, 0.8, np.full(len(canvas), 0.5))
     return prediction, backend.numpy(model.logits(canvas, cache, prediction))
 
 
 @pytest.mark.parametrize(
     ("path", "type_name", "streamed"),
-    [("reference", "F32", ()), ("fast", "F16", ()), ("fast", "Q8_0", (0, 2)), ("fast", "Q5_1", ())],
+    [("fast", "Q8_0", (0,)), ("fast", "F16", ()), ("reference", "F32", ())],
 )
 def test_the_whole_network(path, type_name, streamed, tmp_path):
     """A prompt in two calls, a step, a self-conditioned step: against the float64 network of reference.py."""
     write_model(tmp_path / "m.gguf", SMALL, type_name)
     rng = np.random.default_rng(1)
-    tokens, canvas = rng.integers(0, 700, 13), rng.integers(0, 700, 8)
+    tokens, canvas = rng.integers(0, 700, 7), rng.integers(0, 700, 4)
     prediction, found = run_network(
         path, tmp_path / "m.gguf", Plan(ALL_RESIDENT.sizes, frozenset(streamed)), tokens, canvas
     )

@@ -14,7 +14,7 @@ constexpr int QUERIES = 16;
 
 // q: float32 (tokens, heads, HEAD_DIM). keys, values: float16 (KV heads, capacity, HEAD_DIM); the rows
 // of this call stand behind the `length` committed ones. out: as q. window: 0 for none.
-extern "C" __global__ void __launch_bounds__(32 * WARPS)
+extern "C" __global__ void __launch_bounds__(32 * WARPS, 2)
     attention(const float *q, const u16 *keys, const u16 *values, float *out, int tokens, int heads, int group,
               int capacity, int length, int window, int causal) {
     __shared__ float shares[WARPS][QUERIES][KEYS + 4];

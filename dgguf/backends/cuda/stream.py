@@ -25,8 +25,8 @@ class _Slot:
 
     def __init__(self, device: Device, n_bytes: int) -> None:
         self.bytes = device.allocate(n_bytes)
-        self.full = cuda.event(timing=False)
-        self.free = cuda.event(timing=False)
+        self.full = cuda.event()
+        self.free = cuda.event()
 
 
 class ExpertStream:
@@ -75,7 +75,7 @@ class ExpertStream:
         size = max(self._offsets(layer)[-1] for layer in self._layers)
         self._slots = [_Slot(self._device, size) for _ in range(SLOTS)]
         n = min(size, PINNED_BYTES)
-        self._chunks = [(cuda.pinned_array(n, np.uint8), cuda.event(timing=False)) for _ in range(2)]
+        self._chunks = [(cuda.pinned_array(n, np.uint8), cuda.event()) for _ in range(2)]
 
     def _offsets(self, layer: int) -> list[int]:
         """Where each stack of a layer begins in a slot, and the end."""
