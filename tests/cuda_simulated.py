@@ -5,6 +5,7 @@ set before numba is imported. The simulator makes a Python thread of each GPU th
 """
 
 import math
+import sys
 import zlib
 from dataclasses import replace
 
@@ -14,7 +15,6 @@ import reference
 from cuda_emulation import COMPILER, EmulatedLauncher
 from numba import cuda
 from test_cuda_repack import decoded, host_tensor
-from tools.make_synthetic import TINY, write_model
 
 from dgguf.backends.base import HostTensor
 from dgguf.backends.cuda import experts as expert_kernels
@@ -23,6 +23,7 @@ from dgguf.backends.cuda.backend import CudaBackend
 from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.memory import Array, Memory, upload
 from dgguf.backends.cuda.plan import Plan, Sizes
+from dgguf.backends.cuda.queue import Queue
 from dgguf.errors import NumericsError
 from dgguf.gguf_file import GgufFile
 from dgguf.model.cache import KVCache, LayerCache
@@ -30,7 +31,11 @@ from dgguf.model.config import ModelConfig
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights
 from dgguf.quants.block import FORMATS_BY_NAME
+from tools.make_synthetic import TINY, write_model
+from tools.synthetic_vocabulary import Vocabulary, tiny_vocabulary
 
+# The simulator waits for its threads in a busy loop: let it give way often.
+sys.setswitchinterval(1e-5)
 assert jit.SIMULATED, "run this through test_cuda.py, or with NUMBA_ENABLE_CUDASIM=1"
 EPS = 1e-6
 ROUNDED = 2e-3  # of the fast path: float16 weights and activations, float32 sums
@@ -45,12 +50,49 @@ class SimulatedDevice(Device):
         self.stream = cuda.stream()
 
 
+class SimulatedQueue(Queue):
+    """Records what it is asked for as calls to repeat; as with a graph, only the addresses are kept."""
+
+    def __init__(self, device):
+        super().__init__(device.stream, EmulatedLauncher())
+        self.launched = self._launcher.launched
+        self.repeated = 0
+        self._calls = []
+
+    def _do(self, call, *arguments):
+        if self.recording:
+            self._calls.append((call, arguments))
+        else:
+            call(*arguments)
+
+    def run(self, *arguments):
+        self._do(super().run, *arguments)
+
+    def launch(self, *arguments):
+        self._do(super().launch, *arguments)
+
+    def copy_in(self, *arguments):
+        self._do(super().copy_in, *arguments)
+
+    def record(self, compute):
+        self._calls = []
+        self.recording = True
+        try:
+            compute()
+        finally:
+            self.recording = False
+
+    def repeat(self):
+        self.repeated += 1
+        for call, arguments in self._calls:
+            call(*arguments)
+
+
 def make_backend(path, plan=ALL_RESIDENT):
     if path == "fast" and COMPILER is None:
         pytest.skip("the C++ kernels run without a GPU only where there is a g++")
-    return CudaBackend(
-        SimulatedDevice(), plan, 2, reference=path == "reference", launcher=EmulatedLauncher() if COMPILER else object()
-    )
+    device = SimulatedDevice()
+    return CudaBackend(device, plan, 2, reference=path == "reference", queue=SimulatedQueue(device))
 
 
 @pytest.fixture(params=["reference", "fast"])
@@ -100,7 +142,17 @@ def close(found, wanted, tolerance=4e-6):
 
 
 HOT = ["Q4_K", "Q5_0", "Q8_0", "Q6_K"]
-KINDS = ["Q4_0", "Q5_1", "Q2_K", "Q3_K", "IQ4_XS", "NVFP4", "F16", "BF16", "F32"]  # with HOT, one of each kind
+KINDS = [
+    "Q4_0",
+    "Q5_1",
+    "Q2_K",
+    "Q3_K",
+    "IQ4_XS",
+    "NVFP4",
+    "F16",
+    "BF16",
+    "F32",
+]  # with HOT, one of each kind
 
 
 @pytest.mark.parametrize("name", HOT + KINDS)
@@ -120,7 +172,7 @@ def test_linear_at_the_edges_of_tiles(rng, rows, outputs):
         x, (w, weights) = normal(rng, rows, columns), tensor(rng, "Q8_0", outputs, columns)
         found = backend.numpy(backend.linear(upload(x), backend.weight(w)))
         close(found, x.astype(np.float64) @ weights.T, ROUNDED)
-    assert backend._launcher.launched == ["qgemm_32" if rows <= 32 else "qgemm_64"] * 2
+    assert backend._queue.launched == ["qgemm_32" if rows <= 32 else "qgemm_64"] * 2
 
 
 def test_linear_of_rows_of_very_different_size(backend, rng):
@@ -146,7 +198,10 @@ def test_the_fast_product_is_the_reference_but_for_rounding(rng):
     """With weights and activations that float16 holds, only the order of the sums differs."""
     x = rng.integers(-8, 9, (40, 128)).astype(np.float32)
     w, _ = tensor(rng, "Q8_0", 48, 128)
-    found = [be.numpy(be.linear(upload(x), be.weight(w))) for be in (make_backend("fast"), make_backend("reference"))]
+    found = [
+        be.numpy(be.linear(upload(x), be.weight(w)))
+        for be in (make_backend("fast"), make_backend("reference"))
+    ]
     close(*found, 3e-4)  # a code times a scale is rounded to float16
 
 
@@ -224,7 +279,9 @@ def attend(backend, rng, rows, heads, kv_heads, dim, past, window, causal):
     store.length = past
     found = backend.numpy(backend.attention(upload(q), upload(k), upload(v), store, causal))
     assert store.length == past  # nothing was committed
-    return found, twin_attention(q, np.concatenate([keys, k]), np.concatenate([values, v]), past, window, causal)
+    return found, twin_attention(
+        q, np.concatenate([keys, k]), np.concatenate([values, v]), past, window, causal
+    )
 
 
 @pytest.mark.parametrize("window", [None, 1, 5, 100])
@@ -244,13 +301,15 @@ def test_attention_over_several_tiles(rng, dim, window, causal):
 def test_attention_of_a_head_size_that_is_no_multiple_of_16(rng):
     backend = make_backend("fast")
     close(*attend(backend, rng, 3, 2, 1, 8, 4, None, True), 3e-3)
-    assert not backend._launcher.launched  # the reference did it
+    assert not backend._queue.launched  # the reference did it
 
 
 def test_attention_does_not_overflow(backend):
     x = np.full((2, 1, 16), 1e4, np.float32)
     store = LayerCache(*(upload(np.zeros((1, 2, 16), np.float16)) for _ in range(2)), None)
-    close(backend.numpy(backend.attention(*(upload(x) for _ in range(3)), store, False)), np.full((2, 16), 1e4))
+    close(
+        backend.numpy(backend.attention(*(upload(x) for _ in range(3)), store, False)), np.full((2, 16), 1e4)
+    )
 
 
 def test_move_rows(backend, rng):
@@ -263,7 +322,9 @@ def test_move_rows(backend, rng):
 
 def router(rng, n, hidden, scale=3.0):
     weights = (scale * normal(rng, n, hidden)).astype(np.float32)
-    return HostTensor("blk.0.ffn_gate_inp.weight", FORMATS_BY_NAME["F32"], weights.view(np.uint8), hidden), weights
+    return HostTensor(
+        "blk.0.ffn_gate_inp.weight", FORMATS_BY_NAME["F32"], weights.view(np.uint8), hidden
+    ), weights
 
 
 def test_route(backend, rng):
@@ -360,7 +421,7 @@ def test_many_rows_of_one_expert(rng):
     matrices = [backend.weight(t) for t in (gate, up, down)]
     found = backend.numpy(backend.experts(upload(x), *matrices, upload(chosen), upload(weights)))
     close(found, twin_experts(x, g, u, d, chosen, weights), 2 * ROUNDED)
-    assert set(backend._launcher.launched) == {"qgemm_64"}
+    assert set(backend._queue.launched) == {"qgemm_64"}
 
 
 @pytest.mark.parametrize(("path", "streamed"), [("reference", {0, 2}), ("fast", {1}), ("fast", {0, 1, 2})])
@@ -374,7 +435,9 @@ def test_streamed_experts_are_the_resident_ones(rng, monkeypatch, path, streamed
     for plan in (ALL_RESIDENT, Plan(ALL_RESIDENT.sizes, frozenset(streamed))):
         backend = make_backend(path, plan)
         loaded = [[backend.weight(t) for t, _ in layer] for layer in layers]
-        assert sum(w.planes is None for layer in loaded for w in layer) == (plan is not ALL_RESIDENT) * 3 * len(streamed)
+        assert sum(w.planes is None for layer in loaded for w in layer) == (
+            plan is not ALL_RESIDENT
+        ) * 3 * len(streamed)
         for order in ((0, 1, 2), (0, 1, 2), (2, 0)):  # the last as after an interrupt
             for layer in order:
                 out = backend.experts(upload(x), *loaded[layer], chosen, upload(weights))
@@ -481,17 +544,68 @@ def test_memory_is_used_again_only_when_nobody_refers_to_it():
 
 SMALL = replace(
     TINY, block_count=2, full_every=2, canvas_length=4, sliding_window=3, key_length=32, key_length_swa=16,
-    expert_count=3, embedding_length=32, feed_forward_length=32, head_count=2, head_count_kv=1, head_count_kv_swa=1,
+    expert_count=3, embedding_length=32, feed_forward_length=32, head_count=2, head_count_kv=1,
+    head_count_kv_swa=1,
 )  # fmt: skip
+
+
+def write_small(path, type_name, **changes):
+    """A model with 60 tokens."""
+    whole = tiny_vocabulary()
+    few = Vocabulary(whole.tokens[:60], whole.types[:60], [])
+    write_model(path, replace(SMALL, **changes), type_name, vocabulary=few)
+
+
+def load_network(backend, gguf_path):
+    file = GgufFile(gguf_path)
+    config = ModelConfig.from_file(file)
+    return Transformer(config, load_weights(file, config, backend), backend)
+
+
+def test_repeated_steps_are_the_same_to_the_bit(tmp_path):
+    """Steps that differ in canvas, temperature and uniforms, recorded and not, with a commit in between."""
+    write_small(tmp_path / "m.gguf", "Q8_0", block_count=1)
+    results = []
+    for records in (False, True):
+        backend = make_backend("fast")
+        backend._records = records
+        model = load_network(backend, tmp_path / "m.gguf")
+        cache = KVCache(model.config, backend, 32, 4)
+        rng = np.random.default_rng(1)
+        for _ in range(2):
+            previous = None
+            for _ in range(5):
+                canvas, uniforms = rng.integers(0, 60, 4), rng.random(4)
+                previous = model.denoise(canvas, cache, previous, rng.uniform(0.4, 0.8), uniforms)
+                results.append(previous)
+            model.encode(rng.integers(0, 60, 3), cache)
+        assert backend._queue.repeated == 6 * records  # steps 3, 4 and 5 of each canvas
+    for plain, repeated in zip(results[:10], results[10:], strict=True):
+        np.testing.assert_array_equal(plain.argmax, repeated.argmax)
+        np.testing.assert_array_equal(plain.sampled, repeated.sampled)
+        np.testing.assert_array_equal(plain.entropy, repeated.entropy)
+    assert len({tuple(p.entropy) for p in results[:10]}) == 10  # no two steps are alike
+
+
+def test_a_step_that_cannot_be_recorded_is_computed(tmp_path):
+    write_small(tmp_path / "m.gguf", "Q8_0", block_count=1)
+    backend = make_backend("fast")
+    model = load_network(backend, tmp_path / "m.gguf")
+    cache = KVCache(model.config, backend, 32, 4)
+
+    def broken(compute):
+        raise RuntimeError("no graphs here")
+
+    backend._queue.record = broken
+    found = [model.denoise(np.arange(4), cache, None, 0.7, np.full(4, 0.5)) for _ in range(3)]
+    np.testing.assert_array_equal(found[0].entropy, found[2].entropy)
 
 
 def run_network(path, gguf_path, plan, tokens, canvas):
     """Logits of a self-conditioned step after a prompt encoded in two calls, and the step before it."""
-    file = GgufFile(gguf_path)
-    config = ModelConfig.from_file(file)
     backend = make_backend(path, plan)
-    model = Transformer(config, load_weights(file, config, backend), backend)
-    cache = KVCache(config, backend, 32, 4)
+    model = load_network(backend, gguf_path)
+    cache = KVCache(model.config, backend, 32, 4)
     model.encode(tokens[:4], cache)
     model.encode(tokens[4:], cache)
     prediction = model.denoise(canvas, cache, None, 0.8, np.full(len(canvas), 0.5))
@@ -504,9 +618,9 @@ def run_network(path, gguf_path, plan, tokens, canvas):
 )
 def test_the_whole_network(path, type_name, streamed, tmp_path):
     """A prompt in two calls, a step, a self-conditioned step: against the float64 network of reference.py."""
-    write_model(tmp_path / "m.gguf", SMALL, type_name)
+    write_small(tmp_path / "m.gguf", type_name)
     rng = np.random.default_rng(1)
-    tokens, canvas = rng.integers(0, 700, 7), rng.integers(0, 700, 4)
+    tokens, canvas = rng.integers(0, 60, 7), rng.integers(0, 60, 4)
     prediction, found = run_network(
         path, tmp_path / "m.gguf", Plan(ALL_RESIDENT.sizes, frozenset(streamed)), tokens, canvas
     )

@@ -17,7 +17,11 @@ HALVES_AT = {
     **dict.fromkeys(("Q4_0", "Q5_0", "Q8_0", "IQ4_NL", "IQ4_XS", "IQ1_S"), (0,)),
     **dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"), (0,)),
     **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2)),
-    **{"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "TQ1_0": (52,), "TQ2_0": (64,)},
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q6_K": (208,),
+    "TQ1_0": (52,),
+    "TQ2_0": (64,),
 }
 PLAIN = {f.name for f in FORMATS.values() if f.block_size == 1}
 # Their scales are float16 in the file, or few bits: nothing is rounded.
@@ -153,7 +157,9 @@ def test_a_block_that_is_no_number_stays_none(rng):
 
 def test_sizes_are_about_those_of_the_file():
     """The memory that formats take on the GPU; the two- and three-bit ones grow to four."""
-    bits = {name: layout(FORMATS_BY_NAME[name]).bits_per_weight for name in FORMATS_BY_NAME if name not in PLAIN}
+    bits = {
+        name: layout(FORMATS_BY_NAME[name]).bits_per_weight for name in FORMATS_BY_NAME if name not in PLAIN
+    }
     assert bits == {
         "Q4_0": 4.5, "Q4_1": 5.0, "Q5_0": 5.5, "Q5_1": 6.0, "Q8_0": 8.5, "Q2_K": 6.0, "Q3_K": 5.0,
         "Q4_K": 5.0, "Q5_K": 6.0, "Q6_K": 7.0, "TQ1_0": 4.5, "TQ2_0": 4.5, "IQ4_NL": 4.5, "IQ4_XS": 4.5,

@@ -76,7 +76,9 @@ def converse(
     with contextlib.ExitStack() as stack:
         with display() as loading:
             loading.say(f"loading {model}")
-            session = stack.enter_context(Session(model, threads=threads, context=context, exact=exact, gpu=gpu))
+            session = stack.enter_context(
+                Session(model, threads=threads, context=context, exact=exact, gpu=gpu)
+            )
             if gpu:
                 loading.note(session.backend.describe())
             settings = session.settings(**sampler)

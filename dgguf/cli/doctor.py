@@ -66,8 +66,14 @@ def cpu_checks(model: str | None, context: int | None) -> Iterator["Check"]:
     from dgguf.errors import BackendError
     from dgguf.jit import CACHE_FOLDER
 
-    yield Check("system", True, f"{platform.platform()}, Python {platform.python_version()}, numba {numba.__version__}")
-    vectors = sorted(f for f in features() if f.startswith(("avx", "fma", "f16c", "neon", "dotprod", "i8mm", "amx")))
+    yield Check(
+        "system",
+        True,
+        f"{platform.platform()}, Python {platform.python_version()}, numba {numba.__version__}",
+    )
+    vectors = sorted(
+        f for f in features() if f.startswith(("avx", "fma", "f16c", "neon", "dotprod", "i8mm", "amx"))
+    )
     yield Check("processor", True, f"{processor()}: {' '.join(vectors) or 'no vector extensions'}")
     try:
         yield Check("kernels", True, cpu_path())
@@ -79,7 +85,10 @@ def cpu_checks(model: str | None, context: int | None) -> Iterator["Check"]:
         yield Check("cache", True, f"compiled kernels are kept in {CACHE_FOLDER}")
     else:
         yield Check(
-            "cache", False, "no folder for compiled kernels can be written", "set DGGUF_CACHE_DIR to a folder that can"
+            "cache",
+            False,
+            "no folder for compiled kernels can be written",
+            "set DGGUF_CACHE_DIR to a folder that can",
         )
     yield from _memory(model, context)
 
@@ -97,7 +106,9 @@ def _runs_a_kernel() -> "Check":
     decoder(FORMATS_BY_NAME["Q8_0"])(raw, out)
     ok = bool((out[0] == np.arange(2, 34)).all())
     remedy = "" if ok else "pip install --upgrade --force-reinstall numba llvmlite"
-    return Check("compiler", ok, "a kernel compiled and ran" if ok else "a kernel computes wrong numbers", remedy)
+    return Check(
+        "compiler", ok, "a kernel compiled and ran" if ok else "a kernel computes wrong numbers", remedy
+    )
 
 
 def _memory(model: str | None, context: int | None) -> Iterator["Check"]:
@@ -121,7 +132,9 @@ def _memory(model: str | None, context: int | None) -> Iterator["Check"]:
     if available and beside > available:
         yield Check("model", False, f"{found}: more than is available", "a smaller context (-c)")
     elif available and memory["weights_mapped"] + beside > available:
-        yield Check("model", True, f"{found}: parts of the file will be read again in every step, which is slow")
+        yield Check(
+            "model", True, f"{found}: parts of the file will be read again in every step, which is slow"
+        )
     else:
         yield Check("model", True, found)
 
@@ -130,7 +143,9 @@ def system_memory() -> tuple[int, int]:
     """Available and total bytes; 0 where the system does not tell."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
-            sizes = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in file if line.endswith("kB\n")}
+            sizes = {
+                line.split(":")[0]: 1024 * int(line.split()[1]) for line in file if line.endswith("kB\n")
+            }
         return sizes["MemAvailable"], sizes["MemTotal"]
     except (OSError, KeyError):
         return 0, 0

@@ -114,7 +114,9 @@ def run(
         try:
             with Display(view, pace=pace, thoughts=thoughts, as_json=as_json) as display:
                 display.say(f"loading {model}")
-                session = stack.enter_context(Session(model, threads=threads, context=context, exact=exact, gpu=gpu))
+                session = stack.enter_context(
+                    Session(model, threads=threads, context=context, exact=exact, gpu=gpu)
+                )
                 settings = session.settings(**sampler)
                 if verbose or gpu:
                     display.note(f"{session.file.path}: {session.backend.describe()}")

@@ -1,6 +1,7 @@
 """The CPU backend: each verb of `backends.base.Backend`, on numpy arrays."""
 
 import math
+from collections.abc import Callable, Hashable
 
 import numpy as np
 
@@ -153,6 +154,16 @@ class CpuBackend:
             self._logits = np.empty((x.shape[0], w.rows), np.float32)
         vocabulary.head(x, w, softcap, self._logits, self._pool)
         return vocabulary.sample(self._logits, temperature, uniforms, self._pool)
+
+    def repeat(
+        self,
+        place: Hashable,
+        compute: Callable[[], Prediction],
+        canvas: np.ndarray,
+        temperature: float,
+        uniforms: np.ndarray,
+    ) -> Prediction:
+        return compute()
 
     def soft_embed(self, conditioning: np.ndarray, table: Matrix, scale: float) -> np.ndarray:
         return vocabulary.soft_embed(conditioning, table, scale, self._pool)

@@ -9,9 +9,7 @@ if TYPE_CHECKING:
     from dgguf.backends.cuda.backend import CudaBackend
 
 
-def open_backend(
-    sizes: Sizes, *, device: int, gpu_layers: int | None, threads: int | None
-) -> "CudaBackend":
+def open_backend(sizes: Sizes, *, device: int, gpu_layers: int | None, threads: int | None) -> "CudaBackend":
     """The backend for a model on a GPU.
 
     Args:

@@ -9,7 +9,8 @@ from dgguf.errors import BackendError
 
 OLDEST = (7, 5)  # compute capability: the first with the tensor-core shapes that the kernels use
 INSTALL = (
-    "pip install 'dgguf[cuda13]' (NVIDIA driver 580 or newer) or pip install 'dgguf[cuda12]' (driver 525 or newer)"
+    "pip install 'dgguf[cuda13]' (NVIDIA driver 580 or newer) "
+    "or pip install 'dgguf[cuda12]' (driver 525 or newer)"
 )
 
 
@@ -22,7 +23,9 @@ def check_package() -> str:
     try:
         return importlib.metadata.version("numba-cuda")
     except importlib.metadata.PackageNotFoundError:
-        raise BackendError(f"--cuda needs the package numba-cuda, which is not installed: {INSTALL}") from None
+        raise BackendError(
+            f"--cuda needs the package numba-cuda, which is not installed: {INSTALL}"
+        ) from None
 
 
 def count_devices() -> int:

@@ -59,10 +59,14 @@ def check_wheels(versions: dict[str, str]) -> Check:
     twice = [part for part, names in parts.items() if len(names) > 1]
     if twice:
         old = " ".join(pair[0] for pair in PARTS.values() if pair[0] in versions)
-        return Check("toolkit", False, f"wheels of CUDA 12 and 13 side by side: {found}", f"pip uninstall {old}")
+        return Check(
+            "toolkit", False, f"wheels of CUDA 12 and 13 side by side: {found}", f"pip uninstall {old}"
+        )
     missing = [part for part, names in parts.items() if not names]
     if missing:
-        return Check("toolkit", False, f"{', '.join(missing)} missing; {found or 'nothing'} installed", INSTALL)
+        return Check(
+            "toolkit", False, f"{', '.join(missing)} missing; {found or 'nothing'} installed", INSTALL
+        )
     numbers = {part: _version(versions[names[0]]) for part, names in parts.items()}
     major = numbers["nvrtc"][0]
     bindings = _version(versions.get("cuda-bindings", "0"))[0]
@@ -170,8 +174,8 @@ def _describe_gpu(number: int) -> str:
         free, total = cuda.current_context().get_memory_info()
         name = device.name.decode() if isinstance(device.name, bytes) else device.name
         major, minor = device.compute_capability
-        text = f"{number}: {name}, compute capability {major}.{minor}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
-        return text + _link(device)
+        memory = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+        return f"{number}: {name}, compute capability {major}.{minor}, {memory}{_link(device)}"
 
 
 def _link(device: Any) -> str:
@@ -197,7 +201,9 @@ def _compile_check(arch: str) -> Check:
         code = compile_cubin("qgemm", kind_macros(layout(FORMATS_BY_NAME["Q4_K"])), arch)
     except Exception as error:  # cuda-core has no common error class
         return Check("compiler", False, f"qgemm.cu for {arch}: {reason(error)}", INSTALL)
-    return Check("compiler", True, f"qgemm.cu for {arch}: {len(code)} bytes in {time.perf_counter() - began:.1f} s")
+    return Check(
+        "compiler", True, f"qgemm.cu for {arch}: {len(code)} bytes in {time.perf_counter() - began:.1f} s"
+    )
 
 
 def _run_checks(device: Device) -> Iterator[Check]:
@@ -208,6 +214,7 @@ def _run_checks(device: Device) -> Iterator[Check]:
     from dgguf.backends.cuda.backend import CudaBackend
     from dgguf.backends.cuda.memory import upload
     from dgguf.backends.cuda.plan import Plan
+    from dgguf.backends.cuda.queue import Queue
     from dgguf.quants.block import FORMATS_BY_NAME
 
     rng = np.random.default_rng(1)
@@ -220,10 +227,28 @@ def _run_checks(device: Device) -> Iterator[Check]:
             backend = CudaBackend(device, Plan(Sizes(0, (), 0, 0), frozenset()), 1, reference=reference)
             found = backend.numpy(backend.linear(upload(x), backend.weight(tensor)))
             error = float(abs(found - wanted).max() / abs(wanted).max())
-            yield Check(what, error < 2e-3, f"a product is right to {error:.1e}", "" if error < 2e-3 else again)
+            yield Check(
+                what, error < 2e-3, f"a product is right to {error:.1e}", "" if error < 2e-3 else again
+            )
         except Exception as failure:  # whatever a driver or compiler may raise
             yield Check(what, False, f"a product fails: {reason(failure)}", again)
             return
+    try:
+        queue = Queue(device.stream, device.launcher())
+        backend = CudaBackend(device, Plan(Sizes(0, (), 0, 0), frozenset()), 1, queue=queue)
+        given, w, outs = upload(x), backend.weight(tensor), []
+        backend.linear(given, w)
+        queue.record(lambda: outs.append(backend.linear(given, w)))
+        queue.repeat()
+        error = float(abs(backend.numpy(outs[0]) - wanted).max() / abs(wanted).max())
+        yield Check(
+            "graphs",
+            error < 2e-3,
+            f"a recorded product is right to {error:.1e}",
+            "" if error < 2e-3 else again,
+        )
+    except Exception as failure:  # steps run without, only slower
+        yield Check("graphs", False, f"nothing can be recorded, steps take longer: {reason(failure)}", again)
     try:
         pinned = cuda.pinned_array(PINNED_BYTES, np.uint8)
         target = device.allocate(PINNED_BYTES)
@@ -233,6 +258,10 @@ def _run_checks(device: Device) -> Iterator[Check]:
             target.copy_to_device(pinned, stream=device.stream)
             device.stream.synchronize()
             seconds.append(time.perf_counter() - began)
-        yield Check("bus", True, f"{1e-9 * PINNED_BYTES / min(seconds):.1f} GB/s to the GPU from pinned memory")
+        yield Check(
+            "bus", True, f"{1e-9 * PINNED_BYTES / min(seconds):.1f} GB/s to the GPU from pinned memory"
+        )
     except Exception as failure:
-        yield Check("bus", False, f"no {PINNED_BYTES >> 20} MB of pinned memory: {reason(failure)}", "free memory")
+        yield Check(
+            "bus", False, f"no {PINNED_BYTES >> 20} MB of pinned memory: {reason(failure)}", "free memory"
+        )

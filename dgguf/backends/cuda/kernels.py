@@ -21,7 +21,13 @@ class Launcher(Protocol):
     """Runs a kernel of a source file; tests have one that needs no GPU."""
 
     def launch(
-        self, source: str, macros: Macros, name: str, grid: tuple[int, int], threads: int, arguments: list[Any]
+        self,
+        source: str,
+        macros: Macros,
+        name: str,
+        grid: tuple[int, int],
+        threads: int,
+        arguments: list[Any],
     ) -> None:
         """Run a kernel.
 
@@ -97,7 +103,13 @@ class CudaLauncher:
         self._kernels: dict[tuple[str, Macros, str], Any] = {}
 
     def launch(
-        self, source: str, macros: Macros, name: str, grid: tuple[int, int], threads: int, arguments: list[Any]
+        self,
+        source: str,
+        macros: Macros,
+        name: str,
+        grid: tuple[int, int],
+        threads: int,
+        arguments: list[Any],
     ) -> None:
         from cuda.core import LaunchConfig, launch
 

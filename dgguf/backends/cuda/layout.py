@@ -11,8 +11,8 @@ lane l = 4 * g + t owns, of each step of 16 columns, four registers r with two w
 g + 8 * (r & 1) and columns 2 * t + 8 * (r >> 1) and the next. Pair p = 4 * step + r.
 
     low     (units, 32 lanes, 4) uint32          pair p: low nibbles at bits 4r and 16 + 4r of word `step`
-    high    (units, 32 lanes, h) uint32          h further bits, at bits h*p % 16 and 16 + that, of word h*p / 16
-    scales  (units, 8 rows g, 2, 64 / group, 1 or 2) float16    of rows g and g + 8: scale, then minimum
+    high    (units, 32 lanes, h) uint32          h further bits, at h*p % 16 and 16 + that of word h*p / 16
+    scales  (units, 8 rows g, 2, 64 / group, 1 or 2) float16  of rows g and g + 8: scale, minimum
     halves  (units, 4 steps, 32 lanes, 4) uint32 float16 pairs instead of all that, for plain floats
 """
 

@@ -17,6 +17,8 @@ from dgguf.backends.cuda.jit import THREADS, device_function, kernel
 from dgguf.backends.cuda.kernels import Macros
 from dgguf.backends.cuda.layout import UNIT_COLUMNS, UNIT_ROWS, Layout
 from dgguf.backends.cuda.memory import Array, upload
+from dgguf.backends.cuda.repack import Packed
+from dgguf.quants.decode import decoder
 
 # Tokens of a block of the two variants in qgemm.cu, and blocks of 16 rows that it works on.
 FEW_TOKENS, FEW_BLOCKS = 32, 4
@@ -56,21 +58,31 @@ class Matrix:
 
     Attributes:
         tensor: as it lies in the file.
-        layout, stack, rows, columns, exponent: see `repack.Packed`.
+        packed: repacked; `data` is empty where it has been copied to the GPU.
         tables: of the layout.
         planes: where it lies; None if it is streamed from the host when needed.
-        host: its bytes there, if so.
     """
 
     tensor: HostTensor
-    layout: Layout
-    stack: int
-    rows: int
-    columns: int
-    exponent: int
+    packed: Packed
     tables: Tables
     planes: Planes | None
-    host: np.ndarray | None = None
+
+    @property
+    def layout(self) -> Layout:
+        return self.packed.layout
+
+    @property
+    def stack(self) -> int:
+        return self.packed.stack
+
+    @property
+    def rows(self) -> int:
+        return self.packed.rows
+
+    @property
+    def columns(self) -> int:
+        return self.packed.columns
 
     @property
     def chunks(self) -> int:
@@ -78,7 +90,7 @@ class Matrix:
 
     @property
     def unscale(self) -> float:
-        return math.ldexp(1.0, -self.exponent)
+        return math.ldexp(1.0, -self.packed.exponent)
 
     @property
     def macros(self) -> Macros:
@@ -92,6 +104,29 @@ class Matrix:
             planes.low, planes.high, planes.scales, planes.halves, self.tables.values.view,
             bits, form.group, int(form.minimum), self.chunks,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Router:
+    """The router's matrix, float32 and turned round: (columns, rows)."""
+
+    tensor: HostTensor
+    rows: int
+    columns: int
+    turned: Array
+
+
+def router(tensor: HostTensor) -> Router:
+    """The router's matrix, ready."""
+    values = decoded(tensor)
+    return Router(tensor, values.shape[0], values.shape[1], upload(values.T))
+
+
+def decoded(tensor: HostTensor) -> np.ndarray:
+    """A matrix or vector as float32 (rows, columns)."""
+    out = np.empty((tensor.raw.shape[0], tensor.columns), np.float32)
+    decoder(tensor.format)(np.ascontiguousarray(tensor.raw), out)
+    return out
 
 
 def kind_macros(form: Layout) -> Macros:
@@ -108,7 +143,9 @@ def device_planes(data: Any, form: Layout, n_units: int) -> Planes:
     return Planes(
         low=words,
         high=data[codes:high].view(np.uint32) if form.high_bits else words,
-        scales=words.view(np.float16) if form.halves else data[high : high + n_units * form.scale_bytes].view(np.float16),
+        scales=words.view(np.float16)
+        if form.halves
+        else data[high : high + n_units * form.scale_bytes].view(np.float16),
         halves=data[:codes].view(np.float16),
     )
 
@@ -148,9 +185,7 @@ def embed(
     i = cuda.blockIdx.x
     row = tokens[i]
     for column in range(cuda.threadIdx.x, out.shape[1], THREADS):
-        weight = weight_at(
-            low, high, scales, halves, values, high_bits, group, minimum, chunks, row, column
-        )
+        weight = weight_at(low, high, scales, halves, values, high_bits, group, minimum, chunks, row, column)
         out[i, column] = weight * np.float32(factor)
 
 

@@ -90,13 +90,17 @@ def measure(tensors: Iterable[TensorInfo], kv_cache: int, scratch: int) -> Sizes
         if len(outer) == 0 or tensor.name.endswith("ffn_gate_inp.weight"):
             n_bytes = 4 * tensor.n_weights
         else:
-            n_bytes = (outer[0] if len(outer) == 2 else 1) * layout(tensor.format).matrix_bytes(outer[-1], columns)
+            n_bytes = (outer[0] if len(outer) == 2 else 1) * layout(tensor.format).matrix_bytes(
+                outer[-1], columns
+            )
         layer = expert_layer(tensor.name)
         if layer is None:
             dense += n_bytes
         else:
             experts[layer] = experts.get(layer, 0) + n_bytes
-    return Sizes(dense, tuple(experts.get(i, 0) for i in range(max(experts, default=-1) + 1)), kv_cache, scratch)
+    return Sizes(
+        dense, tuple(experts.get(i, 0) for i in range(max(experts, default=-1) + 1)), kv_cache, scratch
+    )
 
 
 def spread(n_layers: int, missing: int) -> frozenset[int]:
@@ -125,22 +129,25 @@ def make_plan(sizes: Sizes, free_bytes: int, resident: int | None, reserve: int 
     if best is None:
         least = min(Plan(sizes, spread(n, missing)).gpu_bytes for missing in {0, n})
         raise BackendError(
-            f"the GPU has {_gb(free_bytes)} of free memory; the model needs {_gb(least + reserve)} with none of "
-            f"its experts there, {_gb(sizes.kv_cache)} of it for the context: close what else uses the GPU, "
-            "take a smaller context (-c), or run without --cuda"
+            f"the GPU has {_gb(free_bytes)} of free memory; the model needs {_gb(least + reserve)} "
+            f"with none of its experts there, {_gb(sizes.kv_cache)} of it for the context: close what else "
+            "uses the GPU, take a smaller context (-c), or run without --cuda"
         )
     if resident is None:
         return best
     wanted = Plan(sizes, spread(n, n - resident))
     if wanted.gpu_bytes > budget:
         raise BackendError(
-            f"{resident} layers need {_gb(wanted.gpu_bytes + reserve)} of GPU memory, {_gb(free_bytes)} are free: "
-            f"at most {n - len(best.streamed_layers)} fit (--gpu-layers), or fewer with a larger context"
+            f"{resident} layers need {_gb(wanted.gpu_bytes + reserve)} of GPU memory, "
+            f"{_gb(free_bytes)} are free: at most {n - len(best.streamed_layers)} fit (--gpu-layers), "
+            "or more with a smaller context (-c)"
         )
     return wanted
 
 
-def scratch_bytes(vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int) -> int:
+def scratch_bytes(
+    vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
+) -> int:
     """GPU memory of the largest arrays that live at once beside weights and KV cache."""
     logits = 4 * canvas_length * vocab_size
     soft_embeddings = 4 * 17 * canvas_length * hidden_size

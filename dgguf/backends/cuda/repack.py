@@ -73,7 +73,13 @@ def pack(tensor: HostTensor, pool: Pool, allocate: Callable[[int], np.ndarray]) 
         start = matrix * n_units + first // UNIT_ROWS * block_units
         stop = start + -(-(end - first) // UNIT_ROWS) * block_units
         _pack_rows(
-            tensor, raw[matrix, first:end], form, exponent, low[start:stop], high[start:stop], scales[start:stop]
+            tensor,
+            raw[matrix, first:end],
+            form,
+            exponent,
+            low[start:stop],
+            high[start:stop],
+            scales[start:stop],
         )
 
     _run(pool, piece, stack, rows, tensor.columns)

@@ -111,7 +111,9 @@ def mxfp4(raw: np.ndarray) -> Result:
 def nvfp4(raw: np.ndarray) -> Result:
     byte = _blocks(raw, 36)[..., :4].astype(np.int32)
     exponent, mantissa = byte >> 3 & 15, byte & 7
-    value = np.where(exponent == 0, np.ldexp(_f32(mantissa), -10), np.ldexp(_f32(8 + mantissa), exponent - 11))
+    value = np.where(
+        exponent == 0, np.ldexp(_f32(mantissa), -10), np.ldexp(_f32(8 + mantissa), exponent - 11)
+    )
     return _flat(np.where(byte == 0x7F, 0, value)), None  # as `quants.fp4` reads it, halved
 
 

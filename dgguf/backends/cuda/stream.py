@@ -52,7 +52,7 @@ class ExpertStream:
 
     @contextlib.contextmanager
     def planes(self, matrices: tuple[Matrix, ...]) -> Iterator[tuple[Planes, ...]]:
-        """The planes of a layer's gate, up and down stacks; kernels that use them start within the context."""
+        """The planes of a layer's gate, up and down stacks, for kernels started within the context."""
         resident = [w.planes for w in matrices if w.planes is not None]
         if len(resident) == len(matrices):
             yield tuple(resident)
@@ -79,7 +79,10 @@ class ExpertStream:
 
     def _offsets(self, layer: int) -> list[int]:
         """Where each stack of a layer begins in a slot, and the end."""
-        sizes = [0, *(-(-w.host.size // ALIGNMENT) * ALIGNMENT for w in self._layers[layer] if w.host is not None)]
+        sizes = [
+            0,
+            *(-(-w.packed.data.size // ALIGNMENT) * ALIGNMENT for w in self._layers[layer]),
+        ]
         return [int(offset) for offset in np.cumsum(sizes)]
 
     def _load(self, layer: int) -> int:
@@ -101,10 +104,9 @@ class ExpertStream:
         room.free.wait(self._copies)
         turn = 0
         for matrix, offset in zip(self._layers[layer], self._offsets(layer), strict=False):
-            assert matrix.host is not None
-            for first in range(0, matrix.host.size, self._chunks[0][0].size):
+            for first in range(0, matrix.packed.data.size, self._chunks[0][0].size):
                 pinned, sent = self._chunks[turn]
-                part = matrix.host[first : first + pinned.size]
+                part = matrix.packed.data[first : first + pinned.size]
                 sent.synchronize()  # the chunk's last bytes have left
                 pinned[: part.size] = part
                 target = room.bytes[offset + first : offset + first + part.size]
@@ -117,7 +119,6 @@ class ExpertStream:
         data = self._slots[slot].bytes
         planes = []
         for w, offset in zip(self._layers[layer], self._offsets(layer), strict=False):
-            assert w.host is not None
-            n_units = w.host.size // (w.layout.code_bytes + w.layout.scale_bytes)
-            planes.append(device_planes(data[offset : offset + w.host.size], w.layout, n_units))
+            n_units = w.packed.data.size // (w.layout.code_bytes + w.layout.scale_bytes)
+            planes.append(device_planes(data[offset : offset + w.packed.data.size], w.layout, n_units))
         return tuple(planes)

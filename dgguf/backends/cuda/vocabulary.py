@@ -11,11 +11,12 @@ import numpy as np
 from numba import cuda
 
 from dgguf.backends.cuda.elementwise import block_max, block_sum
-from dgguf.backends.cuda.jit import THREADS, kernel
+from dgguf.backends.cuda.jit import SIMULATED, THREADS, kernel
 from dgguf.backends.cuda.matmul import weight_at
+from dgguf.backends.cuda.memory import Memory
 
-SLICES = 64
-SOFT_SLICES = 16
+SLICES = 4 if SIMULATED else 64
+SOFT_SLICES = 2 if SIMULATED else 16
 # A token less likely than this does not contribute to a mean embedding: all of those that a
 # vocabulary of 262,144 can hold come to less than 3e-4.
 UNLIKELY = 1e-9
@@ -26,9 +27,26 @@ LARGEST, ARGMAX, TOTAL, WEIGHTED, FIRST_BAD = range(5)
 ENTROPY, SLICE, REST, INVERSE_TOTAL, ROW_LARGEST = range(5)
 
 
+class Reading:
+    """What `predict` writes, always to the same addresses; the last one is what `soft_embed` reads.
+
+    Attributes:
+        logits: (C, V).
+        rows: of `row_statistics`.
+        argmax, sampled: (C,) int32.
+        temperature: (1,) in GPU memory.
+    """
+
+    def __init__(self, memory: Memory, n: int, vocab_size: int) -> None:
+        self.logits = memory.empty((n, vocab_size))
+        self.rows = memory.empty((n, 5), np.float64)
+        self.argmax, self.sampled = (memory.empty((n,), np.int32) for _ in range(2))
+        self.temperature: Any = None
+
+
 @kernel
-def slice_statistics(logits: Any, temperature: float, out: Any) -> None:
-    """Of z = logits / temperature in each slice; the grid is (C, SLICES), out (C, SLICES, 5) float64.
+def slice_statistics(logits: Any, temperature: Any, out: Any) -> None:
+    """Of z = logits / temperature (1,) in each slice; the grid is (C, SLICES), out (C, SLICES, 5) float64.
 
     The largest z and the first place of it; the sums of e = exp(z - largest) and of e * (z - largest);
     and whether a logit is not finite.
@@ -38,7 +56,7 @@ def slice_statistics(logits: Any, temperature: float, out: Any) -> None:
     n = logits.shape[1]
     length = (n + SLICES - 1) // SLICES
     start, end = part * length, min(n, (part + 1) * length)
-    t = np.float32(temperature)
+    t = temperature[0]
     largest, bad = np.float64(LOWEST), np.float64(0.0)
     best = end
     for i in range(start + tid, end, THREADS):
@@ -121,8 +139,8 @@ def row_statistics(slices: Any, uniforms: Any, argmax: Any, out: Any) -> None:
 
 
 @kernel
-def draw(logits: Any, temperature: float, rows: Any, sampled: Any) -> None:
-    """The token of each row's draw (C,): the first in its slice at which the sum exceeds the rest; a block a row."""
+def draw(logits: Any, temperature: Any, rows: Any, sampled: Any) -> None:
+    """The token of each row's draw (C,): the first in its slice where the sum exceeds the rest."""
     parts = cuda.shared.array(THREADS, np.float64)
     row, tid = cuda.blockIdx.x, cuda.threadIdx.x
     n = logits.shape[1]
@@ -131,7 +149,7 @@ def draw(logits: Any, temperature: float, rows: Any, sampled: Any) -> None:
     start, end = part * length, min(n, (part + 1) * length)
     share = (end - start + THREADS - 1) // THREADS
     first, stop = min(end, start + tid * share), min(end, start + (tid + 1) * share)
-    t, largest, rest = np.float32(temperature), np.float32(rows[row, ROW_LARGEST]), rows[row, REST]
+    t, largest, rest = temperature[0], np.float32(rows[row, ROW_LARGEST]), rows[row, REST]
     total = np.float64(0.0)
     for i in range(first, stop):
         total += np.float64(np.float32(math.exp(np.float32(logits[row, i] / t - largest))))
@@ -166,7 +184,7 @@ def draw(logits: Any, temperature: float, rows: Any, sampled: Any) -> None:
 def soft_embed_slices(
     low: Any, high: Any, scales: Any, halves: Any, values: Any,
     high_bits: int, group: int, minimum: int, chunks: int,
-    logits: Any, temperature: float, rows: Any, out: Any,
+    logits: Any, temperature: Any, rows: Any, out: Any,
 ) -> None:  # fmt: skip
     """Sums of probability times embedding over each slice of the vocabulary, unlikely tokens left out.
 
@@ -177,7 +195,7 @@ def soft_embed_slices(
     n, width = logits.shape[1], out.shape[2]
     length = (n + SOFT_SLICES - 1) // SOFT_SLICES
     start, end = part * length, min(n, (part + 1) * length)
-    t, largest = np.float32(temperature), np.float32(rows[row, ROW_LARGEST])
+    t, largest = temperature[0], np.float32(rows[row, ROW_LARGEST])
     inverse = np.float32(rows[row, INVERSE_TOTAL])
     for column in range(tid, width, THREADS):
         out[row, part, column] = np.float32(0.0)
@@ -193,7 +211,17 @@ def soft_embed_slices(
             if p > UNLIKELY:
                 for column in range(tid, width, THREADS):
                     weight = weight_at(
-                        low, high, scales, halves, values, high_bits, group, minimum, chunks, batch + i, column
+                        low,
+                        high,
+                        scales,
+                        halves,
+                        values,
+                        high_bits,
+                        group,
+                        minimum,
+                        chunks,
+                        batch + i,
+                        column,
                     )
                     out[row, part, column] += p * weight
 
