@@ -12,7 +12,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from dgguf.backends.cuda.kernels import SOURCES, as_ctypes
+from dgguf.backends.cuda.kernels import SOURCES, address
+from dgguf.backends.cuda.memory import Array
 
 HEADER = Path(__file__).parent / "cuda_emulation.h"
 KERNELS = {"qgemm": ("qgemm_32", "qgemm_64"), "attention": ("attention",)}
@@ -52,7 +53,7 @@ class EmulatedLauncher:
         self.launched = []
 
     def launch(self, source, macros, name, grid, threads, arguments):
-        values = [as_ctypes(argument) for argument in arguments]
+        values = [ctypes.c_void_p(address(a)) if a is None or isinstance(a, Array) else a for a in arguments]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         run = library(source, macros)[f"run_{name}"]
         run(pointers, ctypes.c_int(grid[0]), ctypes.c_int(grid[1]), ctypes.c_int(threads))

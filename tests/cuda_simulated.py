@@ -574,17 +574,17 @@ def test_repeated_steps_are_the_same_to_the_bit(tmp_path):
         rng = np.random.default_rng(1)
         for _ in range(2):
             previous = None
-            for _ in range(5):
+            for _ in range(4):
                 canvas, uniforms = rng.integers(0, 60, 4), rng.random(4)
                 previous = model.denoise(canvas, cache, previous, rng.uniform(0.4, 0.8), uniforms)
                 results.append(previous)
             model.encode(rng.integers(0, 60, 3), cache)
-        assert backend._queue.repeated == 6 * records  # steps 3, 4 and 5 of each canvas
-    for plain, repeated in zip(results[:10], results[10:], strict=True):
+        assert backend._queue.repeated == 4 * records  # steps 3 and 4 of each canvas
+    for plain, repeated in zip(results[:8], results[8:], strict=True):
         np.testing.assert_array_equal(plain.argmax, repeated.argmax)
         np.testing.assert_array_equal(plain.sampled, repeated.sampled)
         np.testing.assert_array_equal(plain.entropy, repeated.entropy)
-    assert len({tuple(p.entropy) for p in results[:10]}) == 10  # no two steps are alike
+    assert len({tuple(p.entropy) for p in results[:8]}) == 8  # no two steps are alike
 
 
 def test_a_step_that_cannot_be_recorded_is_computed(tmp_path):

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -423,6 +424,77 @@ def test_everything_under_the_simulator():
         text=True,
     )
     assert found.returncode == 0, found.stdout[-4000:]
+
+
+# Through numba-cuda and cuda-core, on a driver that computes nothing
+
+FAKE_RUN = """
+import ctypes, sys
+import numpy as np
+import dgguf
+
+path, layers = sys.argv[1], int(sys.argv[2])
+session = dgguf.load(path, context=256, gpu=dgguf.Gpu(layers=layers))
+print(session.backend.describe())
+settings = session.settings(stability_threshold=5)
+events = list(session.stream(np.arange(40), seed=1, max_tokens=64, settings=settings))
+assert isinstance(events[-1], dgguf.Finished)
+counts = (ctypes.c_int * 3)()
+ctypes.CDLL("libcuda.so.1").fake_driver_counts(counts)
+print(*counts, sum(isinstance(event, dgguf.DenoisingStep) for event in events))
+"""
+
+
+@pytest.fixture(scope="module")
+def fake_driver(tmp_path_factory):
+    """The environment with a driver that succeeds at everything and computes nothing."""
+    compiler = shutil.which("gcc")
+    if not HAS_CUDA or compiler is None:
+        pytest.skip("needs numba-cuda and gcc")
+    folder = tmp_path_factory.mktemp("driver")
+    command = [compiler, "-shared", "-fPIC", "-w", str(HERE / "fake_driver.c"), "-ldl", "-o"]
+    subprocess.run([*command, str(folder / "libcuda.so.1")], check=True)
+    return os.environ | {"LD_LIBRARY_PATH": str(folder)}
+
+
+@pytest.mark.parametrize(("layers", "streamed"), [(6, False), (4, True)])
+def test_a_generation_on_the_fake_driver(fake_driver, tiny, layers, streamed):
+    """Every call to the driver, every argument of a kernel, the recording; numbers are all zero here."""
+    command = [sys.executable, "-W", "error", "-c", FAKE_RUN, tiny, str(layers)]
+    found = subprocess.run(command, env=fake_driver, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr[-3000:]
+    described, counts = found.stdout.splitlines()
+    assert "GPU 0 (Fake GPU, sm_90)" in described
+    assert ("copied in every step" in described) == streamed
+    launched, recorded, repeated, steps = map(int, counts.split())
+    assert steps == 12  # two canvases of six, as all argmaxes are equal
+    assert repeated == (0 if streamed else 8)  # all but the first two of each canvas
+    assert recorded == (0 if streamed else pytest.approx(250, rel=0.2))
+    assert launched > 1000
+
+
+def test_the_commands_on_the_fake_driver(fake_driver, tiny):
+    def command(*arguments):
+        whole = [sys.executable, "-m", "dgguf", *arguments]
+        return subprocess.run(whole, env=fake_driver, capture_output=True, text=True)
+
+    found = command("run", tiny, "-p", "x", "-n", "32", "--cuda", "-ngl", "all")
+    assert found.returncode == 0, found.stderr
+    assert "all 6 layers in GPU memory" in found.stderr
+    found = command("bench", tiny, "--cuda", "--steps", "1", "--json")
+    assert found.returncode == 0, found.stderr
+    assert "Fake GPU" in json.loads(found.stdout)["backend"]
+    found = command("run", tiny, "-p", "x", "--cuda", "-ngl", "7")
+    assert found.returncode == 1
+    assert "--gpu-layers must be from 0 to 6, not 7" in found.stderr
+    found = command("doctor", tiny, "--cuda")
+    assert found.returncode == 1  # it computes nothing, and doctor notices
+    for line in (
+        r"ok +GPUs .*Fake GPU, compute capability 9\.0",
+        r"FAIL plain kernels",
+        r"ok +model .*all 6 layers",
+    ):
+        assert re.search(line, found.stdout), (line, found.stdout)
 
 
 # With a GPU

@@ -13,6 +13,8 @@ from numba.cuda.core import config
 
 from dgguf.jit import CACHE_FOLDER
 
+# A router for 256 rows is a small grid, and right so.
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 SIMULATED = bool(config.ENABLE_CUDASIM)
 THREADS = 4 if SIMULATED else 128  # of a block; a power of two
 

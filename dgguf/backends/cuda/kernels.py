@@ -3,7 +3,6 @@
 A cubin, unlike PTX, runs on any driver of the toolkit's major version. Compiling needs no driver.
 """
 
-import ctypes
 import os
 import tempfile
 from pathlib import Path
@@ -41,13 +40,9 @@ class Launcher(Protocol):
         """
 
 
-def as_ctypes(argument: Any) -> Any:
-    """A kernel's argument as a ctypes value."""
-    if argument is None:
-        return ctypes.c_void_p(0)
-    if isinstance(argument, Array):
-        return ctypes.c_void_p(pointer(argument.view))
-    return argument
+def address(argument: Array | None) -> int:
+    """A kernel's pointer argument."""
+    return 0 if argument is None else pointer(argument.view)
 
 
 def compile_cubin(source: str, macros: Macros, arch: str, log: Any = None) -> bytes:
@@ -120,7 +115,8 @@ class CudaLauncher:
             self._stream,
             LaunchConfig(grid=grid, block=threads),
             kernel,
-            *(as_ctypes(argument) for argument in arguments),
+            # cuda-core takes an int for a pointer, and no c_void_p.
+            *(address(a) if a is None or isinstance(a, Array) else a for a in arguments),
         )
 
     def _load(self, source: str, macros: Macros, name: str) -> Any:
