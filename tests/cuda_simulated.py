@@ -516,6 +516,17 @@ def test_soft_embed(rng, spread):
     close(found, softmax(logits.astype(np.float64) / 0.9) @ weights * 2, 1e-5)
 
 
+def test_likeliest(rng):
+    backend = make_backend("reference")
+    logits = rng.integers(-9, 10, (3, 50)).astype(np.float32)  # with equal ones
+    conditioning = read(backend, logits, 0.9, np.full(3, 0.5)).conditioning
+    ids, probabilities = backend.likeliest(conditioning, 7)
+    wanted = np.argsort(-logits, axis=1, kind="stable")[:, :7]
+    np.testing.assert_array_equal(ids, wanted)
+    p = softmax(logits.astype(np.float64) / 0.9)
+    close(probabilities, np.take_along_axis(p, wanted, axis=1), 1e-6)
+
+
 def test_what_soft_embed_leaves_out_is_little():
     assert vocabulary.UNLIKELY * 262_144 < 3e-4
 

@@ -389,7 +389,7 @@ signatures = {{
     experts.group_rows: (i2, i1, i1, i1, i1, i2, i1, i), experts.combine: (f2, i1, f2, f2),
     vocabulary.slice_statistics: (f2, f1, d3), vocabulary.row_statistics: (d3, d1, i1, d2),
     vocabulary.draw: (f2, f1, d2, i1), vocabulary.soft_embed_slices: (*w, f2, f1, d2, f3),
-    vocabulary.add_slices: (f3, f, f2),
+    vocabulary.add_slices: (f3, f, f2), vocabulary.likeliest: (f2, f1, d2, i2, f2),
 }}
 modules = (attention, elementwise, experts, matmul, vocabulary)
 found = [x for m in modules for x in vars(m).values() if hasattr(x, "py_func")]

@@ -103,9 +103,6 @@ class Backend(Protocol):
     def numpy(self, x: Array) -> np.ndarray:
         """A copy of `x` in the host's memory."""
 
-    def finish(self) -> None:
-        """Return when all that was asked for is computed; for whoever measures."""
-
     # The network
     def embed(self, table: Weight, tokens: np.ndarray, scale: float) -> Array:
         """Rows of the (V, D) table times scale: (T, D)."""
@@ -177,6 +174,10 @@ class Backend(Protocol):
             NumericsError: a logit is not finite.
         """
 
+    def soft_embed(self, conditioning: Any, table: Weight, scale: float) -> Array:
+        """The mean row of the (V, D) table under each of C distributions, times scale: (C, D)."""
+
+    # Around the verbs
     def repeat(
         self,
         place: Hashable,
@@ -193,5 +194,5 @@ class Backend(Protocol):
             compute: calls the verbs.
         """
 
-    def soft_embed(self, conditioning: Any, table: Weight, scale: float) -> Array:
-        """The mean row of the (V, D) table under each of C distributions, times scale: (C, D)."""
+    def finish(self) -> None:
+        """Return when all that was asked for is computed; for whoever measures."""

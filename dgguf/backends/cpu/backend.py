@@ -65,6 +65,16 @@ class CpuBackend:
     def finish(self) -> None:
         pass  # a verb returns when it is done
 
+    def repeat(
+        self,
+        place: Hashable,
+        compute: Callable[[], Prediction],
+        canvas: np.ndarray,
+        temperature: float,
+        uniforms: np.ndarray,
+    ) -> Prediction:
+        return compute()
+
     def embed(self, table: Matrix, tokens: np.ndarray, scale: float) -> np.ndarray:
         return matmul.embed(table, tokens, scale)
 
@@ -154,16 +164,6 @@ class CpuBackend:
             self._logits = np.empty((x.shape[0], w.rows), np.float32)
         vocabulary.head(x, w, softcap, self._logits, self._pool)
         return vocabulary.sample(self._logits, temperature, uniforms, self._pool)
-
-    def repeat(
-        self,
-        place: Hashable,
-        compute: Callable[[], Prediction],
-        canvas: np.ndarray,
-        temperature: float,
-        uniforms: np.ndarray,
-    ) -> Prediction:
-        return compute()
 
     def soft_embed(self, conditioning: np.ndarray, table: Matrix, scale: float) -> np.ndarray:
         return vocabulary.soft_embed(conditioning, table, scale, self._pool)

@@ -347,6 +347,15 @@ class CudaBackend:
         entropy = self.numpy(reading.rows)[:, vocabulary.ENTROPY].astype(np.float32)
         return Prediction(argmax, self.numpy(reading.sampled).astype(np.int64), entropy, reading)
 
+    def likeliest(self, conditioning: vocabulary.Reading, count: int) -> tuple[np.ndarray, np.ndarray]:
+        n = conditioning.logits.shape[0]
+        ids, probabilities = self._empty(n, count, dtype=np.int32), self._empty(n, count)
+        self._queue.run(
+            vocabulary.likeliest, n, conditioning.logits.view, conditioning.temperature, conditioning.rows.view,
+            ids.view, probabilities.view,
+        )  # fmt: skip
+        return self.numpy(ids).astype(np.int64), self.numpy(probabilities)
+
     def repeat(
         self,
         place: Hashable,

@@ -181,6 +181,31 @@ def draw(logits: Any, temperature: Any, rows: Any, sampled: Any) -> None:
 
 
 @kernel
+def likeliest(logits: Any, temperature: Any, rows: Any, ids: Any, probabilities: Any) -> None:
+    """The likeliest tokens of each row (C, K), the likeliest first, equal ones by number; a block a row."""
+    parts = cuda.shared.array(THREADS, np.float64)
+    row, tid = cuda.blockIdx.x, cuda.threadIdx.x
+    n = logits.shape[1]
+    above, place = -np.float64(LOWEST), -1
+    for k in range(ids.shape[1]):
+        best, where = np.float64(LOWEST), n
+        for i in range(tid, n, THREADS):
+            value = np.float64(logits[row, i])
+            if value > best and (value < above or (value == above and i > place)):
+                best, where = value, i
+        cuda.syncthreads()
+        parts[tid] = best
+        above = block_max(parts)
+        cuda.syncthreads()
+        parts[tid] = -np.float64(where if best == above else n)
+        place = int(-block_max(parts))
+        if tid == 0:
+            shifted = np.float32(np.float32(above) / temperature[0] - np.float32(rows[row, ROW_LARGEST]))
+            ids[row, k] = place
+            probabilities[row, k] = np.float32(math.exp(shifted) * rows[row, INVERSE_TOTAL])
+
+
+@kernel
 def soft_embed_slices(
     low: Any, high: Any, scales: Any, halves: Any, values: Any,
     high_bits: int, group: int, minimum: int, chunks: int,
