@@ -348,12 +348,10 @@ class CudaBackend:
         return Prediction(argmax, self.numpy(reading.sampled).astype(np.int64), entropy, reading)
 
     def likeliest(self, conditioning: vocabulary.Reading, count: int) -> tuple[np.ndarray, np.ndarray]:
-        n = conditioning.logits.shape[0]
+        n, given = conditioning.logits.shape[0], (conditioning.logits.view, conditioning.temperature)
         ids, probabilities = self._empty(n, count, dtype=np.int32), self._empty(n, count)
-        self._queue.run(
-            vocabulary.likeliest, n, conditioning.logits.view, conditioning.temperature, conditioning.rows.view,
-            ids.view, probabilities.view,
-        )  # fmt: skip
+        rows = conditioning.rows.view
+        self._queue.run(vocabulary.likeliest, n, *given, rows, ids.view, probabilities.view)
         return self.numpy(ids).astype(np.int64), self.numpy(probabilities)
 
     def repeat(

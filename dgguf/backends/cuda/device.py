@@ -109,25 +109,11 @@ class Device:
 
         return CudaLauncher(self.arch, self.stream)
 
-    def allocate(self, n_bytes: int) -> Any:
-        """Undefined bytes in GPU memory.
-
-        Raises:
-            BackendError: there is not enough.
-        """
-        try:
-            return self._cuda.device_array(n_bytes, np.uint8)
-        except Exception as error:
-            if "MEMORY" not in str(error).upper():
-                raise
-            raise BackendError(
-                f"GPU {self.number} has no {n_bytes / 1e9:.1f} GB left: something else uses its memory; "
-                "close it, or keep fewer layers there (--gpu-layers)"
-            ) from error
-
     def upload(self, data: np.ndarray) -> Any:
         """A copy of uint8 data in GPU memory."""
-        out = self.allocate(data.size)
+        from dgguf.backends.cuda.memory import allocate
+
+        out = allocate(data.size)
         out.copy_to_device(data, stream=self.stream)
         self.stream.synchronize()  # the host's memory may go now
         return out

@@ -212,7 +212,7 @@ def _run_checks(device: Device) -> Iterator[Check]:
 
     from dgguf.backends.base import HostTensor
     from dgguf.backends.cuda.backend import CudaBackend
-    from dgguf.backends.cuda.memory import upload
+    from dgguf.backends.cuda.memory import allocate, upload
     from dgguf.backends.cuda.plan import Plan
     from dgguf.backends.cuda.queue import Queue
     from dgguf.quants.block import FORMATS_BY_NAME
@@ -251,7 +251,7 @@ def _run_checks(device: Device) -> Iterator[Check]:
         yield Check("graphs", False, f"nothing can be recorded, steps take longer: {reason(failure)}", again)
     try:
         pinned = cuda.pinned_array(PINNED_BYTES, np.uint8)
-        target = device.allocate(PINNED_BYTES)
+        target = allocate(PINNED_BYTES)
         seconds = []
         for _ in range(4):
             began = time.perf_counter()

@@ -12,7 +12,26 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
+from dgguf.errors import BackendError
+
 ALIGNMENT = 256
+
+
+def allocate(n_bytes: int) -> Any:
+    """Undefined bytes in GPU memory.
+
+    Raises:
+        BackendError: there are not so many left.
+    """
+    try:
+        return cuda.device_array(n_bytes, np.uint8)
+    except Exception as error:  # numba's, by the name of the driver's status
+        if "OUT_OF_MEMORY" not in str(error):
+            raise
+        raise BackendError(
+            f"the GPU has no {n_bytes / 1e6:.0f} MB left: close what else uses its memory, "
+            "keep fewer layers there (--gpu-layers) or take a smaller context (-c)"
+        ) from error
 
 
 class _Buffer:
@@ -20,7 +39,7 @@ class _Buffer:
 
     def __init__(self, n_bytes: int) -> None:
         self.n_bytes = n_bytes
-        self._bytes = cuda.device_array(n_bytes, np.uint8)
+        self._bytes = allocate(n_bytes)
         self._views: dict[tuple[tuple[int, ...], str], Any] = {}
 
     def view(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:

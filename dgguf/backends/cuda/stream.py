@@ -14,7 +14,7 @@ from numba import cuda
 
 from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.matmul import Matrix, Planes, device_planes
-from dgguf.backends.cuda.memory import ALIGNMENT
+from dgguf.backends.cuda.memory import ALIGNMENT, allocate
 from dgguf.backends.cuda.plan import SLOTS, expert_layer
 
 PINNED_BYTES = 64 << 20
@@ -23,8 +23,8 @@ PINNED_BYTES = 64 << 20
 class _Slot:
     """Room for a layer's experts, and when it is full and free."""
 
-    def __init__(self, device: Device, n_bytes: int) -> None:
-        self.bytes = device.allocate(n_bytes)
+    def __init__(self, n_bytes: int) -> None:
+        self.bytes = allocate(n_bytes)
         self.full = cuda.event()
         self.free = cuda.event()
 
@@ -73,7 +73,7 @@ class ExpertStream:
 
     def _make_slots(self) -> None:
         size = max(self._offsets(layer)[-1] for layer in self._layers)
-        self._slots = [_Slot(self._device, size) for _ in range(SLOTS)]
+        self._slots = [_Slot(size) for _ in range(SLOTS)]
         n = min(size, PINNED_BYTES)
         self._chunks = [(cuda.pinned_array(n, np.uint8), cuda.event()) for _ in range(2)]
 
