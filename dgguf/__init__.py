@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Finished, PromptEncoded
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.errors import DggufError
-    from dgguf.session import Answer, Session
+    from dgguf.session import Answer, Gpu, Session
 
 __version__ = "0.1.0"
 
@@ -25,6 +25,7 @@ _HOMES = {
     "DenoisingStep": "dgguf.diffusion.events",
     "DggufError": "dgguf.errors",
     "Finished": "dgguf.diffusion.events",
+    "Gpu": "dgguf.session",
     "PromptEncoded": "dgguf.diffusion.events",
     "SamplerSettings": "dgguf.diffusion.settings",
     "Session": "dgguf.session",
@@ -36,6 +37,7 @@ __all__ = [
     "DenoisingStep",
     "DggufError",
     "Finished",
+    "Gpu",
     "PromptEncoded",
     "SamplerSettings",
     "Session",
@@ -44,7 +46,12 @@ __all__ = [
 
 
 def load(
-    model: "str | Path", *, threads: int | None = None, context: int | None = None, exact: bool = False
+    model: "str | Path",
+    *,
+    threads: int | None = None,
+    context: int | None = None,
+    exact: bool = False,
+    gpu: "Gpu | None" = None,
 ) -> "Session":
     """Open a model: a GGUF file's path, or a name from models.txt such as "demo".
 
@@ -53,13 +60,14 @@ def load(
         threads: None for all usable cores.
         context: positions, prompt and answer together; None for 8192 or what the model can.
         exact: compute in float32 what the reference does: several times slower.
+        gpu: run on this GPU, such as dgguf.Gpu(); None for the CPU.
 
     Raises:
-        DggufError: the file cannot be used; the message says why.
+        DggufError: the file or the GPU cannot be used; the message says why.
     """
     from dgguf.session import Session
 
-    return Session(model, threads=threads, context=context, exact=exact)
+    return Session(model, threads=threads, context=context, exact=exact, gpu=gpu)
 
 
 def __getattr__(name: str) -> Any:

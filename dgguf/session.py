@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
 
 import numpy as np
 
@@ -16,14 +16,17 @@ from dgguf.diffusion.generate import generate
 from dgguf.diffusion.sampler import SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.statistics import Statistics
-from dgguf.errors import PromptError, UnsupportedModelError
+from dgguf.errors import BackendError, PromptError, UnsupportedModelError
 from dgguf.gguf_file import GgufFile
-from dgguf.model.cache import KVCache
+from dgguf.model.cache import KVCache, cache_bytes
 from dgguf.model.config import ModelConfig
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights
 from dgguf.text.chat import AnswerText, ChatTemplate, Message, encode_chat
 from dgguf.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from dgguf.backends.cuda.plan import Sizes
 
 DEFAULT_CONTEXT = 8192
 DEFAULT_MAX_TOKENS = 1024
@@ -45,6 +48,19 @@ class PromptOptions(TypedDict, total=False):
     think: bool
     raw: bool
     special: bool
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Which GPU runs the model, and how much of it stays there.
+
+    Attributes:
+        device: its number, as nvidia-smi counts.
+        layers: whose experts stay in its memory; None for as many as fit.
+    """
+
+    device: int = 0
+    layers: int | Literal["all"] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,9 +90,10 @@ class Session:
         threads: of the CPU backend; None for all usable cores.
         context: positions, prompt and answer together; None for 8192 or what the model can.
         exact: compute in float32 what the reference does: several times slower.
+        gpu: run on this GPU; None for the CPU.
 
     Raises:
-        DggufError: the file cannot be used; the message says why.
+        DggufError: the file or the GPU cannot be used; the message says why.
     """
 
     def __init__(
@@ -86,6 +103,7 @@ class Session:
         threads: int | None = None,
         context: int | None = None,
         exact: bool = False,
+        gpu: Gpu | None = None,
     ) -> None:
         self.name = str(model)
         self.file = GgufFile(find_model(self.name))
@@ -97,7 +115,9 @@ class Session:
                 f"the embedding {self.config.vocab_size} rows"
             )
         self.context = choose_context(self.config, context)
-        self.backend: Backend = _make_backend(threads, exact)
+        self.backend: Backend = (
+            _cpu_backend(threads, exact) if gpu is None else self._gpu_backend(gpu, threads, exact)
+        )
         self.model = Transformer(
             self.config, load_weights(self.file, self.config, self.backend), self.backend
         )
@@ -105,6 +125,18 @@ class Session:
         self._cache = KVCache(self.config, self.backend, self.context, rows)
         self._cached = np.empty(0, np.int64)  # the ids behind the cache's positions
         self._n_streams = 0  # begun so far; only the last may go on
+
+    def _gpu_backend(self, gpu: Gpu, threads: int | None, exact: bool) -> Backend:
+        from dgguf.backends.cuda import open_backend
+
+        if exact:
+            raise BackendError("the exact computation is the CPU's: take it without a GPU")
+        return open_backend(
+            gpu_sizes(self.file, self.config, self.context),
+            device=gpu.device,
+            gpu_layers=len(self.config.layers) if gpu.layers == "all" else gpu.layers,
+            threads=threads,
+        )
 
     def close(self) -> None:
         """Let go of the file; the session is not to be used afterwards."""
@@ -275,12 +307,26 @@ def rows_per_call(config: ModelConfig) -> int:
     return max(ROWS_PER_CALL, config.canvas_length)
 
 
+def gpu_sizes(file: GgufFile, config: ModelConfig, context: int) -> "Sizes":
+    """The bytes that a model and its context take in GPU memory."""
+    from dgguf.backends.cuda import plan
+
+    rows = rows_per_call(config)
+    return plan.measure(
+        file.tensors.values(),
+        cache_bytes(config, context, rows, plan.KV_BYTES),
+        plan.scratch_bytes(
+            config.vocab_size, config.hidden_size, config.canvas_length, rows, config.n_experts_used
+        ),
+    )
+
+
 def new_seed() -> int:
     """A seed short enough to type again."""
     return secrets.randbelow(2**32)
 
 
-def _make_backend(threads: int | None, exact: bool) -> Backend:
+def _cpu_backend(threads: int | None, exact: bool) -> Backend:
     from dgguf.backends.cpu import CpuBackend
 
     return CpuBackend(threads, exact=exact)

@@ -4,6 +4,7 @@ To add a backend, implement `Backend` for your array type. An array needs `.shap
 everything else happens in verbs. Shape letters are those of `model.transformer`.
 """
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -187,3 +188,23 @@ class Backend(Protocol):
 
     def soft_embed(self, conditioning: Any, table: Weight, scale: float) -> Array:
         """The mean row of the (V, D) table under each of C distributions, times scale: (C, D)."""
+
+    # Around the verbs
+    def repeat(
+        self,
+        place: Hashable,
+        compute: Callable[[], Prediction],
+        canvas: np.ndarray,
+        temperature: float,
+        uniforms: np.ndarray,
+    ) -> Prediction:
+        """Return compute(), a denoising step, which may be recorded and repeated.
+
+        Args:
+            place: steps of one place differ only in `canvas` (given to `embed`), `temperature` and
+                `uniforms` (given to `predict`), and in the last prediction.
+            compute: calls the verbs.
+        """
+
+    def finish(self) -> None:
+        """Return when all that was asked for is computed; for whoever measures."""

@@ -10,6 +10,7 @@ from dgguf import __version__
 from dgguf.cli.bench import bench
 from dgguf.cli.chat import chat
 from dgguf.cli.compare import compare
+from dgguf.cli.doctor import doctor
 from dgguf.cli.export import export
 from dgguf.cli.imatrix import imatrix
 from dgguf.cli.info import info
@@ -51,7 +52,7 @@ def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) 
     _debug = _debug or given
 
 
-for command in (run, chat, replay, export, bench, info, models, pull, quantize, imatrix, compare):
+for command in (run, chat, replay, export, bench, doctor, info, models, pull, quantize, imatrix, compare):
     cli.add_command(command)
 
 _debug_option = click.option(

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from dgguf.cli.options import gpu_options
+
 
 @click.command()
 @click.argument("model")
@@ -19,8 +21,16 @@ import click
 @click.option("--exact", is_flag=True, help="Float32 products, as the reference computes them.")
 @click.option("--cold", is_flag=True, help="Drop the file from the system's page cache first (Linux).")
 @click.option("--json", "as_json", is_flag=True, envvar="DGGUF_BENCH_JSON", help="Print one JSON object.")
+@gpu_options
 def bench(
-    model: str, prompt_tokens: int, steps: int, threads: int | None, exact: bool, cold: bool, as_json: bool
+    model: str,
+    prompt_tokens: int,
+    steps: int,
+    threads: int | None,
+    exact: bool,
+    gpu: Any,
+    cold: bool,
+    as_json: bool,
 ) -> None:
     """Measure MODEL on this machine: a denoising step and its parts, encoding, start, memory.
 
@@ -44,7 +54,7 @@ def bench(
             drop_from_page_cache(file.paths)
     with PeakMemory() as peak, announce_compilation():
         began = time.perf_counter()
-        session = Session(model, threads=threads, exact=exact)
+        session = Session(model, threads=threads, exact=exact, gpu=gpu)
         loaded = time.perf_counter() - began
         result = {
             "model": str(session.file.path),

@@ -58,6 +58,7 @@ def converse(
     context: int | None,
     threads: int | None,
     exact: bool,
+    gpu: Any,
     max_tokens: int,
     view: str,
     pace: float,
@@ -78,7 +79,11 @@ def converse(
     with contextlib.ExitStack() as stack:
         with display() as loading:
             loading.say(f"loading {model}")
-            session = stack.enter_context(Session(model, threads=threads, context=context, exact=exact))
+            session = stack.enter_context(
+                Session(model, threads=threads, context=context, exact=exact, gpu=gpu)
+            )
+            if gpu:
+                loading.note(session.backend.describe())
             settings = session.settings(**sampler)
         keyboard = Keyboard() if sys.stdin.isatty() else None
         talk = Chat(session, settings, display, max_tokens, keyboard, when_full)

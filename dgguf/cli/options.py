@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,52 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
     ):
         command = option(command)
-    return command
+    return gpu_options(command)
+
+
+class _LayerCount(click.ParamType):
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int | str:
+        if value == "all":
+            return "all"
+        if isinstance(value, str) and not value.isdecimal():
+            self.fail(f"{value!r} is neither a number of layers nor all", param, context)
+        return int(value)
+
+
+def gpu_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where to run; the command gets one argument `gpu`, a `session.Gpu` or None for the CPU."""
+
+    @functools.wraps(command)
+    def with_gpu(*, cuda: bool, gpu_layers: Any, device: int | None, **options: Any) -> Any:
+        for name, value in (("--gpu-layers", gpu_layers), ("--device", device)):
+            if value is not None and not cuda:
+                raise click.UsageError(f"{name} goes with --cuda")
+        if cuda and options.get("exact"):
+            raise click.UsageError("--exact is a computation of the CPU: it does not go with --cuda")
+        gpu = None
+        if cuda:
+            from dgguf.session import Gpu
+
+            gpu = Gpu(device or 0, gpu_layers)
+        return command(gpu=gpu, **options)
+
+    decorated: Callable[..., Any] = with_gpu
+    for option in (
+        click.option("--cuda", is_flag=True, help="Run on an NVIDIA GPU; `dgguf doctor` says what it needs."),
+        click.option(
+            "-ngl",
+            "--gpu-layers",
+            type=_LayerCount(),
+            help="Layers whose experts stay in GPU memory.  [default: as many as fit]",
+        ),
+        click.option(
+            "--device", type=click.IntRange(0), help="Number of the GPU, as nvidia-smi counts.  [default: 0]"
+        ),
+    ):
+        decorated = option(decorated)
+    return decorated
 
 
 def evaluation_options(default_chunks: int | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -60,6 +60,7 @@ def run(
     context: int | None,
     threads: int | None,
     exact: bool,
+    gpu: Any,
     view: str,
     pace: float,
     thoughts: Any,
@@ -95,6 +96,7 @@ def run(
             context=context,
             threads=threads,
             exact=exact,
+            gpu=gpu,
             max_tokens=max_tokens,
             view=view,
             pace=pace,
@@ -122,10 +124,13 @@ def run(
         try:
             with Display(view, pace=pace, thoughts=thoughts, as_json=as_json) as display:
                 display.say(f"loading {model}")
-                session = stack.enter_context(Session(model, threads=threads, context=context, exact=exact))
+                session = stack.enter_context(
+                    Session(model, threads=threads, context=context, exact=exact, gpu=gpu)
+                )
                 settings = session.settings(**sampler)
-                if verbose:
+                if verbose or gpu:
                     display.note(f"{session.file.path}: {session.backend.describe()}")
+                if verbose:
                     display.note(
                         ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(settings).items())
                     )

@@ -57,8 +57,15 @@ class Transformer:
             temperature: of the softmax.
             uniforms: (C,) in [0, 1), which token each position draws.
         """
-        x = self._canvas_rows(canvas, cache, previous)
-        return self.backend.predict(x, self.weights.output, self.config.logit_softcap, temperature, uniforms)
+        be, w = self.backend, self.weights
+
+        def compute() -> Prediction:
+            x = self._canvas_rows(canvas, cache, previous)
+            return be.predict(x, w.output, self.config.logit_softcap, temperature, uniforms)
+
+        committed = tuple(layer.length for layer in cache.layers)
+        place = (cache, cache.position, committed, len(canvas), previous is None)
+        return be.repeat(place, compute, canvas, temperature, uniforms)
 
     def likeliest(self, prediction: Prediction, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest tokens of the last prediction and their probabilities; see `Backend.likeliest`."""

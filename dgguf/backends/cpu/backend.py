@@ -1,7 +1,7 @@
 """The CPU backend: each verb of `backends.base.Backend`, on numpy arrays."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,19 @@ class CpuBackend:
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
         return x.copy()
+
+    def finish(self) -> None:
+        pass  # a verb returns when it is done
+
+    def repeat(
+        self,
+        place: Hashable,
+        compute: Callable[[], Prediction],
+        canvas: np.ndarray,
+        temperature: float,
+        uniforms: np.ndarray,
+    ) -> Prediction:
+        return compute()
 
     def embed(self, table: Matrix, tokens: np.ndarray, scale: float) -> np.ndarray:
         return matmul.embed(table, tokens, scale)

@@ -1,0 +1,74 @@
+"""Attention's plain reference, and the KV cache it reads."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+from dgguf.backends.cuda.elementwise import block_max, block_sum
+from dgguf.backends.cuda.jit import THREADS, kernel
+
+
+@kernel
+def store_rows(k: Any, v: Any, keys: Any, values: Any, first: int) -> None:
+    """Put (T, G, Dh) keys and values behind the first rows of (G, capacity, Dh); a block a row of T."""
+    row, dim = cuda.blockIdx.x, k.shape[2]
+    for n in range(cuda.threadIdx.x, k.shape[1] * dim, THREADS):
+        head, i = n // dim, n % dim
+        keys[head, first + row, i] = np.float16(k[row, head, i])
+        values[head, first + row, i] = np.float16(v[row, head, i])
+
+
+@kernel
+def copy_rows(source: Any, first: int, target: Any, to: int, count: int) -> None:
+    """Rows first..first+count of (G, n, Dh) to rows to..to+count of another; a block a row."""
+    row, dim = cuda.blockIdx.x, source.shape[2]
+    for n in range(cuda.threadIdx.x, source.shape[0] * dim, THREADS):
+        head, i = n // dim, n % dim
+        target[head, to + row, i] = source[head, first + row, i]
+
+
+@kernel
+def reference_attention(
+    q: Any, keys: Any, values: Any, scores: Any, length: int, window: int, causal: int, out: Any
+) -> None:
+    """As the kernel in attention.cu: (T, H, Dh) queries; a block for each of them.
+
+    `scores` is room for (T * H, rows of the cache). `window` is 0 for none.
+    """
+    parts = cuda.shared.array(THREADS, np.float64)
+    query, tid = cuda.blockIdx.x, cuda.threadIdx.x
+    tokens, heads, dim = q.shape
+    token, head = query // heads, query % heads
+    kv_head = head // (heads // keys.shape[0])
+    end = length + (token + 1 if causal else tokens)
+    first = 0
+    if window > 0:
+        first = max(0, (length + token + 1 if causal else length + 1) - window)
+    largest = np.float64(-1e300)
+    for j in range(first + tid, end, THREADS):
+        score = np.float64(0.0)
+        for i in range(dim):
+            score += np.float64(q[token, head, i]) * np.float64(keys[kv_head, j, i])
+        scores[query, j] = np.float32(score)
+        largest = max(largest, np.float64(scores[query, j]))
+    parts[tid] = largest
+    largest = block_max(parts)
+    cuda.syncthreads()
+    total = np.float64(0.0)
+    for j in range(first + tid, end, THREADS):
+        scores[query, j] = np.float32(math.exp(np.float64(scores[query, j]) - largest))
+        total += np.float64(scores[query, j])
+    parts[tid] = total
+    total = block_sum(parts)
+    for i in range(tid, dim, THREADS):
+        value = np.float64(0.0)
+        for j in range(first, end):
+            value += np.float64(scores[query, j]) * np.float64(values[kv_head, j, i])
+        out[token, head, i] = np.float32(value / total)
+
+
+def warps(head_dim: int) -> int:
+    """Warps of a block of attention.cu for a head size, a multiple of 16."""
+    return next(n for n in (4, 3, 2, 1) if head_dim % (16 * n) == 0)

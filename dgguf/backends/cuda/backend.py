@@ -1,0 +1,395 @@
+"""The CUDA backend: each verb of `backends.base.Backend`, on arrays in GPU memory."""
+
+import ctypes
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from dgguf.backends.base import HostTensor, LayerStore, Prediction
+from dgguf.backends.cpu import elementwise as cpu_elementwise
+from dgguf.backends.cpu.pool import Pool, usable_cores
+from dgguf.backends.cuda import attention, elementwise, experts, matmul, vocabulary
+from dgguf.backends.cuda.device import Device
+from dgguf.backends.cuda.jit import THREADS
+from dgguf.backends.cuda.layout import UNIT_COLUMNS, Layout
+from dgguf.backends.cuda.matmul import Matrix, Planes, Router, Tables
+from dgguf.backends.cuda.memory import Array, Memory, upload
+from dgguf.backends.cuda.plan import KV_BYTES, Plan, expert_layer, scratch_bytes
+from dgguf.backends.cuda.queue import Queue
+from dgguf.backends.cuda.repack import pack
+from dgguf.backends.cuda.stream import ExpertStream
+from dgguf.errors import NumericsError
+
+
+class CudaBackend:
+    """Runs the network on one GPU.
+
+    Args:
+        device: the GPU.
+        plan: which layers' experts stay in its memory.
+        threads: that repack the weights; None for all usable cores.
+        reference: plain kernels in place of those in qgemm.cu and attention.cu; slow, for tests.
+        queue: what starts kernels; None for the device's own.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        plan: Plan,
+        threads: int | None = None,
+        *,
+        reference: bool = False,
+        queue: Queue | None = None,
+    ) -> None:
+        self.kv_bytes = KV_BYTES
+        self._device = device
+        self._plan = plan
+        self._pool = Pool(usable_cores() if threads is None else threads)
+        self._reference = reference
+        self._memory = Memory()
+        self._queue = queue or Queue(device.stream, device.launcher())
+        self._tables: dict[Layout, Tables] = {}
+        self._experts = ExpertStream(device)
+        self._rotations: dict[tuple[int, int, int, float], tuple[Array, Array]] = {}
+        self._reading: vocabulary.Reading | None = None
+        self._last_halves: tuple[Array, Array, Array] | None = None
+        self._counters: dict[int, tuple[Array, Array]] = {}
+        self._seen: Hashable = None
+        self._recorded: Hashable = None
+        self._recorded_rotations: list[Any] = []
+        self._records = not plan.streamed_layers  # the copies of streamed experts cannot be recorded
+
+    def describe(self) -> str:
+        kernels = "reference kernels" if self._reference else "float16 products on tensor cores"
+        return f"{self._device.describe()}, {kernels}; {self._plan.describe()}"
+
+    # Weights and memory
+
+    def weight(self, tensor: HostTensor) -> Matrix | Router:
+        if tensor.name.endswith("ffn_gate_inp.weight"):
+            return matmul.router(tensor)
+        packed = pack(tensor, self._pool, lambda n: np.empty(n, np.uint8))
+        if packed.layout not in self._tables:
+            self._tables[packed.layout] = Tables(packed.layout)
+        tables = self._tables[packed.layout]
+        if expert_layer(tensor.name) in self._plan.streamed_layers:
+            matrix = Matrix(tensor, packed, tables, planes=None)
+            self._experts.add(matrix)
+            return matrix
+        planes = matmul.device_planes(self._device.upload(packed.data), packed.layout, packed.n_units)
+        return Matrix(tensor, replace(packed, data=packed.data[:0]), tables, planes)
+
+    def vector(self, tensor: HostTensor) -> Array:
+        return upload(matmul.decoded(tensor)[0])
+
+    def kv_store(self, shape: tuple[int, int, int]) -> Array:
+        return upload(np.zeros(shape, np.float16))
+
+    def move_rows(self, store: Array, first: int, count: int) -> None:
+        if count == 0 or first == 0:
+            return
+        heads, _, dim = store.shape
+        copy = self._memory.empty((heads, count, dim), np.float16)  # source and target may overlap
+        self._queue.run(attention.copy_rows, count, store.view, first, copy.view, 0, count)
+        self._queue.run(attention.copy_rows, count, copy.view, 0, store.view, 0, count)
+
+    def scratch_bytes(
+        self, vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
+    ) -> int:
+        return scratch_bytes(vocab_size, hidden_size, canvas_length, rows, n_experts_used)
+
+    def numpy(self, x: Array) -> np.ndarray:
+        return self._device.download(x.view)
+
+    def finish(self) -> None:
+        self._device.stream.synchronize()
+
+    # Helpers
+
+    def _empty(self, *shape: int, dtype: Any = np.float32) -> Array:
+        return self._memory.empty(shape, dtype)
+
+    def _halves(self, x: Array) -> tuple[Array, Array]:
+        """The rows of x as the products want them: float16, padded to whole units, and their scales."""
+        if self._last_halves is None or self._last_halves[0] is not x:
+            rows, columns = x.shape
+            out = self._empty(rows, -(-columns // UNIT_COLUMNS) * UNIT_COLUMNS, dtype=np.float16)
+            scales = self._empty(rows)
+            self._queue.run(elementwise.to_half, rows, x.view, out.view, scales.view)
+            self._last_halves = x, out, scales
+        return self._last_halves[1:]
+
+    def _product(self, x: Array, w: Matrix, cap: float, out: Array) -> None:
+        """cap * tanh(x @ w.T / cap), or without a cap if it is 0."""
+        assert w.planes is not None
+        rows = x.shape[0]
+        if self._reference:
+            row_of, matrix_of = self._one_matrix(rows)
+            self._queue.run(
+                matmul.reference_product, rows, *w.arguments(w.planes), x.view, row_of.view, matrix_of.view,
+                w.rows, w.unscale, cap, out.view,
+            )  # fmt: skip
+            return
+        halves, scales = self._halves(x)
+        few = rows <= matmul.FEW_TOKENS
+        height = matmul.FEW_TOKENS if few else matmul.MANY_TOKENS
+        self._queue.launch(
+            "qgemm",
+            w.macros,
+            f"qgemm_{height}",
+            matmul.grid(w, few, -(-rows // height)),
+            matmul.QGEMM_THREADS,
+            matmul.qgemm_arguments(w, w.planes, halves, scales, out, cap, [None, None, None]),
+        )
+
+    def _one_matrix(self, rows: int) -> tuple[Array, Array]:
+        """row_of and matrix_of of `matmul.reference_product` where there is only one matrix."""
+        if rows not in self._counters:
+            self._counters[rows] = upload(np.arange(rows, dtype=np.int32)), upload(np.zeros(rows, np.int32))
+        return self._counters[rows]
+
+    # The network
+
+    def embed(self, table: Matrix, tokens: np.ndarray, scale: float) -> Array:
+        assert table.planes is not None
+        out = self._empty(len(tokens), table.columns)
+        ids = self._queue.input("tokens", tokens.astype(np.int32))
+        factor = scale * table.unscale
+        self._queue.run(matmul.embed, len(tokens), *table.arguments(table.planes), ids, factor, out.view)
+        return out
+
+    def linear(self, x: Array, w: Matrix) -> Array:
+        out = self._empty(x.shape[0], w.rows)
+        self._product(x, w, 0.0, out)
+        return out
+
+    def rms_norm(self, x: Array, weight: Array | None, eps: float) -> Array:
+        out = self._empty(*x.shape)
+        rows, n = math.prod(x.shape[:-1]), x.shape[-1]
+        flat = x.view.reshape(rows, n)
+        given = out.view if weight is None else weight.view  # any array does if it is not used
+        self._queue.run(
+            elementwise.rms_norm, rows, flat, given.reshape(-1), int(weight is not None), eps,
+            out.view.reshape(rows, n),
+        )  # fmt: skip
+        return out
+
+    def add(self, x: Array, y: Array) -> Array:
+        out = self._empty(*x.shape)
+        self._queue.run(elementwise.add, x.shape[0], x.view, y.view, out.view)
+        return out
+
+    def residual(self, x: Array, y: Array, weight: Array, eps: float, scale: float) -> Array:
+        out = self._empty(*x.shape)
+        self._queue.run(elementwise.residual, x.shape[0], x.view, y.view, weight.view, eps, scale, out.view)
+        return out
+
+    def gated_gelu(self, gate: Array, up: Array) -> Array:
+        out = self._empty(*gate.shape)
+        self._queue.run(elementwise.gated_gelu, gate.shape[0], gate.view, up.view, out.view)
+        return out
+
+    def rotation(
+        self, first: int, count: int, head_dim: int, base: float, factors: Array | None
+    ) -> tuple[Array, Array]:
+        key = (first, count, head_dim, base)
+        if key not in self._rotations:
+            if len(self._rotations) > 8:
+                self._rotations.clear()
+            host = None if factors is None else self.numpy(factors)
+            cos, sin = cpu_elementwise.rotation(first, count, head_dim, base, host)
+            self._rotations[key] = upload(cos), upload(sin)
+        return self._rotations[key]
+
+    def rope(self, x: Array, rotation: tuple[Array, Array]) -> Array:
+        out = self._empty(*x.shape)
+        cos, sin = rotation
+        self._queue.run(elementwise.rope, x.shape[0], x.view, cos.view, sin.view, out.view)
+        return out
+
+    def attention(self, q: Array, k: Array, v: Array, store: LayerStore, causal: bool) -> Array:
+        rows, heads, dim = q.shape
+        kv_heads, capacity, _ = store.keys.shape
+        keys, values, length = store.keys, store.values, store.length
+        self._queue.run(attention.store_rows, rows, k.view, v.view, keys.view, values.view, length)
+        out = self._empty(rows, heads, dim)
+        window = store.window or 0
+        if self._reference or dim % 16 or dim > 512:
+            scores = self._empty(rows * heads, length + rows)
+            self._queue.run(
+                attention.reference_attention, rows * heads, q.view, keys.view, values.view, scores.view,
+                length, window, int(causal), out.view,
+            )  # fmt: skip
+        else:
+            group, warps = heads // kv_heads, attention.warps(dim)
+            numbers = (rows, heads, group, capacity, length, window, int(causal))
+            self._queue.launch(
+                "attention",
+                (("HEAD_DIM", dim), ("WARPS", warps)),
+                "attention",
+                (-(-rows * group // 16), kv_heads),
+                32 * warps,
+                [q, keys, values, out, *(ctypes.c_int(n) for n in numbers)],
+            )
+        return out.reshape(rows, heads * dim)
+
+    def route(
+        self, x: Array, w: Router, scale: Array, expert_scale: Array, n_used: int, eps: float
+    ) -> tuple[Array, Array]:
+        rows = x.shape[0]
+        normed = self.rms_norm(x, scale, eps)
+        scores = self._empty(rows, w.rows)
+        self._queue.run(
+            elementwise.router_scores,
+            rows,
+            normed.view,
+            w.turned.view,
+            1.0 / math.sqrt(w.columns),
+            scores.view,
+        )
+        chosen, weights = self._empty(rows, n_used, dtype=np.int32), self._empty(rows, n_used)
+        self._queue.run(
+            elementwise.choose_experts, -(-rows // THREADS), scores.view, expert_scale.view, chosen.view,
+            weights.view,
+        )  # fmt: skip
+        return chosen, weights
+
+    def experts(
+        self, x: Array, gate: Matrix, up: Matrix, down: Matrix, chosen: Array, weights: Array
+    ) -> Array:
+        rows, n_used = chosen.shape
+        slots = rows * n_used
+        few = slots <= matmul.FEW_TOKENS * gate.stack  # an expert's share, on average
+        height = matmul.FEW_TOKENS if few else matmul.MANY_TOKENS
+        most = experts.most_tiles(slots, gate.stack, height)
+        starts, n_tiles = self._empty(gate.stack + 1, dtype=np.int32), self._empty(1, dtype=np.int32)
+        row_of, matrix_of, slot_of = (self._empty(slots, dtype=np.int32) for _ in range(3))
+        tiles = self._empty(most, 3, dtype=np.int32)
+        self._queue.run(
+            experts.group_rows, 1, chosen.view, starts.view, row_of.view, matrix_of.view, slot_of.view,
+            tiles.view, n_tiles.view, height,
+        )  # fmt: skip
+        own = self._one_matrix(slots)[0]
+
+        def product(inputs: Array, w: Matrix, planes: Planes, gather: Array | None) -> Array:
+            out = self._empty(slots, w.rows)
+            if self._reference:
+                source = own if gather is None else gather
+                self._queue.run(
+                    matmul.reference_product, slots, *w.arguments(planes), inputs.view, source.view,
+                    matrix_of.view, w.rows, w.unscale, 0.0, out.view,
+                )  # fmt: skip
+                return out
+            halves, scales = self._halves(inputs)
+            self._queue.launch(
+                "qgemm",
+                w.macros,
+                f"qgemm_{height}",
+                matmul.grid(w, few, most),
+                matmul.QGEMM_THREADS,
+                matmul.qgemm_arguments(w, planes, halves, scales, out, 0.0, [gather, tiles, n_tiles]),
+            )
+            return out
+
+        with self._experts.planes((gate, up, down)) as (gate_planes, up_planes, down_planes):
+            g = product(x, gate, gate_planes, row_of)
+            u = product(x, up, up_planes, row_of)
+            self._queue.run(elementwise.gated_gelu, slots, g.view, u.view, g.view)
+            y = product(g, down, down_planes, None)
+        out = self._empty(rows, down.rows)
+        self._queue.run(experts.combine, rows, y.view, slot_of.view, weights.view, out.view)
+        return out
+
+    # The vocabulary
+
+    def head(self, x: Array, w: Matrix, softcap: float) -> Array:
+        out = self._empty(x.shape[0], w.rows)
+        self._product(x, w, softcap, out)
+        return out
+
+    def predict(
+        self, x: Array, w: Matrix, softcap: float, temperature: float, uniforms: np.ndarray
+    ) -> Prediction:
+        n = x.shape[0]
+        if self._reading is None or self._reading.logits.shape != (n, w.rows):
+            self._reading = vocabulary.Reading(self._memory, n, w.rows)
+            self._recorded = None
+        reading, logits = self._reading, self._reading.logits.view
+        self._product(x, w, softcap, reading.logits)
+        t = reading.temperature = self._queue.input("temperature", np.array([temperature], np.float32))
+        given = self._queue.input("uniforms", uniforms)
+        slices = self._empty(n, vocabulary.SLICES, 5, dtype=np.float64)
+        self._queue.run(vocabulary.slice_statistics, (n, vocabulary.SLICES), logits, t, slices.view)
+        self._queue.run(
+            vocabulary.row_statistics,
+            -(-n // THREADS),
+            slices.view,
+            given,
+            reading.argmax.view,
+            reading.rows.view,
+        )
+        self._queue.run(vocabulary.draw, n, logits, t, reading.rows.view, reading.sampled.view)
+        if self._queue.recording:
+            return Prediction(np.empty(0), np.empty(0), np.empty(0), reading)
+        return self._read(reading)
+
+    def _read(self, reading: vocabulary.Reading) -> Prediction:
+        """Wait for the GPU and fetch what a step has predicted."""
+        argmax = self.numpy(reading.argmax).astype(np.int64)
+        if argmax.min() < 0:
+            raise NumericsError(
+                f"the network's logits are not finite at canvas position {int(argmax.argmin())}: "
+                "the model file is damaged or this is a bug in dgguf"
+            )
+        entropy = self.numpy(reading.rows)[:, vocabulary.ENTROPY].astype(np.float32)
+        return Prediction(argmax, self.numpy(reading.sampled).astype(np.int64), entropy, reading)
+
+    def likeliest(self, conditioning: vocabulary.Reading, count: int) -> tuple[np.ndarray, np.ndarray]:
+        n, given = conditioning.logits.shape[0], (conditioning.logits.view, conditioning.temperature)
+        ids, probabilities = self._empty(n, count, dtype=np.int32), self._empty(n, count)
+        rows = conditioning.rows.view
+        self._queue.run(vocabulary.likeliest, n, *given, rows, ids.view, probabilities.view)
+        return self.numpy(ids).astype(np.int64), self.numpy(probabilities)
+
+    def repeat(
+        self,
+        place: Hashable,
+        compute: Callable[[], Prediction],
+        canvas: np.ndarray,
+        temperature: float,
+        uniforms: np.ndarray,
+    ) -> Prediction:
+        """Compute a step once as it is, which compiles and allocates; record the next one; then repeat."""
+        if self._records and place == self._seen and place != self._recorded:
+            self._recorded = None
+            try:
+                self._queue.record(compute)
+            except Exception:  # steps run without it, only slower; `dgguf doctor` says why
+                self._records = False
+            else:
+                self._recorded = place
+                # Written outside of the recording, so nobody else may take their buffers.
+                self._recorded_rotations = list(self._rotations.values())
+        self._seen = place
+        if self._recorded is None or self._recorded != place or self._reading is None:
+            return compute()
+        self._queue.set_input("tokens", canvas)
+        self._queue.set_input("temperature", np.array([temperature], np.float32))
+        self._queue.set_input("uniforms", uniforms)
+        self._queue.repeat()
+        return self._read(self._reading)
+
+    def soft_embed(self, conditioning: vocabulary.Reading, table: Matrix, scale: float) -> Array:
+        assert table.planes is not None
+        n = conditioning.logits.shape[0]
+        slices = self._empty(n, vocabulary.SOFT_SLICES, table.columns)
+        self._queue.run(
+            vocabulary.soft_embed_slices, (n, vocabulary.SOFT_SLICES), *table.arguments(table.planes),
+            conditioning.logits.view, conditioning.temperature, conditioning.rows.view, slices.view,
+        )  # fmt: skip
+        out = self._empty(n, table.columns)
+        self._queue.run(vocabulary.add_slices, n, slices.view, scale * table.unscale, out.view)
+        return out

@@ -1,0 +1,165 @@
+"""Norms, rotations, activations and the router's choice: the small kernels, most with a block a row."""
+
+import math
+
+import numpy as np
+from numba import cuda
+
+from dgguf.backends.cuda.jit import THREADS, device_function, kernel
+
+
+@device_function
+def block_sum(parts: np.ndarray) -> float:
+    """The sum of the THREADS numbers that a block's threads have put into shared memory, for all of them."""
+    tid = cuda.threadIdx.x
+    step = THREADS // 2
+    while step > 0:
+        cuda.syncthreads()
+        if tid < step:
+            parts[tid] += parts[tid + step]
+        step //= 2
+    cuda.syncthreads()
+    return parts[0]
+
+
+@device_function
+def block_max(parts: np.ndarray) -> float:
+    """As `block_sum`, the largest."""
+    tid = cuda.threadIdx.x
+    step = THREADS // 2
+    while step > 0:
+        cuda.syncthreads()
+        if tid < step:
+            parts[tid] = max(parts[tid], parts[tid + step])
+        step //= 2
+    cuda.syncthreads()
+    return parts[0]
+
+
+@kernel
+def rms_norm(x: np.ndarray, weight: np.ndarray, weighted: int, eps: float, out: np.ndarray) -> None:
+    """x / sqrt(mean(x²) + eps), times `weight` (n,) if `weighted`, by row: (rows, n); a block a row."""
+    parts = cuda.shared.array(THREADS, np.float64)
+    row, tid, n = cuda.blockIdx.x, cuda.threadIdx.x, x.shape[1]
+    total = np.float64(0.0)
+    for i in range(tid, n, THREADS):
+        total += np.float64(x[row, i]) * np.float64(x[row, i])
+    parts[tid] = total
+    scale = np.float32(1.0 / math.sqrt(block_sum(parts) / n + eps))
+    for i in range(tid, n, THREADS):
+        value = x[row, i] * scale
+        out[row, i] = value * weight[i] if weighted else value
+
+
+@kernel
+def residual(
+    x: np.ndarray, y: np.ndarray, weight: np.ndarray, eps: float, factor: float, out: np.ndarray
+) -> None:
+    """(x + rms_norm(y, weight)) * factor by row: (rows, n); a block a row."""
+    parts = cuda.shared.array(THREADS, np.float64)
+    row, tid, n = cuda.blockIdx.x, cuda.threadIdx.x, x.shape[1]
+    total = np.float64(0.0)
+    for i in range(tid, n, THREADS):
+        total += np.float64(y[row, i]) * np.float64(y[row, i])
+    parts[tid] = total
+    scale = np.float32(1.0 / math.sqrt(block_sum(parts) / n + eps))
+    for i in range(tid, n, THREADS):
+        out[row, i] = (x[row, i] + y[row, i] * scale * weight[i]) * np.float32(factor)
+
+
+@kernel
+def add(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+    """x + y by row: (rows, n); a block a row."""
+    row = cuda.blockIdx.x
+    for i in range(cuda.threadIdx.x, x.shape[1], THREADS):
+        out[row, i] = x[row, i] + y[row, i]
+
+
+@kernel
+def gated_gelu(gate: np.ndarray, up: np.ndarray, out: np.ndarray) -> None:
+    """gelu(gate) * up, gelu in its tanh form: (rows, n); a block a row. `out` may be `gate`."""
+    row = cuda.blockIdx.x
+    for i in range(cuda.threadIdx.x, gate.shape[1], THREADS):
+        g = gate[row, i]
+        inner = np.float32(0.7978845608028654) * (g + np.float32(0.044715) * g * g * g)
+        out[row, i] = np.float32(0.5) * g * (np.float32(1.0) + np.float32(math.tanh(inner))) * up[row, i]
+
+
+@kernel
+def rope(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, out: np.ndarray) -> None:
+    """Rotate (rows, heads, Dh) by cos and sin (rows, Dh/2); element i pairs with i + Dh/2; a block a row."""
+    row = cuda.blockIdx.x
+    half = x.shape[2] // 2
+    for n in range(cuda.threadIdx.x, x.shape[1] * half, THREADS):
+        head, i = n // half, n % half
+        a, b = x[row, head, i], x[row, head, half + i]
+        out[row, head, i] = a * cos[row, i] - b * sin[row, i]
+        out[row, head, half + i] = b * cos[row, i] + a * sin[row, i]
+
+
+@kernel
+def to_half(x: np.ndarray, out: np.ndarray, scales: np.ndarray) -> None:
+    """Rows of x (rows, n), each times a power of two, as float16 (rows, at least n); a block a row.
+
+    The power brings a row's largest magnitude to 512 to 1024, so that float16 neither overflows nor
+    loses the small ones; `scales` (rows,) undo it. The columns beyond n become 0.
+    """
+    parts = cuda.shared.array(THREADS, np.float32)
+    row, tid, n = cuda.blockIdx.x, cuda.threadIdx.x, x.shape[1]
+    largest = np.float32(0.0)
+    for i in range(tid, n, THREADS):
+        largest = max(largest, abs(x[row, i]))
+    parts[tid] = largest
+    largest = block_max(parts)
+    factor = np.float32(1.0)
+    if 1e-30 < largest < 1e30:
+        factor = np.float32(2.0 ** (9.0 - math.floor(math.log2(largest))))
+    for i in range(tid, n, THREADS):
+        out[row, i] = np.float16(x[row, i] * factor)
+    for i in range(n + tid, out.shape[1], THREADS):
+        out[row, i] = np.float16(0.0)
+    if tid == 0:
+        scales[row] = np.float32(1.0) / factor
+
+
+@kernel
+def router_scores(x: np.ndarray, w: np.ndarray, factor: float, scores: np.ndarray) -> None:
+    """factor * x @ w in float32: (rows, n) with (n, E) gives (rows, E); a block a row."""
+    row = cuda.blockIdx.x
+    for expert in range(cuda.threadIdx.x, w.shape[1], THREADS):
+        total = np.float32(0.0)
+        for i in range(w.shape[0]):
+            total += x[row, i] * w[i, expert]
+        scores[row, expert] = total * np.float32(factor)
+
+
+@kernel
+def choose_experts(
+    scores: np.ndarray, expert_scale: np.ndarray, chosen: np.ndarray, weights: np.ndarray
+) -> None:
+    """Softmax over (rows, E) scores, the A largest renormalised, times their expert_scale; a thread a row.
+
+    Equal probabilities go to the lower number. chosen and weights are (rows, A), largest first. The
+    scores are overwritten.
+    """
+    row = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+    if row >= scores.shape[0]:
+        return
+    n_experts, n_used = scores.shape[1], chosen.shape[1]
+    largest = scores[row, 0]
+    for e in range(1, n_experts):
+        largest = max(largest, scores[row, e])
+    for e in range(n_experts):
+        scores[row, e] = np.float32(math.exp(scores[row, e] - largest))
+    kept = np.float32(0.0)
+    for a in range(n_used):
+        best = 0
+        for e in range(1, n_experts):
+            if scores[row, e] > scores[row, best]:
+                best = e
+        chosen[row, a] = best
+        weights[row, a] = scores[row, best]
+        kept += weights[row, a]
+        scores[row, best] = np.float32(-1.0)
+    for a in range(n_used):
+        weights[row, a] = weights[row, a] / kept * expert_scale[chosen[row, a]]

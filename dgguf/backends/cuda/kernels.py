@@ -1,0 +1,131 @@
+"""The CUDA C++ kernels: compiled to cubins by NVRTC through cuda-core, kept on disk, launched.
+
+A cubin, unlike PTX, runs on any driver of the toolkit's major version. Compiling needs no driver.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Protocol
+
+from dgguf.backends.cuda.memory import Array, pointer
+from dgguf.errors import BackendError
+from dgguf.jit import CACHE_FOLDER
+
+SOURCES = Path(__file__).parent
+Macros = tuple[tuple[str, int], ...]
+
+
+class Launcher(Protocol):
+    """Runs a kernel of a source file; tests have one that needs no GPU."""
+
+    def launch(
+        self,
+        source: str,
+        macros: Macros,
+        name: str,
+        grid: tuple[int, int],
+        threads: int,
+        arguments: list[Any],
+    ) -> None:
+        """Run a kernel.
+
+        Args:
+            source: file without .cu.
+            macros: what it is compiled for.
+            name: of the kernel.
+            grid: blocks, (x, y).
+            threads: of a block.
+            arguments: Array for a pointer, None for a null one, and ctypes scalars.
+        """
+
+
+def address(argument: Array | None) -> int:
+    """A kernel's pointer argument."""
+    return 0 if argument is None else pointer(argument.view)
+
+
+def compile_cubin(source: str, macros: Macros, arch: str, log: Any = None) -> bytes:
+    """Compile a source file for an architecture such as "sm_90"; needs the toolkit's wheels, no driver.
+
+    Args:
+        source: file without .cu.
+        macros: what to compile it for.
+        arch: of the GPU.
+        log: gets the compiler's report on registers and spills, if given.
+    """
+    from cuda.core import Program, ProgramOptions
+
+    options = ProgramOptions(
+        arch=arch,
+        std="c++17",
+        include_path=[str(SOURCES)],
+        define_macro=[(name, str(value)) for name, value in macros],
+        ptxas_options=None if log is None else ["-v"],
+    )
+    text = (SOURCES / f"{source}.cu").read_text(encoding="utf-8")
+    return bytes(Program(text, "c++", options).compile("cubin", logs=log).code)
+
+
+def cached_cubin(source: str, macros: Macros, arch: str) -> bytes:
+    """As `compile_cubin`, from the cache folder if it is there; that one changes with the sources."""
+    if not CACHE_FOLDER:
+        return compile_cubin(source, macros, arch)
+    name = "-".join([source, arch, *(f"{value}" for _, value in macros)])
+    path = Path(CACHE_FOLDER) / f"{name}.cubin"
+    if path.exists():
+        return path.read_bytes()
+    code = compile_cubin(source, macros, arch)
+    with tempfile.NamedTemporaryFile(dir=CACHE_FOLDER, delete=False) as file:
+        file.write(code)
+    os.replace(file.name, path)  # never half-written, whoever else compiles it
+    return code
+
+
+class CudaLauncher:
+    """Launches on a GPU.
+
+    Args:
+        arch: of it, such as "sm_90".
+        stream: numba's, on which everything runs.
+    """
+
+    def __init__(self, arch: str, stream: Any) -> None:
+        from cuda.core import Stream
+
+        self._arch = arch
+        self._stream = Stream.from_handle(int(stream))
+        self._kernels: dict[tuple[str, Macros, str], Any] = {}
+
+    def launch(
+        self,
+        source: str,
+        macros: Macros,
+        name: str,
+        grid: tuple[int, int],
+        threads: int,
+        arguments: list[Any],
+    ) -> None:
+        from cuda.core import LaunchConfig, launch
+
+        kernel = self._kernels.get((source, macros, name))
+        if kernel is None:
+            kernel = self._kernels[source, macros, name] = self._load(source, macros, name)
+        launch(
+            self._stream,
+            LaunchConfig(grid=grid, block=threads),
+            kernel,
+            # cuda-core takes an int for a pointer, and no c_void_p.
+            *(address(a) if a is None or isinstance(a, Array) else a for a in arguments),
+        )
+
+    def _load(self, source: str, macros: Macros, name: str) -> Any:
+        from cuda.core import ObjectCode
+
+        try:
+            return ObjectCode.from_cubin(cached_cubin(source, macros, self._arch)).get_kernel(name)
+        except Exception as error:  # cuda-core has no common error class
+            raise BackendError(
+                f"the GPU kernel {source}.cu cannot be compiled or loaded for {self._arch}: {error}; "
+                "`dgguf doctor --cuda` says what does not fit"
+            ) from error

@@ -1,0 +1,238 @@
+"""Products with quantized matrices in GPU memory: the fast kernel's launch, and a plain reference.
+
+The reference decodes a weight wherever it needs it, straight from the drawing in `layout`, and sums
+in float64. It serves embeddings, too, and is what tests hold the fast kernel against.
+"""
+
+import ctypes
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+from dgguf.backends.base import HostTensor
+from dgguf.backends.cuda.jit import THREADS, device_function, kernel
+from dgguf.backends.cuda.kernels import Macros
+from dgguf.backends.cuda.layout import UNIT_COLUMNS, UNIT_ROWS, Layout
+from dgguf.backends.cuda.memory import Array, upload
+from dgguf.backends.cuda.repack import Packed
+from dgguf.quants.decode import decoder
+
+# Tokens of a block of the two variants in qgemm.cu, and blocks of 16 rows that it works on.
+FEW_TOKENS, FEW_BLOCKS = 32, 4
+MANY_TOKENS, MANY_BLOCKS = 64, 8
+QGEMM_THREADS = 128
+
+
+@dataclass(frozen=True)
+class Planes:
+    """A matrix's bytes in GPU memory, as numba arrays of what is in them; see `layout`."""
+
+    low: Any  # uint32
+    high: Any  # uint32
+    scales: Any  # float16
+    halves: Any  # float16
+
+
+class Tables:
+    """The values of a layout's codes, in GPU memory.
+
+    Attributes:
+        values: (256,) float32.
+        pairs: (256,) uint32, the float16 pair of a byte's two codes.
+    """
+
+    def __init__(self, form: Layout) -> None:
+        values = form.values.astype(np.float32)
+        codes = np.arange(256)
+        halves = values.astype(np.float16).view(np.uint16).astype(np.uint32)
+        self.values = upload(values)
+        self.pairs = upload((halves[codes & 15] | halves[codes >> 4] << 16).astype(np.uint32))
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A quantized matrix, or a stack of experts' matrices.
+
+    Attributes:
+        tensor: as it lies in the file.
+        packed: repacked; `data` is empty where it has been copied to the GPU.
+        tables: of the layout.
+        planes: where it lies; None if it is streamed from the host when needed.
+    """
+
+    tensor: HostTensor
+    packed: Packed
+    tables: Tables
+    planes: Planes | None
+
+    @property
+    def layout(self) -> Layout:
+        return self.packed.layout
+
+    @property
+    def stack(self) -> int:
+        return self.packed.stack
+
+    @property
+    def rows(self) -> int:
+        return self.packed.rows
+
+    @property
+    def columns(self) -> int:
+        return self.packed.columns
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.columns // UNIT_COLUMNS)
+
+    @property
+    def unscale(self) -> float:
+        return math.ldexp(1.0, -self.packed.exponent)
+
+    @property
+    def macros(self) -> Macros:
+        return kind_macros(self.layout)
+
+    def arguments(self, planes: Planes) -> tuple[Any, ...]:
+        """What `weight_at` needs of it, but for row and column."""
+        form = self.layout
+        bits = -1 if form.halves else form.high_bits
+        return (
+            planes.low, planes.high, planes.scales, planes.halves, self.tables.values.view,
+            bits, form.group, int(form.minimum), self.chunks,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Router:
+    """The router's matrix, float32 and turned round: (columns, rows)."""
+
+    tensor: HostTensor
+    rows: int
+    columns: int
+    turned: Array
+
+
+def router(tensor: HostTensor) -> Router:
+    """The router's matrix, ready."""
+    values = decoded(tensor)
+    return Router(tensor, values.shape[0], values.shape[1], upload(values.T))
+
+
+def decoded(tensor: HostTensor) -> np.ndarray:
+    """A matrix or vector as float32 (rows, columns)."""
+    out = np.empty((tensor.raw.shape[0], tensor.columns), np.float32)
+    decoder(tensor.format)(np.ascontiguousarray(tensor.raw), out)
+    return out
+
+
+def kind_macros(form: Layout) -> Macros:
+    """What qgemm.cu is compiled for."""
+    names = ("HIGH_BITS", "GROUP", "MINIMUM", "TABLE", "HALVES")
+    return tuple((name, int(value)) for name, value in zip(names, form.kind, strict=True))
+
+
+def device_planes(data: Any, form: Layout, n_units: int) -> Planes:
+    """The planes in a matrix's bytes in GPU memory."""
+    codes = n_units * (2048 if form.halves else 512)
+    high = codes + n_units * 128 * form.high_bits
+    words = data[:codes].view(np.uint32)
+    return Planes(
+        low=words,
+        high=data[codes:high].view(np.uint32) if form.high_bits else words,
+        scales=words.view(np.float16)
+        if form.halves
+        else data[high : high + n_units * form.scale_bytes].view(np.float16),
+        halves=data[:codes].view(np.float16),
+    )
+
+
+@device_function
+def weight_at(
+    low: Any, high: Any, scales: Any, halves: Any, values: Any,
+    high_bits: int, group: int, minimum: int, chunks: int, row: int, column: int,
+) -> Any:  # fmt: skip
+    """One weight, times 2**exponent. `high_bits` is -1 for plain floats. For a stack, rows count on
+    in whole blocks of 16 from one matrix to the next."""
+    row, column = np.int64(row), np.int64(column)
+    unit = (row // 16) * chunks + column // 64
+    g, half = row & 7, row >> 3 & 1
+    step, k = column >> 4 & 3, column & 15
+    r = half | k >> 3 << 1
+    lane = 4 * g + ((k & 7) >> 1)
+    first = 16 * (k & 1)  # bit of the pair's half
+    if high_bits < 0:
+        return np.float32(halves[((unit * 4 + step) * 32 + lane) * 8 + 2 * r + (k & 1)])
+    code = np.int64(low[(unit * 32 + lane) * 4 + step]) >> first + 4 * r & 15
+    if high_bits > 0:
+        bit = high_bits * (4 * step + r)
+        word = np.int64(high[(unit * 32 + lane) * high_bits + bit // 16])
+        code |= (word >> first + bit % 16 & (1 << high_bits) - 1) << 4
+    entry = (((unit * 8 + g) * 2 + half) * (64 // group) + (column & 63) // group) * (1 + minimum)
+    value = np.float32(scales[entry]) * values[code]
+    return value - np.float32(scales[entry + 1]) if minimum else value
+
+
+@kernel
+def embed(
+    low: Any, high: Any, scales: Any, halves: Any, values: Any,
+    high_bits: int, group: int, minimum: int, chunks: int, tokens: Any, factor: float, out: Any,
+) -> None:  # fmt: skip
+    """Rows `tokens` of a matrix times factor: (T, columns); a block a row."""
+    i = cuda.blockIdx.x
+    row = tokens[i]
+    for column in range(cuda.threadIdx.x, out.shape[1], THREADS):
+        weight = weight_at(low, high, scales, halves, values, high_bits, group, minimum, chunks, row, column)
+        out[i, column] = weight * np.float32(factor)
+
+
+@kernel
+def reference_product(
+    low: Any, high: Any, scales: Any, halves: Any, values: Any,
+    high_bits: int, group: int, minimum: int, chunks: int,
+    x: Any, row_of: Any, matrix_of: Any, rows: int, unscale: float, cap: float, out: Any,
+) -> None:  # fmt: skip
+    """out[s] = x[row_of[s]] @ matrices[matrix_of[s]].T, a softcap if cap > 0; a block a row of out."""
+    slot = cuda.blockIdx.x
+    source = row_of[slot]
+    blocks = (rows + 15) // 16
+    for row in range(cuda.threadIdx.x, rows, THREADS):
+        total = np.float64(0.0)
+        for column in range(x.shape[1]):
+            weight = weight_at(
+                low, high, scales, halves, values, high_bits, group, minimum, chunks,
+                matrix_of[slot] * blocks * 16 + row, column,
+            )  # fmt: skip
+            total += np.float64(x[source, column]) * np.float64(weight)
+        value = np.float32(total * unscale)
+        out[slot, row] = np.float32(cap * math.tanh(value / cap)) if cap > 0 else value
+
+
+def qgemm_arguments(
+    w: Matrix, planes: Planes, x: Array, x_scales: Array, out: Array, cap: float, grouped: list[Any]
+) -> list[Any]:
+    """The arguments of the kernels in qgemm.cu.
+
+    Args:
+        w, planes: the matrix.
+        x: float16 (rows, 64 * chunks).
+        x_scales: (rows,).
+        out: (rows, rows of the matrix).
+        cap: 0 for none.
+        grouped: gather, tiles, n_tiles, or None each.
+    """
+    base = int(np.array(1024 + w.layout.offset, np.float16).view(np.uint16)) * 0x10001
+    return [
+        Array(planes.low, None), Array(planes.high, None), Array(planes.scales, None), w.tables.pairs,
+        ctypes.c_uint32(base), x, x_scales, *grouped, out, ctypes.c_int(w.rows), ctypes.c_int(w.chunks),
+        ctypes.c_int(out.shape[0]), ctypes.c_float(w.unscale), ctypes.c_float(cap),
+    ]  # fmt: skip
+
+
+def grid(w: Matrix, few: bool, token_tiles: int) -> tuple[int, int]:
+    """The grid of a kernel in qgemm.cu."""
+    blocks = -(-w.rows // UNIT_ROWS)
+    return -(-blocks // (FEW_BLOCKS if few else MANY_BLOCKS)), token_tiles

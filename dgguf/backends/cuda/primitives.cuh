@@ -1,0 +1,80 @@
+// What qgemm.cu and attention.cu need of the hardware, and nothing else, so that tests can put
+// tests/cuda_emulation.h in its place and run the same kernels on a CPU.
+#pragma once
+
+#ifdef DGGUF_EMULATION
+#include DGGUF_EMULATION
+#else
+
+typedef unsigned short u16;
+typedef unsigned int u32;
+
+#define DEVICE __device__ __forceinline__
+#define INFINITY __int_as_float(0x7F800000)
+
+// Two float16 in a word each.
+DEVICE u32 half2_sub(u32 a, u32 b) {
+    u32 d;
+    asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+}
+
+DEVICE u32 half2_mul(u32 a, u32 b) {
+    u32 d;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+}
+
+DEVICE u32 half2_fma(u32 a, u32 b, u32 c) {
+    u32 d;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
+DEVICE u32 to_half2(float low, float high) {
+    u16 a, b;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(a) : "f"(low));
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(b) : "f"(high));
+    return (u32)a | (u32)b << 16;
+}
+
+// c += a @ b for the warp: 16 x 16 float16 by 16 x 8 float16, float32 sums.
+// Lane 4g+t has a: rows g, g+8, g, g+8 at columns 2t, 2t, 2t+8, 2t+8 and the next; b: column g at
+// rows 2t and 2t+8 and the next; c: rows g, g, g+8, g+8 at columns 2t, 2t+1, 2t, 2t+1.
+DEVICE void mma(float c[4], const u32 a[4], u32 b0, u32 b1) {
+#if __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b0));
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[2]), "r"(a[3]), "r"(b1));
+#endif
+}
+
+// Four 8 x 8 float16 matrices from shared memory; lane 8i+j points to row j of matrix i (16 bytes,
+// aligned). Lane 4g+t gets row g, columns 2t and 2t+1 of each; transposed: rows 2t and 2t+1, column g.
+DEVICE void load_matrices(u32 r[4], const u16 *row) {
+    u32 address = (u32)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+DEVICE void load_matrices_transposed(u32 r[4], const u16 *row) {
+    u32 address = (u32)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+// The value of the lane whose number differs in the bits of `mask`.
+DEVICE float from_lane_xor(float value, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, mask); }
+
+#endif

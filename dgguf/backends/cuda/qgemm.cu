@@ -1,0 +1,204 @@
+// Products with quantized matrices: out = x @ w.T, for one matrix or for each expert of a stack.
+//
+// The weights lie as layout.py draws them, so that a lane's share of a unit of 16 rows x 64 columns is
+// what it feeds the tensor cores with (fragment A). They are decoded in registers: a code becomes the
+// float16 1024 + code by setting bits, the difference to 1024 is exact, then comes the scale. The rows
+// of x (fragment B) go through shared memory, in two buffers. Sums are float32.
+//
+// Compiled for one kind of layout at a time: HIGH_BITS, GROUP, MINIMUM, TABLE, HALVES (see
+// layout.Layout.kind). The grid is (row blocks / (4 * ROW_BLOCKS), token tiles); 128 threads.
+#include "primitives.cuh"
+
+constexpr int WARPS = 4;
+constexpr int THREADS = 32 * WARPS;
+constexpr int CHUNK = 64;
+constexpr int STRIDE = CHUNK + 8;  // of a token in shared memory: 16-byte rows, no bank conflicts
+constexpr int GROUPS = CHUNK / GROUP;
+constexpr int SCALE_WORDS = GROUPS * (1 + MINIMUM);  // of a lane: rows g and g + 8
+constexpr int HIGH_WORDS = HIGH_BITS ? HIGH_BITS : 1;
+
+// A lane's share of a unit.
+struct Unit {
+    u32 codes[HALVES ? 16 : 4];
+    u32 high[HIGH_WORDS];
+    u32 scales[SCALE_WORDS];
+};
+
+template <int WORDS>
+DEVICE void load_words(u32 *to, const u32 *from) {
+    if constexpr (WORDS % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < WORDS; i += 4) {
+            uint4 v = *(const uint4 *)(from + i);
+            to[i] = v.x, to[i + 1] = v.y, to[i + 2] = v.z, to[i + 3] = v.w;
+        }
+    } else if constexpr (WORDS == 2) {
+        uint2 v = *(const uint2 *)from;
+        to[0] = v.x, to[1] = v.y;
+    } else {
+        to[0] = *from;
+    }
+}
+
+DEVICE void fetch(Unit &unit, const u32 *low, const u32 *high, const u32 *scales, long long number, int lane) {
+    if constexpr (HALVES) {
+#pragma unroll
+        for (int step = 0; step < 4; step++)
+            load_words<4>(unit.codes + 4 * step, low + ((number * 4 + step) * 32 + lane) * 4);
+    } else {
+        load_words<4>(unit.codes, low + (number * 32 + lane) * 4);
+        if constexpr (HIGH_BITS > 0)
+            load_words<HIGH_WORDS>(unit.high, high + (number * 32 + lane) * HIGH_BITS);
+        load_words<SCALE_WORDS>(unit.scales, scales + (number * 8 + (lane >> 2)) * SCALE_WORDS);
+    }
+}
+
+DEVICE u32 both(u32 half) { return half << 16 | (half & 0xFFFFu); }
+
+// Fragment A of a step of 16 columns.
+DEVICE void decode(u32 a[4], const Unit &unit, int step, u32 base, const u32 *pairs) {
+#pragma unroll
+    for (int r = 0; r < 4; r++) {
+        if constexpr (HALVES) {
+            a[r] = unit.codes[4 * step + r];
+        } else {
+            u32 codes = unit.codes[step] >> (4 * r) & 0x000F000Fu;
+            int entry = (r & 1) * GROUPS + step * GROUPS / 4;
+            u32 word = MINIMUM ? unit.scales[entry] : unit.scales[entry >> 1] >> (16 * (entry & 1));
+            if constexpr (TABLE) {
+                a[r] = half2_mul(pairs[(codes | codes >> 12) & 255], both(word));
+            } else {
+                if constexpr (HIGH_BITS > 0) {
+                    constexpr u32 mask = ((1u << HIGH_BITS) - 1) * 0x00010001u;
+                    int bit = HIGH_BITS * (4 * step + r);
+                    codes |= (unit.high[bit >> 4] >> (bit & 15) & mask) << 4;
+                }
+                u32 values = half2_sub(codes | 0x64006400u, base);
+                if constexpr (MINIMUM)
+                    a[r] = half2_fma(values, both(word), both(word >> 16) ^ 0x80008000u);
+                else
+                    a[r] = half2_mul(values, both(word));
+            }
+        }
+    }
+}
+
+// Arguments: low (or halves), high, scales: planes of the stack. table: 256 float16 pairs, the values
+// of a byte's two codes. base: the float16 pair 1024 + offset. x: float16 (rows of x, 64 * chunks).
+// x_scale: what each row of x is to be multiplied by. gather: row of x for each row of out, or null.
+// tiles: (expert, first row of out, count) for each token tile, and their number in n_tiles, or null
+// for one matrix and n_tokens rows. out: float32 (tokens, rows). unscale: for all. cap: 0 or the softcap.
+#define PARAMETERS                                                                                        \
+    const u32 *low, const u32 *high, const u32 *scales, const u32 *table, u32 base, const u16 *x,         \
+        const float *x_scale, const int *gather, const int *tiles, const int *n_tiles, float *out, int rows, \
+        int chunks, int n_tokens, float unscale, float cap
+#define ARGUMENTS \
+    low, high, scales, table, base, x, x_scale, gather, tiles, n_tiles, out, rows, chunks, n_tokens, unscale, cap
+
+template <int TOKEN_TILES, int ROW_BLOCKS>
+DEVICE void multiply(PARAMETERS) {
+    constexpr int TOKENS = 8 * TOKEN_TILES;
+    constexpr int COPIES = TOKENS * (CHUNK / 8) / THREADS;
+    __shared__ __align__(16) u16 staged[2][TOKENS][STRIDE];
+    __shared__ u32 pairs[256];
+
+    int expert = 0, first = blockIdx.y * TOKENS, count = min(TOKENS, n_tokens - first);
+    if (tiles) {
+        if ((int)blockIdx.y >= *n_tiles) return;
+        expert = tiles[3 * blockIdx.y], first = tiles[3 * blockIdx.y + 1], count = tiles[3 * blockIdx.y + 2];
+    }
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const int n_blocks = (rows + 15) / 16, block = (blockIdx.x * WARPS + warp) * ROW_BLOCKS;
+
+    if constexpr (TABLE)
+        for (int i = threadIdx.x; i < 256; i += THREADS) pairs[i] = table[i];
+
+    const uint4 *source[COPIES];
+    bool present[COPIES];
+#pragma unroll
+    for (int i = 0; i < COPIES; i++) {
+        int part = i * THREADS + threadIdx.x, token = part >> 3;
+        present[i] = token < count;
+        long long row = !present[i] ? 0 : gather ? gather[first + token] : first + token;
+        source[i] = (const uint4 *)(x + row * chunks * CHUNK) + (part & 7);
+    }
+    uint4 next[COPIES];
+    auto load = [&](int chunk) {
+#pragma unroll
+        for (int i = 0; i < COPIES; i++)
+            next[i] = present[i] ? source[i][chunk * (CHUNK / 8)] : make_uint4(0, 0, 0, 0);
+    };
+    auto store = [&](int buffer) {
+#pragma unroll
+        for (int i = 0; i < COPIES; i++) {
+            int part = i * THREADS + threadIdx.x;
+            *(uint4 *)&staged[buffer][part >> 3][8 * (part & 7)] = next[i];
+        }
+    };
+    long long number[ROW_BLOCKS];
+    Unit units[ROW_BLOCKS], next_units[ROW_BLOCKS];
+#pragma unroll
+    for (int b = 0; b < ROW_BLOCKS; b++) {
+        // A warp beyond the last block works on that one and keeps nothing of it.
+        number[b] = ((long long)expert * n_blocks + min(block + b, n_blocks - 1)) * chunks;
+        fetch(units[b], low, high, scales, number[b], lane);
+    }
+    float sums[ROW_BLOCKS][TOKEN_TILES][4] = {};
+    load(0);
+    store(0);
+    __syncthreads();
+
+    for (int chunk = 0; chunk < chunks; chunk++) {
+        const bool more = chunk + 1 < chunks;
+        if (more) {
+            load(chunk + 1);
+#pragma unroll
+            for (int b = 0; b < ROW_BLOCKS; b++) fetch(next_units[b], low, high, scales, number[b] + chunk + 1, lane);
+        }
+#pragma unroll
+        for (int step = 0; step < 4; step++) {
+            u32 a[ROW_BLOCKS][4];
+#pragma unroll
+            for (int b = 0; b < ROW_BLOCKS; b++) decode(a[b], units[b], step, base, pairs);
+#pragma unroll
+            for (int n = 0; n < TOKEN_TILES; n += 2) {
+                // Lane 8i+j points to token 8 * (i / 2) + j, columns 8 * (i % 2) and on.
+                u32 t[4];
+                load_matrices(t, &staged[chunk & 1][8 * (n + (lane >> 4)) + (lane & 7)][16 * step + (lane & 8)]);
+#pragma unroll
+                for (int b = 0; b < ROW_BLOCKS; b++) {
+                    mma(sums[b][n], a[b], t[0], t[1]);
+                    mma(sums[b][n + 1], a[b], t[2], t[3]);
+                }
+            }
+        }
+        if (more) {
+            store((chunk + 1) & 1);  // nobody reads it: all have passed the barrier after its last use
+#pragma unroll
+            for (int b = 0; b < ROW_BLOCKS; b++) units[b] = next_units[b];
+        }
+        __syncthreads();
+    }
+
+#pragma unroll
+    for (int n = 0; n < TOKEN_TILES; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int token = 8 * n + 2 * (lane & 3) + i;
+            if (token >= count) continue;
+            long long slot = first + token;
+            float factor = unscale * x_scale[gather ? gather[slot] : slot];
+#pragma unroll
+            for (int b = 0; b < ROW_BLOCKS; b++)
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    int row = 16 * (block + b) + 8 * half + (lane >> 2);
+                    float value = sums[b][n][2 * half + i] * factor;
+                    if (row < rows) out[slot * rows + row] = cap > 0 ? cap * tanhf(value / cap) : value;
+                }
+        }
+}
+
+// Few tokens (an expert's share of a canvas) and many.
+extern "C" __global__ void __launch_bounds__(THREADS, 6) qgemm_32(PARAMETERS) { multiply<4, 1>(ARGUMENTS); }
+extern "C" __global__ void __launch_bounds__(THREADS) qgemm_64(PARAMETERS) { multiply<8, 2>(ARGUMENTS); }

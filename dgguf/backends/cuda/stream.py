@@ -1,0 +1,124 @@
+"""Experts that have no room in GPU memory: copied there in every step, a layer ahead.
+
+There are two slots for a layer's experts. While the GPU works from one, a thread fills the other
+through two small pinned buffers (pinned memory is scarce under WSL and Windows).
+"""
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+from dgguf.backends.cuda.device import Device
+from dgguf.backends.cuda.matmul import Matrix, Planes, device_planes
+from dgguf.backends.cuda.memory import ALIGNMENT, allocate
+from dgguf.backends.cuda.plan import SLOTS, expert_layer
+
+PINNED_BYTES = 64 << 20
+
+
+class _Slot:
+    """Room for a layer's experts, and when it is full and free."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self.bytes = allocate(n_bytes)
+        self.full = cuda.event()
+        self.free = cuda.event()
+
+
+class ExpertStream:
+    """Gives the planes of experts, wherever they lie."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._layers: dict[int, list[Matrix]] = {}
+        self._slots: list[_Slot] = []
+        self._chunks: list[tuple[np.ndarray, Any]] = []
+        self._copies = cuda.stream()
+        self._pending: tuple[int, int, Future[None]] | None = None
+        self._views: dict[tuple[int, int], tuple[Planes, ...]] = {}
+        self._worker = ThreadPoolExecutor(
+            1, "dgguf-stream", initializer=lambda: cuda.select_device(device.number)
+        )
+
+    def add(self, matrix: Matrix) -> None:
+        """Learn of a stack that stays in the host's memory; in the order of a layer's gate, up, down."""
+        layer = expert_layer(matrix.tensor.name)
+        assert layer is not None
+        self._layers.setdefault(layer, []).append(matrix)
+
+    @contextlib.contextmanager
+    def planes(self, matrices: tuple[Matrix, ...]) -> Iterator[tuple[Planes, ...]]:
+        """The planes of a layer's gate, up and down stacks, for kernels started within the context."""
+        resident = [w.planes for w in matrices if w.planes is not None]
+        if len(resident) == len(matrices):
+            yield tuple(resident)
+            return
+        layer = expert_layer(matrices[0].tensor.name)
+        assert layer is not None
+        if not self._slots:
+            self._make_slots()
+        slot = self._load(layer)
+        self._slots[slot].full.wait(self._device.stream)
+        order = sorted(self._layers)
+        after = order[(order.index(layer) + 1) % len(order)]
+        self._begin(after, (slot + 1) % SLOTS)
+        if (layer, slot) not in self._views:
+            self._views[layer, slot] = self._planes_in(layer, slot)
+        yield self._views[layer, slot]
+        self._slots[slot].free.record(self._device.stream)
+
+    def _make_slots(self) -> None:
+        size = max(self._offsets(layer)[-1] for layer in self._layers)
+        self._slots = [_Slot(size) for _ in range(SLOTS)]
+        n = min(size, PINNED_BYTES)
+        self._chunks = [(cuda.pinned_array(n, np.uint8), cuda.event()) for _ in range(2)]
+
+    def _offsets(self, layer: int) -> list[int]:
+        """Where each stack of a layer begins in a slot, and the end."""
+        sizes = [
+            0,
+            *(-(-w.packed.data.size // ALIGNMENT) * ALIGNMENT for w in self._layers[layer]),
+        ]
+        return [int(offset) for offset in np.cumsum(sizes)]
+
+    def _load(self, layer: int) -> int:
+        """See that a layer is in a slot, or on its way there."""
+        if self._pending is not None:
+            pending_layer, slot, future = self._pending
+            future.result()
+            self._pending = None
+            if pending_layer == layer:
+                return slot
+        self._begin(layer, 0)
+        return self._load(layer)
+
+    def _begin(self, layer: int, slot: int) -> None:
+        self._pending = layer, slot, self._worker.submit(self._copy, layer, slot)
+
+    def _copy(self, layer: int, slot: int) -> None:
+        room = self._slots[slot]
+        room.free.wait(self._copies)
+        turn = 0
+        for matrix, offset in zip(self._layers[layer], self._offsets(layer), strict=False):
+            for first in range(0, matrix.packed.data.size, self._chunks[0][0].size):
+                pinned, sent = self._chunks[turn]
+                part = matrix.packed.data[first : first + pinned.size]
+                sent.synchronize()  # the chunk's last bytes have left
+                pinned[: part.size] = part
+                target = room.bytes[offset + first : offset + first + part.size]
+                target.copy_to_device(pinned[: part.size], stream=self._copies)
+                sent.record(self._copies)
+                turn = 1 - turn
+        room.full.record(self._copies)
+
+    def _planes_in(self, layer: int, slot: int) -> tuple[Planes, ...]:
+        data = self._slots[slot].bytes
+        planes = []
+        for w, offset in zip(self._layers[layer], self._offsets(layer), strict=False):
+            n_units = w.packed.data.size // (w.layout.code_bytes + w.layout.scale_bytes)
+            planes.append(device_planes(data[offset : offset + w.packed.data.size], w.layout, n_units))
+        return tuple(planes)

@@ -1,0 +1,217 @@
+// Runs the kernels of dgguf/backends/cuda on a CPU, thread by thread, in place of primitives.cuh.
+//
+// The threads of a block are fibers that run in turn until a barrier. What a warp does together
+// (mma, ldmatrix, shuffles) waits for its 32 lanes; the last one computes it for all, from the
+// layouts that the PTX manual draws. Shared memory keeps what the block before left in it.
+#include <csetjmp>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include <ucontext.h>
+
+typedef unsigned short u16;
+typedef unsigned int u32;
+struct uint2 { u32 x, y; };
+struct uint4 { u32 x, y, z, w; };
+static uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) { return {x, y, z, w}; }
+struct Dim { int x, y; };
+static Dim threadIdx, blockIdx;
+
+#define DEVICE static inline
+#define __global__
+#define __launch_bounds__(...)
+#define __shared__ static
+#define __align__(n) __attribute__((aligned(n)))
+#define min(a, b) ((a) < (b) ? (a) : (b))
+#define max(a, b) ((a) > (b) ? (a) : (b))
+
+struct Fiber {
+    jmp_buf place;
+    ucontext_t context;
+    std::vector<char> stack = std::vector<char>(1 << 16);
+    bool started, done;
+};
+static std::vector<Fiber> fibers(1024);
+static jmp_buf scheduler;
+static int running, n_threads, progress;
+static void (*body)();
+
+struct Barrier { int arrived, generation; };
+static Barrier block_barrier;
+
+struct Warp {
+    Barrier barrier;
+    u32 a[32][4], b[32][2], result[32][4];
+    float c[32][4], value[32];
+    const u16 *row[32];
+    int call;  // which collective the lanes are in: all must be in the same
+};
+static Warp warps[32];
+
+static void yield_() {
+    if (!_setjmp(fibers[running].place)) _longjmp(scheduler, 1);
+}
+
+static void wait_(Barrier &barrier, int count, void (*last)(Warp &), Warp *warp) {
+    int mine = barrier.generation;
+    if (++barrier.arrived == count) {
+        if (last) last(*warp);
+        barrier.arrived = 0, barrier.generation++, progress++;
+    } else {
+        while (barrier.generation == mine) yield_();
+    }
+}
+
+static void __syncthreads() { wait_(block_barrier, n_threads, nullptr, nullptr); }
+
+// The lanes of a warp meet: each has left its inputs in `warp`, the last computes the results.
+static void together(int call, void (*last)(Warp &)) {
+    Warp &warp = warps[threadIdx.x >> 5];
+    if (warp.barrier.arrived == 0) warp.call = call;
+    if (warp.call != call) {
+        fprintf(stderr, "lanes of a warp disagree about what they do together\n");
+        abort();
+    }
+    wait_(warp.barrier, 32, last, &warp);
+}
+
+static float to_float(u32 bits) {
+    u16 h = (u16)bits;
+    _Float16 value;
+    memcpy(&value, &h, 2);
+    return (float)value;
+}
+
+static u32 to_bits(double value) {
+    _Float16 h = (_Float16)value;
+    u16 bits;
+    memcpy(&bits, &h, 2);
+    return bits;
+}
+
+#define PAIRWISE(expression)                                         \
+    u32 out = 0;                                                     \
+    for (int i = 0; i < 32; i += 16) {                               \
+        double x = to_float(a >> i), y = to_float(b >> i), z = to_float(c >> i); \
+        (void)z;                                                     \
+        out |= to_bits(expression) << i;                             \
+    }                                                                \
+    return out;
+static u32 half2_fma(u32 a, u32 b, u32 c) { PAIRWISE(x * y + z) }
+static u32 half2_mul(u32 a, u32 b, u32 c = 0) { PAIRWISE(x * y) }
+static u32 half2_sub(u32 a, u32 b, u32 c = 0) { PAIRWISE(x - y) }
+static u32 to_half2(float low, float high) { return to_bits(low) | to_bits(high) << 16; }
+
+static void mma_all(Warp &w) {
+    float a[16][16], b[16][8];
+    for (int lane = 0; lane < 32; lane++)
+        for (int i = 0; i < 2; i++) {
+            int g = lane >> 2, k = 2 * (lane & 3) + i;
+            for (int r = 0; r < 4; r++) a[g + 8 * (r & 1)][k + 8 * (r >> 1)] = to_float(w.a[lane][r] >> 16 * i);
+            for (int r = 0; r < 2; r++) b[k + 8 * r][g] = to_float(w.b[lane][r] >> 16 * i);
+        }
+    for (int lane = 0; lane < 32; lane++)
+        for (int i = 0; i < 4; i++) {
+            double sum = w.c[lane][i];
+            for (int k = 0; k < 16; k++)
+                sum += (double)a[(lane >> 2) + 8 * (i >> 1)][k] * b[k][2 * (lane & 3) + (i & 1)];
+            w.c[lane][i] = (float)sum;
+        }
+}
+
+static void mma(float c[4], const u32 a[4], u32 b0, u32 b1) {
+    int lane = threadIdx.x & 31;
+    Warp &w = warps[threadIdx.x >> 5];
+    memcpy(w.c[lane], c, 16), memcpy(w.a[lane], a, 16);
+    w.b[lane][0] = b0, w.b[lane][1] = b1;
+    together(1, mma_all);
+    memcpy(c, w.c[lane], 16);
+}
+
+static void load_all(Warp &w) {
+    for (int lane = 0; lane < 32; lane++)
+        for (int i = 0; i < 4; i++) memcpy(&w.result[lane][i], w.row[8 * i + (lane >> 2)] + 2 * (lane & 3), 4);
+}
+
+static void load_all_transposed(Warp &w) {
+    for (int lane = 0; lane < 32; lane++)
+        for (int i = 0; i < 4; i++) {
+            int g = lane >> 2, t = lane & 3;
+            w.result[lane][i] = w.row[8 * i + 2 * t][g] | (u32)w.row[8 * i + 2 * t + 1][g] << 16;
+        }
+}
+
+static void load_with(int call, void (*all)(Warp &), u32 r[4], const u16 *row) {
+    int lane = threadIdx.x & 31;
+    Warp &w = warps[threadIdx.x >> 5];
+    if ((uintptr_t)row % 16) {
+        fprintf(stderr, "a row of a matrix in shared memory is not aligned to 16 bytes\n");
+        abort();
+    }
+    w.row[lane] = row;
+    together(call, all);
+    memcpy(r, w.result[lane], 16);
+}
+static void load_matrices(u32 r[4], const u16 *row) { load_with(2, load_all, r, row); }
+static void load_matrices_transposed(u32 r[4], const u16 *row) { load_with(3, load_all_transposed, r, row); }
+
+static float from_lane_xor(float value, int mask) {
+    Warp &w = warps[threadIdx.x >> 5];
+    w.value[threadIdx.x & 31] = value;
+    together(4 + mask, [](Warp &w) { memcpy(w.c, w.value, sizeof w.value); });
+    return ((float *)w.c)[(threadIdx.x & 31) ^ mask];
+}
+
+static void enter() {
+    body();
+    fibers[running].done = true, progress++;
+    _longjmp(scheduler, 1);
+}
+
+static void run_block() {
+    block_barrier = {}, memset(warps, 0, sizeof warps);
+    for (int i = 0; i < n_threads; i++) fibers[i].started = fibers[i].done = false;
+    for (bool alive = true; alive;) {
+        alive = false;
+        int before = progress;
+        for (int i = 0; i < n_threads; i++) {
+            Fiber &f = fibers[i];
+            if (f.done) continue;
+            alive = true, running = i, threadIdx = {i, 0};
+            if (_setjmp(scheduler)) continue;
+            if (f.started) _longjmp(f.place, 1);
+            f.started = true;
+            getcontext(&f.context);
+            f.context.uc_stack.ss_sp = f.stack.data(), f.context.uc_stack.ss_size = f.stack.size();
+            makecontext(&f.context, enter, 0);
+            setcontext(&f.context);
+        }
+        if (alive && progress == before) {
+            fprintf(stderr, "deadlock: the threads wait for different barriers\n");
+            abort();
+        }
+    }
+}
+
+// As cuLaunchKernel: `parameters` points to the kernel's arguments.
+template <class... A, size_t... I>
+static void launch(void (*kernel)(A...), void **parameters, int x, int y, int threads, std::index_sequence<I...>) {
+    static void (*called)(A...);
+    static void **given;
+    called = kernel, given = parameters, n_threads = threads;
+    body = [] { called(*(A *)given[I]...); };
+    for (int j = 0; j < y; j++)
+        for (int i = 0; i < x; i++) blockIdx = {i, j}, run_block();
+}
+
+#define EXPORT(kernel)                                                                         \
+    template <class... A>                                                                      \
+    static void launch_##kernel(void (*f)(A...), void **p, int x, int y, int threads) {        \
+        launch(f, p, x, y, threads, std::index_sequence_for<A...>());                          \
+    }                                                                                          \
+    extern "C" void run_##kernel(void **p, int x, int y, int threads) { launch_##kernel(kernel, p, x, y, threads); }

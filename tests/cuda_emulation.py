@@ -1,0 +1,60 @@
+"""Runs the CUDA C++ kernels on a CPU: g++ compiles the same source with cuda_emulation.h.
+
+Every thread, barrier, matrix product of a warp and shared-memory address is carried out as the GPU
+would, so that indexing and arithmetic are tested without one.
+"""
+
+import ctypes
+import functools
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from dgguf.backends.cuda.kernels import SOURCES, address
+from dgguf.backends.cuda.memory import Array
+
+HEADER = Path(__file__).parent / "cuda_emulation.h"
+KERNELS = {"qgemm": ("qgemm_32", "qgemm_64"), "attention": ("attention",)}
+COMPILER = shutil.which("g++")
+
+
+@functools.cache
+def build_folder():
+    return Path(tempfile.mkdtemp(prefix="dgguf-emulation-"))
+
+
+@functools.cache
+def library(source, macros):
+    """The kernels of a source file, compiled for the CPU."""
+    name = hashlib.sha256(repr((source, macros)).encode()).hexdigest()[:12]
+    path = build_folder() / f"{name}.cpp"
+    exports = "".join(f"EXPORT({kernel})\n" for kernel in KERNELS[source])
+    path.write_text(f'#include "{SOURCES / source}.cu"\n{exports}')
+    command = [
+        COMPILER, "-std=c++17", "-O1", "-march=native", "-shared", "-fPIC", "-fno-strict-aliasing",
+        "-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable",
+        f'-DDGGUF_EMULATION="{HEADER}"', *(f"-D{key}={value}" for key, value in macros),
+        str(path), "-o", str(path.with_suffix(".so")),
+    ]  # fmt: skip
+    subprocess.run(command, check=True)
+    return ctypes.CDLL(str(path.with_suffix(".so")))
+
+
+class EmulatedLauncher:
+    """As `kernels.CudaLauncher`, without a GPU.
+
+    Attributes:
+        launched: names of the kernels that were run.
+    """
+
+    def __init__(self):
+        self.launched = []
+
+    def launch(self, source, macros, name, grid, threads, arguments):
+        values = [ctypes.c_void_p(address(a)) if a is None or isinstance(a, Array) else a for a in arguments]
+        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        run = library(source, macros)[f"run_{name}"]
+        run(pointers, ctypes.c_int(grid[0]), ctypes.c_int(grid[1]), ctypes.c_int(threads))
+        self.launched.append(name)

@@ -1,0 +1,124 @@
+"""Measure the CUDA backend on the full-size synthetic model: a step and its parts, prefill, GPU memory.
+
+    python tools/bench_cuda.py [MODEL.gguf] [--type Q4_K_M] [--gpu-layers N] [--prompt-tokens 4096]
+
+Without MODEL it writes the synthetic file of that type first (16.8 GB for Q4_K_M) into the current
+folder, or uses the one that is there. Three measurements:
+
+* the step as a user has it, timed as a whole: nothing waits for the GPU but the step's end;
+* the same step with a wait after every verb, which gives the split per part (and takes longer);
+* the single kernels: products of every shape of the model, with the bytes and operations they reach.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout need not be installed
+
+from dgguf.benchmark import measure
+from dgguf.diffusion.sampler import SeededNoise
+from dgguf.model.cache import KVCache
+from dgguf.session import Gpu, Session, rows_per_call
+from tools.make_synthetic import FULL_SIZE, write_model
+from tools.synthetic_vocabulary import full_vocabulary
+
+
+def whole_steps(session: Session, prompt_tokens: int, steps: int) -> dict[str, float]:
+    """Milliseconds of a step and tokens/s of the prompt, without waiting in between."""
+    config, rows = session.config, rows_per_call(session.config)
+    cache = KVCache(config, session.backend, prompt_tokens + 2 * config.canvas_length, rows)
+    noise = SeededNoise(1, config.vocab_size)
+    prompt = noise.tokens(1, 0, prompt_tokens)
+    prefill = []
+    for _ in range(2):  # the first compiles
+        cache.step_back(0)
+        began = time.perf_counter()
+        for first in range(0, prompt_tokens, rows):
+            session.model.encode(prompt[first : first + rows], cache)
+        session.backend.finish()
+        prefill.append(time.perf_counter() - began)
+    canvas, previous, seconds = noise.tokens(0, 0, config.canvas_length), None, []
+    for step in range(1, steps + 4):
+        began = time.perf_counter()
+        uniforms = noise.uniforms(0, step, config.canvas_length)
+        previous = session.model.denoise(canvas, cache, previous, 0.6, uniforms)
+        seconds.append(time.perf_counter() - began)
+    return {
+        "prefill_tokens_per_s": prompt_tokens / prefill[-1],
+        "step_ms": 1e3 * statistics.median(seconds[3:]),  # the third is recorded, later ones repeat it
+        "step_ms_best": 1e3 * min(seconds[3:]),
+    }
+
+
+def products(session: Session, rows: int, repeats: int = 20) -> dict[str, dict[str, float]]:
+    """Each kind of dense product of a layer and the head: microseconds, GB/s of weights, TFLOP/s."""
+    from dgguf.backends.cuda.memory import upload
+
+    backend, layer = session.backend, session.model.weights.layers[0]
+    found = {}
+    matrices = {
+        name: getattr(layer, name) for name in ("attn_q", "attn_k", "attn_output", "ffn_gate", "ffn_down")
+    }
+    for name, w in {**matrices, "output": session.model.weights.output}.items():
+        x = upload(np.random.default_rng(1).standard_normal((rows, w.columns), np.float32))
+        backend.linear(x, w)
+        backend.finish()
+        began = time.perf_counter()
+        for _ in range(repeats):
+            backend.linear(x, w)
+        backend.finish()
+        seconds = (time.perf_counter() - began) / repeats
+        found[name] = {
+            "us": 1e6 * seconds,
+            "gb_per_s": 1e-9 * w.layout.matrix_bytes(w.rows, w.columns) / seconds,
+            "tflops": 2e-12 * rows * w.rows * w.columns / seconds,
+        }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", type=Path)
+    parser.add_argument("--type", default="Q4_K_M")
+    parser.add_argument("--gpu-layers", type=int)
+    parser.add_argument("--device", type=int, default=0)
+    parser.add_argument("--prompt-tokens", type=int, default=4096)
+    parser.add_argument("--steps", type=int, default=8)
+    given = parser.parse_args()
+    path = given.model or Path(f"synthetic-26b-{given.type}.gguf")
+    if not path.exists():
+        print(f"writing {path}", file=sys.stderr)
+        write_model(path, FULL_SIZE, given.type, vocabulary=full_vocabulary())
+
+    began = time.perf_counter()
+    session = Session(path, context=given.prompt_tokens + 1024, gpu=Gpu(given.device, given.gpu_layers))
+    loaded = time.perf_counter() - began
+    print(session.backend.describe(), file=sys.stderr)
+    from numba import cuda
+
+    result = {
+        "backend": session.backend.describe(),
+        "load_seconds": loaded,
+        **whole_steps(session, given.prompt_tokens, given.steps),
+        "split": measure(
+            session,
+            prompt_tokens=given.prompt_tokens,
+            steps=given.steps,
+            progress=lambda line: print(line, file=sys.stderr),
+        ),
+        "products": products(session, session.config.canvas_length),
+    }
+    free, total = cuda.current_context().get_memory_info()
+    result["gpu_bytes_in_use"] = int(total - free)
+    result["file_bytes"] = session.file.n_bytes
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
