@@ -72,7 +72,7 @@ def test_activations_that_are_not_finite_stay_so(wrong):
 def test_tile_is_exact(rng, path, affine, group, bits):
     """Integers up to the extremes, where 16-bit sums would overflow first, and scales of 1."""
     columns, most = 96, 2**bits - 1
-    kind = dot._PATHS[path]
+    kind = dot.PATHS[path]
     width = kind.width * kind.lanes
     address = dot._tile_address(path, int(affine), group, max(bits, dot.LEAST_BITS[kind.dot]))
     tile = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 12)(address)
@@ -212,7 +212,7 @@ def test_code_for_arm_is_written(name):
     sizes = (block.block_size, block.type_size, layout.group)
     decoder = assembly(6, lambda b, args: emit_decoder(b, "neon", layout.emit, sizes, args))
     assert name != "IQ4_NL" or decoder.count("\ttbl\t") == 8 * 4
-    kind, bits = dot._PATHS["neon"], max(layout.bits, dot.LEAST_BITS["sdot"])
+    kind, bits = dot.PATHS["neon"], max(layout.bits, dot.LEAST_BITS["sdot"])
     tile = assembly(
         11, lambda b, args: dot._Tile(b, kind, layout.affine, layout.group, bits, 4, args).write()
     )

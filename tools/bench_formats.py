@@ -11,79 +11,21 @@ Times are the best of several: other programs on the machine only add to them.
 
 import argparse
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout need not be installed
 
-import numba
 import numpy as np
 import threadpoolctl
-from llvmlite import ir
-from numba import types
 
 from dgguf.backends.base import HostTensor
-from dgguf.backends.cpu import dot, matmul
+from dgguf.backends.cpu import matmul
 from dgguf.backends.cpu.features import cpu_path
-from dgguf.backends.cpu.lanes import I16, I32, I64, constant, int64, intrinsic, splat, vector
+from dgguf.backends.cpu.peak import best_seconds, peak_gops
 from dgguf.benchmark import processor
 from dgguf.quants.block import FORMATS_BY_NAME
 
 BASE = "Q4_K"
-SUMS = 12  # independent sums, enough to fill the pipelines
-
-
-def best_seconds(work: Callable[[], Any], at_least: float = 0.15) -> float:
-    """The shortest of the runs that fit into this many seconds, and of 3 at least."""
-    work()
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < at_least:
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return min(times)
-
-
-def peak_gops(path: str) -> float:
-    """The rate of this path's dot instructions on registers; of 4-bit codes where that matters."""
-    kind = dot._PATHS[path]
-    pairs = kind.dot == "pairs"
-    of = vector(I16, 2 * kind.lanes) if pairs else vector(I32, kind.lanes)
-
-    @intrinsic
-    def loop(typing: Any, count: Any) -> Any:
-        def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            start, body, end = b.block, b.append_basic_block("body"), b.append_basic_block("end")
-            b.branch(body)
-            b.position_at_end(body)
-            i, sums = b.phi(I64), [b.phi(of) for _ in range(SUMS)]
-            four = splat(b, b.trunc(i, I32), kind.lanes)
-            following = [
-                b.add(x, dot._pairs_of_products(b, b.xor(four, four.type([k] * kind.lanes)), four, False))
-                if pairs
-                else dot._four_products(b, kind, x, four, four)
-                for k, x in enumerate(sums)
-            ]
-            next_i = b.add(i, int64(1))
-            for k, (phi, value) in enumerate(zip(sums, following, strict=True)):
-                phi.add_incoming(constant(of, [k] * of.count), start)
-                phi.add_incoming(value, body)
-            i.add_incoming(int64(0), start)
-            i.add_incoming(next_i, body)
-            b.cbranch(b.icmp_signed("<", next_i, args[0]), body, end)
-            b.position_at_end(end)
-            total = following[0]
-            for x in following[1:]:
-                total = b.xor(total, x)
-            return b.zext(b.extract_element(total, ir.Constant(I32, 0)), I64)
-
-        return types.int64(types.int64), generate
-
-    run = numba.njit(lambda count: loop(count))
-    count = 100_000
-    return 2e-9 * 4 * kind.lanes * SUMS * count / best_seconds(lambda: run(count))
 
 
 def sgemm_gops(rows: int, outputs: int, inputs: int) -> float:
@@ -119,7 +61,7 @@ def main() -> None:
         print(f"machine  {processor()}, CPU path {cpu_path()}, one core")
         print(f"matrix   {options.outputs} x {options.inputs}")
         if cpu_path() != "portable":
-            print(f"peak     {peak_gops(cpu_path()):.0f} GOP/s of dot instructions")
+            print(f"peak     {peak_gops(cpu_path(), 1):.0f} GOP/s of dot instructions")
         blas = " · ".join(f"{sgemm_gops(rows, *shape):.0f} with {rows} rows" for rows in options.rows)
         print(f"sgemm    GFLOP/s: {blas}\n")
         print(

@@ -43,6 +43,8 @@ def bench(
       dgguf bench model.gguf --prompt-tokens 2048 --steps 3 --json > bench.json
       DGGUF_CPU_PATH=portable dgguf bench model.gguf
     """
+    from dgguf.backends.cpu import CpuBackend
+    from dgguf.backends.cpu.peak import peak_gops
     from dgguf.benchmark import PeakMemory, drop_from_page_cache, measure, processor
     from dgguf.catalog import find_model
     from dgguf.cli.output import announce_compilation, say
@@ -56,16 +58,20 @@ def bench(
         began = time.perf_counter()
         session = Session(model, threads=threads, exact=exact, gpu=gpu)
         loaded = time.perf_counter() - began
+        cpu = session.backend if isinstance(session.backend, CpuBackend) else None
         result = {
             "model": str(session.file.path),
             "model_bytes": session.file.n_bytes,
             "machine": processor(),
             "backend": session.backend.describe(),
+            "cpu_path": cpu and cpu.path,
+            "threads": cpu and cpu.threads,
             "cold": cold,
             "load_seconds": loaded,
             **measure(session, prompt_tokens=prompt_tokens, steps=steps, progress=say),
         }
     result["peak_private_bytes"] = peak.bytes
+    result["peak_gops"] = cpu and peak_gops(cpu.path, cpu.threads)
     click.echo(json.dumps(result, indent=2) if as_json else "\n".join(lines(result)))
 
 
@@ -85,6 +91,9 @@ def lines(result: dict[str, Any]) -> list[str]:
         f" ({min(result['ms_of_steps']) / 1e3:.2f} to {max(result['ms_of_steps']) / 1e3:.2f})"
         f" · {result['gops']:.0f} GOP/s · {result['gb_per_s']:.1f} GB/s of weights",
     ]
+    if result["peak_gops"]:
+        unit = "of float32 through BLAS" if result["cpu_path"] == "portable" else "of dot instructions"
+        out.insert(1, f"peak           {result['peak_gops']:.0f} GOP/s {unit}, without memory")
     for part, cost in result["parts"].items():
         speed = f"{cost['gops']:8.0f} GOP/s" if cost["gops"] else ""
         out.append(f"  {part:<{len(OTHER)}} {cost['ms'] / 1e3:7.3f} s {speed}")

@@ -37,6 +37,15 @@ class CpuBackend:
         self.kv_bytes = 4 if exact else 2
         self._logits = np.empty((0, 0), np.float32)
 
+    @property
+    def threads(self) -> int:
+        return self._pool.threads
+
+    @property
+    def path(self) -> str:
+        """The kind of product kernels: see `features.PATHS`; "portable" in exact mode."""
+        return self._path
+
     def describe(self) -> str:
         products = f"8-bit products ({self._path})" if self._int8 else "float32 products through BLAS"
         return f"CPU, {self._pool.threads} thread{'s' * (self._pool.threads > 1)}, {products}"

@@ -62,7 +62,7 @@ class Path:
     width: int
 
 
-_PATHS = {
+PATHS = {
     # 12 integer and 12 float32 sums, two vectors of codes: 26 of 32 registers.
     "avx512_vnni": Path("vpdpbusd", lanes=16, registers=32, rows=6, width=2),
     # 12 integer sums, two vectors of codes, one of activations: 15 of 16. The float32 sums are in memory.
@@ -72,14 +72,14 @@ _PATHS = {
 }
 # Tiles for fewer bits are no different: vpdpbusd takes any codes, sdot unsigned ones of seven bits.
 LEAST_BITS = {"vpdpbusd": 8, "sdot": 7, "pairs": 4}
-_MOST_ROWS = max(path.rows for path in _PATHS.values())
+_MOST_ROWS = max(path.rows for path in PATHS.values())
 
 
 def _multiply_add(b: Any, x: Any, y: Any, z: Any) -> Any:
     return call(b, f"llvm.fma.v{x.type.count}f32", x.type, x, y, z)
 
 
-def _four_products(b: Any, path: Path, sums: Any, codes: Any, activations: Any) -> Any:
+def four_products(b: Any, path: Path, sums: Any, codes: Any, activations: Any) -> Any:
     """sums + the four products of codes and signed activations in each lane."""
     if path.dot == "sdot":
         of = vector(I8, 16)
@@ -92,7 +92,7 @@ def _four_products(b: Any, path: Path, sums: Any, codes: Any, activations: Any) 
     return call(b, name, sums.type, sums, *operands)
 
 
-def _pairs_of_products(b: Any, codes: Any, activations: Any, signed: bool) -> Any:
+def pairs_of_products(b: Any, codes: Any, activations: Any, signed: bool) -> Any:
     """The sums of two neighbouring products, in 16 bits.
 
     The instruction saturates beyond 32767 = 2 * 129 * 127 + 1. Unsigned codes may have seven bits. If
@@ -251,7 +251,7 @@ class _Tile:
             for r, row in enumerate(self.rows):
                 four = self._activations(row, int64(k))
                 for v in range(self.path.width):
-                    sums[r, v] = _four_products(self.b, self.path, sums[r, v], words[v], four)
+                    sums[r, v] = four_products(self.b, self.path, sums[r, v], words[v], four)
         return sums
 
     def _sums_by_pairs(self) -> Sums:
@@ -284,7 +284,7 @@ class _Tile:
         for r, row in enumerate(self.rows):
             four = self._activations(row, k)
             for v in range(self.path.width):
-                products = _pairs_of_products(b, words[v], four, signed=self.bits == 8)
+                products = pairs_of_products(b, words[v], four, signed=self.bits == 8)
                 following[r, v] = b.add(sums[r, v], products) if sums else products
         return following
 
@@ -331,7 +331,7 @@ def _tile(typing: Any, path: Any, affine: Any, group: Any, bits: Any, arguments:
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         rows, *rest = cgutils.unpack_tuple(b, args[4])
-        kind = _PATHS[path.literal_value], bool(affine.literal_value), group.literal_value, bits.literal_value
+        kind = PATHS[path.literal_value], bool(affine.literal_value), group.literal_value, bits.literal_value
         end = b.append_basic_block("end")
         cases = [b.append_basic_block(f"rows{n}") for n in range(1, kind[0].rows + 1)]
         switch = b.switch(rows, end)
@@ -384,7 +384,7 @@ class Kernels:
 @functools.cache
 def kernels(name: str, path: str) -> Kernels:
     """Those of a format in PANEL_FORMATS on a path but "portable"."""
-    layout, kind = PANEL_FORMATS[name], _PATHS[path]
+    layout, kind = PANEL_FORMATS[name], PATHS[path]
     bits = max(layout.bits, LEAST_BITS[kind.dot])
     return Kernels(
         decoder_address(name, path),
