@@ -20,7 +20,7 @@ def test_cells_say_how_unsure_and_what_was_accepted():
     *_, frame = frames(GridView(tokens), events[:4], 40, 12)
     assert [line_text(line) for line in frame] == [
         "●The      ▒dog      ▓sat      █␣        ",
-        "█世界     █␛[2J     █<|image| ●extraord ",
+        "█世界     █␛[2J     █image    ●extraord ",
         "── block 1 ─────────────────────────────",
         "mean entropy █",
         "block 1/1 · step 1/4 · H 1.11 nats",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from dgguf.view.frame import Line, Style
 
-# Attributes alone tell the styles apart; the colours of the second table only help.
+# Attributes alone say noise, likely, settled and taken back; the colours of the second table only refine.
 _PLAIN = {
     Style.NOISE: "2",
     Style.UNSURE: "2",

@@ -8,7 +8,10 @@ from dgguf.view.terminal import cell_width
 
 
 class Style(StrEnum):
-    """What a span means. Every medium has its own look for each; none differs from another by hue alone."""
+    """What a span means; every medium has its own look for each.
+
+    Nothing is told by hue alone: brightness says noise, likely or settled, and hue only what lies between.
+    """
 
     TEXT = "text"  # committed
     NOISE = "noise"  # the model has no idea yet

@@ -31,7 +31,10 @@ class GridView(TextView):
         revised, accepted = bool(progress.revised[position]), bool(progress.accepted[position])
         style = Style.REVISED if revised else LEVELS[level]
         mark = _ACCEPTED if accepted else _SHADES[level]
-        text = safe(progress.tokens.token_text(token).strip() or "␣", draft=True)
+        text = progress.tokens.token_text(token).strip()
+        if progress.tokens.is_special(token):
+            text = text.strip("<|>")
+        text = safe(text or "␣", draft=True)
         while text and cell_width(text) > width - 2:
             text = text[:-1]
         if progress.tokens.is_special(token) and not revised:

@@ -141,6 +141,7 @@ class Live:
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTSTP)  # and here it goes on, when it does
             signal.signal(signal.SIGTSTP, suspend)
+            _keep_keys_off_the_screen()  # the shell has set the terminal as it likes it
             self._painter.enter()
 
         def end(number: int, frame: FrameType | None) -> None:
