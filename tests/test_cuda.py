@@ -341,6 +341,7 @@ def compiled(source, macros, arch):
 
 
 @needs_cuda
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_products_compile_without_spills(arch):
     """At most 80 registers of the kernel for few tokens: six blocks of 128 threads on a multiprocessor."""
@@ -403,6 +404,7 @@ for kernel, signature in signatures.items():
 
 
 @needs_cuda
+@pytest.mark.slow
 @pytest.mark.parametrize("cc", [(7, 5), (9, 0), (12, 0)])
 def test_numba_kernels_compile(cc):
     """Every kernel, with the types it is launched with."""
@@ -410,6 +412,18 @@ def test_numba_kernels_compile(cc):
         [sys.executable, "-c", COMPILE_NUMBA.format(cc=cc)], capture_output=True, text=True
     )
     assert found.returncode == 0, found.stderr[-2000:]
+
+
+@needs_cuda
+def test_memory_that_runs_out_is_an_error_with_a_remedy(monkeypatch):
+    from dgguf.backends.cuda import memory
+
+    def full(n_bytes, dtype):
+        raise RuntimeError("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
+
+    monkeypatch.setattr(memory.cuda, "device_array", full)
+    with pytest.raises(BackendError, match=r"no 5 MB left: .*--gpu-layers"):
+        memory.allocate(5_000_000)
 
 
 @needs_cuda

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.backends.base import HostTensor, LayerStore, Prediction
+from dgguf.backends.base import HostTensor, LayerStore, Prediction, Weight
 from dgguf.backends.cpu import elementwise as cpu_elementwise
 from dgguf.backends.cpu.pool import Pool, usable_cores
 from dgguf.backends.cuda import attention, elementwise, experts, matmul, vocabulary
@@ -68,7 +68,7 @@ class CudaBackend:
 
     # Weights and memory
 
-    def weight(self, tensor: HostTensor) -> Matrix | Router:
+    def weight(self, tensor: HostTensor) -> Weight:
         if tensor.name.endswith("ffn_gate_inp.weight"):
             return matmul.router(tensor)
         packed = pack(tensor, self._pool, lambda n: np.empty(n, np.uint8))

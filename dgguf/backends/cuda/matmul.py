@@ -153,7 +153,7 @@ def device_planes(data: Any, form: Layout, n_units: int) -> Planes:
 @device_function
 def weight_at(
     low: Any, high: Any, scales: Any, halves: Any, values: Any,
-    high_bits: int, group: int, minimum: int, chunks: int, row: int, column: int,
+    high_bits: int, group: int, minimum: int, chunks: int, row: Any, column: Any,
 ) -> Any:  # fmt: skip
     """One weight, times 2**exponent. `high_bits` is -1 for plain floats. For a stack, rows count on
     in whole blocks of 16 from one matrix to the next."""

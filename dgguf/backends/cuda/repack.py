@@ -207,7 +207,7 @@ def _pack_codes(
                 if inside:
                     for k in range(min(group, n_columns - g * group)):
                         w = np.float64(weights[first_row + i, g * group + k])
-                        value = math.floor((w + np.float64(m)) * inverse + 0.5)
+                        value = np.floor((w + np.float64(m)) * inverse + 0.5)
                         value = max(-128.0, min(127.0, value)) if math.isfinite(value) else 0.0
                         codes[i, j * group + k] = code_of[np.int32(value) + 128]
         for lane in range(32):
