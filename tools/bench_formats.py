@@ -25,7 +25,7 @@ from llvmlite import ir
 from numba import types
 
 from dgguf.backends.base import HostTensor
-from dgguf.backends.cpu import dot, matmul
+from dgguf.backends.cpu import matmul, tiles
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.lanes import I16, I32, I64, constant, int64, intrinsic, splat, vector
 from dgguf.benchmark import processor
@@ -48,7 +48,7 @@ def best_seconds(work: Callable[[], Any], at_least: float = 0.15) -> float:
 
 def peak_gops(path: str) -> float:
     """The rate of this path's dot instructions on registers; of 4-bit codes where that matters."""
-    kind = dot._PATHS[path]
+    kind = tiles.PATHS[path]
     pairs = kind.dot == "pairs"
     of = vector(I16, 2 * kind.lanes) if pairs else vector(I32, kind.lanes)
 
@@ -61,9 +61,9 @@ def peak_gops(path: str) -> float:
             i, sums = b.phi(I64), [b.phi(of) for _ in range(SUMS)]
             four = splat(b, b.trunc(i, I32), kind.lanes)
             following = [
-                b.add(x, dot._pairs_of_products(b, b.xor(four, four.type([k] * kind.lanes)), four, False))
+                b.add(x, tiles.pairs_of_products(b, b.xor(four, four.type([k] * kind.lanes)), four, False))
                 if pairs
-                else dot._four_products(b, kind, x, four, four)
+                else tiles.four_products(b, kind, x, four, four)
                 for k, x in enumerate(sums)
             ]
             next_i = b.add(i, int64(1))
