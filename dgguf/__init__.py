@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Finished, PromptEncoded
+    from dgguf.diffusion.events import (
+        CanvasCommitted,
+        CanvasStarted,
+        DenoisingStep,
+        Finished,
+        PromptEncoded,
+        Started,
+    )
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.errors import DggufError
     from dgguf.session import Answer, Gpu, Session
@@ -22,6 +29,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Answer": "dgguf.session",
     "CanvasCommitted": "dgguf.diffusion.events",
+    "CanvasStarted": "dgguf.diffusion.events",
     "DenoisingStep": "dgguf.diffusion.events",
     "DggufError": "dgguf.errors",
     "Finished": "dgguf.diffusion.events",
@@ -29,11 +37,13 @@ _HOMES = {
     "PromptEncoded": "dgguf.diffusion.events",
     "SamplerSettings": "dgguf.diffusion.settings",
     "Session": "dgguf.session",
+    "Started": "dgguf.diffusion.events",
 }
 
 __all__ = [
     "Answer",
     "CanvasCommitted",
+    "CanvasStarted",
     "DenoisingStep",
     "DggufError",
     "Finished",
@@ -41,6 +51,7 @@ __all__ = [
     "PromptEncoded",
     "SamplerSettings",
     "Session",
+    "Started",
     "load",
 ]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
-from dgguf.backends.cpu import activations, dot, features, matmul, panels
+from dgguf.backends.cpu import activations, features, matmul, panels, tiles
 from dgguf.backends.cpu.lanes import I64, PANEL_ROWS, emit_decoder
 from dgguf.backends.cpu.pool import Pool
 from dgguf.errors import BackendError
@@ -72,9 +72,9 @@ def test_activations_that_are_not_finite_stay_so(wrong):
 def test_tile_is_exact(rng, path, affine, group, bits):
     """Integers up to the extremes, where 16-bit sums would overflow first, and scales of 1."""
     columns, most = 96, 2**bits - 1
-    kind = dot.PATHS[path]
+    kind = tiles.PATHS[path]
     width = kind.width * kind.lanes
-    address = dot._tile_address(path, int(affine), group, max(bits, dot.LEAST_BITS[kind.dot]))
+    address = tiles.tile_address(path, int(affine), group, max(bits, tiles.LEAST_BITS[kind.dot]))
     tile = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 12)(address)
     for n_rows in range(1, kind.rows + 1):
         for codes_of, inputs_of in (
@@ -212,8 +212,8 @@ def test_code_for_arm_is_written(name):
     sizes = (block.block_size, block.type_size, layout.group)
     decoder = assembly(6, lambda b, args: emit_decoder(b, "neon", layout.emit, sizes, args))
     assert name != "IQ4_NL" or decoder.count("\ttbl\t") == 8 * 4
-    kind, bits = dot.PATHS["neon"], max(layout.bits, dot.LEAST_BITS["sdot"])
+    kind, bits = tiles.PATHS["neon"], max(layout.bits, tiles.LEAST_BITS["sdot"])
     tile = assembly(
-        11, lambda b, args: dot._Tile(b, kind, layout.affine, layout.group, bits, 4, args).write()
+        11, lambda b, args: tiles.Tile(b, kind, layout.affine, layout.group, bits, 4, args).write()
     )
     assert tile.count("\tsdot\t") == kind.rows * kind.width * 32 // 4

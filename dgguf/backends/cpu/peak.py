@@ -9,7 +9,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from dgguf.backends.cpu import dot
+from dgguf.backends.cpu import tiles
 from dgguf.backends.cpu.lanes import I16, I32, I64, constant, int64, intrinsic, splat, vector
 from dgguf.backends.cpu.pool import Pool
 
@@ -49,7 +49,7 @@ def peak_gops(path: str, threads: int) -> float:
 
 def _loop(path: str) -> tuple[Callable[[int], int], int]:
     """A function that runs the path's dot instructions so many times, and the operations each time."""
-    kind = dot.PATHS[path]
+    kind = tiles.PATHS[path]
     pairs = kind.dot == "pairs"
     of = vector(I16, 2 * kind.lanes) if pairs else vector(I32, kind.lanes)
 
@@ -62,9 +62,9 @@ def _loop(path: str) -> tuple[Callable[[int], int], int]:
             i, sums = b.phi(I64), [b.phi(of) for _ in range(SUMS)]
             four = splat(b, b.trunc(i, I32), kind.lanes)
             following = [
-                b.add(x, dot.pairs_of_products(b, b.xor(four, four.type([k] * kind.lanes)), four, False))
+                b.add(x, tiles.pairs_of_products(b, b.xor(four, four.type([k] * kind.lanes)), four, False))
                 if pairs
-                else dot.four_products(b, kind, x, four, four)
+                else tiles.four_products(b, kind, x, four, four)
                 for k, x in enumerate(sums)
             ]
             next_i = b.add(i, int64(1))
