@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from dgguf.backends.cuda import device as device_module
-from dgguf.backends.cuda.diagnose import check_driver, check_wheels, examine
+from dgguf.backends.cuda.diagnose import check_driver, check_wheels, examine, needs
 from dgguf.backends.cuda.layout import layout, units
 from dgguf.backends.cuda.plan import RESERVE, Plan, Sizes, expert_layer, make_plan, measure, spread
 from dgguf.cli import cli
@@ -313,6 +313,11 @@ def test_a_missing_gpu_is_a_failure_only_if_asked_for(monkeypatch):
     assert "pip install" in check["remedy"]
 
 
+def test_doctor_says_what_a_model_needs(tiny):
+    assert "19.8 GB of free GPU memory for all layers, 4.7 GB with all experts streamed" in needs(LARGE)
+    assert re.search(r"model needs +0\.8 GB of free GPU memory", run("doctor", tiny).stdout)
+
+
 @needs_cuda
 def test_doctor_compiles_without_a_gpu():
     checks = {check.name: check for check in examine(0, None)}
@@ -506,7 +511,7 @@ def test_the_commands_on_the_fake_driver(fake_driver, tiny):
     for line in (
         r"ok +GPUs .*Fake GPU, compute capability 9\.0",
         r"FAIL plain kernels",
-        r"ok +model .*all 6 layers",
+        r"ok +model fits .*all 6 layers",
     ):
         assert re.search(line, found.stdout), (line, found.stdout)
 

@@ -111,6 +111,7 @@ def gpu_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "-ngl",
             "--gpu-layers",
             type=_LayerCount(),
+            metavar="N|all",
             help="Layers whose experts stay in GPU memory.  [default: as many as fit]",
         ),
         click.option(

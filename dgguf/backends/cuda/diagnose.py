@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dgguf.backends.cuda.device import INSTALL, OLDEST, Device, check_package, count_devices, reason
-from dgguf.backends.cuda.plan import Sizes, make_plan
+from dgguf.backends.cuda.plan import RESERVE, Plan, Sizes, make_plan, spread
 from dgguf.errors import BackendError
 
 # The toolkit's parts and the wheels that bring them for CUDA 12 and 13.
@@ -104,6 +104,8 @@ def examine(number: int, sizes: Sizes | None) -> Iterator[Check]:
         number: of the GPU.
         sizes: of a model, to say what of it fits; None for none.
     """
+    if sizes is not None:
+        yield Check("model needs", True, needs(sizes))
     try:
         check_package()
     except BackendError as error:
@@ -133,9 +135,21 @@ def examine(number: int, sizes: Sizes | None) -> Iterator[Check]:
     if sizes is not None:
         free, _ = device.memory()
         try:
-            yield Check("model", True, make_plan(sizes, free, None).describe())
+            yield Check("model fits", True, make_plan(sizes, free, None).describe())
         except BackendError as error:
-            yield Check("model", False, str(error), "a smaller context (-c), or no --cuda")
+            yield Check("model fits", False, str(error), "a smaller context (-c), or no --cuda")
+
+
+def needs(sizes: Sizes) -> str:
+    """How much free GPU memory a model takes."""
+    everything, least = (
+        (Plan(sizes, spread(len(sizes.experts), missing)).gpu_bytes + RESERVE) / 1e9
+        for missing in (0, len(sizes.experts))
+    )
+    return (
+        f"{everything:.1f} GB of free GPU memory for all layers, {least:.1f} GB with all experts streamed "
+        f"({sizes.kv_cache / 1e9:.1f} GB of it for the context, {RESERVE / 1e9:.1f} GB in reserve)"
+    )
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -213,7 +227,6 @@ def _run_checks(device: Device) -> Iterator[Check]:
     from dgguf.backends.base import HostTensor
     from dgguf.backends.cuda.backend import CudaBackend
     from dgguf.backends.cuda.memory import allocate, upload
-    from dgguf.backends.cuda.plan import Plan
     from dgguf.backends.cuda.queue import Queue
     from dgguf.quants.block import FORMATS_BY_NAME
 
