@@ -91,17 +91,7 @@ def attend(
     for start in range(first.min(), end.max(), bfloat.KEYS):
         count = min(bfloat.KEYS, end.max() - start)
         pack_keys(keys[start : start + count], edge, key_panels)
-        for s in range(0, n, bfloat.TILE_ROWS):
-            for p in range((count + 31) // 32):
-                bfloat.multiply(
-                    min(bfloat.TILE_ROWS, n - s),
-                    queries + 2 * s * dim,
-                    2 * dim,
-                    key_panels + p * 64 * dim,
-                    dim // 2,
-                    scores + 4 * (s * bfloat.KEYS + 32 * p),
-                    4 * bfloat.KEYS,
-                )
+        score(queries, n, dim, key_panels, count, scores)
         for s in range(n):
             factor = bfloat.softmax_row(
                 scores + 4 * s * bfloat.KEYS,
@@ -115,21 +105,43 @@ def attend(
                 for i in range(dim):
                     row[i] *= factor
         words = pack_values(values[start : start + count], edge, value_panels)
-        for p in range(dim // 32):
-            for s in range(0, n, bfloat.TILE_ROWS):
-                bfloat.multiply_add(
-                    min(bfloat.TILE_ROWS, n - s),
-                    weights + 2 * s * bfloat.KEYS,
-                    2 * bfloat.KEYS,
-                    value_panels + p * words * bfloat.PANEL_BYTES,
-                    words,
-                    sums + 4 * (s * dim + 32 * p),
-                    4 * dim,
-                )
+        add_weighted(weights, n, dim, value_panels, words, sums)
     for s in range(n):
         row, target, inverse = totals[s], out[r0 + s // group, h0 + s % group], 1 / state[s, 1]
         for i in range(dim):
             target[i] = row[i] * inverse
+
+
+@kernel
+def score(queries: int, n: int, dim: int, key_panels: int, count: int, scores: int) -> None:
+    """Products of `n` queries with `count` packed keys; all but the counts are addresses."""
+    for s in range(0, n, bfloat.TILE_ROWS):
+        for p in range((count + 31) // 32):
+            bfloat.multiply(
+                min(bfloat.TILE_ROWS, n - s),
+                queries + 2 * s * dim,
+                2 * dim,
+                key_panels + p * 64 * dim,
+                dim // 2,
+                scores + 4 * (s * bfloat.KEYS + 32 * p),
+                4 * bfloat.KEYS,
+            )
+
+
+@kernel
+def add_weighted(weights: int, n: int, dim: int, value_panels: int, words: int, sums: int) -> None:
+    """Add `n` rows of weights times the packed values; `words` as `pack_values` returns it."""
+    for p in range(dim // 32):
+        for s in range(0, n, bfloat.TILE_ROWS):
+            bfloat.multiply_add(
+                min(bfloat.TILE_ROWS, n - s),
+                weights + 2 * s * bfloat.KEYS,
+                2 * bfloat.KEYS,
+                value_panels + p * words * bfloat.PANEL_BYTES,
+                words,
+                sums + 4 * (s * dim + 32 * p),
+                4 * dim,
+            )
 
 
 @kernel
