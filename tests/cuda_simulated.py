@@ -583,12 +583,17 @@ def test_repeated_steps_are_the_same_to_the_bit(tmp_path):
         model = load_network(backend, tmp_path / "m.gguf")
         cache = KVCache(model.config, backend, 32, 4)
         rng = np.random.default_rng(1)
+        repeated = 0
         for _ in range(2):
             previous = None
             for _ in range(4):
                 canvas, uniforms = rng.integers(0, 60, 4), rng.random(4)
-                previous = model.denoise(canvas, cache, previous, rng.uniform(5, 20), uniforms)
+                previous = model.denoise(canvas, cache, previous, rng.uniform(0.4, 0.8), uniforms)
                 results.append(previous)
+                if backend._queue.repeated > repeated:  # equal draws alone would not show it
+                    repeated += 1
+                    np.testing.assert_array_equal(backend._queue._inputs["tokens", 4][0], canvas)
+                    np.testing.assert_array_equal(backend._queue._inputs["uniforms", 4][0], uniforms)
             model.encode(rng.integers(0, 60, 3), cache)
         assert backend._queue.repeated == 4 * records  # steps 3 and 4 of each canvas
     for plain, repeated in zip(results[:8], results[8:], strict=True):
@@ -596,7 +601,6 @@ def test_repeated_steps_are_the_same_to_the_bit(tmp_path):
         np.testing.assert_array_equal(plain.sampled, repeated.sampled)
         np.testing.assert_array_equal(plain.entropy, repeated.entropy)
     assert len({tuple(p.entropy) for p in results[:8]}) == 8  # no two steps are alike
-    assert len({tuple(p.sampled) for p in results[:8]}) == 8
 
 
 def test_a_step_that_cannot_be_recorded_is_computed(tmp_path):
