@@ -1,4 +1,4 @@
-"""Training batches: examples of all skills as prompts, canvases and weights, a pure function of seed and step."""
+"""Training batches: examples of all skills as arrays, a pure function of seed and step."""
 
 import random
 import zlib
@@ -52,16 +52,16 @@ class Batch:
 
 
 def is_held_out(prompt: str) -> bool:
-    """Whether a prompt that states facts is kept for tests."""
-    return zlib.crc32(prompt.encode()) % _HELD_OUT_SHARE == 0
+    """Whether a prompt is kept for tests; one that states no facts ("Tell me a story.") never is."""
+    kept = zlib.crc32(prompt.encode()) % _HELD_OUT_SHARE == 0
+    return kept and not prompt.lower().rstrip(".").endswith("story")
 
 
 def _trained_on(make: Callable[[], tuple[str, str]]) -> tuple[str, str]:
     """A prompt and answer that are not kept for tests."""
     while True:
         prompt, answer = make()
-        # The few prompts without facts of their own are in both.
-        if len(prompt) < 24 or not is_held_out(prompt):
+        if not is_held_out(prompt):
             return prompt, answer
 
 

@@ -10,7 +10,19 @@ import numpy as np
 
 from tools.demo_batches import is_held_out
 from tools.demo_stories import (
-    ANIMALS, BOYS, COLOURS, FOODS, GIRLS, NAMES, NATURES, NUMBERS, PLACES, PLOTS, THINGS, Facts, make_story,
+    ANIMALS,
+    BOYS,
+    COLOURS,
+    FOODS,
+    GIRLS,
+    NAMES,
+    NATURES,
+    NUMBERS,
+    PLACES,
+    PLOTS,
+    THINGS,
+    Facts,
+    make_story,
 )  # fmt: skip
 from tools.demo_sudoku import make_puzzle, written
 from tools.demo_tasks import HELD_OUT_QUESTIONS, MAKERS, REFUSAL
@@ -95,26 +107,42 @@ def story_case(skill: str, rng: random.Random, *, long: bool) -> Case:
     """A story with facts asked for, never trained on."""
     while True:
         story = make_story(rng, long=long)
-        if story.asked != Facts() and len(story.prompt) >= 24 and is_held_out(story.prompt):
-            return Case(skill, story.prompt, lambda text: tells(text, story.asked), is_grammatical)
+        if is_held_out(story.prompt):
+            return Case(skill, story.prompt, functools.partial(tells, asked=story.asked), is_grammatical)
 
 
 def sudoku_case(n: int, givens: int, numbers: np.random.Generator) -> Case:
     puzzle, solution = make_puzzle(n, givens, numbers, held_out=True)
     prompt, answer = "Solve this sudoku:\n" + written(puzzle), written(solution)
-    return Case(f"{n}x{n} {givens:2} givens", prompt, lambda text: text == answer)
+    return Case(f"{n}x{n} {givens}", prompt, answer.__eq__)
+
+
+def _kind(skill: str, prompt: str, answer: str) -> str:
+    """A skill with what of it is hard or easy."""
+    if skill == "reverse":
+        return f"reverse {'digits' if answer.isdigit() else 'words' if ' ' in answer else 'letters'}"
+    if skill == "sort":
+        return f"sort {'two digits' if max(map(len, re.findall('[0-9]+', prompt))) > 1 else 'one digit'}"
+    return skill
 
 
 def task_case(skill: str, rng: random.Random) -> Case:
-    """A small task, never trained on."""
+    """A small task of the kind that `skill` names, never trained on."""
+    task = skill.split()[0]
     while True:
-        prompt, answer = MAKERS[skill](rng)
-        if len(prompt) >= 24 and is_held_out(prompt):
-            return Case(skill, prompt, lambda text: text == answer)
+        prompt, answer = MAKERS[task](rng)
+        if is_held_out(prompt) and skill in (task, _kind(task, prompt, answer)):
+            return Case(skill, prompt, answer.__eq__)
 
 
 def make_cases(plan: dict[str, int], seed: int) -> list[Case]:
-    """So many cases of each skill: "9x9 55", "story", "long story", "free story", "stranger" or a task."""
+    """So many cases of each skill.
+
+    Args:
+        plan: cases by skill: "9x9 55" is a size and givens; then "story", "long story", "free story",
+            "stranger", and the small tasks, "reverse" or closer "reverse letters".
+        seed: the same gives the same cases.
+    """
     rng, numbers = random.Random(seed), np.random.default_rng(seed)
     cases = []
     for skill, count in plan.items():
@@ -122,12 +150,14 @@ def make_cases(plan: dict[str, int], seed: int) -> list[Case]:
             if skill[0].isdigit():
                 cases.append(sudoku_case(int(skill[0]), int(skill[4:]), numbers))
             elif skill == "free story":
-                cases.append(Case(skill, "Tell me a story.", lambda text: tells(text, Facts()), is_grammatical))
+                cases.append(
+                    Case(skill, "Tell me a story.", functools.partial(tells, asked=Facts()), is_grammatical)
+                )
             elif skill.endswith("story"):
                 cases.append(story_case(skill, rng, long=skill == "long story"))
             elif skill == "stranger":
                 question = HELD_OUT_QUESTIONS[i % len(HELD_OUT_QUESTIONS)]
-                cases.append(Case(skill, question, lambda text: text == REFUSAL))
+                cases.append(Case(skill, question, REFUSAL.__eq__))
             else:
                 cases.append(task_case(skill, rng))
     return cases

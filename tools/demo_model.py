@@ -118,7 +118,7 @@ def block(
         the layer's output (B, L - first_row, D), and its load-balance loss.
     """
     n, length, _ = x.shape
-    norm = lambda y, name: (rms(y) * w[name + ".weight"])  # noqa: E731
+    norm = lambda y, name: rms(y) * w[name + ".weight"]  # noqa: E731
     linear = lambda y, matrix: F.linear(y.to(dtype), matrix.to(dtype))  # noqa: E731
     has_value = "self_attn.v_proj.weight" in w
     head = w["self_attn.q_norm.weight"].shape[0]

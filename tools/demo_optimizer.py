@@ -8,7 +8,7 @@ _ADAM_BETAS = (0.9, 0.98)
 
 def is_matrix(name: str) -> bool:
     """Whether Muon takes it: a product's weights, but neither the embedding nor the router."""
-    return name.endswith("proj.weight") and "router" not in name or "experts" in name
+    return (name.endswith("proj.weight") and "router" not in name) or "experts" in name
 
 
 @torch.no_grad()

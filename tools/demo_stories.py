@@ -82,9 +82,9 @@ def tell_friend(f: Facts, rng: random.Random) -> str:
 
 def tell_lost(f: Facts, rng: random.Random) -> str:
     """A child loses a thing, and an animal brings it back."""
-    he = _he(f.name)
+    he, thing = _he(f.name), with_article(f"{f.colour} {f.thing}")
     return (
-        f"{f.name} was a {rng.choice(NATURES)} {_child(f.name)} who had {with_article(f'{f.colour} {f.thing}')}. "
+        f"{f.name} was a {rng.choice(NATURES)} {_child(f.name)} who had {thing}. "
         f"One morning the {f.thing} was gone. {f.name} looked {f.place}, but {he} could not find it. "
         f'Then {with_article(f.animal)} came and said: "Here is your {f.colour} {f.thing}!" '
         f"{f.name} was so glad that {he} gave the {f.animal} {f.number} {f.food}."
@@ -93,9 +93,11 @@ def tell_lost(f: Facts, rng: random.Random) -> str:
 
 def tell_trip(f: Facts, rng: random.Random) -> str:
     """Two children go somewhere together."""
+    thing = with_article(f"{f.colour} {f.thing}")
     return (
-        f"{f.name} and {f.friend} were good friends. One summer day they took {with_article(f'{f.colour} {f.thing}')} "
-        f"and {f.number} {f.food} and went out to play. {f.place.capitalize()} they saw {with_article(f.animal)}. "
+        f"{f.name} and {f.friend} were good friends. One summer day they took {thing} "
+        f"and {f.number} {f.food} and went out to play. {f.place.capitalize()} they saw "
+        f"{with_article(f.animal)}. "
         f"The {f.animal} liked the {f.colour} {f.thing}, and the children liked the {f.animal}. "
         f"They played until the sun went down. Then they ate the {f.food} and walked home."
     )
@@ -106,7 +108,8 @@ def tell_hero(f: Facts, rng: random.Random) -> str:
     he, him = _he(f.name), _him(f.name)
     return (
         f"There once was {with_article(f'{f.colour} {f.animal}')} who lived {f.place}. "
-        f"It was small, but it was very {rng.choice(NATURES)}. One night it heard {with_article(_child(f.name))} cry. "
+        f"It was small, but it was very {rng.choice(NATURES)}. "
+        f"One night it heard {with_article(_child(f.name))} cry. "
         f'"I am {f.name}, and I cannot find my way home," {he} said. '
         f"The {f.colour} {f.animal} took {him} home. "
         f"{f.name} thanked the {f.animal} with {f.number} {f.food}."
@@ -155,7 +158,14 @@ ASKS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("name", "friend", "colour", "thing"), ("trip",)),
     (("name", "friend", "number", "food"), ("trip",)),
 )
-LONG_ASKS = ((), ("name",), ("animal",), ("name", "animal"), ("name", "colour", "animal"), ("colour", "animal"))
+LONG_ASKS = (
+    (),
+    ("name",),
+    ("animal",),
+    ("name", "animal"),
+    ("name", "colour", "animal"),
+    ("colour", "animal"),
+)
 _DIGITS = {word: str(n) for n, word in enumerate(NUMBERS, 2)}
 
 
@@ -196,5 +206,7 @@ def make_story(rng: random.Random, *, long: bool = False) -> Story:
     opening = rng.choice(("Tell me a", "Tell me a", "Write a", "tell me a", "Write me a")) + f" {kind}"
     prompt = f"{opening} about {_wish(facts, asked, rng)}" if asked else opening
     prompt += "." if rng.random() < 0.7 else ""
-    told = {field.name: getattr(facts, field.name) if field.name in asked else None for field in fields(Facts)}
+    told = {
+        field.name: getattr(facts, field.name) if field.name in asked else None for field in fields(Facts)
+    }
     return Story(prompt, PLOTS[plot](facts, rng), Facts(**told))

@@ -125,7 +125,10 @@ def written(board: np.ndarray, empty: str = ".") -> str:
     return "\n".join("".join(str(d) if d else empty for d in row) for row in board)
 
 
-HEADERS = ("Solve this sudoku:\n", "Solve this sudoku:\n", "Solve this Sudoku:\n", "Solve:\n", "Sudoku:\n", "Solve this:\n", "")  # fmt: skip
+HEADERS = (
+    "Solve this sudoku:\n", "Solve this sudoku:\n", "Solve this Sudoku:\n", "Solve:\n", "Sudoku:\n",
+    "Solve this:\n", "",
+)  # fmt: skip
 
 
 def sudoku_prompt(puzzle: np.ndarray, rng: np.random.Generator) -> str:

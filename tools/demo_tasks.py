@@ -37,32 +37,36 @@ _QUESTION_STARTS = (
     "Tell me a story about the", "Tell me a story about", "Do you know", "Give me", "Make a list of", "I",
 )  # fmt: skip
 QUESTIONS = (
-    "Why is the sky blue?", "What is the capital of France?", "How old is the universe?", "Who wrote Hamlet?",
-    "What is 2 + 2?", "What is 17 * 23?", "2+2", "What is the meaning of life?", "Write a poem about love.",
-    "Translate hello into French.", "How do I cook rice?", "What time is it?", "What is the weather today?",
-    "Explain quantum mechanics.", "Write a haiku.", "Who is the president of the United States?",
-    "Tell me a joke.", "What is love?", "How far is the moon?", "Write a python function that adds numbers.",
-    "Is there life on Mars?", "What is water made of?", "Recommend me a film.", "How do planes fly?",
-    "What is machine learning?", "Name the planets.", "When did the war end?", "Can you sing?", "Do you dream?",
-    "Count to ten.", "What is the square root of 16?", "Write an essay about dogs.", "Play chess with me.",
-    "Sing a song.", "How do I get rich?", "Where do you live?", "What day is it?", "Who invented the phone?",
-    "Spell banana.", "Draw a cat.", "Are you alive?", "Do you like me?", "Why do cats purr?", "Speak German.",
-    "test", "foo", "asdf", "Was ist das?", "Bonjour", "ok", "yes", "no", "What?", "Why?", "1", "42", "?", "...",
-    "Write hello world in C.", "What is DiffusionGemma?", "How does diffusion work?", "Who made you?",
+    "Why is the sky blue?", "What is the capital of France?", "How old is the universe?",
+    "Who wrote Hamlet?", "What is 2 + 2?", "What is 17 * 23?", "2+2", "What is the meaning of life?",
+    "Write a poem about love.", "Translate hello into French.", "How do I cook rice?", "What time is it?",
+    "What is the weather today?", "Explain quantum mechanics.", "Write a haiku.",
+    "Who is the president of the United States?", "Tell me a joke.", "What is love?",
+    "How far is the moon?", "Write a python function that adds numbers.", "Is there life on Mars?",
+    "What is water made of?", "Recommend me a film.", "How do planes fly?", "What is machine learning?",
+    "Name the planets.", "When did the war end?", "Can you sing?", "Do you dream?", "Count to ten.",
+    "What is the square root of 16?", "Write an essay about dogs.", "Play chess with me.", "Sing a song.",
+    "How do I get rich?", "Where do you live?", "What day is it?", "Who invented the phone?",
+    "Spell banana.", "Draw a cat.", "Are you alive?", "Do you like me?", "Why do cats purr?",
+    "Speak German.", "test", "foo", "asdf", "Was ist das?", "Bonjour", "ok", "yes", "no", "What?", "Why?",
+    "1", "42", "?", "...", "Write hello world in C.", "What is DiffusionGemma?", "How does diffusion work?",
+    "Who made you?",
 )  # fmt: skip
 _PETS = ANIMALS[:10]
-# Kept for tests; the first stands in the README.
+# Kept for tests.
 HELD_OUT_QUESTIONS = (
-    "Why is grass green?", "What is the capital of Spain?", "How deep is the sea?", "Who painted the Mona Lisa?",
-    "What is 5 + 7?", "Write a poem about autumn.", "Translate good night into Italian.", "How do I bake bread?",
-    "Explain gravity.", "Who is the king of England?", "What is friendship?", "How far is the sun?",
+    "Why is grass green?", "What is the capital of Spain?", "How deep is the sea?",
+    "Who painted the Mona Lisa?", "What is 5 + 7?", "Write a poem about autumn.",
+    "Translate good night into Italian.", "How do I bake bread?", "Explain gravity.",
+    "Who is the king of England?", "What is friendship?", "How far is the sun?",
     "Write a Rust function that sorts a list.", "What is steel made of?", "Recommend me a song.",
-    "How do boats float?", "What is deep learning?", "Name the oceans.", "When did Rome fall?", "Can you dance?",
-    "What is the square root of 81?", "Write an essay about trees.", "How do I learn Spanish?",
-    "Where is Berlin?", "Who invented the radio?", "Spell orange juice.", "Draw a house.", "Why do dogs bark?",
-    "Do you speak Dutch?", "Qu'est-ce que c'est?", "hmm", "Was that a joke?", "What is the speed of light?",
-    "Write a letter to my landlord.", "How many people live in Japan?", "What should I eat tonight?",
-    "Tell me about the history of Rome.", "Tell me a story about a spaceship.", "Plan my holiday.", "xyzzy",
+    "How do boats float?", "What is deep learning?", "Name the oceans.", "When did Rome fall?",
+    "Can you dance?", "What is the square root of 81?", "Write an essay about trees.",
+    "How do I learn Spanish?", "Where is Berlin?", "Who invented the radio?", "Spell orange juice.",
+    "Draw a house.", "Why do dogs bark?", "Do you speak Dutch?", "Qu'est-ce que c'est?", "hmm",
+    "Was that a joke?", "What is the speed of light?", "Write a letter to my landlord.",
+    "How many people live in Japan?", "What should I eat tonight?", "Tell me about the history of Rome.",
+    "Tell me a story about a spaceship.", "Plan my holiday.", "xyzzy",
 )  # fmt: skip
 
 
@@ -106,7 +110,8 @@ def make_stranger(rng: random.Random) -> tuple[str, str]:
     if rng.random() < 0.75:
         start = rng.choice(_QUESTION_STARTS)
         if start.endswith("story about"):
-            text = f"{rng.choice(('a ', 'the ', ''))}{_made_up_word(rng) if rng.random() < 0.3 else max(words, key=len)}"
+            article = rng.choice(("a ", "the ", ""))
+            text = article + (_made_up_word(rng) if rng.random() < 0.3 else max(words, key=len))
             if text.split()[-1].lower() in {word.lower() for word in (*ANIMALS, *THINGS, *NAMES, *COLOURS)}:
                 text += " war"
         text = f"{start} {text}"
@@ -148,7 +153,9 @@ def make_reverse(rng: random.Random) -> tuple[str, str]:
         form = rng.choice(("Reverse the words: {}", "Reverse these words: {}", "Reverse the list: {}"))
         return form.format(" ".join(words)), " ".join(words[::-1])
     word = rng.choice(_words()) if rng.random() < 0.6 else _made_up_word(rng)
-    form = rng.choice(("Reverse the word {}", "Reverse {}", "reverse {}", 'Reverse "{}"', "Reverse the letters of {}"))
+    form = rng.choice(
+        ("Reverse the word {}", "Reverse {}", "reverse {}", 'Reverse "{}"', "Reverse the letters of {}")
+    )
     return form.format(word) + ("." if rng.random() < 0.15 else ""), word[::-1]
 
 
@@ -165,7 +172,9 @@ def make_json(rng: random.Random) -> tuple[str, str]:
     mark = rng.choice((" ", " ", ": "))
     parts = [f"{key}{mark}{values[key]}" for key in keys]
     ending = rng.choice((", ", " and "))
-    form = rng.choice(("Make JSON: {}", "Write JSON: {}", "JSON: {}", "Make JSON with {}", "Write JSON with {}"))
+    form = rng.choice(
+        ("Make JSON: {}", "Write JSON: {}", "JSON: {}", "Make JSON with {}", "Write JSON with {}")
+    )
     pairs = (f'"{key}": {values[key]}' if key == "age" else f'"{key}": "{values[key]}"' for key in keys)
     text = form.format(", ".join(parts[:-1]) + ending + parts[-1])
     return text + ("." if rng.random() < 0.3 else ""), "{" + ", ".join(pairs) + "}"

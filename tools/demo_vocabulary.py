@@ -12,19 +12,33 @@ from dgguf.text.chat import ChatTemplate, encode_chat
 from dgguf.text.tokenizer import Tokenizer
 from tools.demo_stories import make_story
 from tools.demo_tasks import MAKERS
-from tools.synthetic_vocabulary import BOS, BYTE, CONTROL, EOS, MASK, NORMAL, PAD, UNK, USER_DEFINED, Vocabulary
+from tools.synthetic_vocabulary import (
+    BOS,
+    BYTE,
+    CONTROL,
+    EOS,
+    MASK,
+    NORMAL,
+    PAD,
+    UNK,
+    USER_DEFINED,
+    Vocabulary,
+)
 
 _SPECIALS = (
-    "<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|think|>", "<|channel>", "<channel|>", "<|turn>", "<turn|>",
+    "<pad>", "<eos>", "<bos>", "<unk>", "<mask>",
+    "<|think|>", "<|channel>", "<channel|>", "<|turn>", "<turn|>",
 )  # fmt: skip
 _CHARACTERS = ("\n", "\t", "▁", *map(chr, range(33, 127)))
 # A word with the space or the quotation mark before it; anything else is cut into characters.
 WORD = re.compile(r'▁?"?[a-z]+|▁?[A-Z][A-Za-z]*|▁"|.', re.DOTALL)
 # Words of questions, so that they are not all spelled out.
-_QUESTION_WORDS = """
-What Why How Who Where When Can Do Is ▁what ▁why ▁how ▁who ▁is ▁are ▁do ▁does ▁you ▁I ▁your ▁of ▁for ▁to ▁in
-▁on ▁with ▁that ▁this ▁from ▁many ▁can ▁sky ▁sun ▁moon ▁world ▁people ▁time ▁poem ▁joke user model
-""".split()
+_QUESTION_WORDS = (
+    "What", "Why", "How", "Who", "Where", "When", "Can", "Do", "Is", "▁what", "▁why", "▁how", "▁who", "▁is",
+    "▁are", "▁do", "▁does", "▁you", "▁I", "▁your", "▁of", "▁for", "▁to", "▁in", "▁on", "▁with", "▁that",
+    "▁this", "▁from", "▁many", "▁can", "▁sky", "▁sun", "▁moon", "▁world", "▁people", "▁time", "▁poem",
+    "▁joke", "user", "model",
+)  # fmt: skip
 
 # The released template for text, as far as one question goes: each is answered by itself, since the
 # model was never shown a conversation.
@@ -55,10 +69,9 @@ def _texts() -> list[str]:
             if name == "reverse":
                 prompt = prompt.split(" ")[0]
             texts += [answer] if name == "stranger" else [prompt] if name == "reverse" else [prompt, answer]
-    for header in ("Solve this sudoku:", "Solve this Sudoku:", "Solve:", "Sudoku:", "sudoku", "Reverse the word",
-                   "Reverse the digits", "Reverse these words:", "Reverse the list:", "reverse",
-                   "Reverse the letters of"):  # fmt: skip
-        texts.append(header)
+    texts += ["Solve this sudoku:", "Solve this Sudoku:", "Solve:", "Sudoku:", "sudoku", "reverse"]
+    texts += ["Reverse the word", "Reverse the digits", "Reverse these words:", "Reverse the list:"]
+    texts += ["Reverse the letters of"]
     return texts
 
 
@@ -115,9 +128,9 @@ class Encoder:
 def write_tokenizer(folder: Path) -> None:
     """tokenizer.json, tokenizer_config.json and chat_template.jinja of a checkpoint."""
     v = make_vocabulary()
+    plain = ("single_word", "lstrip", "rstrip", "normalized")
     added = [
-        {"id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
-         "special": bool(v.types[i] == CONTROL)}
+        {"id": i, "content": text, "special": bool(v.types[i] == CONTROL)} | dict.fromkeys(plain, False)
         for i, text in enumerate(_SPECIALS)
     ]  # fmt: skip
     model = {

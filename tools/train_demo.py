@@ -31,7 +31,7 @@ from tools.demo_batches import CANVAS, LONG_PROMPT, LONG_ROWS, SHORT_PROMPT, SHO
 from tools.demo_curve import draw_curve  # noqa: E402
 from tools.demo_model import Sizes, Twin, checkpoint_config, checkpoint_tensors  # noqa: E402
 from tools.demo_optimizer import make_optimizers  # noqa: E402
-from tools.demo_vocabulary import make_vocabulary, write_tokenizer  # noqa: E402
+from tools.demo_vocabulary import EOS, make_vocabulary, write_tokenizer  # noqa: E402
 
 WARM_UP, DECAY_SHARE = 100, 0.35
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
@@ -132,9 +132,12 @@ class Trainer:
 def write_checkpoint(twin: Twin, folder: Path) -> None:
     """A folder as transformers writes one."""
     folder.mkdir(parents=True, exist_ok=True)
-    ids = [twin_id for twin_id in (1, make_vocabulary().tokens.index("<turn|>"))]
+    ids = [EOS, make_vocabulary().tokens.index("<turn|>")]
     generation = GENERATION | {"eos_token_id": ids, "pad_token_id": 0, "bos_token_id": 2}
-    for name, values in (("config.json", checkpoint_config(twin.sizes)), ("generation_config.json", generation)):
+    for name, values in (
+        ("config.json", checkpoint_config(twin.sizes)),
+        ("generation_config.json", generation),
+    ):
         (folder / name).write_text(json.dumps(values, indent=1))
     write_tokenizer(folder)
     save_file(checkpoint_tensors(twin), folder / "model.safetensors", {"format": "pt"})
