@@ -4,6 +4,7 @@ import functools
 import importlib
 import random
 import re
+import warnings
 
 from tools.demo_stories import ANIMALS, COLOURS, NAMES, NUMBERS, THINGS, with_article
 
@@ -77,7 +78,8 @@ def _sentences() -> list[list[str]]:
     for name in _SOURCES:
         module = importlib.import_module(name)
         members = [getattr(module, key) for key in sorted(vars(module)) if not key.startswith("_")]
-        texts = [thing.__doc__ for thing in (module, *members) if isinstance(thing.__doc__, str)]
+        with warnings.catch_warnings(action="ignore"):  # some of it is deprecated
+            texts = [thing.__doc__ for thing in (module, *members) if isinstance(thing.__doc__, str)]
         for text in dict.fromkeys(texts):
             for run in re.split(r"[.:\n]\s*\n|\.\s", text):
                 words = re.findall(r"[A-Za-z][a-z']*", run)

@@ -80,7 +80,8 @@ def make_vocabulary() -> Vocabulary:
     """Specials, bytes, characters, and the words with all their beginnings.
 
     A word's merges add one letter after the other. Those of words behind a space come first, so that
-    no merge of another word can begin within one.
+    no merge of another word can begin within one. ("There" and "Here" without a space stay two tokens,
+    because of the "re" of "reverse".)
     """
     words = set(_QUESTION_WORDS)
     for text in _texts():
