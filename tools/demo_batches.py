@@ -17,9 +17,9 @@ _CLEAN_WEIGHT, _FILL_WEIGHT = 0.3, 0.1
 # Chance that a prompt asking for facts is kept for tests.
 _HELD_OUT_SHARE = 10
 
-# Rows of a step by skill; the two groups have prompts of up to so many tokens.
+# A step is on one of two kinds of batch: rows by skill, with prompts of up to so many tokens.
 LONG_PROMPT, SHORT_PROMPT = 120, 56
-LONG_ROWS = {"9x9": 9, "second canvas": 3}
+LONG_ROWS = {"9x9": 8, "second canvas": 4}
 SHORT_ROWS = {"6x6": 8, "4x4": 2, "story": 6, "first canvas": 2, "small": 10}
 # What the rows of small tasks are, by weight.
 SMALL = {"sort": 2.2, "reverse": 3.2, "json": 1.2, "reading": 1.0, "talk": 0.5, "stranger": 2.0}

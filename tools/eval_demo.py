@@ -32,8 +32,8 @@ SKILLS = (
 )  # fmt: skip
 # A training run's look at itself, a minute at most.
 QUICK = {
-    "4x4 6": 12, "6x6 22": 12, "6x6 16": 20, "9x9 65": 8, "9x9 55": 16, "sort": 12, "reverse": 20, "json": 8,
-    "reading": 8, "stranger": 12, "story": 16, "free story": 6, "long story": 6,
+    "4x4 6": 6, "6x6 22": 8, "6x6 16": 8, "9x9 65": 4, "9x9 55": 6, "sort": 8, "reverse": 10, "json": 5,
+    "reading": 5, "stranger": 8, "story": 8, "free story": 3, "long story": 3,
 }  # fmt: skip
 _MAX_TOKENS = 288  # three canvases: one more than any answer needs
 

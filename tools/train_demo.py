@@ -36,6 +36,8 @@ from tools.demo_vocabulary import EOS, make_vocabulary, write_tokenizer  # noqa:
 WARM_UP, DECAY_SHARE = 100, 0.35
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
 BALANCE = 0.01
+# One step in so many is on the batch with long prompts.
+LONG_EVERY = 4
 SAVE_EVERY, REPORT_EVERY = 100, 20
 GENERATION = {
     "max_denoising_steps": 48,
@@ -86,8 +88,8 @@ class Trainer:
         torch.save(state, partial)
         os.replace(partial, self.state_path)
 
-    def _backward(self, batch: Batch, total: float, losses: dict[str, list[float]]) -> float:
-        """Add a batch's gradient of the loss over `total` weight; returns the loss."""
+    def _backward(self, batch: Batch, losses: dict[str, list[float]]) -> float:
+        """The gradient of a batch's loss, which is returned."""
         prompt, targets, canvas, weights = (
             torch.from_numpy(array).to(self.device)
             for array in (batch.prompt, batch.targets, batch.canvas, batch.weights)
@@ -100,23 +102,20 @@ class Trainer:
         signal = self.twin.signal(logits, temperature)
         signal = torch.cat((signal, signal.new_zeros(len(prompt) - half, *signal.shape[1:])))
         each, balance = self.twin.loss(prompt, canvas, signal, targets)
-        loss = (each * weights).sum() / total
-        (loss + BALANCE * balance / 2).backward()
+        loss = (each * weights).sum() / weights.sum()
+        (loss + BALANCE * balance).backward()
         noisy = each.detach().cpu().numpy()
         for i, skill in enumerate(batch.skills):
             seen = batch.corrupted[i] & (batch.targets[i] != batch.targets[i, -1])
             if seen.any():
                 losses[skill].append(float(noisy[i][seen].mean()))
-        return float(loss)
+        return float(loss.detach())
 
     def train_step(self, n_steps: int, losses: dict[str, list[float]]) -> float:
         """One step of both optimizers; returns the loss."""
-        batches = [
-            self.examples.batch(rows, n_prompt, self.seed, self.step)
-            for rows, n_prompt in ((LONG_ROWS, LONG_PROMPT), (SHORT_ROWS, SHORT_PROMPT))
-        ]
-        total = float(sum(batch.weights.sum() for batch in batches))
-        loss = sum(self._backward(batch, total, losses) for batch in batches)
+        long = self.step % LONG_EVERY == LONG_EVERY - 1
+        rows, n_prompt = (LONG_ROWS, LONG_PROMPT) if long else (SHORT_ROWS, SHORT_PROMPT)
+        loss = self._backward(self.examples.batch(rows, n_prompt, self.seed, self.step), losses)
         share = rate(self.step, n_steps)
         muon, adam = self.optimizers
         parameters: list[Tensor] = adam.param_groups[0]["params"]
