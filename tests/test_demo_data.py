@@ -162,6 +162,18 @@ def test_batches_hold_prompt_and_answer_whole(examples):
             assert row.count(examples.encoder.end_of_turn) == (skill != "first canvas")
 
 
+def test_a_system_turn_stands_where_the_template_puts_it(examples):
+    encoder = examples.encoder
+    plain, system, thinking = encoder.chat("x"), encoder.chat("x", "Be brief."), encoder.chat("x", think=True)
+    turns = [ids[1 : 1 + len(ids) - len(plain)] for ids in (thinking, system)]
+    assert examples._system_turns[:2] == turns
+    assert [plain[0], *turns[1], *plain[1:]] == system
+    texts = [encoder.tokenizer.decode(ids, special=True) for ids in (system, thinking)]
+    question = "<|turn>user\nx<turn|>\n<|turn>model\n"
+    assert texts[0] == f"<bos><|turn>system\nBe brief.<turn|>\n{question}"
+    assert texts[1] == f"<bos><|turn>system\n<|think|>\n<turn|>\n{question}"
+
+
 def test_long_stories_take_two_canvases(examples):
     rng = random.Random(8)
     lengths = [len(examples.encoder.text(make_story(rng, long=long).text)) for long in (False, True) * 50]

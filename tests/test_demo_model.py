@@ -31,7 +31,8 @@ def random_ids(twin, *shape):
 def test_dgguf_computes_the_same_from_the_checkpoint(twin, tmp_path):
     import torch
 
-    from tools.train_demo import write_checkpoint, write_gguf
+    from tools.demo_model import Twin
+    from tools.train_demo import read_gguf, write_checkpoint, write_gguf
 
     write_checkpoint(twin, tmp_path / "small")
     write_gguf(tmp_path / "small", tmp_path / "small.gguf", "F32")
@@ -43,6 +44,10 @@ def test_dgguf_computes_the_same_from_the_checkpoint(twin, tmp_path):
         # A prompt padded on the left is the same prompt.
         padded = torch.cat((torch.full((1, 5), -1), ids[0]), 1)
         np.testing.assert_allclose(twin.logits(padded, ids[1]), first, atol=1e-4)
+    other = Twin(twin.sizes, 4, torch.float32, fused=False)
+    read_gguf(other, tmp_path / "small.gguf")
+    for name, value in twin.named().items():
+        assert torch.equal(other[name], value), name
     with Session(tmp_path / "small.gguf", exact=True) as session:
         session.model.encode(prompt[0], session._cache)
         found = session.backend.numpy(session.model.logits(canvas[0], session._cache, None))

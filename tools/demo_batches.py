@@ -21,6 +21,26 @@ _HELD_OUT_SHARE = 10
 LONG_PROMPT, SHORT_PROMPT = 120, 56
 LONG_ROWS = {"9x9": 8, "second canvas": 4}
 SHORT_ROWS = {"6x6": 8, "4x4": 2, "story": 6, "first canvas": 2, "small": 10}
+# Of the questions, so many have something before them that changes nothing in the answer.
+_SYSTEM_SHARE = 0.04
+_SYSTEMS = (
+    "Be brief.",
+    "Be kind.",
+    "You are helpful.",
+    "Answer in English.",
+    "Think first.",
+    "Speak like a king.",
+)
+# So many prompts begin with a system turn, which changes nothing in the answer.
+_SYSTEM_SHARE = 0.04
+_SYSTEMS = (
+    "Be brief.",
+    "Be kind.",
+    "You are helpful.",
+    "Answer in English.",
+    "Think first.",
+    "Talk like a king.",
+)
 # What the rows of small tasks are, by weight.
 SMALL = {"sort": 2.2, "reverse": 3.2, "json": 1.2, "reading": 1.0, "talk": 0.5, "stranger": 2.0}
 
@@ -70,6 +90,10 @@ class Examples:
 
     def __init__(self) -> None:
         self.encoder = Encoder()
+        question = self.encoder.chat("x")
+        thinking = self.encoder.chat("x", think=True)
+        prompts = [thinking] + [self.encoder.chat("x", system) for system in _SYSTEMS]
+        self._system_turns = [ids[1 : 1 + len(ids) - len(question)] for ids in prompts]
 
     def draw(self, skill: str, rng: random.Random, numbers: np.random.Generator) -> Example:
         if skill[0].isdigit():
@@ -117,7 +141,10 @@ class Examples:
         weights = np.full((n, CANVAS), _FILL_WEIGHT)
         for i, example in enumerate(examples):
             length = len(example.answer)
-            ids = example.prompt[-n_prompt:]
+            ids = example.prompt
+            if rng.random() < _SYSTEM_SHARE:
+                ids = [ids[0], *rng.choice(self._system_turns), *ids[1:]]
+                ids = ids if len(ids) <= n_prompt else example.prompt
             prompt[i, n_prompt - len(ids) :] = ids
             targets[i, :length] = example.answer
             weights[i, :length] = 1.0

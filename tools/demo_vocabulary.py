@@ -43,12 +43,20 @@ _QUESTION_WORDS = (
 # The released template for text, as far as one question goes: each is answered by itself, since the
 # model was never shown a conversation.
 CHAT_TEMPLATE = r"""
+{%- set thinking = enable_thinking is defined and enable_thinking -%}
+{%- set has_system = messages[0]['role'] in ['system', 'developer'] -%}
 {%- set last = messages[-1] -%}
 {{- bos_token -}}
-{%- if last['role'] == 'assistant' -%}
+{%- if thinking or has_system -%}
+    {{- '<|turn>system\n' -}}
+    {{- '<|think|>\n' if thinking -}}
+    {{- messages[0]['content'] | trim if has_system -}}
+    {{- '<turn|>\n' -}}
+{%- endif -%}
+{%- if last['role'] == 'user' -%}
+    {{- '<|turn>user\n' + last['content'] | trim + '<turn|>\n' -}}
+{%- elif last['role'] == 'assistant' -%}
     {{- '<|turn>model\n' + last['content'] | trim + '<turn|>\n' -}}
-{%- else -%}
-    {{- '<|turn>' + last['role'] + '\n' + last['content'] | trim + '<turn|>\n' -}}
 {%- endif -%}
 {%- if add_generation_prompt -%}
     {{- '<|turn>model\n' -}}
@@ -111,9 +119,12 @@ class Encoder:
         self._head, self._tail = before[:start], before[start + 1 :]
         self.end_of_turn = self.tokenizer.encode("<turn|>", special=True)[0]
 
-    def chat(self, prompt: str) -> list[int]:
+    def chat(self, prompt: str, system: str | None = None, *, think: bool = False) -> list[int]:
         """The ids of a question, by dgguf's own way through the template."""
-        return encode_chat(self.tokenizer, self._template, [{"role": "user", "content": prompt}])
+        messages = [{"role": "user", "content": prompt}]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
+        return encode_chat(self.tokenizer, self._template, messages, think=think)
 
     def prompt(self, prompt: str) -> list[int]:
         """The same, quickly."""

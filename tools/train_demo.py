@@ -3,6 +3,7 @@
     python tools/train_demo.py --folder demo_run --steps 6000
     python tools/train_demo.py --folder demo_run --steps 8000     # goes on, with the end moved
     python tools/train_demo.py --folder demo_run --export dgguf/data/demo.gguf
+    python tools/train_demo.py --folder more --start dgguf/data/demo.gguf    # anew from its weights
 
 Needs torch. All data are generated; a step's data depend on the seed and the step alone, so a run
 that was interrupted goes on as if it had not been. The folder keeps state.pt, history.jsonl,
@@ -27,6 +28,8 @@ from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from dgguf import convert  # noqa: E402
+from dgguf.convert.config import read_config  # noqa: E402
+from dgguf.convert.names import needed_tensors  # noqa: E402
 from tools.demo_batches import CANVAS, LONG_PROMPT, LONG_ROWS, SHORT_PROMPT, SHORT_ROWS, Batch, Examples  # noqa: E402
 from tools.demo_curve import draw_curve  # noqa: E402
 from tools.demo_model import Sizes, Twin, checkpoint_config, checkpoint_tensors  # noqa: E402
@@ -148,6 +151,23 @@ def write_gguf(checkpoint: Path, out: Path, type_name: str) -> None:
         pass
 
 
+def read_gguf(twin: Twin, path: Path) -> None:
+    """Take the parameters from a GGUF that a training has written, of any type."""
+    import gguf
+
+    config = read_config(path, checkpoint_config(twin.sizes))
+    stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    ours = {"encoder.language_model.": ".encoder_scalar", "decoder.": ".layer_scalar"}
+    with torch.no_grad():
+        for needed in needed_tensors(config):
+            ((name, shape),) = needed.spellings[0]
+            prefix = next(prefix for prefix in ours if name.startswith(prefix))
+            parameter = twin[name.removeprefix(prefix).replace(".layer_scalar", ours[prefix])]
+            tensor = stored[needed.name]
+            values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(shape)
+            parameter.copy_(torch.from_numpy(values.copy()))
+
+
 def _keep_memory() -> None:
     """Tell glibc to keep freed memory: returning and fetching it costs a tenth of a step."""
     try:
@@ -204,6 +224,7 @@ def train(trainer: Trainer, n_steps: int, evaluate_every: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demo model.")
     parser.add_argument("--folder", type=Path, required=True, help="where the run is kept")
+    parser.add_argument("--start", type=Path, metavar="MODEL.gguf", help="a new run begins with its weights")
     parser.add_argument("--steps", type=int, default=6000, help="train up to this step (default: 6000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -219,6 +240,8 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     torch._dynamo.config.recompile_limit = 64
     trainer = Trainer(options.folder, options.seed, options.device, compiled=not options.eager)
+    if options.start is not None and trainer.step == 0:
+        read_gguf(trainer.twin, options.start)
     if options.export is None:
         train(trainer, options.steps, options.evaluate_every)
     else:
