@@ -20,29 +20,14 @@ _HELD_OUT_SHARE = 10
 # A step is on one of two kinds of batch: rows by skill, with prompts of up to so many tokens.
 LONG_PROMPT, SHORT_PROMPT = 120, 56
 LONG_ROWS = {"9x9": 8, "second canvas": 4}
-SHORT_ROWS = {"6x6": 8, "4x4": 2, "story": 6, "first canvas": 2, "small": 10}
-# Of the questions, so many have something before them that changes nothing in the answer.
-_SYSTEM_SHARE = 0.04
-_SYSTEMS = (
-    "Be brief.",
-    "Be kind.",
-    "You are helpful.",
-    "Answer in English.",
-    "Think first.",
-    "Speak like a king.",
-)
+SHORT_ROWS = {"6x6": 6, "4x4": 2, "story": 5, "first canvas": 2, "small": 13}
 # So many prompts begin with a system turn, which changes nothing in the answer.
 _SYSTEM_SHARE = 0.04
 _SYSTEMS = (
-    "Be brief.",
-    "Be kind.",
-    "You are helpful.",
-    "Answer in English.",
-    "Think first.",
-    "Talk like a king.",
-)
+    "Be brief.", "Be kind.", "You are helpful.", "Answer in English.", "Think first.", "Talk like a king.",
+)  # fmt: skip
 # What the rows of small tasks are, by weight.
-SMALL = {"sort": 2.2, "reverse": 3.2, "json": 1.2, "reading": 1.0, "talk": 0.5, "stranger": 2.0}
+SMALL = {"sort": 2.5, "reverse": 4.0, "json": 2.5, "reading": 1.2, "talk": 0.8, "stranger": 2.0}
 
 
 @dataclass(frozen=True)
@@ -148,7 +133,7 @@ class Examples:
             prompt[i, n_prompt - len(ids) :] = ids
             targets[i, :length] = example.answer
             weights[i, :length] = 1.0
-            weights[i] *= (length / 40) ** -0.5
+            weights[i] *= (length / 40) ** -0.75
         noise = numbers.integers(self.encoder.tokenizer.n_tokens, size=(n, CANVAS))
         corrupted = numbers.random((n, CANVAS)) < numbers.random((n, 1))
         weights = np.where(corrupted, weights, weights * _CLEAN_WEIGHT).astype(np.float32)
