@@ -20,14 +20,14 @@ _HELD_OUT_SHARE = 10
 # A step is on one of two kinds of batch: rows by skill, with prompts of up to so many tokens.
 LONG_PROMPT, SHORT_PROMPT = 120, 56
 LONG_ROWS = {"9x9": 8, "second canvas": 4}
-SHORT_ROWS = {"6x6": 6, "4x4": 2, "story": 5, "first canvas": 2, "small": 13}
+SHORT_ROWS = {"6x6": 6, "4x4": 2, "story": 5, "first canvas": 1, "small": 14}
 # So many prompts begin with a system turn, which changes nothing in the answer.
 _SYSTEM_SHARE = 0.04
 _SYSTEMS = (
     "Be brief.", "Be kind.", "You are helpful.", "Answer in English.", "Think first.", "Talk like a king.",
 )  # fmt: skip
 # What the rows of small tasks are, by weight.
-SMALL = {"sort": 2.5, "reverse": 4.0, "json": 2.5, "reading": 1.2, "talk": 0.8, "stranger": 2.0}
+SMALL = {"sort": 4.0, "reverse": 4.5, "json": 2.2, "reading": 1.5, "talk": 0.5, "stranger": 1.3}
 
 
 @dataclass(frozen=True)

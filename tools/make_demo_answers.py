@@ -21,8 +21,8 @@ PROMPTS = (
     "Who are you?",
     "Solve this sudoku:\n21.3\n3..1\n...2\n1...",
     "Solve this sudoku:\n.341..\n152.3.\n2..54.\n.4....\n.25416\n.6..2.",
-    "Solve this sudoku:\n3.2.164..\n.86.7..32\n7.12345..\n813427.5.\n.793.8.41\n.2415.8.3\n14578.926\n..7591384\n"
-    ".38..2715",
+    "Solve this sudoku:\n3.2.164..\n.86.7..32\n7.12345..\n813427.5.\n.793.8.41\n"
+    ".2415.8.3\n14578.926\n..7591384\n.38..2715",
     "Sort these numbers: 7, 3, 9, 1, 4",
     "Reverse 48213",
     "Make JSON: name Tom, age 7 and color red",
