@@ -11,9 +11,17 @@ from tools.make_synthetic import TINY, write_model
 QUICK = {"max_tokens": 32, "seed": 3}
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A file with random weights: answers that fill every canvas, whatever is asked."""
+    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
+    write_model(path, TINY, "Q8_0", seed=2)
+    return path
+
+
 @pytest.fixture
-def session():
-    return dgguf.load("demo")
+def session(model):
+    return dgguf.load(model)
 
 
 @pytest.fixture
@@ -75,8 +83,8 @@ def test_committed_canvases_stay_in_the_cache(session, quick):
     np.testing.assert_array_equal(session._cached[-len(blocks[1]) :], blocks[1])
 
 
-def test_a_cancelled_answer_leaves_the_session_usable(session, quick):
-    wanted = dgguf.load("demo").generate("Hello", **quick).text
+def test_a_cancelled_answer_leaves_the_session_usable(session, model, quick):
+    wanted = dgguf.load(model).generate("Hello", **quick).text
     events = session.stream("Something else", **quick)
     next(events), next(events)
     events.close()
@@ -106,10 +114,10 @@ def test_empty_prompts_are_refused(session, prompt):
         session.encode(prompt)
 
 
-def test_contexts_that_do_not_fit_the_model_are_refused():
+def test_contexts_that_do_not_fit_the_model_are_refused(model):
     for context in (32, 4096):
         with pytest.raises(PromptError, match="context"):
-            dgguf.load("demo", context=context)
+            dgguf.load(model, context=context)
 
 
 def test_a_vocabulary_of_another_size_is_refused(tmp_path):
@@ -147,7 +155,7 @@ def test_ids_are_a_prompt_too(session, quick):
     assert committed.tokens[: committed.answer_length].tolist() == wanted
 
 
-def test_options_that_make_no_sense_are_refused(session):
+def test_options_that_make_no_sense_are_refused(session, model):
     for options, error in (
         ({"max_tokens": 0}, PromptError),
         ({"seed": -1}, PromptError),
@@ -160,11 +168,11 @@ def test_options_that_make_no_sense_are_refused(session):
         session.settings(max_step=3)
     for threads in (0, -1, 10**6):
         with pytest.raises(BackendError, match="threads"):
-            dgguf.load("demo", threads=threads)
+            dgguf.load(model, threads=threads)
 
 
-def test_a_newer_answer_ends_an_older_one(session, quick):
-    wanted = dgguf.load("demo").generate("Hello, who are you?", **quick).text
+def test_a_newer_answer_ends_an_older_one(session, model, quick):
+    wanted = dgguf.load(model).generate("Hello, who are you?", **quick).text
     old = session.stream("Hello, who are you?", **quick)
     next(old), next(old)
     session.generate("Hello, how old are you?", **quick)
