@@ -36,6 +36,7 @@ class CpuBackend:
         self._bf16 = self._path == "avx512_vnni" and bfloat.supported()
         self.kv_bytes = 4 if exact else 2
         self._logits = np.empty((0, 0), np.float32)
+        self._assigned = np.empty((0, 0), np.float32)
 
     @property
     def threads(self) -> int:
@@ -69,7 +70,7 @@ class CpuBackend:
         sums = 1 + (vocabulary.SLICES if at_once == canvas_length else 0)
         kept = 2 * canvas_length * vocabulary.MOST_TOKENS if at_once < canvas_length else 0
         expert_outputs = rows * n_experts_used * hidden_size
-        return 4 * (at_once * vocab_size + kept + max(sums * canvas_length * hidden_size, expert_outputs))
+        return 4 * (at_once * vocab_size + kept + sums * canvas_length * hidden_size + expert_outputs)
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
         return x.copy()
@@ -169,7 +170,11 @@ class CpuBackend:
         chosen: np.ndarray,
         weights: np.ndarray,
     ) -> np.ndarray:
-        return experts.experts(x, gate, up, down, chosen, weights, self._pool)
+        # Kept from call to call: the system takes time to hand out so much memory.
+        if self._assigned.shape[0] < chosen.size or self._assigned.shape[1] != down.rows:
+            self._assigned = np.empty((chosen.size, down.rows), np.float32)
+        y = self._assigned[: chosen.size]
+        return experts.experts(x, gate, up, down, chosen, weights, y, self._pool)
 
     def head(self, x: np.ndarray, w: Matrix, softcap: float) -> np.ndarray:
         return vocabulary.head(x, w, softcap, self._pool)

@@ -86,16 +86,16 @@ def experts(
     down: Matrix,
     chosen: np.ndarray,
     weights: np.ndarray,
+    y: np.ndarray,
     pool: Pool,
 ) -> np.ndarray:
-    """See `Backend.experts`."""
+    """See `Backend.experts`; `y`, (T * A, D) float32, is room for each assignment's result."""
     n_rows, n_used = chosen.shape
     order = np.argsort(chosen, axis=None, kind="stable")  # assignments (row * A + a), by expert
     slots = np.empty(n_rows * n_used, np.int64)
     slots[order] = np.arange(n_rows * n_used)
     numbers, starts = np.unique(chosen.ravel()[order], return_index=True)
     bounds = np.append(starts, order.size)
-    y = np.empty((n_rows * n_used, down.rows), np.float32)
     matrices = gate, up, down
 
     # In the file's order: the system and the caches fetch ahead.
