@@ -96,6 +96,7 @@ def main() -> None:
     options = parser.parse_args()
     exact, fast = dgguf.load("demo", exact=True), dgguf.load("demo")
     whole = vocabulary.MOST_TOKENS
+    vocabulary.ROWS_AT_ONCE = 32  # of a small canvas all rows would be kept whole
     modes = {"exact": (exact, whole), "fast": (fast, whole)}
     modes[f"fast, {options.most_tokens} tokens"] = fast, options.most_tokens
     same = {name: [] for name in modes}
