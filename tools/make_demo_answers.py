@@ -1,6 +1,6 @@
 """Freeze what the demo model answers, in exact mode at fixed seeds, into tests/data/demo_answers.json.
 
-    python tools/make_demo_answers.py
+python tools/make_demo_answers.py
 """
 
 import json
