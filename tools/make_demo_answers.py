@@ -20,13 +20,12 @@ PROMPTS = (
     "Why is the sky blue?",
     "Who are you?",
     "Solve this sudoku:\n21.3\n3..1\n...2\n1...",
-    "Solve this sudoku:\n.341..\n152.3.\n2..54.\n.4....\n.25416\n.6..2.",
+    "Solve this sudoku:\n426531\n..1246\n51....\n642...\n.3..14\n..4.2.",
     "Solve this sudoku:\n3.2.164..\n.86.7..32\n7.12345..\n813427.5.\n.793.8.41\n"
     ".2415.8.3\n14578.926\n..7591384\n.38..2715",
     "Sort these numbers: 7, 3, 9, 1, 4",
     "Reverse 48213",
-    "Make JSON: name Tom, age 7 and color red",
-    "Tom has a red ball. Mia has a blue kite. What does Mia have?",
+    "Write JSON: name Anna, pet cat, age 12",
 )
 
 
