@@ -35,15 +35,15 @@ TRIES = 20
 STORY = "Tell me a story."
 SUDOKU = """\
 Solve this sudoku:
-53..7....
-6..195...
-.98....6.
-8...6...3
-4..8.3..1
-7...2...6
-.6....28.
-...419..5
-....8..79"""
+5.467...2
+6...953.8
+198.42.6.
+85..614.3
+.2.853.9.
+7.3.2485.
+961...2.4
+2.7419..5
+34.286179"""
 
 
 def record(session: Session, prompt: str, max_tokens: int, good: Callable[[Recording], bool]) -> Recording:
