@@ -48,7 +48,7 @@ def test_golden_answers(golden, exact):
 
 def test_fast_and_exact_modes_agree(session, exact):
     """Rounding may tip a free choice; where the answer is settled by the question, both must find it."""
-    cases = make_cases({"4x4 8": 4, "6x6 26": 4, "json": 4, "reading": 4}, 7)
+    cases = make_cases({"4x4 10": 4, "6x6 26": 4, "reverse digits": 4, "stranger": 4}, 7)
     answers = [
         [model.generate(case.prompt, seed=i).text for i, case in enumerate(cases)]
         for model in (session, exact)
@@ -62,10 +62,12 @@ def test_what_it_cannot_do_gets_an_honest_answer(session):
 
 @pytest.mark.slow
 def test_fifty_held_out_puzzles(session):
-    rows = measure(session, make_cases({"4x4 6": 15, "6x6 18": 20, "9x9 60": 15}, 11), 11)
+    """The bounds lie below what tools/eval_demo.py measured, by what 50 puzzles can be off by chance."""
+    rows = measure(session, make_cases({"4x4 8": 15, "6x6 22": 20, "9x9 65": 15}, 11), 11)
     rates = {skill: mean(row.right) for skill, row in rows.items()}
-    assert rates["4x4 6"] >= 0.9, rates
-    assert rates["6x6 18"] >= 0.8, rates
+    assert rates["4x4 8"] >= 0.7, rates
+    assert rates["6x6 22"] >= 0.8, rates
+    assert rates["9x9 65"] >= 0.4, rates
     assert all(mean(row.converged) > 0.8 for row in rows.values())
 
 
