@@ -54,7 +54,10 @@ def test_commands(command, folder):
         (folder / "".join(result)).unlink()
     environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "DGGUF_RUN_SEED": "1"}
     environment |= {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
+    bash = shutil.which("bash")  # some examples need its quotes
+    done = subprocess.run(
+        command, shell=True, executable=bash, cwd=folder, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout or re.search("quantize|imatrix|export", command)
 

@@ -131,8 +131,8 @@ class AnswerWriter:
         s = self.statistics
         if s.converged and not any(s.converged):
             say(
-                f"warning: no block settled within {max_steps} steps: usual for random weights such as the "
-                "demo's, otherwise a sign of a damaged file or of wrong numbers"
+                f"warning: no block settled within {max_steps} steps: usual for random weights, "
+                "otherwise a sign of a damaged file or of wrong numbers"
             )
         if s.reason == "stop" and not self.text["answer"].strip():
             say("the answer is empty: the model ended its turn at once; a fuller prompt or --think may help")
