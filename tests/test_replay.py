@@ -61,7 +61,7 @@ def test_the_frames_of_a_replay_are_those_of_the_run(name, model, tmp_path):
 
 def test_a_run_is_recorded_and_replayed_with_the_same_answer(model, tmp_path):
     recording = tmp_path / "a.jsonl"
-    more = ["-n", "64", "--seed", "28", "--max-steps", "6", "--record-top", "2"]
+    more = ["-n", "64", "--seed", "3", "--max-steps", "6", "--record-top", "2"]
     run = dgguf("run", model, "-p", "Hi", *more, "--record", recording)
     assert run.returncode == 0
     steps = [line for line in map(json.loads, recording.read_text().splitlines()) if line["type"] == "step"]

@@ -74,7 +74,7 @@ def test_the_longest_common_prefix_is_not_encoded_again(session, quick):
 
 def test_committed_canvases_stay_in_the_cache(session, quick):
     """A raw prompt that goes on from prompt and answer finds all but the last canvas cached."""
-    quick |= {"max_tokens": 96, "raw": True}
+    quick |= {"max_tokens": 96, "raw": True, "seed": 7}  # no stop id comes up, in either mode
     prompt = "Once upon a time"
     events = list(session.stream(prompt, **quick))
     blocks = [e.tokens for e in events if isinstance(e, dgguf.CanvasCommitted)]

@@ -16,6 +16,7 @@ import threadpoolctl
 # The share of the remaining pieces that a thread takes at a time, all threads together: fewer turns
 # mean less waiting for Python's lock, which costs tens of microseconds when two threads want it.
 _TAKEN = 1 / 2
+_PATIENCE = 0.05  # seconds
 
 
 def usable_cores() -> int:
@@ -75,27 +76,30 @@ class Pool:
             except BaseException as failure:
                 failures.append(failure)
 
-        helpers = min(self.threads, count) - 1
-        done: queue.SimpleQueue[None] = queue.SimpleQueue()
+        asked: list[None] = []
+        finished: list[None] = []
+        ended: queue.SimpleQueue[None] = queue.SimpleQueue()
 
         def job() -> None:
             work()
-            done.put(None)
+            finished.append(None)
+            ended.put(None)
 
         with self._blas.limit(limits=1) if blas else contextlib.nullcontext():
-            asked = 0
             try:
-                while asked < helpers:
+                while len(asked) < min(self.threads, count) - 1:
                     self._jobs.put(job)
-                    asked += 1
+                    asked.append(None)
             except BaseException as failure:
                 failures.append(failure)
             work()
-            while asked:
+            # Ctrl-C may come between any two steps, and still nobody may go on working after this call:
+            # so what counts is who has finished, and a word that was lost is not waited for long.
+            while len(finished) < len(asked):
                 try:
-                    done.get()
-                    asked -= 1
-                except BaseException as failure:  # Ctrl-C: still nobody may go on working after this call
+                    with contextlib.suppress(queue.Empty):
+                        ended.get(timeout=_PATIENCE)
+                except BaseException as failure:
                     failures.append(failure)
         if failures:
             raise failures[0]
