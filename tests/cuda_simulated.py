@@ -14,6 +14,7 @@ import pytest
 import reference
 from cuda_emulation import COMPILER, EmulatedLauncher
 from numba import cuda
+from numba.cuda.simulator import kernelapi
 from test_cuda_repack import decoded, host_tensor
 
 from dgguf.backends.base import HostTensor
@@ -37,6 +38,16 @@ from tools.synthetic_vocabulary import Vocabulary, tiny_vocabulary
 # The simulator waits for its threads in a busy loop: let it give way often.
 sys.setswitchinterval(1e-5)
 assert jit.SIMULATED, "run this through test_cuda.py, or with NUMBA_ENABLE_CUDASIM=1"
+
+
+def shared_array(self, shape, dtype):
+    """The simulator's own gives two threads that ask at the same time an array each."""
+    caller = sys._getframe(1)
+    place = caller.f_code.co_filename, caller.f_lineno
+    return self._allocations.setdefault(place, np.empty(shape, dtype))
+
+
+kernelapi.FakeCUDAShared.array = shared_array
 EPS = 1e-6
 ROUNDED = 2e-3  # of the fast path: float16 weights and activations, float32 sums
 ALL_RESIDENT = Plan(Sizes(0, (0,) * 9, 0, 0), frozenset())

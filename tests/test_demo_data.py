@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dgguf.view.sudoku import find_board
-from tools.demo_batches import CANVAS, LONG_PROMPT, LONG_ROWS, SHORT_PROMPT, SHORT_ROWS, Examples, is_held_out
+from tools.demo_batches import CANVAS, KINDS, Examples, is_held_out
 from tools.demo_checks import is_grammatical, make_cases, read_story, tells
 from tools.demo_stories import Facts, make_story
 from tools.demo_sudoku import BOXES, count_solutions, make_puzzle, sudoku_prompt, written
@@ -144,17 +144,17 @@ def test_merges_agree_with_the_tokenizers_package(examples, tmp_path):
 
 
 def test_batches_are_a_function_of_seed_and_step(examples):
-    first, again, other = (examples.batch(SHORT_ROWS, SHORT_PROMPT, 1, step) for step in (3, 3, 4))
+    first, again, other = (examples.batch(KINDS[0], 1, step) for step in (3, 3, 4))
     np.testing.assert_array_equal(first.canvas, again.canvas)
     assert first.skills == again.skills
     assert not np.array_equal(first.canvas, other.canvas)
 
 
 def test_batches_hold_prompt_and_answer_whole(examples):
-    for rows, n_prompt in ((LONG_ROWS, LONG_PROMPT), (SHORT_ROWS, SHORT_PROMPT)):
-        batch = examples.batch(rows, n_prompt, 1, 0)
-        assert batch.prompt.shape == (sum(rows.values()), n_prompt)
-        assert batch.targets.shape == batch.canvas.shape == (len(batch.prompt), CANVAS)
+    for kind in KINDS[:2] + KINDS[-1:]:
+        batch = examples.batch(kind, 1, 0)
+        assert batch.prompt.shape == (sum(kind.rows.values()), kind.prompt)
+        assert batch.targets.shape == batch.canvas.shape == (len(batch.prompt), kind.canvas)
         starts = [row[row >= 0][0] for row in batch.prompt]
         assert set(starts) == {examples.encoder.tokenizer.bos_id}
         np.testing.assert_array_equal(batch.canvas[~batch.corrupted], batch.targets[~batch.corrupted])

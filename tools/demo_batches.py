@@ -17,17 +17,30 @@ _CLEAN_WEIGHT, _FILL_WEIGHT = 0.3, 0.1
 # Chance that a prompt asking for facts is kept for tests.
 _HELD_OUT_SHARE = 10
 
-# A step is on one of two kinds of batch: rows by skill, with prompts of up to so many tokens.
-LONG_PROMPT, SHORT_PROMPT = 120, 56
-LONG_ROWS = {"9x9": 8, "second canvas": 4}
-SHORT_ROWS = {"6x6": 6, "4x4": 2, "story": 5, "first canvas": 1, "small": 14}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A shape of batch: rows by skill, prompts of up to `prompt` tokens, answers of up to `canvas`."""
+
+    prompt: int
+    canvas: int
+    rows: dict[str, int]
+
+
+# Most answers are short: half a canvas trains twice the rows, and relative positions leave the rest alike.
+_SHORT = Kind(56, 48, {"6x6": 12, "4x4": 8, "small": 20})
+_STORY = Kind(56, CANVAS, {"6x6": 4, "4x4": 2, "story": 12, "first canvas": 3, "small": 7})
+_LONG = Kind(120, CANVAS, {"9x9": 15, "second canvas": 1})
+# The kinds of steps, in turn.
+KINDS = (_SHORT, _LONG, _SHORT, _LONG, _STORY)
 # So many prompts begin with a system turn, which changes nothing in the answer.
 _SYSTEM_SHARE = 0.04
 _SYSTEMS = (
     "Be brief.", "Be kind.", "You are helpful.", "Answer in English.", "Think first.", "Talk like a king.",
 )  # fmt: skip
 # What the rows of small tasks are, by weight.
-SMALL = {"sort": 4.0, "reverse": 4.5, "json": 2.2, "reading": 1.5, "talk": 0.5, "stranger": 1.3}
+SMALL = {"sort": 4.0, "reverse": 5.0, "json": 1.8, "reading": 2.5, "talk": 0.4, "stranger": 1.3}
 
 
 @dataclass(frozen=True)
@@ -114,28 +127,29 @@ class Examples:
             skill, self.encoder.prompt(prompt), [*self.encoder.text(answer), self.encoder.end_of_turn]
         )
 
-    def batch(self, rows: dict[str, int], n_prompt: int, seed: int, step: int) -> Batch:
+    def batch(self, kind: Kind, seed: int, step: int) -> Batch:
         """The step's examples, canvases corrupted."""
-        rng = random.Random(f"{seed} {step} {n_prompt}")
-        numbers = np.random.default_rng([seed, step, n_prompt])
-        examples = [self.draw(skill, rng, numbers) for skill, n in rows.items() for _ in range(n)]
+        rng = random.Random(f"{seed} {step}")
+        numbers = np.random.default_rng([seed, step])
+        examples = [self.draw(skill, rng, numbers) for skill, n in kind.rows.items() for _ in range(n)]
         rng.shuffle(examples)  # the first half is self-conditioned
         n = len(examples)
-        prompt = np.full((n, n_prompt), -1)
-        targets = np.full((n, CANVAS), EOS)
-        weights = np.full((n, CANVAS), _FILL_WEIGHT)
+        shape = n, kind.canvas
+        prompt = np.full((n, kind.prompt), -1)
+        targets = np.full(shape, EOS)
+        weights = np.full(shape, _FILL_WEIGHT)
         for i, example in enumerate(examples):
             length = len(example.answer)
             ids = example.prompt
             if rng.random() < _SYSTEM_SHARE:
                 ids = [ids[0], *rng.choice(self._system_turns), *ids[1:]]
-                ids = ids if len(ids) <= n_prompt else example.prompt
-            prompt[i, n_prompt - len(ids) :] = ids
+                ids = ids if len(ids) <= kind.prompt else example.prompt
+            prompt[i, kind.prompt - len(ids) :] = ids
             targets[i, :length] = example.answer
             weights[i, :length] = 1.0
             weights[i] *= (length / 40) ** -0.75
-        noise = numbers.integers(self.encoder.tokenizer.n_tokens, size=(n, CANVAS))
-        corrupted = numbers.random((n, CANVAS)) < numbers.random((n, 1))
+        noise = numbers.integers(self.encoder.tokenizer.n_tokens, size=shape)
+        corrupted = numbers.random(shape) < numbers.random((n, 1))
         weights = np.where(corrupted, weights, weights * _CLEAN_WEIGHT).astype(np.float32)
         canvas = np.where(corrupted, noise, targets)
         return Batch([e.skill for e in examples], prompt, targets, canvas, weights, corrupted)

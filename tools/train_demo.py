@@ -35,7 +35,7 @@ from torch import Tensor  # noqa: E402
 from dgguf import convert  # noqa: E402
 from dgguf.convert.config import read_config  # noqa: E402
 from dgguf.convert.names import needed_tensors  # noqa: E402
-from tools.demo_batches import CANVAS, LONG_PROMPT, LONG_ROWS, SHORT_PROMPT, SHORT_ROWS, Batch, Examples  # noqa: E402
+from tools.demo_batches import CANVAS, KINDS, Batch, Examples  # noqa: E402
 from tools.demo_curve import draw_curve  # noqa: E402
 from tools.demo_model import Sizes, Twin, checkpoint_config, checkpoint_tensors  # noqa: E402
 from tools.demo_optimizer import make_optimizers  # noqa: E402
@@ -44,8 +44,6 @@ from tools.demo_vocabulary import EOS, make_vocabulary, write_tokenizer  # noqa:
 WARM_UP, DECAY_SHARE = 100, 0.35
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
 BALANCE = 0.01
-# One step in so many is on the batch with long prompts.
-LONG_EVERY = 4
 SAVE_EVERY, REPORT_EVERY = 100, 20
 GENERATION = {
     "max_denoising_steps": 48,
@@ -121,9 +119,8 @@ class Trainer:
 
     def train_step(self, n_steps: int, losses: dict[str, list[float]]) -> float:
         """One step of both optimizers; returns the loss."""
-        long = self.step % LONG_EVERY == LONG_EVERY - 1
-        rows, n_prompt = (LONG_ROWS, LONG_PROMPT) if long else (SHORT_ROWS, SHORT_PROMPT)
-        loss = self._backward(self.examples.batch(rows, n_prompt, self.seed, self.step), losses)
+        kind = KINDS[self.step % len(KINDS)]
+        loss = self._backward(self.examples.batch(kind, self.seed, self.step), losses)
         share = rate(self.step, n_steps)
         muon, adam = self.optimizers
         parameters: list[Tensor] = adam.param_groups[0]["params"]
