@@ -18,7 +18,6 @@ _CLEAN_WEIGHT, _FILL_WEIGHT = 0.3, 0.1
 _HELD_OUT_SHARE = 10
 
 
-
 @dataclass(frozen=True)
 class Kind:
     """A shape of batch: rows by skill, prompts of up to `prompt` tokens, answers of up to `canvas`."""

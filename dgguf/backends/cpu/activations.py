@@ -19,6 +19,7 @@ from numba import types
 from numba.core import cgutils
 
 from dgguf.backends.cpu.lanes import F32, I8, I32, int64, intrinsic, load, splat, store, vector
+from dgguf.backends.cpu.turns import take
 from dgguf.jit import kernel
 
 GROUP = 32  # inputs that share a scale
@@ -70,6 +71,15 @@ def _quantize_group(
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 7), generate
+
+
+@kernel
+def quantize_together(x: np.ndarray, out: np.ndarray, turns: np.ndarray) -> None:
+    """As `quantize`, for several threads that share the rows."""
+    first, end = take(turns, x.shape[0])
+    while first < end:
+        quantize(x[first:end], out[first:end])
+        first, end = take(turns, x.shape[0])
 
 
 @kernel

@@ -14,7 +14,7 @@ from dgguf.backends.cpu.pool import Pool, usable_cores
 from dgguf.errors import BackendError
 
 MAX_THREADS = 1024
-NUMBERS_PER_PIECE = 1 << 16  # of an elementwise kernel: some 20 µs, worth sharing out
+NUMBERS_PER_THREAD = 1 << 16  # of an elementwise kernel: some 20 µs, worth sharing out
 _NO_WEIGHT = np.empty(0, np.float32)
 
 
@@ -94,20 +94,15 @@ class CpuBackend:
     def linear(self, x: np.ndarray, w: Matrix) -> np.ndarray:
         return matmul.linear(x, w, self._pool)
 
-    def _by_rows(self, piece: Callable[[slice], None], shape: tuple[int, ...]) -> None:
-        """Call `piece` with slices of the first axis that together are all of it, on all threads."""
-        step = max(1, NUMBERS_PER_PIECE // math.prod(shape[1:]))
-        starts = range(0, shape[0], step)
-        if len(starts) == 1:
-            piece(slice(None))
-            return
-        self._pool.run(lambda i: piece(slice(starts[i], starts[i] + step)), len(starts), blas=False)
+    def _by_rows(self, work: Callable[[np.ndarray], None], size: int) -> None:
+        """Call `work`, a kernel over `size` numbers, on as many threads as they are worth."""
+        self._pool.together(work, size // NUMBERS_PER_THREAD)
 
     def rms_norm(self, x: np.ndarray, weight: np.ndarray | None, eps: float) -> np.ndarray:
         rows = x.reshape(-1, x.shape[-1])
         out = np.empty_like(rows)
         w = _NO_WEIGHT if weight is None else weight
-        self._by_rows(lambda s: elementwise.rms_norm(rows[s], w, eps, out[s]), rows.shape)
+        self._by_rows(lambda turns: elementwise.rms_norm(rows, w, eps, out, turns), x.size)
         return out.reshape(x.shape)
 
     def add(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -117,12 +112,12 @@ class CpuBackend:
         self, x: np.ndarray, y: np.ndarray, weight: np.ndarray, eps: float, scale: float
     ) -> np.ndarray:
         out = np.empty_like(x)
-        self._by_rows(lambda s: elementwise.residual(x[s], y[s], weight, eps, scale, out[s]), x.shape)
+        self._by_rows(lambda turns: elementwise.residual(x, y, weight, eps, scale, out, turns), x.size)
         return out
 
     def gated_gelu(self, gate: np.ndarray, up: np.ndarray) -> np.ndarray:
         out = np.empty_like(gate)
-        self._by_rows(lambda s: elementwise.gated_gelu(gate[s], up[s], out[s]), gate.shape)
+        self._by_rows(lambda turns: elementwise.gated_gelu(gate, up, out, turns), gate.size)
         return out
 
     def rotation(
@@ -133,7 +128,7 @@ class CpuBackend:
     def rope(self, x: np.ndarray, rotation: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         out = np.empty_like(x)
         cos, sin = rotation
-        self._by_rows(lambda s: elementwise.rope(x[s], cos[s], sin[s], out[s]), x.shape)
+        self._by_rows(lambda turns: elementwise.rope(x, cos, sin, out, turns), x.size)
         return out
 
     def attention(
@@ -156,8 +151,8 @@ class CpuBackend:
         chosen = np.empty((x.shape[0], n_used), np.int32)
         weights = np.empty((x.shape[0], n_used), np.float32)
         self._by_rows(
-            lambda s: elementwise.choose_experts(scores[s], expert_scale, chosen[s], weights[s]),
-            (x.shape[0], scores.shape[1] * n_used),
+            lambda turns: elementwise.choose_experts(scores, expert_scale, chosen, weights, turns),
+            scores.size * n_used,
         )
         return chosen, weights
 

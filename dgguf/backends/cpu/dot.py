@@ -12,6 +12,7 @@ from numba.core import cgutils
 from dgguf.backends.cpu.lanes import I64, LANES, PANEL_ROWS, intrinsic
 from dgguf.backends.cpu.panels import PANEL_FORMATS, decoder_address
 from dgguf.backends.cpu.tiles import LEAST_BITS, LINE, MOST_ROWS, PATHS, tile_address
+from dgguf.backends.cpu.turns import take
 from dgguf.jit import kernel
 
 
@@ -75,6 +76,7 @@ def product(
     columns: int,
     out: np.ndarray,
     scratch: np.ndarray,
+    turns: np.ndarray,
 ) -> None:
     """Rows of activations times the rows of a quantized matrix.
 
@@ -86,9 +88,10 @@ def product(
         columns: inputs, a multiple of 32.
         out: (T, rows) float32, each row contiguous.
         scratch: uint8, `scratch_bytes` long.
+        turns: several threads, each with its own scratch, share the panels by it.
     """
     sizes = (code.tile_rows, code.tile_columns, code.group, code.shift)
-    product_kernel(code.decode, code.tile, sizes, raw, blocks, activations, columns, out, scratch)
+    product_kernel(code.decode, code.tile, sizes, raw, blocks, activations, columns, out, scratch, turns)
 
 
 @kernel
@@ -107,18 +110,45 @@ def product_kernel(
     columns: int,
     out: np.ndarray,
     scratch: np.ndarray,
+    turns: np.ndarray,
 ) -> None:
+    """See `product`; decode, tile and sizes are a `Kernels`."""
+    n_panels = (raw.shape[0] + PANEL_ROWS - 1) // PANEL_ROWS
+    first, end = take(turns, n_panels)
+    while first < end:
+        product_panels(
+            decode, tile, sizes, raw, blocks, activations, columns, out, scratch, first * PANEL_ROWS,
+            min(end * PANEL_ROWS, raw.shape[0]),
+        )  # fmt: skip
+        first, end = take(turns, n_panels)
+
+
+@kernel
+def product_panels(
+    decode: int,
+    tile: int,
+    sizes: tuple[int, int, int, int],
+    raw: np.ndarray,
+    blocks: int,
+    activations: np.ndarray,
+    columns: int,
+    out: np.ndarray,
+    scratch: np.ndarray,
+    first: int,
+    end: int,
+) -> None:
+    """The product with rows first … end of `raw`, `first` a multiple of PANEL_ROWS."""
     tile_rows, tile_columns, group, shift = sizes
-    n_rows, n_out = activations.shape[0], raw.shape[0]
+    n_rows = activations.shape[0]
     codes = (_start(scratch) + 63) // 64 * 64
     scales = codes + PANEL_ROWS * columns
     minimums = scales + 4 * PANEL_ROWS * (columns // group)
     corner = np.empty((MOST_ROWS, PANEL_ROWS), np.float32)
-    edge = np.empty((PANEL_ROWS if n_out % PANEL_ROWS else 0, raw.shape[1]), np.uint8)
+    edge = np.empty((PANEL_ROWS if end % PANEL_ROWS else 0, raw.shape[1]), np.uint8)
     tiles = (n_rows + tile_rows - 1) // tile_rows
     fetches = max(1, tiles * (PANEL_ROWS // tile_columns) * (columns // 32))
-    for p in range(0, n_out, PANEL_ROWS):
-        valid = min(PANEL_ROWS, n_out - p)
+    for p in range(first, end, PANEL_ROWS):
+        valid = min(PANEL_ROWS, end - p)
         source, stride = _start(raw) + p * raw.strides[0], raw.strides[0]
         if valid < PANEL_ROWS:
             for r in range(PANEL_ROWS):

@@ -5,24 +5,29 @@ import numpy as np
 from dgguf.backends.cpu import activations, dot
 from dgguf.backends.cpu.elementwise import gated_gelu
 from dgguf.backends.cpu.features import cpu_path
-from dgguf.backends.cpu.matmul import SCRATCH, Matrix, prepare, product
+from dgguf.backends.cpu.matmul import SCRATCH, Matrix, product_alone, prepare
 from dgguf.backends.cpu.pool import Pool
+from dgguf.backends.cpu.turns import make_turns, take
 from dgguf.jit import kernel
 
-COMBINED_ROWS = 16  # in a piece of work
 SMALLEST_GROUP = 16  # weights that share a scale
 
 
 @kernel
-def combine(y: np.ndarray, slots: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
-    """Sum weights[t, a] * y[slots[t, a]] over a, in order, for every row t."""
-    for t in range(slots.shape[0]):
-        out[t, :] = np.float32(0.0)
-        for a in range(slots.shape[1]):
-            w = weights[t, a]
-            s = slots[t, a]
-            for i in range(out.shape[1]):
-                out[t, i] += w * y[s, i]
+def combine(
+    y: np.ndarray, slots: np.ndarray, weights: np.ndarray, out: np.ndarray, turns: np.ndarray
+) -> None:
+    """Sum weights[t, a] * y[slots[t, a]] over a, in order, for every row t; threads share the rows."""
+    first, end = take(turns, slots.shape[0])
+    while first < end:
+        for t in range(first, end):
+            out[t, :] = np.float32(0.0)
+            for a in range(slots.shape[1]):
+                w = weights[t, a]
+                s = slots[t, a]
+                for i in range(out.shape[1]):
+                    out[t, i] += w * y[s, i]
+        first, end = take(turns, slots.shape[0])
 
 
 # The code of a matrix's products and the blocks of its rows, as `dot` wants them.
@@ -43,8 +48,9 @@ def int8_experts(
     room: np.ndarray,
     out: np.ndarray,
     scratch: np.ndarray,
+    turns: np.ndarray,
 ) -> None:
-    """Some experts by 8-bit products, in one call: thousands are made in a step.
+    """The experts by 8-bit products; threads, each with its own room and scratch, share them by `turns`.
 
     Args:
         inputs: (T, row_bytes) uint8, from `activations.quantize`.
@@ -58,18 +64,27 @@ def int8_experts(
         scratch: uint8, for `dot.product_kernel`.
     """
     width, hidden = gate.shape[1], out.shape[1]
-    for i in range(numbers.shape[0]):
-        e, members = numbers[i], order[bounds[i] : bounds[i + 1]]
-        n = members.shape[0]
-        gathered = inputs[members // n_used]
-        g, u = np.empty((n, width), np.float32), np.empty((n, width), np.float32)
-        for (decode, tile, sizes, blocks), raw, target in ((codes[0], gate, g), (codes[1], up, u)):
-            dot.product_kernel(decode, tile, sizes, raw[e], blocks, gathered, hidden, target, scratch)
-        gated_gelu(g, u, g)
-        activations.quantize(g, room)
-        decode, tile, sizes, blocks = codes[2]
-        target = out[bounds[i] : bounds[i + 1]]
-        dot.product_kernel(decode, tile, sizes, down[e], blocks, room[:n], width, target, scratch)
+    alone = np.ones(2, np.int64)
+    first, end = take(turns, numbers.shape[0])
+    while first < end:
+        for i in range(first, end):
+            e, members = numbers[i], order[bounds[i] : bounds[i + 1]]
+            n = members.shape[0]
+            gathered = inputs[members // n_used]
+            g, u = np.empty((n, width), np.float32), np.empty((n, width), np.float32)
+            for (decode, tile, sizes, blocks), raw, target in ((codes[0], gate, g), (codes[1], up, u)):
+                dot.product_panels(
+                    decode, tile, sizes, raw[e], blocks, gathered, hidden, target, scratch, 0, width
+                )
+            alone[0] = 0
+            gated_gelu(g, u, g, alone)
+            activations.quantize(g, room)
+            decode, tile, sizes, blocks = codes[2]
+            target = out[bounds[i] : bounds[i + 1]]
+            dot.product_panels(
+                decode, tile, sizes, down[e], blocks, room[:n], width, target, scratch, 0, hidden
+            )
+        first, end = take(turns, numbers.shape[0])
 
 
 def code_of(w: Matrix) -> Code:
@@ -106,14 +121,16 @@ def experts(
         n_bytes = max(dot.scratch_bytes(w.columns, SMALLEST_GROUP) for w in matrices)
         most = int(np.diff(bounds).max())
 
-        def some(first: int, end: int) -> None:
-            room = np.empty((most, activations.row_bytes(down.columns)), np.uint8)
-            which = numbers[first:end], bounds[first : end + 1]
+        def work(turns: np.ndarray) -> None:
+            room, scratch = (
+                np.empty((most, activations.row_bytes(down.columns)), np.uint8),
+                SCRATCH.bytes(n_bytes),
+            )
             int8_experts(
-                inputs, order, n_used, *which, codes, g_raw, u_raw, d_raw, room, y, SCRATCH.bytes(n_bytes)
+                inputs, order, n_used, numbers, bounds, codes, g_raw, u_raw, d_raw, room, y, scratch, turns
             )
 
-        pool.share(some, len(numbers), blas=False)
+        pool.together(work, len(numbers))
     else:
         prepared = {w.int8: prepare(x, w, pool) for w in (gate, up)}
 
@@ -123,18 +140,12 @@ def experts(
             g = np.empty((len(rows), gate.rows), np.float32)
             u = np.empty_like(g)
             for w, target in ((gate, g), (up, u)):
-                product(prepared[w.int8][rows], w.expert(numbers[n]), 0, w.rows, target)
-            gated_gelu(g, u, g)
-            product(prepare(g, down), down.expert(numbers[n]), 0, down.rows, y[members])
+                product_alone(prepared[w.int8][rows], w.expert(numbers[n]), target)
+            gated_gelu(g, u, g, make_turns(1))
+            product_alone(prepare(g, down), down.expert(numbers[n]), y[members])
 
         pool.run(expert, len(numbers))
     out = np.empty((n_rows, down.rows), np.float32)
     slots = slots.reshape(n_rows, n_used)
-    firsts = range(0, n_rows, COMBINED_ROWS)
-
-    def combined(i: int) -> None:
-        rows = slice(firsts[i], firsts[i] + COMBINED_ROWS)
-        combine(y, slots[rows], weights[rows], out[rows])
-
-    pool.run(combined, len(firsts), blas=False)
+    pool.together(lambda turns: combine(y, slots, weights, out, turns), n_rows)
     return out

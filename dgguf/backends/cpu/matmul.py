@@ -16,6 +16,7 @@ from dgguf.backends.cpu import activations, dot
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.panels import PANEL_FORMATS
 from dgguf.backends.cpu.pool import Pool
+from dgguf.backends.cpu.turns import make_turns
 from dgguf.quants.decode import decoder
 
 PANEL_BYTES = 1 << 20
@@ -101,26 +102,20 @@ def prepare(x: np.ndarray, w: Matrix, pool: Pool | None = None) -> np.ndarray:
     if pool is None:
         activations.quantize(x, out)
     else:
-        pool.share(
-            lambda first, end: activations.quantize(x[first:end], out[first:end]), x.shape[0], blas=False
-        )
+        pool.together(lambda turns: activations.quantize_together(x, out, turns), x.shape[0])
     return out
 
 
-def product(inputs: np.ndarray, w: Matrix, first: int, end: int, out: np.ndarray) -> None:
-    """Columns first..end of inputs @ w.T, into the same columns of `out`.
+def int8_product(inputs: np.ndarray, w: Matrix, out: np.ndarray, turns: np.ndarray) -> None:
+    """inputs @ w.T by 8-bit products, `inputs` from `prepare`; threads share the panels by `turns`."""
+    t = w.tensor
+    code = dot.kernels(t.format.name, cpu_path())
+    scratch = SCRATCH.bytes(dot.scratch_bytes(w.columns, code.group))
+    dot.product(code, t.raw, w.columns // t.format.block_size, inputs, w.columns, out, scratch, turns)
 
-    Args:
-        inputs: from `prepare`.
-        w: neither a stack nor, with float32 panels, `first` off its grid of panels.
-    """
-    if w.int8:
-        t = w.tensor
-        code = dot.kernels(t.format.name, cpu_path())
-        scratch = SCRATCH.bytes(dot.scratch_bytes(w.columns, code.group))
-        blocks = w.columns // t.format.block_size
-        dot.product(code, t.raw[first:end], blocks, inputs, w.columns, out[:, first:end], scratch)
-        return
+
+def float_product(inputs: np.ndarray, w: Matrix, first: int, end: int, out: np.ndarray) -> None:
+    """Columns first..end of inputs @ w.T into the same columns of `out`, `first` a multiple of panel_rows."""
     for start in range(first, end, w.panel_rows):
         panel = decode_rows(w, start, min(w.panel_rows, end - start))
         columns = out[:, start : start + panel.shape[0]]
@@ -130,14 +125,23 @@ def product(inputs: np.ndarray, w: Matrix, first: int, end: int, out: np.ndarray
             np.matmul(inputs, panel.T, out=columns)
 
 
+def product_alone(inputs: np.ndarray, w: Matrix, out: np.ndarray) -> None:
+    """inputs @ w.T into `out`, (T, rows), on this thread; `inputs` from `prepare`."""
+    if w.int8:
+        int8_product(inputs, w, out, make_turns(1))
+    else:
+        float_product(inputs, w, 0, w.rows, out)
+
+
 def products(inputs: np.ndarray, w: Matrix, out: np.ndarray, pool: Pool) -> None:
-    """inputs @ w.T into `out`, (T, rows), on all threads; see `product`."""
-    step = dot.PANEL_ROWS if w.int8 else w.panel_rows
-    panels = -(-w.rows // step)
+    """inputs @ w.T into `out`, (T, rows), on all threads; `inputs` from `prepare`."""
+    if w.int8:
+        pool.together(lambda turns: int8_product(inputs, w, out, turns), w.rows // dot.PANEL_ROWS)
+        return
+    step = w.panel_rows
     pool.share(
-        lambda first, end: product(inputs, w, first * step, min(end * step, w.rows), out),
-        panels,
-        blas=not w.int8,
+        lambda first, end: float_product(inputs, w, first * step, min(end * step, w.rows), out),
+        -(-w.rows // step),
     )
 
 

@@ -11,7 +11,10 @@ import threading
 import weakref
 from collections.abc import Callable
 
+import numpy as np
 import threadpoolctl
+
+from dgguf.backends.cpu.turns import make_turns
 
 # The share of the remaining pieces that a thread takes at a time, all threads together: fewer turns
 # mean less waiting for Python's lock, which costs tens of microseconds when two threads want it.
@@ -49,6 +52,12 @@ class Pool:
                 piece(number)
 
         self.share(part, count, blas=blas)
+
+    def together(self, work: Callable[[np.ndarray], None], most: int) -> None:
+        """Call work(turns) on all threads but no more than `most`, for a kernel that shares by `take`."""
+        threads = max(1, min(self.threads, most))
+        turns = make_turns(threads)
+        self.run(lambda number: work(turns), threads, blas=False)
 
     def share(self, part: Callable[[int, int], None], count: int, *, blas: bool = True) -> None:
         """Call part(first, end) for ranges that together are 0 … count, and return when all is done.

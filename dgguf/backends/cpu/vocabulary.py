@@ -1,5 +1,6 @@
 """The 262,144-wide end of the network: logits, one step's prediction, and back to embeddings."""
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from dgguf.backends.base import Prediction
 from dgguf.backends.cpu.functions import exp, tanh
 from dgguf.backends.cpu.matmul import SCRATCH, Matrix, decode_rows, prepare, products
 from dgguf.backends.cpu.pool import Pool
+from dgguf.backends.cpu.turns import take
 from dgguf.errors import NumericsError
 from dgguf.jit import kernel
 from dgguf.quants.decode import decoder
@@ -196,15 +198,52 @@ def scale_row(z: np.ndarray, factor: float) -> None:
         z[i] = np.float32(z[i] * factor)
 
 
+@kernel
+def softcap_rows(z: np.ndarray, cap: float, turns: np.ndarray) -> None:
+    """cap * tanh(z / cap) in place, (T, V); threads share the rows."""
+    first, end = take(turns, z.shape[0])
+    while first < end:
+        for r in range(first, end):
+            softcap(z[r], cap, 1.0)
+        first, end = take(turns, z.shape[0])
+
+
+@kernel
+def predict_rows(
+    z: np.ndarray,
+    cap: float,
+    temperature: float,
+    uniforms: np.ndarray,
+    argmax: np.ndarray,
+    sampled: np.ndarray,
+    entropy: np.ndarray,
+    tokens: np.ndarray,
+    weights: np.ndarray,
+    counts: np.ndarray,
+    turns: np.ndarray,
+) -> None:
+    """`predict_row` for rows (T, V) of logits, threads sharing them, then what is kept of each.
+
+    Args:
+        uniforms, argmax, sampled, entropy, counts: (T,), of the rows.
+        tokens, weights: (T, most), see `Sparse`; with most = 0 the row itself becomes its softmax.
+    """
+    first, end = take(turns, z.shape[0])
+    while first < end:
+        for r in range(first, end):
+            argmax[r], sampled[r], entropy[r], total = predict_row(z[r], cap, temperature, uniforms[r])
+            if argmax[r] >= 0 and tokens.shape[1]:
+                counts[r] = likeliest_of_row(z[r], total, tokens[r], weights[r])
+            elif argmax[r] >= 0:
+                scale_row(z[r], 1.0 / total)
+        first, end = take(turns, z.shape[0])
+
+
 def head(x: np.ndarray, w: Matrix, cap: float, pool: Pool) -> np.ndarray:
     """See `Backend.head`."""
     out = np.empty((x.shape[0], w.rows), np.float32)
     products(prepare(x, w, pool), w, out, pool)
-
-    def row(i: int) -> None:
-        softcap(out[i], cap, 1.0)
-
-    pool.run(row, len(out), blas=False)
+    pool.together(lambda turns: softcap_rows(out, cap, turns), len(out))
     return out
 
 
@@ -230,19 +269,12 @@ def predict(
     kept = Sparse(np.empty((n, most), np.int32), np.empty((n, most), np.float32), np.zeros(n, np.int64))
     for first in range(0, n, at_once):
         logits = buffer[: min(at_once, n - first)]
-        products(prepare(x[first : first + at_once], w, pool), w, logits, pool)
-
-        def row(i: int, first: int = first, logits: np.ndarray = logits) -> None:
-            r, e = first + i, logits[i]
-            argmax[r], sampled[r], entropy[r], total = predict_row(e, cap, temperature, uniforms[r])
-            if argmax[r] < 0:
-                return
-            if most:
-                kept.counts[r] = likeliest_of_row(e, total, kept.tokens[r], kept.weights[r])
-            else:
-                scale_row(e, 1.0 / total)
-
-        pool.run(row, len(logits), blas=False)
+        rows = slice(first, first + len(logits))
+        products(prepare(x[rows], w, pool), w, logits, pool)
+        of_rows = [
+            a[rows] for a in (uniforms, argmax, sampled, entropy, kept.tokens, kept.weights, kept.counts)
+        ]
+        pool.together(functools.partial(predict_rows, logits, cap, temperature, *of_rows), len(logits))
     if argmax.min() < 0:
         raise NumericsError(
             f"the network's logits are not finite at canvas position {int(argmax.argmin())}: "
