@@ -5,7 +5,7 @@ import numpy as np
 from dgguf.backends.cpu import activations, dot
 from dgguf.backends.cpu.elementwise import gated_gelu
 from dgguf.backends.cpu.features import cpu_path
-from dgguf.backends.cpu.matmul import SCRATCH, Matrix, product_alone, prepare
+from dgguf.backends.cpu.matmul import SCRATCH, Matrix, prepare, product_alone
 from dgguf.backends.cpu.pool import Pool
 from dgguf.backends.cpu.turns import make_turns, take
 from dgguf.jit import kernel
