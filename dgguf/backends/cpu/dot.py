@@ -95,7 +95,7 @@ def product(
 
 
 @kernel
-def _start(array: np.ndarray) -> np.int64:
+def start_of(array: np.ndarray) -> np.int64:
     return np.int64(array.ctypes.data)  # unsigned, it would turn sums into float64
 
 
@@ -116,10 +116,9 @@ def product_kernel(
     n_panels = (raw.shape[0] + PANEL_ROWS - 1) // PANEL_ROWS
     first, end = take(turns, n_panels)
     while first < end:
-        product_panels(
-            decode, tile, sizes, raw, blocks, activations, columns, out, scratch, first * PANEL_ROWS,
-            min(end * PANEL_ROWS, raw.shape[0]),
-        )  # fmt: skip
+        rows = first * PANEL_ROWS, min(end * PANEL_ROWS, raw.shape[0])
+        behind = start_of(raw) + rows[1] * raw.strides[0]
+        product_panels(decode, tile, sizes, raw, blocks, activations, columns, out, scratch, *rows, behind)
         first, end = take(turns, n_panels)
 
 
@@ -136,11 +135,15 @@ def product_panels(
     scratch: np.ndarray,
     first: int,
     end: int,
+    behind: int,
 ) -> None:
-    """The product with rows first … end of `raw`, `first` a multiple of PANEL_ROWS."""
+    """The product with rows first … end of `raw`, `first` a multiple of PANEL_ROWS.
+
+    What lies at the address `behind` will be wanted next.
+    """
     tile_rows, tile_columns, group, shift = sizes
     n_rows = activations.shape[0]
-    codes = (_start(scratch) + 63) // 64 * 64
+    codes = (start_of(scratch) + 63) // 64 * 64
     scales = codes + PANEL_ROWS * columns
     minimums = scales + 4 * PANEL_ROWS * (columns // group)
     corner = np.empty((MOST_ROWS, PANEL_ROWS), np.float32)
@@ -149,26 +152,26 @@ def product_panels(
     fetches = max(1, tiles * (PANEL_ROWS // tile_columns) * (columns // 32))
     for p in range(first, end, PANEL_ROWS):
         valid = min(PANEL_ROWS, end - p)
-        source, stride = _start(raw) + p * raw.strides[0], raw.strides[0]
+        source, stride = start_of(raw) + p * raw.strides[0], raw.strides[0]
         if valid < PANEL_ROWS:
             for r in range(PANEL_ROWS):
                 edge[r, :] = raw[p + min(r, valid - 1), :]
-            source, stride = _start(edge), raw.shape[1]
+            source, stride = start_of(edge), raw.shape[1]
         for at in range(0, PANEL_ROWS, LANES):
             _call(
                 decode,
                 (source + at * stride, stride, blocks, codes + 4 * at, scales + 4 * at, minimums + 4 * at),
             )
         # The next panel comes from memory while this one is used.
-        ahead = _start(raw) + (p + PANEL_ROWS) * raw.strides[0]
+        ahead = behind if p + PANEL_ROWS >= end else start_of(raw) + (p + PANEL_ROWS) * raw.strides[0]
         lines = (PANEL_ROWS * raw.strides[0] - 1) // (LINE * fetches) + 1
         t = 0
         for i in range(tiles):
             size = (n_rows - t + tiles - i - 1) // (tiles - i)
-            a, a_stride = _start(activations) + t * activations.strides[0], activations.strides[0]
-            target, step = _start(out) + t * out.strides[0] + 4 * p, out.strides[0]
+            a, a_stride = start_of(activations) + t * activations.strides[0], activations.strides[0]
+            target, step = start_of(out) + t * out.strides[0] + 4 * p, out.strides[0]
             if valid < PANEL_ROWS:
-                target, step = _start(corner), 4 * PANEL_ROWS
+                target, step = start_of(corner), 4 * PANEL_ROWS
             for c in range(0, 4 * PANEL_ROWS, 4 * tile_columns):
                 panel = (codes + c, scales + c, minimums + c)
                 _call(tile, (size, *panel, a, a_stride, columns, shift, target + c, step, ahead, lines))

@@ -72,18 +72,22 @@ def int8_experts(
             n = members.shape[0]
             gathered = inputs[members // n_used]
             g, u = np.empty((n, width), np.float32), np.empty((n, width), np.float32)
-            for (decode, tile, sizes, blocks), raw, target in ((codes[0], gate, g), (codes[1], up, u)):
+            for (decode, tile, sizes, blocks), raw, target, behind in (
+                (codes[0], gate, g, dot.start_of(up[e])),
+                (codes[1], up, u, dot.start_of(down[e])),
+            ):
                 dot.product_panels(
-                    decode, tile, sizes, raw[e], blocks, gathered, hidden, target, scratch, 0, width
-                )
+                    decode, tile, sizes, raw[e], blocks, gathered, hidden, target, scratch, 0, width, behind,
+                )  # fmt: skip
             alone[0] = 0
             gated_gelu(g, u, g, alone)
             activations.quantize(g, room)
             decode, tile, sizes, blocks = codes[2]
             target = out[bounds[i] : bounds[i + 1]]
+            behind = dot.start_of(gate[numbers[min(i + 1, numbers.shape[0] - 1)]])
             dot.product_panels(
-                decode, tile, sizes, down[e], blocks, room[:n], width, target, scratch, 0, hidden
-            )
+                decode, tile, sizes, down[e], blocks, room[:n], width, target, scratch, 0, hidden, behind,
+            )  # fmt: skip
         first, end = take(turns, numbers.shape[0])
 
 
