@@ -22,7 +22,7 @@ SLICES = 16
 ROWS_AT_ONCE = 128
 # A kept distribution leaves out at most this mass, and never keeps more tokens than MOST_TOKENS.
 TAIL = 1e-3
-MOST_TOKENS = 1024
+MOST_TOKENS = 512
 
 _LANES = 256  # sums side by side: enough that what happens once a group is nothing
 _BLOCK = 4096  # tokens whose mass is known together
