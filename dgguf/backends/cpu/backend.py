@@ -9,6 +9,7 @@ import numpy as np
 from dgguf.backends.base import HostTensor, LayerStore, Prediction
 from dgguf.backends.cpu import attention, bfloat, elementwise, experts, matmul, vocabulary
 from dgguf.backends.cpu.features import cpu_path
+from dgguf.backends.cpu.heap import keep_freed_memory
 from dgguf.backends.cpu.matmul import Matrix
 from dgguf.backends.cpu.pool import Pool, usable_cores
 from dgguf.errors import BackendError
@@ -29,6 +30,7 @@ class CpuBackend:
     def __init__(self, threads: int | None = None, *, exact: bool = False) -> None:
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise BackendError(f"the number of threads must be from 1 to {MAX_THREADS}, not {threads}")
+        keep_freed_memory()
         self._pool = Pool(usable_cores() if threads is None else threads)
         self._exact = exact
         self._path = "portable" if exact else cpu_path()
@@ -36,7 +38,6 @@ class CpuBackend:
         self._bf16 = self._path == "avx512_vnni" and bfloat.supported()
         self.kv_bytes = 4 if exact else 2
         self._logits = np.empty((0, 0), np.float32)
-        self._assigned = np.empty((0, 0), np.float32)
 
     @property
     def threads(self) -> int:
@@ -69,7 +70,8 @@ class CpuBackend:
         at_once = self._rows_at_once(canvas_length, vocab_size)
         sums = 1 + (vocabulary.SLICES if at_once == canvas_length else 0)
         kept = 2 * canvas_length * vocabulary.MOST_TOKENS if at_once < canvas_length else 0
-        expert_outputs = rows * n_experts_used * hidden_size
+        # Each expert's output as float32, or its inner activations, which are fewer, in 8 bits.
+        expert_outputs = rows * n_experts_used * hidden_size // (1 if self._exact else 4)
         return 4 * (at_once * vocab_size + kept + sums * canvas_length * hidden_size + expert_outputs)
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
@@ -165,11 +167,7 @@ class CpuBackend:
         chosen: np.ndarray,
         weights: np.ndarray,
     ) -> np.ndarray:
-        # Kept from call to call: the system takes time to hand out so much memory.
-        if self._assigned.shape[0] < chosen.size or self._assigned.shape[1] != down.rows:
-            self._assigned = np.empty((chosen.size, down.rows), np.float32)
-        y = self._assigned[: chosen.size]
-        return experts.experts(x, gate, up, down, chosen, weights, y, self._pool)
+        return experts.experts(x, gate, up, down, chosen, weights, self._pool)
 
     def head(self, x: np.ndarray, w: Matrix, softcap: float) -> np.ndarray:
         return vocabulary.head(x, w, softcap, self._pool)

@@ -95,8 +95,8 @@ def product(
 
 
 @kernel
-def start_of(array: np.ndarray) -> np.int64:
-    return np.int64(array.ctypes.data)  # unsigned, it would turn sums into float64
+def start_of(array: np.ndarray) -> int:
+    return int(np.int64(array.ctypes.data))  # unsigned, it would turn sums into float64
 
 
 @kernel

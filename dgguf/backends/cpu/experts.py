@@ -7,10 +7,12 @@ from dgguf.backends.cpu.elementwise import gated_gelu
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.matmul import SCRATCH, Matrix, prepare, product_alone
 from dgguf.backends.cpu.pool import Pool
-from dgguf.backends.cpu.turns import make_turns, take
+from dgguf.backends.cpu.turns import make_turns, take, take_one
 from dgguf.jit import kernel
 
 SMALLEST_GROUP = 16  # weights that share a scale
+MANY = 2  # times the mean, of rows of an expert
+PIECES = 4  # for each thread, of the columns of the sum over experts
 
 
 @kernel
@@ -35,64 +37,110 @@ Code = tuple[int, int, tuple[int, int, int, int], int]
 
 
 @kernel
-def int8_experts(
+def int8_gated(
     inputs: np.ndarray,
     order: np.ndarray,
     n_used: int,
     numbers: np.ndarray,
     bounds: np.ndarray,
-    codes: tuple[Code, Code, Code],
+    codes: tuple[Code, Code],
     gate: np.ndarray,
     up: np.ndarray,
-    down: np.ndarray,
-    room: np.ndarray,
+    columns: int,
     out: np.ndarray,
     scratch: np.ndarray,
     turns: np.ndarray,
 ) -> None:
-    """The experts by 8-bit products; threads, each with its own room and scratch, share them by `turns`.
+    """gelu(gate) * up of all experts by 8-bit products, in one call: thousands are made in a step.
+
+    Threads, each with its own scratch, share the experts by `turns`.
 
     Args:
-        inputs: (T, row_bytes) uint8, from `activations.quantize`.
+        inputs: (T, row_bytes(columns)) uint8, from `activations.quantize`.
         order: (T * A,), the assignments row * A + a by expert.
         numbers: (n,), the experts.
-        bounds: (n + 1,), where the assignments of each begin and end in `order`.
-        codes: of gate, up and down.
-        gate, up, down: (E, rows, row_bytes) uint8, as in the file.
-        room: (most assignments of an expert, row_bytes) uint8, for the inputs of `down`.
-        out: (T * A, D) float32, an assignment's result where `order` has it.
-        scratch: uint8, for `dot.product_kernel`.
+        bounds: (n, 2), where the assignments of each begin and end in `order`.
+        codes: of gate and up.
+        gate, up: (E, rows, row_bytes) uint8, as in the file.
+        out: (T * A, row_bytes) uint8, quantized again, an assignment's result where `order` has it.
+        scratch: uint8, for `dot.product_panels`.
     """
-    width, hidden = gate.shape[1], out.shape[1]
+    width, last = gate.shape[1], numbers.shape[0] - 1
     alone = np.ones(2, np.int64)
-    first, end = take(turns, numbers.shape[0])
-    while first < end:
-        for i in range(first, end):
-            e, members = numbers[i], order[bounds[i] : bounds[i + 1]]
-            n = members.shape[0]
-            gathered = inputs[members // n_used]
-            g, u = np.empty((n, width), np.float32), np.empty((n, width), np.float32)
-            for (decode, tile, sizes, blocks), raw, target, behind in (
-                (codes[0], gate, g, dot.start_of(up[e])),
-                (codes[1], up, u, dot.start_of(down[e])),
-            ):
-                dot.product_panels(
-                    decode, tile, sizes, raw[e], blocks, gathered, hidden, target, scratch, 0, width, behind,
-                )  # fmt: skip
-            alone[0] = 0
-            gated_gelu(g, u, g, alone)
-            activations.quantize(g, room)
-            decode, tile, sizes, blocks = codes[2]
-            target = out[bounds[i] : bounds[i + 1]]
-            behind = dot.start_of(gate[numbers[min(i + 1, numbers.shape[0] - 1)]])
+    i = take_one(turns, numbers.shape[0])
+    while i <= last:
+        e, members = numbers[i], order[bounds[i, 0] : bounds[i, 1]]
+        n = members.shape[0]
+        gathered = inputs[members // n_used]
+        g, u = np.empty((n, width), np.float32), np.empty((n, width), np.float32)
+        behind = dot.start_of(gate[numbers[min(i + turns[1], last)]])  # if all threads take turns
+        for (decode, tile, sizes, blocks), raw, target, following in (
+            (codes[0], gate, g, dot.start_of(up[e])),
+            (codes[1], up, u, behind),
+        ):
             dot.product_panels(
-                decode, tile, sizes, down[e], blocks, room[:n], width, target, scratch, 0, hidden, behind,
-            )  # fmt: skip
-        first, end = take(turns, numbers.shape[0])
+                decode, tile, sizes, raw[e], blocks, gathered, columns, target, scratch, 0, width, following
+            )
+        alone[0] = 0
+        gated_gelu(g, u, g, alone)
+        activations.quantize(g, out[bounds[i, 0] : bounds[i, 1]])
+        i = take_one(turns, numbers.shape[0])
+
+
+@kernel
+def int8_down(
+    inputs: np.ndarray,
+    order: np.ndarray,
+    weights: np.ndarray,
+    numbers: np.ndarray,
+    bounds: np.ndarray,
+    code: Code,
+    down: np.ndarray,
+    columns: int,
+    out: np.ndarray,
+    room: np.ndarray,
+    scratch: np.ndarray,
+    turns: np.ndarray,
+) -> None:
+    """The weighted sum over experts of `inputs` times their `down`, expert after expert as in the reference.
+
+    Threads share the columns of `out`: so the results of all assignments never exist at once.
+
+    Args:
+        inputs: (T * A, row_bytes(columns)) uint8, from `int8_gated`.
+        order, numbers, bounds: as there.
+        weights: (T, A) float32.
+        code, down: as there.
+        out: (T, D) float32.
+        room: (most assignments of an expert, columns of a piece) float32.
+        scratch: uint8, for `dot.product_panels`.
+    """
+    decode, tile, sizes, blocks = code
+    n_used, piece, last = weights.shape[1], room.shape[1], numbers.shape[0] - 1
+    pieces = (out.shape[1] + piece - 1) // piece
+    first, end = take(turns, pieces)
+    while first < end:
+        for c in range(first * piece, min(end * piece, out.shape[1]), piece):
+            some = out[:, c : c + piece]
+            for t in range(some.shape[0]):
+                some[t, :] = np.float32(0.0)
+            for i in range(numbers.shape[0]):
+                raw, members = down[numbers[i], c : c + piece], order[bounds[i, 0] : bounds[i, 1]]
+                behind = dot.start_of(down[numbers[min(i + 1, last)], c : c + piece])
+                dot.product_panels(
+                    decode, tile, sizes, raw, blocks, inputs[bounds[i, 0] : bounds[i, 1]], columns, room,
+                    scratch, 0, len(raw), behind,
+                )  # fmt: skip
+                for m in range(members.shape[0]):
+                    target, found = some[members[m] // n_used], room[m]
+                    w = weights[members[m] // n_used, members[m] % n_used]
+                    for j in range(target.shape[0]):
+                        target[j] += w * found[j]
+        first, end = take(turns, pieces)
 
 
 def code_of(w: Matrix) -> Code:
-    """What `int8_expert` needs to know of a matrix with 8-bit products."""
+    """What the kernels need to know of a matrix with 8-bit products."""
     k = dot.kernels(w.tensor.format.name, cpu_path())
     sizes = k.tile_rows, k.tile_columns, k.group, k.shift
     return k.decode, k.tile, sizes, w.columns // w.tensor.format.block_size
@@ -105,51 +153,55 @@ def experts(
     down: Matrix,
     chosen: np.ndarray,
     weights: np.ndarray,
-    y: np.ndarray,
     pool: Pool,
 ) -> np.ndarray:
-    """See `Backend.experts`; `y`, (T * A, D) float32, is room for each assignment's result."""
+    """See `Backend.experts`."""
     n_rows, n_used = chosen.shape
     order = np.argsort(chosen, axis=None, kind="stable")  # assignments (row * A + a), by expert
-    slots = np.empty(n_rows * n_used, np.int64)
-    slots[order] = np.arange(n_rows * n_used)
-    numbers, starts = np.unique(chosen.ravel()[order], return_index=True)
-    bounds = np.append(starts, order.size)
-    matrices = gate, up, down
-
-    # In the file's order: the system and the caches fetch ahead.
-    if all(w.int8 for w in matrices):
-        inputs = prepare(x, gate, pool)
-        codes = code_of(gate), code_of(up), code_of(down)
-        g_raw, u_raw, d_raw = (w.tensor.raw for w in matrices)
-        n_bytes = max(dot.scratch_bytes(w.columns, SMALLEST_GROUP) for w in matrices)
-        most = int(np.diff(bounds).max())
-
-        def work(turns: np.ndarray) -> None:
-            room, scratch = (
-                np.empty((most, activations.row_bytes(down.columns)), np.uint8),
-                SCRATCH.bytes(n_bytes),
-            )
-            int8_experts(
-                inputs, order, n_used, numbers, bounds, codes, g_raw, u_raw, d_raw, room, y, scratch, turns
-            )
-
-        pool.together(work, len(numbers))
-    else:
-        prepared = {w.int8: prepare(x, w, pool) for w in (gate, up)}
-
-        def expert(n: int) -> None:
-            members = slice(bounds[n], bounds[n + 1])
-            rows = order[members] // n_used
-            g = np.empty((len(rows), gate.rows), np.float32)
-            u = np.empty_like(g)
-            for w, target in ((gate, g), (up, u)):
-                product_alone(prepared[w.int8][rows], w.expert(numbers[n]), target)
-            gated_gelu(g, u, g, make_turns(1))
-            product_alone(prepare(g, down), down.expert(numbers[n]), y[members])
-
-        pool.run(expert, len(numbers))
+    numbers, starts, counts = np.unique(chosen.ravel()[order], return_index=True, return_counts=True)
+    bounds = np.stack((starts, starts + counts), axis=1)
     out = np.empty((n_rows, down.rows), np.float32)
-    slots = slots.reshape(n_rows, n_used)
-    pool.together(lambda turns: combine(y, slots, weights, out, turns), n_rows)
+    if all(w.int8 for w in (gate, up, down)):
+        inputs = prepare(x, gate, pool)
+        gated = np.empty((order.size, activations.row_bytes(down.columns)), np.uint8)
+        panels = -(-down.rows // (dot.PANEL_ROWS * PIECES * pool.threads))  # of a piece
+        room_shape = int(counts.max()), panels * dot.PANEL_ROWS
+        # In the file's order, where the system and the caches fetch ahead, but the few with very many rows
+        # first: at the end, the other threads would wait for them.
+        first = np.argsort(counts <= MANY * counts.mean(), kind="stable")
+        n_bytes = max(dot.scratch_bytes(w.columns, SMALLEST_GROUP) for w in (gate, up, down))
+
+        def gated_work(turns: np.ndarray) -> None:
+            int8_gated(
+                inputs, order, n_used, numbers[first], bounds[first], (code_of(gate), code_of(up)),
+                gate.tensor.raw, up.tensor.raw, gate.columns, gated, SCRATCH.bytes(n_bytes), turns,
+            )  # fmt: skip
+
+        def down_work(turns: np.ndarray) -> None:
+            int8_down(
+                gated, order, weights, numbers, bounds, code_of(down), down.tensor.raw, down.columns, out,
+                np.empty(room_shape, np.float32), SCRATCH.bytes(n_bytes), turns,
+            )  # fmt: skip
+
+        pool.together(gated_work, len(numbers))
+        pool.together(down_work, PIECES * pool.threads)
+        return out
+
+    prepared = {w.int8: prepare(x, w, pool) for w in (gate, up)}
+    y = np.empty((order.size, down.rows), np.float32)  # an assignment's result where `order` has it
+
+    def expert(n: int) -> None:
+        members = slice(*bounds[n])
+        rows = order[members] // n_used
+        g = np.empty((len(rows), gate.rows), np.float32)
+        u = np.empty_like(g)
+        for w, target in ((gate, g), (up, u)):
+            product_alone(prepared[w.int8][rows], w.expert(numbers[n]), target)
+        gated_gelu(g, u, g, make_turns(1))
+        product_alone(prepare(g, down), down.expert(numbers[n]), y[members])
+
+    pool.run(expert, len(numbers))  # in the file's order: the system fetches ahead
+    slots = np.empty(order.size, np.int64)
+    slots[order] = np.arange(order.size)
+    pool.together(lambda turns: combine(y, slots.reshape(n_rows, n_used), weights, out, turns), n_rows)
     return out

@@ -42,3 +42,12 @@ def take(turns: np.ndarray, count: int) -> tuple[int, int]:
         end = first + max(1, (count - first) // (2 * turns[1]))
         if _exchange(turns.ctypes.data, first, end):
             return first, end
+
+
+@kernel
+def take_one(turns: np.ndarray, count: int) -> int:
+    """The next of `count` pieces, `count` when all are taken: for pieces that are long and uneven."""
+    while True:
+        piece = turns[0]
+        if piece >= count or _exchange(turns.ctypes.data, piece, piece + 1):
+            return min(piece, count)
