@@ -405,6 +405,24 @@ def test_results_do_not_depend_on_the_number_of_threads(rng):
             np.testing.assert_array_equal(a, b)
 
 
+def test_8_bit_experts_do_not_depend_on_the_number_of_threads(rng):
+    """11 panels of columns divide into no number of pieces; one expert has most of the rows."""
+    hidden, ff, n, rows = 352, 64, 9, 70
+    x, weights = normal(rng, rows, hidden), normal(rng, rows, 2)
+    chosen = np.stack([rng.permutation(n - 2)[:2] for _ in range(rows)]).astype(np.int32)
+    chosen[5:, 0] = 7
+    gate, up = (tensor(normal(rng, n, ff, hidden), "Q8_0")[0] for _ in range(2))
+    down, _ = tensor(normal(rng, n, hidden, ff), "Q8_0")
+    results = []
+    for threads in (1, 2, 5, 40):
+        be = CpuBackend(threads)
+        results.append(be.experts(x, *(be.weight(t) for t in (gate, up, down)), chosen, weights))
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0], other)
+    alone = be.experts(x[:1], *(be.weight(t) for t in (gate, up, down)), chosen[:1], weights[:1])
+    np.testing.assert_array_equal(alone[0], results[0][0])
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_pool_does_every_piece_once(threads):
     done = np.zeros(100, int)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dgguf.backends.cpu.pool import Pool
-from dgguf.backends.cpu.turns import make_turns, take
+from dgguf.backends.cpu.turns import make_turns, take, take_one
 from dgguf.jit import kernel
 
 
@@ -32,12 +32,22 @@ def test_ranges_shrink_and_leave_nothing_out(threads, count):
     assert sizes[:1] == [max(1, count // (2 * threads))] * bool(count)
 
 
+@kernel
+def mark_singly(marks, turns):
+    """The same by `take_one`."""
+    i = take_one(turns, marks.shape[0])
+    while i < marks.shape[0]:
+        marks[i] += 1
+        i = take_one(turns, marks.shape[0])
+
+
+@pytest.mark.parametrize("work", [mark, mark_singly])
 @pytest.mark.parametrize("most", [0, 1, 3, 100])
-def test_threads_take_every_piece_once(most):
+def test_threads_take_every_piece_once(work, most):
     pool = Pool(4)
     for count in [1, 2, 50, *[1000] * 50]:
         marks = np.zeros(count, np.int64)
-        pool.together(lambda turns, marks=marks: mark(marks, turns), most)
+        pool.together(lambda turns, marks=marks: work(marks, turns), most)
         np.testing.assert_array_equal(marks, 1)
 
 
