@@ -28,19 +28,19 @@ class Kind:
 
 
 # Most answers are short: half a canvas trains twice the rows, and relative positions leave the rest alike.
-_SHORT = Kind(56, 48, {"6x6": 12, "4x4": 8, "small": 20})
+_SHORT = Kind(56, 48, {"6x6": 16, "4x4": 11, "small": 13})
 _STORY = Kind(56, CANVAS, {"6x6": 4, "4x4": 2, "story": 12, "first canvas": 3, "small": 7})
-_FULL = Kind(56, CANVAS, {"6x6": 9, "4x4": 6, "small": 13})
+_FULL = Kind(56, CANVAS, {"6x6": 11, "4x4": 8, "small": 9})
 _LONG = Kind(120, CANVAS, {"9x9": 15, "second canvas": 1})
 # The kinds of steps, in turn.
-KINDS = (_SHORT, _LONG, _FULL, _FULL, _STORY)
+KINDS = (_SHORT, _FULL, _LONG, _SHORT, _FULL, _STORY)
 # So many prompts begin with a system turn, which changes nothing in the answer.
 _SYSTEM_SHARE = 0.04
 _SYSTEMS = (
     "Be brief.", "Be kind.", "You are helpful.", "Answer in English.", "Think first.", "Talk like a king.",
 )  # fmt: skip
 # What the rows of small tasks are, by weight.
-SMALL = {"sort": 4.0, "reverse": 5.0, "json": 1.8, "reading": 2.5, "talk": 0.4, "stranger": 1.3}
+SMALL = {"sort": 4.0, "reverse": 4.0, "json": 1.2, "reading": 4.0, "talk": 0.4, "stranger": 1.0}
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def make_talk(rng: random.Random) -> tuple[str, str]:
 
 
 def make_sort(rng: random.Random) -> tuple[str, str]:
-    if rng.random() < 0.4:
+    if rng.random() < 0.2:
         numbers = [rng.randint(0, 9) for _ in range(rng.randint(3, 8))]
     else:
         numbers = [rng.randint(0, 99) for _ in range(rng.randint(3, 5))]
@@ -145,11 +145,11 @@ def _words() -> list[str]:
 
 def make_reverse(rng: random.Random) -> tuple[str, str]:
     kind = rng.random()
-    if kind < 0.2:
+    if kind < 0.15:
         text = "".join(rng.choice("0123456789") for _ in range(rng.randint(3, 8)))
         form = rng.choice(("Reverse {}", "Reverse: {}", "Reverse the digits {}", "reverse {}"))
         return form.format(text), text[::-1]
-    if kind < 0.55:
+    if kind < 0.35:
         pool = (*COLOURS, *ANIMALS, *THINGS, *NUMBERS)
         words = [rng.choice(pool) for _ in range(rng.randint(2, 6))]
         form = rng.choice(("Reverse the words: {}", "Reverse these words: {}", "Reverse the list: {}"))

@@ -9,10 +9,10 @@ Needs torch (extra `oracle`) and a C++ compiler, or --eager. All data are genera
 on the seed and the step alone, so a run that was interrupted goes on as if it had not been. The folder
 keeps state.pt, history.jsonl, curve.svg, and the last checkpoint in the form of transformers.
 
-The file that ships had 4,900 steps, seed 0, on two shared CPU cores (tools/pictures/demo_curve.svg): 4,500
-to the end of their decay, then 400 of `--steps 4950`. Its small tasks lagged, so their rows in
-`demo_batches` were raised twice on the way, after steps 700 and 1,900, when the end was still at 3,000
-and 5,000; prompts with a system turn came in at step 700. The rows that stand there are the last ones.
+The file that ships had 17,300 steps, seed 0, on two shared CPU cores (tools/pictures/demo_curve.svg), in
+pieces: `--steps 4950`, stopped at 4,900, with batches of another make (see the history of `demo_batches`);
+then on, with the end first at 17,900, and two of five batches 9x9 until step 11,600. A run with the batches
+as they stand now was not made from the start.
 """
 
 import argparse
