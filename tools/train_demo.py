@@ -9,10 +9,10 @@ Needs torch (extra `oracle`) and a C++ compiler, or --eager. All data are genera
 on the seed and the step alone, so a run that was interrupted goes on as if it had not been. The folder
 keeps state.pt, history.jsonl, curve.svg, and the last checkpoint in the form of transformers.
 
-The file that ships had 17,300 steps, seed 0, on two shared CPU cores (tools/pictures/demo_curve.svg), in
-pieces: `--steps 4950`, stopped at 4,900, with batches of another make (see the history of `demo_batches`);
-then on, with the end first at 17,900, and two of five batches 9x9 until step 11,600. A run with the batches
-as they stand now was not made from the start.
+The file that ships had 19,300 steps (3.7 hours), seed 0, on two shared CPU cores, in pieces whose ends were
+17,900, 17,300 and 19,300 after the first 4,900 (tools/pictures/demo_curve.svg); `demo_batches` and
+`demo_tasks` had other shares in each, towards what lagged: their history has them. A run from the start with
+the shares as they stand now was not made.
 """
 
 import argparse
