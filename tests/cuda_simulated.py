@@ -12,10 +12,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import reference
+import twins
 from cuda_emulation import COMPILER, EmulatedLauncher
 from numba import cuda
 from numba.cuda.simulator import kernelapi
 from test_cuda_repack import decoded, host_tensor
+from twins import EPS, gelu, rms, softmax
 
 from dgguf.backends.base import HostTensor
 from dgguf.backends.cuda import experts as expert_kernels
@@ -48,7 +50,6 @@ def shared_array(self, shape, dtype):
 
 
 kernelapi.FakeCUDAShared.array = shared_array
-EPS = 1e-6
 ROUNDED = 2e-3  # of the fast path: float16 weights and activations, float32 sums
 ALL_RESIDENT = Plan(Sizes(0, (0,) * 9, 0, 0), frozenset())
 
@@ -131,25 +132,8 @@ def tensor(rng, name, *shape):
     return made, decoded(made)
 
 
-def rms(x, weight=1.0):
-    x = x.astype(np.float64)
-    return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + EPS) * weight
-
-
-def gelu(x):
-    x = x.astype(np.float64)
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-
-
-def softmax(x):
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
 def close(found, wanted, tolerance=4e-6):
-    """Largest error, relative to the largest value."""
-    assert found.shape == wanted.shape
-    assert abs(found - wanted).max() <= tolerance * max(1.0, abs(wanted).max())
+    twins.close(found, wanted, tolerance)
 
 
 HOT = ["Q4_K", "Q5_0", "Q8_0", "Q6_K"]

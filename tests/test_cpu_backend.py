@@ -9,6 +9,7 @@ import zlib
 import gguf
 import numpy as np
 import pytest
+from twins import EPS, close, gelu, rms, softmax
 
 from dgguf.backends.base import HostTensor
 from dgguf.backends.cpu import CpuBackend, attention, bfloat, matmul, vocabulary
@@ -18,7 +19,6 @@ from dgguf.errors import NumericsError
 from dgguf.model.cache import LayerCache
 from dgguf.quants.block import FORMATS_BY_NAME
 
-EPS = 1e-6
 needs_bf16 = pytest.mark.skipif(not bfloat.supported(), reason="this CPU has no AVX-512 BF16")
 
 
@@ -42,27 +42,6 @@ def tensor(array, name="F32"):
     raw.flags.writeable = False
     decoded = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[name]).astype(np.float64)
     return HostTensor("test", FORMATS_BY_NAME[name], raw, array.shape[-1]), decoded.reshape(array.shape)
-
-
-def rms(x, weight=1.0):
-    x = x.astype(np.float64)
-    return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + EPS) * weight
-
-
-def gelu(x):
-    x = x.astype(np.float64)
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-
-
-def softmax(x):
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def close(found, wanted, tolerance=2e-6):
-    """Largest error, relative to the largest value."""
-    assert found.shape == wanted.shape
-    assert abs(found - wanted).max() <= tolerance * max(1.0, abs(wanted).max())
 
 
 @pytest.mark.parametrize("name", ["F32", "F16", "Q8_0", "Q5_0"])
