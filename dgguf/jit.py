@@ -25,6 +25,7 @@ _ADDRESSED: list[Any] = []  # keeps the code behind `address` alive
 
 # The folders whose files hold kernels or functions called by kernels.
 _KERNEL_FOLDERS = ("quants", "backends/cpu", "backends/cuda")
+_SOURCES = (".py", ".cu", ".cuh")
 
 
 def _digest() -> str:
@@ -32,7 +33,7 @@ def _digest() -> str:
     h = hashlib.sha256(f"{platform.python_version()} {numba.__version__}".encode())
     root = Path(__file__).parent
     for folder in _KERNEL_FOLDERS:
-        for source in sorted((root / folder).glob("*.py")):
+        for source in sorted(path for path in (root / folder).iterdir() if path.suffix in _SOURCES):
             h.update(source.name.encode() + source.read_bytes())
     h.update(Path(__file__).read_bytes())
     return h.hexdigest()[:16]

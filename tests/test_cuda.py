@@ -434,7 +434,7 @@ def test_memory_that_runs_out_is_an_error_with_a_remedy(monkeypatch):
 @needs_cuda
 @pytest.mark.slow
 def test_everything_under_the_simulator():
-    command = [sys.executable, "-m", "pytest", "-x", str(HERE / "cuda_simulated.py")]
+    command = [sys.executable, "-m", "pytest", "-x", str(HERE / "cuda_kernels.py")]
     found = subprocess.run(
         command,
         cwd=HERE.parent,
@@ -524,6 +524,15 @@ def has_gpu():
         return False
     code = "import sys; from numba import cuda; sys.exit(not cuda.is_available())"
     return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.gpu
+def test_everything_on_a_gpu():
+    if not has_gpu():
+        pytest.skip("there is no GPU here")
+    command = [sys.executable, "-m", "pytest", "-x", str(HERE / "cuda_kernels.py")]
+    found = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout[-4000:]
 
 
 @pytest.mark.gpu

@@ -1,7 +1,8 @@
-"""The CUDA backend without a GPU: numba's simulator for the small kernels, g++ for the C++ ones.
+"""Every verb of the CUDA backend against its float64 twin: on a GPU, or without one.
 
-`test_cuda.py` runs this file in a process of its own with NUMBA_ENABLE_CUDASIM=1, which has to be
-set before numba is imported. The simulator makes a Python thread of each GPU thread: small shapes.
+`test_cuda.py` runs this file in a process of its own. With NUMBA_ENABLE_CUDASIM=1, which has to be
+set before numba is imported, numba's simulator runs the small kernels and g++ compiles the C++ ones;
+without it a GPU runs them all. The simulator makes a Python thread of each GPU thread: small shapes.
 """
 
 import math
@@ -15,7 +16,6 @@ import reference
 import twins
 from cuda_emulation import COMPILER, EmulatedLauncher
 from numba import cuda
-from numba.cuda.simulator import kernelapi
 from test_cuda_repack import decoded, host_tensor
 from twins import EPS, gelu, rms, softmax
 
@@ -24,7 +24,7 @@ from dgguf.backends.cuda import experts as expert_kernels
 from dgguf.backends.cuda import jit, vocabulary
 from dgguf.backends.cuda.backend import CudaBackend
 from dgguf.backends.cuda.device import Device
-from dgguf.backends.cuda.memory import Array, Memory, upload
+from dgguf.backends.cuda.memory import Array, Memory, pointer, upload
 from dgguf.backends.cuda.plan import Plan, Sizes
 from dgguf.backends.cuda.queue import Queue
 from dgguf.errors import NumericsError
@@ -37,19 +37,18 @@ from dgguf.quants.block import FORMATS_BY_NAME
 from tools.make_synthetic import TINY, write_model
 from tools.synthetic_vocabulary import Vocabulary, tiny_vocabulary
 
-# The simulator waits for its threads in a busy loop: let it give way often.
-sys.setswitchinterval(1e-5)
-assert jit.SIMULATED, "run this through test_cuda.py, or with NUMBA_ENABLE_CUDASIM=1"
+if jit.SIMULATED:
+    from numba.cuda.simulator import kernelapi
 
+    def shared_array(self, shape, dtype):
+        """The simulator's own gives two threads that ask at the same time an array each."""
+        caller = sys._getframe(1)
+        place = caller.f_code.co_filename, caller.f_lineno
+        return self._allocations.setdefault(place, np.empty(shape, dtype))
 
-def shared_array(self, shape, dtype):
-    """The simulator's own gives two threads that ask at the same time an array each."""
-    caller = sys._getframe(1)
-    place = caller.f_code.co_filename, caller.f_lineno
-    return self._allocations.setdefault(place, np.empty(shape, dtype))
-
-
-kernelapi.FakeCUDAShared.array = shared_array
+    kernelapi.FakeCUDAShared.array = shared_array
+    # The simulator waits for its threads in a busy loop: let it give way often.
+    sys.setswitchinterval(1e-5)
 ROUNDED = 2e-3  # of the fast path: float16 weights and activations, float32 sums
 ALL_RESIDENT = Plan(Sizes(0, (0,) * 9, 0, 0), frozenset())
 
@@ -60,6 +59,23 @@ class SimulatedDevice(Device):
     def __init__(self):
         self._cuda, self.number, self.name, self.capability = cuda, 0, "simulator", (9, 0)
         self.stream = cuda.stream()
+
+
+class CountingQueue(Queue):
+    """A GPU's, which keeps the names of the C++ kernels that it starts and how often it repeats."""
+
+    def __init__(self, device):
+        super().__init__(device.stream, device.launcher())
+        self.launched = []
+        self.repeated = 0
+
+    def launch(self, source, macros, name, *arguments):
+        super().launch(source, macros, name, *arguments)
+        self.launched.append(name)
+
+    def repeat(self):
+        super().repeat()
+        self.repeated += 1
 
 
 class SimulatedQueue(Queue):
@@ -101,10 +117,11 @@ class SimulatedQueue(Queue):
 
 
 def make_backend(path, plan=ALL_RESIDENT):
-    if path == "fast" and COMPILER is None:
+    if jit.SIMULATED and path == "fast" and COMPILER is None:
         pytest.skip("the C++ kernels run without a GPU only where there is a g++")
-    device = SimulatedDevice()
-    return CudaBackend(device, plan, 2, reference=path == "reference", queue=SimulatedQueue(device))
+    device = SimulatedDevice() if jit.SIMULATED else Device(0)
+    queue = SimulatedQueue(device) if jit.SIMULATED else CountingQueue(device)
+    return CudaBackend(device, plan, 2, reference=path == "reference", queue=queue)
 
 
 @pytest.fixture(params=["reference", "fast"])
@@ -538,12 +555,12 @@ def test_memory_is_used_again_only_when_nobody_refers_to_it():
     memory = Memory()
     a = memory.empty((4, 6))
     b = a.reshape(24)
-    address = a.view._ary.ctypes.data
+    address = pointer(a.view)
     del a
-    assert memory.empty((4, 6)).view._ary.ctypes.data != address  # b still refers to it
+    assert pointer(memory.empty((4, 6)).view) != address  # b still refers to it
     del b
     taken = [memory.empty((2, 3, 4)) for _ in range(2)]
-    assert address in [t.view._ary.ctypes.data for t in taken]
+    assert address in [pointer(t.view) for t in taken]
     assert isinstance(taken[0], Array)
     assert memory.n_bytes <= 3 * 256
 
