@@ -43,7 +43,7 @@ if jit.SIMULATED:
     def shared_array(self, shape, dtype):
         """The simulator's own gives two threads that ask at the same time an array each."""
         caller = sys._getframe(1)
-        place = caller.f_code.co_filename, caller.f_lineno
+        place = caller.f_code, caller.f_lasti
         return self._allocations.setdefault(place, np.empty(shape, dtype))
 
     kernelapi.FakeCUDAShared.array = shared_array
@@ -363,22 +363,19 @@ def test_group_rows(rng, height):
     n_experts = 6
     chosen = np.stack([rng.permutation(n_experts - 1)[:2] for _ in range(11)]).astype(np.int32)  # one idle
     flat = chosen.ravel()
-    most = expert_kernels.most_tiles(flat.size, n_experts, height)
-    starts, n_tiles = upload(np.zeros(n_experts + 1, np.int32)), upload(np.zeros(1, np.int32))
+    n_tiles = expert_kernels.n_tiles(flat.size, n_experts, height)
     row_of, matrix_of, slot_of = (upload(np.zeros(flat.size, np.int32)) for _ in range(3))
-    tiles = upload(np.full((most, 3), -1, np.int32))
-    outputs = [a.view for a in (starts, row_of, matrix_of, slot_of, tiles, n_tiles)]
-    expert_kernels.group_rows[1, jit.THREADS](upload(chosen).view, *outputs, height)
+    tiles = upload(np.full((n_tiles, 3), -1, np.int32))
+    outputs = [a.view for a in (row_of, matrix_of, slot_of, tiles)]
+    expert_kernels.group_rows[n_experts, jit.THREADS](upload(chosen).view, *outputs, height)
     order = np.argsort(flat, kind="stable")
-    starts, row_of, matrix_of, slot_of, tiles, n_tiles = (a.copy_to_host() for a in outputs)
+    row_of, matrix_of, slot_of, tiles = (a.copy_to_host() for a in outputs)
     np.testing.assert_array_equal(row_of, order // 2)
     np.testing.assert_array_equal(matrix_of, flat[order])
     np.testing.assert_array_equal(order[slot_of], np.arange(flat.size))
-    np.testing.assert_array_equal(starts, np.searchsorted(flat[order], np.arange(n_experts + 1)))
     covered = []
-    assert n_tiles[0] <= most
-    for expert, first, count in tiles[: n_tiles[0]]:
-        assert 0 < count <= height
+    for expert, first, count in tiles:
+        assert 0 <= count <= height
         assert (matrix_of[first : first + count] == expert).all()
         covered += range(first, first + count)
     assert covered == list(range(flat.size))
@@ -518,14 +515,46 @@ def test_predict_refuses_what_is_not_finite(wrong):
         read(make_backend("reference"), logits, 1.0, np.full(3, 0.5))
 
 
+def kept(p, most):
+    """What `soft_embed` uses of a distribution: all but the tail, or as many tokens as there is room for."""
+    order = np.argsort(-p, kind="stable")
+    n = min(most, int(np.searchsorted(np.cumsum(p[order]), 1 - vocabulary.TAIL)) + 1)
+    return np.sort(order[:n])
+
+
+@pytest.mark.parametrize("most", [512, 5])
 @pytest.mark.parametrize("spread", [0.0, 3.0, 200.0])
-def test_soft_embed(rng, spread):
+def test_soft_embed(rng, monkeypatch, spread, most):
+    """With logits that lie apart, the fewest tokens are those of the rule to the last."""
+    monkeypatch.setattr(vocabulary, "MOST_TOKENS", most)  # a constant to compiled kernels
+    if most != 512 and not jit.SIMULATED:
+        pytest.skip("the kernels are compiled for 512")
     backend = make_backend("reference")
     table, weights = tensor(rng, "Q8_0", 90, 64)
-    logits = (spread * normal(rng, 3, 90)).astype(np.float32)
+    logits = spread * np.stack([rng.permutation(90) for _ in range(3)]).astype(np.float32) / 30
     conditioning = read(backend, logits, 0.9, np.full(3, 0.5)).conditioning
     found = backend.numpy(backend.soft_embed(conditioning, backend.weight(table), 2.0))
-    close(found, softmax(logits.astype(np.float64) / 0.9) @ weights * 2, 1e-5)
+    p = softmax(logits.astype(np.float64) / 0.9)
+    counts, tokens = backend.numpy(conditioning.counts), backend.numpy(conditioning.tokens)
+    for row in range(3):
+        wanted = kept(p[row], most)
+        if spread:
+            np.testing.assert_array_equal(tokens[row, : counts[row]], wanted)
+        mean = p[row, wanted] / p[row, wanted].sum() @ weights[wanted] * 2
+        close(found[row], mean, 1e-5)
+
+
+def test_equally_likely_tokens_are_kept_by_number(rng):
+    """As many as there is room for, from every slice: here 600 of one bin and 20 likelier ones behind."""
+    backend = make_backend("reference")
+    logits = np.full((2, 700), -50.0, np.float32)
+    logits[:, 5:605] = 1.0
+    logits[1, 650:670] = 3.0
+    conditioning = read(backend, logits, 1.0, np.full(2, 0.5)).conditioning
+    assert backend.numpy(conditioning.counts).tolist() == [512, 512]
+    tokens = backend.numpy(conditioning.tokens)
+    np.testing.assert_array_equal(tokens[0], np.arange(5, 517))
+    np.testing.assert_array_equal(tokens[1], [*range(5, 497), *range(650, 670)])
 
 
 def test_likeliest(rng):
@@ -539,8 +568,8 @@ def test_likeliest(rng):
     close(probabilities, np.take_along_axis(p, wanted, axis=1), 1e-6)
 
 
-def test_what_soft_embed_leaves_out_is_little():
-    assert vocabulary.UNLIKELY * 262_144 < 3e-4
+def test_no_bin_is_missed():
+    assert math.exp(-vocabulary.BINS / vocabulary.BINS_PER_NAT) * 1_000_000 < vocabulary.TAIL
 
 
 def test_results_are_the_same_each_time(backend, rng):

@@ -165,6 +165,14 @@ def test_a_missing_driver_is_named(tiny):
     assert "BackendError: --cuda needs an NVIDIA driver" in found.stderr
 
 
+@needs_cuda
+def test_a_numpy_that_is_too_new_is_named(monkeypatch):
+    device_module.check_package()
+    monkeypatch.setattr(np, "__version__", "2.5.1")
+    with pytest.raises(BackendError, match=r"not load with NumPy 2\.5\.1: pip install 'numpy<2\.5'"):
+        device_module.check_package()
+
+
 class FakeCuda(types.ModuleType):
     """What `Device` asks of numba.cuda."""
 
@@ -189,7 +197,7 @@ def fake_cuda(monkeypatch):
         import numba
 
         fake = FakeCuda(**facts)
-        monkeypatch.setattr(device_module, "check_package", lambda: "0.30.4")
+        monkeypatch.setattr(device_module, "check_package", lambda: None)
         monkeypatch.setitem(sys.modules, "numba.cuda", fake)
         monkeypatch.setattr(numba, "cuda", fake, raising=False)
         return fake

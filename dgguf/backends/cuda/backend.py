@@ -23,6 +23,8 @@ from dgguf.backends.cuda.repack import pack
 from dgguf.backends.cuda.stream import ExpertStream
 from dgguf.errors import NumericsError
 
+ROUTER_PARTS = 16  # in which the router's sums are made
+
 
 class CudaBackend:
     """Runs the network on one GPU.
@@ -142,7 +144,7 @@ class CudaBackend:
             f"qgemm_{height}",
             matmul.grid(w, few, -(-rows // height)),
             matmul.QGEMM_THREADS,
-            matmul.qgemm_arguments(w, w.planes, halves, scales, out, cap, [None, None, None]),
+            matmul.qgemm_arguments(w, w.planes, halves, scales, out, cap, None, None),
         )
 
     def _one_matrix(self, rows: int) -> tuple[Array, Array]:
@@ -241,19 +243,13 @@ class CudaBackend:
     ) -> tuple[Array, Array]:
         rows = x.shape[0]
         normed = self.rms_norm(x, scale, eps)
-        scores = self._empty(rows, w.rows)
-        self._queue.run(
-            elementwise.router_scores,
-            rows,
-            normed.view,
-            w.turned.view,
-            1.0 / math.sqrt(w.columns),
-            scores.view,
-        )
+        partial, scores = self._empty(ROUTER_PARTS, rows, w.rows), self._empty(rows, w.rows)
+        blocks = -(-rows // elementwise.ROUTER_ROWS), ROUTER_PARTS
+        self._queue.run(elementwise.router_scores, blocks, normed.view, w.turned.view, partial.view)
         chosen, weights = self._empty(rows, n_used, dtype=np.int32), self._empty(rows, n_used)
         self._queue.run(
-            elementwise.choose_experts, -(-rows // THREADS), scores.view, expert_scale.view, chosen.view,
-            weights.view,
+            elementwise.choose_experts, rows, partial.view, 1.0 / math.sqrt(w.columns), expert_scale.view,
+            scores.view, chosen.view, weights.view,
         )  # fmt: skip
         return chosen, weights
 
@@ -264,13 +260,12 @@ class CudaBackend:
         slots = rows * n_used
         few = slots <= matmul.FEW_TOKENS * gate.stack  # an expert's share, on average
         height = matmul.FEW_TOKENS if few else matmul.MANY_TOKENS
-        most = experts.most_tiles(slots, gate.stack, height)
-        starts, n_tiles = self._empty(gate.stack + 1, dtype=np.int32), self._empty(1, dtype=np.int32)
+        n_tiles = experts.n_tiles(slots, gate.stack, height)
         row_of, matrix_of, slot_of = (self._empty(slots, dtype=np.int32) for _ in range(3))
-        tiles = self._empty(most, 3, dtype=np.int32)
+        tiles = self._empty(n_tiles, 3, dtype=np.int32)
         self._queue.run(
-            experts.group_rows, 1, chosen.view, starts.view, row_of.view, matrix_of.view, slot_of.view,
-            tiles.view, n_tiles.view, height,
+            experts.group_rows, gate.stack, chosen.view, row_of.view, matrix_of.view, slot_of.view,
+            tiles.view, height,
         )  # fmt: skip
         own = self._one_matrix(slots)[0]
 
@@ -288,9 +283,9 @@ class CudaBackend:
                 "qgemm",
                 w.macros,
                 f"qgemm_{height}",
-                matmul.grid(w, few, most),
+                matmul.grid(w, few, n_tiles),
                 matmul.QGEMM_THREADS,
-                matmul.qgemm_arguments(w, planes, halves, scales, out, 0.0, [gather, tiles, n_tiles]),
+                matmul.qgemm_arguments(w, planes, halves, scales, out, 0.0, gather, tiles),
             )
             return out
 
@@ -332,9 +327,24 @@ class CudaBackend:
             reading.rows.view,
         )
         self._queue.run(vocabulary.draw, n, logits, t, reading.rows.view, reading.sampled.view)
+        self._keep_likeliest(reading)
         if self._queue.recording:
             return Prediction(np.empty(0), np.empty(0), np.empty(0), reading)
         return self._read(reading)
+
+    def _keep_likeliest(self, reading: vocabulary.Reading) -> None:
+        """Note the tokens that make up most of each distribution, for `soft_embed`."""
+        n, grid = reading.logits.shape[0], (reading.logits.shape[0], vocabulary.SLICES)
+        given = reading.logits.view, reading.temperature, reading.rows.view
+        counts = self._empty(*grid, vocabulary.BINS, dtype=np.int32)
+        masses = self._empty(*grid, vocabulary.BINS, dtype=np.uint64)
+        edges, places = self._empty(n, dtype=np.int32), self._empty(*grid, 2, dtype=np.int32)
+        chosen = edges.view, places.view, reading.counts.view
+        self._queue.run(vocabulary.count_bins, grid, *given, counts.view, masses.view)
+        self._queue.run(vocabulary.choose_edge, n, counts.view, masses.view, reading.rows.view, *chosen)
+        self._queue.run(
+            vocabulary.keep_likeliest, grid, *given, *chosen, reading.tokens.view, reading.weights.view
+        )
 
     def _read(self, reading: vocabulary.Reading) -> Prediction:
         """Wait for the GPU and fetch what a step has predicted."""
@@ -388,7 +398,7 @@ class CudaBackend:
         slices = self._empty(n, vocabulary.SOFT_SLICES, table.columns)
         self._queue.run(
             vocabulary.soft_embed_slices, (n, vocabulary.SOFT_SLICES), *table.arguments(table.planes),
-            conditioning.logits.view, conditioning.temperature, conditioning.rows.view, slices.view,
+            conditioning.tokens.view, conditioning.weights.view, conditioning.counts.view, slices.view,
         )  # fmt: skip
         out = self._empty(n, table.columns)
         self._queue.run(vocabulary.add_slices, n, slices.view, scale * table.unscale, out.view)

@@ -14,18 +14,20 @@ INSTALL = (
 )
 
 
-def check_package() -> str:
-    """The version of numba-cuda.
+def check_package() -> None:
+    """See that numba-cuda is there and can be loaded.
 
     Raises:
-        BackendError: it is missing.
+        BackendError: it is missing, or does not go with the NumPy that is installed.
     """
     try:
-        return importlib.metadata.version("numba-cuda")
+        importlib.metadata.version("numba-cuda")
     except importlib.metadata.PackageNotFoundError:
         raise BackendError(
             f"--cuda needs the package numba-cuda, which is not installed: {INSTALL}"
         ) from None
+    if np.lib.NumpyVersion(np.__version__) >= "2.5.0":  # has removed what it uses
+        raise BackendError(f"numba-cuda does not load with NumPy {np.__version__}: pip install 'numpy<2.5'")
 
 
 def count_devices() -> int:

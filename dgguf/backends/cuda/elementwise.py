@@ -7,6 +7,8 @@ from numba import cuda
 
 from dgguf.backends.cuda.jit import THREADS, device_function, kernel
 
+ROUTER_ROWS = 4  # that `router_scores` takes together
+
 
 @device_function
 def block_sum(parts: np.ndarray) -> float:
@@ -123,43 +125,77 @@ def to_half(x: np.ndarray, out: np.ndarray, scales: np.ndarray) -> None:
 
 
 @kernel
-def router_scores(x: np.ndarray, w: np.ndarray, factor: float, scores: np.ndarray) -> None:
-    """factor * x @ w in float32: (rows, n) with (n, E) gives (rows, E); a block a row."""
-    row = cuda.blockIdx.x
+def router_scores(x: np.ndarray, w: np.ndarray, partial: np.ndarray) -> None:
+    """x @ w in float32, (rows, n) with (n, E), each sum over n in parts: (parts, rows, E).
+
+    The grid is (rows / ROUTER_ROWS, parts): four rows share what is read of w.
+    """
+    row, part = ROUTER_ROWS * cuda.blockIdx.x, cuda.blockIdx.y
+    n, n_rows = x.shape[1], x.shape[0]
+    length = (n + partial.shape[0] - 1) // partial.shape[0]
+    start, end = part * length, min(n, (part + 1) * length)
+    r1, r2, r3 = min(row + 1, n_rows - 1), min(row + 2, n_rows - 1), min(row + 3, n_rows - 1)
     for expert in range(cuda.threadIdx.x, w.shape[1], THREADS):
-        total = np.float32(0.0)
-        for i in range(w.shape[0]):
-            total += x[row, i] * w[i, expert]
-        scores[row, expert] = total * np.float32(factor)
+        a, b, c, d = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+        for i in range(start, end):
+            weight = w[i, expert]
+            a += x[row, i] * weight
+            b += x[r1, i] * weight
+            c += x[r2, i] * weight
+            d += x[r3, i] * weight
+        # Where there are fewer than four rows, the last one is written several times.
+        partial[part, row, expert] = a
+        partial[part, r1, expert] = b
+        partial[part, r2, expert] = c
+        partial[part, r3, expert] = d
 
 
 @kernel
 def choose_experts(
-    scores: np.ndarray, expert_scale: np.ndarray, chosen: np.ndarray, weights: np.ndarray
+    partial: np.ndarray,
+    factor: float,
+    expert_scale: np.ndarray,
+    scores: np.ndarray,
+    chosen: np.ndarray,
+    weights: np.ndarray,
 ) -> None:
-    """Softmax over (rows, E) scores, the A largest renormalised, times their expert_scale; a thread a row.
+    """Softmax over scores, the A largest renormalised, times their expert_scale; a block a row.
 
-    Equal probabilities go to the lower number. chosen and weights are (rows, A), largest first. The
-    scores are overwritten.
+    The scores are factor times the sum over (parts, rows, E) partial ones. Equal probabilities go to the
+    lower number. chosen and weights are (rows, A), largest first; `scores` is room for (rows, E).
     """
-    row = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    if row >= scores.shape[0]:
-        return
+    parts = cuda.shared.array(THREADS, np.float32)
+    row, tid = cuda.blockIdx.x, cuda.threadIdx.x
     n_experts, n_used = scores.shape[1], chosen.shape[1]
-    largest = scores[row, 0]
-    for e in range(1, n_experts):
+    largest = np.float32(-3e38)
+    for e in range(tid, n_experts, THREADS):
+        total = np.float32(0.0)
+        for part in range(partial.shape[0]):
+            total += partial[part, row, e]
+        scores[row, e] = total * np.float32(factor)
         largest = max(largest, scores[row, e])
-    for e in range(n_experts):
+    parts[tid] = largest
+    largest = block_max(parts)
+    for e in range(tid, n_experts, THREADS):
         scores[row, e] = np.float32(math.exp(scores[row, e] - largest))
     kept = np.float32(0.0)
     for a in range(n_used):
-        best = 0
-        for e in range(1, n_experts):
-            if scores[row, e] > scores[row, best]:
-                best = e
-        chosen[row, a] = best
-        weights[row, a] = scores[row, best]
-        kept += weights[row, a]
-        scores[row, best] = np.float32(-1.0)
-    for a in range(n_used):
+        best, where = np.float32(-1.0), n_experts
+        for e in range(tid, n_experts, THREADS):
+            if scores[row, e] > best:
+                best, where = scores[row, e], e
+        cuda.syncthreads()
+        parts[tid] = best
+        top = block_max(parts)
+        cuda.syncthreads()
+        parts[tid] = -np.float32(where if best == top else n_experts)
+        place = min(int(-block_max(parts)), n_experts - 1)  # beyond, if the scores are no numbers
+        kept += top
+        if place % THREADS == tid:
+            scores[row, place] = np.float32(-1.0)
+        if tid == 0:
+            chosen[row, a] = place
+            weights[row, a] = top
+    cuda.syncthreads()
+    for a in range(tid, n_used, THREADS):
         weights[row, a] = weights[row, a] / kept * expert_scale[chosen[row, a]]

@@ -9,54 +9,52 @@ from dgguf.backends.cuda.jit import THREADS, kernel
 
 
 @kernel
-def group_rows(
-    chosen: Any, starts: Any, row_of: Any, matrix_of: Any, slot_of: Any, tiles: Any, n_tiles: Any, height: int
-) -> None:
-    """Sort the (T, A) choices by expert, stably, and cut each expert's rows into tiles; one block.
+def group_rows(chosen: Any, row_of: Any, matrix_of: Any, slot_of: Any, tiles: Any, height: int) -> None:
+    """Sort the (T, A) choices by expert, stably, and cut each expert's rows into tiles; a block an expert.
 
     Args:
         chosen: (T, A) expert numbers.
-        starts: (E + 1,) room.
         row_of, matrix_of: (T * A,) for each slot in the order of experts its row of T, its expert.
         slot_of: (T * A,) the slot of each choice.
-        tiles: (most, 3) expert, first slot, count.
-        n_tiles: (1,) how many there are.
+        tiles: (`n_tiles`, 3) expert, first slot, count, which is 0 for tiles that are not needed.
         height: slots of a tile, at most.
     """
-    tid, n_experts = cuda.threadIdx.x, starts.shape[0] - 1
+    below, here = cuda.shared.array(THREADS, np.int32), cuda.shared.array(THREADS, np.int32)
+    expert, tid = cuda.blockIdx.x, cuda.threadIdx.x
     n_used = chosen.shape[1]
-    count = chosen.shape[0] * n_used
-    for expert in range(tid, n_experts, THREADS):
-        n = 0
-        for i in range(count):
-            if chosen[i // n_used, i % n_used] == expert:
-                n += 1
-        starts[expert + 1] = n
+    n = chosen.shape[0] * n_used
+    share = (n + THREADS - 1) // THREADS
+    first, end = min(n, tid * share), min(n, (tid + 1) * share)
+    lower, own = 0, 0
+    for i in range(first, end):
+        choice = chosen[i // n_used, i % n_used]
+        if choice < expert:
+            lower += 1
+        elif choice == expert:
+            own += 1
+    below[tid] = lower
+    here[tid] = own
     cuda.syncthreads()
-    if tid == 0:
-        starts[0] = 0
-        tile = 0
-        for expert in range(n_experts):
-            n = starts[expert + 1]
-            first = starts[expert]
-            starts[expert + 1] = first + n
-            while n > 0:
-                tiles[tile, 0] = expert
-                tiles[tile, 1] = first
-                tiles[tile, 2] = min(n, height)
-                tile += 1
-                first += height
-                n -= height
-        n_tiles[0] = tile
-    cuda.syncthreads()
-    for expert in range(tid, n_experts, THREADS):
-        slot = starts[expert]
-        for i in range(count):
-            if chosen[i // n_used, i % n_used] == expert:
-                row_of[slot] = i // n_used
-                matrix_of[slot] = expert
-                slot_of[i] = slot
-                slot += 1
+    start, before, count = 0, 0, 0
+    for other in range(THREADS):
+        start += below[other]
+        if other < tid:
+            before += here[other]
+        count += here[other]
+    slot = start + before
+    for i in range(first, end):
+        if chosen[i // n_used, i % n_used] == expert:
+            row_of[slot] = i // n_used
+            matrix_of[slot] = expert
+            slot_of[i] = slot
+            slot += 1
+    # Where an expert's tiles begin follows from where its slots do: one more than needed leaves room.
+    first_tile, end_tile = start // height + expert, (start + count) // height + expert + 1
+    for tile in range(first_tile + tid, end_tile, THREADS):
+        done = (tile - first_tile) * height
+        tiles[tile, 0] = expert
+        tiles[tile, 1] = start + done
+        tiles[tile, 2] = max(0, min(count - done, height))
 
 
 @kernel
@@ -70,6 +68,6 @@ def combine(y: Any, slot_of: Any, weights: Any, out: Any) -> None:
         out[row, i] = total
 
 
-def most_tiles(choices: int, n_experts: int, height: int) -> int:
-    """Tiles that so many choices can need."""
-    return choices // height + min(n_experts, choices)
+def n_tiles(choices: int, n_experts: int, height: int) -> int:
+    """Tiles of `group_rows`."""
+    return choices // height + n_experts

@@ -212,7 +212,14 @@ def reference_product(
 
 
 def qgemm_arguments(
-    w: Matrix, planes: Planes, x: Array, x_scales: Array, out: Array, cap: float, grouped: list[Any]
+    w: Matrix,
+    planes: Planes,
+    x: Array,
+    x_scales: Array,
+    out: Array,
+    cap: float,
+    gather: Array | None,
+    tiles: Array | None,
 ) -> list[Any]:
     """The arguments of the kernels in qgemm.cu.
 
@@ -222,12 +229,12 @@ def qgemm_arguments(
         x_scales: (rows,).
         out: (rows, rows of the matrix).
         cap: 0 for none.
-        grouped: gather, tiles, n_tiles, or None each.
+        gather, tiles: for a stack, else None.
     """
     base = int(np.array(1024 + w.layout.offset, np.float16).view(np.uint16)) * 0x10001
     return [
         Array(planes.low, None), Array(planes.high, None), Array(planes.scales, None), w.tables.pairs,
-        ctypes.c_uint32(base), x, x_scales, *grouped, out, ctypes.c_int(w.rows), ctypes.c_int(w.chunks),
+        ctypes.c_uint32(base), x, x_scales, gather, tiles, out, ctypes.c_int(w.rows), ctypes.c_int(w.chunks),
         ctypes.c_int(out.shape[0]), ctypes.c_float(w.unscale), ctypes.c_float(cap),
     ]  # fmt: skip
 

@@ -150,10 +150,11 @@ def scratch_bytes(
 ) -> int:
     """GPU memory of the largest arrays that live at once beside weights and KV cache."""
     logits = 4 * canvas_length * vocab_size
-    soft_embeddings = 4 * 17 * canvas_length * hidden_size
+    soft_embeddings = 4 * 9 * canvas_length * hidden_size
+    bins = 12 * 64 * 256 * canvas_length  # what `vocabulary.count_bins` counts
     expert_outputs = 4 * rows * n_experts_used * hidden_size
     rest = 16 * 4 * rows * hidden_size  # the residual stream, projections, and float16 copies
-    return logits + soft_embeddings + 2 * expert_outputs + rest
+    return logits + max(soft_embeddings, bins) + 2 * expert_outputs + rest
 
 
 def _gb(n_bytes: int) -> str:

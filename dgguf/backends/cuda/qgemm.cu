@@ -86,14 +86,14 @@ DEVICE void decode(u32 a[4], const Unit &unit, int step, u32 base, const u32 *pa
 // Arguments: low (or halves), high, scales: planes of the stack. table: 256 float16 pairs, the values
 // of a byte's two codes. base: the float16 pair 1024 + offset. x: float16 (rows of x, 64 * chunks).
 // x_scale: what each row of x is to be multiplied by. gather: row of x for each row of out, or null.
-// tiles: (expert, first row of out, count) for each token tile, and their number in n_tiles, or null
-// for one matrix and n_tokens rows. out: float32 (tokens, rows). unscale: for all. cap: 0 or the softcap.
+// tiles: (expert, first row of out, count) for each token tile, or null for one matrix and n_tokens
+// rows. out: float32 (tokens, rows). unscale: for all. cap: 0 or the softcap.
 #define PARAMETERS                                                                                        \
     const u32 *low, const u32 *high, const u32 *scales, const u32 *table, u32 base, const u16 *x,         \
-        const float *x_scale, const int *gather, const int *tiles, const int *n_tiles, float *out, int rows, \
-        int chunks, int n_tokens, float unscale, float cap
+        const float *x_scale, const int *gather, const int *tiles, float *out, int rows, int chunks,              \
+         int n_tokens, float unscale, float cap
 #define ARGUMENTS \
-    low, high, scales, table, base, x, x_scale, gather, tiles, n_tiles, out, rows, chunks, n_tokens, unscale, cap
+    low, high, scales, table, base, x, x_scale, gather, tiles, out, rows, chunks, n_tokens, unscale, cap
 
 template <int TOKEN_TILES, int ROW_BLOCKS>
 DEVICE void multiply(PARAMETERS) {
@@ -104,8 +104,8 @@ DEVICE void multiply(PARAMETERS) {
 
     int expert = 0, first = blockIdx.y * TOKENS, count = min(TOKENS, n_tokens - first);
     if (tiles) {
-        if ((int)blockIdx.y >= *n_tiles) return;
         expert = tiles[3 * blockIdx.y], first = tiles[3 * blockIdx.y + 1], count = tiles[3 * blockIdx.y + 2];
+        if (count == 0) return;
     }
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int n_blocks = (rows + 15) / 16, block = (blockIdx.x * WARPS + warp) * ROW_BLOCKS;

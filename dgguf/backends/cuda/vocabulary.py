@@ -11,15 +11,19 @@ import numpy as np
 from numba import cuda
 
 from dgguf.backends.cuda.elementwise import block_max, block_sum
-from dgguf.backends.cuda.jit import SIMULATED, THREADS, kernel
+from dgguf.backends.cuda.jit import SIMULATED, THREADS, device_function, kernel
 from dgguf.backends.cuda.matmul import weight_at
 from dgguf.backends.cuda.memory import Memory
 
 SLICES = 4 if SIMULATED else 64
-SOFT_SLICES = 2 if SIMULATED else 16
-# A token less likely than this does not contribute to a mean embedding: all of those that a
-# vocabulary of 262,144 can hold come to less than 3e-4.
-UNLIKELY = 1e-9
+SOFT_SLICES = 2 if SIMULATED else 8
+# A kept distribution leaves out at most this mass, and never keeps more tokens than MOST_TOKENS.
+TAIL = 1e-3
+MOST_TOKENS = 512
+# Tokens are told apart by z only to 1 / BINS_PER_NAT, down to where all that follow together are
+# less than the tail in any vocabulary of a million.
+BINS, BINS_PER_NAT = 256, 12.0
+MASS_UNIT = 2.0**-40  # masses are counted in whole ones, so that the order of adding does not matter
 LOWEST = -3e38  # below every z
 # Columns of `slice_statistics`.
 LARGEST, ARGMAX, TOTAL, WEIGHTED, FIRST_BAD = range(5)
@@ -35,12 +39,17 @@ class Reading:
         rows: of `row_statistics`.
         argmax, sampled: (C,) int32.
         temperature: (1,) in GPU memory.
+        tokens, weights: (C, MOST_TOKENS) int32 and float32, the likeliest tokens in the order of the
+            vocabulary and exp(z - largest); of row r the first counts[r] mean something.
+        counts: (C,) int32.
     """
 
     def __init__(self, memory: Memory, n: int, vocab_size: int) -> None:
         self.logits = memory.empty((n, vocab_size))
         self.rows = memory.empty((n, 5), np.float64)
-        self.argmax, self.sampled = (memory.empty((n,), np.int32) for _ in range(2))
+        self.argmax, self.sampled, self.counts = (memory.empty((n,), np.int32) for _ in range(3))
+        self.tokens = memory.empty((n, MOST_TOKENS), np.int32)
+        self.weights = memory.empty((n, MOST_TOKENS))
         self.temperature: Any = None
 
 
@@ -205,50 +214,148 @@ def likeliest(logits: Any, temperature: Any, rows: Any, ids: Any, probabilities:
             probabilities[row, k] = np.float32(math.exp(shifted) * rows[row, INVERSE_TOTAL])
 
 
+@device_function
+def bin_of(shifted: float) -> int:
+    """The bin of z - largest: 0 for the likeliest, BINS and more for what is never kept."""
+    if shifted <= np.float32(0.0) and shifted > np.float32(-BINS / BINS_PER_NAT):
+        return int(-shifted * np.float32(BINS_PER_NAT))
+    return BINS
+
+
+@kernel
+def count_bins(logits: Any, temperature: Any, rows: Any, counts: Any, masses: Any) -> None:
+    """How many tokens of each slice are in each bin of `bin_of`, and their exp(z - largest) together.
+
+    The grid is (C, SLICES), counts int32 and masses uint64, in MASS_UNIT, are (C, SLICES, BINS).
+    """
+    n_in, mass_in = cuda.shared.array(BINS, np.int32), cuda.shared.array(BINS, np.uint64)
+    row, part, tid = cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x
+    n = logits.shape[1]
+    length = (n + SLICES - 1) // SLICES
+    start, end = part * length, min(n, (part + 1) * length)
+    t, largest = temperature[0], np.float32(rows[row, ROW_LARGEST])
+    for b in range(tid, BINS, THREADS):
+        n_in[b] = 0
+        mass_in[b] = 0
+    cuda.syncthreads()
+    for i in range(start + tid, end, THREADS):
+        shifted = np.float32(logits[row, i] / t - largest)
+        b = bin_of(shifted)
+        if b < BINS:
+            cuda.atomic.add(n_in, b, 1)
+            cuda.atomic.add(mass_in, b, np.uint64(np.float64(math.exp(shifted)) / MASS_UNIT))
+    cuda.syncthreads()
+    for b in range(tid, BINS, THREADS):
+        counts[row, part, b] = n_in[b]
+        masses[row, part, b] = mass_in[b]
+
+
+@kernel
+def choose_edge(counts: Any, masses: Any, rows: Any, edges: Any, places: Any, kept: Any) -> None:
+    """Which bins are kept: the fewest that leave out at most TAIL, or as many as there is room for.
+
+    A block a row. edges is (C,), the last bin, of which the first tokens go as long as there is room;
+    places (C, SLICES, 2): how many tokens are kept before each slice, and the room left there for the
+    last bin; kept (C,): how many in all.
+    """
+    n_in, mass_in = cuda.shared.array(BINS, np.int32), cuda.shared.array(BINS, np.float64)
+    last = cuda.shared.array(1, np.int32)
+    above, equal = cuda.shared.array(SLICES, np.int32), cuda.shared.array(SLICES, np.int32)
+    row, tid = cuda.blockIdx.x, cuda.threadIdx.x
+    for b in range(tid, BINS, THREADS):
+        n, units = np.int32(0), np.uint64(0)
+        for part in range(SLICES):
+            n += counts[row, part, b]
+            units += masses[row, part, b]
+        n_in[b] = n
+        mass_in[b] = np.float64(units) * MASS_UNIT
+    cuda.syncthreads()
+    if tid == 0:
+        wanted = (1.0 - TAIL) / rows[row, INVERSE_TOTAL]
+        edge, found, mass = -1, 0, 0.0
+        while edge + 1 < BINS and found < MOST_TOKENS and mass < wanted:
+            edge += 1
+            found += n_in[edge]
+            mass += mass_in[edge]
+        last[0] = edge
+    cuda.syncthreads()
+    edge = last[0]
+    for part in range(tid, SLICES, THREADS):
+        n = np.int32(0)
+        for b in range(edge):
+            n += counts[row, part, b]
+        above[part] = n
+        equal[part] = counts[row, part, edge] if edge >= 0 else 0
+    cuda.syncthreads()
+    if tid == 0:
+        room = MOST_TOKENS
+        for part in range(SLICES):
+            room -= above[part]
+        place = 0
+        for part in range(SLICES):
+            places[row, part, 0] = place
+            places[row, part, 1] = room
+            taken = min(room, equal[part])
+            place += above[part] + taken
+            room -= taken
+        edges[row] = edge
+        kept[row] = place
+
+
+@kernel
+def keep_likeliest(
+    logits: Any, temperature: Any, rows: Any, edges: Any, places: Any, kept: Any, tokens: Any, weights: Any
+) -> None:
+    """Write down the tokens that `choose_edge` keeps and their exp(z - largest); the grid is (C, SLICES)."""
+    marks = cuda.shared.array(THREADS, np.int32)
+    row, part, tid = cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x
+    edge, place, room = edges[row], places[row, part, 0], places[row, part, 1]
+    if place == (places[row, part + 1, 0] if part + 1 < SLICES else kept[row]):
+        return
+    n = logits.shape[1]
+    length = (n + SLICES - 1) // SLICES
+    start, end = part * length, min(n, (part + 1) * length)
+    t, largest = temperature[0], np.float32(rows[row, ROW_LARGEST])
+    for batch in range(start, end, THREADS):
+        b = BINS
+        if batch + tid < end:
+            b = bin_of(np.float32(logits[row, batch + tid] / t - largest))
+        marks[tid] = b
+        if cuda.syncthreads_or(np.int32(b <= edge)) and tid == 0:
+            for i in range(THREADS):
+                if marks[i] < edge or (marks[i] == edge and room > 0):
+                    room -= marks[i] == edge
+                    tokens[row, place] = batch + i
+                    weights[row, place] = math.exp(np.float32(logits[row, batch + i] / t - largest))
+                    place += 1
+        cuda.syncthreads()
+
+
 @kernel
 def soft_embed_slices(
     low: Any, high: Any, scales: Any, halves: Any, values: Any,
     high_bits: int, group: int, minimum: int, chunks: int,
-    logits: Any, temperature: Any, rows: Any, out: Any,
+    tokens: Any, weights: Any, counts: Any, out: Any,
 ) -> None:  # fmt: skip
-    """Sums of probability times embedding over each slice of the vocabulary, unlikely tokens left out.
+    """Sums of probability times embedding over slices of the tokens kept, renormalised.
 
     The grid is (C, SOFT_SLICES), out (C, SOFT_SLICES, D).
     """
-    likely = cuda.shared.array(THREADS, np.float32)
+    parts = cuda.shared.array(THREADS, np.float64)
     row, part, tid = cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x
-    n, width = logits.shape[1], out.shape[2]
-    length = (n + SOFT_SLICES - 1) // SOFT_SLICES
-    start, end = part * length, min(n, (part + 1) * length)
-    t, largest = temperature[0], np.float32(rows[row, ROW_LARGEST])
-    inverse = np.float32(rows[row, INVERSE_TOTAL])
-    for column in range(tid, width, THREADS):
-        out[row, part, column] = np.float32(0.0)
-    for batch in range(start, end, THREADS):
-        p = np.float32(0.0)
-        if batch + tid < end:
-            p = np.float32(math.exp(np.float32(logits[row, batch + tid] / t - largest))) * inverse
-        cuda.syncthreads()
-        likely[tid] = p
-        cuda.syncthreads()
-        for i in range(THREADS):
-            p = likely[i]
-            if p > UNLIKELY:
-                for column in range(tid, width, THREADS):
-                    weight = weight_at(
-                        low,
-                        high,
-                        scales,
-                        halves,
-                        values,
-                        high_bits,
-                        group,
-                        minimum,
-                        chunks,
-                        batch + i,
-                        column,
-                    )
-                    out[row, part, column] += p * weight
+    total = np.float64(0.0)
+    for k in range(tid, counts[row], THREADS):
+        total += np.float64(weights[row, k])
+    parts[tid] = total
+    total = block_sum(parts)
+    for column in range(tid, out.shape[2], THREADS):
+        mean = np.float32(0.0)
+        for k in range(part, counts[row], SOFT_SLICES):
+            weight = weight_at(
+                low, high, scales, halves, values, high_bits, group, minimum, chunks, tokens[row, k], column
+            )
+            mean += np.float32(weights[row, k] / total) * weight
+        out[row, part, column] = mean
 
 
 @kernel
