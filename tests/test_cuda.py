@@ -560,4 +560,5 @@ def test_generation_on_a_gpu_is_the_cpus(type_name, layers, tmp_path):
             steps.append([e for e in events if isinstance(e, dgguf.DenoisingStep)])
     first = [step[0] for step in steps]
     assert (first[0].accepted == first[1].accepted).mean() > 0.95
-    assert abs(first[0].entropy - first[1].entropy).max() < 0.05
+    # Single positions may differ more: where two experts are nearly equal, rounding chooses.
+    assert np.median(abs(first[0].entropy - first[1].entropy)) < 0.01

@@ -10,6 +10,7 @@ import numpy as np
 
 from dgguf.backends.base import HostTensor, LayerStore, Prediction, Weight
 from dgguf.backends.cpu import elementwise as cpu_elementwise
+from dgguf.backends.cpu.heap import keep_freed_memory
 from dgguf.backends.cpu.pool import Pool, usable_cores
 from dgguf.backends.cuda import attention, elementwise, experts, matmul, vocabulary
 from dgguf.backends.cuda.device import Device
@@ -46,6 +47,7 @@ class CudaBackend:
         reference: bool = False,
         queue: Queue | None = None,
     ) -> None:
+        keep_freed_memory()
         self.kv_bytes = KV_BYTES
         self._device = device
         self._plan = plan

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgguf.backends.base import HostTensor
+from dgguf.backends.cpu.matmul import SCRATCH
 from dgguf.backends.cpu.pool import Pool
 from dgguf.backends.cuda.layout import LARGEST, UNIT_COLUMNS, UNIT_ROWS, Layout, layout, units
 from dgguf.jit import kernel
 from dgguf.quants.decode import decoder
 from dgguf.quants.half import float32_to_float16
 
-PIECE_WEIGHTS = 1 << 18
+PIECE_WEIGHTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def pack(tensor: HostTensor, pool: Pool, allocate: Callable[[int], np.ndarray]) 
     raw = tensor.raw if tensor.raw.ndim == 3 else tensor.raw[None]
     stack, rows, _ = raw.shape
     n_units = units(rows, tensor.columns)
-    exponent = _exponent(tensor, raw, form, pool)
+    exponent, scales_of = _look_at(tensor, raw, form, pool)
     data = allocate(stack * n_units * (form.code_bytes + form.scale_bytes))
     low, high, scales = planes(data, form, stack * n_units)
 
@@ -72,15 +73,21 @@ def pack(tensor: HostTensor, pool: Pool, allocate: Callable[[int], np.ndarray]) 
         block_units = -(-tensor.columns // UNIT_COLUMNS)
         start = matrix * n_units + first // UNIT_ROWS * block_units
         stop = start + -(-(end - first) // UNIT_ROWS) * block_units
-        _pack_rows(
-            tensor,
-            raw[matrix, first:end],
-            form,
-            exponent,
-            low[start:stop],
-            high[start:stop],
-            scales[start:stop],
-        )
+        weights = _decoded(tensor, raw[matrix, first:end])
+        factor = math.ldexp(1.0, exponent)
+        if form.halves:
+            _pack_halves(weights, factor, low[start:stop].view(np.uint32).reshape(-1, 4, 32, 4))
+            return
+        s, m = scales_of[matrix, first]
+        minimums = np.zeros_like(s) if m is None else m
+        groups = UNIT_COLUMNS // form.group
+        records = scales[start:stop].view(np.uint16).reshape(-1, 8, 2, groups, 1 + form.minimum)
+        _pack_scales(s, minimums, form.group, factor, records)
+        _pack_codes(
+            weights, s, minimums, form.codes if form.table else np.empty(0, np.uint8), form.offset,
+            form.high_bits, form.group, low[start:stop].view(np.uint32).reshape(-1, 32, 4),
+            high[start:stop].view(np.uint32).reshape(stop - start, 32, form.high_bits),
+        )  # fmt: skip
 
     _run(pool, piece, stack, rows, tensor.columns)
     return Packed(form, stack, rows, tensor.columns, exponent, data)
@@ -93,60 +100,40 @@ def _run(pool: Pool, piece: Callable[[int, int, int], None], stack: int, rows: i
     pool.run(lambda i: piece(*pieces[i]), len(pieces))
 
 
-def _exponent(tensor: HostTensor, raw: np.ndarray, form: Layout, pool: Pool) -> int:
-    """The power of two that brings the tensor's largest weight just below LARGEST."""
-    if tensor.format.name == "F16":
-        return 0
+def _decoded(tensor: HostTensor, raw: np.ndarray) -> np.ndarray:
+    """Some rows as float32, in the thread's scratch."""
+    weights = SCRATCH.panel(len(raw), tensor.columns)
+    decoder(tensor.format)(np.ascontiguousarray(raw), weights)
+    return weights
+
+
+Scales = tuple[np.ndarray, np.ndarray | None]
+
+
+def _look_at(
+    tensor: HostTensor, raw: np.ndarray, form: Layout, pool: Pool
+) -> tuple[int, dict[tuple[int, int], Scales]]:
+    """The power of two that brings the tensor's largest weight just below LARGEST; the pieces' scales."""
+    found: dict[tuple[int, int], Scales] = {}
     bounds = [0.0]
 
     def piece(matrix: int, first: int, end: int) -> None:
-        rows = np.ascontiguousarray(raw[matrix, first:end])
         if form.scales is None:
-            values = np.empty((end - first, tensor.columns), np.float32)
-            decoder(tensor.format)(rows, values)
-            values = abs(values)
+            values = abs(_decoded(tensor, raw[matrix, first:end]))
         else:
-            scales, minimums = form.scales(rows)
+            scales, minimums = found[matrix, first] = form.scales(
+                np.ascontiguousarray(raw[matrix, first:end])
+            )
             values = abs(scales) * np.float32(form.largest_value)
             if minimums is not None:
                 values += abs(minimums)
         bounds.append(float(np.max(values, initial=0.0, where=np.isfinite(values))))
 
+    if tensor.format.name == "F16":
+        return 0, found
     _run(pool, piece, len(raw), raw.shape[1], tensor.columns)
     bound = max(bounds)
-    return math.floor(math.log2(LARGEST) - math.log2(bound)) if bound > 0 else 0
-
-
-def _pack_rows(
-    tensor: HostTensor,
-    raw: np.ndarray,
-    form: Layout,
-    exponent: int,
-    low: np.ndarray,
-    high: np.ndarray,
-    scales: np.ndarray,
-) -> None:
-    """Pack whole blocks of rows into their units."""
-    rows = np.ascontiguousarray(raw)
-    weights = np.empty((len(rows), tensor.columns), np.float32)
-    decoder(tensor.format)(rows, weights)
-    factor = np.float64(2.0) ** exponent
-    if form.scales is None:
-        _pack_halves(weights, factor, low.view(np.uint32).reshape(-1, 4, 32, 4))
-        return
-    s, m = form.scales(rows)
-    _pack_codes(
-        weights,
-        s,
-        np.empty((0, 0), np.float32) if m is None else m,
-        form.codes,
-        form.high_bits,
-        form.group,
-        factor,
-        low.view(np.uint32).reshape(-1, 32, 4),
-        high.view(np.uint32).reshape(len(low), 32, form.high_bits),
-        scales.view(np.uint16).reshape(-1, 8, 2, UNIT_COLUMNS // form.group, 1 + form.minimum),
-    )
+    return (math.floor(math.log2(LARGEST) - math.log2(bound)) if bound > 0 else 0), found
 
 
 @kernel
@@ -170,59 +157,103 @@ def _pack_halves(weights: np.ndarray, factor: float, halves: np.ndarray) -> None
 
 
 @kernel
+def _pack_scales(
+    scales: np.ndarray, minimums: np.ndarray, group: int, factor: float, packed: np.ndarray
+) -> None:
+    """Scales and minimums (rows, groups), times factor, as float16 into the units' (8, 2, groups, 1 or 2).
+
+    Of records of one there are no minimums.
+    """
+    n_rows, n_groups = scales.shape
+    per_unit = 64 // group
+    n_chunks = (n_groups + per_unit - 1) // per_unit
+    packed[:] = np.uint16(0)
+    for row in range(n_rows):
+        for g in range(n_groups):
+            place = packed[row // 16 * n_chunks + g // per_unit, row & 7, row >> 3 & 1, g % per_unit]
+            place[0] = float32_to_float16(np.float32(np.float64(scales[row, g]) * factor))
+            if place.shape[0] > 1:
+                place[1] = float32_to_float16(np.float32(np.float64(minimums[row, g]) * factor))
+
+
+@kernel
+def _codes_of_row(
+    weights: np.ndarray,
+    scales: np.ndarray,
+    minimums: np.ndarray,
+    code_of: np.ndarray,
+    offset: int,
+    group: int,
+    out: np.ndarray,
+) -> None:
+    """The codes (columns,) uint8 of a decoded row with scales and minimums by group; see `_pack_codes`."""
+    values = np.empty(group, np.int16)
+    for g in range(scales.shape[0]):
+        s, m = np.float64(scales[g]), np.float64(minimums[g])
+        inverse = np.float64(1.0) / s if s != 0 else np.float64(0.0)
+        if not (math.isfinite(inverse) and math.isfinite(m)):
+            inverse = m = np.float64(0.0)
+        some, codes = weights[g * group : (g + 1) * group], out[g * group : (g + 1) * group]
+        for k in range(some.shape[0]):
+            v = np.floor((np.float64(some[k]) + m) * inverse + 0.5)
+            v = v if v > -128.0 else -128.0  # not a number, too
+            values[k] = np.int32(v if v < 127.0 else 127.0)
+        if code_of.size:
+            for k in range(some.shape[0]):
+                codes[k] = code_of[values[k] + 128]
+        else:
+            for k in range(some.shape[0]):
+                codes[k] = np.uint8(values[k] + offset)
+
+
+@kernel
 def _pack_codes(
     weights: np.ndarray,
     scales: np.ndarray,
     minimums: np.ndarray,
     code_of: np.ndarray,
+    offset: int,
     high_bits: int,
     group: int,
-    factor: float,
     low: np.ndarray,
     high: np.ndarray,
-    packed_scales: np.ndarray,
 ) -> None:
-    """Decoded (rows, columns) with their scales and minimums (rows, groups) into units; see `layout`."""
+    """Decoded (rows, columns) with their scales and minimums (rows, groups) into units; see `layout`.
+
+    `code_of` is (256,), the codes of the values from -128, or empty: then they are value + offset.
+    """
     n_rows, n_columns = weights.shape
     n_chunks = (n_columns + 63) // 64
-    groups = 64 // group
-    codes = np.empty((16, 64), np.uint8)
-    for unit in range(low.shape[0]):
-        first_row, first_column = unit // n_chunks * 16, unit % n_chunks * 64
-        codes[:, :] = np.uint8(0)
-        for i in range(16):
-            for j in range(groups):
-                g = (first_column // group) + j
-                inside = first_row + i < n_rows and g * group < n_columns
-                s = scales[first_row + i, g] if inside else np.float32(0.0)
-                m = minimums[first_row + i, g] if inside and minimums.size else np.float32(0.0)
-                packed_scales[unit, i & 7, i >> 3, j, 0] = float32_to_float16(
-                    np.float32(np.float64(s) * factor)
-                )
-                if minimums.size:
-                    packed_scales[unit, i & 7, i >> 3, j, 1] = float32_to_float16(
-                        np.float32(np.float64(m) * factor)
-                    )
-                inverse = 1.0 / np.float64(s) if s != 0 else 0.0
-                if inside:
-                    for k in range(min(group, n_columns - g * group)):
-                        w = np.float64(weights[first_row + i, g * group + k])
-                        value = np.floor((w + np.float64(m)) * inverse + 0.5)
-                        value = max(-128.0, min(127.0, value)) if math.isfinite(value) else 0.0
-                        codes[i, j * group + k] = code_of[np.int32(value) + 128]
-        for lane in range(32):
-            row, column = lane >> 2, 2 * (lane & 3)
-            for h in range(high_bits):
-                high[unit, lane, h] = np.uint32(0)
-            for step in range(4):
-                word = np.uint32(0)
-                for r in range(4):
-                    k = 16 * step + column + 8 * (r >> 1)
-                    first, second = codes[row + 8 * (r & 1), k], codes[row + 8 * (r & 1), k + 1]
-                    word |= np.uint32(first & 15) << np.uint32(4 * r)
-                    word |= np.uint32(second & 15) << np.uint32(16 + 4 * r)
-                    if high_bits:
-                        bit = high_bits * (4 * step + r)
-                        both = np.uint32(first >> 4) | np.uint32(second >> 4) << np.uint32(16)
-                        high[unit, lane, bit >> 4] |= np.uint32(both) << np.uint32(bit & 15)
-                low[unit, lane, step] = word
+    codes = np.zeros((16, 64 * n_chunks), np.uint8)
+    pairs = codes.view(np.uint16)  # of columns
+    nibbles = np.uint32(0x0F0F)
+    for first in range(0, n_rows, 16):
+        if n_rows - first < 16:
+            codes[:] = np.uint8(0)
+        for i in range(min(16, n_rows - first)):
+            row = first + i
+            _codes_of_row(weights[row], scales[row], minimums[row], code_of, offset, group, codes[i])
+        for chunk in range(n_chunks):
+            unit = first // 16 * n_chunks + chunk
+            high[unit] = np.uint32(0)
+            for g in range(8):
+                upper, lower = pairs[g, 32 * chunk :], pairs[g + 8, 32 * chunk :]
+                for step in range(4):
+                    for t in range(4):
+                        # Registers 0 and 1, rows g and g + 8, then 2 and 3, eight columns on.
+                        a, b = np.uint32(upper[8 * step + t]), np.uint32(lower[8 * step + t])
+                        c, d = np.uint32(upper[8 * step + t + 4]), np.uint32(lower[8 * step + t + 4])
+                        y = a & nibbles | (b & nibbles) << np.uint32(4)
+                        z = c & nibbles | (d & nibbles) << np.uint32(4)
+                        word = y & np.uint32(255) | (z & np.uint32(255)) << np.uint32(8)
+                        word |= (y >> np.uint32(8)) << np.uint32(16) | (z >> np.uint32(8)) << np.uint32(24)
+                        low[unit, 4 * g + t, step] = word
+                        if high_bits:
+                            h = np.uint32(high_bits)
+                            y = a >> np.uint32(4) & nibbles | (b >> np.uint32(4) & nibbles) << h
+                            z = c >> np.uint32(4) & nibbles | (d >> np.uint32(4) & nibbles) << h
+                            even = y & np.uint32(255) | (z & np.uint32(255)) << np.uint32(2 * high_bits)
+                            odd = y >> np.uint32(8) | (z >> np.uint32(8)) << np.uint32(2 * high_bits)
+                            bit = 4 * high_bits * step
+                            both = (even | odd << np.uint32(16)) << np.uint32(bit & 15)
+                            high[unit, 4 * g + t, bit >> 4] |= both
