@@ -65,7 +65,7 @@ class CountingQueue(Queue):
     """A GPU's, which keeps the names of the C++ kernels that it starts and how often it repeats."""
 
     def __init__(self, device):
-        super().__init__(device.stream, device.launcher())
+        super().__init__(device, device.launcher())
         self.launched = []
         self.repeated = 0
 
@@ -82,7 +82,7 @@ class SimulatedQueue(Queue):
     """Records what it is asked for as calls to repeat; as with a graph, only the addresses are kept."""
 
     def __init__(self, device):
-        super().__init__(device.stream, EmulatedLauncher())
+        super().__init__(device, EmulatedLauncher())
         self.launched = self._launcher.launched
         self.repeated = 0
         self._calls = []

@@ -14,7 +14,6 @@ from dgguf.backends.cpu.heap import keep_freed_memory
 from dgguf.backends.cpu.pool import Pool, usable_cores
 from dgguf.backends.cuda import attention, elementwise, experts, matmul, vocabulary
 from dgguf.backends.cuda.device import Device
-from dgguf.backends.cuda.jit import THREADS
 from dgguf.backends.cuda.layout import UNIT_COLUMNS, Layout
 from dgguf.backends.cuda.matmul import Matrix, Planes, Router, Tables
 from dgguf.backends.cuda.memory import Array, Memory, upload
@@ -23,8 +22,6 @@ from dgguf.backends.cuda.queue import Queue
 from dgguf.backends.cuda.repack import pack
 from dgguf.backends.cuda.stream import ExpertStream
 from dgguf.errors import NumericsError
-
-ROUTER_PARTS = 16  # in which the router's sums are made
 
 
 class CudaBackend:
@@ -54,7 +51,7 @@ class CudaBackend:
         self._pool = Pool(usable_cores() if threads is None else threads)
         self._reference = reference
         self._memory = Memory()
-        self._queue = queue or Queue(device.stream, device.launcher())
+        self._queue = queue or Queue(device, device.launcher())
         self._tables: dict[Layout, Tables] = {}
         self._experts = ExpertStream(device)
         self._rotations: dict[tuple[int, int, int, float], tuple[Array, Array]] = {}
@@ -83,7 +80,7 @@ class CudaBackend:
             matrix = Matrix(tensor, packed, tables, planes=None)
             self._experts.add(matrix)
             return matrix
-        planes = matmul.device_planes(self._device.upload(packed.data), packed.layout, packed.n_units)
+        planes = matmul.device_planes(self._queue.upload(packed.data), packed.layout, packed.n_units)
         return Matrix(tensor, replace(packed, data=packed.data[:0]), tables, planes)
 
     def vector(self, tensor: HostTensor) -> Array:
@@ -138,13 +135,12 @@ class CudaBackend:
             )  # fmt: skip
             return
         halves, scales = self._halves(x)
-        few = rows <= matmul.FEW_TOKENS
-        height = matmul.FEW_TOKENS if few else matmul.MANY_TOKENS
+        height = matmul.FEW_TOKENS if rows <= matmul.FEW_TOKENS else matmul.MANY_TOKENS
         self._queue.launch(
             "qgemm",
             w.macros,
             f"qgemm_{height}",
-            matmul.grid(w, few, -(-rows // height)),
+            matmul.grid(w, -(-rows // height)),
             matmul.QGEMM_THREADS,
             matmul.qgemm_arguments(w, w.planes, halves, scales, out, cap, None, None),
         )
@@ -245,8 +241,8 @@ class CudaBackend:
     ) -> tuple[Array, Array]:
         rows = x.shape[0]
         normed = self.rms_norm(x, scale, eps)
-        partial, scores = self._empty(ROUTER_PARTS, rows, w.rows), self._empty(rows, w.rows)
-        blocks = -(-rows // elementwise.ROUTER_ROWS), ROUTER_PARTS
+        blocks = -(-rows // elementwise.ROUTER_ROWS), -(-w.columns // elementwise.ROUTER_INPUTS)
+        partial, scores = self._empty(blocks[1], rows, w.rows), self._empty(rows, w.rows)
         self._queue.run(elementwise.router_scores, blocks, normed.view, w.turned.view, partial.view)
         chosen, weights = self._empty(rows, n_used, dtype=np.int32), self._empty(rows, n_used)
         self._queue.run(
@@ -285,7 +281,7 @@ class CudaBackend:
                 "qgemm",
                 w.macros,
                 f"qgemm_{height}",
-                matmul.grid(w, few, n_tiles),
+                matmul.grid(w, n_tiles),
                 matmul.QGEMM_THREADS,
                 matmul.qgemm_arguments(w, planes, halves, scales, out, 0.0, gather, tiles),
             )
@@ -321,12 +317,7 @@ class CudaBackend:
         slices = self._empty(n, vocabulary.SLICES, 5, dtype=np.float64)
         self._queue.run(vocabulary.slice_statistics, (n, vocabulary.SLICES), logits, t, slices.view)
         self._queue.run(
-            vocabulary.row_statistics,
-            -(-n // THREADS),
-            slices.view,
-            given,
-            reading.argmax.view,
-            reading.rows.view,
+            vocabulary.row_statistics, n, slices.view, given, reading.argmax.view, reading.rows.view
         )
         self._queue.run(vocabulary.draw, n, logits, t, reading.rows.view, reading.sampled.view)
         self._keep_likeliest(reading)

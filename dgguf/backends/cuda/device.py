@@ -111,15 +111,6 @@ class Device:
 
         return CudaLauncher(self.arch, self.stream)
 
-    def upload(self, data: np.ndarray) -> Any:
-        """A copy of uint8 data in GPU memory."""
-        from dgguf.backends.cuda.memory import allocate
-
-        out = allocate(data.size)
-        out.copy_to_device(data, stream=self.stream)
-        self.stream.synchronize()  # the host's memory may go now
-        return out
-
     def download(self, view: Any) -> np.ndarray:
         """A copy of an array in the host's memory."""
         out: np.ndarray = view.copy_to_host(stream=self.stream)

@@ -247,7 +247,7 @@ def _run_checks(device: Device) -> Iterator[Check]:
             yield Check(what, False, f"a product fails: {reason(failure)}", again)
             return
     try:
-        queue = Queue(device.stream, device.launcher())
+        queue = Queue(device, device.launcher())
         backend = CudaBackend(device, Plan(Sizes(0, (), 0, 0), frozenset()), 1, queue=queue)
         given, w, outs = upload(x), backend.weight(tensor), []
         backend.linear(given, w)

@@ -7,7 +7,7 @@ from numba import cuda
 
 from dgguf.backends.cuda.jit import THREADS, device_function, kernel
 
-ROUTER_ROWS = 4  # that `router_scores` takes together
+ROUTER_ROWS, ROUTER_INPUTS = 8, 128  # that a block of `router_scores` takes
 
 
 @device_function
@@ -126,28 +126,37 @@ def to_half(x: np.ndarray, out: np.ndarray, scales: np.ndarray) -> None:
 
 @kernel
 def router_scores(x: np.ndarray, w: np.ndarray, partial: np.ndarray) -> None:
-    """x @ w in float32, (rows, n) with (n, E), each sum over n in parts: (parts, rows, E).
+    """x @ w in float32, (rows, n) with (n, E), summed over ROUTER_INPUTS at a time: (parts, rows, E).
 
-    The grid is (rows / ROUTER_ROWS, parts): four rows share what is read of w.
+    The grid is (rows / ROUTER_ROWS, parts). A thread takes four rows of an expert.
     """
-    row, part = ROUTER_ROWS * cuda.blockIdx.x, cuda.blockIdx.y
-    n, n_rows = x.shape[1], x.shape[0]
-    length = (n + partial.shape[0] - 1) // partial.shape[0]
-    start, end = part * length, min(n, (part + 1) * length)
-    r1, r2, r3 = min(row + 1, n_rows - 1), min(row + 2, n_rows - 1), min(row + 3, n_rows - 1)
-    for expert in range(cuda.threadIdx.x, w.shape[1], THREADS):
+    staged = cuda.shared.array((ROUTER_ROWS, ROUTER_INPUTS), np.float32)
+    first, part, tid = ROUTER_ROWS * cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x
+    n_rows, n_experts, start = x.shape[0], w.shape[1], part * ROUTER_INPUTS
+    count = min(ROUTER_INPUTS, x.shape[1] - start)
+    for k in range(tid, ROUTER_ROWS * ROUTER_INPUTS, THREADS):
+        r, i = k // ROUTER_INPUTS, k % ROUTER_INPUTS
+        inside = first + r < n_rows and i < count
+        staged[r, i] = x[first + r, start + i] if inside else np.float32(0.0)
+    cuda.syncthreads()
+    for item in range(tid, ROUTER_ROWS // 4 * n_experts, THREADS):
+        expert, r = item % n_experts, 4 * (item // n_experts)
         a, b, c, d = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-        for i in range(start, end):
-            weight = w[i, expert]
-            a += x[row, i] * weight
-            b += x[r1, i] * weight
-            c += x[r2, i] * weight
-            d += x[r3, i] * weight
-        # Where there are fewer than four rows, the last one is written several times.
-        partial[part, row, expert] = a
-        partial[part, r1, expert] = b
-        partial[part, r2, expert] = c
-        partial[part, r3, expert] = d
+        for i in range(count):
+            weight = w[start + i, expert]
+            a += staged[r, i] * weight
+            b += staged[r + 1, i] * weight
+            c += staged[r + 2, i] * weight
+            d += staged[r + 3, i] * weight
+        row = first + r
+        if row < n_rows:
+            partial[part, row, expert] = a
+        if row + 1 < n_rows:
+            partial[part, row + 1, expert] = b
+        if row + 2 < n_rows:
+            partial[part, row + 2, expert] = c
+        if row + 3 < n_rows:
+            partial[part, row + 3, expert] = d
 
 
 @kernel

@@ -16,7 +16,7 @@ from dgguf.jit import CACHE_FOLDER
 # A router for 256 rows is a small grid, and right so.
 config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 SIMULATED = bool(config.ENABLE_CUDASIM)
-THREADS = 4 if SIMULATED else 128  # of a block; a power of two
+THREADS = 4 if SIMULATED else 256  # of a block; a power of two
 
 
 def kernel(function: Callable[..., None]) -> Any:

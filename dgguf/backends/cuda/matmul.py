@@ -20,10 +20,10 @@ from dgguf.backends.cuda.memory import Array, upload
 from dgguf.backends.cuda.repack import Packed
 from dgguf.quants.decode import decoder
 
-# Tokens of a block of the two variants in qgemm.cu, and blocks of 16 rows that it works on.
-FEW_TOKENS, FEW_BLOCKS = 32, 4
-MANY_TOKENS, MANY_BLOCKS = 64, 8
-QGEMM_THREADS = 128
+# Tokens of a block of the two variants in qgemm.cu; each of its warps works on 16 rows.
+FEW_TOKENS, MANY_TOKENS = 32, 64
+QGEMM_WARPS = 4
+QGEMM_THREADS = 32 * QGEMM_WARPS
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,6 @@ def qgemm_arguments(
     ]  # fmt: skip
 
 
-def grid(w: Matrix, few: bool, token_tiles: int) -> tuple[int, int]:
+def grid(w: Matrix, token_tiles: int) -> tuple[int, int]:
     """The grid of a kernel in qgemm.cu."""
-    blocks = -(-w.rows // UNIT_ROWS)
-    return -(-blocks // (FEW_BLOCKS if few else MANY_BLOCKS)), token_tiles
+    return -(-w.rows // (UNIT_ROWS * QGEMM_WARPS)), token_tiles

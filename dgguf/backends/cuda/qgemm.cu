@@ -6,7 +6,7 @@
 // of x (fragment B) go through shared memory, in two buffers. Sums are float32.
 //
 // Compiled for one kind of layout at a time: HIGH_BITS, GROUP, MINIMUM, TABLE, HALVES (see
-// layout.Layout.kind). The grid is (row blocks / (4 * ROW_BLOCKS), token tiles); 128 threads.
+// layout.Layout.kind). The grid is (row blocks / 4, token tiles); 128 threads.
 #include "primitives.cuh"
 
 constexpr int WARPS = 4;
@@ -95,7 +95,7 @@ DEVICE void decode(u32 a[4], const Unit &unit, int step, u32 base, const u32 *pa
 #define ARGUMENTS \
     low, high, scales, table, base, x, x_scale, gather, tiles, out, rows, chunks, n_tokens, unscale, cap
 
-template <int TOKEN_TILES, int ROW_BLOCKS>
+template <int TOKEN_TILES>
 DEVICE void multiply(PARAMETERS) {
     constexpr int TOKENS = 8 * TOKEN_TILES;
     constexpr int COPIES = TOKENS * (CHUNK / 8) / THREADS;
@@ -108,7 +108,7 @@ DEVICE void multiply(PARAMETERS) {
         if (count == 0) return;
     }
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    const int n_blocks = (rows + 15) / 16, block = (blockIdx.x * WARPS + warp) * ROW_BLOCKS;
+    const int n_blocks = (rows + 15) / 16, block = blockIdx.x * WARPS + warp;
 
     if constexpr (TABLE)
         for (int i = threadIdx.x; i < 256; i += THREADS) pairs[i] = table[i];
@@ -135,15 +135,11 @@ DEVICE void multiply(PARAMETERS) {
             *(uint4 *)&staged[buffer][part >> 3][8 * (part & 7)] = next[i];
         }
     };
-    long long number[ROW_BLOCKS];
-    Unit units[ROW_BLOCKS], next_units[ROW_BLOCKS];
-#pragma unroll
-    for (int b = 0; b < ROW_BLOCKS; b++) {
-        // A warp beyond the last block works on that one and keeps nothing of it.
-        number[b] = ((long long)expert * n_blocks + min(block + b, n_blocks - 1)) * chunks;
-        fetch(units[b], low, high, scales, number[b], lane);
-    }
-    float sums[ROW_BLOCKS][TOKEN_TILES][4] = {};
+    // A warp beyond the last block works on that one and keeps nothing of it.
+    const long long number = ((long long)expert * n_blocks + min(block, n_blocks - 1)) * chunks;
+    Unit unit, next_unit;
+    fetch(unit, low, high, scales, number, lane);
+    float sums[TOKEN_TILES][4] = {};
     load(0);
     store(0);
     __syncthreads();
@@ -152,30 +148,25 @@ DEVICE void multiply(PARAMETERS) {
         const bool more = chunk + 1 < chunks;
         if (more) {
             load(chunk + 1);
-#pragma unroll
-            for (int b = 0; b < ROW_BLOCKS; b++) fetch(next_units[b], low, high, scales, number[b] + chunk + 1, lane);
+            fetch(next_unit, low, high, scales, number + chunk + 1, lane);
         }
 #pragma unroll
         for (int step = 0; step < 4; step++) {
-            u32 a[ROW_BLOCKS][4];
-#pragma unroll
-            for (int b = 0; b < ROW_BLOCKS; b++) decode(a[b], units[b], step, base, pairs);
+            u32 a[4];
+            decode(a, unit, step, base, pairs);
 #pragma unroll
             for (int n = 0; n < TOKEN_TILES; n += 2) {
+                if (8 * n >= count) break;  // most experts have fewer rows than a tile
                 // Lane 8i+j points to token 8 * (i / 2) + j, columns 8 * (i % 2) and on.
                 u32 t[4];
                 load_matrices(t, &staged[chunk & 1][8 * (n + (lane >> 4)) + (lane & 7)][16 * step + (lane & 8)]);
-#pragma unroll
-                for (int b = 0; b < ROW_BLOCKS; b++) {
-                    mma(sums[b][n], a[b], t[0], t[1]);
-                    mma(sums[b][n + 1], a[b], t[2], t[3]);
-                }
+                mma(sums[n], a, t[0], t[1]);
+                if (8 * (n + 1) < count) mma(sums[n + 1], a, t[2], t[3]);
             }
         }
         if (more) {
             store((chunk + 1) & 1);  // nobody reads it: all have passed the barrier after its last use
-#pragma unroll
-            for (int b = 0; b < ROW_BLOCKS; b++) units[b] = next_units[b];
+            unit = next_unit;
         }
         __syncthreads();
     }
@@ -189,16 +180,14 @@ DEVICE void multiply(PARAMETERS) {
             long long slot = first + token;
             float factor = unscale * x_scale[gather ? gather[slot] : slot];
 #pragma unroll
-            for (int b = 0; b < ROW_BLOCKS; b++)
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    int row = 16 * (block + b) + 8 * half + (lane >> 2);
-                    float value = sums[b][n][2 * half + i] * factor;
-                    if (row < rows) out[slot * rows + row] = cap > 0 ? cap * tanhf(value / cap) : value;
-                }
+            for (int half = 0; half < 2; half++) {
+                int row = 16 * block + 8 * half + (lane >> 2);
+                float value = sums[n][2 * half + i] * factor;
+                if (row < rows) out[slot * rows + row] = cap > 0 ? cap * tanhf(value / cap) : value;
+            }
         }
 }
 
 // Few tokens (an expert's share of a canvas) and many.
-extern "C" __global__ void __launch_bounds__(THREADS, 6) qgemm_32(PARAMETERS) { multiply<4, 1>(ARGUMENTS); }
-extern "C" __global__ void __launch_bounds__(THREADS) qgemm_64(PARAMETERS) { multiply<8, 2>(ARGUMENTS); }
+extern "C" __global__ void __launch_bounds__(THREADS, 6) qgemm_32(PARAMETERS) { multiply<4>(ARGUMENTS); }
+extern "C" __global__ void __launch_bounds__(THREADS, 4) qgemm_64(PARAMETERS) { multiply<8>(ARGUMENTS); }

@@ -6,35 +6,43 @@ numbers, but for what it copies in from pinned memory.
 """
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numba import cuda
 
+from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.jit import THREADS
 from dgguf.backends.cuda.kernels import Launcher, Macros
+from dgguf.backends.cuda.memory import allocate
 
 
 class Queue:
     """Starts kernels and copies on one stream.
 
     Args:
-        stream: numba's.
+        device: the GPU.
         launcher: of the C++ kernels.
 
     Attributes:
         recording: whether what is asked for is being recorded, and not done.
     """
 
-    def __init__(self, stream: Any, launcher: Launcher) -> None:
+    def __init__(self, device: Device, launcher: Launcher) -> None:
         self.recording = False
-        self._stream = stream
+        self._stream = device.stream
         self._launcher = launcher
+        self._worker = ThreadPoolExecutor(
+            1, "dgguf-upload", initializer=lambda: cuda.select_device(device.number)
+        )
+        self._upload: Future[None] | None = None
         self._inputs: dict[tuple[str, int], tuple[np.ndarray, Any]] = {}
         self._graph: Any = None
 
     def run(self, kernel: Any, blocks: int | tuple[int, int], *arguments: Any) -> None:
         """Start a numba kernel with THREADS threads a block."""
+        self._settle()
         kernel[blocks, THREADS, self._stream](*arguments)
 
     def launch(
@@ -47,7 +55,28 @@ class Queue:
         arguments: list[Any],
     ) -> None:
         """Start a kernel of a C++ source; see `kernels.Launcher`."""
+        self._settle()
         self._launcher.launch(source, macros, name, grid, threads, arguments)
+
+    def upload(self, data: np.ndarray) -> Any:
+        """A copy of uint8 data in GPU memory, made while the next matrix is being prepared.
+
+        Kernels wait for it; `data` must not change before the next call of anything here.
+        """
+        out = allocate(data.size)
+        self._settle()
+        self._upload = self._worker.submit(self._copy, data, out)
+        return out
+
+    def _copy(self, data: np.ndarray, target: Any) -> None:
+        target.copy_to_device(data, stream=self._stream)
+        self._stream.synchronize()
+
+    def _settle(self) -> None:
+        """Wait for the last upload."""
+        if self._upload is not None:
+            upload, self._upload = self._upload, None
+            upload.result()
 
     def copy_in(self, host: np.ndarray, view: Any) -> None:
         """Copy host memory, which may change afterwards, to the GPU."""

@@ -108,35 +108,48 @@ def row_statistics(slices: Any, uniforms: Any, argmax: Any, out: Any) -> None:
     """Put the slices together: argmax (C,), -1 if a logit is not finite, and out (C, 5) float64.
 
     Entropy in nats; the slice in which the draw of uniforms (C,) falls, and what is left of it there,
-    in units of exp(z - largest); 1 / sum of these; the largest z. A thread a row.
+    in units of exp(z - largest); 1 / sum of these; the largest z. A block a row.
     """
-    row = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    if row >= slices.shape[0]:
-        return
-    best = 0
-    bad = np.float64(0.0)
-    for s in range(SLICES):
+    masses, tops = cuda.shared.array(SLICES, np.float64), cuda.shared.array(SLICES, np.float64)
+    parts = cuda.shared.array(THREADS, np.float64)
+    row, tid = cuda.blockIdx.x, cuda.threadIdx.x
+    largest, bad = np.float64(LOWEST), np.float64(0.0)
+    for s in range(tid, SLICES, THREADS):
+        tops[s] = slices[row, s, LARGEST] if slices[row, s, TOTAL] > 0 else np.float64(LOWEST)
+        largest = max(largest, tops[s])
         bad = max(bad, slices[row, s, FIRST_BAD])
-        if slices[row, s, TOTAL] > 0 and slices[row, s, LARGEST] > slices[row, best, LARGEST]:
-            best = s
-    largest = slices[row, best, LARGEST]
-    total, weighted = np.float64(0.0), np.float64(0.0)
-    for s in range(SLICES):
+    parts[tid] = largest
+    largest = block_max(parts)
+    cuda.syncthreads()
+    parts[tid] = bad
+    bad = block_max(parts)
+    cuda.syncthreads()
+    weighted = np.float64(0.0)
+    for s in range(tid, SLICES, THREADS):
+        masses[s] = np.float64(0.0)
         if slices[row, s, TOTAL] > 0:
-            shift = slices[row, s, LARGEST] - largest
+            shift = tops[s] - largest
             factor = math.exp(shift)
-            total += factor * slices[row, s, TOTAL]
+            masses[s] = factor * slices[row, s, TOTAL]
             weighted += factor * (slices[row, s, WEIGHTED] + shift * slices[row, s, TOTAL])
+    parts[tid] = weighted
+    weighted = block_sum(parts)
+    if tid != 0:
+        return
+    best, total = SLICES - 1, np.float64(0.0)
+    for s in range(SLICES - 1, -1, -1):
+        if tops[s] == largest:
+            best = s
+    for s in range(SLICES):
+        total += masses[s]
     target = uniforms[row] * total
     drawn, rest, before = best, np.float64(1e300), np.float64(0.0)
     for s in range(SLICES):
-        if slices[row, s, TOTAL] > 0:
-            mass = math.exp(slices[row, s, LARGEST] - largest) * slices[row, s, TOTAL]
-            if rest == 1e300 and mass > 0:
-                drawn = s  # the last possible one, should rounding leave the sum short of the target
-                if before + mass > target:
-                    rest = target - before
-            before += mass
+        if rest == 1e300 and masses[s] > 0:
+            drawn = s  # the last possible one, should rounding leave the sum short of the target
+            if before + masses[s] > target:
+                rest = target - before
+        before += masses[s]
     if bad > 0:
         total = np.float64(1.0)  # nothing here is used
     argmax[row] = -1 if bad > 0 else int(slices[row, best, ARGMAX])
