@@ -3,16 +3,12 @@
     python tools/bench_cuda.py [MODEL.gguf] [--type Q4_K_M] [--gpu-layers N] [--prompt-tokens 4096]
 
 Without MODEL it writes the synthetic file of that type first (16.8 GB for Q4_K_M) into the current
-folder, or uses the one that is there. Three measurements:
-
-* the step as a user has it, timed as a whole: nothing waits for the GPU but the step's end;
-* the same step with a wait after every verb, which gives the split per part (and takes longer);
-* the single kernels: products of every shape of the model, with the bytes and operations they reach.
+folder, or uses the one that is there. What `dgguf bench --cuda` measures, and beside it the single
+kernels: products of every shape of the model, with the bytes and operations they reach.
 """
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -22,38 +18,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout need not be installed
 
 from dgguf.benchmark import measure
-from dgguf.diffusion.sampler import SeededNoise
-from dgguf.model.cache import KVCache
-from dgguf.session import Gpu, Session, rows_per_call
+from dgguf.session import Gpu, Session
 from tools.make_synthetic import FULL_SIZE, write_model
 from tools.synthetic_vocabulary import full_vocabulary
-
-
-def whole_steps(session: Session, prompt_tokens: int, steps: int) -> dict[str, float]:
-    """Milliseconds of a step and tokens/s of the prompt, without waiting in between."""
-    config, rows = session.config, rows_per_call(session.config)
-    cache = KVCache(config, session.backend, prompt_tokens + 2 * config.canvas_length, rows)
-    noise = SeededNoise(1, config.vocab_size)
-    prompt = noise.tokens(1, 0, prompt_tokens)
-    prefill = []
-    for _ in range(2):  # the first compiles
-        cache.step_back(0)
-        began = time.perf_counter()
-        for first in range(0, prompt_tokens, rows):
-            session.model.encode(prompt[first : first + rows], cache)
-        session.backend.finish()
-        prefill.append(time.perf_counter() - began)
-    canvas, previous, seconds = noise.tokens(0, 0, config.canvas_length), None, []
-    for step in range(1, steps + 4):
-        began = time.perf_counter()
-        uniforms = noise.uniforms(0, step, config.canvas_length)
-        previous = session.model.denoise(canvas, cache, previous, 0.6, uniforms)
-        seconds.append(time.perf_counter() - began)
-    return {
-        "prefill_tokens_per_s": prompt_tokens / prefill[-1],
-        "step_ms": 1e3 * statistics.median(seconds[3:]),  # the third is recorded, later ones repeat it
-        "step_ms_best": 1e3 * min(seconds[3:]),
-    }
 
 
 def products(session: Session, rows: int, repeats: int = 20) -> dict[str, dict[str, float]]:
@@ -105,8 +72,7 @@ def main() -> None:
     result = {
         "backend": session.backend.describe(),
         "load_seconds": loaded,
-        **whole_steps(session, given.prompt_tokens, given.steps),
-        "split": measure(
+        **measure(
             session,
             prompt_tokens=given.prompt_tokens,
             steps=given.steps,

@@ -71,9 +71,11 @@ class Backend(Protocol):
 
     Attributes:
         kv_bytes: of one number in the KV cache.
+        runs_ahead: whether a verb may return before its work is done; see `finish`.
     """
 
     kv_bytes: int
+    runs_ahead: bool
 
     def describe(self) -> str:
         """One line for -v: what runs the products, on how many threads or which device."""

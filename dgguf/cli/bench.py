@@ -80,25 +80,32 @@ def lines(result: dict[str, Any]) -> list[str]:
     from dgguf.benchmark import OTHER
     from dgguf.cli.output import format_bytes
 
+    steps = result["ms_of_steps"]
     out = [
         f"machine        {result['machine']} · {result['backend']}",
         f"start          {result['load_seconds']:.2f} s to load"
         f" · {result['encode_seconds']:.2f} s for {result['prompt_tokens']} prompt tokens"
-        f" · {result['first_step_ms'] / 1e3:.2f} s for the first step" + (" · file cold" * result["cold"]),
+        f" · {_duration(result['first_step_ms'])} for the first step" + (" · file cold" * result["cold"]),
         f"encoding       {result['encode_tokens_per_s']:.1f} tokens/s",
-        f"commit         {result['commit_ms'] / 1e3:.2f} s a canvas",
-        f"step           {result['ms_per_step'] / 1e3:.2f} s, median of {len(result['ms_of_steps'])}"
-        f" ({min(result['ms_of_steps']) / 1e3:.2f} to {max(result['ms_of_steps']) / 1e3:.2f})"
+        f"commit         {_duration(result['commit_ms'])} a canvas",
+        f"step           {_duration(result['ms_per_step'])}, median of {len(steps)}"
+        f" ({_duration(min(steps))} to {_duration(max(steps))})"
         f" · {result['gops']:.0f} GOP/s · {result['gb_per_s']:.1f} GB/s of weights",
     ]
     if result["peak_gops"]:
         unit = "of float32 through BLAS" if result["cpu_path"] == "portable" else "of dot instructions"
         out.insert(1, f"peak           {result['peak_gops']:.0f} GOP/s {unit}, without memory")
+    if not result["cpu_path"]:
+        out.append("parts, each waited for, which takes longer than the step as a whole:")
     for part, cost in result["parts"].items():
         speed = f"{cost['gops']:8.0f} GOP/s" if cost["gops"] else ""
-        out.append(f"  {part:<{len(OTHER)}} {cost['ms'] / 1e3:7.3f} s {speed}")
+        out.append(f"  {part:<{len(OTHER)}} {_duration(cost['ms']):>9} {speed}")
     if result["peak_private_bytes"]:
         out.append(
             f"memory         {format_bytes(result['peak_private_bytes'])} at most, beside the mapped file"
         )
     return out
+
+
+def _duration(ms: float) -> str:
+    return f"{ms / 1e3:.2f} s" if ms >= 1e3 else f"{ms:.3g} ms"

@@ -36,7 +36,7 @@ class CpuBackend:
         self._path = "portable" if exact else cpu_path()
         self._int8 = self._path != "portable"
         self._bf16 = self._path == "avx512_vnni" and bfloat.supported()
-        self.kv_bytes = 4 if exact else 2
+        self.kv_bytes, self.runs_ahead = 4 if exact else 2, False
         self._logits = np.empty((0, 0), np.float32)
 
     @property

@@ -45,7 +45,7 @@ class CudaBackend:
         queue: Queue | None = None,
     ) -> None:
         keep_freed_memory()
-        self.kv_bytes = KV_BYTES
+        self.kv_bytes, self.runs_ahead = KV_BYTES, True
         self._device = device
         self._plan = plan
         self._pool = Pool(usable_cores() if threads is None else threads)
