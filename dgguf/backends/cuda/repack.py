@@ -19,7 +19,9 @@ from dgguf.jit import kernel
 from dgguf.quants.decode import decoder
 from dgguf.quants.half import float32_to_float16
 
-PIECE_WEIGHTS = 1 << 20
+# Python's lock is dear where many threads want it: so pieces are large, and those that are looked at in
+# numpy, which asks for it dozens of times, are few.
+PIECE_WEIGHTS, NUMPY_WEIGHTS = 1 << 21, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,11 @@ def pack(tensor: HostTensor, pool: Pool, allocate: Callable[[int], np.ndarray]) 
     raw = tensor.raw if tensor.raw.ndim == 3 else tensor.raw[None]
     stack, rows, _ = raw.shape
     n_units = units(rows, tensor.columns)
-    exponent, scales_of = _look_at(tensor, raw, form, pool)
+    largest, group_scales, minimums = _look_at(tensor, raw, form, pool)
+    exponent = 0
+    if largest > 0 and tensor.format.name != "F16":  # which stays as it is
+        exponent = math.floor(math.log2(LARGEST) - math.log2(largest))
+    factor = math.ldexp(1.0, exponent)
     data = allocate(stack * n_units * (form.code_bytes + form.scale_bytes))
     low, high, scales = planes(data, form, stack * n_units)
 
@@ -74,19 +80,16 @@ def pack(tensor: HostTensor, pool: Pool, allocate: Callable[[int], np.ndarray]) 
         start = matrix * n_units + first // UNIT_ROWS * block_units
         stop = start + -(-(end - first) // UNIT_ROWS) * block_units
         weights = _decoded(tensor, raw[matrix, first:end])
-        factor = math.ldexp(1.0, exponent)
         if form.halves:
             _pack_halves(weights, factor, low[start:stop].view(np.uint32).reshape(-1, 4, 32, 4))
             return
-        s, m = scales_of[matrix, first]
-        minimums = np.zeros_like(s) if m is None else m
         groups = UNIT_COLUMNS // form.group
-        records = scales[start:stop].view(np.uint16).reshape(-1, 8, 2, groups, 1 + form.minimum)
-        _pack_scales(s, minimums, form.group, factor, records)
-        _pack_codes(
-            weights, s, minimums, form.codes if form.table else np.empty(0, np.uint8), form.offset,
-            form.high_bits, form.group, low[start:stop].view(np.uint32).reshape(-1, 32, 4),
+        _pack_groups(
+            weights, group_scales[matrix, first:end], minimums[matrix, first:end],
+            form.codes if form.table else np.empty(0, np.uint8), form.offset, form.high_bits, form.group,
+            factor, low[start:stop].view(np.uint32).reshape(-1, 32, 4),
             high[start:stop].view(np.uint32).reshape(stop - start, 32, form.high_bits),
+            scales[start:stop].view(np.uint16).reshape(-1, 8, 2, groups, 1 + form.minimum),
         )  # fmt: skip
 
     _run(pool, piece, stack, rows, tensor.columns)
@@ -107,33 +110,53 @@ def _decoded(tensor: HostTensor, raw: np.ndarray) -> np.ndarray:
     return weights
 
 
-Scales = tuple[np.ndarray, np.ndarray | None]
-
-
 def _look_at(
     tensor: HostTensor, raw: np.ndarray, form: Layout, pool: Pool
-) -> tuple[int, dict[tuple[int, int], Scales]]:
-    """The power of two that brings the tensor's largest weight just below LARGEST; the pieces' scales."""
-    found: dict[tuple[int, int], Scales] = {}
-    bounds = [0.0]
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """A bound of the magnitudes of a stack's weights, and its groups' scales and minimums.
 
-    def piece(matrix: int, first: int, end: int) -> None:
-        if form.scales is None:
-            values = abs(_decoded(tensor, raw[matrix, first:end]))
-        else:
-            scales, minimums = found[matrix, first] = form.scales(
-                np.ascontiguousarray(raw[matrix, first:end])
-            )
-            values = abs(scales) * np.float32(form.largest_value)
-            if minimums is not None:
-                values += abs(minimums)
-        bounds.append(float(np.max(values, initial=0.0, where=np.isfinite(values))))
+    Both are (E, rows, groups) float32, minimums 0 where a format has none; empty for plain floats.
+    """
+    stack, rows, _ = raw.shape
+    if form.scales is None:
+        bounds = [0.0]
 
-    if tensor.format.name == "F16":
-        return 0, found
-    _run(pool, piece, len(raw), raw.shape[1], tensor.columns)
-    bound = max(bounds)
-    return (math.floor(math.log2(LARGEST) - math.log2(bound)) if bound > 0 else 0), found
+        def floats(matrix: int, first: int, end: int) -> None:
+            weights = _decoded(tensor, raw[matrix, first:end])
+            bounds.append(_largest(weights, weights[:0], 1.0))
+
+        _run(pool, floats, stack, rows, tensor.columns)
+        return max(bounds), np.empty(0, np.float32), np.empty(0, np.float32)
+    flat = raw.reshape(stack * rows, -1)
+    scales, minimums = (np.zeros((len(flat), tensor.columns // form.group), np.float32) for _ in range(2))
+    step = max(1, NUMPY_WEIGHTS // tensor.columns)
+    bounds = [0.0] * -(-len(flat) // step)
+
+    def groups(number: int) -> None:
+        some = slice(number * step, (number + 1) * step)
+        assert form.scales is not None
+        s, m = form.scales(np.ascontiguousarray(flat[some]))
+        scales[some] = s
+        if m is not None:
+            minimums[some] = m
+        bounds[number] = _largest(s, s[:0] if m is None else m, float(form.largest_value))
+
+    pool.run(groups, len(bounds))
+    return max(bounds), scales.reshape(stack, rows, -1), minimums.reshape(stack, rows, -1)
+
+
+@kernel
+def _largest(values: np.ndarray, minimums: np.ndarray, factor: float) -> float:
+    """The largest finite factor * |value|, plus |minimum| where there are any; both (rows, n)."""
+    largest = 0.0
+    for row in range(values.shape[0]):
+        for i in range(values.shape[1]):
+            bound = abs(np.float64(values[row, i])) * factor
+            if minimums.shape[0]:
+                bound += abs(np.float64(minimums[row, i]))
+            if bound > largest and bound < np.inf:
+                largest = bound
+    return largest
 
 
 @kernel
@@ -257,3 +280,22 @@ def _pack_codes(
                             bit = 4 * high_bits * step
                             both = (even | odd << np.uint32(16)) << np.uint32(bit & 15)
                             high[unit, 4 * g + t, bit >> 4] |= both
+
+
+@kernel
+def _pack_groups(
+    weights: np.ndarray,
+    scales: np.ndarray,
+    minimums: np.ndarray,
+    code_of: np.ndarray,
+    offset: int,
+    high_bits: int,
+    group: int,
+    factor: float,
+    low: np.ndarray,
+    high: np.ndarray,
+    packed_scales: np.ndarray,
+) -> None:
+    """`_pack_scales` and `_pack_codes`."""
+    _pack_scales(scales, minimums, group, factor, packed_scales)
+    _pack_codes(weights, scales, minimums, code_of, offset, high_bits, group, low, high)
