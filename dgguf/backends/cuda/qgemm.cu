@@ -156,12 +156,11 @@ DEVICE void multiply(PARAMETERS) {
             decode(a, unit, step, base, pairs);
 #pragma unroll
             for (int n = 0; n < TOKEN_TILES; n += 2) {
-                if (8 * n >= count) break;  // most experts have fewer rows than a tile
                 // Lane 8i+j points to token 8 * (i / 2) + j, columns 8 * (i % 2) and on.
                 u32 t[4];
                 load_matrices(t, &staged[chunk & 1][8 * (n + (lane >> 4)) + (lane & 7)][16 * step + (lane & 8)]);
                 mma(sums[n], a, t[0], t[1]);
-                if (8 * (n + 1) < count) mma(sums[n + 1], a, t[2], t[3]);
+                mma(sums[n + 1], a, t[2], t[3]);
             }
         }
         if (more) {
