@@ -73,6 +73,7 @@ def int8_gated(
         n = members.shape[0]
         gathered = inputs[members // n_used]
         g, u = np.empty((n, width), np.float32), np.empty((n, width), np.float32)
+        h = np.empty((n, width), np.float32)  # in place, LLVM would not vectorise
         behind = dot.start_of(gate[numbers[min(i + turns[1], last)]])  # if all threads take turns
         for (decode, tile, sizes, blocks), raw, target, following in (
             (codes[0], gate, g, dot.start_of(up[e])),
@@ -82,9 +83,16 @@ def int8_gated(
                 decode, tile, sizes, raw[e], blocks, gathered, columns, target, scratch, 0, width, following
             )
         alone[0] = 0
-        gated_gelu(g, u, g, alone)
-        activations.quantize(g, out[bounds[i, 0] : bounds[i, 1]])
+        gated_gelu(g, u, h, alone)
+        activations.quantize(h, out[bounds[i, 0] : bounds[i, 1]])
         i = take_one(turns, numbers.shape[0])
+
+
+@kernel
+def add_weighted(x: np.ndarray, weight: np.float32, out: np.ndarray) -> None:
+    """Add weight * x to `out`, which may be shorter; LLVM vectorises this only for contiguous rows."""
+    for i in range(out.shape[0]):
+        out[i] += weight * x[i]
 
 
 @kernel
@@ -121,9 +129,8 @@ def int8_down(
     first, end = take(turns, pieces)
     while first < end:
         for c in range(first * piece, min(end * piece, out.shape[1]), piece):
-            some = out[:, c : c + piece]
-            for t in range(some.shape[0]):
-                some[t, :] = np.float32(0.0)
+            for t in range(out.shape[0]):
+                out[t, c : c + piece] = np.float32(0.0)
             for i in range(numbers.shape[0]):
                 raw, members = down[numbers[i], c : c + piece], order[bounds[i, 0] : bounds[i, 1]]
                 behind = dot.start_of(down[numbers[min(i + 1, last)], c : c + piece])
@@ -132,10 +139,8 @@ def int8_down(
                     scratch, 0, len(raw), behind,
                 )  # fmt: skip
                 for m in range(members.shape[0]):
-                    target, found = some[members[m] // n_used], room[m]
-                    w = weights[members[m] // n_used, members[m] % n_used]
-                    for j in range(target.shape[0]):
-                        target[j] += w * found[j]
+                    t = members[m] // n_used
+                    add_weighted(room[m], weights[t, members[m] % n_used], out[t, c : c + piece])
         first, end = take(turns, pieces)
 
 
