@@ -157,7 +157,7 @@ def test_attention(backend, rng, monkeypatch, window, causal, past):
 @pytest.mark.parametrize("bf16", [pytest.param(True, marks=needs_bf16), False])
 @pytest.mark.parametrize(("window", "causal"), [(None, True), (None, False), (100, True), (100, False)])
 @pytest.mark.parametrize("past", [0, 5, 250])
-@pytest.mark.parametrize(("rows", "group", "dim"), [(75, 2, 32), (40, 8, 64), (7, 1, 32), (3, 4, 24)])
+@pytest.mark.parametrize(("rows", "group", "dim"), [(150, 2, 32), (40, 8, 64), (7, 1, 32), (3, 4, 24)])
 def test_attention_in_16_bits(rng, monkeypatch, bf16, window, causal, past, rows, group, dim):
     monkeypatch.setattr(attention, "SCORES_PER_TILE", 3000)
     q, k, v = (normal(rng, rows, heads, dim) for heads in (2 * group, 2, 2))
