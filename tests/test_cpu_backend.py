@@ -92,6 +92,19 @@ def test_residual(backend, rng):
     close(backend.residual(x, y, w, EPS, 0.75), (x + rms(y, w)) * 0.75)
 
 
+def test_linear_takes_no_input_for_another(rng):
+    """One x meets several formats, and a later one may lie where an earlier one did."""
+    be = CpuBackend(2)
+    weights = [tensor(normal(rng, 40, 64), name) for name in ("Q8_0", "Q5_1", "Q5_0", "Q5_0", "F16")]
+    for _ in range(3):
+        x = normal(rng, 9, 64)
+        for w, decoded in weights:
+            found = be.linear(x, be.weight(w))
+            close(found, x.astype(np.float64) @ decoded.T, 0.05)
+            np.testing.assert_array_equal(found, CpuBackend(1).linear(x, be.weight(w)))
+        del x
+
+
 @pytest.mark.parametrize("rows", [1, 33])
 def test_gated_gelu(backend, rng, rows):
     gate, up = 4 * normal(rng, rows, 24), normal(rng, rows, 24)

@@ -109,7 +109,7 @@ def test_product(rng, monkeypatch, name, path):
         w, weights = random_matrix(name, outputs, columns, rng)
         x = rng.standard_normal((rows, columns)).astype(np.float32)
         x *= np.exp(rng.standard_normal((rows, columns))).astype(np.float32)  # some stand out
-        found = matmul.linear(x, w, Pool(2))
+        found = matmul.linear(matmul.prepare(x, w), w, Pool(2))
         exact = x.astype(np.float64) @ weights.T
         # An input is off by at most 1/254 of its group's largest; activations.quantize adds 1e-4 of it.
         largest = abs(x).reshape(rows, -1, 32).max(axis=2).repeat(32, axis=1)
@@ -132,7 +132,7 @@ def test_paths_agree(rng, monkeypatch, name):
     results = []
     for path in PATHS:
         monkeypatch.setenv("DGGUF_CPU_PATH", path)
-        results.append(matmul.linear(x, w, Pool(2)))
+        results.append(matmul.linear(matmul.prepare(x, w), w, Pool(2)))
     for other in results[1:]:
         np.testing.assert_allclose(
             other, results[0], atol=1e-5 * abs(x).sum(axis=1).max() * abs(weights).max()

@@ -164,9 +164,13 @@ def experts(
 ) -> np.ndarray:
     """See `Backend.experts`."""
     n_rows, n_used = chosen.shape
-    order = np.argsort(chosen, axis=None, kind="stable")  # assignments (row * A + a), by expert
-    numbers, starts, counts = np.unique(chosen.ravel()[order], return_index=True, return_counts=True)
-    bounds = np.stack((starts, starts + counts), axis=1)
+    # Assignments (row * A + a), by expert; 16 bits are sorted much faster.
+    order = np.argsort(chosen.astype(np.uint16), axis=None, kind="stable")
+    counts = np.bincount(chosen.ravel())
+    numbers = np.flatnonzero(counts)
+    counts = counts[numbers]
+    ends = np.cumsum(counts)
+    bounds = np.stack((ends - counts, ends), axis=1)
     out = np.empty((n_rows, down.rows), np.float32)
     sums = down.sums
     if gate.sums is not None and gate.sums == up.sums and sums is not None:

@@ -151,10 +151,10 @@ def products(inputs: np.ndarray, w: Matrix, out: np.ndarray, pool: Pool) -> None
     )
 
 
-def linear(x: np.ndarray, w: Matrix, pool: Pool) -> np.ndarray:
-    """x @ w.T: (T, columns) with (rows, columns) gives (T, rows)."""
-    out = np.empty((x.shape[0], w.rows), np.float32)
-    products(prepare(x, w, pool), w, out, pool)
+def linear(inputs: np.ndarray, w: Matrix, pool: Pool) -> np.ndarray:
+    """inputs @ w.T as a new (T, rows) array; `inputs` from `prepare`."""
+    out = np.empty((inputs.shape[0], w.rows), np.float32)
+    products(inputs, w, out, pool)
     return out
 
 
