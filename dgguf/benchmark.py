@@ -103,7 +103,9 @@ class PeakMemory(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        while not self._done.wait(0.05):
+        done = False
+        while not done:  # and once more at the end: a tiny model is done before the first wait
+            done = self._done.wait(0.05)
             self.bytes = max(self.bytes, private_bytes())
 
 

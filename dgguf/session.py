@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_CONTEXT = 8192
 DEFAULT_MAX_TOKENS = 1024
 # Prompt rows encoded together: enough that a decoded expert serves many, few enough to report often.
-ROWS_PER_CALL = 512
+ROWS_PER_CALL = 1024
 
 
 class PromptOptions(TypedDict, total=False):

@@ -92,6 +92,19 @@ def test_residual(backend, rng):
     close(backend.residual(x, y, w, EPS, 0.75), (x + rms(y, w)) * 0.75)
 
 
+def test_linear_takes_no_input_for_another(rng):
+    """One x meets several formats, and a later one may lie where an earlier one did."""
+    be = CpuBackend(2)
+    weights = [tensor(normal(rng, 40, 64), name) for name in ("Q8_0", "Q5_1", "Q5_0", "Q5_0", "F16")]
+    for _ in range(3):
+        x = normal(rng, 9, 64)
+        for w, decoded in weights:
+            found = be.linear(x, be.weight(w))
+            close(found, x.astype(np.float64) @ decoded.T, 0.05)
+            np.testing.assert_array_equal(found, CpuBackend(1).linear(x, be.weight(w)))
+        del x
+
+
 @pytest.mark.parametrize("rows", [1, 33])
 def test_gated_gelu(backend, rng, rows):
     gate, up = 4 * normal(rng, rows, 24), normal(rng, rows, 24)
@@ -157,7 +170,7 @@ def test_attention(backend, rng, monkeypatch, window, causal, past):
 @pytest.mark.parametrize("bf16", [pytest.param(True, marks=needs_bf16), False])
 @pytest.mark.parametrize(("window", "causal"), [(None, True), (None, False), (100, True), (100, False)])
 @pytest.mark.parametrize("past", [0, 5, 250])
-@pytest.mark.parametrize(("rows", "group", "dim"), [(75, 2, 32), (40, 8, 64), (7, 1, 32), (3, 4, 24)])
+@pytest.mark.parametrize(("rows", "group", "dim"), [(150, 2, 32), (40, 8, 64), (7, 1, 32), (3, 4, 24)])
 def test_attention_in_16_bits(rng, monkeypatch, bf16, window, causal, past, rows, group, dim):
     monkeypatch.setattr(attention, "SCORES_PER_TILE", 3000)
     q, k, v = (normal(rng, rows, heads, dim) for heads in (2 * group, 2, 2))

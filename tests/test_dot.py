@@ -26,43 +26,40 @@ def rng(request):
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
 
 
-def quantized(x):
+def quantized(x, group=32, offset=0):
     """The bytes of `activations.quantize`, and the parts of its layout."""
     rows, columns = x.shape
-    out = np.empty((rows, activations.row_bytes(columns)), np.uint8)
-    activations.quantize(x, out)
-    n = columns // 32
-    at = columns + 4 * np.cumsum([0, n, n, n, 2 * n, 2 * n])
-    parts = [
-        out[:, a:b].copy().view(of)
-        for a, b, of in zip(
-            at, at[1:], (np.float32, np.int32, np.float32, np.int32, np.float32), strict=False
-        )
-    ]
-    return out, out[:, :columns].view(np.int8), parts
+    out = np.empty((rows, activations.row_bytes(columns, group)), np.uint8)
+    activations.quantize(x, out, group, offset)
+    scales, sums = np.split(out[:, columns:], [columns // 8], axis=1)
+    of = np.int32 if offset else np.float32
+    return out, out[:, :columns].view(np.int8), scales.copy().view(np.float32), sums.copy().view(of)
 
 
-def test_activations(rng):
+@pytest.mark.parametrize("group", [16, 32])
+@pytest.mark.parametrize("offset", [0, 4, 128])
+def test_activations(rng, group, offset):
     x = (rng.standard_normal((5, 96)) * 10.0 ** rng.integers(-20, 20, (5, 1))).astype(np.float32)
     x[1, 32:64] = 0
-    _, codes, (scales, sums, scaled, sums_16, scaled_16) = quantized(x)
+    _, codes, scales, sums = quantized(x, group, offset)
     largest = abs(x.reshape(5, 3, 32)).max(axis=2)
     np.testing.assert_allclose(scales, largest / 127, rtol=2 * LARGEST)
     restored = codes.reshape(5, 3, 32) * scales[:, :, None].astype(np.float64)
     # Half a step; the inverse of the scale and the product with it are rounded, 127 * 2**-22 of a step.
     assert (abs(restored - x.reshape(5, 3, 32)) <= largest[:, :, None] / 254 * (1 + 1e-4)).all()
-    for found, products, size in ((sums, scaled, 32), (sums_16, scaled_16, 16)):
-        exact = codes.reshape(5, -1, size).sum(axis=2, dtype=np.int64)
-        np.testing.assert_array_equal(found, -exact)
-        wanted = exact * scales.repeat(32 // size, axis=1).astype(np.float64)
-        np.testing.assert_allclose(products, wanted, rtol=LARGEST)
+    exact = codes.reshape(5, -1, group).sum(axis=2, dtype=np.int64)
+    if offset:
+        np.testing.assert_array_equal(sums, -offset * exact)
+    else:
+        wanted = exact * scales.repeat(32 // group, axis=1).astype(np.float64)
+        np.testing.assert_allclose(sums, wanted, rtol=LARGEST)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_activations_that_are_not_finite_stay_so(wrong):
     x = np.ones((1, 64), np.float32)
     x[0, 5] = wrong
-    _, _, (scales, *_) = quantized(x)
+    _, _, scales, _ = quantized(x)
     assert not np.isfinite(scales[0, 0])
     assert np.isfinite(scales[0, 1])
 
@@ -75,7 +72,7 @@ def test_tile_is_exact(rng, path, affine, group, bits):
     kind = tiles.PATHS[path]
     width = kind.width * kind.lanes
     address = tiles.tile_address(path, int(affine), group, max(bits, tiles.LEAST_BITS[kind.dot]))
-    tile = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 12)(address)
+    tile = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 11)(address)
     for n_rows in range(1, kind.rows + 1):
         for codes_of, inputs_of in (
             [(0, most), (-127, 127)],
@@ -86,13 +83,13 @@ def test_tile_is_exact(rng, path, affine, group, bits):
             codes[:8, 1::2] = rng.integers(0, most + 1, (8, PANEL_ROWS // 2, 4))
             x = rng.choice(np.array(inputs_of, np.float32), (n_rows, columns))
             x[:, ::32] = 127  # so that the scale is 1
-            packed, _, _ = quantized(x)
+            packed, *_ = quantized(x, group, 0 if affine else 2 ** (bits - 1))
             scales = np.ones((columns // group, PANEL_ROWS), np.float32)
             minimums = rng.integers(-9, 9, scales.shape).astype(np.float32)
             out = np.full((n_rows, PANEL_ROWS), np.nan, np.float32)
             tile(
                 n_rows, codes.ctypes.data, scales.ctypes.data, minimums.ctypes.data, packed.ctypes.data,
-                packed.strides[0], columns, bits - 1, out.ctypes.data, out.strides[0], 0, 0,
+                packed.strides[0], columns, out.ctypes.data, out.strides[0], 0, 0,
             )  # fmt: skip
             weights = codes.transpose(1, 0, 2).reshape(PANEL_ROWS, columns).astype(np.int64)
             if affine:
@@ -112,7 +109,7 @@ def test_product(rng, monkeypatch, name, path):
         w, weights = random_matrix(name, outputs, columns, rng)
         x = rng.standard_normal((rows, columns)).astype(np.float32)
         x *= np.exp(rng.standard_normal((rows, columns))).astype(np.float32)  # some stand out
-        found = matmul.linear(x, w, Pool(2))
+        found = matmul.linear(matmul.prepare(x, w), w, Pool(2))
         exact = x.astype(np.float64) @ weights.T
         # An input is off by at most 1/254 of its group's largest; activations.quantize adds 1e-4 of it.
         largest = abs(x).reshape(rows, -1, 32).max(axis=2).repeat(32, axis=1)
@@ -135,7 +132,7 @@ def test_paths_agree(rng, monkeypatch, name):
     results = []
     for path in PATHS:
         monkeypatch.setenv("DGGUF_CPU_PATH", path)
-        results.append(matmul.linear(x, w, Pool(2)))
+        results.append(matmul.linear(matmul.prepare(x, w), w, Pool(2)))
     for other in results[1:]:
         np.testing.assert_allclose(
             other, results[0], atol=1e-5 * abs(x).sum(axis=1).max() * abs(weights).max()
@@ -214,6 +211,6 @@ def test_code_for_arm_is_written(name):
     assert name != "IQ4_NL" or decoder.count("\ttbl\t") == 8 * 4
     kind, bits = tiles.PATHS["neon"], max(layout.bits, tiles.LEAST_BITS["sdot"])
     tile = assembly(
-        11, lambda b, args: tiles.Tile(b, kind, layout.affine, layout.group, bits, 4, args).write()
+        10, lambda b, args: tiles.Tile(b, kind, layout.affine, layout.group, bits, 4, args).write()
     )
     assert tile.count("\tsdot\t") == kind.rows * kind.width * 32 // 4

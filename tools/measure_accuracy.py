@@ -98,7 +98,8 @@ def errors(name: str, spread: float, rng: np.random.Generator) -> dict[str, tupl
         return units[i] * (x.astype(np.float64) @ pairs[i][1].T)
 
     def ours(x: np.ndarray, i: int) -> np.ndarray:
-        return units[i] * matmul.linear(x.astype(np.float32), pairs[i][0], pool).astype(np.float64)
+        w, x = pairs[i][0], x.astype(np.float32)
+        return units[i] * matmul.linear(matmul.prepare(x, w), w, pool).astype(np.float64)
 
     def theirs(x: np.ndarray, i: int) -> np.ndarray:
         return exact(rounded(x), i)

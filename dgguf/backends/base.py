@@ -67,7 +67,9 @@ class LayerStore(Protocol):
 
 
 class Backend(Protocol):
-    """How to run a dozen array verbs on one kind of machine. All results are new float32 arrays.
+    """How to run a dozen array verbs on one kind of machine.
+
+    All results are new float32 arrays. What a verb was given is not changed afterwards.
 
     Attributes:
         kv_bytes: of one number in the KV cache.

@@ -1,7 +1,7 @@
 """The KV cache: what the encoder pass has committed, layer by layer.
 
-Full layers keep every position. Sliding layers keep what the window can still reach, plus some
-slack that lets a conversation step back a little; older rows are dropped only when room is needed.
+Full layers keep every position. Sliding layers keep what the window can still reach; older rows are
+dropped only when their room is needed, so that a conversation can step back a little.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def layer_capacity(layer: LayerConfig, context: int, rows_per_call: int) -> int:
     """Rows that a layer's cache holds: its committed ones and those of the call under way."""
     if layer.window is None:
         return context
-    return min(context, layer.window - 1 + 2 * rows_per_call)
+    return min(context, layer.window - 1 + rows_per_call)
 
 
 def cache_bytes(config: ModelConfig, context: int, rows_per_call: int, kv_bytes: int) -> int:

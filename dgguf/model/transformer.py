@@ -130,13 +130,14 @@ class Transformer:
     ) -> Array:
         be, eps = self.backend, self.config.norm_eps
         n_rows = x.shape[0]
+        q_shape = (n_rows, self.config.n_heads, layer.head_dim)
         kv_shape = (n_rows, layer.n_kv_heads, layer.head_dim)
         h = be.rms_norm(x, w.attn_norm, eps)
-        q = be.linear(h, w.attn_q).reshape(n_rows, self.config.n_heads, layer.head_dim)  # (T, H, Dh)
+        q = be.rms_norm(be.linear(h, w.attn_q).reshape(*q_shape), w.attn_q_norm, eps)
+        q = be.rope(q, rotation)  # (T, H, Dh), the largest array: never three of them
         k = be.linear(h, w.attn_k).reshape(*kv_shape)  # (T, G, Dh)
         # Where there is no attn_v, the value is the raw key projection: before its norm and rope.
         v = k if w.attn_v is None else be.linear(h, w.attn_v).reshape(*kv_shape)
-        q = be.rope(be.rms_norm(q, w.attn_q_norm, eps), rotation)
         k = be.rope(be.rms_norm(k, w.attn_k_norm, eps), rotation)
         v = be.rms_norm(v, None, eps)
         return be.linear(be.attention(q, k, v, stored, causal), w.attn_output)  # (T, D)

@@ -5,10 +5,8 @@ it. A row is one run of bytes, so that gathering rows is one copy:
 
     codes      K int8
     scales     K/32 float32
-    -sums      K/32 int32, minus the sum of each 32 codes
-    scaled     K/32 float32, scale * sum
-    -sums      K/16 int32, of each 16 codes
-    scaled     K/16 float32
+    sums       K/group of each group of 16 or 32 codes, as the weights want them (see `tiles`): int32
+               -offset * sum, or float32 scale * sum where they have minimums and no offset
 """
 
 from typing import Any
@@ -26,19 +24,18 @@ GROUP = 32  # inputs that share a scale
 TINY = 1e-30  # a scale below it is as good as 0, and its inverse would overflow
 
 
-def row_bytes(columns: int) -> int:
-    """Bytes of a row of `columns` inputs, a multiple of 32."""
-    return columns + columns // 32 * 12 + columns // 16 * 8
+@kernel
+def row_bytes(columns: int, group: int) -> int:
+    """Bytes of a row of `columns` inputs, a multiple of 4."""
+    return columns + columns // 32 * 4 + columns // group * 4
 
 
 @intrinsic
-def _quantize_group(
-    typing: Any, x: Any, codes: Any, scale: Any, sums: Any, scaled: Any, sums_16: Any, scaled_16: Any
-) -> Any:
-    """Quantize 32 float32 at address `x` to the six addresses that belong to them."""
+def _quantize_group(typing: Any, x: Any, codes: Any, scale: Any) -> Any:
+    """Quantize 32 float32 at address `x` to the two addresses; returns the sums of each 16 codes."""
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        x, codes, scale_at, sums, scaled, sums_16, scaled_16 = args
+        x, codes, scale_at = args
         halves = [load(b, x, vector(F32)), load(b, b.add(x, int64(64)), vector(F32))]
 
         def call(name: str, result: Any, *operands: Any) -> Any:
@@ -55,50 +52,53 @@ def _quantize_group(
         scale = b.fmul(b.bitcast(largest_bits, F32), ir.Constant(F32, 1 / 127))
         usable = b.fcmp_ordered(">", scale, ir.Constant(F32, TINY))
         inverse = b.select(usable, b.fdiv(ir.Constant(F32, 1.0), scale), ir.Constant(F32, 0.0))
-        sum_32 = ir.Constant(I32, 0)
+        sums = []
         for i, v in enumerate(halves):
             rounded = call("llvm.rint.v16f32", vector(F32), b.fmul(v, splat(b, inverse)))
             zero = ir.Constant(vector(F32), [0.0] * 16)  # a NaN is no integer; the scale keeps it
             integers = b.fptosi(b.select(b.fcmp_ordered("ord", rounded, rounded), rounded, zero), vector(I32))
             store(b, b.add(codes, int64(16 * i)), b.trunc(integers, vector(I8)))
-            total = call("llvm.vector.reduce.add.v16i32", I32, integers)
-            sum_32 = b.add(sum_32, total)
-            store(b, b.add(sums_16, int64(4 * i)), b.neg(total))
-            store(b, b.add(scaled_16, int64(4 * i)), b.fmul(scale, b.sitofp(total, F32)))
+            sums.append(call("llvm.vector.reduce.add.v16i32", I32, integers))
         store(b, scale_at, scale)
-        store(b, sums, b.neg(sum_32))
-        store(b, scaled, b.fmul(scale, b.sitofp(sum_32, F32)))
-        return context.get_dummy_value()
+        return context.make_tuple(b, signature.return_type, sums)
 
-    return types.void(*[types.int64] * 7), generate
+    return types.UniTuple(types.int32, 2)(*[types.int64] * 3), generate
 
 
 @kernel
-def quantize_together(x: np.ndarray, out: np.ndarray, turns: np.ndarray) -> None:
+def quantize_together(x: np.ndarray, out: np.ndarray, group: int, offset: int, turns: np.ndarray) -> None:
     """As `quantize`, for several threads that share the rows."""
     first, end = take(turns, x.shape[0])
     while first < end:
-        quantize(x[first:end], out[first:end])
+        quantize(x[first:end], out[first:end], group, offset)
         first, end = take(turns, x.shape[0])
 
 
 @kernel
-def quantize(x: np.ndarray, out: np.ndarray) -> None:
-    """Quantize (T, K) float32, contiguous, into (T, row_bytes(K)) uint8."""
+def quantize(x: np.ndarray, out: np.ndarray, group: int, offset: int) -> None:
+    """Quantize (T, K) float32, contiguous, into (T, row_bytes(K, group)) uint8.
+
+    Args:
+        group: codes summed together, 16 or 32.
+        offset: of the weights that the rows will meet; 0 if they have minimums.
+    """
     rows, columns = x.shape
     groups = columns // 32
-    source, target = x.ctypes.data, out.ctypes.data
-    for _ in range(rows):
-        scales = target + columns
+    for r in range(rows):
+        source, target = x.ctypes.data + 4 * r * columns, out.ctypes.data + r * out.shape[1]
+        scales = out[r, columns : columns + 4 * groups].view(np.float32)
+        sums = out[r, columns + 4 * groups :].view(np.int32)
+        scaled = sums.view(np.float32)
         for g in range(groups):
-            _quantize_group(
-                source + 128 * g,
-                target + 32 * g,
-                scales + 4 * g,
-                scales + 4 * (groups + g),
-                scales + 4 * (2 * groups + g),
-                scales + 4 * (3 * groups + 2 * g),
-                scales + 4 * (5 * groups + 2 * g),
-            )
-        source += 4 * columns
-        target += out.shape[1]
+            first, second = _quantize_group(source + 128 * g, target + 32 * g, target + columns + 4 * g)
+            if group == 32 and offset:
+                sums[g] = -offset * (first + second)
+            elif group == 32:
+                scaled[g] = scales[g] * np.float32(first + second)
+            elif offset:
+                sums[2 * g], sums[2 * g + 1] = -offset * first, -offset * second
+            else:
+                scaled[2 * g], scaled[2 * g + 1] = (
+                    scales[g] * np.float32(first),
+                    scales[g] * np.float32(second),
+                )

@@ -11,7 +11,7 @@ from dgguf.backends.cpu.pool import Pool
 from dgguf.jit import kernel
 
 SCORES_PER_TILE = 1 << 20
-TILE_ROWS = 128  # query rows, times heads of a group, that share what is packed of keys and values
+TILE_ROWS = 256  # query rows, times heads of a group, that share what is packed of keys and values
 
 
 @kernel
@@ -67,8 +67,8 @@ def attend(
     Args:
         q, out: (T, H, Dh) float32, Dh a multiple of 32.
         keys, values: (any, Dh) bfloat16 as uint16.
-        first, end: row r0 + r sees the keys first[r]..end[r], at least one; no more than
-            TILE_ROWS // group rows.
+        first, end: row r0 + r sees the keys first[r]..end[r], at least one, and the row behind it none
+            that are before them; no more than TILE_ROWS // group rows.
         scratch: uint8, `scratch_bytes` long.
     """
     n, dim = first.shape[0] * group, q.shape[2]
@@ -91,8 +91,11 @@ def attend(
     for start in range(first.min(), end.max(), bfloat.KEYS):
         count = min(bfloat.KEYS, end.max() - start)
         pack_keys(keys[start : start + count], edge, key_panels)
-        score(queries, n, dim, key_panels, count, scores)
+        seen = seen_by_tiles(first, end, group, start, count)
+        score(queries, n, dim, key_panels, seen, scores)
         for s in range(n):
+            if seen[s // bfloat.TILE_ROWS, 0] >= seen[s // bfloat.TILE_ROWS, 1]:
+                continue
             factor = bfloat.softmax_row(
                 scores + 4 * s * bfloat.KEYS,
                 first[s // group] - start,
@@ -105,7 +108,7 @@ def attend(
                 for i in range(dim):
                     row[i] *= factor
         words = pack_values(values[start : start + count], edge, value_panels)
-        add_weighted(weights, n, dim, value_panels, words, sums)
+        add_weighted(weights, n, dim, value_panels, words, seen, sums)
     for s in range(n):
         row, target, inverse = totals[s], out[r0 + s // group, h0 + s % group], 1 / state[s, 1]
         for i in range(dim):
@@ -113,10 +116,23 @@ def attend(
 
 
 @kernel
-def score(queries: int, n: int, dim: int, key_panels: int, count: int, scores: int) -> None:
-    """Products of `n` queries with `count` packed keys; all but the counts are addresses."""
-    for s in range(0, n, bfloat.TILE_ROWS):
-        for p in range((count + 31) // 32):
+def seen_by_tiles(first: np.ndarray, end: np.ndarray, group: int, start: int, count: int) -> np.ndarray:
+    """What of `count` keys from `start` on one of the rows of each tile sees: (tiles, 2), from and to."""
+    n = first.shape[0] * group
+    seen = np.empty(((n + bfloat.TILE_ROWS - 1) // bfloat.TILE_ROWS, 2), np.int64)
+    for i in range(seen.shape[0]):
+        last = min(n, (i + 1) * bfloat.TILE_ROWS) - 1
+        seen[i, 0] = max(0, first[i * bfloat.TILE_ROWS // group] - start)
+        seen[i, 1] = min(count, end[last // group] - start)
+    return seen
+
+
+@kernel
+def score(queries: int, n: int, dim: int, key_panels: int, seen: np.ndarray, scores: int) -> None:
+    """Products of `n` queries with the packed keys that each tile sees; queries to scores are addresses."""
+    for i in range(seen.shape[0]):
+        s = i * bfloat.TILE_ROWS
+        for p in range(seen[i, 0] // 32, (seen[i, 1] + 31) // 32):
             bfloat.multiply(
                 min(bfloat.TILE_ROWS, n - s),
                 queries + 2 * s * dim,
@@ -129,16 +145,21 @@ def score(queries: int, n: int, dim: int, key_panels: int, count: int, scores: i
 
 
 @kernel
-def add_weighted(weights: int, n: int, dim: int, value_panels: int, words: int, sums: int) -> None:
-    """Add `n` rows of weights times the packed values; `words` as `pack_values` returns it."""
+def add_weighted(
+    weights: int, n: int, dim: int, value_panels: int, words: int, seen: np.ndarray, sums: int
+) -> None:
+    """Add `n` rows of weights times the packed values that each tile sees; `words` as `pack_values` says."""
     for p in range(dim // 32):
-        for s in range(0, n, bfloat.TILE_ROWS):
+        for i in range(seen.shape[0]):
+            if seen[i, 0] >= seen[i, 1]:
+                continue
+            s, w = i * bfloat.TILE_ROWS, seen[i, 0] // 16 * bfloat.UNROLLED
             bfloat.multiply_add(
                 min(bfloat.TILE_ROWS, n - s),
-                weights + 2 * s * bfloat.KEYS,
+                weights + 2 * s * bfloat.KEYS + 4 * w,
                 2 * bfloat.KEYS,
-                value_panels + p * words * bfloat.PANEL_BYTES,
-                words,
+                value_panels + (p * words + w) * bfloat.PANEL_BYTES,
+                (seen[i, 1] + 15) // 16 * bfloat.UNROLLED - w,
                 sums + 4 * (s * dim + 32 * p),
                 4 * dim,
             )
@@ -205,7 +226,7 @@ def attention(
     else:
         most_keys = int((end - first).max()) + (rows if causal and store.window else 0)
         height = max(1, min(rows, SCORES_PER_TILE // (group * most_keys)))
-    tiles = [(g, r) for r in range(0, rows, height) for g in range(n_kv_heads)]
+    tiles = [(g, r) for g in range(n_kv_heads) for r in range(0, rows, height)]
 
     def tile(number: int) -> None:
         g, r = tiles[number]

@@ -1,6 +1,7 @@
 """The CPU backend: each verb of `backends.base.Backend`, on numpy arrays."""
 
 import math
+import weakref
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -38,6 +39,8 @@ class CpuBackend:
         self._bf16 = self._path == "avx512_vnni" and bfloat.supported()
         self.kv_bytes, self.runs_ahead = 4 if exact else 2, False
         self._logits = np.empty((0, 0), np.float32)
+        # The last input of `linear`, while it lives, the `Matrix.sums` it met, and what it became.
+        self._last: tuple[weakref.ref[np.ndarray], tuple[int, int], np.ndarray] | None = None
 
     @property
     def threads(self) -> int:
@@ -94,7 +97,16 @@ class CpuBackend:
         return matmul.embed(table, tokens, scale)
 
     def linear(self, x: np.ndarray, w: Matrix) -> np.ndarray:
-        return matmul.linear(x, w, self._pool)
+        return matmul.linear(self._prepared(x, w), w, self._pool)
+
+    def _prepared(self, x: np.ndarray, w: Matrix) -> np.ndarray:
+        """`matmul.prepare`, once for products that follow each other with the same x."""
+        if w.sums is None:
+            return x
+        if self._last is None or self._last[0]() is not x or self._last[1] != w.sums:
+            self._last = None  # free before the next takes memory
+            self._last = weakref.ref(x), w.sums, matmul.prepare(x, w, self._pool)
+        return self._last[2]
 
     def _by_rows(self, work: Callable[[np.ndarray], None], size: int) -> None:
         """Call `work`, a kernel over `size` numbers, on as many threads as they are worth."""
@@ -108,7 +120,9 @@ class CpuBackend:
         return out.reshape(x.shape)
 
     def add(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return x + y
+        out = np.empty_like(x)
+        self._by_rows(lambda turns: elementwise.add(x, y, out, turns), x.size)
+        return out
 
     def residual(
         self, x: np.ndarray, y: np.ndarray, weight: np.ndarray, eps: float, scale: float

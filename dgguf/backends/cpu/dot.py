@@ -24,7 +24,7 @@ class Kernels:
         decode, tile: addresses (see `panels.decoder_address` and `tiles.tile_address`).
         tile_rows, tile_columns: of a tile.
         group: weights that share a scale.
-        shift: the logarithm of the codes' offset.
+        offset: of the codes; 0 where there are minimums.
     """
 
     decode: int
@@ -32,7 +32,7 @@ class Kernels:
     tile_rows: int
     tile_columns: int
     group: int
-    shift: int
+    offset: int
 
 
 @functools.cache
@@ -46,7 +46,7 @@ def kernels(name: str, path: str) -> Kernels:
         kind.rows,
         kind.width * kind.lanes,
         layout.group,
-        layout.bits - 1,
+        layout.offset,
     )
 
 
@@ -84,13 +84,13 @@ def product(
         code: of the matrix's format.
         raw: (rows, row_bytes) uint8, each row contiguous.
         blocks: of a row.
-        activations: (T, row_bytes(columns)) uint8, from `activations.quantize`.
+        activations: (T, row_bytes) uint8, from `activations.quantize` for the code's group and offset.
         columns: inputs, a multiple of 32.
         out: (T, rows) float32, each row contiguous.
         scratch: uint8, `scratch_bytes` long.
         turns: several threads, each with its own scratch, share the panels by it.
     """
-    sizes = (code.tile_rows, code.tile_columns, code.group, code.shift)
+    sizes = (code.tile_rows, code.tile_columns, code.group)
     product_kernel(code.decode, code.tile, sizes, raw, blocks, activations, columns, out, scratch, turns)
 
 
@@ -103,7 +103,7 @@ def start_of(array: np.ndarray) -> int:
 def product_kernel(
     decode: int,
     tile: int,
-    sizes: tuple[int, int, int, int],
+    sizes: tuple[int, int, int],
     raw: np.ndarray,
     blocks: int,
     activations: np.ndarray,
@@ -126,7 +126,7 @@ def product_kernel(
 def product_panels(
     decode: int,
     tile: int,
-    sizes: tuple[int, int, int, int],
+    sizes: tuple[int, int, int],
     raw: np.ndarray,
     blocks: int,
     activations: np.ndarray,
@@ -141,7 +141,7 @@ def product_panels(
 
     What lies at the address `behind` will be wanted next.
     """
-    tile_rows, tile_columns, group, shift = sizes
+    tile_rows, tile_columns, group = sizes
     n_rows = activations.shape[0]
     codes = (start_of(scratch) + 63) // 64 * 64
     scales = codes + PANEL_ROWS * columns
@@ -174,7 +174,7 @@ def product_panels(
                 target, step = start_of(corner), 4 * PANEL_ROWS
             for c in range(0, 4 * PANEL_ROWS, 4 * tile_columns):
                 panel = (codes + c, scales + c, minimums + c)
-                _call(tile, (size, *panel, a, a_stride, columns, shift, target + c, step, ahead, lines))
+                _call(tile, (size, *panel, a, a_stride, columns, target + c, step, ahead, lines))
                 ahead += lines * LINE * (columns // 32)
             if valid < PANEL_ROWS:
                 for r in range(size):

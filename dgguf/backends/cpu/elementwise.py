@@ -44,6 +44,17 @@ def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float, out: np.ndarray, tur
 
 
 @kernel
+def add(x: np.ndarray, y: np.ndarray, out: np.ndarray, turns: np.ndarray) -> None:
+    """x + y by row: (rows, n)."""
+    first, end = take(turns, x.shape[0])
+    while first < end:
+        for r in range(first, end):
+            for i in range(x.shape[1]):
+                out[r, i] = x[r, i] + y[r, i]
+        first, end = take(turns, x.shape[0])
+
+
+@kernel
 def residual(
     x: np.ndarray,
     y: np.ndarray,

@@ -33,7 +33,7 @@ def combine(
 
 
 # The code of a matrix's products and the blocks of its rows, as `dot` wants them.
-Code = tuple[int, int, tuple[int, int, int, int], int]
+Code = tuple[int, int, tuple[int, int, int], int]
 
 
 @kernel
@@ -47,6 +47,7 @@ def int8_gated(
     gate: np.ndarray,
     up: np.ndarray,
     columns: int,
+    sums: tuple[int, int],
     out: np.ndarray,
     scratch: np.ndarray,
     turns: np.ndarray,
@@ -56,13 +57,14 @@ def int8_gated(
     Threads, each with its own scratch, share the experts by `turns`.
 
     Args:
-        inputs: (T, row_bytes(columns)) uint8, from `activations.quantize`.
+        inputs: (T, row_bytes) uint8, from `activations.quantize` for gate and up.
         order: (T * A,), the assignments row * A + a by expert.
         numbers: (n,), the experts.
         bounds: (n, 2), where the assignments of each begin and end in `order`.
         codes: of gate and up.
         gate, up: (E, rows, row_bytes) uint8, as in the file.
-        out: (T * A, row_bytes) uint8, quantized again, an assignment's result where `order` has it.
+        sums: of the matrix that comes next.
+        out: (T * A, row_bytes) uint8, quantized again for it, an assignment's result where `order` has it.
         scratch: uint8, for `dot.product_panels`.
     """
     width, last = gate.shape[1], numbers.shape[0] - 1
@@ -73,6 +75,7 @@ def int8_gated(
         n = members.shape[0]
         gathered = inputs[members // n_used]
         g, u = np.empty((n, width), np.float32), np.empty((n, width), np.float32)
+        h = np.empty((n, width), np.float32)  # in place, LLVM would not vectorise
         behind = dot.start_of(gate[numbers[min(i + turns[1], last)]])  # if all threads take turns
         for (decode, tile, sizes, blocks), raw, target, following in (
             (codes[0], gate, g, dot.start_of(up[e])),
@@ -82,9 +85,16 @@ def int8_gated(
                 decode, tile, sizes, raw[e], blocks, gathered, columns, target, scratch, 0, width, following
             )
         alone[0] = 0
-        gated_gelu(g, u, g, alone)
-        activations.quantize(g, out[bounds[i, 0] : bounds[i, 1]])
+        gated_gelu(g, u, h, alone)
+        activations.quantize(h, out[bounds[i, 0] : bounds[i, 1]], sums[0], sums[1])
         i = take_one(turns, numbers.shape[0])
+
+
+@kernel
+def add_weighted(x: np.ndarray, weight: np.float32, out: np.ndarray) -> None:
+    """Add weight * x to `out`, which may be shorter; LLVM vectorises this only for contiguous rows."""
+    for i in range(out.shape[0]):
+        out[i] += weight * x[i]
 
 
 @kernel
@@ -107,7 +117,7 @@ def int8_down(
     Threads share the columns of `out`: so the results of all assignments never exist at once.
 
     Args:
-        inputs: (T * A, row_bytes(columns)) uint8, from `int8_gated`.
+        inputs: (T * A, row_bytes) uint8, from `int8_gated`.
         order, numbers, bounds: as there.
         weights: (T, A) float32.
         code, down: as there.
@@ -121,9 +131,8 @@ def int8_down(
     first, end = take(turns, pieces)
     while first < end:
         for c in range(first * piece, min(end * piece, out.shape[1]), piece):
-            some = out[:, c : c + piece]
-            for t in range(some.shape[0]):
-                some[t, :] = np.float32(0.0)
+            for t in range(out.shape[0]):
+                out[t, c : c + piece] = np.float32(0.0)
             for i in range(numbers.shape[0]):
                 raw, members = down[numbers[i], c : c + piece], order[bounds[i, 0] : bounds[i, 1]]
                 behind = dot.start_of(down[numbers[min(i + 1, last)], c : c + piece])
@@ -132,17 +141,15 @@ def int8_down(
                     scratch, 0, len(raw), behind,
                 )  # fmt: skip
                 for m in range(members.shape[0]):
-                    target, found = some[members[m] // n_used], room[m]
-                    w = weights[members[m] // n_used, members[m] % n_used]
-                    for j in range(target.shape[0]):
-                        target[j] += w * found[j]
+                    t = members[m] // n_used
+                    add_weighted(room[m], weights[t, members[m] % n_used], out[t, c : c + piece])
         first, end = take(turns, pieces)
 
 
 def code_of(w: Matrix) -> Code:
     """What the kernels need to know of a matrix with 8-bit products."""
     k = dot.kernels(w.tensor.format.name, cpu_path())
-    sizes = k.tile_rows, k.tile_columns, k.group, k.shift
+    sizes = k.tile_rows, k.tile_columns, k.group
     return k.decode, k.tile, sizes, w.columns // w.tensor.format.block_size
 
 
@@ -157,13 +164,18 @@ def experts(
 ) -> np.ndarray:
     """See `Backend.experts`."""
     n_rows, n_used = chosen.shape
-    order = np.argsort(chosen, axis=None, kind="stable")  # assignments (row * A + a), by expert
-    numbers, starts, counts = np.unique(chosen.ravel()[order], return_index=True, return_counts=True)
-    bounds = np.stack((starts, starts + counts), axis=1)
+    # Assignments (row * A + a), by expert; 16 bits are sorted much faster.
+    order = np.argsort(chosen.astype(np.uint16), axis=None, kind="stable")
+    counts = np.bincount(chosen.ravel())
+    numbers = np.flatnonzero(counts)
+    counts = counts[numbers]
+    ends = np.cumsum(counts)
+    bounds = np.stack((ends - counts, ends), axis=1)
     out = np.empty((n_rows, down.rows), np.float32)
-    if all(w.int8 for w in (gate, up, down)):
+    sums = down.sums
+    if gate.sums is not None and gate.sums == up.sums and sums is not None:
         inputs = prepare(x, gate, pool)
-        gated = np.empty((order.size, activations.row_bytes(down.columns)), np.uint8)
+        gated = np.empty((order.size, activations.row_bytes(down.columns, sums[0])), np.uint8)
         panels = -(-down.rows // (dot.PANEL_ROWS * PIECES * pool.threads))  # of a piece
         room_shape = int(counts.max()), panels * dot.PANEL_ROWS
         # In the file's order, where the system and the caches fetch ahead, but the few with very many rows
@@ -174,7 +186,7 @@ def experts(
         def gated_work(turns: np.ndarray) -> None:
             int8_gated(
                 inputs, order, n_used, numbers[first], bounds[first], (code_of(gate), code_of(up)),
-                gate.tensor.raw, up.tensor.raw, gate.columns, gated, SCRATCH.bytes(n_bytes), turns,
+                gate.tensor.raw, up.tensor.raw, gate.columns, sums, gated, SCRATCH.bytes(n_bytes), turns,
             )  # fmt: skip
 
         def down_work(turns: np.ndarray) -> None:
@@ -187,7 +199,7 @@ def experts(
         pool.together(down_work, PIECES * pool.threads)
         return out
 
-    prepared = {w.int8: prepare(x, w, pool) for w in (gate, up)}
+    prepared = {w.sums: prepare(x, w, pool) for w in (gate, up)}
     y = np.empty((order.size, down.rows), np.float32)  # an assignment's result where `order` has it
 
     def expert(n: int) -> None:
@@ -196,7 +208,7 @@ def experts(
         g = np.empty((len(rows), gate.rows), np.float32)
         u = np.empty_like(g)
         for w, target in ((gate, g), (up, u)):
-            product_alone(prepared[w.int8][rows], w.expert(numbers[n]), target)
+            product_alone(prepared[w.sums][rows], w.expert(numbers[n]), target)
         gated_gelu(g, u, g, make_turns(1))
         product_alone(prepare(g, down), down.expert(numbers[n]), y[members])
 

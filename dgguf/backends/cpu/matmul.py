@@ -50,6 +50,12 @@ class Matrix:
         panels = max(LEAST_PANELS, -(-4 * self.rows * self.columns // PANEL_BYTES))
         return max(1, min(-(-self.rows // panels), PANEL_BYTES // (4 * self.columns)))
 
+    @property
+    def sums(self) -> tuple[int, int] | None:
+        """What `activations.quantize` is to sum for it, group and offset; None if inputs stay float32."""
+        layout = PANEL_FORMATS[self.tensor.format.name] if self.int8 else None
+        return None if layout is None else (layout.group, layout.offset)
+
     def expert(self, number: int) -> "Matrix":
         t = self.tensor
         return Matrix(HostTensor(t.name, t.format, t.raw[number], t.columns), self.int8)
@@ -91,18 +97,18 @@ def decode_rows(w: Matrix, first: int, count: int) -> np.ndarray:
 
 
 def prepare(x: np.ndarray, w: Matrix, pool: Pool | None = None) -> np.ndarray:
-    """The rows of x as `product` with `w` wants them: x itself, or quantized.
+    """The rows of x as products with `w` want them: x itself, or quantized. It serves all of equal `sums`.
 
     Rows of the result may be gathered and belong to rows of x.
     """
-    if not w.int8:
+    if w.sums is None:
         return x
-    x = np.ascontiguousarray(x)
-    out = np.empty((x.shape[0], activations.row_bytes(w.columns)), np.uint8)
+    x, (group, offset) = np.ascontiguousarray(x), w.sums
+    out = np.empty((x.shape[0], activations.row_bytes(w.columns, group)), np.uint8)
     if pool is None:
-        activations.quantize(x, out)
+        activations.quantize(x, out, group, offset)
     else:
-        pool.together(lambda turns: activations.quantize_together(x, out, turns), x.shape[0])
+        pool.together(lambda turns: activations.quantize_together(x, out, group, offset, turns), x.shape[0])
     return out
 
 
@@ -145,10 +151,10 @@ def products(inputs: np.ndarray, w: Matrix, out: np.ndarray, pool: Pool) -> None
     )
 
 
-def linear(x: np.ndarray, w: Matrix, pool: Pool) -> np.ndarray:
-    """x @ w.T: (T, columns) with (rows, columns) gives (T, rows)."""
-    out = np.empty((x.shape[0], w.rows), np.float32)
-    products(prepare(x, w, pool), w, out, pool)
+def linear(inputs: np.ndarray, w: Matrix, pool: Pool) -> np.ndarray:
+    """inputs @ w.T as a new (T, rows) array; `inputs` from `prepare`."""
+    out = np.empty((inputs.shape[0], w.rows), np.float32)
+    products(inputs, w, out, pool)
     return out
 
 

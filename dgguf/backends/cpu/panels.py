@@ -34,6 +34,11 @@ class PanelFormat:
     bits: int
     affine: bool = False
 
+    @property
+    def offset(self) -> int:
+        """Of the codes; 0 where there are minimums."""
+        return 0 if self.affine else 1 << self.bits - 1
+
 
 PANEL_FORMATS: dict[str, PanelFormat] = {
     "Q4_0": PanelFormat(fields.emit_q4_0, 32, 4),

@@ -3,7 +3,8 @@
 A weight is scale * (code - offset) or scale * code - minimum, its code an unsigned byte. For each
 group of weights that share a scale, the codes times the 8-bit activations are summed in integers;
 then one multiplication by both scales. The offset costs nothing: the integer sum starts at minus
-offset times the sum of the activations. A minimum costs one more multiplication a group.
+offset times the sum of the activations, which `activations` knows. A minimum costs one more
+multiplication a group.
 
 One generator writes this for every CPU path; they differ in the registers' size and number and in
 the dot instructions.
@@ -142,7 +143,7 @@ class Tile:
     ) -> None:
         self.b, self.path, self.affine, self.group, self.bits = b, path, affine, group, bits
         self.codes, self.scales, self.minimums, activations, stride, self.columns = args[:6]
-        self.shift, self.out, self.out_stride, self.ahead, self.ahead_lines = args[6:]
+        self.out, self.out_stride, self.ahead, self.ahead_lines = args[6:]
         self.rows = [b.add(activations, b.mul(stride, int64(r))) for r in range(n_rows)]
         self.tile = [(r, v) for r in range(n_rows) for v in range(self.path.width)]
         self.ints, self.floats = vector(I32, path.lanes), vector(F32, path.lanes)
@@ -152,11 +153,7 @@ class Tile:
         # Two groups of 16 have one scale of the activations; sums of both need more registers.
         paired = parts == 2 and self.path.registers == 32
         groups_32 = b.lshr(self.columns, int64(5))
-        # Where the sums of this group's size lie in a row (see `activations`), in groups of 32.
-        before_sums, before_scaled = (1, 2) if self.group == 32 else (3, 5)
-        self.sums_at = b.add(self.columns, b.mul(groups_32, int64(4 * before_sums)))
-        self.scaled_at = b.add(self.columns, b.mul(groups_32, int64(4 * before_scaled)))
-        self.offset_shift = self._splat(b.trunc(self.shift, I32))
+        self.sums_at = b.add(self.columns, b.mul(groups_32, int64(4)))  # in a row (see `activations`)
         before, body, after = b.block, b.append_basic_block("group"), b.append_basic_block("done")
         b.branch(body)
         b.position_at_end(body)
@@ -184,7 +181,7 @@ class Tile:
             following = {rv: _multiply_add(b, together[rv], a_scale[rv[0]], x) for rv, x in following.items()}
         for part in range(parts if self.affine else 0):
             self.g = b.add(b.mul(i, int64(parts)), int64(part))
-            scaled, least = self._each_row(self.scaled_at, F32), self._panel_floats(self.minimums)
+            scaled, least = self._each_row(self.sums_at, F32), self._panel_floats(self.minimums)
             following = {(r, v): _multiply_add(b, least[v], scaled[r], x) for (r, v), x in following.items()}
         next_i = b.add(i, int64(1))
         i.add_incoming(next_i, b.block)
@@ -218,7 +215,7 @@ class Tile:
 
     def _starts(self) -> list[Any]:
         """Minus the offset times each row's sum of activations."""
-        return [self.b.shl(x, self.offset_shift) for x in self._each_row(self.sums_at, I32)]
+        return self._each_row(self.sums_at, I32)
 
     def _words(self, k: Any) -> list[Any]:
         """Four codes of each column, those of inputs 4k … of the group."""
@@ -321,9 +318,9 @@ def _tile(typing: Any, path: Any, affine: Any, group: Any, bits: Any, arguments:
     Args:
         path, affine, group, bits: known when compiling; see `Tile`.
         arguments: int64: how many rows; addresses of codes, scales, minimums and activations; the bytes
-            from row to row of the activations; the inputs of a row; the logarithm of the offset; the
-            output's address and bytes from row to row; and what will be wanted next: an address, and
-            how many cache lines of it to fetch in each 32 inputs
+            from row to row of the activations, quantized for this group and offset; the inputs of a row;
+            the output's address and bytes from row to row; and what will be wanted next: an address,
+            and how many cache lines of it to fetch in each 32 inputs
     """
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
@@ -345,10 +342,8 @@ def _tile(typing: Any, path: Any, affine: Any, group: Any, bits: Any, arguments:
 
 def _tile_function(path: str, affine: int, group: int, bits: int) -> Callable[..., None]:
     # What it captures is plain, so that numba finds the compiled function again.
-    def tile(rows, codes, scales, minimums, activations, stride, columns, shift, out, step, ahead, lines):  # type: ignore[no-untyped-def]
-        arguments = (
-            rows, codes, scales, minimums, activations, stride, columns, shift, out, step, ahead, lines
-        )  # fmt: skip
+    def tile(rows, codes, scales, minimums, activations, stride, columns, out, step, ahead, lines):  # type: ignore[no-untyped-def]
+        arguments = (rows, codes, scales, minimums, activations, stride, columns, out, step, ahead, lines)
         _tile(path, affine, group, bits, arguments)
 
     return tile
@@ -357,4 +352,4 @@ def _tile_function(path: str, affine: int, group: int, bits: int) -> Callable[..
 @functools.cache
 def tile_address(path: str, affine: int, group: int, bits: int) -> int:
     """The compiled tile of a CPU path; affine is 0 or 1. See `_tile` for its arguments."""
-    return address(_tile_function(path, affine, group, bits), 12)
+    return address(_tile_function(path, affine, group, bits), 11)

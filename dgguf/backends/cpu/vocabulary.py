@@ -19,7 +19,7 @@ from dgguf.quants.decode import decoder
 # Partial sums of `soft_embed`: a fixed number, so that the sum does not depend on the threads.
 SLICES = 16
 # Canvas rows whose logits are held at once, unless all must be kept.
-ROWS_AT_ONCE = 128
+ROWS_AT_ONCE = 64
 # A kept distribution leaves out at most this mass, and never keeps more tokens than MOST_TOKENS.
 TAIL = 1e-3
 MOST_TOKENS = 512
