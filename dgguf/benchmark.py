@@ -20,6 +20,7 @@ from dgguf.session import Session, rows_per_call
 # Which part of a step a matrix belongs to, by the first part of its tensor's name that is here.
 _PRODUCTS = {"attn": "attention projections", "ffn": "dense MLP", "self_cond": "self-conditioning"}
 _VERBS = {
+    "append": "attention",
     "attention": "attention",
     "experts": "experts",
     "route": "router",

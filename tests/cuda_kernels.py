@@ -277,6 +277,12 @@ def twin_attention(q, all_keys, all_values, past, window, causal):
     return wanted.reshape(rows, -1)
 
 
+def attention_with(backend, q, k, v, store, causal):
+    """Attention of a call with these keys and values."""
+    backend.append(upload(k), upload(v), store)
+    return backend.attention(upload(q), store, causal)
+
+
 def attend(backend, rng, rows, heads, kv_heads, dim, past, window, causal):
     """Attention by the backend and by its twin, after a past; the rest of the cache is NaN."""
     q = normal(rng, rows, heads, dim) * np.float32(2 / math.sqrt(dim))
@@ -289,7 +295,7 @@ def attend(backend, rng, rows, heads, kv_heads, dim, past, window, causal):
         stores.append(upload(host))
     store = LayerCache(*stores, window)
     store.length = past
-    found = backend.numpy(backend.attention(upload(q), upload(k), upload(v), store, causal))
+    found = backend.numpy(attention_with(backend, q, k, v, store, causal))
     assert store.length == past  # nothing was committed
     return found, twin_attention(
         q, np.concatenate([keys, k]), np.concatenate([values, v]), past, window, causal
@@ -319,9 +325,7 @@ def test_attention_of_a_head_size_that_is_no_multiple_of_16(rng):
 def test_attention_does_not_overflow(backend):
     x = np.full((2, 1, 16), 1e4, np.float32)
     store = LayerCache(*(upload(np.zeros((1, 2, 16), np.float16)) for _ in range(2)), None)
-    close(
-        backend.numpy(backend.attention(*(upload(x) for _ in range(3)), store, False)), np.full((2, 16), 1e4)
-    )
+    close(backend.numpy(attention_with(backend, x, x, x, store, False)), np.full((2, 16), 1e4))
 
 
 def test_move_rows(backend, rng):

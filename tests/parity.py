@@ -113,7 +113,7 @@ def observe_dgguf(case, path):
     seen = {}
 
     def encode(name, tokens):
-        layers = [[] for _ in config.layers]
+        layers = [[] for _ in config.layers[:-1]]  # an encoder pass needs no output of the last
         start, turn = 0, 0
         while start < len(tokens):
             model.trace = []
@@ -277,9 +277,8 @@ def observe_transformers(case, path, model=None):
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     seen, trace = {}, []
     hook = lambda module, inputs, output: trace.append(output[0].numpy().copy())  # noqa: E731
-    for layers in (model.model.encoder.language_model.layers, model.model.decoder.layers):
-        for layer in layers:
-            layer.register_forward_hook(hook)
+    for layer in [*model.model.encoder.language_model.layers[:-1], *model.model.decoder.layers]:
+        layer.register_forward_hook(hook)
 
     def encode(name, tokens, start):
         trace.clear()

@@ -29,14 +29,16 @@ class Reference:
         n = len(tokens)
         x = self.tensors["token_embd.weight"][tokens] * math.sqrt(self.config["embedding_length"])
         past = []
-        for layer in range(self.config["block_count"]):
+        for layer in range(self.config["block_count"] - 1):
             rows, columns = np.arange(n)[:, None], np.arange(n)[None, :]
             mask = columns <= rows
             if self.config["sliding"][layer]:
                 mask &= columns > rows - self.config["window"]
             x, keys, values = self._layer(layer, x, np.arange(n), None, mask, "enc_layer_output_scale.weight")
             past.append((keys, values))
-        return past
+        last = self.config["block_count"] - 1  # nobody reads its output
+        h = self._norm(x, self.tensors[f"blk.{last}.attn_norm.weight"])
+        return [*past, self._keys_and_values(last, h, np.arange(n))]
 
     def denoise(self, canvas, past, soft_probabilities=None):
         """Logits (C, V) of a canvas after a past from `encode` (None for an empty one)."""
@@ -61,16 +63,22 @@ class Reference:
         cap = self.config["softcap"]
         return cap * np.tanh(logits / cap)
 
+    def _weights(self, layer):
+        start = f"blk.{layer}."
+        return {name.split(".", 2)[2]: a for name, a in self.tensors.items() if name.startswith(start)}
+
+    def _keys_and_values(self, layer, h, positions):
+        w, dim = self._weights(layer), self.config["head_dim"][layer]
+        k = (h @ w["attn_k.weight"].T).reshape(len(h), -1, dim)
+        v = (h @ w["attn_v.weight"].T).reshape(len(h), -1, dim) if "attn_v.weight" in w else k
+        return self._rope(layer, self._norm(k, w["attn_k_norm.weight"]), positions), self._norm(v)
+
     def _layer(self, layer, x, positions, past, mask, scale_name):
-        w = {name.split(".", 2)[2]: a for name, a in self.tensors.items() if name.startswith(f"blk.{layer}.")}
+        w, dim = self._weights(layer), self.config["head_dim"][layer]
         h = self._norm(x, w["attn_norm.weight"])
-        dim = self.config["head_dim"][layer]
         q = (h @ w["attn_q.weight"].T).reshape(len(x), -1, dim)
-        k = (h @ w["attn_k.weight"].T).reshape(len(x), -1, dim)
-        v = (h @ w["attn_v.weight"].T).reshape(len(x), -1, dim) if "attn_v.weight" in w else k
         q = self._rope(layer, self._norm(q, w["attn_q_norm.weight"]), positions)
-        k = self._rope(layer, self._norm(k, w["attn_k_norm.weight"]), positions)
-        v = self._norm(v)
+        k, v = self._keys_and_values(layer, h, positions)
         keys, values = (
             (k, v) if past is None else (np.concatenate([past[0], k]), np.concatenate([past[1], v]))
         )

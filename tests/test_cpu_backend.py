@@ -163,7 +163,8 @@ def test_attention(backend, rng, monkeypatch, window, causal, past):
     keys, values = normal(rng, past, 2, 8), normal(rng, past, 2, 8)
     store = filled_store(backend, keys, values, window, 20)
     wanted = slow_attention(q, k, v, keys, values, window, causal)
-    close(backend.attention(q, k, v, store, causal), wanted)
+    backend.append(k, v, store)
+    close(backend.attention(q, store, causal), wanted)
     assert store.length == past  # nothing was committed
 
 
@@ -179,7 +180,8 @@ def test_attention_in_16_bits(rng, monkeypatch, bf16, window, causal, past, rows
     be = CpuBackend(2)
     store = filled_store(be, keys, values, window, past + rows)
     wanted = slow_attention(q, k, v, keys, values, window, causal)
-    found = attention.attention(q, k, v, store, causal, Pool(2), bf16)
+    be.append(k, v, store)
+    found = attention.attention(q, store, causal, Pool(2), bf16)
     # q and k are rounded by 2**-9 of themselves: a score moves by at most 2**-8 of sum |q k|, a weight
     # by twice that of itself; rounding the weight, of which the sum is made too, and v adds 3 * 2**-9.
     products = abs(q.reshape(-1, dim)) @ abs(np.concatenate([keys, k]).reshape(-1, dim)).T
@@ -194,7 +196,8 @@ def test_attention_does_not_overflow(exact):
     x = np.full((2, 1, 32), 1e4, np.float32)
     be = CpuBackend(2, exact=exact)
     store = LayerCache(be.kv_store((1, 2, 32)), be.kv_store((1, 2, 32)), None)
-    close(be.attention(x, x, x, store, False), np.full((2, 32), 1e4), 2**-8)
+    be.append(x, x, store)
+    close(be.attention(x, store, False), np.full((2, 32), 1e4), 2**-8)
 
 
 @pytest.mark.parametrize("which", ["q", "k", "v"])
@@ -203,7 +206,8 @@ def test_attention_hides_no_nan(which):
     arrays[which][0, 0, 3] = np.nan
     be = CpuBackend(2)
     store = LayerCache(be.kv_store((1, 2, 32)), be.kv_store((1, 2, 32)), None)
-    assert np.isnan(be.attention(*arrays.values(), store, False)[0]).any()
+    be.append(arrays["k"], arrays["v"], store)
+    assert np.isnan(be.attention(arrays["q"], store, False)[0]).any()
 
 
 def test_bfloat16_rounds_to_even():

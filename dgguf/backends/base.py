@@ -132,13 +132,17 @@ class Backend(Protocol):
     def rope(self, x: Array, rotation: Array) -> Array:
         """Rotate the halves (i, i + Dh/2) of (T, H, Dh)."""
 
-    def attention(self, q: Array, k: Array, v: Array, store: LayerStore, causal: bool) -> Array:
-        """Attend from (T, H, Dh) queries to the store and to the call's own (T, G, Dh) keys and values.
+    def append(self, k: Array, v: Array, store: LayerStore) -> None:
+        """Write a call's (T, G, Dh) keys and values behind the store's committed rows.
 
-        Scores are not scaled. The call's own keys and values are written behind the store's
-        committed rows; whoever owns the store decides whether they become committed.
-        With `causal`, row i sees the committed rows and rows ≤ i, of these the last `window`.
-        Without, every row sees all rows of the call and the last window - 1 committed rows.
+        Whoever owns the store decides whether they become committed.
+        """
+
+    def attention(self, q: Array, store: LayerStore, causal: bool) -> Array:
+        """Attend from (T, H, Dh) queries to the store and to the call's own rows, which `append` wrote.
+
+        Scores are not scaled. With `causal`, row i sees the committed rows and rows ≤ i, of these the
+        last `window`. Without, every row sees all rows of the call and the last window - 1 committed rows.
 
         Returns:
             (T, H * Dh)

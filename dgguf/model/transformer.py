@@ -29,7 +29,7 @@ class Transformer:
         self.layers_done = 0  # of the call that is running; for whoever watches from another thread
 
     def encode(self, tokens: np.ndarray, cache: KVCache) -> None:
-        """Commit tokens to the cache: causal, without logits.
+        """Commit tokens to the cache: causal, without logits, of the last layer only keys and values.
 
         Args:
             tokens: (T,) ids of the positions that follow the committed ones; at most the cache's
@@ -98,7 +98,11 @@ class Transformer:
                 rotations[layer] = self.backend.rotation(
                     cache.position, x.shape[0], layer.head_dim, layer.rope_base, factors
                 )
-            x = self.block(x, layer, w, stored, rotations[layer], causal)
+            if causal and stored is cache.layers[-1]:
+                n = self.backend.rms_norm(x, w.attn_norm, self.config.norm_eps)
+                self._append(n, layer, w, stored, rotations[layer])
+            else:
+                x = self.block(x, layer, w, stored, rotations[layer], causal)
             self.layers_done += 1
         return x
 
@@ -129,15 +133,21 @@ class Transformer:
         self, x: Array, layer: LayerConfig, w: LayerWeights, stored: LayerCache, rotation: Array, causal: bool
     ) -> Array:
         be, eps = self.backend, self.config.norm_eps
-        n_rows = x.shape[0]
-        q_shape = (n_rows, self.config.n_heads, layer.head_dim)
-        kv_shape = (n_rows, layer.n_kv_heads, layer.head_dim)
         h = be.rms_norm(x, w.attn_norm, eps)
-        q = be.rms_norm(be.linear(h, w.attn_q).reshape(*q_shape), w.attn_q_norm, eps)
+        q = be.linear(h, w.attn_q).reshape(x.shape[0], self.config.n_heads, layer.head_dim)
+        q = be.rms_norm(q, w.attn_q_norm, eps)
         q = be.rope(q, rotation)  # (T, H, Dh), the largest array: never three of them
-        k = be.linear(h, w.attn_k).reshape(*kv_shape)  # (T, G, Dh)
+        self._append(h, layer, w, stored, rotation)
+        return be.linear(be.attention(q, stored, causal), w.attn_output)  # (T, D)
+
+    def _append(
+        self, h: Array, layer: LayerConfig, w: LayerWeights, stored: LayerCache, rotation: Array
+    ) -> None:
+        """Write the keys and values of a layer's normed rows (T, D) behind its committed ones."""
+        be, eps = self.backend, self.config.norm_eps
+        shape = (h.shape[0], layer.n_kv_heads, layer.head_dim)
+        k = be.linear(h, w.attn_k).reshape(*shape)  # (T, G, Dh)
         # Where there is no attn_v, the value is the raw key projection: before its norm and rope.
-        v = k if w.attn_v is None else be.linear(h, w.attn_v).reshape(*kv_shape)
+        v = k if w.attn_v is None else be.linear(h, w.attn_v).reshape(*shape)
         k = be.rope(be.rms_norm(k, w.attn_k_norm, eps), rotation)
-        v = be.rms_norm(v, None, eps)
-        return be.linear(be.attention(q, k, v, stored, causal), w.attn_output)  # (T, D)
+        be.append(k, be.rms_norm(v, None, eps), stored)

@@ -204,9 +204,12 @@ def visible(store: LayerStore, rows: int, causal: bool) -> tuple[np.ndarray, np.
     return first, end
 
 
-def attention(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, store: LayerStore, causal: bool, pool: Pool, bf16: bool
-) -> np.ndarray:
+def append(k: np.ndarray, v: np.ndarray, store: LayerStore, pool: Pool) -> None:
+    """See `Backend.append`."""
+    pool.run(lambda g: write(store, k, v, g), k.shape[1], blas=False)
+
+
+def attention(q: np.ndarray, store: LayerStore, causal: bool, pool: Pool, bf16: bool) -> np.ndarray:
     """See `Backend.attention`.
 
     Args:
@@ -214,9 +217,8 @@ def attention(
         bf16: use the bfloat16 products, where the store and the head size allow.
     """
     rows, n_heads, head_dim = q.shape
-    n_kv_heads = k.shape[1]
+    n_kv_heads = store.keys.shape[0]
     group = n_heads // n_kv_heads
-    pool.run(lambda g: write(store, k, v, g), n_kv_heads, blas=False)
     first, end = visible(store, rows, causal)
     out = np.empty((rows, n_heads, head_dim), np.float32)
     bf16 = bf16 and store.keys.dtype == np.uint16 and head_dim % 32 == 0 and group <= TILE_ROWS

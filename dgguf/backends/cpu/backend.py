@@ -147,10 +147,11 @@ class CpuBackend:
         self._by_rows(lambda turns: elementwise.rope(x, cos, sin, out, turns), x.size)
         return out
 
-    def attention(
-        self, q: np.ndarray, k: np.ndarray, v: np.ndarray, store: LayerStore, causal: bool
-    ) -> np.ndarray:
-        return attention.attention(q, k, v, store, causal, self._pool, self._bf16)
+    def append(self, k: np.ndarray, v: np.ndarray, store: LayerStore) -> None:
+        attention.append(k, v, store, self._pool)
+
+    def attention(self, q: np.ndarray, store: LayerStore, causal: bool) -> np.ndarray:
+        return attention.attention(q, store, causal, self._pool, self._bf16)
 
     def route(
         self,

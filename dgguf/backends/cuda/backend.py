@@ -210,11 +210,14 @@ class CudaBackend:
         self._queue.run(elementwise.rope, x.shape[0], x.view, cos.view, sin.view, out.view)
         return out
 
-    def attention(self, q: Array, k: Array, v: Array, store: LayerStore, causal: bool) -> Array:
+    def append(self, k: Array, v: Array, store: LayerStore) -> None:
+        stored = store.keys.view, store.values.view, store.length
+        self._queue.run(attention.store_rows, k.shape[0], k.view, v.view, *stored)
+
+    def attention(self, q: Array, store: LayerStore, causal: bool) -> Array:
         rows, heads, dim = q.shape
         kv_heads, capacity, _ = store.keys.shape
         keys, values, length = store.keys, store.values, store.length
-        self._queue.run(attention.store_rows, rows, k.view, v.view, keys.view, values.view, length)
         out = self._empty(rows, heads, dim)
         window = store.window or 0
         if self._reference or dim % 16 or dim > 512:
