@@ -84,9 +84,9 @@ def lines(result: dict[str, Any]) -> list[str]:
     out = [
         f"machine        {result['machine']} · {result['backend']}",
         f"start          {result['load_seconds']:.2f} s to load"
-        f" · {result['encode_seconds']:.2f} s for {result['prompt_tokens']} prompt tokens"
+        f" · {result['first_encode_seconds']:.2f} s for the first {result['first_encode_tokens']} tokens"
         f" · {_duration(result['first_step_ms'])} for the first step" + (" · file cold" * result["cold"]),
-        f"encoding       {result['encode_tokens_per_s']:.1f} tokens/s",
+        f"encoding       {result['encode_tokens_per_s']:.1f} tokens/s, {result['prompt_tokens']} tokens",
         f"commit         {_duration(result['commit_ms'])} a canvas",
         f"step           {_duration(result['ms_per_step'])}, median of {len(steps)}"
         f" ({_duration(min(steps))} to {_duration(max(steps))})"
