@@ -206,7 +206,7 @@ class Backend(Protocol):
         temperature: float,
         uniforms: np.ndarray,
     ) -> Prediction:
-        """Return compute(), a denoising step, which may be recorded and repeated.
+        """Return compute(), a denoising step behind another one, which may be recorded and repeated.
 
         Args:
             place: steps of one place differ only in `canvas` (given to `embed`), `temperature` and

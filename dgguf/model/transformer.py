@@ -63,8 +63,10 @@ class Transformer:
             x = self._canvas_rows(canvas, cache, previous)
             return be.predict(x, w.output, self.config.logit_softcap, temperature, uniforms)
 
+        if previous is None:
+            return compute()  # there is one such step of a canvas
         committed = tuple(layer.length for layer in cache.layers)
-        place = (cache, cache.position, committed, len(canvas), previous is None)
+        place = (cache, cache.position, committed, len(canvas))
         return be.repeat(place, compute, canvas, temperature, uniforms)
 
     def likeliest(self, prediction: Prediction, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -368,8 +368,12 @@ class CudaBackend:
         temperature: float,
         uniforms: np.ndarray,
     ) -> Prediction:
-        """Compute a step once as it is, which compiles and allocates; record the next one; then repeat."""
-        if self._records and place == self._seen and place != self._recorded:
+        """Compute a step once as it is, which compiles and allocates; record the next one; then repeat.
+
+        In another place, as behind another prompt, nothing is left to compile: it is recorded at once.
+        """
+        known = place == self._seen or self._recorded is not None
+        if self._records and known and place != self._recorded:
             self._recorded = None
             try:
                 self._queue.record(compute)
