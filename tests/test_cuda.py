@@ -389,20 +389,23 @@ from dgguf.backends.cuda import attention, elementwise, experts, matmul, vocabul
 numba.cuda.dispatcher.get_current_device = lambda: types.SimpleNamespace(compute_capability={cc})
 f1, f2, f3 = (t.Array(t.float32, n, "C") for n in (1, 2, 3))
 h1, h2, h3 = (t.Array(t.float16, n, "C") for n in (1, 2, 3))
-i1, i2, u1 = t.Array(t.int32, 1, "C"), t.Array(t.int32, 2, "C"), t.Array(t.uint32, 1, "C")
+i1, i2, i3 = (t.Array(t.int32, n, "C") for n in (1, 2, 3))
+u1, u3 = t.Array(t.uint32, 1, "C"), t.Array(t.uint64, 3, "C")
 d1, d2, d3 = (t.Array(t.float64, n, "C") for n in (1, 2, 3))
 i, f = t.int64, t.float64
 w = (u1, u1, h1, h1, f1, i, i, i, i)
 signatures = {{
     elementwise.rms_norm: (f2, f1, i, f, f2), elementwise.residual: (f2, f2, f1, f, f, f2),
     elementwise.add: (f2, f2, f2), elementwise.gated_gelu: (f2, f2, f2), elementwise.rope: (f3, f2, f2, f3),
-    elementwise.to_half: (f2, h2, f1), elementwise.router_scores: (f2, f2, f, f2),
-    elementwise.choose_experts: (f2, f1, i2, f2), matmul.embed: (*w, i1, f, f2),
+    elementwise.to_half: (f2, h2, f1), elementwise.router_scores: (f2, f2, f3),
+    elementwise.choose_experts: (f3, f, f1, f2, i2, f2), matmul.embed: (*w, i1, f, f2),
     matmul.reference_product: (*w, f2, i1, i1, i, f, f, f2), attention.store_rows: (f3, f3, h3, h3, i),
     attention.copy_rows: (h3, i, h3, i, i), attention.reference_attention: (f3, h3, h3, f2, i, i, i, f3),
-    experts.group_rows: (i2, i1, i1, i1, i1, i2, i1, i), experts.combine: (f2, i1, f2, f2),
+    experts.group_rows: (i2, i1, i1, i1, i2, i), experts.combine: (f2, i1, f2, f2),
     vocabulary.slice_statistics: (f2, f1, d3), vocabulary.row_statistics: (d3, d1, i1, d2),
-    vocabulary.draw: (f2, f1, d2, i1), vocabulary.soft_embed_slices: (*w, f2, f1, d2, f3),
+    vocabulary.draw: (f2, f1, d2, i1), vocabulary.soft_embed_slices: (*w, i2, f2, i1, f3),
+    vocabulary.count_bins: (f2, f1, d2, i3, u3), vocabulary.choose_edge: (i3, u3, d2, i1, i3, i1),
+    vocabulary.keep_likeliest: (f2, f1, d2, i1, i3, i1, i2, f2),
     vocabulary.add_slices: (f3, f, f2), vocabulary.likeliest: (f2, f1, d2, i2, f2),
 }}
 modules = (attention, elementwise, experts, matmul, vocabulary)

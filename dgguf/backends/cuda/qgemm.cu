@@ -189,4 +189,4 @@ DEVICE void multiply(PARAMETERS) {
 
 // Few tokens (an expert's share of a canvas) and many.
 extern "C" __global__ void __launch_bounds__(THREADS, 6) qgemm_32(PARAMETERS) { multiply<4>(ARGUMENTS); }
-extern "C" __global__ void __launch_bounds__(THREADS, 4) qgemm_64(PARAMETERS) { multiply<8>(ARGUMENTS); }
+extern "C" __global__ void __launch_bounds__(THREADS, HALVES ? 3 : 4) qgemm_64(PARAMETERS) { multiply<8>(ARGUMENTS); }
