@@ -67,14 +67,14 @@ def test_comparison_with_llama_cpp(model, tmp_path):
     program.parent.mkdir()
     program.write_text(
         f"#!{sys.executable}\nimport sys, time\n"
-        "steps = int(sys.argv[sys.argv.index('--diffusion-steps') + 1])\ntime.sleep(0.3 + 0.1 * steps)\n"
+        "steps = int(sys.argv[sys.argv.index('--diffusion-steps') + 1])\ntime.sleep(1 + 0.1 * steps)\n"
     )
     program.chmod(0o755)
     command = [sys.executable, "tools/compare_llama_cpp.py", model, "--build", tmp_path, "--repeats", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     seconds = float(done.stdout.split("llama.cpp ")[1].split(" s")[0])
-    assert 0.09 < seconds < 0.3
+    assert 0.05 < seconds < 0.2  # a start takes longer or shorter by chance
     assert "times as fast" in done.stdout
 
 
