@@ -7,7 +7,7 @@ import statistics
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from dgguf.backends.base import Backend, Prediction
 from dgguf.diffusion.sampler import SeededNoise, temperature
+from dgguf.diffusion.settings import SamplerSettings
 from dgguf.model.cache import KVCache
 from dgguf.model.transformer import Transformer
 from dgguf.session import Session, rows_per_call
@@ -140,6 +141,19 @@ def drop_from_page_cache(paths: list[Path]) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def _denoise(
+    model: Transformer, cache: KVCache, noise: SeededNoise, settings: SamplerSettings
+) -> Iterator[tuple[Prediction, float]]:
+    """All steps on a canvas of noise, none of it accepted: each prediction and the seconds it took."""
+    length, n = model.config.canvas_length, settings.max_steps
+    canvas, previous = noise.tokens(0, 0, length), None
+    for step in range(1, n + 1):
+        began = time.perf_counter()
+        t = temperature(settings, n + 1 - step)
+        previous = model.denoise(canvas, cache, previous, t, noise.uniforms(0, step, length))
+        yield previous, time.perf_counter() - began
+
+
 def measure(
     session: Session, *, prompt_tokens: int, steps: int, progress: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -182,37 +196,30 @@ def measure(
     few = prompt[: rows if ahead else FEW_TOKENS]
     first_encode_seconds = encode(few)
     encode_seconds = encode(prompt)
+    backend.clear()
 
-    previous: Prediction | None = None
+    last: Prediction | None = None
+    seconds: list[float] = []
     parts: defaultdict[str, list[float]] = defaultdict(list)
     multiply_adds: dict[str, int] = {}
-
-    def denoise(by: Transformer, what: str) -> list[float]:
-        nonlocal previous, multiply_adds
-        canvas, previous = noise.tokens(0, 0, length), None
-        seconds = []
-        for step in range(1, steps + n_warm + 1):
-            progress(f"{what} {step} of {steps + n_warm}" + ("" if step > n_warm else ", to warm up"))
-            backend.clear()
-            began = time.perf_counter()
-            t = temperature(settings, steps + n_warm + 1 - step)
-            previous = by.denoise(canvas, cache, previous, t, noise.uniforms(0, step, length))
-            seconds.append(time.perf_counter() - began)
+    for by in (model, timed) if ahead else (timed,):
+        progress("denoising" if by is model else "denoising once more, part by part")
+        for step, (prediction, spent) in enumerate(_denoise(by, cache, noise, settings), 1):
+            last = prediction
+            progress(f"step {step} of {settings.max_steps}: {1e3 * spent:.0f} ms")
+            if by is model:
+                seconds.append(spent)
             if by is timed and step > n_warm:
-                for part, spent in backend.seconds.items():
-                    parts[part].append(spent)
-                parts[OTHER][-1] += seconds[-1] - sum(backend.seconds.values())
+                for part, part_spent in backend.seconds.items():
+                    parts[part].append(part_spent)
+                parts[OTHER][-1] += spent - sum(backend.seconds.values())
                 multiply_adds = dict(backend.multiply_adds)
-        return seconds
-
-    seconds = denoise(model, "step")
-    if ahead:
-        denoise(timed, "parts of step")
+            backend.clear()
 
     progress("committing the canvas")
-    assert previous is not None
+    assert last is not None
     began = time.perf_counter()
-    model.encode(previous.argmax, cache)
+    model.encode(last.argmax, cache)
     backend.finish()
     commit_seconds = time.perf_counter() - began
 

@@ -17,7 +17,7 @@ import twins
 from cuda_emulation import COMPILER, EmulatedLauncher
 from numba import cuda
 from test_cuda_repack import decoded, host_tensor
-from twins import EPS, gelu, rms, softmax
+from twins import EPS, gelu, rms, rotated, softmax
 
 from dgguf.backends.base import HostTensor
 from dgguf.backends.cuda import experts as expert_kernels
@@ -251,14 +251,8 @@ def test_gated_gelu(backend, rng):
 @pytest.mark.parametrize("factors", [None, np.array([1, 1, 1e30, 1e30], np.float32)])
 def test_rope(backend, rng, factors):
     x = normal(rng, 3, 2, 8)
-    wanted = np.empty(x.shape)
-    for row, position in enumerate(range(1000, 1003)):
-        for i in range(4):
-            angle = position * 100.0 ** (-2 * i / 8) / (1.0 if factors is None else float(factors[i]))
-            c, s = math.cos(angle), math.sin(angle)
-            wanted[row, :, i] = x[row, :, i] * c - x[row, :, i + 4] * s
-            wanted[row, :, i + 4] = x[row, :, i + 4] * c + x[row, :, i] * s
     rotation = backend.rotation(1000, 3, 8, 100.0, None if factors is None else upload(factors))
+    wanted = rotated(x, 1000, 100.0, factors)
     close(backend.numpy(backend.rope(upload(x), rotation)), wanted, 6e-5)  # angles are float32
 
 

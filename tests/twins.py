@@ -22,6 +22,19 @@ def softmax(x):
     return e / e.sum(axis=-1, keepdims=True)
 
 
+def rotated(x, first, base, factors):
+    """(T, H, Dh) rows at positions first …, each half turned by the other; angles over factors (Dh/2,)."""
+    half = x.shape[2] // 2
+    out = np.empty(x.shape)
+    for row in range(len(x)):
+        for i in range(half):
+            angle = (first + row) * base ** (-i / half) / (1.0 if factors is None else float(factors[i]))
+            c, s = math.cos(angle), math.sin(angle)
+            out[row, :, i] = x[row, :, i] * c - x[row, :, i + half] * s
+            out[row, :, i + half] = x[row, :, i + half] * c + x[row, :, i] * s
+    return out
+
+
 def close(found, wanted, tolerance=2e-6):
     """Largest error, relative to the largest value."""
     assert found.shape == wanted.shape

@@ -209,7 +209,7 @@ def _codes_of_row(
     group: int,
     out: np.ndarray,
 ) -> None:
-    """The codes (columns,) uint8 of a decoded row with scales and minimums by group; see `_pack_codes`."""
+    """The codes (columns,) uint8 of a decoded row with scales and minimums by group; see `_pack_groups`."""
     values = np.empty(group, np.int16)
     for g in range(scales.shape[0]):
         s, m = np.float64(scales[g]), np.float64(minimums[g])
@@ -230,7 +230,7 @@ def _codes_of_row(
 
 
 @kernel
-def _pack_codes(
+def _pack_groups(
     weights: np.ndarray,
     scales: np.ndarray,
     minimums: np.ndarray,
@@ -238,13 +238,16 @@ def _pack_codes(
     offset: int,
     high_bits: int,
     group: int,
+    factor: float,
     low: np.ndarray,
     high: np.ndarray,
+    packed_scales: np.ndarray,
 ) -> None:
     """Decoded (rows, columns) with their scales and minimums (rows, groups) into units; see `layout`.
 
     `code_of` is (256,), the codes of the values from -128, or empty: then they are value + offset.
     """
+    _pack_scales(scales, minimums, group, factor, packed_scales)
     n_rows, n_columns = weights.shape
     n_chunks = (n_columns + 63) // 64
     codes = np.zeros((16, 64 * n_chunks), np.uint8)
@@ -280,22 +283,3 @@ def _pack_codes(
                             bit = 4 * high_bits * step
                             both = (even | odd << np.uint32(16)) << np.uint32(bit & 15)
                             high[unit, 4 * g + t, bit >> 4] |= both
-
-
-@kernel
-def _pack_groups(
-    weights: np.ndarray,
-    scales: np.ndarray,
-    minimums: np.ndarray,
-    code_of: np.ndarray,
-    offset: int,
-    high_bits: int,
-    group: int,
-    factor: float,
-    low: np.ndarray,
-    high: np.ndarray,
-    packed_scales: np.ndarray,
-) -> None:
-    """`_pack_scales` and `_pack_codes`."""
-    _pack_scales(scales, minimums, group, factor, packed_scales)
-    _pack_codes(weights, scales, minimums, code_of, offset, high_bits, group, low, high)
