@@ -1,6 +1,7 @@
 """Writing: what may be replaced, what a failure or a cancellation leaves, and what memory it takes."""
 
 import errno
+import importlib
 import os
 import shutil
 import sys
@@ -207,7 +208,7 @@ def test_progress_within_a_tensor(
     ],
 )
 def test_speed_and_time_left(done: int, left: int, seconds: float, text: str) -> None:
-    assert sys.modules["dgguf.cli.quantize"]._speed(done, left, seconds) == text
+    assert importlib.import_module("dgguf.cli.quantize")._speed(done, left, seconds) == text
 
 
 def test_memory_does_not_grow_with_a_tensor(checkpoint: Checkpoint, tmp_path: Path) -> None:

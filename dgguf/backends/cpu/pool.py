@@ -8,18 +8,26 @@ import contextlib
 import os
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable
 
 import numpy as np
 import threadpoolctl
 
-from dgguf.backends.cpu.turns import make_turns
+from dgguf.backends.cpu import waiting
+from dgguf.backends.cpu.turns import ALL_TAKEN, make_turns
 
 # The share of the remaining pieces that a thread takes at a time, all threads together: fewer turns
 # mean less waiting for Python's lock, which costs tens of microseconds when two threads want it.
 _TAKEN = 1 / 2
-_PATIENCE = 0.05  # seconds
+# How often a thread looks for what it waits for before it sleeps: some 0.5 ms, longer than what the
+# caller does between two kernels. To be woken takes tens of microseconds.
+_LOOKS = 20_000
+_NAP = 2e-4  # seconds
+_PATIENCE = 1.0  # seconds, for a thread to end
+
+Job = Callable[[], None]
 
 
 def usable_cores() -> int:
@@ -31,18 +39,31 @@ def usable_cores() -> int:
 
 
 class Pool:
-    """Runs pieces of work on `threads` threads, the caller's included."""
+    """Runs pieces of work on `threads` threads, the caller's included; one call at a time."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._looks = _LOOKS if threads <= usable_cores() else 0  # who spins takes another's core
+        self._desks = waiting.make_desks(threads - 1)
+        self._turns = make_turns(threads)
+        self._job: list[Job] = []  # what all threads are to call; here it does not keep the pool alive
+        self._alarms: list[queue.SimpleQueue[bool]] = [queue.SimpleQueue() for _ in self._desks]
+        for desk in waiting.make_desks(min(1, threads - 1)):
+            waiting.wait(desk, self._turns, 0, 0)  # compile it here: if that fails, somebody hears of it
         # Pieces may call BLAS; its threads on top would only get in each other's way.
         self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
-        for number in range(1, threads):
+        helpers = [
             threading.Thread(
-                target=_work_off, args=(self._jobs,), name=f"dgguf-{number}", daemon=True
-            ).start()
-        weakref.finalize(self, _dismiss, self._jobs, threads - 1)
+                target=_work_off,
+                args=(desk, self._turns, self._looks, self._job, alarm),
+                name=f"dgguf-{number}",
+                daemon=True,
+            )
+            for number, (desk, alarm) in enumerate(zip(self._desks, self._alarms, strict=True), 1)
+        ]
+        for thread in helpers:
+            thread.start()
+        weakref.finalize(self, _dismiss, self._alarms, helpers)
 
     def run(self, piece: Callable[[int], None], count: int, *, blas: bool = True) -> None:
         """Call piece(0) … piece(count - 1), in no set order; see `share`."""
@@ -54,10 +75,14 @@ class Pool:
         self.share(part, count, blas=blas)
 
     def together(self, work: Callable[[np.ndarray], None], most: int) -> None:
-        """Call work(turns) on all threads but no more than `most`, for a kernel that shares by `take`."""
+        """Call work(turns) on all threads but no more than `most`, for a kernel that shares by `take`.
+
+        The other threads begin when the caller has taken its first pieces: then it is inside a kernel
+        and needs Python's lock no more.
+        """
         threads = max(1, min(self.threads, most))
-        turns = make_turns(threads)
-        self.run(lambda number: work(turns), threads, blas=False)
+        turns = self._turns
+        self._on_all(lambda: work(turns), threads, 0)
 
     def share(self, part: Callable[[int, int], None], count: int, *, blas: bool = True) -> None:
         """Call part(first, end) for ranges that together are 0 … count, and return when all is done.
@@ -70,57 +95,89 @@ class Pool:
         """
         lock = threading.Lock()
         start = 0
-        failures: list[BaseException] = []
+        failed = False
 
         def work() -> None:
-            nonlocal start
+            nonlocal start, failed
             try:
-                while not failures:
+                while not failed:
                     with lock:
                         first = start
                         start = end = first + max(1, int((count - first) * _TAKEN / self.threads))
                     if first >= count:
                         return
                     part(first, end)
-            except BaseException as failure:
-                failures.append(failure)
-
-        asked: list[None] = []
-        finished: list[None] = []
-        ended: queue.SimpleQueue[None] = queue.SimpleQueue()
-
-        def job() -> None:
-            work()
-            finished.append(None)
-            ended.put(None)
+            except BaseException:
+                failed = True
+                raise
 
         with self._blas.limit(limits=1) if blas else contextlib.nullcontext():
+            self._on_all(work, max(1, min(self.threads, count)), ALL_TAKEN)
+
+    def _on_all(self, job: Job, threads: int, first: int) -> None:
+        """Call `job` on so many threads; return when all have done it, and raise what one has raised.
+
+        Args:
+            first: what `turns` begin with, see `waiting.ask`.
+        """
+        failures: list[BaseException] = []
+
+        def guarded() -> None:
             try:
-                while len(asked) < min(self.threads, count) - 1:
-                    self._jobs.put(job)
-                    asked.append(None)
+                job()
             except BaseException as failure:
                 failures.append(failure)
-            work()
-            # Ctrl-C may come between any two steps, and still nobody may go on working after this call:
-            # so what counts is who has finished, and a word that was lost is not waited for long.
-            while len(finished) < len(asked):
-                try:
-                    with contextlib.suppress(queue.Empty):
-                        ended.get(timeout=_PATIENCE)
-                except BaseException as failure:
-                    failures.append(failure)
+
+        # Ctrl-C may come between any two steps, and still nobody may go on working after this call, so
+        # what counts is what is written on the desks.
+        try:
+            self._wait_for_all()  # if it came where nothing could be done about it
+            self._job[:] = [guarded]
+            if waiting.ask(self._desks[: threads - 1], self._turns, first):
+                self._wake()
+            job()
+        except BaseException as failure:
+            failures.append(failure)
+        while True:
+            try:
+                self._wait_for_all()
+                break
+            except BaseException as failure:
+                failures.append(failure)
+        self._job.clear()  # what it holds may be large
         if failures:
             raise failures[0]
 
+    def _wait_for_all(self) -> None:
+        while not waiting.all_done(self._desks, self._turns, self._looks):
+            self._wake()
+            time.sleep(_NAP)
 
-def _work_off(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
-    """A thread's life: one job after the other, until there is none."""
-    while (job := jobs.get()) is not None:
-        job()
-        job = None  # what it holds may be large
+    def _wake(self) -> None:
+        for desk, alarm in zip(self._desks, self._alarms, strict=True):
+            if waiting.sleeps_on(desk):
+                alarm.put(True)
 
 
-def _dismiss(jobs: queue.SimpleQueue[Callable[[], None] | None], threads: int) -> None:
-    for _ in range(threads):
-        jobs.put(None)
+def _work_off(
+    desk: np.ndarray, turns: np.ndarray, looks: int, job: list[Job], alarm: queue.SimpleQueue[bool]
+) -> None:
+    """A thread's life: one job after the other, until it is woken to hear that there will be none."""
+    done = 0
+    while True:
+        asked = waiting.wait(desk, turns, done, looks)
+        if asked > done:
+            job[0]()
+            done = asked
+        elif asked < done:
+            time.sleep(0)  # asked already, but the caller has not come to it
+        elif not alarm.get():
+            return
+
+
+def _dismiss(alarms: list[queue.SimpleQueue[bool]], threads: list[threading.Thread]) -> None:
+    for alarm in alarms:
+        alarm.put(False)
+    for thread in threads:  # none may still be in a kernel when Python ends
+        if thread is not threading.current_thread():
+            thread.join(_PATIENCE)

@@ -12,6 +12,8 @@ from numba import types
 from dgguf.backends.cpu.lanes import I64, intrinsic
 from dgguf.jit import kernel
 
+ALL_TAKEN = 1 << 62  # more than there are pieces
+
 
 def make_turns(threads: int) -> np.ndarray:
     """(2,) int64: the first piece that nobody has taken, and how many threads take them."""

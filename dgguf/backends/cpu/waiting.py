@@ -1,0 +1,132 @@
+"""How a pool's threads wait for each other: outside Python, looking again and again, asleep only at last.
+
+A step of the network is a thousand kernels, and to wake an idle core takes as long as a small one of
+them. A thread that waits holds no lock of Python's, which the others want at just that moment.
+
+Each thread but the caller has a desk, a row of int64:
+
+    ASKED   jobs that it was asked to do; written by the caller
+    DONE    jobs that it has done; written by the thread, as is
+    ASLEEP  whether it looks no more, and must be woken
+
+The first of `turns` (see there) is their gate: while it is 0 nobody has begun.
+"""
+
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from dgguf.backends.cpu.lanes import I32, I64, call, intrinsic
+from dgguf.backends.cpu.turns import ALL_TAKEN
+from dgguf.jit import kernel
+
+ASKED, DONE, ASLEEP = range(3)
+_DESK = 8  # numbers: a cache line, which its thread alone looks at
+
+
+def make_desks(count: int) -> np.ndarray:
+    """(count, 8) int64, for so many threads."""
+    return np.zeros((count, _DESK), np.int64)
+
+
+# All threads see these two in one order: who writes one word and then reads another is never
+# missed by who does it the other way round.
+
+
+@intrinsic
+def _read(typing: Any, address: Any) -> Any:
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        return b.load_atomic(b.inttoptr(args[0], I64.as_pointer()), "seq_cst", 8)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def _write(typing: Any, address: Any, value: Any) -> Any:
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        b.store_atomic(args[1], b.inttoptr(args[0], I64.as_pointer()), "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
+def _pause(typing: Any) -> Any:
+    """Tell the core that it is waiting: it saves power, and leaves more to a thread beside it."""
+
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        machine = llvm.get_process_triple().partition("-")[0]
+        if machine == "x86_64":
+            call(b, "llvm.x86.sse2.pause", ir.VoidType())
+        elif machine in ("aarch64", "arm64"):
+            call(b, "llvm.aarch64.isb", ir.VoidType(), ir.Constant(I32, 15))
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@kernel
+def wait(desk: np.ndarray, turns: np.ndarray, done: int, looks: int) -> int:
+    """Say that `done` jobs are done, and look so many times for another.
+
+    Returns:
+        its number, `done` + 1; `done` if there is none, and the desk says that its thread sleeps;
+        -1 if it has not begun
+    """
+    words = desk.ctypes.data
+    asked, asleep = words + 8 * ASKED, words + 8 * ASLEEP
+    _write(asleep, 0)
+    _write(words + 8 * DONE, done)
+    for _ in range(looks):
+        if _read(asked) != done and _read(turns.ctypes.data) != 0:
+            return done + 1
+        _pause()
+    if _read(asked) == done:
+        _write(asleep, 1)
+        if _read(asked) == done:
+            return done
+        _write(asleep, 0)
+    return done + 1 if _read(turns.ctypes.data) != 0 else -1
+
+
+@kernel
+def ask(desks: np.ndarray, turns: np.ndarray, first: int) -> int:
+    """Ask for one more job at all of some desks.
+
+    Args:
+        first: the first piece that they are to take in turns. With 0 they begin when one is taken;
+            with ALL_TAKEN, where nobody takes pieces, at once.
+
+    Returns:
+        how many of them sleep
+    """
+    turns[1] = desks.shape[0] + 1
+    _write(turns.ctypes.data, first)
+    asleep = 0
+    for i in range(desks.shape[0]):
+        words = desks[i].ctypes.data
+        _write(words + 8 * ASKED, desks[i, ASKED] + 1)
+        asleep += _read(words + 8 * ASLEEP)
+    return asleep
+
+
+@kernel
+def all_done(desks: np.ndarray, turns: np.ndarray, looks: int) -> bool:
+    """Let nobody take another piece, and look so many times whether all is done that was asked for."""
+    _write(turns.ctypes.data, ALL_TAKEN)
+    for i in range(desks.shape[0]):
+        words = desks[i].ctypes.data
+        while _read(words + 8 * DONE) != desks[i, ASKED]:
+            looks -= 1
+            if looks < 0:
+                return False
+            _pause()
+    return True
+
+
+def sleeps_on(desk: np.ndarray) -> bool:
+    """Whether a thread sleeps that has something to do."""
+    return bool(desk[ASLEEP]) and desk[ASKED] != desk[DONE]
