@@ -243,17 +243,26 @@ def test_add_and_residual(backend, rng):
     close(found, (x + rms(y, w)) * 0.75)
 
 
+def test_residual_of_sum(backend, rng):
+    x, y, z = (normal(rng, 3, 33) for _ in range(3))
+    v, w, u = (normal(rng, 33) for _ in range(3))
+    found = backend.residual_of_sum(*map(upload, (x, y, v, z, w, u)), EPS, 0.75)
+    close(backend.numpy(found), (x + rms(rms(y, v) + rms(z, w), u)) * 0.75)
+
+
 def test_gated_gelu(backend, rng):
     gate, up = 4 * normal(rng, 3, 25), normal(rng, 3, 25)
     close(backend.numpy(backend.gated_gelu(upload(gate), upload(up))), gelu(gate) * up)
 
 
 @pytest.mark.parametrize("factors", [None, np.array([1, 1, 1e30, 1e30], np.float32)])
-def test_rope(backend, rng, factors):
-    x = normal(rng, 3, 2, 8)
+def test_norm_rope(backend, rng, factors):
+    x, w = normal(rng, 3, 2, 8), normal(rng, 8)
     rotation = backend.rotation(1000, 3, 8, 100.0, None if factors is None else upload(factors))
-    wanted = rotated(x, 1000, 100.0, factors)
-    close(backend.numpy(backend.rope(upload(x), rotation)), wanted, 6e-5)  # angles are float32
+    wanted = rotated(rms(x, w), 1000, 100.0, factors)
+    close(
+        backend.numpy(backend.norm_rope(upload(x), upload(w), EPS, rotation)), wanted, 6e-5
+    )  # angles are float32
 
 
 def twin_attention(q, all_keys, all_values, past, window, causal):

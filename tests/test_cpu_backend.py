@@ -105,6 +105,14 @@ def test_linear_takes_no_input_for_another(rng):
         del x
 
 
+@pytest.mark.parametrize("columns", [32, 100])
+def test_residual_of_sum(backend, rng, columns):
+    x, y, z = (normal(rng, 40, columns) for _ in range(3))
+    v, w, u = (normal(rng, columns) for _ in range(3))
+    wanted = (x + rms(rms(y, v) + rms(z, w), u)) * 0.75
+    close(backend.residual_of_sum(x, y, v, z, w, u, EPS, 0.75), wanted)
+
+
 @pytest.mark.parametrize("rows", [1, 33])
 def test_gated_gelu(backend, rng, rows):
     gate, up = 4 * normal(rng, rows, 24), normal(rng, rows, 24)
@@ -112,11 +120,11 @@ def test_gated_gelu(backend, rng, rows):
 
 
 @pytest.mark.parametrize("factors", [None, np.array([1, 1, 1e30, 1e30], np.float32)])
-def test_rope(backend, rng, factors):
-    x = normal(rng, 3, 2, 8)
+def test_norm_rope(backend, rng, factors):
+    x, w = normal(rng, 3, 2, 8), normal(rng, 8)
     # Angles are float32: 1000 radians are known to 3e-5.
-    found = backend.rope(x, backend.rotation(1000, 3, 8, 100.0, factors))
-    close(found, rotated(x, 1000, 100.0, factors), 6e-5)
+    found = backend.norm_rope(x, w, EPS, backend.rotation(1000, 3, 8, 100.0, factors))
+    close(found, rotated(rms(x, w), 1000, 100.0, factors), 6e-5)
 
 
 def slow_attention(q, k, v, keys, values, window, causal):

@@ -1,8 +1,15 @@
+"""How threads share out pieces, and how they wait for each other."""
+
+import threading
+import time
+
 import numpy as np
 import pytest
 
+from dgguf.backends.cpu import pool as pools
+from dgguf.backends.cpu import waiting
 from dgguf.backends.cpu.pool import Pool
-from dgguf.backends.cpu.turns import make_turns, take, take_one
+from dgguf.backends.cpu.turns import ALL_TAKEN, make_turns, take, take_one
 from dgguf.jit import kernel
 
 
@@ -55,3 +62,107 @@ def test_no_more_threads_than_asked_for():
     seen = []
     Pool(4).together(lambda turns: seen.append(int(turns[1])), 3)
     assert seen == [3, 3, 3]
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.003, 0.02])
+def test_threads_that_fell_asleep_are_woken(monkeypatch, pause):
+    pool, who, found = Pool(2), set(), []
+    pool._looks = 200_000_000  # then the caller would wake them a second time
+
+    def all_done(*arguments):
+        found.append(all_done_at_once(*arguments))
+        return found[-1]
+
+    all_done_at_once = waiting.all_done
+    monkeypatch.setattr(pools.waiting, "all_done", all_done)
+    for _ in range(5):
+        time.sleep(pause)
+        pool.together(lambda turns: who.add(threading.current_thread().name), 2)
+    assert who == {threading.current_thread().name, "dgguf-1"}
+    assert all(found)
+
+
+def test_a_thread_begins_when_the_caller_has_taken_a_piece():
+    desk, turns = waiting.make_desks(1)[0], make_turns(2)
+    assert waiting.ask(desk[None], turns, 0) == 0
+    assert waiting.wait(desk, turns, 0, 3) == -1
+    take(turns, 10)
+    assert waiting.wait(desk, turns, 0, 3) == 1
+    assert not waiting.all_done(desk[None], turns, 3)
+    assert take(turns, 10) == (10, 10)  # whoever comes late finds nothing to do
+    assert waiting.wait(desk, turns, 1, 3) == 1  # done; and asleep
+    assert waiting.all_done(desk[None], turns, 3)
+    assert waiting.ask(desk[None], turns, ALL_TAKEN) == 1
+    assert waiting.sleeps_on(desk)
+    assert waiting.wait(desk, turns, 1, 0) == 2
+    assert not waiting.sleeps_on(desk)
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+@pytest.mark.parametrize("place", ["ask", "all_done", "first wait"])
+def test_an_interruption_leaves_nobody_working(monkeypatch, threads, place):
+    """Ctrl-C comes behind a step of the hand-over; then the pool goes on as if nothing had been."""
+    pool, working = Pool(threads), []
+
+    def work(turns):
+        working.append(True)
+        take(turns, 100)
+        time.sleep(0.005)
+        working.pop()
+
+    pool.together(work, threads)
+    calls = {"ask": 0, "all_done": 0}
+    last = 2 if place == "all_done" else 1
+
+    def interrupted(name, step):
+        def stepped(*arguments):
+            result = step(*arguments)
+            calls[name] += 1
+            if calls[name] == last and name == place.replace("first wait", "all_done"):
+                raise KeyboardInterrupt
+            return result
+
+        return stepped
+
+    for name in calls:
+        monkeypatch.setattr(pools.waiting, name, interrupted(name, getattr(waiting, name)))
+    with pytest.raises(KeyboardInterrupt):
+        pool.together(work, threads)
+    assert not working
+    marks = np.zeros(1000, np.int64)
+    pool.together(lambda turns: mark(marks, turns), threads)
+    np.testing.assert_array_equal(marks, 1)
+
+
+def test_what_an_interruption_left_is_done_first():
+    pool, old, marks = Pool(2), [], np.zeros(100, np.int64)
+    pool.together(lambda turns: None, 2)
+    time.sleep(0.02)
+    pool._job[:] = [lambda: old.append(marks.sum())]
+    waiting.ask(pool._desks, pool._turns, ALL_TAKEN)  # and nobody is woken, as if Ctrl-C had come then
+    pool.together(lambda turns: mark(marks, turns), 2)
+    assert old == [0]
+    np.testing.assert_array_equal(marks, 1)
+
+
+def test_an_error_before_the_first_piece_is_told():
+    def work(turns):
+        if threading.current_thread() is threading.main_thread():
+            raise ValueError("none taken")
+
+    pool = Pool(3)
+    with pytest.raises(ValueError, match="none taken"):
+        pool.together(work, 3)
+    marks = np.zeros(10, np.int64)
+    pool.together(lambda turns: mark(marks, turns), 3)
+    np.testing.assert_array_equal(marks, 1)
+
+
+def test_an_error_of_another_thread_is_told():
+    def work(turns):
+        take(turns, 1)
+        if threading.current_thread() is not threading.main_thread():
+            raise ValueError("elsewhere")
+
+    with pytest.raises(ValueError, match="elsewhere"):
+        Pool(2).together(work, 2)

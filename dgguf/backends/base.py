@@ -123,14 +123,27 @@ class Backend(Protocol):
     def residual(self, x: Array, y: Array, weight: Array, eps: float, scale: float) -> Array:
         """(x + rms_norm(y, weight)) * scale, for (T, D)."""
 
+    def residual_of_sum(
+        self,
+        x: Array,
+        y: Array,
+        y_weight: Array,
+        z: Array,
+        z_weight: Array,
+        weight: Array,
+        eps: float,
+        scale: float,
+    ) -> Array:
+        """As `residual`, with rms_norm(y, y_weight) + rms_norm(z, z_weight) for y."""
+
     def gated_gelu(self, gate: Array, up: Array) -> Array:
         """gelu(gate) * up, gelu in its tanh form, for (T, F)."""
 
     def rotation(self, first: int, count: int, head_dim: int, base: float, factors: Array | None) -> Array:
-        """The angles of positions first..first+count, for `rope`; `factors` (Dh/2,) divide frequencies."""
+        """Angles of positions first..first+count, for `norm_rope`; `factors` (Dh/2,) divide frequencies."""
 
-    def rope(self, x: Array, rotation: Array) -> Array:
-        """Rotate the halves (i, i + Dh/2) of (T, H, Dh)."""
+    def norm_rope(self, x: Array, weight: Array, eps: float, rotation: Array) -> Array:
+        """rms_norm of (T, H, Dh), then rotate the halves (i, i + Dh/2)."""
 
     def append(self, k: Array, v: Array, store: LayerStore) -> None:
         """Write a call's (T, G, Dh) keys and values behind the store's committed rows.

@@ -119,17 +119,18 @@ class Transformer:
 
         n = be.rms_norm(x, w.ffn_norm, eps)
         gated = be.gated_gelu(be.linear(n, w.ffn_gate), be.linear(n, w.ffn_up))  # (T, F)
-        dense = be.rms_norm(be.linear(gated, w.ffn_down), w.post_ffw_norm_1, eps)
+        dense = be.linear(gated, w.ffn_down)
 
         chosen, weights = be.route(  # the router reads the residual stream, not a normed copy
             x, w.ffn_gate_inp, w.ffn_gate_inp_scale, w.ffn_down_exps_scale, self.config.n_experts_used, eps
         )  # (T, A)
         n = be.rms_norm(x, w.pre_ffw_norm_2, eps)
         moe = be.experts(n, w.ffn_gate_exps, w.ffn_up_exps, w.ffn_down_exps, chosen, weights)
-        moe = be.rms_norm(moe, w.post_ffw_norm_2, eps)
 
         scale = w.enc_layer_output_scale if causal else w.layer_output_scale
-        return be.residual(x, be.add(dense, moe), w.post_ffw_norm, eps, scale)
+        return be.residual_of_sum(
+            x, dense, w.post_ffw_norm_1, moe, w.post_ffw_norm_2, w.post_ffw_norm, eps, scale
+        )
 
     def _attend(
         self, x: Array, layer: LayerConfig, w: LayerWeights, stored: LayerCache, rotation: Array, causal: bool
@@ -137,8 +138,7 @@ class Transformer:
         be, eps = self.backend, self.config.norm_eps
         h = be.rms_norm(x, w.attn_norm, eps)
         q = be.linear(h, w.attn_q).reshape(x.shape[0], self.config.n_heads, layer.head_dim)
-        q = be.rms_norm(q, w.attn_q_norm, eps)
-        q = be.rope(q, rotation)  # (T, H, Dh), the largest array: never three of them
+        q = be.norm_rope(q, w.attn_q_norm, eps, rotation)  # (T, H, Dh)
         self._append(h, layer, w, stored, rotation)
         return be.linear(be.attention(q, stored, causal), w.attn_output)  # (T, D)
 
@@ -151,5 +151,5 @@ class Transformer:
         k = be.linear(h, w.attn_k).reshape(*shape)  # (T, G, Dh)
         # Where there is no attn_v, the value is the raw key projection: before its norm and rope.
         v = k if w.attn_v is None else be.linear(h, w.attn_v).reshape(*shape)
-        k = be.rope(be.rms_norm(k, w.attn_k_norm, eps), rotation)
+        k = be.norm_rope(k, w.attn_k_norm, eps, rotation)
         be.append(k, be.rms_norm(v, None, eps), stored)

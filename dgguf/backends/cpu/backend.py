@@ -131,6 +131,26 @@ class CpuBackend:
         self._by_rows(lambda turns: elementwise.residual(x, y, weight, eps, scale, out, turns), x.size)
         return out
 
+    def residual_of_sum(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        y_weight: np.ndarray,
+        z: np.ndarray,
+        z_weight: np.ndarray,
+        weight: np.ndarray,
+        eps: float,
+        scale: float,
+    ) -> np.ndarray:
+        out = np.empty_like(x)
+        self._by_rows(
+            lambda turns: elementwise.residual_of_sum(
+                x, y, y_weight, z, z_weight, weight, eps, scale, out, turns
+            ),
+            x.size,
+        )
+        return out
+
     def gated_gelu(self, gate: np.ndarray, up: np.ndarray) -> np.ndarray:
         out = np.empty_like(gate)
         self._by_rows(lambda turns: elementwise.gated_gelu(gate, up, out, turns), gate.size)
@@ -141,10 +161,12 @@ class CpuBackend:
     ) -> tuple[np.ndarray, np.ndarray]:
         return elementwise.rotation(first, count, head_dim, base, factors)
 
-    def rope(self, x: np.ndarray, rotation: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    def norm_rope(
+        self, x: np.ndarray, weight: np.ndarray, eps: float, rotation: tuple[np.ndarray, np.ndarray]
+    ) -> np.ndarray:
         out = np.empty_like(x)
         cos, sin = rotation
-        self._by_rows(lambda turns: elementwise.rope(x, cos, sin, out, turns), x.size)
+        self._by_rows(lambda turns: elementwise.norm_rope(x, weight, eps, cos, sin, out, turns), x.size)
         return out
 
     def append(self, k: np.ndarray, v: np.ndarray, store: LayerStore) -> None:
@@ -163,8 +185,8 @@ class CpuBackend:
         eps: float,
     ) -> tuple[np.ndarray, np.ndarray]:
         normed = self.rms_norm(x, scale, eps)
-        normed *= np.float32(1.0 / math.sqrt(x.shape[1]))
         scores = self.linear(normed, w)  # (T, E)
+        scores *= np.float32(1.0 / math.sqrt(x.shape[1]))
         chosen = np.empty((x.shape[0], n_used), np.int32)
         weights = np.empty((x.shape[0], n_used), np.float32)
         self._by_rows(

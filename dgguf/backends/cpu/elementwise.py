@@ -22,7 +22,12 @@ def norm_factor(x: np.ndarray, eps: float, sums: np.ndarray) -> np.float32:
         some = x[first : first + _LANES]  # LLVM vectorises loops over a slice, none over first + j
         for j in range(some.shape[0]):
             sums[j] += np.float64(some[j]) * np.float64(some[j])
-    return np.float32(1.0 / math.sqrt(sums.sum() / x.shape[0] + eps))
+    half = _LANES // 2
+    while half:  # one after the other, these additions would take longer than a head's squares
+        for j in range(half):
+            sums[j] += sums[half + j]
+        half //= 2
+    return np.float32(1.0 / math.sqrt(sums[0] / x.shape[0] + eps))
 
 
 @kernel
@@ -77,6 +82,34 @@ def residual(
 
 
 @kernel
+def residual_of_sum(
+    x: np.ndarray,
+    y: np.ndarray,
+    y_weight: np.ndarray,
+    z: np.ndarray,
+    z_weight: np.ndarray,
+    weight: np.ndarray,
+    eps: float,
+    scale: float,
+    out: np.ndarray,
+    turns: np.ndarray,
+) -> None:
+    """(x + rms_norm(rms_norm(y, y_weight) + rms_norm(z, z_weight), weight)) * scale by row: (rows, n)."""
+    sums, added, factor = np.empty(_LANES), np.empty(x.shape[1], np.float32), np.float32(scale)
+    first, end = take(turns, x.shape[0])
+    while first < end:
+        for r in range(first, end):
+            row, one, other, target = x[r], y[r], z[r], out[r]
+            one_norm, other_norm = norm_factor(one, eps, sums), norm_factor(other, eps, sums)
+            for i in range(row.shape[0]):
+                added[i] = one[i] * one_norm * y_weight[i] + other[i] * other_norm * z_weight[i]
+            norm = norm_factor(added, eps, sums)
+            for i in range(row.shape[0]):
+                target[i] = (row[i] + added[i] * norm * weight[i]) * factor
+        first, end = take(turns, x.shape[0])
+
+
+@kernel
 def gated_gelu(gate: np.ndarray, up: np.ndarray, out: np.ndarray, turns: np.ndarray) -> None:
     """gelu(gate) * up, gelu in its tanh form: (rows, n). `out` may be `gate`."""
     first, end = take(turns, gate.shape[0])
@@ -88,18 +121,37 @@ def gated_gelu(gate: np.ndarray, up: np.ndarray, out: np.ndarray, turns: np.ndar
 
 
 @kernel
-def rope(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, out: np.ndarray, turns: np.ndarray) -> None:
-    """Rotate (rows, heads, Dh) by cos and sin (rows, Dh/2); element i pairs with i + Dh/2."""
+def norm_rope(
+    x: np.ndarray,
+    weight: np.ndarray,
+    eps: float,
+    cos: np.ndarray,
+    sin: np.ndarray,
+    out: np.ndarray,
+    turns: np.ndarray,
+) -> None:
+    """rms_norm of (rows, heads, Dh) heads, weight (Dh,), then rotate them by cos and sin (rows, Dh/2).
+
+    Element i pairs with i + Dh/2.
+    """
     rows, heads, dim = x.shape
     half = dim // 2
+    sums, normed = np.empty(_LANES), np.empty(dim, np.float32)
+    upper, lower = normed[:half], normed[half:]
     first, end = take(turns, rows)
     while first < end:
         for r in range(first, end):
+            c, s = cos[r], sin[r]
             for h in range(heads):
+                head, target = x[r, h], out[r, h]
+                scale = norm_factor(head, eps, sums)
+                for i in range(dim):
+                    normed[i] = head[i] * scale * weight[i]
+                start, rest = target[:half], target[half:]
                 for i in range(half):
-                    a, b = x[r, h, i], x[r, h, half + i]
-                    out[r, h, i] = a * cos[r, i] - b * sin[r, i]
-                    out[r, h, half + i] = b * cos[r, i] + a * sin[r, i]
+                    start[i] = upper[i] * c[i] - lower[i] * s[i]
+                for i in range(half):
+                    rest[i] = lower[i] * c[i] + upper[i] * s[i]
         first, end = take(turns, rows)
 
 

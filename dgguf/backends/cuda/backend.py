@@ -187,6 +187,20 @@ class CudaBackend:
         self._queue.run(elementwise.residual, x.shape[0], x.view, y.view, weight.view, eps, scale, out.view)
         return out
 
+    def residual_of_sum(
+        self,
+        x: Array,
+        y: Array,
+        y_weight: Array,
+        z: Array,
+        z_weight: Array,
+        weight: Array,
+        eps: float,
+        scale: float,
+    ) -> Array:
+        total = self.add(self.rms_norm(y, y_weight, eps), self.rms_norm(z, z_weight, eps))
+        return self.residual(x, total, weight, eps, scale)
+
     def gated_gelu(self, gate: Array, up: Array) -> Array:
         out = self._empty(*gate.shape)
         self._queue.run(elementwise.gated_gelu, gate.shape[0], gate.view, up.view, out.view)
@@ -204,10 +218,10 @@ class CudaBackend:
             self._rotations[key] = upload(cos), upload(sin)
         return self._rotations[key]
 
-    def rope(self, x: Array, rotation: tuple[Array, Array]) -> Array:
-        out = self._empty(*x.shape)
+    def norm_rope(self, x: Array, weight: Array, eps: float, rotation: tuple[Array, Array]) -> Array:
+        normed, out = self.rms_norm(x, weight, eps), self._empty(*x.shape)
         cos, sin = rotation
-        self._queue.run(elementwise.rope, x.shape[0], x.view, cos.view, sin.view, out.view)
+        self._queue.run(elementwise.rope, x.shape[0], normed.view, cos.view, sin.view, out.view)
         return out
 
     def append(self, k: Array, v: Array, store: LayerStore) -> None:
