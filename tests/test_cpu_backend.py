@@ -150,8 +150,8 @@ def filled_store(backend, keys, values, window, capacity):
         stores.append(backend.kv_store((rows.shape[1], capacity, rows.shape[2])))
         stores[-1][:] = np.nan if backend.kv_bytes == 4 else 0x7FFF
     store = LayerCache(*stores, window)
-    for g in range(keys.shape[1]):
-        attention.write(store, keys, values, g)
+    if len(keys):
+        backend.append(keys, values, store)
     store.length = len(keys)
     return store
 

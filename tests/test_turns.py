@@ -9,7 +9,7 @@ import pytest
 from dgguf.backends.cpu import pool as pools
 from dgguf.backends.cpu import waiting
 from dgguf.backends.cpu.pool import Pool
-from dgguf.backends.cpu.turns import ALL_TAKEN, make_turns, take, take_one
+from dgguf.backends.cpu.turns import ALL_TAKEN, make_turns, offer, take, take_one
 from dgguf.jit import kernel
 
 
@@ -54,7 +54,7 @@ def test_threads_take_every_piece_once(work, most):
     pool = Pool(4)
     for count in [1, 2, 50, *[1000] * 50]:
         marks = np.zeros(count, np.int64)
-        pool.together(lambda turns, marks=marks: work(marks, turns), most)
+        pool.together(work, most, marks)
         np.testing.assert_array_equal(marks, 1)
 
 
@@ -82,20 +82,74 @@ def test_threads_that_fell_asleep_are_woken(monkeypatch, pause):
     assert all(found)
 
 
-def test_a_thread_begins_when_the_caller_has_taken_a_piece():
+def test_a_thread_begins_when_the_caller_takes_a_piece():
     desk, turns = waiting.make_desks(1)[0], make_turns(2)
-    assert waiting.ask(desk[None], turns, 0) == 0
-    assert waiting.wait(desk, turns, 0, 3) == -1
+    assert waiting.serve(desk, turns, 0, 3) == waiting.SLEEP
+    assert waiting.ask(desk[None], turns, 0) == 1
+    assert waiting.sleeps_on(desk)
+    assert waiting.serve(desk, turns, 0, 3) == waiting.SOON
+    assert not waiting.sleeps_on(desk)
     take(turns, 10)
-    assert waiting.wait(desk, turns, 0, 3) == 1
+    assert waiting.serve(desk, turns, 0, 3) == waiting.JOB  # nothing was offered
     assert not waiting.all_done(desk[None], turns, 3)
     assert take(turns, 10) == (10, 10)  # whoever comes late finds nothing to do
-    assert waiting.wait(desk, turns, 1, 3) == 1  # done; and asleep
+    assert waiting.serve(desk, turns, 1, 3) == waiting.SLEEP
     assert waiting.all_done(desk[None], turns, 3)
     assert waiting.ask(desk[None], turns, ALL_TAKEN) == 1
-    assert waiting.sleeps_on(desk)
-    assert waiting.wait(desk, turns, 1, 0) == 2
-    assert not waiting.sleeps_on(desk)
+    assert waiting.serve(desk, turns, 0, 0) == waiting.JOB
+
+
+@kernel
+def mark_offered(marks, amount, turns):
+    """As `mark_singly`; whoever takes the first piece waits until others have taken the rest."""
+    offer(turns)
+    i = take_one(turns, marks.shape[0])
+    while i < marks.shape[0]:
+        marks[i] += amount
+        while i == 0 and look(turns) < marks.shape[0]:
+            pass
+        i = take_one(turns, marks.shape[0])
+
+
+@kernel
+def look(turns):
+    """The next piece, as it is now in memory."""
+    return waiting._read(turns.ctypes.data)
+
+
+def test_an_offered_kernel_runs_without_python():
+    pool = Pool(2)
+    for pieces in (2, 2, 30):
+        marks, called = np.zeros(pieces, np.int64), []
+
+        def work(*arguments, called=called):
+            called.append(threading.current_thread())
+            mark_offered(*arguments)
+
+        pool.together(work, 2, marks, 1)  # the caller alone would wait for ever
+        np.testing.assert_array_equal(marks, 1)
+        assert called == [threading.main_thread()]
+
+
+def test_a_kernel_that_fails_in_another_thread_is_told():
+    pool, marks = Pool(2), np.zeros(2, np.int64)
+    marks_by = np.zeros(2, np.int64)
+    pool.together(mark_offered, 2, marks_by, 1)
+    with pytest.raises(MemoryError):
+        pool.together(fails_elsewhere, 2, marks)
+    pool.together(mark_offered, 2, marks_by, 1)
+    np.testing.assert_array_equal(marks_by, 2)
+
+
+@kernel
+def fails_elsewhere(marks, turns):
+    """The caller takes the first piece, and waits until another has taken the second, and failed."""
+    offer(turns)
+    i = take_one(turns, 2)
+    if i == 1:
+        raise ValueError
+    while i == 0 and look(turns) < 2:
+        pass
 
 
 @pytest.mark.parametrize("threads", [2, 5])
@@ -130,7 +184,7 @@ def test_an_interruption_leaves_nobody_working(monkeypatch, threads, place):
         pool.together(work, threads)
     assert not working
     marks = np.zeros(1000, np.int64)
-    pool.together(lambda turns: mark(marks, turns), threads)
+    pool.together(mark, threads, marks)
     np.testing.assert_array_equal(marks, 1)
 
 
@@ -140,7 +194,7 @@ def test_what_an_interruption_left_is_done_first():
     time.sleep(0.02)
     pool._job[:] = [lambda: old.append(marks.sum())]
     waiting.ask(pool._desks, pool._turns, ALL_TAKEN)  # and nobody is woken, as if Ctrl-C had come then
-    pool.together(lambda turns: mark(marks, turns), 2)
+    pool.together(mark, 2, marks)
     assert old == [0]
     np.testing.assert_array_equal(marks, 1)
 
@@ -154,7 +208,7 @@ def test_an_error_before_the_first_piece_is_told():
     with pytest.raises(ValueError, match="none taken"):
         pool.together(work, 3)
     marks = np.zeros(10, np.int64)
-    pool.together(lambda turns: mark(marks, turns), 3)
+    pool.together(mark, 3, marks)
     np.testing.assert_array_equal(marks, 1)
 
 

@@ -17,7 +17,7 @@ from numba import types
 from numba.core import cgutils
 
 from dgguf.backends.cpu.lanes import F32, I8, I32, int64, intrinsic, load, splat, store, vector
-from dgguf.backends.cpu.turns import take
+from dgguf.backends.cpu.turns import offer, take
 from dgguf.jit import kernel
 
 GROUP = 32  # inputs that share a scale
@@ -68,6 +68,7 @@ def _quantize_group(typing: Any, x: Any, codes: Any, scale: Any) -> Any:
 @kernel
 def quantize_together(x: np.ndarray, out: np.ndarray, group: int, offset: int, turns: np.ndarray) -> None:
     """As `quantize`, for several threads that share the rows."""
+    offer(turns)
     first, end = take(turns, x.shape[0])
     while first < end:
         quantize(x[first:end], out[first:end], group, offset)

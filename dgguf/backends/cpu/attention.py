@@ -6,8 +6,8 @@ import numpy as np
 
 from dgguf.backends.base import LayerStore
 from dgguf.backends.cpu import bfloat
-from dgguf.backends.cpu.matmul import SCRATCH
 from dgguf.backends.cpu.pool import Pool
+from dgguf.backends.cpu.turns import offer, take, take_one
 from dgguf.jit import kernel
 
 SCORES_PER_TILE = 1 << 20
@@ -41,6 +41,7 @@ def masked_softmax(scores: np.ndarray, group: int, first: np.ndarray, end: np.nd
         row[hi:] = np.float32(0.0)
 
 
+@kernel
 def scratch_bytes(head_dim: int) -> int:
     """Memory that `attend` needs, in bytes."""
     return TILE_ROWS * (bfloat.KEYS * 6 + head_dim * 6) + 2 * bfloat.KEYS * head_dim * 2 + 64
@@ -113,6 +114,34 @@ def attend(
         row, target, inverse = totals[s], out[r0 + s // group, h0 + s % group], 1 / state[s, 1]
         for i in range(dim):
             target[i] = row[i] * inverse
+
+
+@kernel
+def attend_tiles(
+    q: np.ndarray,
+    group: int,
+    keys: np.ndarray,
+    values: np.ndarray,
+    first: np.ndarray,
+    end: np.ndarray,
+    out: np.ndarray,
+    turns: np.ndarray,
+) -> None:
+    """`attend` for all rows and KV heads; threads share tiles of TILE_ROWS, the last rows first.
+
+    They see the most keys: at the end, the other threads would wait for them. Arguments as there, but
+    keys and values are (G, any, Dh), first and end (T,).
+    """
+    offer(turns)
+    scratch = np.empty(scratch_bytes(q.shape[2]), np.uint8)
+    height, n_heads = TILE_ROWS // group, keys.shape[0]
+    n_tiles = (q.shape[0] + height - 1) // height * n_heads
+    i = take_one(turns, n_tiles)
+    while i < n_tiles:
+        g, r = i % n_heads, (n_tiles - 1 - i) // n_heads * height
+        s = slice(r, min(r + height, q.shape[0]))
+        attend(q, r, g * group, group, keys[g], values[g], first[s], end[s], out, scratch)
+        i = take_one(turns, n_tiles)
 
 
 @kernel
@@ -206,7 +235,26 @@ def visible(store: LayerStore, rows: int, causal: bool) -> tuple[np.ndarray, np.
 
 def append(k: np.ndarray, v: np.ndarray, store: LayerStore, pool: Pool) -> None:
     """See `Backend.append`."""
-    pool.run(lambda g: write(store, k, v, g), k.shape[1], blas=False)
+    if store.keys.dtype == np.float32:
+        rows = slice(store.length, store.length + len(k))
+        store.keys[:, rows], store.values[:, rows] = k.transpose(1, 0, 2), v.transpose(1, 0, 2)
+    else:
+        pool.together(round_rows, len(k), k, v, store.keys, store.values, store.length)
+
+
+@kernel
+def round_rows(
+    k: np.ndarray, v: np.ndarray, keys: np.ndarray, values: np.ndarray, length: int, turns: np.ndarray
+) -> None:
+    """Rows of (T, G, Dh) float32 as bfloat16 behind `length` rows of (G, any, Dh); threads share the rows."""
+    offer(turns)
+    first, end = take(turns, k.shape[0])
+    while first < end:
+        for r in range(first, end):
+            for g in range(k.shape[1]):
+                bfloat.to_bfloat16(k[r, g], keys[g, length + r])
+                bfloat.to_bfloat16(v[r, g], values[g, length + r])
+        first, end = take(turns, k.shape[0])
 
 
 def attention(q: np.ndarray, store: LayerStore, causal: bool, pool: Pool, bf16: bool) -> np.ndarray:
@@ -221,22 +269,18 @@ def attention(q: np.ndarray, store: LayerStore, causal: bool, pool: Pool, bf16: 
     group = n_heads // n_kv_heads
     first, end = visible(store, rows, causal)
     out = np.empty((rows, n_heads, head_dim), np.float32)
-    bf16 = bf16 and store.keys.dtype == np.uint16 and head_dim % 32 == 0 and group <= TILE_ROWS
     # A tile's height follows from the shapes alone, so that results depend on nothing else.
-    if bf16:
-        height = TILE_ROWS // group
-    else:
-        most_keys = int((end - first).max()) + (rows if causal and store.window else 0)
-        height = max(1, min(rows, SCORES_PER_TILE // (group * most_keys)))
+    if bf16 and store.keys.dtype == np.uint16 and head_dim % 32 == 0 and group <= TILE_ROWS:
+        n_tiles = n_kv_heads * -(-rows // (TILE_ROWS // group))
+        pool.together(attend_tiles, n_tiles, q, group, store.keys, store.values, first, end, out)
+        return out.reshape(rows, n_heads * head_dim)
+    most_keys = int((end - first).max()) + (rows if causal and store.window else 0)
+    height = max(1, min(rows, SCORES_PER_TILE // (group * most_keys)))
     tiles = [(g, r) for g in range(n_kv_heads) for r in range(0, rows, height)]
 
     def tile(number: int) -> None:
         g, r = tiles[number]
         s = slice(r, min(r + height, rows))
-        if bf16:
-            scratch = SCRATCH.bytes(scratch_bytes(head_dim))
-            attend(q, r, g * group, group, store.keys[g], store.values[g], first[s], end[s], out, scratch)
-            return
         heads = slice(g * group, (g + 1) * group)
         lo, hi = int(first[s.start]), int(end[s.stop - 1])
         queries = q[s, heads].reshape(-1, head_dim)  # (rows * group, Dh), copied
@@ -244,25 +288,8 @@ def attention(q: np.ndarray, store: LayerStore, causal: bool, pool: Pool, bf16: 
         masked_softmax(scores, group, first[s] - lo, end[s] - lo)
         out[s, heads] = (scores @ read(store.values[g, lo:hi])).reshape(-1, group, head_dim)
 
-    pool.run(tile, len(tiles), blas=not bf16)
+    pool.run(tile, len(tiles))
     return out.reshape(rows, n_heads * head_dim)
-
-
-def write(store: LayerStore, k: np.ndarray, v: np.ndarray, g: int) -> None:
-    """Put a call's keys and values of KV head `g` behind the committed rows."""
-    rows = slice(store.length, store.length + len(k))
-    for stored, new in ((store.keys, k), (store.values, v)):
-        if stored.dtype == np.float32:
-            stored[g, rows] = new[:, g]
-        else:
-            round_head(new, g, stored[g, rows])
-
-
-@kernel
-def round_head(x: np.ndarray, g: int, out: np.ndarray) -> None:
-    """Head `g` of (T, G, Dh) float32 as (T, Dh) bfloat16."""
-    for r in range(x.shape[0]):
-        bfloat.to_bfloat16(x[r, g], out[r])
 
 
 def read(rows: np.ndarray) -> np.ndarray:

@@ -108,27 +108,27 @@ class CpuBackend:
             self._last = weakref.ref(x), w.sums, matmul.prepare(x, w, self._pool)
         return self._last[2]
 
-    def _by_rows(self, work: Callable[[np.ndarray], None], size: int) -> None:
-        """Call `work`, a kernel over `size` numbers, on as many threads as they are worth."""
-        self._pool.together(work, size // NUMBERS_PER_THREAD)
+    def _by_rows(self, size: int, kernel: Callable[..., None], *arguments: Any) -> None:
+        """Call a kernel over `size` numbers on as many threads as they are worth."""
+        self._pool.together(kernel, size // NUMBERS_PER_THREAD, *arguments)
 
     def rms_norm(self, x: np.ndarray, weight: np.ndarray | None, eps: float) -> np.ndarray:
         rows = x.reshape(-1, x.shape[-1])
         out = np.empty_like(rows)
         w = _NO_WEIGHT if weight is None else weight
-        self._by_rows(lambda turns: elementwise.rms_norm(rows, w, eps, out, turns), x.size)
+        self._by_rows(x.size, elementwise.rms_norm, rows, w, eps, out)
         return out.reshape(x.shape)
 
     def add(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         out = np.empty_like(x)
-        self._by_rows(lambda turns: elementwise.add(x, y, out, turns), x.size)
+        self._by_rows(x.size, elementwise.add, x, y, out)
         return out
 
     def residual(
         self, x: np.ndarray, y: np.ndarray, weight: np.ndarray, eps: float, scale: float
     ) -> np.ndarray:
         out = np.empty_like(x)
-        self._by_rows(lambda turns: elementwise.residual(x, y, weight, eps, scale, out, turns), x.size)
+        self._by_rows(x.size, elementwise.residual, x, y, weight, eps, scale, out)
         return out
 
     def residual_of_sum(
@@ -144,16 +144,13 @@ class CpuBackend:
     ) -> np.ndarray:
         out = np.empty_like(x)
         self._by_rows(
-            lambda turns: elementwise.residual_of_sum(
-                x, y, y_weight, z, z_weight, weight, eps, scale, out, turns
-            ),
-            x.size,
+            x.size, elementwise.residual_of_sum, x, y, y_weight, z, z_weight, weight, eps, scale, out
         )
         return out
 
     def gated_gelu(self, gate: np.ndarray, up: np.ndarray) -> np.ndarray:
         out = np.empty_like(gate)
-        self._by_rows(lambda turns: elementwise.gated_gelu(gate, up, out, turns), gate.size)
+        self._by_rows(gate.size, elementwise.gated_gelu, gate, up, out)
         return out
 
     def rotation(
@@ -166,7 +163,7 @@ class CpuBackend:
     ) -> np.ndarray:
         out = np.empty_like(x)
         cos, sin = rotation
-        self._by_rows(lambda turns: elementwise.norm_rope(x, weight, eps, cos, sin, out, turns), x.size)
+        self._by_rows(x.size, elementwise.norm_rope, x, weight, eps, cos, sin, out)
         return out
 
     def append(self, k: np.ndarray, v: np.ndarray, store: LayerStore) -> None:
@@ -189,10 +186,7 @@ class CpuBackend:
         scores *= np.float32(1.0 / math.sqrt(x.shape[1]))
         chosen = np.empty((x.shape[0], n_used), np.int32)
         weights = np.empty((x.shape[0], n_used), np.float32)
-        self._by_rows(
-            lambda turns: elementwise.choose_experts(scores, expert_scale, chosen, weights, turns),
-            scores.size * n_used,
-        )
+        self._by_rows(scores.size * n_used, elementwise.choose_experts, scores, expert_scale, chosen, weights)
         return chosen, weights
 
     def experts(

@@ -12,7 +12,7 @@ from numba.core import cgutils
 from dgguf.backends.cpu.lanes import I64, LANES, PANEL_ROWS, intrinsic
 from dgguf.backends.cpu.panels import PANEL_FORMATS, decoder_address
 from dgguf.backends.cpu.tiles import LEAST_BITS, LINE, MOST_ROWS, PATHS, tile_address
-from dgguf.backends.cpu.turns import take
+from dgguf.backends.cpu.turns import offer, take
 from dgguf.jit import kernel
 
 
@@ -33,6 +33,11 @@ class Kernels:
     tile_columns: int
     group: int
     offset: int
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """What the kernels take as `sizes`."""
+        return self.tile_rows, self.tile_columns, self.group
 
 
 @functools.cache
@@ -63,35 +68,10 @@ def _call(typing: Any, function: Any, arguments: Any) -> Any:
     return types.void(types.int64, arguments), generate
 
 
+@kernel
 def scratch_bytes(columns: int, group: int) -> int:
-    """Memory that `product` needs for a panel, in bytes."""
+    """Memory that `product_panels` needs for a panel, in bytes."""
     return PANEL_ROWS * columns + 2 * 4 * PANEL_ROWS * (columns // group) + 64
-
-
-def product(
-    code: Kernels,
-    raw: np.ndarray,
-    blocks: int,
-    activations: np.ndarray,
-    columns: int,
-    out: np.ndarray,
-    scratch: np.ndarray,
-    turns: np.ndarray,
-) -> None:
-    """Rows of activations times the rows of a quantized matrix.
-
-    Args:
-        code: of the matrix's format.
-        raw: (rows, row_bytes) uint8, each row contiguous.
-        blocks: of a row.
-        activations: (T, row_bytes) uint8, from `activations.quantize` for the code's group and offset.
-        columns: inputs, a multiple of 32.
-        out: (T, rows) float32, each row contiguous.
-        scratch: uint8, `scratch_bytes` long.
-        turns: several threads, each with its own scratch, share the panels by it.
-    """
-    sizes = (code.tile_rows, code.tile_columns, code.group)
-    product_kernel(code.decode, code.tile, sizes, raw, blocks, activations, columns, out, scratch, turns)
 
 
 @kernel
@@ -100,7 +80,7 @@ def start_of(array: np.ndarray) -> int:
 
 
 @kernel
-def product_kernel(
+def product(
     decode: int,
     tile: int,
     sizes: tuple[int, int, int],
@@ -109,10 +89,20 @@ def product_kernel(
     activations: np.ndarray,
     columns: int,
     out: np.ndarray,
-    scratch: np.ndarray,
     turns: np.ndarray,
 ) -> None:
-    """See `product`; decode, tile and sizes are a `Kernels`."""
+    """Rows of activations times the rows of a quantized matrix; threads share the panels.
+
+    Args:
+        decode, tile, sizes: of the matrix's format, see `Kernels`.
+        raw: (rows, row_bytes) uint8, each row contiguous.
+        blocks: of a row.
+        activations: (T, row_bytes) uint8, from `activations.quantize` for the code's group and offset.
+        columns: inputs, a multiple of 32.
+        out: (T, rows) float32, each row contiguous.
+    """
+    offer(turns)
+    scratch = np.empty(scratch_bytes(columns, sizes[2]), np.uint8)
     n_panels = (raw.shape[0] + PANEL_ROWS - 1) // PANEL_ROWS
     first, end = take(turns, n_panels)
     while first < end:

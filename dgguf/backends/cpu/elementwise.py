@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from dgguf.backends.cpu.functions import exp, gelu
-from dgguf.backends.cpu.turns import take
+from dgguf.backends.cpu.turns import offer, take
 from dgguf.jit import kernel
 
 _LANES = 64  # partial sums side by side, which vectors hold
@@ -33,6 +33,7 @@ def norm_factor(x: np.ndarray, eps: float, sums: np.ndarray) -> np.float32:
 @kernel
 def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float, out: np.ndarray, turns: np.ndarray) -> None:
     """x / sqrt(mean(x²) + eps) * weight by row: (rows, n), weight (n,) or (0,) for none."""
+    offer(turns)
     sums = np.empty(_LANES)
     first, end = take(turns, x.shape[0])
     while first < end:
@@ -51,6 +52,7 @@ def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float, out: np.ndarray, tur
 @kernel
 def add(x: np.ndarray, y: np.ndarray, out: np.ndarray, turns: np.ndarray) -> None:
     """x + y by row: (rows, n)."""
+    offer(turns)
     first, end = take(turns, x.shape[0])
     while first < end:
         for r in range(first, end):
@@ -70,6 +72,7 @@ def residual(
     turns: np.ndarray,
 ) -> None:
     """(x + rms_norm(y, weight)) * scale by row: (rows, n)."""
+    offer(turns)
     sums, factor = np.empty(_LANES), np.float32(scale)
     first, end = take(turns, x.shape[0])
     while first < end:
@@ -95,6 +98,7 @@ def residual_of_sum(
     turns: np.ndarray,
 ) -> None:
     """(x + rms_norm(rms_norm(y, y_weight) + rms_norm(z, z_weight), weight)) * scale by row: (rows, n)."""
+    offer(turns)
     sums, added, factor = np.empty(_LANES), np.empty(x.shape[1], np.float32), np.float32(scale)
     first, end = take(turns, x.shape[0])
     while first < end:
@@ -112,6 +116,7 @@ def residual_of_sum(
 @kernel
 def gated_gelu(gate: np.ndarray, up: np.ndarray, out: np.ndarray, turns: np.ndarray) -> None:
     """gelu(gate) * up, gelu in its tanh form: (rows, n). `out` may be `gate`."""
+    offer(turns)
     first, end = take(turns, gate.shape[0])
     while first < end:
         for r in range(first, end):
@@ -134,6 +139,7 @@ def norm_rope(
 
     Element i pairs with i + Dh/2.
     """
+    offer(turns)
     rows, heads, dim = x.shape
     half = dim // 2
     sums, normed = np.empty(_LANES), np.empty(dim, np.float32)
@@ -179,6 +185,7 @@ def choose_experts(
 
     Equal probabilities go to the lower number. chosen and weights are (rows, A), largest first.
     """
+    offer(turns)
     probabilities = np.empty(scores.shape[1], np.float32)
     first, end = take(turns, scores.shape[0])
     while first < end:

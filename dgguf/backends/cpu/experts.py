@@ -5,9 +5,9 @@ import numpy as np
 from dgguf.backends.cpu import activations, dot
 from dgguf.backends.cpu.elementwise import gated_gelu
 from dgguf.backends.cpu.features import cpu_path
-from dgguf.backends.cpu.matmul import SCRATCH, Matrix, prepare, product_alone
+from dgguf.backends.cpu.matmul import Matrix, prepare, product_alone
 from dgguf.backends.cpu.pool import Pool
-from dgguf.backends.cpu.turns import make_turns, take, take_one
+from dgguf.backends.cpu.turns import make_turns, offer, take, take_one
 from dgguf.jit import kernel
 
 SMALLEST_GROUP = 16  # weights that share a scale
@@ -20,6 +20,7 @@ def combine(
     y: np.ndarray, slots: np.ndarray, weights: np.ndarray, out: np.ndarray, turns: np.ndarray
 ) -> None:
     """Sum weights[t, a] * y[slots[t, a]] over a, in order, for every row t; threads share the rows."""
+    offer(turns)
     first, end = take(turns, slots.shape[0])
     while first < end:
         for t in range(first, end):
@@ -49,12 +50,11 @@ def int8_gated(
     columns: int,
     sums: tuple[int, int],
     out: np.ndarray,
-    scratch: np.ndarray,
     turns: np.ndarray,
 ) -> None:
     """gelu(gate) * up of all experts by 8-bit products, in one call: thousands are made in a step.
 
-    Threads, each with its own scratch, share the experts by `turns`.
+    Threads share the experts.
 
     Args:
         inputs: (T, row_bytes) uint8, from `activations.quantize` for gate and up.
@@ -65,10 +65,11 @@ def int8_gated(
         gate, up: (E, rows, row_bytes) uint8, as in the file.
         sums: of the matrix that comes next.
         out: (T * A, row_bytes) uint8, quantized again for it, an assignment's result where `order` has it.
-        scratch: uint8, for `dot.product_panels`.
     """
+    offer(turns)
     width, last = gate.shape[1], numbers.shape[0] - 1
     alone = np.ones(2, np.int64)
+    scratch = np.empty(dot.scratch_bytes(columns, SMALLEST_GROUP), np.uint8)
     i = take_one(turns, numbers.shape[0])
     while i <= last:
         e, members = numbers[i], order[bounds[i, 0] : bounds[i, 1]]
@@ -108,8 +109,7 @@ def int8_down(
     down: np.ndarray,
     columns: int,
     out: np.ndarray,
-    room: np.ndarray,
-    scratch: np.ndarray,
+    piece: int,
     turns: np.ndarray,
 ) -> None:
     """The weighted sum over experts of `inputs` times their `down`, expert after expert as in the reference.
@@ -122,11 +122,13 @@ def int8_down(
         weights: (T, A) float32.
         code, down: as there.
         out: (T, D) float32.
-        room: (most assignments of an expert, columns of a piece) float32.
-        scratch: uint8, for `dot.product_panels`.
+        piece: columns of a piece, a multiple of PANEL_ROWS.
     """
+    offer(turns)
     decode, tile, sizes, blocks = code
-    n_used, piece, last = weights.shape[1], room.shape[1], numbers.shape[0] - 1
+    n_used, last = weights.shape[1], numbers.shape[0] - 1
+    room = np.empty(((bounds[:, 1] - bounds[:, 0]).max(), piece), np.float32)
+    scratch = np.empty(dot.scratch_bytes(columns, SMALLEST_GROUP), np.uint8)
     pieces = (out.shape[1] + piece - 1) // piece
     first, end = take(turns, pieces)
     while first < end:
@@ -149,8 +151,7 @@ def int8_down(
 def code_of(w: Matrix) -> Code:
     """What the kernels need to know of a matrix with 8-bit products."""
     k = dot.kernels(w.tensor.format.name, cpu_path())
-    sizes = k.tile_rows, k.tile_columns, k.group
-    return k.decode, k.tile, sizes, w.columns // w.tensor.format.block_size
+    return k.decode, k.tile, k.sizes, w.columns // w.tensor.format.block_size
 
 
 def experts(
@@ -176,27 +177,19 @@ def experts(
     if gate.sums is not None and gate.sums == up.sums and sums is not None:
         inputs = prepare(x, gate, pool)
         gated = np.empty((order.size, activations.row_bytes(down.columns, sums[0])), np.uint8)
-        panels = -(-down.rows // (dot.PANEL_ROWS * PIECES * pool.threads))  # of a piece
-        room_shape = int(counts.max()), panels * dot.PANEL_ROWS
+        n_pieces = PIECES * pool.threads
+        piece = -(-down.rows // (dot.PANEL_ROWS * n_pieces)) * dot.PANEL_ROWS
         # In the file's order, where the system and the caches fetch ahead, but the few with very many rows
         # first: at the end, the other threads would wait for them.
         first = np.argsort(counts <= MANY * counts.mean(), kind="stable")
-        n_bytes = max(dot.scratch_bytes(w.columns, SMALLEST_GROUP) for w in (gate, up, down))
-
-        def gated_work(turns: np.ndarray) -> None:
-            int8_gated(
-                inputs, order, n_used, numbers[first], bounds[first], (code_of(gate), code_of(up)),
-                gate.tensor.raw, up.tensor.raw, gate.columns, sums, gated, SCRATCH.bytes(n_bytes), turns,
-            )  # fmt: skip
-
-        def down_work(turns: np.ndarray) -> None:
-            int8_down(
-                gated, order, weights, numbers, bounds, code_of(down), down.tensor.raw, down.columns, out,
-                np.empty(room_shape, np.float32), SCRATCH.bytes(n_bytes), turns,
-            )  # fmt: skip
-
-        pool.together(gated_work, len(numbers))
-        pool.together(down_work, PIECES * pool.threads)
+        pool.together(
+            int8_gated, len(numbers), inputs, order, n_used, numbers[first], bounds[first],
+            (code_of(gate), code_of(up)), gate.tensor.raw, up.tensor.raw, gate.columns, sums, gated,
+        )  # fmt: skip
+        pool.together(
+            int8_down, n_pieces, gated, order, weights, numbers, bounds, code_of(down), down.tensor.raw,
+            down.columns, out, piece,
+        )  # fmt: skip
         return out
 
     prepared = {w.sums: prepare(x, w, pool) for w in (gate, up)}
@@ -215,5 +208,5 @@ def experts(
     pool.run(expert, len(numbers))  # in the file's order: the system fetches ahead
     slots = np.empty(order.size, np.int64)
     slots[order] = np.arange(order.size)
-    pool.together(lambda turns: combine(y, slots.reshape(n_rows, n_used), weights, out, turns), n_rows)
+    pool.together(combine, n_rows, y, slots.reshape(n_rows, n_used), weights, out)
     return out

@@ -108,16 +108,18 @@ def prepare(x: np.ndarray, w: Matrix, pool: Pool | None = None) -> np.ndarray:
     if pool is None:
         activations.quantize(x, out, group, offset)
     else:
-        pool.together(lambda turns: activations.quantize_together(x, out, group, offset, turns), x.shape[0])
+        pool.together(activations.quantize_together, x.shape[0], x, out, group, offset)
     return out
 
 
-def int8_product(inputs: np.ndarray, w: Matrix, out: np.ndarray, turns: np.ndarray) -> None:
-    """inputs @ w.T by 8-bit products, `inputs` from `prepare`; threads share the panels by `turns`."""
+def int8_arguments(
+    inputs: np.ndarray, w: Matrix, out: np.ndarray
+) -> tuple[int, int, tuple[int, int, int], np.ndarray, int, np.ndarray, int, np.ndarray]:
+    """What `dot.product` wants for inputs @ w.T, `inputs` from `prepare`."""
     t = w.tensor
     code = dot.kernels(t.format.name, cpu_path())
-    scratch = SCRATCH.bytes(dot.scratch_bytes(w.columns, code.group))
-    dot.product(code, t.raw, w.columns // t.format.block_size, inputs, w.columns, out, scratch, turns)
+    blocks = w.columns // t.format.block_size
+    return code.decode, code.tile, code.sizes, t.raw, blocks, inputs, w.columns, out
 
 
 def float_product(inputs: np.ndarray, w: Matrix, first: int, end: int, out: np.ndarray) -> None:
@@ -134,7 +136,7 @@ def float_product(inputs: np.ndarray, w: Matrix, first: int, end: int, out: np.n
 def product_alone(inputs: np.ndarray, w: Matrix, out: np.ndarray) -> None:
     """inputs @ w.T into `out`, (T, rows), on this thread; `inputs` from `prepare`."""
     if w.int8:
-        int8_product(inputs, w, out, make_turns(1))
+        dot.product(*int8_arguments(inputs, w, out), make_turns(1))
     else:
         float_product(inputs, w, 0, w.rows, out)
 
@@ -142,7 +144,7 @@ def product_alone(inputs: np.ndarray, w: Matrix, out: np.ndarray) -> None:
 def products(inputs: np.ndarray, w: Matrix, out: np.ndarray, pool: Pool) -> None:
     """inputs @ w.T into `out`, (T, rows), on all threads; `inputs` from `prepare`."""
     if w.int8:
-        pool.together(lambda turns: int8_product(inputs, w, out, turns), w.rows // dot.PANEL_ROWS)
+        pool.together(dot.product, w.rows // dot.PANEL_ROWS, *int8_arguments(inputs, w, out))
         return
     step = w.panel_rows
     pool.share(

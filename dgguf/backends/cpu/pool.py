@@ -11,12 +11,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import threadpoolctl
 
 from dgguf.backends.cpu import waiting
-from dgguf.backends.cpu.turns import ALL_TAKEN, make_turns
+from dgguf.backends.cpu.turns import ALL_TAKEN, FAILED, make_turns
 
 # The share of the remaining pieces that a thread takes at a time, all threads together: fewer turns
 # mean less waiting for Python's lock, which costs tens of microseconds when two threads want it.
@@ -45,11 +46,11 @@ class Pool:
         self.threads = threads
         self._looks = _LOOKS if threads <= usable_cores() else 0  # who spins takes another's core
         self._desks = waiting.make_desks(threads - 1)
-        self._turns = make_turns(threads)
+        self._turns = make_turns(max(2, threads))
         self._job: list[Job] = []  # what all threads are to call; here it does not keep the pool alive
         self._alarms: list[queue.SimpleQueue[bool]] = [queue.SimpleQueue() for _ in self._desks]
         for desk in waiting.make_desks(min(1, threads - 1)):
-            waiting.wait(desk, self._turns, 0, 0)  # compile it here: if that fails, somebody hears of it
+            waiting.serve(desk, self._turns, 0, 0)  # compile it here: if that fails, somebody hears of it
         # Pieces may call BLAS; its threads on top would only get in each other's way.
         self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
         helpers = [
@@ -74,15 +75,14 @@ class Pool:
 
         self.share(part, count, blas=blas)
 
-    def together(self, work: Callable[[np.ndarray], None], most: int) -> None:
-        """Call work(turns) on all threads but no more than `most`, for a kernel that shares by `take`.
+    def together(self, kernel: Callable[..., None], most: int, *arguments: Any) -> None:
+        """Call kernel(*arguments, turns) on all threads but no more than `most`, to share pieces by `take`.
 
-        The other threads begin when the caller has taken its first pieces: then it is inside a kernel
-        and needs Python's lock no more.
+        The others begin when the caller takes its first piece. A kernel that has called `offer` is
+        called by all without Python, whose lock they would have to wait for; any other is by its name.
         """
         threads = max(1, min(self.threads, most))
-        turns = self._turns
-        self._on_all(lambda: work(turns), threads, 0)
+        self._on_all(lambda: kernel(*arguments, self._turns), threads, 0)
 
     def share(self, part: Callable[[int, int], None], count: int, *, blas: bool = True) -> None:
         """Call part(first, end) for ranges that together are 0 … count, and return when all is done.
@@ -145,6 +145,8 @@ class Pool:
             except BaseException as failure:
                 failures.append(failure)
         self._job.clear()  # what it holds may be large
+        if self._turns[FAILED]:
+            failures.append(MemoryError("no memory for a kernel"))  # nothing else fails in them
         if failures:
             raise failures[0]
 
@@ -165,12 +167,13 @@ def _work_off(
     """A thread's life: one job after the other, until it is woken to hear that there will be none."""
     done = 0
     while True:
-        asked = waiting.wait(desk, turns, done, looks)
-        if asked > done:
+        found = waiting.serve(desk, turns, done, looks)
+        done = 0
+        if found == waiting.JOB:
             job[0]()
-            done = asked
-        elif asked < done:
-            time.sleep(0)  # asked already, but the caller has not come to it
+            done = 1
+        elif found == waiting.SOON:
+            time.sleep(0)
         elif not alarm.get():
             return
 

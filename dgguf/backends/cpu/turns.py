@@ -1,23 +1,85 @@
 """How kernels share out their pieces among threads without asking Python, whose lock makes them wait.
 
-Every thread calls the same kernel with the same `turns`, made by `Pool.together`; each takes ranges
-of the numbered pieces until there are none.
+Every thread calls the same kernel with the same arguments, the last of them `turns`, and takes ranges
+of the numbered pieces until there are none. Python calls it on one thread, by `Pool.together`; there
+the kernel leaves in `turns` where it is and what it was called with, and the others call it too.
+
+The numbers of `turns`, int64:
+
+    0      the first piece that nobody has taken
+    1      how many threads take pieces
+    2      the address of a function that calls the kernel again, 0 before it is known (see `offer`)
+    3      whether the kernel failed in another thread
+    4 …    the kernel's arguments
 """
 
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
 
-from dgguf.backends.cpu.lanes import I64, intrinsic
+from dgguf.backends.cpu.lanes import I32, I64, int64, intrinsic
 from dgguf.jit import kernel
 
 ALL_TAKEN = 1 << 62  # more than there are pieces
 
 
+NEXT, THREADS, FUNCTION, FAILED, ARGUMENTS = range(5)
+_MOST_ARGUMENTS = 2048  # bytes
+
+
 def make_turns(threads: int) -> np.ndarray:
-    """(2,) int64: the first piece that nobody has taken, and how many threads take them."""
-    return np.array([0, threads])
+    """Turns for so many threads; a single one needs the first two numbers only."""
+    turns = np.zeros(ARGUMENTS + _MOST_ARGUMENTS // 8 if threads > 1 else FUNCTION, np.int64)
+    turns[THREADS] = threads
+    return turns
+
+
+@intrinsic
+def offer(typing: Any, turns: Any) -> Any:
+    """Let the threads that share `turns` call the kernel that this stands in, before it takes a piece.
+
+    Arrays among its arguments must live until all threads are done.
+    """
+
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        words = context.make_array(signature.args[0])(context, b, args[0]).data
+        kernel, described = b.function, context.fndesc
+        given = context.call_conv.get_arguments(kernel)
+        values = context.get_arg_packer(described.argtypes).from_arguments(b, given)
+        for i, kind in enumerate(described.argtypes):
+            if isinstance(kind, types.Array):  # nobody but the caller counts references: they end with it
+                array = context.make_array(kind)(context, b, values[i])
+                array.meminfo = array.parent = ir.Constant(array.meminfo.type, None)
+                values[i] = array._getvalue()
+            elif context.data_model_manager[kind].contains_nrt_meminfo():
+                raise TypeError(f"{kernel.name} cannot be offered with {kind}")
+        parcel = ir.LiteralStructType([value.type for value in values])
+        if context.get_abi_sizeof(parcel) > _MOST_ARGUMENTS:
+            raise TypeError(f"{kernel.name} has too many arguments")
+
+        again = ir.Function(b.module, ir.FunctionType(I64, [I64]), f"{kernel.name}.again")
+        again.linkage = "internal"
+        other = ir.IRBuilder(again.append_basic_block())
+        found = other.load(other.inttoptr(again.args[0], parcel.as_pointer()))
+        operands = [other.extract_value(found, i) for i in range(len(values))]
+        status, _ = context.call_conv.call_function(
+            other, kernel, described.restype, described.argtypes, operands
+        )
+        other.ret(other.sext(status.code, I64))
+
+        with b.if_then(b.icmp_signed(">", b.load(b.gep(words, [int64(THREADS)])), int64(1))):
+            function = b.gep(words, [int64(FUNCTION)])
+            with b.if_then(b.icmp_signed("==", b.load(function), int64(0))):
+                left = b.bitcast(b.gep(words, [int64(ARGUMENTS)]), parcel.as_pointer())
+                for i, value in enumerate(values):
+                    b.store(value, b.gep(left, [ir.Constant(I32, 0), ir.Constant(I32, i)]))
+                b.store(b.ptrtoint(again, I64), function)
+                b.fence("release")
+        return context.get_dummy_value()
+
+    return types.void(turns), generate
 
 
 @intrinsic
@@ -38,10 +100,10 @@ def take(turns: np.ndarray, count: int) -> tuple[int, int]:
     Ranges become ever smaller, so that all threads end nearly together.
     """
     while True:
-        first = turns[0]
+        first = turns[NEXT]
         if first >= count:
             return count, count
-        end = first + max(1, (count - first) // (2 * turns[1]))
+        end = first + max(1, (count - first) // (2 * turns[THREADS]))
         if _exchange(turns.ctypes.data, first, end):
             return first, end
 
@@ -50,6 +112,6 @@ def take(turns: np.ndarray, count: int) -> tuple[int, int]:
 def take_one(turns: np.ndarray, count: int) -> int:
     """The next of `count` pieces, `count` when all are taken: for pieces that are long and uneven."""
     while True:
-        piece = turns[0]
+        piece = turns[NEXT]
         if piece >= count or _exchange(turns.ctypes.data, piece, piece + 1):
             return min(piece, count)

@@ -1,6 +1,5 @@
 """The 262,144-wide end of the network: logits, one step's prediction, and back to embeddings."""
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from dgguf.backends.base import Prediction
 from dgguf.backends.cpu.functions import exp, tanh
 from dgguf.backends.cpu.matmul import SCRATCH, Matrix, decode_rows, prepare, products
 from dgguf.backends.cpu.pool import Pool
-from dgguf.backends.cpu.turns import take
+from dgguf.backends.cpu.turns import offer, take
 from dgguf.errors import NumericsError
 from dgguf.jit import kernel
 from dgguf.quants.decode import decoder
@@ -201,6 +200,7 @@ def scale_row(z: np.ndarray, factor: float) -> None:
 @kernel
 def softcap_rows(z: np.ndarray, cap: float, turns: np.ndarray) -> None:
     """cap * tanh(z / cap) in place, (T, V); threads share the rows."""
+    offer(turns)
     first, end = take(turns, z.shape[0])
     while first < end:
         for r in range(first, end):
@@ -228,6 +228,7 @@ def predict_rows(
         uniforms, argmax, sampled, entropy, counts: (T,), of the rows.
         tokens, weights: (T, most), see `Sparse`; with most = 0 the row itself becomes its softmax.
     """
+    offer(turns)
     first, end = take(turns, z.shape[0])
     while first < end:
         for r in range(first, end):
@@ -243,7 +244,7 @@ def head(x: np.ndarray, w: Matrix, cap: float, pool: Pool) -> np.ndarray:
     """See `Backend.head`."""
     out = np.empty((x.shape[0], w.rows), np.float32)
     products(prepare(x, w, pool), w, out, pool)
-    pool.together(lambda turns: softcap_rows(out, cap, turns), len(out))
+    pool.together(softcap_rows, len(out), out, cap)
     return out
 
 
@@ -274,7 +275,7 @@ def predict(
         of_rows = [
             a[rows] for a in (uniforms, argmax, sampled, entropy, kept.tokens, kept.weights, kept.counts)
         ]
-        pool.together(functools.partial(predict_rows, logits, cap, temperature, *of_rows), len(logits))
+        pool.together(predict_rows, len(logits), logits, cap, temperature, *of_rows)
     if argmax.min() < 0:
         raise NumericsError(
             f"the network's logits are not finite at canvas position {int(argmax.argmin())}: "

@@ -20,10 +20,11 @@ from llvmlite import ir
 from numba import types
 
 from dgguf.backends.cpu.lanes import I32, I64, call, intrinsic
-from dgguf.backends.cpu.turns import ALL_TAKEN
+from dgguf.backends.cpu.turns import ALL_TAKEN, ARGUMENTS, FAILED, FUNCTION, THREADS
 from dgguf.jit import kernel
 
 ASKED, DONE, ASLEEP = range(3)
+SLEEP, SOON, JOB = range(3)  # what a thread is to do next
 _DESK = 8  # numbers: a cache line, which its thread alone looks at
 
 
@@ -70,28 +71,49 @@ def _pause(typing: Any) -> Any:
     return types.void(), generate
 
 
+@intrinsic
+def _call(typing: Any, function: Any, arguments: Any) -> Any:
+    """Call what `offer` has left; returns 0 if it did not fail."""
+
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        return b.call(b.inttoptr(args[0], ir.FunctionType(I64, [I64]).as_pointer()), [args[1]])
+
+    return types.int64(types.int64, types.int64), generate
+
+
 @kernel
-def wait(desk: np.ndarray, turns: np.ndarray, done: int, looks: int) -> int:
-    """Say that `done` jobs are done, and look so many times for another.
+def serve(desk: np.ndarray, turns: np.ndarray, done: int, looks: int) -> int:
+    """Say that `done` more jobs are done; do what kernels offer, until that many looks find nothing.
 
     Returns:
-        its number, `done` + 1; `done` if there is none, and the desk says that its thread sleeps;
-        -1 if it has not begun
+        JOB if Python is to do one, SOON if one has not begun, SLEEP if there is none: then the desk says
+        that its thread sleeps
     """
-    words = desk.ctypes.data
+    words, gate = desk.ctypes.data, turns.ctypes.data
     asked, asleep = words + 8 * ASKED, words + 8 * ASLEEP
+    done += desk[DONE]
+    left = looks
     _write(asleep, 0)
     _write(words + 8 * DONE, done)
-    for _ in range(looks):
-        if _read(asked) != done and _read(turns.ctypes.data) != 0:
-            return done + 1
-        _pause()
-    if _read(asked) == done:
-        _write(asleep, 1)
-        if _read(asked) == done:
-            return done
-        _write(asleep, 0)
-    return done + 1 if _read(turns.ctypes.data) != 0 else -1
+    while True:
+        if _read(asked) != done and _read(gate) != 0:
+            if turns[FUNCTION] == 0:
+                return JOB
+            if _call(turns[FUNCTION], gate + 8 * ARGUMENTS) != 0:
+                turns[FAILED] = 1
+            done += 1
+            _write(words + 8 * DONE, done)
+            left = looks
+        elif left > 0:
+            left -= 1
+            _pause()
+        elif _read(asked) != done:
+            return SOON
+        else:
+            _write(asleep, 1)
+            if _read(asked) == done:
+                return SLEEP
+            _write(asleep, 0)
 
 
 @kernel
@@ -105,7 +127,8 @@ def ask(desks: np.ndarray, turns: np.ndarray, first: int) -> int:
     Returns:
         how many of them sleep
     """
-    turns[1] = desks.shape[0] + 1
+    turns[THREADS] = desks.shape[0] + 1
+    turns[FUNCTION] = turns[FAILED] = 0
     _write(turns.ctypes.data, first)
     asleep = 0
     for i in range(desks.shape[0]):
