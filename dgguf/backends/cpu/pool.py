@@ -25,7 +25,7 @@ _TAKEN = 1 / 2
 # How often a thread looks for what it waits for before it sleeps: some 0.5 ms, longer than what the
 # caller does between two kernels. To be woken takes tens of microseconds.
 _LOOKS = 20_000
-_NAP = 2e-4  # seconds
+_NAP = 5e-4  # seconds
 _PATIENCE = 1.0  # seconds, for a thread to end
 
 Job = Callable[[], None]
@@ -165,15 +165,16 @@ def _work_off(
     desk: np.ndarray, turns: np.ndarray, looks: int, job: list[Job], alarm: queue.SimpleQueue[bool]
 ) -> None:
     """A thread's life: one job after the other, until it is woken to hear that there will be none."""
-    done = 0
+    done, found = 0, waiting.SLEEP
     while True:
-        found = waiting.serve(desk, turns, done, looks)
+        # Where the caller takes long to begin, as when it compiles, one look is enough.
+        found = waiting.serve(desk, turns, done, 0 if found == waiting.SOON else looks)
         done = 0
         if found == waiting.JOB:
             job[0]()
             done = 1
         elif found == waiting.SOON:
-            time.sleep(0)
+            time.sleep(_NAP)
         elif not alarm.get():
             return
 

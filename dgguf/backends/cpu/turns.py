@@ -67,6 +67,7 @@ def offer(typing: Any, turns: Any) -> Any:
         status, _ = context.call_conv.call_function(
             other, kernel, described.restype, described.argtypes, operands
         )
+        kernel.attributes.add("noinline")
         other.ret(other.sext(status.code, I64))
 
         with b.if_then(b.icmp_signed(">", b.load(b.gep(words, [int64(THREADS)])), int64(1))):
