@@ -22,10 +22,8 @@ from numba import types
 from dgguf.backends.cpu.lanes import I32, I64, int64, intrinsic
 from dgguf.jit import kernel
 
-ALL_TAKEN = 1 << 62  # more than there are pieces
-
-
 NEXT, THREADS, FUNCTION, FAILED, ARGUMENTS = range(5)
+ALL_TAKEN = 1 << 62  # more than there are pieces
 _MOST_ARGUMENTS = 2048  # bytes
 
 
