@@ -200,13 +200,15 @@ def test_what_an_interruption_left_is_done_first():
 
 
 def test_an_error_before_the_first_piece_is_told():
-    def work(turns):
-        if threading.current_thread() is threading.main_thread():
-            raise ValueError("none taken")
+    pool, called = Pool(3), []
 
-    pool = Pool(3)
+    def work(turns):
+        called.append(threading.current_thread())
+        raise ValueError("none taken")
+
     with pytest.raises(ValueError, match="none taken"):
         pool.together(work, 3)
+    assert called == [threading.main_thread()]  # the others do not begin what has failed
     marks = np.zeros(10, np.int64)
     pool.together(mark, 3, marks)
     np.testing.assert_array_equal(marks, 1)

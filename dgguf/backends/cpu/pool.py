@@ -62,9 +62,9 @@ class Pool:
             )
             for number, (desk, alarm) in enumerate(zip(self._desks, self._alarms, strict=True), 1)
         ]
+        weakref.finalize(self, _dismiss, self._alarms, helpers)
         for thread in helpers:
             thread.start()
-        weakref.finalize(self, _dismiss, self._alarms, helpers)
 
     def run(self, piece: Callable[[int], None], count: int, *, blas: bool = True) -> None:
         """Call piece(0) … piece(count - 1), in no set order; see `share`."""
@@ -78,8 +78,8 @@ class Pool:
     def together(self, kernel: Callable[..., None], most: int, *arguments: Any) -> None:
         """Call kernel(*arguments, turns) on all threads but no more than `most`, to share pieces by `take`.
 
-        The others begin when the caller takes its first piece. A kernel that has called `offer` is
-        called by all without Python, whose lock they would have to wait for; any other is by its name.
+        The others begin when the caller takes its first piece, or ends. A kernel that calls `offer` is
+        called by them without Python, whose lock they would have to wait for; any other through it.
         """
         threads = max(1, min(self.threads, most))
         self._on_all(lambda: kernel(*arguments, self._turns), threads, 0)
@@ -124,27 +124,30 @@ class Pool:
 
         def guarded() -> None:
             try:
-                job()
+                if not failures:
+                    job()
             except BaseException as failure:
                 failures.append(failure)
 
         # Ctrl-C may come between any two steps, and still nobody may go on working after this call, so
         # what counts is what is written on the desks.
         try:
-            self._wait_for_all()  # if it came where nothing could be done about it
-            self._job[:] = [guarded]
-            if waiting.ask(self._desks[: threads - 1], self._turns, first):
-                self._wake()
-            job()
-        except BaseException as failure:
-            failures.append(failure)
-        while True:
             try:
-                self._wait_for_all()
-                break
+                self._wait_for_all()  # if it came where nothing could be done about it
+                self._job[:] = [guarded]
+                if waiting.ask(self._desks[: threads - 1], self._turns, first):
+                    self._wake()
+                job()
             except BaseException as failure:
                 failures.append(failure)
-        self._job.clear()  # what it holds may be large
+        finally:
+            while True:
+                try:
+                    self._wait_for_all()
+                    break
+                except BaseException as failure:
+                    failures.append(failure)
+            self._job.clear()  # what it holds may be large
         if self._turns[FAILED]:
             failures.append(MemoryError("no memory for a kernel"))  # nothing else fails in them
         if failures:
@@ -183,5 +186,5 @@ def _dismiss(alarms: list[queue.SimpleQueue[bool]], threads: list[threading.Thre
     for alarm in alarms:
         alarm.put(False)
     for thread in threads:  # none may still be in a kernel when Python ends
-        if thread is not threading.current_thread():
+        if thread.ident is not None and thread is not threading.current_thread():
             thread.join(_PATIENCE)

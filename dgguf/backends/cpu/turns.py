@@ -66,7 +66,7 @@ def offer(typing: Any, turns: Any) -> Any:
             other, kernel, described.restype, described.argtypes, operands
         )
         kernel.attributes.add("noinline")
-        other.ret(other.sext(status.code, I64))
+        other.ret(other.zext(status.is_error, I64))
 
         with b.if_then(b.icmp_signed(">", b.load(b.gep(words, [int64(THREADS)])), int64(1))):
             function = b.gep(words, [int64(FUNCTION)])
@@ -74,8 +74,8 @@ def offer(typing: Any, turns: Any) -> Any:
                 left = b.bitcast(b.gep(words, [int64(ARGUMENTS)]), parcel.as_pointer())
                 for i, value in enumerate(values):
                     b.store(value, b.gep(left, [ir.Constant(I32, 0), ir.Constant(I32, i)]))
-                b.store(b.ptrtoint(again, I64), function)
-                b.fence("release")
+                b.store_atomic(b.ptrtoint(again, I64), function, "seq_cst", 8)
+                b.fence("release")  # for who sees that a piece was taken
         return context.get_dummy_value()
 
     return types.void(turns), generate

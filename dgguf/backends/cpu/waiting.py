@@ -25,7 +25,7 @@ from dgguf.jit import kernel
 
 ASKED, DONE, ASLEEP = range(3)
 SLEEP, SOON, JOB = range(3)  # what a thread is to do next
-_DESK = 8  # numbers: a cache line, which its thread alone looks at
+_DESK = 8  # numbers: a cache line, which no other thread but the caller looks at
 
 
 def make_desks(count: int) -> np.ndarray:
@@ -97,9 +97,10 @@ def serve(desk: np.ndarray, turns: np.ndarray, done: int, looks: int) -> int:
     _write(words + 8 * DONE, done)
     while True:
         if _read(asked) != done and _read(gate) != 0:
-            if turns[FUNCTION] == 0:
+            function = _read(gate + 8 * FUNCTION)
+            if function == 0:
                 return JOB
-            if _call(turns[FUNCTION], gate + 8 * ARGUMENTS) != 0:
+            if _call(function, gate + 8 * ARGUMENTS) != 0:
                 turns[FAILED] = 1
             done += 1
             _write(words + 8 * DONE, done)
@@ -121,8 +122,8 @@ def ask(desks: np.ndarray, turns: np.ndarray, first: int) -> int:
     """Ask for one more job at all of some desks.
 
     Args:
-        first: the first piece that they are to take in turns. With 0 they begin when one is taken;
-            with ALL_TAKEN, where nobody takes pieces, at once.
+        first: the first piece that they are to take in turns. With 0 they begin when one is taken, or
+            the caller waits for them; with ALL_TAKEN, where nobody takes pieces, at once.
 
     Returns:
         how many of them sleep
