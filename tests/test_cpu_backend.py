@@ -5,6 +5,7 @@ import math
 import threading
 import time
 import zlib
+from dataclasses import replace
 
 import gguf
 import numpy as np
@@ -38,9 +39,13 @@ def normal(rng, *shape):
 
 def tensor(array, name="F32"):
     """A tensor as it would lie in a file, and what it decodes to, in float64."""
-    raw = gguf.quants.quantize(array, gguf.GGMLQuantizationType[name]).view(np.uint8)
+    if name == "F64":  # which gguf-py only reads
+        decoded = array.astype(np.float64)
+        raw = decoded.view(np.uint8)
+    else:
+        raw = gguf.quants.quantize(array, gguf.GGMLQuantizationType[name]).view(np.uint8)
+        decoded = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[name]).astype(np.float64)
     raw.flags.writeable = False
-    decoded = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[name]).astype(np.float64)
     return HostTensor("test", FORMATS_BY_NAME[name], raw, array.shape[-1]), decoded.reshape(array.shape)
 
 
@@ -95,7 +100,7 @@ def test_residual(backend, rng):
 def test_linear_takes_no_input_for_another(rng):
     """One x meets several formats, and a later one may lie where an earlier one did."""
     be = CpuBackend(2)
-    weights = [tensor(normal(rng, 40, 64), name) for name in ("Q8_0", "Q5_1", "Q5_0", "Q5_0", "F16")]
+    weights = [tensor(normal(rng, 40, 64), name) for name in ("Q8_0", "Q5_1", "Q5_0", "Q5_0", "F64")]
     for _ in range(3):
         x = normal(rng, 9, 64)
         for w, decoded in weights:
@@ -230,6 +235,22 @@ def test_route(backend, rng):
     close(weights, kept / kept.sum(axis=1, keepdims=True) * expert_scale[wanted])
 
 
+def test_router_is_exact_in_fast_mode(rng):
+    """Which experts work is decided there: an error is no small one."""
+    x, ones = normal(rng, 50, 64), np.ones(64, np.float32)
+    w, decoded = tensor(normal(rng, 8, 64))
+    w = replace(w, name="blk.0.ffn_gate_inp.weight")
+    be = CpuBackend(2)
+    _, weights = be.route(x, be.weight(w), ones, ones[:8], 8, EPS)
+    close(weights, -np.sort(-softmax(rms(x) / math.sqrt(64) @ decoded.T), axis=1))
+
+
+def test_rows_that_no_panel_fits_are_multiplied_in_float32(rng):
+    x, (w, decoded) = normal(rng, 3, 40), tensor(normal(rng, 18, 40), "F16")
+    be = CpuBackend(2)
+    close(be.linear(x, be.weight(w)), x.astype(np.float64) @ decoded.T)
+
+
 def test_equal_router_scores_go_to_the_lower_expert(backend):
     x, ones = np.ones((1, 32), np.float32), np.ones(32, np.float32)
     w, _ = tensor(np.zeros((4, 32), np.float32))
@@ -257,7 +278,10 @@ def test_experts(backend, rng, monkeypatch, name, rows):
     close(found, wanted, 4e-6)
 
 
-@pytest.mark.parametrize(("name", "down_name"), [("Q8_0", "Q8_0"), ("Q5_0", "Q8_0"), ("Q8_0", "F32")])
+@pytest.mark.parametrize(
+    ("name", "down_name"),
+    [("Q8_0", "Q8_0"), ("Q5_0", "Q8_0"), ("Q8_0", "BF16"), ("F16", "F32"), ("Q8_0", "F64")],
+)
 @pytest.mark.parametrize("rows", [9, 250])
 def test_experts_with_8_bit_products(rng, name, down_name, rows):
     hidden, ff, n = 96, 64, 6

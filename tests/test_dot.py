@@ -111,16 +111,21 @@ def test_product(rng, monkeypatch, name, path):
         x *= np.exp(rng.standard_normal((rows, columns))).astype(np.float32)  # some stand out
         found = matmul.linear(matmul.prepare(x, w), w, Pool(2))
         exact = x.astype(np.float64) @ weights.T
+        # Plain weights are rounded as inputs are; what is multiplied is then up to that much larger.
+        step = np.zeros_like(weights)
+        if FORMATS_BY_NAME[name].block_size == 1:
+            step = abs(weights).reshape(outputs, -1, 32).max(axis=2).repeat(32, axis=1) / 127
         # An input is off by at most 1/254 of its group's largest; activations.quantize adds 1e-4 of it.
         largest = abs(x).reshape(rows, -1, 32).max(axis=2).repeat(32, axis=1)
-        bound = largest / 254 * (1 + 1e-4) @ abs(weights).T
+        bound = largest / 254 * (1 + 1e-4) @ (abs(weights) + step / 2 * (1 + 1e-4)).T
+        bound += abs(x) @ (step / 2 * (1 + 1e-4)).T
         # Sums in float32: K / 16 terms at most, or twice as many, of a code's and a minimum's part. Each
         # part is at most 16 times the largest weight, which is that of the code 0 or the highest.
         terms = 2 * columns // 16 + 8
         bound += terms * LARGEST * 32 * abs(x).sum(axis=1)[:, None] * abs(weights).max()
         assert (abs(found - exact) <= bound).all()
         # That is the worst case. Rounding at random has the variance of a step squared by 12.
-        variance = (largest / 127) ** 2 / 12 @ (weights**2).T
+        variance = (largest / 127) ** 2 / 12 @ (weights**2).T + x.astype(np.float64) ** 2 @ (step**2 / 12).T
         assert np.linalg.norm(found - exact) <= 1.4 * np.sqrt(variance.sum())
 
 
@@ -145,7 +150,8 @@ def test_no_less_accurate_than_llama_cpp(rng, monkeypatch, name, path):
     monkeypatch.setenv("DGGUF_CPU_PATH", path)
     for spread in (0, 1):  # inputs are normal; some stand out
         for what, (ours, theirs) in measure_accuracy.errors(name, spread, rng).items():
-            # With a scale for 32 on both sides, theirs is just rounded to float16: as good as equal.
+            # With a scale for 32 on both sides, theirs is just rounded to float16: as good as equal. Plain
+            # numbers are next to their Q8_0.
             most = 0.9 if FORMATS_BY_NAME[name].block_size == 256 else 1.015
             assert 0 < ours <= most * theirs, (spread, what, ours, theirs)
 
@@ -188,7 +194,7 @@ def test_paths_of_other_cpus(monkeypatch, cpu, wanted):
     assert list(features.possible_paths.__wrapped__()) == [*wanted, "portable"]
 
 
-@pytest.mark.parametrize("name", ["Q4_K", "Q6_K", "Q2_K", "Q8_0", "IQ4_NL", "IQ3_S"])
+@pytest.mark.parametrize("name", ["Q4_K", "Q6_K", "Q2_K", "Q8_0", "IQ4_NL", "IQ3_S", "F32", "F16", "BF16"])
 def test_code_for_arm_is_written(name):
     """No Arm runs it here, but LLVM accepts it, and makes it of the instructions meant."""
     llvm.initialize_all_targets()
@@ -205,8 +211,7 @@ def test_code_for_arm_is_written(name):
         builder.ret_void()
         return machine.emit_assembly(llvm.parse_assembly(str(module)))
 
-    layout, block = panels.PANEL_FORMATS[name], FORMATS_BY_NAME[name]
-    sizes = (block.block_size, block.type_size, layout.group)
+    layout, sizes = panels.PANEL_FORMATS[name], panels.block_sizes(name)
     decoder = assembly(6, lambda b, args: emit_decoder(b, "neon", layout.emit, sizes, args))
     assert name != "IQ4_NL" or decoder.count("\ttbl\t") == 8 * 4
     kind, bits = tiles.PATHS["neon"], max(layout.bits, tiles.LEAST_BITS["sdot"])

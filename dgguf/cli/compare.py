@@ -34,6 +34,8 @@ def compare(
     noise the divergence (Kullback-Leibler, of SECOND's predictions from FIRST's) is 0 where they predict
     the same, and the agreement is how often both find the same token likeliest.
 
+    The default's 8-bit products add an error of their own to both, --exact leaves it out.
+
     Both files are mapped, and needed in turn, once a chunk. With the predictions of a chunk, which are
     held, it takes some 2.5 GB of memory for the 26B beside the files.
 

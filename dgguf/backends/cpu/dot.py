@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 
 from dgguf.backends.cpu.lanes import I64, LANES, PANEL_ROWS, intrinsic
-from dgguf.backends.cpu.panels import PANEL_FORMATS, decoder_address
+from dgguf.backends.cpu.panels import PANEL_FORMATS, block_sizes, decoder_address
 from dgguf.backends.cpu.tiles import LEAST_BITS, LINE, MOST_ROWS, PATHS, tile_address
 from dgguf.backends.cpu.turns import offer, take
 from dgguf.jit import kernel
@@ -23,6 +23,7 @@ class Kernels:
     Attributes:
         decode, tile: addresses (see `panels.decoder_address` and `tiles.tile_address`).
         tile_rows, tile_columns: of a tile.
+        block: weights decoded together.
         group: weights that share a scale.
         offset: of the codes; 0 where there are minimums.
     """
@@ -31,6 +32,7 @@ class Kernels:
     tile: int
     tile_rows: int
     tile_columns: int
+    block: int
     group: int
     offset: int
 
@@ -50,6 +52,7 @@ def kernels(name: str, path: str) -> Kernels:
         tile_address(path, int(layout.affine), layout.group, bits),
         kind.rows,
         kind.width * kind.lanes,
+        block_sizes(name)[0],
         layout.group,
         layout.offset,
     )

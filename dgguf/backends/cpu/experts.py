@@ -151,7 +151,7 @@ def int8_down(
 def code_of(w: Matrix) -> Code:
     """What the kernels need to know of a matrix with 8-bit products."""
     k = dot.kernels(w.tensor.format.name, cpu_path())
-    return k.decode, k.tile, k.sizes, w.columns // w.tensor.format.block_size
+    return k.decode, k.tile, k.sizes, w.columns // k.block
 
 
 def experts(

@@ -127,6 +127,9 @@ class Lanes:
     def __sub__(self, other: "Lanes | int") -> "Lanes":
         return self._emit(self.b.fsub if self.v.type.element == F32 else self.b.sub, other)
 
+    def __rtruediv__(self, other: float) -> "Lanes":
+        return Lanes(self.b, self.b.fdiv(self._operand(other), self.v))
+
     def __neg__(self) -> "Lanes":
         return self._emit(self.b.fneg)
 
@@ -146,6 +149,27 @@ class Lanes:
     def bits_of_float(self) -> "Lanes":
         """The float32 with these 32 bits."""
         return Lanes(self.b, self.b.bitcast(self.v, vector(F32)))
+
+    def to_bits(self) -> "Lanes":
+        """The 32 bits of float32."""
+        return Lanes(self.b, self.b.bitcast(self.v, vector(I32)))
+
+    def times_plus(self, factor: "Lanes", addend: float) -> "Lanes":
+        """self * factor + addend, rounded once."""
+        operands = self.v, factor.v, self._operand(addend)
+        return Lanes(self.b, call(self.b, f"llvm.fma.v{LANES}f32", vector(F32), *operands))
+
+    def maximum(self, other: "Lanes | int") -> "Lanes":
+        """The larger of unsigned integers: of float32's bits, too, if none is below 0; NaN is the largest."""
+        more = self._operand(other)
+        return Lanes(self.b, self.b.select(self.b.icmp_unsigned(">", self.v, more), self.v, more))
+
+    def maximum_of_halves(self, other: "Lanes") -> "Lanes":
+        """As `maximum`, of both 16-bit halves."""
+        of = vector(I16, 2 * LANES)
+        x, y = self.b.bitcast(self.v, of), self.b.bitcast(other.v, of)
+        larger = self.b.select(self.b.icmp_unsigned(">", x, y), x, y)
+        return Lanes(self.b, self.b.bitcast(larger, self.v.type))
 
     def ones(self) -> "Lanes":
         """How many bits are set in each of the four bytes."""

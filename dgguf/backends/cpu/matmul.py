@@ -1,4 +1,4 @@
-"""Products with quantized matrices: decode a panel of rows, use it for every input row, forget it.
+"""Products with matrices: decode a panel of rows, use it for every input row, forget it.
 
 This is the seam between block formats and arithmetic. A panel is a run of weight rows that fits a
 core's cache, so nothing is decoded twice in a product and nothing of the file is held. There are
@@ -26,11 +26,11 @@ FEW_ROWS = 64
 
 @dataclass(frozen=True)
 class Matrix:
-    """A quantized matrix where the file has it.
+    """A matrix where the file has it.
 
     Attributes:
         tensor: raw is (rows, row_bytes), or (E, rows, row_bytes) for a stack of experts.
-        int8: products round the activations to 8 bits, where there are panels for the format.
+        int8: products round the activations to 8 bits, and weights that are plain numbers, too.
     """
 
     tensor: HostTensor
@@ -63,24 +63,21 @@ class Matrix:
 
 def matrix(tensor: HostTensor, int8: bool) -> Matrix:
     """The matrix of a tensor, with 8-bit products if wanted and possible."""
-    return Matrix(tensor, int8 and tensor.format.name in PANEL_FORMATS)
+    possible = tensor.format.name in PANEL_FORMATS and tensor.columns % activations.GROUP == 0
+    return Matrix(tensor, int8 and possible)
 
 
 class Scratch(threading.local):
     """One growing buffer a thread, for the panel it is working on."""
 
     def __init__(self) -> None:
-        self._buffer = np.empty(0, np.uint8)
-
-    def bytes(self, count: int) -> np.ndarray:
-        """At least `count` undefined bytes; the thread's last ones are gone."""
-        if self._buffer.size < count:
-            self._buffer = np.empty(count, np.uint8)
-        return self._buffer
+        self._buffer = np.empty(0, np.float32)
 
     def panel(self, rows: int, columns: int) -> np.ndarray:
         """An undefined (rows, columns) float32 array; the thread's last one is gone."""
-        return self.bytes(4 * rows * columns)[: 4 * rows * columns].view(np.float32).reshape(rows, columns)
+        if self._buffer.size < rows * columns:
+            self._buffer = np.empty(rows * columns, np.float32)
+        return self._buffer[: rows * columns].reshape(rows, columns)
 
 
 SCRATCH = Scratch()
@@ -118,8 +115,7 @@ def int8_arguments(
     """What `dot.product` wants for inputs @ w.T, `inputs` from `prepare`."""
     t = w.tensor
     code = dot.kernels(t.format.name, cpu_path())
-    blocks = w.columns // t.format.block_size
-    return code.decode, code.tile, code.sizes, t.raw, blocks, inputs, w.columns, out
+    return code.decode, code.tile, code.sizes, t.raw, w.columns // code.block, inputs, w.columns, out
 
 
 def float_product(inputs: np.ndarray, w: Matrix, first: int, end: int, out: np.ndarray) -> None:

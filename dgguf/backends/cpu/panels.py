@@ -1,7 +1,8 @@
-"""Panels: the rows of a quantized matrix as unsigned 8-bit codes, decoded 16 rows at a time.
+"""Panels: the rows of a matrix as unsigned 8-bit codes, decoded 16 rows at a time.
 
 With b bits, a weight is scale * (code - 2**(b - 1)), or scale * code - minimum. What the bits of
-each format mean is drawn in `dgguf.quants`.
+each format mean is drawn in `dgguf.quants`. Quantized weights are kept as they are; plain numbers are
+rounded, as Q8_0 would round them.
 """
 
 import functools
@@ -12,6 +13,7 @@ from typing import Any
 from numba import types
 
 from dgguf.backends.cpu import panel_fields as fields
+from dgguf.backends.cpu import panel_floats as floats
 from dgguf.backends.cpu import panel_grids as grids
 from dgguf.backends.cpu.lanes import RowBlocks, emit_decoder, intrinsic
 from dgguf.jit import address
@@ -23,7 +25,7 @@ class PanelFormat:
     """How a block format becomes a panel.
 
     Attributes:
-        emit: writes the code that decodes a block.
+        emit: writes the code that decodes a block, or a group of plain numbers.
         group: weights that share a scale, 16 or 32.
         bits: of the codes.
         affine: there are minimums; otherwise an offset of half the codes' range.
@@ -64,7 +66,20 @@ PANEL_FORMATS: dict[str, PanelFormat] = {
     "IQ2_XXS": PanelFormat(grids.emit_iq2_xxs, 32, 7),
     "IQ1_S": PanelFormat(grids.emit_iq1_s, 32, 5),
     "IQ1_M": PanelFormat(grids.emit_iq1_m, 16, 5),
+    "F32": PanelFormat(floats.emit_f32, 32, 8),
+    "F16": PanelFormat(floats.emit_f16, 32, 8),
+    "BF16": PanelFormat(floats.emit_bf16, 32, 8),
 }
+
+
+def block_sizes(name: str) -> tuple[int, int, int]:
+    """Weights and bytes of a block, and weights that share a scale: of a format in PANEL_FORMATS.
+
+    Plain numbers count as blocks of as many as will share a scale.
+    """
+    block, group = FORMATS_BY_NAME[name], PANEL_FORMATS[name].group
+    weights = max(block.block_size, group)
+    return weights, block.row_bytes(weights), group
 
 
 @intrinsic(prefer_literal=True)
@@ -80,9 +95,8 @@ def _decode(
     minimums: Any,
 ) -> Any:
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        layout, blocks = PANEL_FORMATS[name.literal_value], FORMATS_BY_NAME[name.literal_value]
-        sizes = (blocks.block_size, blocks.type_size, layout.group)
-        emit_decoder(b, path.literal_value, layout.emit, sizes, args[2:])
+        emit, sizes = PANEL_FORMATS[name.literal_value].emit, block_sizes(name.literal_value)
+        emit_decoder(b, path.literal_value, emit, sizes, args[2:])
         return context.get_dummy_value()
 
     return types.void(name, path, *[types.int64] * 6), generate
@@ -101,6 +115,7 @@ def decoder_address(name: str, path: str) -> int:
     """The compiled decoder of a format in PANEL_FORMATS for a CPU path.
 
     It takes int64: the addresses of the first of 16 rows' blocks, the bytes from row to row, how many
-    blocks a row has, and the addresses of codes, scales and minimums to write (see `lanes.RowBlocks`).
+    blocks (see `block_sizes`) a row has, and the addresses of codes, scales and minimums to write (see
+    `lanes.RowBlocks`).
     """
     return address(_decoder(name, path), 6)
