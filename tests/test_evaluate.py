@@ -277,6 +277,17 @@ def test_imatrix_then_quantize_then_compare(paths, tmp_path, capsys):
     assert last[-2:] == ["100.00%", "32"]
 
 
+def test_compare_takes_plain_weights_as_they_are(paths, tmp_path, capsys):
+    """Rounded to 8 bits they would be as far from themselves in BF16 as in Q8_0."""
+    text = paths / "text.txt"
+    apart = {}
+    for name in ("BF16", "Q8_0"):
+        dgguf("quantize", paths / "f32.gguf", tmp_path / f"{name}.gguf", "--type", name)
+        dgguf("compare", paths / "f32.gguf", tmp_path / f"{name}.gguf", "-f", text, "--chunks", 2, "--json")
+        apart[name] = json.loads(capsys.readouterr().out)["noise"][-1]["kl_median"]
+    assert 0 < apart["BF16"] < 0.1 * apart["Q8_0"]
+
+
 def test_the_same_texts_give_the_same_imatrix(paths, tmp_path):
     for name, threads in (("a", 1), ("b", 2)):
         dgguf("imatrix", paths / "f32.gguf", "-f", paths / "text.txt", "-o", tmp_path / name, "-t", threads)

@@ -8,7 +8,7 @@ weights. Inputs are normal, or some stand out (log-normal factors), as they do i
 llama.cpp rounds activations to 8 bits with one scale for 256 inputs where blocks hold 256 weights
 (Q8_K), else with a float16 scale for 32 (Q8_0); its products are otherwise taken to be exact. Plain
 numbers, which dgguf multiplies in 8 bits, too, unless it is to be exact, stand beside llama.cpp's with
-a Q8_0 made of them: it has slower products for plain numbers, with errors of 0 (F32) to 2 (BF16).
+a Q8_0 made of them: it has slower products for plain numbers, with a third of that error or less.
 """
 
 import argparse

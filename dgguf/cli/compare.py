@@ -34,8 +34,6 @@ def compare(
     noise the divergence (Kullback-Leibler, of SECOND's predictions from FIRST's) is 0 where they predict
     the same, and the agreement is how often both find the same token likeliest.
 
-    The default's 8-bit products add an error of their own to both, --exact leaves it out.
-
     Both files are mapped, and needed in turn, once a chunk. With the predictions of a chunk, which are
     held, it takes some 2.5 GB of memory for the 26B beside the files.
 
@@ -51,7 +49,7 @@ def compare(
     from dgguf.evaluate.samples import NOISE, PASSES, Model, cut, read_text
 
     contents = [read_text(path) for path in texts]
-    cpu = CpuBackend(threads, exact=exact)
+    cpu = CpuBackend(threads, exact=exact, round_weights=False)  # its error would hide Q8_0's
     backends = [LogitsBackend(cpu), LogitsBackend(cpu)]
     models = [Model(name, backend) for name, backend in zip((first, second), backends, strict=True)]
     check_comparable(*models)

@@ -26,16 +26,19 @@ class CpuBackend:
     Args:
         threads: None for all usable cores.
         exact: compute in float32 what the reference does; otherwise faster, and nearly the same.
+        round_weights: take weights in F32, F16 and BF16 in 8 bits, where not exact.
     """
 
-    def __init__(self, threads: int | None = None, *, exact: bool = False) -> None:
+    def __init__(
+        self, threads: int | None = None, *, exact: bool = False, round_weights: bool = True
+    ) -> None:
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise BackendError(f"the number of threads must be from 1 to {MAX_THREADS}, not {threads}")
         keep_freed_memory()
         self._pool = Pool(usable_cores() if threads is None else threads)
         self._exact = exact
         self._path = "portable" if exact else cpu_path()
-        self._int8 = self._path != "portable"
+        self._int8, self._round_weights = self._path != "portable", round_weights
         self._bf16 = self._path == "avx512_vnni" and bfloat.supported()
         self.kv_bytes, self.runs_ahead = 4 if exact else 2, False
         self._logits = np.empty((0, 0), np.float32)
@@ -57,7 +60,9 @@ class CpuBackend:
 
     def weight(self, tensor: HostTensor) -> Matrix:
         # The router picks experts by its sums: an error there changes which weights are used at all.
-        return matmul.matrix(tensor, self._int8 and not tensor.name.endswith("ffn_gate_inp.weight"))
+        router = tensor.name.endswith("ffn_gate_inp.weight")
+        kept = tensor.format.block_size == 1 and not self._round_weights
+        return matmul.matrix(tensor, self._int8 and not router and not kept)
 
     def vector(self, tensor: HostTensor) -> np.ndarray:
         return matmul.decode_rows(Matrix(tensor), 0, 1)[0].copy()
