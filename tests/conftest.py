@@ -1,6 +1,13 @@
-"""Which tests run by default."""
+"""Which tests run by default, and what they may count on."""
+
+import signal
 
 import pytest
+
+
+def pytest_configure():
+    # A shell that is not interactive lets its background jobs ignore Ctrl-C, and all that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
