@@ -49,7 +49,7 @@ def compare(
     from dgguf.evaluate.samples import NOISE, PASSES, Model, cut, read_text
 
     contents = [read_text(path) for path in texts]
-    cpu = CpuBackend(threads, exact=exact, round_weights=False)  # its error would hide Q8_0's
+    cpu = CpuBackend(threads, exact=exact, round_weights=False)  # or Q8_0's cost would be hidden
     backends = [LogitsBackend(cpu), LogitsBackend(cpu)]
     models = [Model(name, backend) for name, backend in zip((first, second), backends, strict=True)]
     check_comparable(*models)

@@ -94,7 +94,7 @@ def product(
     out: np.ndarray,
     turns: np.ndarray,
 ) -> None:
-    """Rows of activations times the rows of a quantized matrix; threads share the panels.
+    """Rows of activations times the rows of a matrix; threads share the panels.
 
     Args:
         decode, tile, sizes: of the matrix's format, see `Kernels`.
