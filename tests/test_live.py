@@ -9,22 +9,20 @@ import sys
 import time
 
 import pytest
+from endless import write_endless_model
 from recordings import made_up
 
 from dgguf.view.frame import Span, Style, line_text
 from dgguf.view.live import Live
 from dgguf.view.painter import Painter
 from dgguf.view.text import TextView
-from tools.make_synthetic import TINY, write_model
 
 Terminal = pytest.importorskip("terminal", reason="needs a pseudo-terminal").Terminal
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
-    write_model(path, TINY, "Q8_0", seed=3)
-    return str(path)
+    return str(write_endless_model(tmp_path_factory.mktemp("models") / "tiny.gguf"))
 
 
 def run(model, *more, steps=6, pace=0.05):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from endless import write_endless_model
 from recordings import STORY, made_up
 
 from dgguf.cli import cli
@@ -15,14 +16,11 @@ from dgguf.view.frame import line_text
 from dgguf.view.recorder import Recorder
 from dgguf.view.recording import read_recording
 from dgguf.view.screens import screens, times
-from tools.make_synthetic import TINY, write_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
-    write_model(path, TINY, "Q8_0", seed=3)
-    return path
+    return write_endless_model(tmp_path_factory.mktemp("models") / "tiny.gguf")
 
 
 @pytest.fixture(scope="module")
