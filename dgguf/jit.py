@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _ADDRESSED: list[Any] = []  # keeps the code behind `address` alive
 
 # The folders whose files hold kernels or functions called by kernels.
-_KERNEL_FOLDERS = ("quants", "backends/cpu", "backends/cuda")
+_KERNEL_FOLDERS = ("quants", "threads", "backends/cpu", "backends/cuda")
 _SOURCES = (".py", ".cu", ".cuh")
 
 

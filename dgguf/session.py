@@ -17,7 +17,7 @@ from dgguf.diffusion.sampler import SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.statistics import Statistics
 from dgguf.errors import BackendError, PromptError, UnsupportedModelError
-from dgguf.gguf_file import GgufFile
+from dgguf.ggufio.file import GgufFile
 from dgguf.model.cache import KVCache, cache_bytes
 from dgguf.model.config import ModelConfig
 from dgguf.model.transformer import Transformer

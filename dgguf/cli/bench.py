@@ -44,11 +44,11 @@ def bench(
       DGGUF_CPU_PATH=portable dgguf bench model.gguf
     """
     from dgguf.backends.cpu import CpuBackend
-    from dgguf.backends.cpu.peak import peak_gops
+    from dgguf.backends.cpu.roofline import peak_gops
     from dgguf.benchmark import PeakMemory, drop_from_page_cache, measure, processor
     from dgguf.catalog import find_model
     from dgguf.cli.output import announce_compilation, say
-    from dgguf.gguf_file import GgufFile
+    from dgguf.ggufio.file import GgufFile
     from dgguf.session import Session
 
     if cold:

@@ -46,7 +46,7 @@ def compare(
     from dgguf.cli.output import announce_compilation, count, say
     from dgguf.evaluate.divergence import LogitsBackend, check_comparable
     from dgguf.evaluate.divergence import compare as compare_models
-    from dgguf.evaluate.samples import NOISE, PASSES, Model, cut, read_text
+    from dgguf.evaluate.noised_chunks import NOISE, PASSES, Model, cut, read_text
 
     contents = [read_text(path) for path in texts]
     cpu = CpuBackend(threads, exact=exact, round_weights=False)  # or Q8_0's cost would be hidden

@@ -60,11 +60,11 @@ def cpu_checks(model: str | None, context: int | None) -> Iterator["Check"]:
     import numba
 
     from dgguf.backends.cpu.features import cpu_path, features
-    from dgguf.backends.cpu.pool import usable_cores
     from dgguf.backends.cuda.diagnose import Check
     from dgguf.benchmark import processor
     from dgguf.errors import BackendError
     from dgguf.jit import CACHE_FOLDER
+    from dgguf.threads.pool import usable_cores
 
     yield Check(
         "system",
@@ -122,7 +122,7 @@ def _memory(model: str | None, context: int | None) -> Iterator["Check"]:
         return
     from dgguf.catalog import find_model
     from dgguf.cli.info import describe
-    from dgguf.gguf_file import GgufFile
+    from dgguf.ggufio.file import GgufFile
     from dgguf.model.config import ModelConfig
 
     with GgufFile(find_model(model)) as file:
@@ -158,7 +158,7 @@ def gpu_checks(model: str | None, context: int | None, device: int) -> Iterator[
     sizes = None
     if model is not None:
         from dgguf.catalog import find_model
-        from dgguf.gguf_file import GgufFile
+        from dgguf.ggufio.file import GgufFile
         from dgguf.model.config import ModelConfig
         from dgguf.session import choose_context, gpu_sizes
 

@@ -51,7 +51,7 @@ def imatrix(
     from dgguf.convert.imatrix import write_imatrix
     from dgguf.convert.target import check_name
     from dgguf.evaluate.importance import CollectingBackend, collect
-    from dgguf.evaluate.samples import PASSES, Model, cut, read_text
+    from dgguf.evaluate.noised_chunks import PASSES, Model, cut, read_text
 
     check_name(out, force)
     contents = [read_text(path) for path in texts]

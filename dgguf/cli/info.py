@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from dgguf.gguf_file import GgufFile
+    from dgguf.ggufio.file import GgufFile
     from dgguf.model.config import ModelConfig
 
 
@@ -27,7 +27,7 @@ def info(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
       dgguf info model.gguf --tensors --json
     """
     from dgguf.catalog import find_model
-    from dgguf.gguf_file import GgufFile
+    from dgguf.ggufio.file import GgufFile
     from dgguf.model.config import ModelConfig
     from dgguf.view.terminal import safe
 

@@ -84,7 +84,7 @@ def download(model: str) -> Path:
     from dgguf.catalog import find_known, path_of
     from dgguf.cli.output import format_bytes, say
     from dgguf.errors import DownloadError
-    from dgguf.gguf_file import GgufFile
+    from dgguf.ggufio.file import GgufFile
 
     known, reference = find_known(model), hub.parse_reference(model)
     if known and known.repository == "bundled":

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dgguf.backends.cpu.pool import Pool
 from dgguf.convert.plan import TensorPlan
 from dgguf.convert.source import StoredTensor
 from dgguf.errors import ConversionError
 from dgguf.quants.decode import decoder
 from dgguf.quants.encode import ENCODERS, NO_IMPORTANCE
+from dgguf.threads.pool import Pool
 
 # Weights in a slice: few enough that its float32 values stay in a core's cache.
 _SLICE_WEIGHTS = 1 << 19

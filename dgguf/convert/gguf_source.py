@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dgguf.convert.source import Source, SourceTensor, StoredTensor
 from dgguf.errors import ConversionError, ModelFileError
-from dgguf.gguf_file import GgufFile
+from dgguf.ggufio.file import GgufFile
 from dgguf.model.config import ModelConfig
 
 # What old files call a tensor, and what both programs call it now.

@@ -19,10 +19,10 @@ from typing import Self
 
 import numpy as np
 
-from dgguf.convert.header import pack_header, padded
 from dgguf.convert.target import check_name, partial_name
 from dgguf.errors import ConversionError, ModelFileError
-from dgguf.gguf_file import GgufFile
+from dgguf.ggufio.file import GgufFile
+from dgguf.ggufio.write_header import pack_header, padded
 from dgguf.quants.block import FORMATS_BY_NAME, BlockFormat
 
 _MAX_ENTRIES = 1 << 20

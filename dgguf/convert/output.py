@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from dgguf.convert.header import padded
 from dgguf.convert.plan import FilePlan, Plan, TensorPlan
 from dgguf.convert.target import check_name, partial_name
 from dgguf.errors import ConversionError
+from dgguf.ggufio.write_header import padded
 
 # A tensor of at least this many bytes is brought to the disk when it is written.
 _SYNC_BYTES = 1 << 20

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.convert.header import pack_header, padded
 from dgguf.convert.imatrix import Imatrix
 from dgguf.convert.recipes import RECIPES, Recipe, head_name, is_matrix, mixture
 from dgguf.convert.source import Source, SourceTensor
 from dgguf.errors import ConversionError
+from dgguf.ggufio.write_header import pack_header, padded
 from dgguf.quants.block import FORMATS_BY_NAME, BlockFormat
 from dgguf.quants.encode import ENCODERS, WEIGHTED
 

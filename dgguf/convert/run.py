@@ -5,12 +5,12 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dgguf.backends.cpu.pool import Pool, usable_cores
 from dgguf.convert.encode_tensor import TensorEncoder, TensorError
 from dgguf.convert.output import OutputFile, OutputFiles
 from dgguf.convert.plan import FilePlan, Plan
 from dgguf.convert.source import release
 from dgguf.errors import ConversionError
+from dgguf.threads.pool import Pool, usable_cores
 
 
 @dataclass(frozen=True)

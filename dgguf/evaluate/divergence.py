@@ -9,7 +9,7 @@ import numpy as np
 
 from dgguf.backends.base import Array, Backend, Prediction, Weight
 from dgguf.errors import UnsupportedModelError
-from dgguf.evaluate.samples import Model, Sample
+from dgguf.evaluate.noised_chunks import Model, Sample
 
 
 class LogitsBackend:

@@ -7,7 +7,7 @@ import numpy as np
 
 from dgguf.backends.base import Array, Backend, HostTensor, Weight
 from dgguf.convert.imatrix import Sums
-from dgguf.evaluate.samples import Model, Sample
+from dgguf.evaluate.noised_chunks import Model, Sample
 
 
 class _Observed:

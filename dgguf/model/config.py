@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from dgguf.errors import UnsupportedModelError
-from dgguf.gguf_file import GgufFile
+from dgguf.ggufio.file import GgufFile
 
 ARCHITECTURES = ("diffusion-gemma", "diffusion_gemma", "diffusiongemma")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dgguf.backends.base import Array, Backend, HostTensor, Weight
 from dgguf.errors import UnsupportedModelError
-from dgguf.gguf_file import GgufFile
+from dgguf.ggufio.file import GgufFile
 from dgguf.model.config import LayerConfig, ModelConfig
 
 

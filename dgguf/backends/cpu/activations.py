@@ -16,9 +16,9 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from dgguf.backends.cpu.lanes import F32, I8, I32, int64, intrinsic, load, splat, store, vector
-from dgguf.backends.cpu.turns import offer, take
 from dgguf.jit import kernel
+from dgguf.llvm_ir import F32, I8, I32, int64, intrinsic, load, splat, store, vector
+from dgguf.threads.work_sharing import offer, take
 
 GROUP = 32  # inputs that share a scale
 TINY = 1e-30  # a scale below it is as good as 0, and its inverse would overflow

@@ -5,10 +5,10 @@ import math
 import numpy as np
 
 from dgguf.backends.base import LayerStore
-from dgguf.backends.cpu import bfloat
-from dgguf.backends.cpu.pool import Pool
-from dgguf.backends.cpu.turns import offer, take, take_one
+from dgguf.backends.cpu import attention_tile
 from dgguf.jit import kernel
+from dgguf.threads.pool import Pool
+from dgguf.threads.work_sharing import offer, take, take_one
 
 SCORES_PER_TILE = 1 << 20
 TILE_ROWS = 256  # query rows, times heads of a group, that share what is packed of keys and values
@@ -44,7 +44,7 @@ def masked_softmax(scores: np.ndarray, group: int, first: np.ndarray, end: np.nd
 @kernel
 def scratch_bytes(head_dim: int) -> int:
     """Memory that `attend` needs, in bytes."""
-    return TILE_ROWS * (bfloat.KEYS * 6 + head_dim * 6) + 2 * bfloat.KEYS * head_dim * 2 + 64
+    return TILE_ROWS * (attention_tile.KEYS * 6 + head_dim * 6) + 2 * attention_tile.KEYS * head_dim * 2 + 64
 
 
 @kernel
@@ -76,9 +76,9 @@ def attend(
     sums = (scratch.ctypes.data + 63) // 64 * 64
     queries = sums + 4 * TILE_ROWS * dim
     scores = queries + 2 * TILE_ROWS * dim
-    weights = scores + 4 * TILE_ROWS * bfloat.KEYS
-    key_panels = weights + 2 * TILE_ROWS * bfloat.KEYS
-    value_panels = key_panels + 2 * bfloat.KEYS * dim
+    weights = scores + 4 * TILE_ROWS * attention_tile.KEYS
+    key_panels = weights + 2 * TILE_ROWS * attention_tile.KEYS
+    value_panels = key_panels + 2 * attention_tile.KEYS * dim
     at = sums - scratch.ctypes.data
     totals = scratch[at : at + 4 * n * dim].view(np.float32).reshape(n, dim)
     at = queries - scratch.ctypes.data
@@ -87,22 +87,22 @@ def attend(
     state[:, 0], state[:, 1] = -np.inf, 0.0
     for s in range(n):
         totals[s] = 0.0
-        bfloat.to_bfloat16(q[r0 + s // group, h0 + s % group], rounded[s])
+        attention_tile.to_bfloat16(q[r0 + s // group, h0 + s % group], rounded[s])
     edge = np.empty((16, dim), np.uint16)  # rows behind the last key
-    for start in range(first.min(), end.max(), bfloat.KEYS):
-        count = min(bfloat.KEYS, end.max() - start)
+    for start in range(first.min(), end.max(), attention_tile.KEYS):
+        count = min(attention_tile.KEYS, end.max() - start)
         pack_keys(keys[start : start + count], edge, key_panels)
         seen = seen_by_tiles(first, end, group, start, count)
         score(queries, n, dim, key_panels, seen, scores)
         for s in range(n):
-            if seen[s // bfloat.TILE_ROWS, 0] >= seen[s // bfloat.TILE_ROWS, 1]:
+            if seen[s // attention_tile.TILE_ROWS, 0] >= seen[s // attention_tile.TILE_ROWS, 1]:
                 continue
-            factor = bfloat.softmax_row(
-                scores + 4 * s * bfloat.KEYS,
+            factor = attention_tile.softmax_row(
+                scores + 4 * s * attention_tile.KEYS,
                 first[s // group] - start,
                 end[s // group] - start,
                 state.ctypes.data + 8 * s,
-                weights + 2 * s * bfloat.KEYS,
+                weights + 2 * s * attention_tile.KEYS,
             )
             if factor != 1.0:
                 row = totals[s]
@@ -148,10 +148,10 @@ def attend_tiles(
 def seen_by_tiles(first: np.ndarray, end: np.ndarray, group: int, start: int, count: int) -> np.ndarray:
     """What of `count` keys from `start` on one of the rows of each tile sees: (tiles, 2), from and to."""
     n = first.shape[0] * group
-    seen = np.empty(((n + bfloat.TILE_ROWS - 1) // bfloat.TILE_ROWS, 2), np.int64)
+    seen = np.empty(((n + attention_tile.TILE_ROWS - 1) // attention_tile.TILE_ROWS, 2), np.int64)
     for i in range(seen.shape[0]):
-        last = min(n, (i + 1) * bfloat.TILE_ROWS) - 1
-        seen[i, 0] = max(0, first[i * bfloat.TILE_ROWS // group] - start)
+        last = min(n, (i + 1) * attention_tile.TILE_ROWS) - 1
+        seen[i, 0] = max(0, first[i * attention_tile.TILE_ROWS // group] - start)
         seen[i, 1] = min(count, end[last // group] - start)
     return seen
 
@@ -160,16 +160,16 @@ def seen_by_tiles(first: np.ndarray, end: np.ndarray, group: int, start: int, co
 def score(queries: int, n: int, dim: int, key_panels: int, seen: np.ndarray, scores: int) -> None:
     """Products of `n` queries with the packed keys that each tile sees; queries to scores are addresses."""
     for i in range(seen.shape[0]):
-        s = i * bfloat.TILE_ROWS
+        s = i * attention_tile.TILE_ROWS
         for p in range(seen[i, 0] // 32, (seen[i, 1] + 31) // 32):
-            bfloat.multiply(
-                min(bfloat.TILE_ROWS, n - s),
+            attention_tile.multiply(
+                min(attention_tile.TILE_ROWS, n - s),
                 queries + 2 * s * dim,
                 2 * dim,
                 key_panels + p * 64 * dim,
                 dim // 2,
-                scores + 4 * (s * bfloat.KEYS + 32 * p),
-                4 * bfloat.KEYS,
+                scores + 4 * (s * attention_tile.KEYS + 32 * p),
+                4 * attention_tile.KEYS,
             )
 
 
@@ -182,13 +182,13 @@ def add_weighted(
         for i in range(seen.shape[0]):
             if seen[i, 0] >= seen[i, 1]:
                 continue
-            s, w = i * bfloat.TILE_ROWS, seen[i, 0] // 16 * bfloat.UNROLLED
-            bfloat.multiply_add(
-                min(bfloat.TILE_ROWS, n - s),
-                weights + 2 * s * bfloat.KEYS + 4 * w,
-                2 * bfloat.KEYS,
-                value_panels + (p * words + w) * bfloat.PANEL_BYTES,
-                (seen[i, 1] + 15) // 16 * bfloat.UNROLLED - w,
+            s, w = i * attention_tile.TILE_ROWS, seen[i, 0] // 16 * attention_tile.UNROLLED
+            attention_tile.multiply_add(
+                min(attention_tile.TILE_ROWS, n - s),
+                weights + 2 * s * attention_tile.KEYS + 4 * w,
+                2 * attention_tile.KEYS,
+                value_panels + (p * words + w) * attention_tile.PANEL_BYTES,
+                (seen[i, 1] + 15) // 16 * attention_tile.UNROLLED - w,
                 sums + 4 * (s * dim + 32 * p),
                 4 * dim,
             )
@@ -204,7 +204,7 @@ def pack_keys(keys: np.ndarray, edge: np.ndarray, panels: int) -> None:
             edge[: count - k] = keys[k:]
             edge[count - k :] = np.uint16(0)
             source = edge.ctypes.data
-        bfloat.pack_columns(source, 2 * dim, dim // 2, panels + (k // 32) * 64 * dim + (k % 32) * 4)
+        attention_tile.pack_columns(source, 2 * dim, dim // 2, panels + (k // 32) * 64 * dim + (k % 32) * 4)
 
 
 @kernel
@@ -217,7 +217,9 @@ def pack_values(values: np.ndarray, edge: np.ndarray, panels: int) -> int:
         upper = values.ctypes.data + 4 * w * dim if 2 * w < count else edge.ctypes.data
         lower = values.ctypes.data + (4 * w + 2) * dim if 2 * w + 1 < count else edge.ctypes.data
         for p in range(dim // 32):
-            bfloat.pack_rows(upper + 64 * p, lower + 64 * p, panels + (p * words + w) * bfloat.PANEL_BYTES)
+            attention_tile.pack_rows(
+                upper + 64 * p, lower + 64 * p, panels + (p * words + w) * attention_tile.PANEL_BYTES
+            )
     return words
 
 
@@ -252,8 +254,8 @@ def round_rows(
     while first < end:
         for r in range(first, end):
             for g in range(k.shape[1]):
-                bfloat.to_bfloat16(k[r, g], keys[g, length + r])
-                bfloat.to_bfloat16(v[r, g], values[g, length + r])
+                attention_tile.to_bfloat16(k[r, g], keys[g, length + r])
+                attention_tile.to_bfloat16(v[r, g], values[g, length + r])
         first, end = take(turns, k.shape[0])
 
 
@@ -294,4 +296,4 @@ def attention(q: np.ndarray, store: LayerStore, causal: bool, pool: Pool, bf16: 
 
 def read(rows: np.ndarray) -> np.ndarray:
     """Rows of a store as float32."""
-    return rows if rows.dtype == np.float32 else bfloat.to_float32(rows)
+    return rows if rows.dtype == np.float32 else attention_tile.to_float32(rows)

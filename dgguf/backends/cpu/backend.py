@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from dgguf.backends.base import HostTensor, LayerStore, Prediction
-from dgguf.backends.cpu import attention, bfloat, elementwise, experts, matmul, vocabulary
+from dgguf.backends.cpu import attention, attention_tile, elementwise, experts, logits, matmul
 from dgguf.backends.cpu.features import cpu_path
-from dgguf.backends.cpu.heap import keep_freed_memory
 from dgguf.backends.cpu.matmul import Matrix
-from dgguf.backends.cpu.pool import Pool, usable_cores
 from dgguf.errors import BackendError
+from dgguf.threads.allocator import keep_freed_memory
+from dgguf.threads.pool import Pool, usable_cores
 
 MAX_THREADS = 1024
 NUMBERS_PER_THREAD = 1 << 16  # of an elementwise kernel: some 20 µs, worth sharing out
@@ -39,7 +39,7 @@ class CpuBackend:
         self._exact = exact
         self._path = "portable" if exact else cpu_path()
         self._int8, self._round_weights = self._path != "portable", round_weights
-        self._bf16 = self._path == "avx512_vnni" and bfloat.supported()
+        self._bf16 = self._path == "avx512_vnni" and attention_tile.supported()
         self.kv_bytes, self.runs_ahead = 4 if exact else 2, False
         self._logits = np.empty((0, 0), np.float32)
         # The last input of `linear`, while it lives, the `Matrix.sums` it met, and what it became.
@@ -77,8 +77,8 @@ class CpuBackend:
         self, vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
     ) -> int:
         at_once = self._rows_at_once(canvas_length, vocab_size)
-        sums = 1 + (vocabulary.SLICES if at_once == canvas_length else 0)
-        kept = 2 * canvas_length * vocabulary.MOST_TOKENS if at_once < canvas_length else 0
+        sums = 1 + (logits.SLICES if at_once == canvas_length else 0)
+        kept = 2 * canvas_length * logits.MOST_TOKENS if at_once < canvas_length else 0
         # Each expert's output as float32, or its inner activations, which are fewer, in 8 bits.
         expert_outputs = rows * n_experts_used * hidden_size // (1 if self._exact else 4)
         return 4 * (at_once * vocab_size + kept + sums * canvas_length * hidden_size + expert_outputs)
@@ -207,7 +207,7 @@ class CpuBackend:
         return experts.experts(x, gate, up, down, chosen, weights, self._pool)
 
     def head(self, x: np.ndarray, w: Matrix, softcap: float) -> np.ndarray:
-        return vocabulary.head(x, w, softcap, self._pool)
+        return logits.head(x, w, softcap, self._pool)
 
     def predict(
         self, x: np.ndarray, w: Matrix, softcap: float, temperature: float, uniforms: np.ndarray
@@ -215,17 +215,17 @@ class CpuBackend:
         shape = self._rows_at_once(x.shape[0], w.rows), w.rows
         if self._logits.shape != shape:
             self._logits = np.empty(shape, np.float32)
-        return vocabulary.predict(x, w, softcap, temperature, uniforms, self._logits, self._pool)
+        return logits.predict(x, w, softcap, temperature, uniforms, self._logits, self._pool)
 
     def likeliest(self, conditioning: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
-        return vocabulary.likeliest(conditioning, count, self._pool)
+        return logits.likeliest(conditioning, count, self._pool)
 
     def _rows_at_once(self, canvas_length: int, vocab_size: int) -> int:
         """Rows of logits held at once: all, where what is kept of them would not be less."""
-        few = self._exact or vocab_size <= vocabulary.MOST_TOKENS
-        return canvas_length if few else min(canvas_length, vocabulary.ROWS_AT_ONCE)
+        few = self._exact or vocab_size <= logits.MOST_TOKENS
+        return canvas_length if few else min(canvas_length, logits.ROWS_AT_ONCE)
 
     def soft_embed(self, conditioning: Any, table: Matrix, scale: float) -> np.ndarray:
-        if isinstance(conditioning, vocabulary.Sparse):
-            return vocabulary.soft_embed_sparse(conditioning, table, scale, self._pool)
-        return vocabulary.soft_embed(conditioning, table, scale, self._pool)
+        if isinstance(conditioning, logits.Sparse):
+            return logits.soft_embed_sparse(conditioning, table, scale, self._pool)
+        return logits.soft_embed(conditioning, table, scale, self._pool)

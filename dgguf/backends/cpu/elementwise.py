@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
-from dgguf.backends.cpu.functions import exp, gelu
-from dgguf.backends.cpu.turns import offer, take
+from dgguf.backends.cpu.vector_math import exp, gelu
 from dgguf.jit import kernel
+from dgguf.threads.work_sharing import offer, take
 
 _LANES = 64  # partial sums side by side, which vectors hold
 

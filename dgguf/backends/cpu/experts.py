@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from dgguf.backends.cpu import activations, dot
+from dgguf.backends.cpu import activations, qgemm
 from dgguf.backends.cpu.elementwise import gated_gelu
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.matmul import Matrix, prepare, product_alone
-from dgguf.backends.cpu.pool import Pool
-from dgguf.backends.cpu.turns import make_turns, offer, take, take_one
 from dgguf.jit import kernel
+from dgguf.threads.pool import Pool
+from dgguf.threads.work_sharing import make_turns, offer, take, take_one
 
 SMALLEST_GROUP = 16  # weights that share a scale
 MANY = 2  # times the mean, of rows of an expert
@@ -69,7 +69,7 @@ def int8_gated(
     offer(turns)
     width, last = gate.shape[1], numbers.shape[0] - 1
     alone = np.ones(2, np.int64)
-    scratch = np.empty(dot.scratch_bytes(columns, SMALLEST_GROUP), np.uint8)
+    scratch = np.empty(qgemm.scratch_bytes(columns, SMALLEST_GROUP), np.uint8)
     i = take_one(turns, numbers.shape[0])
     while i <= last:
         e, members = numbers[i], order[bounds[i, 0] : bounds[i, 1]]
@@ -77,12 +77,12 @@ def int8_gated(
         gathered = inputs[members // n_used]
         g, u = np.empty((n, width), np.float32), np.empty((n, width), np.float32)
         h = np.empty((n, width), np.float32)  # in place, LLVM would not vectorise
-        behind = dot.start_of(gate[numbers[min(i + turns[1], last)]])  # if all threads take turns
+        behind = qgemm.start_of(gate[numbers[min(i + turns[1], last)]])  # if all threads take turns
         for (decode, tile, sizes, blocks), raw, target, following in (
-            (codes[0], gate, g, dot.start_of(up[e])),
+            (codes[0], gate, g, qgemm.start_of(up[e])),
             (codes[1], up, u, behind),
         ):
-            dot.product_panels(
+            qgemm.product_panels(
                 decode, tile, sizes, raw[e], blocks, gathered, columns, target, scratch, 0, width, following
             )
         alone[0] = 0
@@ -128,7 +128,7 @@ def int8_down(
     decode, tile, sizes, blocks = code
     n_used, last = weights.shape[1], numbers.shape[0] - 1
     room = np.empty(((bounds[:, 1] - bounds[:, 0]).max(), piece), np.float32)
-    scratch = np.empty(dot.scratch_bytes(columns, SMALLEST_GROUP), np.uint8)
+    scratch = np.empty(qgemm.scratch_bytes(columns, SMALLEST_GROUP), np.uint8)
     pieces = (out.shape[1] + piece - 1) // piece
     first, end = take(turns, pieces)
     while first < end:
@@ -137,8 +137,8 @@ def int8_down(
                 out[t, c : c + piece] = np.float32(0.0)
             for i in range(numbers.shape[0]):
                 raw, members = down[numbers[i], c : c + piece], order[bounds[i, 0] : bounds[i, 1]]
-                behind = dot.start_of(down[numbers[min(i + 1, last)], c : c + piece])
-                dot.product_panels(
+                behind = qgemm.start_of(down[numbers[min(i + 1, last)], c : c + piece])
+                qgemm.product_panels(
                     decode, tile, sizes, raw, blocks, inputs[bounds[i, 0] : bounds[i, 1]], columns, room,
                     scratch, 0, len(raw), behind,
                 )  # fmt: skip
@@ -150,7 +150,7 @@ def int8_down(
 
 def code_of(w: Matrix) -> Code:
     """What the kernels need to know of a matrix with 8-bit products."""
-    k = dot.kernels(w.tensor.format.name, cpu_path())
+    k = qgemm.kernels(w.tensor.format.name, cpu_path())
     return k.decode, k.tile, k.sizes, w.columns // k.block
 
 
@@ -178,7 +178,7 @@ def experts(
         inputs = prepare(x, gate, pool)
         gated = np.empty((order.size, activations.row_bytes(down.columns, sums[0])), np.uint8)
         n_pieces = PIECES * pool.threads
-        piece = -(-down.rows // (dot.PANEL_ROWS * n_pieces)) * dot.PANEL_ROWS
+        piece = -(-down.rows // (qgemm.PANEL_ROWS * n_pieces)) * qgemm.PANEL_ROWS
         # In the file's order, where the system and the caches fetch ahead, but the few with very many rows
         # first: at the end, the other threads would wait for them.
         first = np.argsort(counts <= MANY * counts.mean(), kind="stable")

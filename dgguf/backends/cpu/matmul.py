@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgguf.backends.base import HostTensor
-from dgguf.backends.cpu import activations, dot
+from dgguf.backends.cpu import activations, qgemm
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.panels import PANEL_FORMATS
-from dgguf.backends.cpu.pool import Pool
-from dgguf.backends.cpu.turns import make_turns
 from dgguf.quants.decode import decoder
+from dgguf.threads.pool import Pool
+from dgguf.threads.work_sharing import make_turns
 
 PANEL_BYTES = 1 << 20
 LEAST_PANELS = 4  # of a matrix, so that several threads have something to do
@@ -112,9 +112,9 @@ def prepare(x: np.ndarray, w: Matrix, pool: Pool | None = None) -> np.ndarray:
 def int8_arguments(
     inputs: np.ndarray, w: Matrix, out: np.ndarray
 ) -> tuple[int, int, tuple[int, int, int], np.ndarray, int, np.ndarray, int, np.ndarray]:
-    """What `dot.product` wants for inputs @ w.T, `inputs` from `prepare`."""
+    """What `qgemm.product` wants for inputs @ w.T, `inputs` from `prepare`."""
     t = w.tensor
-    code = dot.kernels(t.format.name, cpu_path())
+    code = qgemm.kernels(t.format.name, cpu_path())
     return code.decode, code.tile, code.sizes, t.raw, w.columns // code.block, inputs, w.columns, out
 
 
@@ -132,7 +132,7 @@ def float_product(inputs: np.ndarray, w: Matrix, first: int, end: int, out: np.n
 def product_alone(inputs: np.ndarray, w: Matrix, out: np.ndarray) -> None:
     """inputs @ w.T into `out`, (T, rows), on this thread; `inputs` from `prepare`."""
     if w.int8:
-        dot.product(*int8_arguments(inputs, w, out), make_turns(1))
+        qgemm.product(*int8_arguments(inputs, w, out), make_turns(1))
     else:
         float_product(inputs, w, 0, w.rows, out)
 
@@ -140,7 +140,7 @@ def product_alone(inputs: np.ndarray, w: Matrix, out: np.ndarray) -> None:
 def products(inputs: np.ndarray, w: Matrix, out: np.ndarray, pool: Pool) -> None:
     """inputs @ w.T into `out`, (T, rows), on all threads; `inputs` from `prepare`."""
     if w.int8:
-        pool.together(dot.product, w.rows // dot.PANEL_ROWS, *int8_arguments(inputs, w, out))
+        pool.together(qgemm.product, w.rows // qgemm.PANEL_ROWS, *int8_arguments(inputs, w, out))
         return
     step = w.panel_rows
     pool.share(

@@ -15,8 +15,9 @@ from numba import types
 from dgguf.backends.cpu import panel_fields as fields
 from dgguf.backends.cpu import panel_floats as floats
 from dgguf.backends.cpu import panel_grids as grids
-from dgguf.backends.cpu.lanes import RowBlocks, emit_decoder, intrinsic
+from dgguf.backends.cpu.lanes import RowBlocks, emit_decoder
 from dgguf.jit import address
+from dgguf.llvm_ir import intrinsic
 from dgguf.quants.block import FORMATS_BY_NAME
 
 

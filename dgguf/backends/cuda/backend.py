@@ -10,9 +10,7 @@ import numpy as np
 
 from dgguf.backends.base import HostTensor, LayerStore, Prediction, Weight
 from dgguf.backends.cpu import elementwise as cpu_elementwise
-from dgguf.backends.cpu.heap import keep_freed_memory
-from dgguf.backends.cpu.pool import Pool, usable_cores
-from dgguf.backends.cuda import attention, elementwise, experts, matmul, vocabulary
+from dgguf.backends.cuda import attention, elementwise, experts, logits, matmul
 from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.layout import UNIT_COLUMNS, Layout
 from dgguf.backends.cuda.matmul import Matrix, Planes, Router, Tables
@@ -22,6 +20,8 @@ from dgguf.backends.cuda.queue import Queue
 from dgguf.backends.cuda.repack import pack
 from dgguf.backends.cuda.stream import ExpertStream
 from dgguf.errors import NumericsError
+from dgguf.threads.allocator import keep_freed_memory
+from dgguf.threads.pool import Pool, usable_cores
 
 
 class CudaBackend:
@@ -55,7 +55,7 @@ class CudaBackend:
         self._tables: dict[Layout, Tables] = {}
         self._experts = ExpertStream(device)
         self._rotations: dict[tuple[int, int, int, float], tuple[Array, Array]] = {}
-        self._reading: vocabulary.Reading | None = None
+        self._reading: logits.Reading | None = None
         self._last_halves: tuple[Array, Array, Array] | None = None
         self._counters: dict[int, tuple[Array, Array]] = {}
         self._seen: Hashable = None
@@ -325,38 +325,36 @@ class CudaBackend:
     ) -> Prediction:
         n = x.shape[0]
         if self._reading is None or self._reading.logits.shape != (n, w.rows):
-            self._reading = vocabulary.Reading(self._memory, n, w.rows)
+            self._reading = logits.Reading(self._memory, n, w.rows)
             self._recorded = None
-        reading, logits = self._reading, self._reading.logits.view
+        reading, read = self._reading, self._reading.logits.view
         self._product(x, w, softcap, reading.logits)
         t = reading.temperature = self._queue.input("temperature", np.array([temperature], np.float32))
         given = self._queue.input("uniforms", uniforms)
-        slices = self._empty(n, vocabulary.SLICES, 5, dtype=np.float64)
-        self._queue.run(vocabulary.slice_statistics, (n, vocabulary.SLICES), logits, t, slices.view)
-        self._queue.run(
-            vocabulary.row_statistics, n, slices.view, given, reading.argmax.view, reading.rows.view
-        )
-        self._queue.run(vocabulary.draw, n, logits, t, reading.rows.view, reading.sampled.view)
+        slices = self._empty(n, logits.SLICES, 5, dtype=np.float64)
+        self._queue.run(logits.slice_statistics, (n, logits.SLICES), read, t, slices.view)
+        self._queue.run(logits.row_statistics, n, slices.view, given, reading.argmax.view, reading.rows.view)
+        self._queue.run(logits.draw, n, read, t, reading.rows.view, reading.sampled.view)
         self._keep_likeliest(reading)
         if self._queue.recording:
             return Prediction(np.empty(0), np.empty(0), np.empty(0), reading)
         return self._read(reading)
 
-    def _keep_likeliest(self, reading: vocabulary.Reading) -> None:
+    def _keep_likeliest(self, reading: logits.Reading) -> None:
         """Note the tokens that make up most of each distribution, for `soft_embed`."""
-        n, grid = reading.logits.shape[0], (reading.logits.shape[0], vocabulary.SLICES)
+        n, grid = reading.logits.shape[0], (reading.logits.shape[0], logits.SLICES)
         given = reading.logits.view, reading.temperature, reading.rows.view
-        counts = self._empty(*grid, vocabulary.BINS, dtype=np.int32)
-        masses = self._empty(*grid, vocabulary.BINS, dtype=np.uint64)
+        counts = self._empty(*grid, logits.BINS, dtype=np.int32)
+        masses = self._empty(*grid, logits.BINS, dtype=np.uint64)
         edges, places = self._empty(n, dtype=np.int32), self._empty(*grid, 2, dtype=np.int32)
         chosen = edges.view, places.view, reading.counts.view
-        self._queue.run(vocabulary.count_bins, grid, *given, counts.view, masses.view)
-        self._queue.run(vocabulary.choose_edge, n, counts.view, masses.view, reading.rows.view, *chosen)
+        self._queue.run(logits.count_bins, grid, *given, counts.view, masses.view)
+        self._queue.run(logits.choose_edge, n, counts.view, masses.view, reading.rows.view, *chosen)
         self._queue.run(
-            vocabulary.keep_likeliest, grid, *given, *chosen, reading.tokens.view, reading.weights.view
+            logits.keep_likeliest, grid, *given, *chosen, reading.tokens.view, reading.weights.view
         )
 
-    def _read(self, reading: vocabulary.Reading) -> Prediction:
+    def _read(self, reading: logits.Reading) -> Prediction:
         """Wait for the GPU and fetch what a step has predicted."""
         argmax = self.numpy(reading.argmax).astype(np.int64)
         if argmax.min() < 0:
@@ -364,14 +362,14 @@ class CudaBackend:
                 f"the network's logits are not finite at canvas position {int(argmax.argmin())}: "
                 "the model file is damaged or this is a bug in dgguf"
             )
-        entropy = self.numpy(reading.rows)[:, vocabulary.ENTROPY].astype(np.float32)
+        entropy = self.numpy(reading.rows)[:, logits.ENTROPY].astype(np.float32)
         return Prediction(argmax, self.numpy(reading.sampled).astype(np.int64), entropy, reading)
 
-    def likeliest(self, conditioning: vocabulary.Reading, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def likeliest(self, conditioning: logits.Reading, count: int) -> tuple[np.ndarray, np.ndarray]:
         n, given = conditioning.logits.shape[0], (conditioning.logits.view, conditioning.temperature)
         ids, probabilities = self._empty(n, count, dtype=np.int32), self._empty(n, count)
         rows = conditioning.rows.view
-        self._queue.run(vocabulary.likeliest, n, *given, rows, ids.view, probabilities.view)
+        self._queue.run(logits.likeliest, n, *given, rows, ids.view, probabilities.view)
         return self.numpy(ids).astype(np.int64), self.numpy(probabilities)
 
     def repeat(
@@ -406,14 +404,14 @@ class CudaBackend:
         self._queue.repeat()
         return self._read(self._reading)
 
-    def soft_embed(self, conditioning: vocabulary.Reading, table: Matrix, scale: float) -> Array:
+    def soft_embed(self, conditioning: logits.Reading, table: Matrix, scale: float) -> Array:
         assert table.planes is not None
         n = conditioning.logits.shape[0]
-        slices = self._empty(n, vocabulary.SOFT_SLICES, table.columns)
+        slices = self._empty(n, logits.SOFT_SLICES, table.columns)
         self._queue.run(
-            vocabulary.soft_embed_slices, (n, vocabulary.SOFT_SLICES), *table.arguments(table.planes),
+            logits.soft_embed_slices, (n, logits.SOFT_SLICES), *table.arguments(table.planes),
             conditioning.tokens.view, conditioning.weights.view, conditioning.counts.view, slices.view,
         )  # fmt: skip
         out = self._empty(n, table.columns)
-        self._queue.run(vocabulary.add_slices, n, slices.view, scale * table.unscale, out.view)
+        self._queue.run(logits.add_slices, n, slices.view, scale * table.unscale, out.view)
         return out

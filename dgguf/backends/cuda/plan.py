@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dgguf.backends.cuda.layout import layout
 from dgguf.errors import BackendError
-from dgguf.gguf_header import TensorInfo
+from dgguf.ggufio.read_header import TensorInfo
 
 # Left alone: the driver's context, kernels, and what the desktop takes.
 RESERVE = 800_000_000

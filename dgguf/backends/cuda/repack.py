@@ -13,11 +13,11 @@ import numpy as np
 
 from dgguf.backends.base import HostTensor
 from dgguf.backends.cpu.matmul import SCRATCH
-from dgguf.backends.cpu.pool import Pool
 from dgguf.backends.cuda.layout import LARGEST, UNIT_COLUMNS, UNIT_ROWS, Layout, layout, units
 from dgguf.jit import kernel
 from dgguf.quants.decode import decoder
 from dgguf.quants.half import float32_to_float16
+from dgguf.threads.pool import Pool
 
 # Python's lock is dear where many threads want it: so pieces are large, and those that are looked at in
 # numpy, which asks for it dozens of times, are few.

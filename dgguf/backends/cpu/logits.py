@@ -1,0 +1,341 @@
+"""The 262,144-wide end of the network: logits, one step's prediction, and back to embeddings."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dgguf.backends.base import Prediction
+from dgguf.backends.cpu.matmul import SCRATCH, Matrix, decode_rows, prepare, products
+from dgguf.backends.cpu.vector_math import exp, tanh
+from dgguf.errors import NumericsError
+from dgguf.jit import kernel
+from dgguf.quants.decode import decoder
+from dgguf.threads.pool import Pool
+from dgguf.threads.work_sharing import offer, take
+
+# Partial sums of `soft_embed`: a fixed number, so that the sum does not depend on the threads.
+SLICES = 16
+# Canvas rows whose logits are held at once, unless all must be kept.
+ROWS_AT_ONCE = 64
+# A kept distribution leaves out at most this mass, and never keeps more tokens than MOST_TOKENS.
+TAIL = 1e-3
+MOST_TOKENS = 512
+
+_LANES = 256  # sums side by side: enough that what happens once a group is nothing
+_BLOCK = 4096  # tokens whose mass is known together
+_FEW = 64  # tokens looked at together for one that is likely enough
+_BINS = (127 << 3) + 1  # of the floats from 0 to 1, by their upper 12 bits
+_BIN_SHIFT = np.int32(20)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """The likeliest tokens of C distributions and their probabilities, renormalised.
+
+    Attributes:
+        tokens, weights: (C, most) int32 and float32; of row r the first counts[r] mean something.
+        counts: (C,) int64.
+    """
+
+    tokens: np.ndarray
+    weights: np.ndarray
+    counts: np.ndarray
+
+
+@kernel
+def softcap(z: np.ndarray, cap: float, temperature: float) -> float:
+    """cap * tanh(z / cap) / temperature in place, (V,).
+
+    Returns:
+        the largest result; infinite or not a number if one of z is
+    """
+    inverse, c = np.float32(1 / cap), np.float32(cap / temperature)
+    largest = np.full(_LANES, -np.inf, np.float32)
+    wrong = np.zeros(_LANES, np.float32)
+    for first in range(0, z.shape[0], _LANES):
+        some = z[first : first + _LANES]  # LLVM vectorises short loops over a slice, none over first + j
+        for j in range(some.shape[0]):
+            wrong[j] += some[j] - some[j]  # not 0 if infinite or no number
+        for j in range(some.shape[0]):
+            some[j] = c * tanh(some[j] * inverse)
+        for j in range(some.shape[0]):
+            largest[j] = some[j] if some[j] > largest[j] else largest[j]
+    return largest.max() + wrong.sum()
+
+
+@kernel
+def exponentials(z: np.ndarray, top: float, masses: np.ndarray) -> float:
+    """e**(z - top) in place, (V,), and its sums over blocks of _BLOCK; returns the sum of e * (z - top)."""
+    n, largest, total = z.shape[0], np.float32(top), 0.0
+    shifted = np.empty(_LANES, np.float32)
+    sums, weighted = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
+    for b in range(masses.shape[0]):  # few enough numbers for float32 in each of the lanes
+        sums[:] = 0.0
+        weighted[:] = 0.0
+        for first in range(b * _BLOCK, min((b + 1) * _BLOCK, n), _LANES):
+            some = z[first : first + _LANES]
+            for j in range(some.shape[0]):
+                shifted[j] = some[j] - largest
+            for j in range(some.shape[0]):
+                some[j] = exp(shifted[j])
+            for j in range(some.shape[0]):
+                sums[j] += some[j]
+            for j in range(some.shape[0]):
+                weighted[j] += some[j] * shifted[j]
+        masses[b] = 0.0
+        for j in range(_LANES):
+            masses[b] += np.float64(sums[j])
+            total += np.float64(weighted[j])
+    return total
+
+
+@kernel
+def predict_row(
+    z: np.ndarray, cap: float, temperature: float, uniform: float
+) -> tuple[int, int, float, float]:
+    """Read softmax(cap * tanh(z / cap) / temperature) of a row (V,), which becomes its multiple e.
+
+    Returns:
+        the argmax (-1 if a logit is not finite), the token drawn, the entropy in nats, the sum of e
+    """
+    n = z.shape[0]
+    top = softcap(z, cap, temperature)
+    if not math.isfinite(top):
+        return -1, 0, 0.0, 0.0
+    best = 0
+    while z[best] < top:
+        best += 1
+    masses = np.empty((n + _BLOCK - 1) // _BLOCK)
+    weighted = exponentials(z, top, masses)
+    total = masses.sum()
+    return best, draw(z, masses, uniform * total), math.log(total) - weighted / total, total
+
+
+@kernel
+def draw(e: np.ndarray, masses: np.ndarray, target: float) -> int:
+    """The first token where the running sum of e exceeds `target`; masses are those of its blocks."""
+    cumulative = 0.0
+    block = 0
+    while block + 1 < masses.shape[0] and cumulative + masses[block] <= target:
+        cumulative += masses[block]
+        block += 1
+    last = 0
+    for i in range(block * _BLOCK, e.shape[0]):
+        if e[i] > 0.0:
+            last = i  # rounding may leave the sum short of the target: then the last possible token
+            cumulative += e[i]
+            if cumulative > target:
+                break
+    return last
+
+
+@kernel
+def any_at_least(bits: np.ndarray, least: np.int32) -> np.bool:
+    """Whether one of some float32 above 0, read as int32, is `least` or more."""
+    largest = np.int32(0)
+    for j in range(bits.shape[0]):
+        largest = max(largest, bits[j])
+    return largest >= least
+
+
+@kernel
+def likeliest_of_row(e: np.ndarray, total: float, tokens: np.ndarray, weights: np.ndarray) -> int:
+    """The fewest tokens that leave out at most TAIL of the mass, or as many as there is room for.
+
+    The largest go first, to an eighth of a power of two; equals go by number. `tokens` and
+    `weights` are filled in the order of the vocabulary, the weights with e over their sum.
+
+    Returns:
+        how many
+    """
+    n, most = e.shape[0], tokens.shape[0]
+    bits = e.view(np.int32)  # in the order of the numbers, as none is below 0
+    counts, masses = np.zeros(_BINS, np.int64), np.zeros(_BINS)
+    # Tokens below `edge` cannot be among those kept: all of them together are less than the tail,
+    # or there are enough above it.
+    edge: Any = np.float32(total * TAIL / n).view(np.int32) >> _BIN_SHIFT
+    found, mass = 0, 0.0
+    for block in range(0, n, _BLOCK):
+        for first in range(block, min(block + _BLOCK, n), _FEW):
+            some = bits[first : min(first + _FEW, n)]
+            if any_at_least(some, edge << _BIN_SHIFT):
+                for j in range(some.shape[0]):
+                    b = some[j] >> _BIN_SHIFT
+                    if b >= edge:
+                        counts[b] += 1
+                        masses[b] += e[first + j]
+        lowest, edge, found, mass = edge, _BINS, 0, 0.0
+        while edge > lowest and found < most and mass < (1.0 - TAIL) * total:
+            edge -= 1
+            found += counts[edge]
+            mass += masses[edge]
+    room = most - (found - counts[edge])  # for those of the last bin
+    kept, sum_kept = 0, 0.0
+    for first in range(0, n, _FEW):
+        some = bits[first : min(first + _FEW, n)]
+        if any_at_least(some, edge << _BIN_SHIFT):
+            for j in range(some.shape[0]):
+                b = some[j] >> _BIN_SHIFT
+                if b < edge or (b == edge and room == 0):
+                    continue
+                room -= b == edge
+                tokens[kept] = first + j
+                weights[kept] = e[first + j]
+                sum_kept += e[first + j]
+                kept += 1
+    for i in range(kept):
+        weights[i] = np.float32(weights[i] / sum_kept)
+    return kept
+
+
+@kernel
+def scale_row(z: np.ndarray, factor: float) -> None:
+    """Multiply a row in place."""
+    for i in range(z.shape[0]):
+        z[i] = np.float32(z[i] * factor)
+
+
+@kernel
+def softcap_rows(z: np.ndarray, cap: float, turns: np.ndarray) -> None:
+    """cap * tanh(z / cap) in place, (T, V); threads share the rows."""
+    offer(turns)
+    first, end = take(turns, z.shape[0])
+    while first < end:
+        for r in range(first, end):
+            softcap(z[r], cap, 1.0)
+        first, end = take(turns, z.shape[0])
+
+
+@kernel
+def predict_rows(
+    z: np.ndarray,
+    cap: float,
+    temperature: float,
+    uniforms: np.ndarray,
+    argmax: np.ndarray,
+    sampled: np.ndarray,
+    entropy: np.ndarray,
+    tokens: np.ndarray,
+    weights: np.ndarray,
+    counts: np.ndarray,
+    turns: np.ndarray,
+) -> None:
+    """`predict_row` for rows (T, V) of logits, threads sharing them, then what is kept of each.
+
+    Args:
+        uniforms, argmax, sampled, entropy, counts: (T,), of the rows.
+        tokens, weights: (T, most), see `Sparse`; with most = 0 the row itself becomes its softmax.
+    """
+    offer(turns)
+    first, end = take(turns, z.shape[0])
+    while first < end:
+        for r in range(first, end):
+            argmax[r], sampled[r], entropy[r], total = predict_row(z[r], cap, temperature, uniforms[r])
+            if argmax[r] >= 0 and tokens.shape[1]:
+                counts[r] = likeliest_of_row(z[r], total, tokens[r], weights[r])
+            elif argmax[r] >= 0:
+                scale_row(z[r], 1.0 / total)
+        first, end = take(turns, z.shape[0])
+
+
+def head(x: np.ndarray, w: Matrix, cap: float, pool: Pool) -> np.ndarray:
+    """See `Backend.head`."""
+    out = np.empty((x.shape[0], w.rows), np.float32)
+    products(prepare(x, w, pool), w, out, pool)
+    pool.together(softcap_rows, len(out), out, cap)
+    return out
+
+
+def predict(
+    x: np.ndarray,
+    w: Matrix,
+    cap: float,
+    temperature: float,
+    uniforms: np.ndarray,
+    buffer: np.ndarray,
+    pool: Pool,
+) -> Prediction:
+    """See `Backend.predict`.
+
+    Args:
+        buffer: (rows, V) float32. If it has room for all rows it becomes the conditioning;
+            otherwise they take turns in it, and the likeliest tokens are kept.
+    """
+    n, at_once = x.shape[0], buffer.shape[0]
+    argmax, sampled = np.empty(n, np.int64), np.empty(n, np.int64)
+    entropy = np.empty(n, np.float32)
+    most = min(MOST_TOKENS, w.rows) if at_once < n else 0
+    kept = Sparse(np.empty((n, most), np.int32), np.empty((n, most), np.float32), np.zeros(n, np.int64))
+    for first in range(0, n, at_once):
+        logits = buffer[: min(at_once, n - first)]
+        rows = slice(first, first + len(logits))
+        products(prepare(x[rows], w, pool), w, logits, pool)
+        of_rows = [
+            a[rows] for a in (uniforms, argmax, sampled, entropy, kept.tokens, kept.weights, kept.counts)
+        ]
+        pool.together(predict_rows, len(logits), logits, cap, temperature, *of_rows)
+    if argmax.min() < 0:
+        raise NumericsError(
+            f"the network's logits are not finite at canvas position {int(argmax.argmin())}: "
+            "the model file is damaged or this is a bug in dgguf"
+        )
+    return Prediction(argmax, sampled, entropy, kept if most else buffer)
+
+
+def likeliest(conditioning: np.ndarray | Sparse, count: int, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
+    """See `Backend.likeliest`."""
+    rows = len(conditioning.counts) if isinstance(conditioning, Sparse) else len(conditioning)
+    tokens, weights = np.empty((rows, count), np.int64), np.zeros((rows, count), np.float32)
+
+    def row(i: int) -> None:
+        if isinstance(conditioning, Sparse):
+            known = int(conditioning.counts[i])
+            ids, p = conditioning.tokens[i, :known], conditioning.weights[i, :known]
+        else:
+            p = conditioning[i]
+            ids = np.arange(len(p))
+        n = min(count, len(p))
+        some = np.argpartition(p, -n)[-n:]
+        some = some[np.lexsort((some, -p[some]))]
+        tokens[i, :n], weights[i, :n] = ids[some], p[some]
+        tokens[i, n:] = tokens[i, 0]
+
+    pool.run(row, rows, blas=False)
+    return tokens, weights
+
+
+def soft_embed(probabilities: np.ndarray, table: Matrix, scale: float, pool: Pool) -> np.ndarray:
+    """See `Backend.soft_embed`. Each slice of the vocabulary is summed in order, then the slices are."""
+    starts = list(range(0, table.rows, table.panel_rows))
+    slices = [s for s in np.array_split(starts, SLICES) if len(s)]
+    partial = np.zeros((len(slices), probabilities.shape[0], table.columns), np.float32)
+
+    def one_slice(i: int) -> None:
+        for first in slices[i]:
+            panel = decode_rows(table, first, table.panel_rows)
+            partial[i] += probabilities[:, first : first + panel.shape[0]] @ panel
+
+    pool.run(one_slice, len(slices))
+    out: np.ndarray = partial.sum(axis=0) * np.float32(scale)
+    return out
+
+
+def soft_embed_sparse(kept: Sparse, table: Matrix, scale: float, pool: Pool) -> np.ndarray:
+    """See `Backend.soft_embed`: only the tokens kept are decoded."""
+    t = table.tensor
+    decode = decoder(t.format)
+    out = np.zeros((len(kept.counts), table.columns), np.float32)
+
+    def row(r: int) -> None:
+        for first in range(0, kept.counts[r], table.panel_rows):
+            some = slice(first, min(first + table.panel_rows, kept.counts[r]))
+            raw = np.take(t.raw, kept.tokens[r, some], axis=0)
+            panel = SCRATCH.panel(raw.shape[0], table.columns)
+            decode(raw, panel)
+            out[r] += kept.weights[r, some] @ panel
+
+    pool.run(row, len(out))
+    out *= np.float32(scale)
+    return out

@@ -1,0 +1,341 @@
+"""Tiles: the innermost loop of every fast product, written as LLVM IR for each CPU path.
+
+A weight is scale * (code - offset) or scale * code - minimum, its code an unsigned byte. For each
+group of weights that share a scale, the codes times the 8-bit activations are summed in integers;
+then one multiplication by both scales. The offset costs nothing: the integer sum starts at minus
+offset times the sum of the activations, which `activations` knows. A minimum costs one more
+multiplication a group.
+
+One generator writes this for every CPU path; they differ in the registers' size and number and in
+the dot instructions.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from dgguf.backends.cpu.lanes import PANEL_ROWS
+from dgguf.jit import address
+from dgguf.llvm_ir import F32, I8, I16, I32, I64, call, constant, int64, intrinsic, load, splat, store, vector
+
+LINE = 64  # bytes of a cache line
+
+
+@dataclass(frozen=True)
+class Path:
+    """What a CPU path's tiles look like.
+
+    Attributes:
+        dot: the instructions: "vpdpbusd" and "sdot" add four products to a lane, of unsigned and of
+            signed codes; "pairs" are added in 16 bits.
+        lanes: 32-bit lanes of a register.
+        registers: for vectors.
+        rows: of a tile, at most.
+        width: registers of weights side by side in a tile.
+    """
+
+    dot: str
+    lanes: int
+    registers: int
+    rows: int
+    width: int
+
+
+PATHS = {
+    # 12 integer and 12 float32 sums, two vectors of codes: 26 of 32 registers.
+    "avx512_vnni": Path("vpdpbusd", lanes=16, registers=32, rows=6, width=2),
+    # 12 integer sums, two vectors of codes, one of activations: 15 of 16. The float32 sums are in memory.
+    "avx_vnni": Path("vpdpbusd", lanes=8, registers=16, rows=6, width=2),
+    "avx2": Path("pairs", lanes=8, registers=16, rows=4, width=2),
+    "neon": Path("sdot", lanes=4, registers=32, rows=4, width=4),
+}
+# Tiles for fewer bits are no different: vpdpbusd takes any codes, sdot unsigned ones of seven bits.
+LEAST_BITS = {"vpdpbusd": 8, "sdot": 7, "pairs": 4}
+MOST_ROWS = max(path.rows for path in PATHS.values())
+
+
+def _multiply_add(b: Any, x: Any, y: Any, z: Any) -> Any:
+    return call(b, f"llvm.fma.v{x.type.count}f32", x.type, x, y, z)
+
+
+def four_products(b: Any, path: Path, sums: Any, codes: Any, activations: Any) -> Any:
+    """sums + the four products of codes and signed activations in each lane."""
+    if path.dot == "sdot":
+        of = vector(I8, 16)
+        name, operands = (
+            "llvm.aarch64.neon.sdot.v4i32.v16i8",
+            [b.bitcast(x, of) for x in (codes, activations)],
+        )
+    else:
+        name, operands = f"llvm.x86.avx512.vpdpbusd.{32 * path.lanes}", [codes, activations]
+    return call(b, name, sums.type, sums, *operands)
+
+
+def pairs_of_products(b: Any, codes: Any, activations: Any, signed: bool) -> Any:
+    """The sums of two neighbouring products, in 16 bits.
+
+    The instruction saturates beyond 32767 = 2 * 129 * 127 + 1. Unsigned codes may have seven bits. If
+    `signed`, codes are 128 more than numbers of eight: then magnitudes are multiplied, and the
+    activations take the signs.
+    """
+    of = vector(I8, 32)
+    codes, activations = b.bitcast(codes, of), b.bitcast(activations, of)
+    if signed:
+        numbers = b.xor(codes, constant(of, [0x80] * 32))
+        activations = call(b, "llvm.x86.avx2.psign.b", of, activations, numbers)
+        codes = call(b, "llvm.abs.v32i8", of, numbers, ir.Constant(ir.IntType(1), 0))
+    return call(b, "llvm.x86.avx2.pmadd.ub.sw", vector(I16, 16), codes, activations)
+
+
+def _prefetch(b: Any, address: Any, lines: Any) -> None:
+    """Ask for some consecutive cache lines."""
+    pointer = I8.as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
+    prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+    before, body, after = b.block, b.append_basic_block("line"), b.append_basic_block("fetched")
+    b.cbranch(b.icmp_signed(">", lines, int64(0)), body, after)
+    b.position_at_end(body)
+    i = b.phi(I64)
+    i.add_incoming(int64(0), before)
+    line = b.inttoptr(b.add(address, b.mul(i, int64(LINE))), pointer)
+    b.call(prefetch, [line, ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)])
+    following = b.add(i, int64(1))
+    i.add_incoming(following, b.block)
+    b.cbranch(b.icmp_signed("<", following, lines), body, after)
+    b.position_at_end(after)
+
+
+Sums = dict[tuple[int, int], Any]  # by row and register of a tile
+
+
+class Tile:
+    """Writes the loop over the groups of a tile of `n_rows` rows by `Path.width` registers.
+
+    Args:
+        path: the CPU's.
+        affine: weights have a minimum, not an offset.
+        group: weights that share a scale, 16 or 32.
+        bits: of the codes; 8 where the path does not care.
+        args: see `_tile`.
+    """
+
+    def __init__(
+        self, b: Any, path: Path, affine: bool, group: int, bits: int, n_rows: int, args: Any
+    ) -> None:
+        self.b, self.path, self.affine, self.group, self.bits = b, path, affine, group, bits
+        self.codes, self.scales, self.minimums, activations, stride, self.columns = args[:6]
+        self.out, self.out_stride, self.ahead, self.ahead_lines = args[6:]
+        self.rows = [b.add(activations, b.mul(stride, int64(r))) for r in range(n_rows)]
+        self.tile = [(r, v) for r in range(n_rows) for v in range(self.path.width)]
+        self.ints, self.floats = vector(I32, path.lanes), vector(F32, path.lanes)
+
+    def write(self) -> None:
+        b, parts = self.b, 32 // self.group
+        # Two groups of 16 have one scale of the activations; sums of both need more registers.
+        paired = parts == 2 and self.path.registers == 32
+        groups_32 = b.lshr(self.columns, int64(5))
+        self.sums_at = b.add(self.columns, b.mul(groups_32, int64(4)))  # in a row (see `activations`)
+        before, body, after = b.block, b.append_basic_block("group"), b.append_basic_block("done")
+        b.branch(body)
+        b.position_at_end(body)
+        i, totals = b.phi(I64), {rv: b.phi(self.floats) for rv in self.tile}
+        i.add_incoming(int64(0), before)
+        for phi in totals.values():
+            phi.add_incoming(constant(self.floats, [0.0] * self.path.lanes), before)
+
+        _prefetch(b, b.add(self.ahead, b.mul(b.mul(i, self.ahead_lines), int64(LINE))), self.ahead_lines)
+        a_scales = b.add(self.columns, b.mul(i, int64(4)))
+        a_scale = [self._splat(load(b, b.add(row, a_scales), F32)) for row in self.rows]
+        following: Sums = dict(totals)
+        together: Sums = {}
+        for part in range(parts):
+            self.g = b.add(b.mul(i, int64(parts)), int64(part))
+            sums, scale = self._float_sums(), self._panel_floats(self.scales)
+            if not paired:
+                scales = {(r, v): b.fmul(scale[v], a_scale[r]) for r, v in self.tile}
+                following = {rv: _multiply_add(b, sums[rv], scales[rv], x) for rv, x in following.items()}
+            elif part == 0:
+                together = {rv: b.fmul(sums[rv], scale[rv[1]]) for rv in self.tile}
+            else:
+                together = {rv: _multiply_add(b, sums[rv], scale[rv[1]], x) for rv, x in together.items()}
+        if paired:
+            following = {rv: _multiply_add(b, together[rv], a_scale[rv[0]], x) for rv, x in following.items()}
+        for part in range(parts if self.affine else 0):
+            self.g = b.add(b.mul(i, int64(parts)), int64(part))
+            scaled, least = self._each_row(self.sums_at, F32), self._panel_floats(self.minimums)
+            following = {(r, v): _multiply_add(b, least[v], scaled[r], x) for (r, v), x in following.items()}
+        next_i = b.add(i, int64(1))
+        i.add_incoming(next_i, b.block)
+        for rv in self.tile:
+            totals[rv].add_incoming(following[rv], b.block)
+        b.cbranch(b.icmp_signed("<", next_i, groups_32), body, after)
+        b.position_at_end(after)
+        for r, v in self.tile:
+            target = b.add(b.add(self.out, b.mul(self.out_stride, int64(r))), int64(4 * v * self.path.lanes))
+            store(b, target, following[r, v])
+
+    def _float_sums(self) -> Sums:
+        sums = self._sums_by_pairs() if self.path.dot == "pairs" else self._sums_by_fours()
+        return {rv: self.b.sitofp(x, self.floats) for rv, x in sums.items()}
+
+    def _splat(self, x: Any) -> Any:
+        return splat(self.b, x, self.path.lanes)
+
+    def _at(self, base: Any, step: int, offset: int = 0) -> Any:
+        """An address in this group's part of something with `step` bytes a group."""
+        return self.b.add(base, self.b.add(self.b.mul(self.g, int64(step)), int64(offset)))
+
+    def _each_row(self, base: Any, of: Any) -> list[Any]:
+        """The scalar of this group in every row, in all lanes."""
+        return [self._splat(load(self.b, self.b.add(row, self._at(base, 4)), of)) for row in self.rows]
+
+    def _panel_floats(self, base: Any) -> list[Any]:
+        """This group's scales or minimums."""
+        places = [self._at(base, 4 * PANEL_ROWS, 4 * v * self.path.lanes) for v in range(self.path.width)]
+        return [load(self.b, place, self.floats) for place in places]
+
+    def _starts(self) -> list[Any]:
+        """Minus the offset times each row's sum of activations."""
+        return self._each_row(self.sums_at, I32)
+
+    def _words(self, k: Any) -> list[Any]:
+        """Four codes of each column, those of inputs 4k … of the group."""
+        start = self.b.add(
+            self._at(self.codes, self.group * PANEL_ROWS), self.b.mul(k, int64(4 * PANEL_ROWS))
+        )
+        return [
+            load(self.b, self.b.add(start, int64(4 * v * self.path.lanes)), self.ints)
+            for v in range(self.path.width)
+        ]
+
+    def _activations(self, row: Any, k: Any) -> Any:
+        """The same four inputs of a row, in all lanes."""
+        at = self.b.add(self._at(int64(0), self.group), self.b.mul(k, int64(4)))
+        return self._splat(load(self.b, self.b.add(row, at), I32))
+
+    def _sums_by_fours(self) -> Sums:
+        signed = self.path.dot == "sdot" and self.bits == 8
+        sums = dict.fromkeys(self.tile, constant(self.ints, [0] * self.path.lanes))
+        if not self.affine and not signed:
+            starts = self._starts()
+            sums = {(r, v): starts[r] for r, v in self.tile}
+        for k in range(self.group // 4):
+            words = self._words(int64(k))
+            if signed:
+                words = [self.b.xor(w, constant(self.ints, [0x80808080] * self.path.lanes)) for w in words]
+            for r, row in enumerate(self.rows):
+                four = self._activations(row, int64(k))
+                for v in range(self.path.width):
+                    sums[r, v] = four_products(self.b, self.path, sums[r, v], words[v], four)
+        return sums
+
+    def _sums_by_pairs(self) -> Sums:
+        """As many pairs are added in 16 bits as their codes allow; then pairs of sums in 32."""
+        b, words = self.b, self.group // 4
+        # 2 * (2**bits - 1) * 127 * depth stays below 2**15.
+        depth = min(max(1, 128 >> self.bits), words)
+        if depth > 2:
+            sums = self._widened(self._loop(0, depth, vector(I16, 16), self._with_pairs))
+            for first in range(depth, words, depth):
+                more = self._widened(self._loop(first, first + depth, vector(I16, 16), self._with_pairs))
+                sums = {rv: b.add(x, more[rv]) for rv, x in sums.items()}
+        else:
+
+            def chunk(i: Any, sums: Sums) -> Sums:
+                pairs: Sums = {}
+                for k in range(depth):
+                    pairs = self._with_pairs(b.add(b.mul(i, int64(depth)), int64(k)), pairs)
+                return {rv: b.add(sums[rv], x) for rv, x in self._widened(pairs).items()}
+
+            sums = self._loop(0, words // depth, self.ints, chunk)
+        if not self.affine and self.bits < 8:
+            starts = self._starts()
+            sums = {(r, v): b.add(x, starts[r]) for (r, v), x in sums.items()}
+        return sums
+
+    def _with_pairs(self, k: Any, sums: Sums) -> Sums:
+        """16-bit sums, {} for zeros, and the products of the k-th words of the group."""
+        b, words, following = self.b, self._words(k), {}
+        for r, row in enumerate(self.rows):
+            four = self._activations(row, k)
+            for v in range(self.path.width):
+                products = pairs_of_products(b, words[v], four, signed=self.bits == 8)
+                following[r, v] = b.add(sums[r, v], products) if sums else products
+        return following
+
+    def _widened(self, pairs: Sums) -> Sums:
+        """Sums of neighbouring 16-bit sums."""
+        ones = constant(vector(I16, 16), [1] * 16)
+        return {rv: call(self.b, "llvm.x86.avx2.pmadd.wd", self.ints, x, ones) for rv, x in pairs.items()}
+
+    def _loop(self, first: int, end: int, of: Any, body: Callable[[Any, Sums], Sums]) -> Sums:
+        """Sums of this type from zero, after body(first, sums), … body(end - 1, sums).
+
+        It stays a loop: unrolled, LLVM goes row by row and keeps the panel's words in memory.
+        """
+        b = self.b
+        before, block, after = b.block, b.append_basic_block("word"), b.append_basic_block("words")
+        # What passes through assembly LLVM does not know.
+        unknown = b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [int64(end)], side_effect=False)
+        b.branch(block)
+        b.position_at_end(block)
+        k, sums = b.phi(I64), {rv: b.phi(of) for rv in self.tile}
+        following = body(k, sums)
+        next_k = b.add(k, int64(1))
+        for phi, start, value in [(k, int64(first), next_k)] + [
+            (sums[rv], constant(of, [0] * of.count), following[rv]) for rv in self.tile
+        ]:
+            phi.add_incoming(start, before)
+            phi.add_incoming(value, b.block)
+        b.cbranch(b.icmp_signed("<", next_k, unknown), block, after)
+        b.position_at_end(after)
+        return following
+
+
+@intrinsic(prefer_literal=True)
+def _tile(typing: Any, path: Any, affine: Any, group: Any, bits: Any, arguments: Any) -> Any:
+    """A tile of 1 to `Path.rows` rows by `Path.width` registers.
+
+    Args:
+        path, affine, group, bits: known when compiling; see `Tile`.
+        arguments: int64: how many rows; addresses of codes, scales, minimums and activations; the bytes
+            from row to row of the activations, quantized for this group and offset; the inputs of a row;
+            the output's address and bytes from row to row; and what will be wanted next: an address,
+            and how many cache lines of it to fetch in each 32 inputs
+    """
+
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        rows, *rest = cgutils.unpack_tuple(b, args[4])
+        kind = PATHS[path.literal_value], bool(affine.literal_value), group.literal_value, bits.literal_value
+        end = b.append_basic_block("end")
+        cases = [b.append_basic_block(f"rows{n}") for n in range(1, kind[0].rows + 1)]
+        switch = b.switch(rows, end)
+        for n, case in enumerate(cases, 1):
+            switch.add_case(int64(n), case)
+            b.position_at_end(case)
+            Tile(b, *kind, n, rest).write()
+            b.branch(end)
+        b.position_at_end(end)
+        return context.get_dummy_value()
+
+    return types.void(path, affine, group, bits, arguments), generate
+
+
+def _tile_function(path: str, affine: int, group: int, bits: int) -> Callable[..., None]:
+    # What it captures is plain, so that numba finds the compiled function again.
+    def tile(rows, codes, scales, minimums, activations, stride, columns, out, step, ahead, lines):  # type: ignore[no-untyped-def]
+        arguments = (rows, codes, scales, minimums, activations, stride, columns, out, step, ahead, lines)
+        _tile(path, affine, group, bits, arguments)
+
+    return tile
+
+
+@functools.cache
+def tile_address(path: str, affine: int, group: int, bits: int) -> int:
+    """The compiled tile of a CPU path; affine is 0 or 1. See `_tile` for its arguments."""
+    return address(_tile_function(path, affine, group, bits), 11)

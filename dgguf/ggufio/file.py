@@ -1,0 +1,241 @@
+"""Opening a GGUF file, or all parts of a split one: typed metadata and zero-copy views of the tensors."""
+
+import contextlib
+import mmap
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dgguf.errors import ModelFileError, UnsupportedModelError
+from dgguf.ggufio.read_header import KINDS, Header, kind_of
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+_SPLIT_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+
+_REQUIRED: Any = object()
+
+
+class GgufFile:
+    """An open GGUF model: one file, or all parts of a split one, given any of them.
+
+    Attributes:
+        path: the file as given.
+        paths: all files, one but for a split model.
+        version: of the GGUF format, 2 or 3.
+        n_bytes: size of the file, or of all parts together.
+        metadata: int, float, bool, str; arrays of numbers as read-only 1-D numpy arrays, arrays of
+            strings as StringArray. In a split model, the metadata of its first part.
+        tensors: name → TensorInfo, in the order of the file.
+
+    Raises:
+        ModelFileError: the file cannot be read, is no GGUF, is cut short or contradicts itself.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._parts = _open_parts(self.path)
+        self.paths = [part.path for part in self._parts]
+        first = self._parts[0]
+        self.version = first.version
+        self.n_bytes = sum(part.n_bytes for part in self._parts)
+        self.metadata: Mapping[str, Any] = MappingProxyType(first.metadata)
+        self.tensors = {
+            name: replace(tensor, part=i)
+            for i, part in enumerate(self._parts)
+            for name, tensor in part.tensors.items()
+        }
+
+    def data(self, name: str) -> NDArray[np.uint8]:
+        """The stored bytes of a tensor, read-only and not copied, shape (*shape[:-1], row_bytes).
+
+        The view stays valid after `close`.
+        """
+        if not self._parts:
+            raise ValueError(f"{self.path} is closed")
+        if name not in self.tensors:
+            raise UnsupportedModelError(f"{self.path}: the tensor {name!r} is missing")
+        tensor = self.tensors[name]
+        flat = np.frombuffer(self._parts[tensor.part].map, np.uint8, tensor.n_bytes, tensor.offset)
+        return flat.reshape(*tensor.shape[:-1], tensor.format.row_bytes(tensor.shape[-1]))
+
+    def stored_metadata(self) -> dict[str, bytes]:
+        """Each key's value with its type as the bytes in the file, to be written again."""
+        first = self._parts[0]
+        return {key: first.map[start:end] for key, (start, end) in first.spans.items()}
+
+    @overload
+    def get(self, key: str, kind: type[T]) -> T: ...
+    @overload
+    def get(self, key: str, kind: type[T], default: D) -> T | D: ...
+    def get(self, key: str, kind: Any, default: Any = _REQUIRED) -> Any:
+        """The value of a metadata key, checked as by `metadata_value`."""
+        return metadata_value(self.metadata, self.path, key, kind, default)
+
+    def close(self) -> None:
+        """Close the file. Views that `data` gave out stay valid and keep their part mapped."""
+        for part in self._parts:
+            part.close()
+        self._parts = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def metadata_value(
+    metadata: Mapping[str, Any], where: str | Path, key: str, kind: Any, default: Any = _REQUIRED
+) -> Any:
+    """The value of `key`, which must be of `kind`; `default`, if given, where the key is missing.
+
+    Args:
+        where: the file's name, for messages.
+        kind: int, float, bool, str or a list of one of them, as in `list[int]`. Integers pass as
+            float, booleans never pass as numbers. Arrays come back as lists.
+
+    Raises:
+        UnsupportedModelError: the key is missing and has no default, or its value is of another kind.
+    """
+    if key not in metadata:
+        if default is _REQUIRED:
+            raise UnsupportedModelError(f"{where}: the metadata key {key!r} is missing")
+        return default
+    value, found = metadata[key], kind_of(metadata[key])
+    if (kind, found) == (list[float], list[int]):
+        return value.astype(np.float64).tolist()
+    if (kind, found) == (float, int):
+        return float(value)
+    if kind != found:
+        raise UnsupportedModelError(
+            f"{where}: the metadata key {key!r} should be {KINDS[kind]} but is {KINDS[found]}"
+        )
+    if found == list[str]:
+        return list(value)
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+class _Part:
+    """One file: its memory map and what its header says, checked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.map = _map_file(path)
+        self.n_bytes = len(self.map)
+        try:
+            header = Header(path, self.map)
+            self.version, n_tensors, n_keys = header.preamble()
+            self.metadata = header.keys(n_keys)
+            self.spans = header.spans
+            self.alignment = header.alignment(self.metadata)
+            self.tensors = header.tensors(n_tensors, self.alignment)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        # A map with views cannot be closed; it goes when the last of them does.
+        with contextlib.suppress(BufferError):
+            self.map.close()
+
+
+def _map_file(path: Path) -> mmap.mmap:
+    """Map a file read-only, after refusing what can be told from its first bytes."""
+    try:
+        # Asked before opening, because opening a pipe waits for its writer.
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ModelFileError(f"{path}: this is a directory; give the .gguf file in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelFileError(f"{path}: this is not a regular file, so it cannot be mapped")
+        with path.open("rb") as file:
+            head = file.read(512)
+            if not head:
+                raise ModelFileError(f"{path}: the file is empty; download it again")
+            if not b"GGUF".startswith(head[:4]):
+                raise ModelFileError(f"{path}: this is not a GGUF file{_likeness(head)}")
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise ModelFileError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot read the file: {error.strerror or error}") from None
+    except ValueError as error:  # a path with a null byte, a file emptied since it was read
+        raise ModelFileError(f"{path}: cannot read the file: {error}") from None
+
+
+def _likeness(head: bytes) -> str:
+    """A clause on what a file is that begins with `head` and not with "GGUF"; "" if unknown."""
+    text = head.lstrip().lower()
+    if head.startswith(b"version https://git-lfs"):
+        return " but a Git LFS pointer to one; fetch the file itself, with `git lfs pull`"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return " but a web page, perhaps an error or a login page; download the file again"
+    if head.startswith(b"PK\x03\x04"):
+        return " but a zip archive, perhaps a PyTorch checkpoint"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 30:
+        return " but a safetensors checkpoint; `dgguf quantize` makes a GGUF from the directory it is in"
+    if head.startswith((b"lmgg", b"fmgg", b"tjgg", b"algg")):
+        return " but a model in an older GGML format; look for a newer file of it"
+    if not any(head):
+        return " but starts with zeros, as an unfinished download does; download it again"
+    return ""
+
+
+def _open_parts(path: Path) -> list[_Part]:
+    """Open `path` and, where it is a part of a split model, the others, in order."""
+    with contextlib.ExitStack() as on_error:
+        opened = _Part(path)
+        on_error.callback(opened.close)
+        count = metadata_value(opened.metadata, path, "split.count", int, 1)
+        if count in (0, 1):
+            on_error.pop_all()
+            return [opened]
+        name = _SPLIT_NAME.fullmatch(path.name)
+        if name is None or int(name["count"]) != count:
+            raise ModelFileError(
+                f"{path}: this is one of {count} parts, whose names must end as in -00001-of-{count:05}.gguf;"
+                " name them as they were published"
+            )
+        parts = []
+        for i in range(count):
+            if i + 1 == int(name["number"]):
+                parts.append(opened)
+                continue
+            sibling = path.with_name(f"{name['stem']}-{i + 1:05}-of-{name['count']}.gguf")
+            if not sibling.exists():
+                raise ModelFileError(f"{sibling}: part {i + 1} of {count} is missing; download it too")
+            parts.append(_Part(sibling))
+            on_error.callback(parts[-1].close)
+        _check_parts(parts)
+        on_error.pop_all()
+        return parts
+
+
+def _check_parts(parts: Sequence[_Part]) -> None:
+    """Refuse parts that are not of one model: their keys differ, or their tensors do not add up."""
+    n_tensors = sum(len(part.tensors) for part in parts)
+    expected = {"split.count": len(parts), "split.tensors.count": n_tensors}
+    owners: dict[str, Path] = {}
+    for i, part in enumerate(parts):
+        for key, value in (expected | {"split.no": i}).items():
+            found = metadata_value(part.metadata, part.path, key, int)
+            if found != value:
+                raise ModelFileError(
+                    f"{part.path}: this part says {key} = {found} where the {len(parts)} parts together"
+                    f" need {value}; take all parts from one download"
+                )
+        if part.alignment != parts[0].alignment:
+            raise ModelFileError(f"{part.path}: this part's general.alignment differs from the first part's")
+        for name in part.tensors:
+            if name in owners:
+                raise ModelFileError(f"{part.path}: the tensor {name!r:.99} is also in {owners[name]}")
+            owners[name] = part.path

@@ -1,0 +1,116 @@
+"""How kernels share out their pieces among threads without asking Python, whose lock makes them wait.
+
+Every thread calls the same kernel with the same arguments, the last of them `turns`, and takes ranges
+of the numbered pieces until there are none. Python calls it on one thread, by `Pool.together`; there
+the kernel leaves in `turns` where it is and what it was called with, and the others call it too.
+
+The numbers of `turns`, int64:
+
+    0      the first piece that nobody has taken
+    1      how many threads take pieces
+    2      the address of a function that calls the kernel again, 0 before it is known (see `offer`)
+    3      whether the kernel failed in another thread
+    4 …    the kernel's arguments
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from dgguf.jit import kernel
+from dgguf.llvm_ir import I32, I64, int64, intrinsic
+
+NEXT, THREADS, FUNCTION, FAILED, ARGUMENTS = range(5)
+ALL_TAKEN = 1 << 62  # more than there are pieces
+_MOST_ARGUMENTS = 2048  # bytes
+
+
+def make_turns(threads: int) -> np.ndarray:
+    """Turns for so many threads; a single one needs the first two numbers only."""
+    turns = np.zeros(ARGUMENTS + _MOST_ARGUMENTS // 8 if threads > 1 else FUNCTION, np.int64)
+    turns[THREADS] = threads
+    return turns
+
+
+@intrinsic
+def offer(typing: Any, turns: Any) -> Any:
+    """Let the threads that share `turns` call the kernel that this stands in, before it takes a piece.
+
+    Arrays among its arguments must live until all threads are done.
+    """
+
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        words = context.make_array(signature.args[0])(context, b, args[0]).data
+        kernel, described = b.function, context.fndesc
+        given = context.call_conv.get_arguments(kernel)
+        values = context.get_arg_packer(described.argtypes).from_arguments(b, given)
+        for i, kind in enumerate(described.argtypes):
+            if isinstance(kind, types.Array):  # nobody but the caller counts references: they end with it
+                array = context.make_array(kind)(context, b, values[i])
+                array.meminfo = array.parent = ir.Constant(array.meminfo.type, None)
+                values[i] = array._getvalue()
+            elif context.data_model_manager[kind].contains_nrt_meminfo():
+                raise TypeError(f"{kernel.name} cannot be offered with {kind}")
+        parcel = ir.LiteralStructType([value.type for value in values])
+        if context.get_abi_sizeof(parcel) > _MOST_ARGUMENTS:
+            raise TypeError(f"{kernel.name} has too many arguments")
+
+        again = ir.Function(b.module, ir.FunctionType(I64, [I64]), f"{kernel.name}.again")
+        again.linkage = "internal"
+        other = ir.IRBuilder(again.append_basic_block())
+        found = other.load(other.inttoptr(again.args[0], parcel.as_pointer()))
+        operands = [other.extract_value(found, i) for i in range(len(values))]
+        status, _ = context.call_conv.call_function(
+            other, kernel, described.restype, described.argtypes, operands
+        )
+        kernel.attributes.add("noinline")
+        other.ret(other.zext(status.is_error, I64))
+
+        with b.if_then(b.icmp_signed(">", b.load(b.gep(words, [int64(THREADS)])), int64(1))):
+            function = b.gep(words, [int64(FUNCTION)])
+            with b.if_then(b.icmp_signed("==", b.load(function), int64(0))):
+                left = b.bitcast(b.gep(words, [int64(ARGUMENTS)]), parcel.as_pointer())
+                for i, value in enumerate(values):
+                    b.store(value, b.gep(left, [ir.Constant(I32, 0), ir.Constant(I32, i)]))
+                b.store_atomic(b.ptrtoint(again, I64), function, "seq_cst", 8)
+                b.fence("release")  # for who sees that a piece was taken
+        return context.get_dummy_value()
+
+    return types.void(turns), generate
+
+
+@intrinsic
+def _exchange(typing: Any, address: Any, old: Any, new: Any) -> Any:
+    """Put `new` where `old` is, if it still is; returns whether it was. One step for all threads."""
+
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        place = b.inttoptr(args[0], I64.as_pointer())
+        return b.extract_value(b.cmpxchg(place, args[1], args[2], "monotonic", "monotonic"), 1)
+
+    return types.boolean(types.int64, types.int64, types.int64), generate
+
+
+@kernel
+def take(turns: np.ndarray, count: int) -> tuple[int, int]:
+    """The next range [first, end) of `count` pieces, empty when all are taken.
+
+    Ranges become ever smaller, so that all threads end nearly together.
+    """
+    while True:
+        first = turns[NEXT]
+        if first >= count:
+            return count, count
+        end = first + max(1, (count - first) // (2 * turns[THREADS]))
+        if _exchange(turns.ctypes.data, first, end):
+            return first, end
+
+
+@kernel
+def take_one(turns: np.ndarray, count: int) -> int:
+    """The next of `count` pieces, `count` when all are taken: for pieces that are long and uneven."""
+    while True:
+        piece = turns[NEXT]
+        if piece >= count or _exchange(turns.ctypes.data, piece, piece + 1):
+            return min(piece, count)

@@ -1,0 +1,396 @@
+"""The command line as a user meets it: stdout and stderr apart, exit codes, one clear sentence."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from dgguf.cli import cli
+from tests.support.synthetic.writer import TINY, write_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
+    write_model(path, TINY, "Q8_0", seed=3)
+    return str(path)
+
+
+def dgguf(*arguments, stdin="", environment=None, **options):
+    """Run dgguf as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "dgguf", *arguments],
+        input=stdin,
+        capture_output=True,
+        encoding="utf-8",
+        env=os.environ | (environment or {}),
+        **options,
+    )
+
+
+QUICK = ["-n", "32", "--max-steps", "3", "--seed", "5"]
+
+
+def test_run_prints_the_answer_alone_to_stdout(model):
+    done = dgguf("run", model, "-p", "Hello", *QUICK)
+    assert done.returncode == 0
+    assert done.stdout.endswith("\n")
+    assert len(done.stdout.split()) > 5
+    assert "step" not in done.stdout
+    steps = [line for line in done.stderr.splitlines() if line.startswith("block 1 · step")]
+    assert len(steps) == 3
+    for word in ("step 3/3", "mean entropy", "accepted", "/32", "s/step"):
+        assert word in steps[-1]
+    summary = next(line for line in done.stderr.splitlines() if line.startswith("1 block of 3 steps"))
+    for word in ("32 answer tokens", "tokens/s", "first block after", "seed 5"):
+        assert word in summary
+    assert "warning: no block settled within 3 steps" in done.stderr
+
+
+def test_the_same_seed_gives_the_same_answer_on_any_number_of_threads(model):
+    one, two = (dgguf("run", model, "-p", "Hello", *QUICK, "-t", n) for n in "13")
+    other = dgguf("run", model, "-p", "Hello", *QUICK[:-1], "6")
+    assert one.stdout == two.stdout != other.stdout
+
+
+def test_the_prompt_from_a_file_a_pipe_and_an_option_is_the_same(model, tmp_path):
+    text = "Café 😀\nline two"
+    file = tmp_path / "prompt.txt"
+    file.write_text(text, encoding="utf-8")
+    answers = {
+        dgguf("run", model, *QUICK, "-p", text).stdout,
+        dgguf("run", model, *QUICK, "-f", str(file)).stdout,
+        dgguf("run", model, *QUICK, "-f", "-", stdin=text).stdout,
+        dgguf("run", model, *QUICK, stdin=text).stdout,
+    }
+    assert len(answers) == 1
+
+
+def test_json_is_one_object(model):
+    done = dgguf("run", model, "-p", "Hello", *QUICK, "--json")
+    result = json.loads(done.stdout)
+    text = dgguf("run", model, "-p", "Hello", *QUICK).stdout
+    assert result["text"] == text.removesuffix("\n")
+    assert (result["seed"], result["steps"], result["converged"], result["reason"]) == (
+        5,
+        [3],
+        [False],
+        "length",
+    )
+    assert result["answer_tokens"] == 32
+    assert result["settings"]["max_steps"] == 3
+
+
+def test_options_change_the_prompt(model):
+    plain, system, raw = (
+        json.loads(dgguf("run", model, "-p", "Hello", *QUICK, "--json", *more).stdout)["prompt_tokens"]
+        for more in ([], ["--system", "Be brief"], ["--raw"])
+    )
+    assert raw < plain < system
+
+
+def test_verbose_says_model_backend_and_settings(model):
+    stderr = dgguf("run", model, "-p", "Hello", *QUICK, "-v", "--entropy-bound", "0.2").stderr
+    assert model in stderr
+    assert "threads" in stderr
+    assert "entropy_bound 0.2" in stderr
+    assert "max_steps 3" in stderr
+
+
+def test_environment_variables_are_options(model):
+    variables = {"DGGUF_RUN_MAX_STEPS": "2", "DGGUF_RUN_SEED": "9", "DGGUF_RUN_JSON": "1"}
+    done = dgguf("run", model, "-p", "Hello", environment=variables)
+    assert json.loads(done.stdout)["seed"] == 9
+    assert set(json.loads(done.stdout)["steps"]) == {2}
+
+
+def test_info(model):
+    done = dgguf("info", model)
+    for word in (
+        "diffusion-gemma",
+        "Q8_0",
+        "F32",
+        "entropy_bound",
+        "KV cache",
+        "scratch",
+        "mapped",
+        "canvas",
+    ):
+        assert word in done.stdout
+    report = json.loads(dgguf("info", model, "--json", "--tensors", "--context", "100").stdout)
+    assert report["memory"]["context"] == 100
+    assert report["bytes"] == os.path.getsize(model)
+    assert sum(row["tensors"] for row in report["types"].values()) == len(report["tensors"])
+    assert "blk.0.attn_q.weight" in dgguf("info", model, "--tensors").stdout
+
+
+def one_sentence(done, *words):
+    """An error as it should be: exit code 1, one line on stderr that says these words, no traceback."""
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    errors = [line for line in lines if line.startswith("dgguf: error: ")]
+    assert len(errors) == 1, done.stderr
+    assert lines[-1] == errors[0]
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in errors[0]
+
+
+@pytest.mark.parametrize("command", [["run", "-p", "Hi"], ["info"]])
+def test_files_that_are_no_models(command, tmp_path, model):
+    name, *options = command
+    text = tmp_path / "text.gguf"
+    text.write_text("hello, I am no model at all")
+    one_sentence(dgguf(name, str(text), *options), str(text), "not a GGUF")
+    one_sentence(dgguf(name, str(tmp_path), *options), str(tmp_path), "directory")
+    one_sentence(dgguf(name, str(tmp_path / "none.gguf"), *options), "none.gguf", "demo")
+    short = tmp_path / "short.gguf"
+    with open(model, "rb") as file:
+        short.write_bytes(file.read()[:-1000])
+    one_sentence(dgguf(name, str(short), *options), str(short), "missing", "download")
+
+
+BAD_MODELS = {
+    "another architecture": ({"architecture": "llama"}, ["llama", "DiffusionGemma"]),
+    "a missing tensor": ({"omit_tensors": ["blk.2.attn_k.weight"]}, ["blk.2.attn_k.weight"]),
+    "a tensor of another shape": (
+        {"shapes": {"blk.1.ffn_up.weight": (96, 32)}},
+        ["blk.1.ffn_up.weight", "(96, 32)"],
+    ),
+    "a missing key": ({"omit_keys": ["*.expert_used_count"]}, ["expert_used_count"]),
+    "a key of the wrong type": (
+        {"metadata": {"diffusion-gemma.block_count": "six"}},
+        ["block_count", "string"],
+    ),
+    "impossible geometry": (
+        {"metadata": {"diffusion-gemma.attention.head_count": np.uint32(3)}},
+        ["KV heads"],
+    ),
+    "too few layers listed": (
+        {"metadata": {"diffusion-gemma.attention.head_count_kv": np.array([2, 1], np.int32)}},
+        ["head_count_kv", "2 entries"],
+    ),
+    "no chat template": ({"omit_keys": ["tokenizer.chat_template"]}, ["chat template", "--raw"]),
+    "another tokenizer": ({"metadata": {"tokenizer.ggml.model": "gpt2"}}, ["gpt2"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MODELS)
+def test_models_that_cannot_run(case, tmp_path):
+    variants, words = BAD_MODELS[case]
+    path = tmp_path / "bad.gguf"
+    write_model(path, TINY, "F16", **variants)
+    one_sentence(dgguf("run", str(path), "-p", "Hi", *QUICK), *words)
+
+
+def test_logits_that_are_no_numbers(tmp_path):
+    path = tmp_path / "nan.gguf"
+    write_model(path, TINY, "F32")
+    from dgguf.ggufio.file import GgufFile
+
+    offset = GgufFile(path).tensors["output_norm.weight"].offset
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(np.float32(np.nan).tobytes())
+    one_sentence(dgguf("run", str(path), "-p", "Hi", *QUICK), "not finite", "position 0")
+
+
+def test_a_prompt_longer_than_the_context(model):
+    one_sentence(dgguf("run", model, "-p", "word " * 100, *QUICK, "-c", "64"), "64", "-c")
+    one_sentence(dgguf("run", model, "-p", "Hi", *QUICK, "-c", "4096"), "4096", "2048")
+    one_sentence(dgguf("run", model, "-p", "", *QUICK), "empty")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["run", "demo", "-p", "a", "-f", "-"],
+        ["run", "demo", "-p", "a", "--no-such-option"],
+        ["run", "demo", "-p", "a", "-n", "0"],
+        ["run", "demo", "-p", "a", "--raw", "--think"],
+        ["run", "demo", "-p", "a", "-f", "no-such-file"],
+        ["nonsense"],
+        ["quantize", "a", "b", "--type", "Q9_9"],
+    ],
+)
+def test_usage_errors_exit_2(arguments):
+    done = dgguf(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Error" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device")])
+def test_errors_of_the_machine_are_sentences(error, monkeypatch, capsys):
+    import dgguf.cli
+
+    def fail(**_):
+        raise error
+
+    monkeypatch.setattr(dgguf.cli.cli, "main", fail)
+    with pytest.raises(SystemExit) as end:
+        dgguf.cli.main()
+    assert end.value.code == 1
+    assert re.fullmatch(r"dgguf: error: .*(enough memory|No space left).*\n", capsys.readouterr().err)
+
+
+def test_a_full_disk_behind_stdout():
+    command = f"'{sys.executable}' -m dgguf run demo -p Hi -n 1 --max-steps 1 --seed 1 > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "No space left" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_closed_output_is_no_other(closed, model):
+    """What belongs to a closed stream goes nowhere, above all not to the other stream."""
+    command = f"'{sys.executable}' -m dgguf run '{model}' -p Hi {' '.join(QUICK)} {closed}>&-"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "step" not in done.stdout
+    assert bool(done.stdout) == (closed == "2")
+    assert bool(done.stderr) == (closed == "1")
+
+
+def test_beside_plain_lines_on_a_terminal_the_answer_comes_whole(model):
+    """Progress and answer share the screen: the answer is not torn apart by progress lines."""
+    pty = pytest.importorskip("pty")
+    command = [
+        sys.executable,
+        "-m",
+        "dgguf",
+        "run",
+        model,
+        "-p",
+        "Hi",
+        "--max-steps",
+        "2",
+        "--seed",
+        "5",
+        "-n",
+        "64",
+        "--view",
+        "plain",
+    ]
+    piped = subprocess.run(command, capture_output=True, text=True).stdout
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            part = os.read(controller, 1 << 16)
+        except OSError:  # how Linux says that nobody writes any more
+            break
+        if not part:
+            break
+        shown += part
+    assert process.wait() == 0
+    os.close(controller)
+    lines = shown.decode().split("\r\n")
+    committed = max(i for i, line in enumerate(lines) if "committed" in line)
+    assert lines[committed + 1] == piped.splitlines()[0]
+
+
+def test_quantize_never_replaces_a_pipe(tmp_path):
+    from checkpoints import Checkpoint
+
+    source = Checkpoint(tmp_path / "source").write()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    one_sentence(dgguf("quantize", str(source), str(pipe), "--type", "Q8_0", "--force"), str(pipe), "pipe")
+    assert not pipe.is_file()
+    one_sentence(dgguf("quantize", str(tmp_path / "none"), "out", "--type", "Q8_0"), "none", "config.json")
+
+
+def test_quantize_and_run(tmp_path):
+    from checkpoints import Checkpoint
+
+    source, out = Checkpoint(tmp_path / "source").write(), tmp_path / "out.gguf"
+    done = dgguf("quantize", str(source), str(out), "--type", "q8_0")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert str(out) in done.stderr.splitlines()[-1]
+    assert "Q8_0" in dgguf("info", str(out)).stdout
+    one_sentence(dgguf("quantize", str(source), str(out), "--type", "q8_0"), "exists", "--force")
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    for arguments in (("--debug", "info", str(tmp_path)), ("info", str(tmp_path), "--debug")):
+        assert "Traceback" in dgguf(*arguments).stderr
+
+
+def test_a_closed_pipe_is_quiet(model):
+    command = f"'{sys.executable}' -m dgguf info '{model}' --tensors | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout == f"{model}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["info", "-h"], ["quantize", "--help"]])
+def test_help_teaches_by_example(arguments):
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0
+    assert "Examples:" in done.output
+    assert "dgguf " in done.output
+
+
+def test_help_is_quick():
+    best = 9.0
+    for _ in range(5):
+        began = time.perf_counter()
+        dgguf("--help", check=True)
+        best = min(best, time.perf_counter() - began)
+    assert best < 0.8  # 0.2 s on a quiet machine
+
+
+def test_ctrl_c_ends_with_130_and_what_is_settled(model):
+    import signal
+
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "dgguf",
+            "run",
+            model,
+            "-p",
+            "Hi",
+            "--seed",
+            "5",
+            "-n",
+            "9999",
+            "--max-steps",
+            "40",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    for line in process.stderr:
+        if line.startswith("block 2 · step"):
+            break
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    whole = dgguf("run", model, "-p", "Hi", "--seed", "5", "-n", "32", "--max-steps", "40").stdout
+    assert stdout.startswith(whole.rstrip("\n"))
+    assert "Traceback" not in stderr
+    assert "seed 5" in stderr
+
+
+def test_quantize_offers_every_recipe():
+    from dgguf.convert import RECIPES
+
+    (option,) = (p for p in cli.commands["quantize"].params if p.name == "type_name")
+    assert list(option.type.choices) == list(RECIPES)

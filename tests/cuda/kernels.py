@@ -1,0 +1,699 @@
+"""Every verb of the CUDA backend against its float64 twin: on a GPU, or without one.
+
+`test_cuda.py` runs this file in a process of its own. With NUMBA_ENABLE_CUDASIM=1, which has to be
+set before numba is imported, numba's simulator runs the small kernels and g++ compiles the C++ ones;
+without it a GPU runs them all. The simulator makes a Python thread of each GPU thread: small shapes.
+"""
+
+import math
+import sys
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numba import cuda
+
+from dgguf.backends.base import HostTensor
+from dgguf.backends.cuda import experts as expert_kernels
+from dgguf.backends.cuda import jit, logits
+from dgguf.backends.cuda.backend import CudaBackend
+from dgguf.backends.cuda.device import Device
+from dgguf.backends.cuda.memory import Array, Memory, pointer, upload
+from dgguf.backends.cuda.plan import Plan, Sizes
+from dgguf.backends.cuda.queue import Queue
+from dgguf.errors import NumericsError
+from dgguf.ggufio.file import GgufFile
+from dgguf.model.cache import KVCache, LayerCache
+from dgguf.model.config import ModelConfig
+from dgguf.model.transformer import Transformer
+from dgguf.model.weights import load_weights
+from dgguf.quants.block import FORMATS_BY_NAME
+from tests.cuda.test_repack import decoded, host_tensor
+from tests.support import reference, twins
+from tests.support.cuda_emulation import COMPILER, EmulatedLauncher
+from tests.support.synthetic.vocabulary import Vocabulary, tiny_vocabulary
+from tests.support.synthetic.writer import TINY, write_model
+from tests.support.twins import EPS, gelu, rms, rotated, softmax
+
+if jit.SIMULATED:
+    from numba.cuda.simulator import kernelapi
+
+    def shared_array(self, shape, dtype):
+        """The simulator's own gives two threads that ask at the same time an array each."""
+        caller = sys._getframe(1)
+        place = caller.f_code, caller.f_lasti
+        return self._allocations.setdefault(place, np.empty(shape, dtype))
+
+    kernelapi.FakeCUDAShared.array = shared_array
+    # The simulator waits for its threads in a busy loop: let it give way often.
+    sys.setswitchinterval(1e-5)
+ROUNDED = 2e-3  # of the fast path: float16 weights and activations, float32 sums
+ALL_RESIDENT = Plan(Sizes(0, (0,) * 9, 0, 0), frozenset())
+
+
+class SimulatedDevice(Device):
+    """The simulator's; its compute capability is older than any that `Device` accepts."""
+
+    def __init__(self):
+        self._cuda, self.number, self.name, self.capability = cuda, 0, "simulator", (9, 0)
+        self.stream = cuda.stream()
+
+
+class CountingQueue(Queue):
+    """A GPU's, which keeps the names of the C++ kernels that it starts and how often it repeats."""
+
+    def __init__(self, device):
+        super().__init__(device, device.launcher())
+        self.launched = []
+        self.repeated = 0
+
+    def launch(self, source, macros, name, *arguments):
+        super().launch(source, macros, name, *arguments)
+        self.launched.append(name)
+
+    def repeat(self):
+        super().repeat()
+        self.repeated += 1
+
+
+class SimulatedQueue(Queue):
+    """Records what it is asked for as calls to repeat; as with a graph, only the addresses are kept."""
+
+    def __init__(self, device):
+        super().__init__(device, EmulatedLauncher())
+        self.launched = self._launcher.launched
+        self.repeated = 0
+        self._calls = []
+
+    def _do(self, call, *arguments):
+        if self.recording:
+            self._calls.append((call, arguments))
+        else:
+            call(*arguments)
+
+    def run(self, *arguments):
+        self._do(super().run, *arguments)
+
+    def launch(self, *arguments):
+        self._do(super().launch, *arguments)
+
+    def copy_in(self, *arguments):
+        self._do(super().copy_in, *arguments)
+
+    def record(self, compute):
+        self._calls = []
+        self.recording = True
+        try:
+            compute()
+        finally:
+            self.recording = False
+
+    def repeat(self):
+        self.repeated += 1
+        for call, arguments in self._calls:
+            call(*arguments)
+
+
+def make_backend(path, plan=ALL_RESIDENT):
+    if jit.SIMULATED and path == "fast" and COMPILER is None:
+        pytest.skip("the C++ kernels run without a GPU only where there is a g++")
+    device = SimulatedDevice() if jit.SIMULATED else Device(0)
+    queue = SimulatedQueue(device) if jit.SIMULATED else CountingQueue(device)
+    return CudaBackend(device, plan, 2, reference=path == "reference", queue=queue)
+
+
+@pytest.fixture(params=["reference", "fast"])
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def backend(path):
+    return make_backend(path)
+
+
+@pytest.fixture
+def rng(request):
+    return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def tensor(rng, name, *shape):
+    """A random tensor in a file's format, and what it decodes to."""
+    made = host_tensor(rng, name, shape)
+    return made, decoded(made)
+
+
+def close(found, wanted, tolerance=4e-6):
+    twins.close(found, wanted, tolerance)
+
+
+HOT = ["Q4_K", "Q5_0", "Q8_0", "Q6_K"]
+KINDS = [
+    "Q4_0",
+    "Q5_1",
+    "Q2_K",
+    "Q3_K",
+    "IQ4_XS",
+    "NVFP4",
+    "F16",
+    "BF16",
+    "F32",
+]  # with HOT, one of each kind
+
+
+@pytest.mark.parametrize("name", HOT + KINDS)
+def test_linear(backend, rng, path, name):
+    columns = 256 if FORMATS_BY_NAME[name].block_size == 256 else 192
+    rows, outputs = (2, 17) if path == "reference" else (5, 37)  # the simulator is slow
+    x, (w, weights) = normal(rng, rows, columns), tensor(rng, name, outputs, columns)
+    found = backend.numpy(backend.linear(upload(x), backend.weight(w)))
+    close(found, x.astype(np.float64) @ weights.T, ROUNDED)
+
+
+@pytest.mark.parametrize(("rows", "outputs"), [(1, 16), (32, 70), (33, 130), (66, 16)])
+def test_linear_at_the_edges_of_tiles(rng, rows, outputs):
+    """Row blocks and token tiles that are not full, more than one of each, one chunk and three."""
+    backend = make_backend("fast")
+    for columns in (32, 160):
+        x, (w, weights) = normal(rng, rows, columns), tensor(rng, "Q8_0", outputs, columns)
+        found = backend.numpy(backend.linear(upload(x), backend.weight(w)))
+        close(found, x.astype(np.float64) @ weights.T, ROUNDED)
+    assert backend._queue.launched == ["qgemm_32" if rows <= 32 else "qgemm_64"] * 2
+
+
+def test_linear_of_rows_of_very_different_size(backend, rng):
+    """Beyond what float16 holds, in both directions."""
+    sizes = np.array([[1e-7], [1.0], [1e6], [0.0]], np.float32)
+    x, (w, weights) = normal(rng, 4, 64) * sizes, tensor(rng, "Q8_0", 16, 64)
+    found = backend.numpy(backend.linear(upload(x), backend.weight(w)))
+    wanted = x.astype(np.float64) @ weights.T
+    assert (abs(found - wanted) <= ROUNDED * abs(wanted).max(axis=1, keepdims=True)).all()
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e6])
+def test_linear_with_weights_of_any_size(backend, rng, size):
+    weights = normal(rng, 16, 64) * np.float32(size)
+    w = HostTensor("w", FORMATS_BY_NAME["F32"], weights.view(np.uint8), 64)
+    x = normal(rng, 3, 64)
+    found = backend.numpy(backend.linear(upload(x), backend.weight(w)))
+    wanted = x.astype(np.float64) @ weights.T.astype(np.float64)
+    assert abs(found - wanted).max() <= ROUNDED * abs(wanted).max()
+
+
+def test_the_fast_product_is_the_reference_but_for_rounding(rng):
+    """With weights and activations that float16 holds, only the order of the sums differs."""
+    x = rng.integers(-8, 9, (40, 128)).astype(np.float32)
+    w, _ = tensor(rng, "Q8_0", 48, 128)
+    found = [
+        be.numpy(be.linear(upload(x), be.weight(w)))
+        for be in (make_backend("fast"), make_backend("reference"))
+    ]
+    close(*found, 3e-4)  # a code times a scale is rounded to float16
+
+
+@pytest.mark.parametrize("name", ["F32", "Q8_0", "Q4_K", "Q6_K", "IQ4_NL"])
+def test_embed(backend, rng, name):
+    table, weights = tensor(rng, name, 50, 256)
+    ids = np.array([3, 49, 3, 0])
+    found = backend.numpy(backend.embed(backend.weight(table), ids, 5.5))
+    close(found, weights[ids] * 5.5, 1e-3)
+
+
+@pytest.mark.parametrize("shape", [(3, 33), (3, 2, 16)])
+def test_rms_norm(backend, rng, shape):
+    x, w = normal(rng, *shape), normal(rng, shape[-1])
+    close(backend.numpy(backend.rms_norm(upload(x), upload(w), EPS)), rms(x, w))
+    close(backend.numpy(backend.rms_norm(upload(x), None, EPS)), rms(x))
+
+
+def test_rms_norm_of_zeros_is_zero(backend):
+    assert not backend.numpy(backend.rms_norm(upload(np.zeros((2, 8), np.float32)), None, EPS)).any()
+
+
+def test_add_and_residual(backend, rng):
+    x, y, w = normal(rng, 3, 33), normal(rng, 3, 33), normal(rng, 33)
+    close(backend.numpy(backend.add(upload(x), upload(y))), x + y)
+    found = backend.numpy(backend.residual(upload(x), upload(y), upload(w), EPS, 0.75))
+    close(found, (x + rms(y, w)) * 0.75)
+
+
+def test_residual_of_sum(backend, rng):
+    x, y, z = (normal(rng, 3, 33) for _ in range(3))
+    v, w, u = (normal(rng, 33) for _ in range(3))
+    found = backend.residual_of_sum(*map(upload, (x, y, v, z, w, u)), EPS, 0.75)
+    close(backend.numpy(found), (x + rms(rms(y, v) + rms(z, w), u)) * 0.75)
+
+
+def test_gated_gelu(backend, rng):
+    gate, up = 4 * normal(rng, 3, 25), normal(rng, 3, 25)
+    close(backend.numpy(backend.gated_gelu(upload(gate), upload(up))), gelu(gate) * up)
+
+
+@pytest.mark.parametrize("factors", [None, np.array([1, 1, 1e30, 1e30], np.float32)])
+def test_norm_rope(backend, rng, factors):
+    x, w = normal(rng, 3, 2, 8), normal(rng, 8)
+    rotation = backend.rotation(1000, 3, 8, 100.0, None if factors is None else upload(factors))
+    wanted = rotated(rms(x, w), 1000, 100.0, factors)
+    close(
+        backend.numpy(backend.norm_rope(upload(x), upload(w), EPS, rotation)), wanted, 6e-5
+    )  # angles are float32
+
+
+def twin_attention(q, all_keys, all_values, past, window, causal):
+    rows, heads, dim = q.shape
+    group = heads // all_keys.shape[1]
+    wanted = np.zeros((rows, heads, dim))
+    for row in range(rows):
+        for head in range(heads):
+            if causal:
+                seen = [j for j in range(past + row + 1) if window is None or j > past + row - window]
+            else:
+                seen = [j for j in range(past + rows) if window is None or j >= past - (window - 1)]
+            scores = np.array([q[row, head].astype(np.float64) @ all_keys[j, head // group] for j in seen])
+            wanted[row, head] = softmax(scores) @ all_values[seen, head // group]
+    return wanted.reshape(rows, -1)
+
+
+def attention_with(backend, q, k, v, store, causal):
+    """Attention of a call with these keys and values."""
+    backend.append(upload(k), upload(v), store)
+    return backend.attention(upload(q), store, causal)
+
+
+def attend(backend, rng, rows, heads, kv_heads, dim, past, window, causal):
+    """Attention by the backend and by its twin, after a past; the rest of the cache is NaN."""
+    q = normal(rng, rows, heads, dim) * np.float32(2 / math.sqrt(dim))
+    k, v, keys, values = (normal(rng, n, kv_heads, dim) for n in (rows, rows, past, past))
+    capacity = past + rows + 3
+    stores = []
+    for given in (keys, values):
+        host = np.full((kv_heads, capacity, dim), np.nan, np.float16)
+        host[:, :past] = given.transpose(1, 0, 2)
+        stores.append(upload(host))
+    store = LayerCache(*stores, window)
+    store.length = past
+    found = backend.numpy(attention_with(backend, q, k, v, store, causal))
+    assert store.length == past  # nothing was committed
+    return found, twin_attention(
+        q, np.concatenate([keys, k]), np.concatenate([values, v]), past, window, causal
+    )
+
+
+@pytest.mark.parametrize("window", [None, 1, 5, 100])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("past", [0, 9])
+def test_attention(backend, rng, window, causal, past):
+    close(*attend(backend, rng, 6, 4, 2, 16, past, window, causal), 3e-3)
+
+
+@pytest.mark.parametrize("dim", [32, 48, 64, 256, 512])
+@pytest.mark.parametrize(("window", "causal"), [(None, True), (None, False), (20, True), (20, False)])
+def test_attention_over_several_tiles(rng, dim, window, causal):
+    """More keys than a tile, more queries than a block, every number of warps."""
+    close(*attend(make_backend("fast"), rng, 9, 4, 2, dim, 70, window, causal), 3e-3)
+
+
+def test_attention_of_a_head_size_that_is_no_multiple_of_16(rng):
+    backend = make_backend("fast")
+    close(*attend(backend, rng, 3, 2, 1, 8, 4, None, True), 3e-3)
+    assert not backend._queue.launched  # the reference did it
+
+
+def test_attention_does_not_overflow(backend):
+    x = np.full((2, 1, 16), 1e4, np.float32)
+    store = LayerCache(*(upload(np.zeros((1, 2, 16), np.float16)) for _ in range(2)), None)
+    close(backend.numpy(attention_with(backend, x, x, x, store, False)), np.full((2, 16), 1e4))
+
+
+def test_move_rows(backend, rng):
+    host = normal(rng, 2, 9, 4).astype(np.float16)
+    store = backend.kv_store((2, 9, 4))
+    store.view.copy_to_device(host)
+    backend.move_rows(store, 3, 5)  # they overlap
+    np.testing.assert_array_equal(backend.numpy(store)[:, :5], host[:, 3:8])
+
+
+def router(rng, n, hidden, scale=3.0):
+    weights = (scale * normal(rng, n, hidden)).astype(np.float32)
+    return HostTensor(
+        "blk.0.ffn_gate_inp.weight", FORMATS_BY_NAME["F32"], weights.view(np.uint8), hidden
+    ), weights
+
+
+def test_route(backend, rng):
+    x, scale, expert_scale = normal(rng, 5, 32), normal(rng, 32), normal(rng, 8)
+    w, weights = router(rng, 8, 32)
+    chosen, given = backend.route(upload(x), backend.weight(w), upload(scale), upload(expert_scale), 3, EPS)
+    p = softmax(rms(x, scale) / math.sqrt(32) @ weights.T.astype(np.float64))
+    wanted = np.argsort(-p, axis=1)[:, :3]
+    np.testing.assert_array_equal(backend.numpy(chosen), wanted)
+    kept = np.take_along_axis(p, wanted, axis=1)
+    close(backend.numpy(given), kept / kept.sum(axis=1, keepdims=True) * expert_scale[wanted])
+
+
+def test_equal_router_scores_go_to_the_lower_expert(backend, rng):
+    w, _ = router(rng, 4, 32, 0.0)
+    x, ones = np.ones((1, 32), np.float32), np.ones(32, np.float32)
+    chosen, weights = backend.route(upload(x), backend.weight(w), upload(ones), upload(ones[:4]), 2, EPS)
+    assert backend.numpy(chosen).tolist() == [[0, 1]]
+    assert backend.numpy(weights).tolist() == [[0.5, 0.5]]
+
+
+@pytest.mark.parametrize("height", [1, 3, 32])
+def test_group_rows(rng, height):
+    n_experts = 6
+    chosen = np.stack([rng.permutation(n_experts - 1)[:2] for _ in range(11)]).astype(np.int32)  # one idle
+    flat = chosen.ravel()
+    n_tiles = expert_kernels.n_tiles(flat.size, n_experts, height)
+    row_of, matrix_of, slot_of = (upload(np.zeros(flat.size, np.int32)) for _ in range(3))
+    tiles = upload(np.full((n_tiles, 3), -1, np.int32))
+    outputs = [a.view for a in (row_of, matrix_of, slot_of, tiles)]
+    expert_kernels.group_rows[n_experts, jit.THREADS](upload(chosen).view, *outputs, height)
+    order = np.argsort(flat, kind="stable")
+    row_of, matrix_of, slot_of, tiles = (a.copy_to_host() for a in outputs)
+    np.testing.assert_array_equal(row_of, order // 2)
+    np.testing.assert_array_equal(matrix_of, flat[order])
+    np.testing.assert_array_equal(order[slot_of], np.arange(flat.size))
+    covered = []
+    for expert, first, count in tiles:
+        assert 0 <= count <= height
+        assert (matrix_of[first : first + count] == expert).all()
+        covered += range(first, first + count)
+    assert covered == list(range(flat.size))
+
+
+def expert_tensors(rng, names, n, ff, hidden, layer=0):
+    shapes = ((n, ff, hidden), (n, ff, hidden), (n, hidden, ff))
+    made = []
+    for part, name, shape in zip(("gate", "up", "down"), names, shapes, strict=True):
+        t, weights = tensor(rng, name, *shape)
+        t = replace(t, name=f"blk.{layer}.ffn_{part}_exps.weight")
+        made.append((t, weights))
+    return made
+
+
+def twin_experts(x, g, u, d, chosen, weights):
+    wanted = np.zeros_like(x, np.float64)
+    for row in range(len(x)):
+        for expert, weight in zip(chosen[row], weights[row], strict=True):
+            h = gelu(g[expert] @ x[row]) * (u[expert] @ x[row])
+            wanted[row] += weight * (d[expert] @ h)
+    return wanted
+
+
+@pytest.mark.parametrize(
+    ("path", "names", "rows", "hidden"),
+    [
+        ("reference", ("Q8_0", "Q8_0", "Q5_0"), 3, 32),
+        ("fast", ("Q8_0", "Q8_0", "Q5_0"), 40, 64),
+        ("fast", ("Q4_K", "Q4_K", "Q8_0"), 9, 256),
+        ("fast", ("F16", "F32", "Q5_1"), 1, 64),
+    ],
+)
+def test_experts(rng, path, names, rows, hidden):
+    backend = make_backend(path)
+    ff, n = 32, 5
+    x, weights = normal(rng, rows, hidden), normal(rng, rows, 2)
+    chosen = np.stack([rng.permutation(n - 1)[:2] for _ in range(rows)]).astype(np.int32)  # one expert idle
+    (gate, g), (up, u), (down, d) = expert_tensors(rng, names, n, ff, hidden)
+    matrices = [backend.weight(t) for t in (gate, up, down)]
+    found = backend.numpy(backend.experts(upload(x), *matrices, upload(chosen), upload(weights)))
+    close(found, twin_experts(x, g, u, d, chosen, weights), 2 * ROUNDED)
+
+
+def test_many_rows_of_one_expert(rng):
+    """More than a tile of them: the wide kernel, and its second tile."""
+    backend = make_backend("fast")
+    x, weights = normal(rng, 70, 64), np.ones((70, 1), np.float32)
+    (gate, g), (up, u), (down, d) = expert_tensors(rng, ("Q8_0",) * 3, 2, 32, 64)
+    chosen = np.ones((70, 1), np.int32)
+    chosen[3] = 0
+    matrices = [backend.weight(t) for t in (gate, up, down)]
+    found = backend.numpy(backend.experts(upload(x), *matrices, upload(chosen), upload(weights)))
+    close(found, twin_experts(x, g, u, d, chosen, weights), 2 * ROUNDED)
+    assert set(backend._queue.launched) == {"qgemm_64"}
+
+
+@pytest.mark.parametrize(("path", "streamed"), [("reference", {0, 2}), ("fast", {1}), ("fast", {0, 1, 2})])
+def test_streamed_experts_are_the_resident_ones(rng, monkeypatch, path, streamed):
+    """Layer after layer, twice over, in chunks that do not divide them; the same numbers to the bit."""
+    monkeypatch.setattr("dgguf.backends.cuda.stream.PINNED_BYTES", 1000)
+    x, weights = normal(rng, 2, 32), normal(rng, 2, 1)
+    chosen = upload(np.array([[2], [1]], np.int32))
+    layers = [expert_tensors(rng, ("Q8_0", "Q8_0", "Q5_0"), 3, 32, 32, layer) for layer in range(3)]
+    results = []
+    for plan in (ALL_RESIDENT, Plan(ALL_RESIDENT.sizes, frozenset(streamed))):
+        backend = make_backend(path, plan)
+        loaded = [[backend.weight(t) for t, _ in layer] for layer in layers]
+        assert sum(w.planes is None for layer in loaded for w in layer) == (
+            plan is not ALL_RESIDENT
+        ) * 3 * len(streamed)
+        for order in ((0, 1, 2), (0, 1, 2), (2, 0)):  # the last as after an interrupt
+            for layer in order:
+                out = backend.experts(upload(x), *loaded[layer], chosen, upload(weights))
+                results.append(backend.numpy(out))
+    for resident, other in zip(results[:8], results[8:], strict=True):
+        np.testing.assert_array_equal(resident, other)
+
+
+def test_head(backend, rng):
+    x, (w, weights) = 0.1 * normal(rng, 4, 32), tensor(rng, "Q8_0", 70, 32)
+    wanted = 30 * np.tanh(x.astype(np.float64) @ weights.T / 30)
+    close(backend.numpy(backend.head(upload(x), backend.weight(w), 30.0)), wanted, 8e-3)
+
+
+def read(backend, logits, temperature, uniforms):
+    """`predict` of given logits: through a head that returns them."""
+    w = HostTensor("head", FORMATS_BY_NAME["F32"], np.zeros((logits.shape[1], 128), np.uint8), 32)
+    matrix = backend.weight(w)
+    backend._product = lambda x, w, cap, out: out.view.copy_to_device(logits)
+    x = upload(np.zeros((len(logits), 32), np.float32))
+    return backend.predict(x, matrix, 30.0, temperature, uniforms)
+
+
+@pytest.mark.parametrize("size", [3, 200, 1000])
+def test_predict(rng, size):
+    logits = 3 * normal(rng, 6, size)
+    uniforms = np.array([0.0, 0.1, 0.5, 0.9, 0.999, 1 - 2**-53])
+    p = softmax(logits.astype(np.float64) / 0.7)
+    found = read(make_backend("reference"), logits, 0.7, uniforms)
+    np.testing.assert_array_equal(found.argmax, logits.argmax(axis=1))
+    wanted = [np.searchsorted(np.cumsum(row), u, side="right") for row, u in zip(p, uniforms, strict=True)]
+    np.testing.assert_array_equal(found.sampled[:5], wanted[:5])
+    assert 0 <= found.sampled[5] < size
+    close(found.entropy, -(p * np.log(p)).sum(axis=1), 1e-6)
+
+
+def test_every_token_is_drawn_at_its_share(rng):
+    """A sweep of uniforms over one distribution, against numpy's inverse of it."""
+    row = 2 * normal(rng, 1, 150)
+    uniforms = np.linspace(0, 1, 64, endpoint=False)
+    found = read(make_backend("reference"), np.repeat(row, 64, axis=0), 1.0, uniforms)
+    cumulative = np.cumsum(softmax(row[0].astype(np.float64)))
+    np.testing.assert_array_equal(found.sampled, np.searchsorted(cumulative, uniforms, side="right"))
+
+
+def test_equal_logits_go_to_the_lower_token():
+    logits = np.zeros((2, 130), np.float32)
+    logits[1, 77:] = 1.0
+    found = read(make_backend("reference"), logits, 1.0, np.zeros(2))
+    assert found.argmax.tolist() == [0, 77]
+
+
+def test_the_impossible_is_never_drawn():
+    logits = np.array([[0.0, -1e4, 0.0, -1e4], [-1e4, 0.0, -1e4, -1e4]], np.float32)
+    found = read(make_backend("reference"), logits, 1.0, np.array([1 - 2**-53, 0.0]))
+    assert found.sampled.tolist() == [2, 1]
+    close(found.entropy, np.array([math.log(2), 0.0]))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.filterwarnings("ignore:invalid value")  # numpy's; a GPU gives none
+def test_predict_refuses_what_is_not_finite(wrong):
+    logits = np.zeros((3, 100), np.float32)
+    logits[1, 3] = wrong
+    with pytest.raises(NumericsError, match="position 1"):
+        read(make_backend("reference"), logits, 1.0, np.full(3, 0.5))
+
+
+def kept(p, most):
+    """What `soft_embed` uses of a distribution: all but the tail, or as many tokens as there is room for."""
+    order = np.argsort(-p, kind="stable")
+    n = min(most, int(np.searchsorted(np.cumsum(p[order]), 1 - logits.TAIL)) + 1)
+    return np.sort(order[:n])
+
+
+@pytest.mark.parametrize("most", [512, 5])
+@pytest.mark.parametrize("spread", [0.0, 3.0, 200.0])
+def test_soft_embed(rng, monkeypatch, spread, most):
+    """With logits that lie apart, the fewest tokens are those of the rule to the last."""
+    monkeypatch.setattr(logits, "MOST_TOKENS", most)  # a constant to compiled kernels
+    if most != 512 and not jit.SIMULATED:
+        pytest.skip("the kernels are compiled for 512")
+    backend = make_backend("reference")
+    table, weights = tensor(rng, "Q8_0", 90, 64)
+    z = spread * np.stack([rng.permutation(90) for _ in range(3)]).astype(np.float32) / 30
+    conditioning = read(backend, z, 0.9, np.full(3, 0.5)).conditioning
+    found = backend.numpy(backend.soft_embed(conditioning, backend.weight(table), 2.0))
+    p = softmax(z.astype(np.float64) / 0.9)
+    counts, tokens = backend.numpy(conditioning.counts), backend.numpy(conditioning.tokens)
+    for row in range(3):
+        wanted = kept(p[row], most)
+        if spread:
+            np.testing.assert_array_equal(tokens[row, : counts[row]], wanted)
+        mean = p[row, wanted] / p[row, wanted].sum() @ weights[wanted] * 2
+        close(found[row], mean, 1e-5)
+
+
+def test_equally_likely_tokens_are_kept_by_number(rng):
+    """As many as there is room for, from every slice: here 600 of one bin and 20 likelier ones behind."""
+    backend = make_backend("reference")
+    z = np.full((2, 700), -50.0, np.float32)
+    z[:, 5:605] = 1.0
+    z[1, 650:670] = 3.0
+    conditioning = read(backend, z, 1.0, np.full(2, 0.5)).conditioning
+    assert backend.numpy(conditioning.counts).tolist() == [512, 512]
+    tokens = backend.numpy(conditioning.tokens)
+    np.testing.assert_array_equal(tokens[0], np.arange(5, 517))
+    np.testing.assert_array_equal(tokens[1], [*range(5, 497), *range(650, 670)])
+
+
+def test_likeliest(rng):
+    backend = make_backend("reference")
+    z = rng.integers(-9, 10, (3, 50)).astype(np.float32)  # with equal ones
+    conditioning = read(backend, z, 0.9, np.full(3, 0.5)).conditioning
+    ids, probabilities = backend.likeliest(conditioning, 7)
+    wanted = np.argsort(-z, axis=1, kind="stable")[:, :7]
+    np.testing.assert_array_equal(ids, wanted)
+    p = softmax(z.astype(np.float64) / 0.9)
+    close(probabilities, np.take_along_axis(p, wanted, axis=1), 1e-6)
+
+
+def test_no_bin_is_missed():
+    assert math.exp(-logits.BINS / logits.BINS_PER_NAT) * 1_000_000 < logits.TAIL
+
+
+def test_results_are_the_same_each_time(backend, rng):
+    x, (w, _) = normal(rng, 3, 64), tensor(rng, "Q8_0", 200, 64)
+    matrix = backend.weight(w)
+    first, second = (backend.predict(upload(x), matrix, 30.0, 0.7, np.full(3, 0.5)) for _ in range(2))
+    np.testing.assert_array_equal(first.entropy, second.entropy)
+    np.testing.assert_array_equal(first.sampled, second.sampled)
+
+
+def test_memory_is_used_again_only_when_nobody_refers_to_it():
+    memory = Memory()
+    a = memory.empty((4, 6))
+    b = a.reshape(24)
+    address = pointer(a.view)
+    del a
+    assert pointer(memory.empty((4, 6)).view) != address  # b still refers to it
+    del b
+    taken = [memory.empty((2, 3, 4)) for _ in range(2)]
+    assert address in [pointer(t.view) for t in taken]
+    assert isinstance(taken[0], Array)
+    assert memory.n_bytes <= 3 * 256
+
+
+SMALL = replace(
+    TINY, block_count=2, full_every=2, canvas_length=4, sliding_window=3, key_length=32, key_length_swa=16,
+    expert_count=3, embedding_length=32, feed_forward_length=32, head_count=2, head_count_kv=1,
+    head_count_kv_swa=1,
+)  # fmt: skip
+
+
+def write_small(path, type_name, **changes):
+    """A model with 60 tokens."""
+    whole = tiny_vocabulary()
+    few = Vocabulary(whole.tokens[:60], whole.types[:60], [])
+    write_model(path, replace(SMALL, **changes), type_name, vocabulary=few)
+
+
+def load_network(backend, gguf_path):
+    file = GgufFile(gguf_path)
+    config = ModelConfig.from_file(file)
+    return Transformer(config, load_weights(file, config, backend), backend)
+
+
+def test_repeated_steps_are_the_same_to_the_bit(tmp_path):
+    """Steps that differ in canvas, temperature and uniforms, recorded and not, with a commit in between."""
+    write_small(tmp_path / "m.gguf", "Q8_0", block_count=1)
+    results = []
+    for records in (False, True):
+        backend = make_backend("fast")
+        backend._records = records
+        model = load_network(backend, tmp_path / "m.gguf")
+        cache = KVCache(model.config, backend, 32, 4)
+        rng = np.random.default_rng(1)
+        repeated = 0
+        for _ in range(2):
+            previous = None
+            for _ in range(4):
+                canvas, uniforms = rng.integers(0, 60, 4), rng.random(4)
+                previous = model.denoise(canvas, cache, previous, rng.uniform(0.4, 0.8), uniforms)
+                results.append(previous)
+                if backend._queue.repeated > repeated:  # equal draws alone would not show it
+                    repeated += 1
+                    np.testing.assert_array_equal(backend._queue._inputs["tokens", 4][0], canvas)
+                    np.testing.assert_array_equal(backend._queue._inputs["uniforms", 4][0], uniforms)
+            model.encode(rng.integers(0, 60, 3), cache)
+        assert (
+            backend._queue.repeated == 5 * records
+        )  # steps 3 and 4 of the first canvas, 2 to 4 of the other
+    for plain, repeated in zip(results[:8], results[8:], strict=True):
+        np.testing.assert_array_equal(plain.argmax, repeated.argmax)
+        np.testing.assert_array_equal(plain.sampled, repeated.sampled)
+        np.testing.assert_array_equal(plain.entropy, repeated.entropy)
+    assert len({tuple(p.entropy) for p in results[:8]}) == 8  # no two steps are alike
+
+
+def test_a_step_that_cannot_be_recorded_is_computed(tmp_path):
+    write_small(tmp_path / "m.gguf", "Q8_0", block_count=1)
+    backend = make_backend("fast")
+    model = load_network(backend, tmp_path / "m.gguf")
+    cache = KVCache(model.config, backend, 32, 4)
+
+    def broken(compute):
+        raise RuntimeError("no graphs here")
+
+    backend._queue.record = broken
+    found = [model.denoise(np.arange(4), cache, None, 0.7, np.full(4, 0.5)) for _ in range(3)]
+    np.testing.assert_array_equal(found[0].entropy, found[2].entropy)
+
+
+def run_network(path, gguf_path, plan, tokens, canvas):
+    """Logits of a self-conditioned step after a prompt encoded in two calls, and the step before it."""
+    backend = make_backend(path, plan)
+    model = load_network(backend, gguf_path)
+    cache = KVCache(model.config, backend, 32, 4)
+    model.encode(tokens[:4], cache)
+    model.encode(tokens[4:], cache)
+    prediction = model.denoise(canvas, cache, None, 0.8, np.full(len(canvas), 0.5))
+    return prediction, backend.numpy(model.logits(canvas, cache, prediction))
+
+
+@pytest.mark.parametrize(
+    ("path", "type_name", "streamed"),
+    [("fast", "Q8_0", (0,)), ("fast", "F16", ()), ("reference", "F32", ())],
+)
+def test_the_whole_network(path, type_name, streamed, tmp_path):
+    """A prompt in two calls, a step, a self-conditioned step: against the float64 network of reference.py."""
+    write_small(tmp_path / "m.gguf", type_name)
+    rng = np.random.default_rng(1)
+    tokens, canvas = rng.integers(0, 60, 7), rng.integers(0, 60, 4)
+    prediction, found = run_network(
+        path, tmp_path / "m.gguf", Plan(ALL_RESIDENT.sizes, frozenset(streamed)), tokens, canvas
+    )
+    network = reference.from_gguf(tmp_path / "m.gguf")
+    past = network.encode(tokens)
+    z = network.denoise(canvas, past) / 0.8
+    p = softmax(z)
+    np.testing.assert_array_equal(prediction.argmax, z.argmax(axis=1))
+    close(prediction.entropy, -(p * np.log(p)).sum(axis=1), 0.02)
+    wanted = network.denoise(canvas, past, p)
+    assert abs(found - wanted).max() < (0.02 if path == "reference" else 0.1), abs(found - wanted).max()

@@ -1,0 +1,295 @@
+"""Recordings drawn into files: each kind is valid, and shows what the live view shows."""
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pyte
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from dgguf.cli import cli
+from dgguf.diffusion.events import DenoisingStep, Guesses
+from dgguf.view.export.theme import THEMES
+from dgguf.view.frame import Style
+from dgguf.view.recorder import Recorder
+from tests.support.recordings import STORY, generation, made_up, made_up_sudoku
+
+KINDS = ("svg", "gif", "html", "png", "cast", "txt")
+
+
+def record(path, tokens, events):
+    with Recorder.to_file(path, tokens) as recorder:
+        list(recorder.record(events))
+    return path
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    tokens, events = made_up(length=64, steps=12)
+    guesses = Guesses(np.tile([[3, 4]], (64, 1)), np.tile(np.array([[0.9, 0.05]], np.float32), (64, 1)))
+    events = [
+        type(e)(**{**vars(e), "guesses": guesses}) if isinstance(e, DenoisingStep) else e for e in events
+    ]
+    return record(tmp_path_factory.mktemp("recordings") / "story.jsonl", tokens, events)
+
+
+def export(recording, out, *options, code=0):
+    done = CliRunner().invoke(cli, ["export", str(recording), str(out), *map(str, options)])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_svg(story, tmp_path):
+    out = tmp_path / "story.svg"
+    assert "story.svg: " in export(story, out, "--width", 60, "--title", 'a <"title"> & more')
+    text = out.read_text()
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.findtext("{http://www.w3.org/2000/svg}title") == 'a <"title"> & more'
+    # Nothing from outside, and nothing that a page forbids in a picture.
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|<script|<image|url\(", text)
+    assert text.count('<g transform="translate(') == 2 * (1 + 12 + 1) + 1  # noise, steps, commit; the end
+    rows = {int(match) for match in re.findall(r'<g id="r(\d+)"', text)}
+    assert {int(match) for match in re.findall(r'href="#r(\d+)"', text)} == rows
+    for look in (Style.NOISE, Style.SETTLED, Style.COMMITTED, Style.REVISED):
+        assert f'class="{look}"' in text
+    assert len(text) < 200_000
+
+
+def test_gif(story, tmp_path):
+    export(story, tmp_path / "story.gif", "--width", 60, "--pace", 0.2)
+    with Image.open(tmp_path / "story.gif") as gif:
+        assert gif.info["loop"] == 0
+        lasting = []
+        for frame in range(gif.n_frames):
+            gif.seek(frame)
+            lasting.append(gif.info["duration"])
+        assert gif.size == (60 * 9 + 28, gif.size[1])
+    assert sum(lasting) == pytest.approx(1000 * (0.2 * 28 + 3), abs=200)
+    assert lasting[-1] >= 3000
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_png(theme, story, tmp_path):
+    export(story, tmp_path / "last.png", "--theme", theme, "--width", 60)
+    export(story, tmp_path / "early.png", "--theme", theme, "--width", 60, "--at", 4)
+    export(story, tmp_path / "sheet.png", "--theme", theme, "--width", 60, "--steps", 5)
+    grounds = {
+        name: Image.open(tmp_path / f"{name}.png").convert("RGB") for name in ("last", "early", "sheet")
+    }
+    wanted = tuple(bytes.fromhex(THEMES[theme].ground[1:]))
+    assert all(wanted in {colour for _, colour in image.getcolors(1 << 20)} for image in grounds.values())
+    colours = {name: {c for _, c in image.getcolors(1 << 20)} for name, image in grounds.items()}
+    noise = tuple(bytes.fromhex(THEMES[theme].looks[Style.NOISE].colour[1:]))
+    assert noise in colours["early"]
+    assert noise not in colours["last"]
+    assert grounds["sheet"].width > grounds["last"].width  # two beside each other
+
+
+def test_every_letter_of_a_picture_is_where_its_cell_is():
+    from dgguf.view.export.picture import BAR, CELL, PADDING, ROW, draw
+    from dgguf.view.frame import Span
+    from dgguf.view.screens import Screen
+
+    def columns(text):
+        """Which cells of the first row have ink."""
+        screen = Screen(None, 1, ((Span(text, Style.TEXT),),))
+        image = np.asarray(draw(screen, 8, 1, THEMES["dark"], "").convert("L")).astype(int)
+        row = image[BAR + PADDING : BAR + PADDING + ROW, PADDING : PADDING + 8 * CELL]
+        ink = np.abs(row - row[0, -1]).max(axis=0).reshape(8, CELL).max(axis=1) > 60
+        return np.flatnonzero(ink).tolist()
+
+    assert columns("a b") == [0, 2]
+    assert columns("世x") == [0, 1, 2]  # a box for what the font lacks
+    assert columns("e\u0301x") == [0, 1]
+    assert columns("─│█▁") == [0, 1, 2, 3]
+    assert columns("") == []
+
+
+def test_txt(story, tmp_path):
+    export(story, tmp_path / "story.txt")
+    assert (tmp_path / "story.txt").read_text() == STORY + "\n"
+
+
+def test_cast_is_what_the_live_view_sends(story, tmp_path):
+    export(story, tmp_path / "story.cast", "--width", 60, "--height", 20)
+    header, *events = [json.loads(line) for line in (tmp_path / "story.cast").read_text().splitlines()]
+    assert (header["version"], header["width"], header["height"]) == (2, 60, 20)
+    times = [at for at, _, _ in events]
+    assert times == sorted(times)
+    assert {kind for _, kind, _ in events} == {"o"}
+    screen = pyte.Screen(60, 20)
+    stream = pyte.Stream(screen)
+    for _, _, text in events:
+        stream.feed(text)
+    shown = " ".join(line.rstrip() for line in screen.display if line.strip())
+    assert " ".join(STORY.split()) == shown
+    assert not screen.cursor.hidden
+
+
+def test_html_is_one_file_that_asks_for_nothing(story, tmp_path):
+    export(story, tmp_path / "story.html")
+    page = (tmp_path / "story.html").read_text()
+    assert not re.search(r"<link|<img|src=|@import|https?://(?!www\.w3\.org)|fetch\(|XMLHttp", page)
+    assert page.count("</script>") == 1
+    data = json.loads(re.search(r"^const data = (.*);$", page, re.MULTILINE)[1])
+    steps = [frame for frame in data["frames"] if "entropy" in frame]
+    assert len(steps) == 24
+    assert all(
+        len(frame["tokens"]) == len(frame["accepted"]) == len(frame["guesses"]) == 64 for frame in steps
+    )
+
+
+def test_nothing_in_a_recording_becomes_part_of_the_page_or_the_picture(tmp_path):
+    evil = ["</script><script>alert(1)</script>", "<!--", "]]>", "&amp;", "\x00", "\x1b[2J", '"', "<turn|>"]
+    tokens, events = generation([[(evil, [2] * 8), (evil, [0] * 8)]])
+    recording = record(tmp_path / "evil.jsonl", tokens, events)
+    for kind in ("svg", "html"):
+        export(recording, tmp_path / f"evil.{kind}", "--title", "</title>\x1b<b>")
+    ElementTree.parse(tmp_path / "evil.svg")
+    page = (tmp_path / "evil.html").read_text()
+    assert page.count("<script") == 1
+    assert "<b>" not in page
+    data = json.loads(re.search(r"^const data = (.*);$", page, re.MULTILINE)[1])
+    assert data["texts"][str(tokens.ids[evil[0]])] == evil[0]
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def browse(page, *options):
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000"]
+    return subprocess.run([*command, *options, page.as_uri()], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+def test_the_page_in_a_browser_with_its_slider_moved(story, tmp_path):
+    page = tmp_path / "story.html"
+    export(story, page, "--width", 60)
+    text = page.read_text()
+    # What a person does: move the slider, point at a word; then the page reports what it shows.
+    acts = """<script>
+      const report = {};
+      const shown = () => document.getElementById("screen").innerText;
+      const slide = at => { const slider = document.getElementById("at"); slider.value = at;
+        slider.dispatchEvent(new Event("input")); };
+      slide(1); report.early = shown(); report.label = document.getElementById("label").textContent;
+      const word = document.querySelector("#screen [data-p='5']"), box = word.getBoundingClientRect();
+      word.dispatchEvent(new MouseEvent("mousemove", {bubbles: true, clientX: box.left, clientY: box.top}));
+      report.tip = document.getElementById("tip").innerText;
+      slide(999); report.late = shown(); report.button = document.getElementById("play").textContent;
+      document.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowLeft"}));
+      report.before = document.getElementById("label").textContent;
+      document.title = JSON.stringify(report);
+    </script></body>"""
+    page.write_text(text.replace("</body>", acts))
+    dom = browse(page, "--dump-dom").stdout
+    import html
+
+    report = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", dom, re.DOTALL)[1]))
+    assert report["label"] == "block 1 · step 1/48"
+    assert "block 1/2 · step  1/48" in report["early"]
+    assert report["tip"].startswith("position 5: “")
+    assert "entropy" in report["tip"]
+    assert " 90.0 % ███████████·" in report["tip"]
+    assert " ".join(report["late"].split()).startswith(" ".join(STORY.split()))
+    assert report["button"] == "play"
+    assert report["before"] == "block 2 · committed"
+    # And it is drawn: several colours, not one blank sheet.
+    browse(page, f"--screenshot={tmp_path / 'page.png'}", "--window-size=1000,800", "--hide-scrollbars")
+    with Image.open(tmp_path / "page.png") as picture:
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 50
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+def test_the_svg_in_a_browser(story, tmp_path):
+    export(story, tmp_path / "story.svg", "--width", 60)
+    browse(tmp_path / "story.svg", f"--screenshot={tmp_path / 'svg.png'}", "--window-size=600,400")
+    with Image.open(tmp_path / "svg.png") as picture:
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 20
+
+
+@pytest.mark.parametrize("view", ["grid", "sudoku"])
+@pytest.mark.parametrize("kind", ["svg", "png", "cast"])
+def test_other_views(view, kind, tmp_path):
+    recording = record(tmp_path / "board.jsonl", *made_up_sudoku(steps=5))
+    export(recording, tmp_path / f"board.{kind}", "--view", view)
+    assert (tmp_path / f"board.{kind}").stat().st_size > 2000
+    if kind == "svg" and view == "sudoku":
+        text = (tmp_path / "board.svg").read_text()
+        for look in (Style.GIVEN, Style.CONFLICT, Style.REVISED):
+            assert f'class="{look}"' in text
+        assert "solved · " in text
+
+
+def test_speed_gives_steps_their_own_time(story, tmp_path):
+    def total(*options):
+        export(story, tmp_path / "a.cast", *options)
+        return json.loads((tmp_path / "a.cast").read_text().splitlines()[-1])[0]
+
+    slow, quick = total("--speed", 0.1, "--pace", 0.01), total("--speed", 10, "--pace", 0.01)
+    assert slow == pytest.approx(10 * 24 * 0.05 + 10 * 0.1, rel=0.2)
+    assert quick < 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_recording_cut_off_in_its_first_block(kind, story, tmp_path):
+    short = tmp_path / "short.jsonl"
+    short.write_text("".join(story.read_text().splitlines(keepends=True)[:6]))
+    export(short, tmp_path / f"short.{kind}")
+    if kind != "txt":
+        assert (tmp_path / f"short.{kind}").stat().st_size > 1000
+    only_started = tmp_path / "started.jsonl"
+    only_started.write_text(story.read_text().splitlines(keepends=True)[0])
+    done = export(
+        only_started, tmp_path / f"started.{kind}", code=1 if kind in ("svg", "gif", "html", "png") else 0
+    )
+    assert done == "" or "started" in done
+
+
+def test_mistakes_are_told(story, tmp_path):
+    assert "must end in one of" in export(story, tmp_path / "a.jpg", code=2)
+    other = tmp_path / "other.svg"
+    shutil.copy(story, other)
+    assert "is a recording itself" in export(story, other, code=2)
+
+
+def test_what_is_not_written_whole_changes_nothing(story, tmp_path, monkeypatch):
+    (tmp_path / "a.svg").write_text("precious")
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dgguf.view.export.svg.render", full)
+    export(story, tmp_path / "a.svg", code=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.svg"]
+    assert (tmp_path / "a.svg").read_text() == "precious"
+
+
+def test_every_theme_has_a_look_for_every_style():
+    for theme in THEMES.values():
+        assert set(theme.looks) == set(Style)
+
+
+def test_settled_is_told_from_noise_by_brightness_not_by_hue():
+    def brightness(colour):
+        red, green, blue = bytes.fromhex(colour[1:])
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    for theme in THEMES.values():
+        levels = [Style.NOISE, Style.UNSURE, Style.LIKELY, Style.SURE, Style.SETTLED]
+        away = [abs(brightness(theme.looks[s].colour) - brightness(theme.ground)) for s in levels]
+        assert away == sorted(away)
+        assert all(later - earlier > 15 for earlier, later in itertools.pairwise(away))
+
+
+def test_the_fonts_come_with_dgguf():
+    folder = Path(__file__).parents[2] / "dgguf" / "data" / "fonts"
+    assert {path.name for path in folder.iterdir()} >= {"DejaVuSansMono.ttf", "LICENSE"}

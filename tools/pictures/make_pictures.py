@@ -1,0 +1,130 @@
+"""Draw the README's pictures, and a film to post, from real runs of dgguf.
+
+    python tools/pictures/make_pictures.py [--model demo] [--out tools/pictures] [--film FOLDER]
+
+Writes run.svg, the opening picture: a story that comes out of noise; and sudoku.svg: a board on which wrong
+guesses are taken back. With --film also demo.gif, both after each other in about a minute, as a
+terminal shows them.
+Seeds are tried from 0 on, and the first story that ends by itself and the first board that is solved are
+taken; a model that manages neither (random weights) gets the last that was tried.
+"""
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need not be installed
+
+from dgguf.cli.display import make_view
+from dgguf.cli.output import summary
+from dgguf.diffusion.events import DenoisingStep, Finished
+from dgguf.diffusion.statistics import Statistics
+from dgguf.session import Session
+from dgguf.view.export import picture, svg
+from dgguf.view.export.theme import DARK
+from dgguf.view.frame import Line, Span, Style, fit, line_text, wrap
+from dgguf.view.recorder import Recorder
+from dgguf.view.recording import Recording, read_recording
+from dgguf.view.screens import Screen, crop, screens
+
+WIDTH = 76
+TRIES = 20
+STORY = "Tell me a story."
+SUDOKU = """\
+Solve this sudoku:
+5.467...2
+6...953.8
+198.42.6.
+85..614.3
+.2.853.9.
+7.3.2485.
+961...2.4
+2.7419..5
+34.286179"""
+
+
+def record(session: Session, prompt: str, max_tokens: int, good: Callable[[Recording], bool]) -> Recording:
+    """A generation that is good, of the first seeds."""
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(TRIES):
+            path = Path(folder) / f"{seed}.jsonl"
+            with Recorder.to_file(path, session.tokenizer) as recorder:
+                for _ in recorder.record(session.stream(prompt, max_tokens=max_tokens, seed=seed)):
+                    pass
+            recording = read_recording(path)
+            if good(recording):
+                break
+    print(f"{prompt.splitlines()[0]} seed {seed}{'' if good(recording) else ': none was good'}", flush=True)
+    return recording
+
+
+def is_whole(recording: Recording) -> bool:
+    """Whether an answer ended by itself, and was worth watching."""
+    end = recording.events[-1]
+    n_steps = sum(isinstance(event, DenoisingStep) for event in recording.events)
+    return isinstance(end, Finished) and end.reason == "stop" and n_steps >= 6 and end.answer_tokens >= 20
+
+
+def is_solved(recording: Recording) -> bool:
+    """Whether the board is right at its end, and some guess was taken back on the way."""
+    *_, last = screens(
+        recording.events, make_view("sudoku", recording.tokens), WIDTH, 40, pace=0.1, speed=None
+    )
+    caption = line_text(last.lines[-1]) if last.lines else ""
+    return caption.startswith("solved") and not caption.endswith(" 0 taken back")
+
+
+def film(recording: Recording, view: str, prompt: str, pace: float) -> list[Screen]:
+    """The screens of a recording below the command that makes it, from its typing to what it cost."""
+    command = f'dgguf run {recording.started.model} -p "{prompt.splitlines()[0]}'
+    command += "…" * ("\n" in prompt) + '"' + f" --view {view}" * (view != "text")
+    typed: list[Line] = wrap([Span("$ ", Style.LABEL), Span(command, Style.TEXT)], WIDTH)
+    made = make_view(view, recording.tokens)
+    shown = list(screens(recording.events, made, WIDTH, 40, pace=pace, speed=None))
+    statistics = Statistics()
+    for event in recording.events:
+        statistics.add(event)
+    cost = fit(summary(statistics, recording.started.seed).split(" · "), WIDTH)
+    end = (*shown[-1].lines, (), (Span(cost, Style.STATUS),))
+    shown[-1] = dataclasses.replace(shown[-1], lines=end, seconds=4.0)
+    shown.insert(0, dataclasses.replace(shown[0], lines=(), seconds=0.8))
+    return [dataclasses.replace(screen, lines=(*typed, *screen.lines)) for screen in shown]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw the README's pictures.")
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "pictures")
+    parser.add_argument("--film", type=Path, metavar="FOLDER", help="also draw a film of a minute there")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    with Session(options.model) as session:
+        story = record(session, STORY, 192, is_whole)
+        board = record(session, SUDOKU, 96, is_solved)
+    title = "dgguf"
+    for name, shown in (
+        ("run", film(story, "text", STORY, 0.16)),
+        ("sudoku", film(board, "sudoku", SUDOKU, 0.45)),
+    ):
+        path = options.out / f"{name}.svg"
+        path.write_text(svg.render(shown, WIDTH, crop(shown), DARK, title), encoding="utf-8")
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+    if options.film:
+        options.film.mkdir(parents=True, exist_ok=True)
+        parts = [("text", story, STORY), ("sudoku", board, SUDOKU)]
+        n_steps = sum(len(recording.events) for _, recording, _ in parts)
+        pace = min(1.2, max(0.1, 48 / n_steps))
+        shown = [
+            screen for view, recording, prompt in parts for screen in film(recording, view, prompt, pace)
+        ]
+        path = options.film / "demo.gif"
+        picture.write_gif(path, shown, WIDTH, crop(shown), DARK, title)
+        seconds = sum(screen.seconds for screen in shown)
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB, {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
