@@ -47,7 +47,7 @@ class TimedBackend:
         self.seconds.clear()
         self.multiply_adds.clear()
 
-    def repeat(self, place: Hashable, compute: Callable[[], Prediction], *inputs: Any) -> Prediction:
+    def replay_step(self, place: Hashable, compute: Callable[[], Prediction], *inputs: Any) -> Prediction:
         """Nothing may be recorded: every verb is to be timed."""
         return compute()
 
@@ -59,7 +59,7 @@ class TimedBackend:
         def timed(*operands: Any, **options: Any) -> Any:
             began = time.perf_counter()
             result = verb(*operands, **options)
-            self._backend.finish()
+            self._backend.synchronize()
             part = self._part(name, operands)
             self.seconds[part] += time.perf_counter() - began
             self.multiply_adds[part] += _multiply_adds(name, operands)
@@ -175,7 +175,7 @@ def measure(
     config, length = session.config, session.config.canvas_length
     rows = rows_per_call(config)
     backend = TimedBackend(session.backend)
-    timed, ahead = Transformer(config, session.model.weights, backend), session.backend.runs_ahead
+    timed, ahead = Transformer(config, session.model.weights, backend), session.backend.is_async
     model = session.model if ahead else timed
     n_warm = 3 if ahead else 1  # a GPU's kernels are compiled in the first and recorded in the third
     cache = KVCache(config, backend, prompt_tokens + 2 * length, rows)
@@ -186,11 +186,11 @@ def measure(
 
     def encode(tokens: np.ndarray) -> float:
         progress(f"encoding {len(tokens)} tokens")
-        cache.step_back(0)
+        cache.truncate(0)
         began = time.perf_counter()
         for first in range(0, len(tokens), rows):
             model.encode(tokens[first : first + rows], cache)
-        backend.finish()
+        backend.synchronize()
         return time.perf_counter() - began
 
     few = prompt[: rows if ahead else FEW_TOKENS]
@@ -220,7 +220,7 @@ def measure(
     assert last is not None
     began = time.perf_counter()
     model.encode(last.argmax, cache)
-    backend.finish()
+    backend.synchronize()
     commit_seconds = time.perf_counter() - began
 
     step_seconds = statistics.median(seconds[n_warm:])

@@ -186,7 +186,7 @@ class Session:
         settings: SamplerSettings | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
         seed: int | None = None,
-        n_guesses: int = 0,
+        top_k: int = 0,
         **options: Unpack[PromptOptions],
     ) -> Generator[Event, None, None]:
         """Answer a message or a conversation, event by event; closing the iterator cancels.
@@ -199,7 +199,7 @@ class Session:
             max_tokens: rounded up to whole canvases.
             seed: the same seed gives the same answer, on any number of threads, from the same cached
                 prefix (another one changes the rounding); None draws one.
-            n_guesses: likeliest tokens that each step is to report for every position.
+            top_k: likeliest tokens that each step is to report for every position.
             options: see `PromptOptions`; none with ids.
         """
         if max_tokens < 1:
@@ -213,7 +213,7 @@ class Session:
         mine = self._n_streams
         shared = min(len(ids), len(self._cached))
         differs = np.flatnonzero(ids[:shared] != self._cached[:shared])
-        self._cache.step_back(int(differs[0]) if len(differs) else shared)
+        self._cache.truncate(int(differs[0]) if len(differs) else shared)
         sequence = [ids]
         started = Started(
             model=self.name,
@@ -236,7 +236,7 @@ class Session:
                 noise=SeededNoise(started.seed, started.vocab_size),
                 max_tokens=max_tokens,
                 stop_ids=started.stop_ids,
-                n_guesses=n_guesses,
+                top_k=top_k,
             ):
                 if isinstance(event, CanvasCommitted):
                     sequence.append(event.tokens)

@@ -73,20 +73,20 @@ class Backend(Protocol):
 
     Attributes:
         kv_bytes: of one number in the KV cache.
-        runs_ahead: whether a verb may return before its work is done; see `finish`.
+        is_async: whether a verb may return before its work is done; see `synchronize`.
     """
 
     kv_bytes: int
-    runs_ahead: bool
+    is_async: bool
 
     def describe(self) -> str:
         """One line for -v: what runs the products, on how many threads or which device."""
 
     # Weights and memory
-    def weight(self, tensor: HostTensor) -> Weight:
+    def load_matrix(self, tensor: HostTensor) -> Weight:
         """Make a matrix (rows, columns) or a stack (E, rows, columns) ready for products."""
 
-    def vector(self, tensor: HostTensor) -> Array:
+    def load_vector(self, tensor: HostTensor) -> Array:
         """Decode a vector to (columns,) float32."""
 
     def kv_store(self, shape: tuple[int, int, int]) -> Array:
@@ -104,7 +104,7 @@ class Backend(Protocol):
             rows: of one call, at most.
         """
 
-    def numpy(self, x: Array) -> np.ndarray:
+    def to_host(self, x: Array) -> np.ndarray:
         """A copy of `x` in the host's memory."""
 
     # The network
@@ -136,10 +136,10 @@ class Backend(Protocol):
     ) -> Array:
         """As `residual`, with rms_norm(y, y_weight) + rms_norm(z, z_weight) for y."""
 
-    def gated_gelu(self, gate: Array, up: Array) -> Array:
+    def geglu(self, gate: Array, up: Array) -> Array:
         """gelu(gate) * up, gelu in its tanh form, for (T, F)."""
 
-    def rotation(self, first: int, count: int, head_dim: int, base: float, factors: Array | None) -> Array:
+    def rope_angles(self, first: int, count: int, head_dim: int, base: float, factors: Array | None) -> Array:
         """Angles of positions first..first+count, for `norm_rope`; `factors` (Dh/2,) divide frequencies."""
 
     def norm_rope(self, x: Array, weight: Array, eps: float, rotation: Array) -> Array:
@@ -195,7 +195,7 @@ class Backend(Protocol):
             NumericsError: a logit is not finite.
         """
 
-    def likeliest(self, conditioning: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def top_tokens(self, conditioning: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest tokens under each of C distributions.
 
         Args:
@@ -211,7 +211,7 @@ class Backend(Protocol):
         """The mean row of the (V, D) table under each of C distributions, times scale: (C, D)."""
 
     # Around the verbs
-    def repeat(
+    def replay_step(
         self,
         place: Hashable,
         compute: Callable[[], Prediction],
@@ -227,5 +227,5 @@ class Backend(Protocol):
             compute: calls the verbs.
         """
 
-    def finish(self) -> None:
+    def synchronize(self) -> None:
         """Return when all that was asked for is computed; for whoever measures."""

@@ -142,7 +142,7 @@ def run(
                     show_thoughts=verbose and not display.is_live,
                 )
                 events = session.stream(
-                    ids, settings=settings, max_tokens=max_tokens, seed=seed, n_guesses=record_top
+                    ids, settings=settings, max_tokens=max_tokens, seed=seed, top_k=record_top
                 )
                 with contextlib.closing(events):
                     for event in display.show(events, session, record):

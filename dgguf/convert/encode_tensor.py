@@ -69,7 +69,9 @@ class TensorEncoder:
         batch = np.empty((batch_rows, tensor.format.row_bytes(tensor.shape[-1])), np.uint8)
         for start in range(0, tensor.n_rows, batch_rows):
             out = batch[: min(batch_rows, tensor.n_rows - start)]
-            self._pool.run(functools.partial(self._encode_slice, start, out), -(-len(out) // slice_rows))
+            self._pool.parallel_for(
+                functools.partial(self._encode_slice, start, out), -(-len(out) // slice_rows)
+            )
             yield out
 
     def sample(self) -> np.ndarray:

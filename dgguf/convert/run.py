@@ -132,4 +132,4 @@ def _check_progress(plan: FilePlan, file: OutputFile, pool: Pool) -> None:
                 "use --force to begin anew"
             )
 
-    pool.run(check, file.n_done)
+    pool.parallel_for(check, file.n_done)

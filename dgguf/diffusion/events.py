@@ -70,7 +70,7 @@ class CanvasStarted:
 
 
 @dataclass(frozen=True)
-class Guesses:
+class TopTokens:
     """The likeliest tokens of a step, as far as somebody asked for them.
 
     Attributes:
@@ -110,7 +110,7 @@ class DenoisingStep:
     entropy: np.ndarray
     settled: bool
     seconds: float
-    guesses: Guesses | None = None
+    guesses: TopTokens | None = None
 
     @property
     def mean_entropy(self) -> float:

@@ -18,8 +18,8 @@ from dgguf.diffusion.events import (
     DenoisingStep,
     Event,
     Finished,
-    Guesses,
     PromptEncoded,
+    TopTokens,
 )
 from dgguf.diffusion.sampler import Noise, StoppingRule, accept, temperature
 from dgguf.diffusion.settings import SamplerSettings
@@ -37,7 +37,7 @@ def generate(
     noise: Noise,
     max_tokens: int,
     stop_ids: frozenset[int],
-    n_guesses: int = 0,
+    top_k: int = 0,
 ) -> Iterator[Event]:
     """Answer a prompt; closing the iterator cancels.
 
@@ -49,7 +49,7 @@ def generate(
         noise: the only source of randomness.
         max_tokens: rounded up to whole canvases.
         stop_ids: a canvas that holds one is the last.
-        n_guesses: likeliest tokens that each step is to report for every position.
+        top_k: likeliest tokens that each step is to report for every position.
 
     Raises:
         PromptError: the prompt and one canvas do not fit the context.
@@ -57,7 +57,7 @@ def generate(
     """
     clock = _Clock()
     with contextlib.closing(
-        _answer(model, cache, prompt, settings, noise, max_tokens, stop_ids, n_guesses, clock)
+        _answer(model, cache, prompt, settings, noise, max_tokens, stop_ids, top_k, clock)
     ) as events:
         for event in events:
             with clock.stopped():
@@ -90,7 +90,7 @@ def _answer(
     noise: Noise,
     max_tokens: int,
     stop_ids: frozenset[int],
-    n_guesses: int,
+    top_k: int,
     clock: _Clock,
 ) -> Generator[Event, None, None]:
     length = model.config.canvas_length
@@ -123,7 +123,7 @@ def _answer(
         fresh.setflags(write=False)
         encode_seconds = clock() - block_began
         yield CanvasStarted(block, fresh, cache.position)
-        for step in _denoise(model, cache, block, fresh, settings, noise, n_guesses, clock):
+        for step in _denoise(model, cache, block, fresh, settings, noise, top_k, clock):
             yield step
         # 1.d. What is committed is the last argmax, never a sampled canvas.
         canvas = step.tokens
@@ -156,7 +156,7 @@ def _denoise(
     canvas: np.ndarray,
     settings: SamplerSettings,
     noise: Noise,
-    n_guesses: int,
+    top_k: int,
     clock: _Clock,
 ) -> Iterator[DenoisingStep]:
     """The steps of one canvas; always at least one."""
@@ -187,7 +187,7 @@ def _denoise(
             entropy=prediction.entropy,
             settled=settled,
             seconds=clock() - began,
-            guesses=Guesses(*model.likeliest(prediction, n_guesses)) if n_guesses else None,
+            guesses=TopTokens(*model.top_tokens(prediction, top_k)) if top_k else None,
         )
         if settled:
             return

@@ -19,7 +19,7 @@ class _Observed:
         raws = tensor.raw if self.is_stack else tensor.raw[None]
         self.columns = tensor.columns
         self.weights = [
-            backend.weight(HostTensor(tensor.name, tensor.format, raw, tensor.columns)) for raw in raws
+            backend.load_matrix(HostTensor(tensor.name, tensor.format, raw, tensor.columns)) for raw in raws
         ]
 
 
@@ -43,7 +43,7 @@ class CollectingBackend:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    def weight(self, tensor: HostTensor) -> Weight:
+    def load_matrix(self, tensor: HostTensor) -> Weight:
         return _Observed(tensor, self._backend)
 
     def embed(self, table: _Observed, tokens: np.ndarray, scale: float) -> Array:
@@ -75,7 +75,7 @@ class CollectingBackend:
             for w in (gate, up) if up.name != gate.name else (gate,):
                 self._add(w, expert, inputs)
             sides = [self._backend.linear(inputs, w.weights[expert]) for w in (gate, up)]
-            gated = self._backend.gated_gelu(*sides)
+            gated = self._backend.geglu(*sides)
             self._add(down, expert, gated)
             result = self._backend.linear(gated, down.weights[expert])
             out[rows] += weights[rows, place][:, None] * result  # a row chooses an expert once

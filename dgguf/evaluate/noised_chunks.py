@@ -75,7 +75,7 @@ class Model:
         """
         length, s = self.config.canvas_length, self.settings
         noise = SeededNoise(_SEED, self.config.vocab_size)
-        self._cache.step_back(0)
+        self._cache.truncate(0)
         self.network.encode(sample.prompt, self._cache)
         order = np.argsort(noise.uniforms(number, 0, length), kind="stable")
         previous: Prediction | None = None

@@ -69,7 +69,7 @@ class KVCache:
             shape = (layer.n_kv_heads, layer_capacity(layer, context, rows_per_call), layer.head_dim)
             self.layers.append(LayerCache(backend.kv_store(shape), backend.kv_store(shape), layer.window))
 
-    def make_room(self, rows: int) -> None:
+    def reserve(self, rows: int) -> None:
         """Make sure that `rows` rows fit behind the committed ones.
 
         Raises:
@@ -101,7 +101,7 @@ class KVCache:
             layer.length += rows
         self._whole = True
 
-    def step_back(self, position: int) -> int:
+    def truncate(self, position: int) -> int:
         """Forget everything from `position` on, or everything if a sliding layer no longer reaches so far.
 
         Everything is forgotten, too, after an interrupt that left the layers at odds.

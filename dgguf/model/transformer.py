@@ -36,7 +36,7 @@ class Transformer:
                 rows_per_call.
         """
         be, w = self.backend, self.weights
-        cache.make_room(len(tokens))
+        cache.reserve(len(tokens))
         x = be.embed(w.token_embd, tokens, self._embed_scale)  # (T, D)
         self._stack(x, cache, causal=True)
         cache.advance(len(tokens))
@@ -67,11 +67,11 @@ class Transformer:
             return compute()  # there is one such step of a canvas
         committed = tuple(layer.length for layer in cache.layers)
         place = (cache, cache.position, committed, len(canvas))
-        return be.repeat(place, compute, canvas, temperature, uniforms)
+        return be.replay_step(place, compute, canvas, temperature, uniforms)
 
-    def likeliest(self, prediction: Prediction, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The likeliest tokens of the last prediction and their probabilities; see `Backend.likeliest`."""
-        return self.backend.likeliest(prediction.conditioning, min(count, self.config.vocab_size))
+    def top_tokens(self, prediction: Prediction, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The likeliest tokens of the last prediction and their probabilities; see `Backend.top_tokens`."""
+        return self.backend.top_tokens(prediction.conditioning, min(count, self.config.vocab_size))
 
     def logits(self, canvas: np.ndarray, cache: KVCache, previous: Prediction | None) -> Array:
         """The (C, V) logits after the softcap that `denoise` reads; arguments as there."""
@@ -81,12 +81,12 @@ class Transformer:
     def _canvas_rows(self, canvas: np.ndarray, cache: KVCache, previous: Prediction | None) -> Array:
         """A canvas after all layers and the last norm: (C, D)."""
         be, w, eps = self.backend, self.weights, self.config.norm_eps
-        cache.make_room(len(canvas))
+        cache.reserve(len(canvas))
         x = be.embed(w.token_embd, canvas, self._embed_scale)  # (C, D)
         if previous is not None:
             soft = be.soft_embed(previous.conditioning, w.token_embd, self._embed_scale)  # (C, D)
             n = be.rms_norm(soft, w.self_cond_pre_norm, eps)
-            gated = be.gated_gelu(be.linear(n, w.self_cond_gate), be.linear(n, w.self_cond_up))  # (C, F)
+            gated = be.geglu(be.linear(n, w.self_cond_gate), be.linear(n, w.self_cond_up))  # (C, F)
             x = be.add(x, be.linear(gated, w.self_cond_down))
         x = self._stack(be.rms_norm(x, None, eps), cache, causal=False)
         return be.rms_norm(x, w.output_norm, eps)
@@ -97,18 +97,18 @@ class Transformer:
         for layer, w, stored in zip(self.config.layers, self.weights.layers, cache.layers, strict=True):
             if layer not in rotations:
                 factors = None if layer.sliding else self.weights.rope_freqs
-                rotations[layer] = self.backend.rotation(
+                rotations[layer] = self.backend.rope_angles(
                     cache.position, x.shape[0], layer.head_dim, layer.rope_base, factors
                 )
             if causal and stored is cache.layers[-1]:
                 n = self.backend.rms_norm(x, w.attn_norm, self.config.norm_eps)
                 self._append(n, layer, w, stored, rotations[layer])
             else:
-                x = self.block(x, layer, w, stored, rotations[layer], causal)
+                x = self.layer(x, layer, w, stored, rotations[layer], causal)
             self.layers_done += 1
         return x
 
-    def block(
+    def layer(
         self, x: Array, layer: LayerConfig, w: LayerWeights, stored: LayerCache, rotation: Array, causal: bool
     ) -> Array:
         """One layer: attention, then the dense MLP beside the experts, then the layer's scale. (T, D)"""
@@ -118,7 +118,7 @@ class Transformer:
         )
 
         n = be.rms_norm(x, w.ffn_norm, eps)
-        gated = be.gated_gelu(be.linear(n, w.ffn_gate), be.linear(n, w.ffn_up))  # (T, F)
+        gated = be.geglu(be.linear(n, w.ffn_gate), be.linear(n, w.ffn_up))  # (T, F)
         dense = be.linear(gated, w.ffn_down)
 
         chosen, weights = be.route(  # the router reads the residual stream, not a normed copy

@@ -85,13 +85,13 @@ class _Loader:
         return name in self.file.tensors
 
     def matrix(self, name: str, *shape: int) -> Weight:
-        return self.backend.weight(self.host(name, shape))
+        return self.backend.load_matrix(self.host(name, shape))
 
     def vector(self, name: str, size: int) -> Array:
-        return self.backend.vector(self.host(name, (size,)))
+        return self.backend.load_vector(self.host(name, (size,)))
 
     def scalar(self, name: str) -> float:
-        return float(self.backend.numpy(self.vector(name, 1))[0])
+        return float(self.backend.to_host(self.vector(name, 1))[0])
 
     def gate_and_up(self, prefix: str, config: ModelConfig) -> tuple[Weight, Weight]:
         """The experts' gate and up matrices (E, Fe, D); a fused tensor has the gate's rows first."""
@@ -105,7 +105,7 @@ class _Loader:
         gate, up = (
             HostTensor(fused.name, fused.format, raw, d) for raw in np.split(fused.raw, 2, axis=1)
         )  # views of the map
-        return self.backend.weight(gate), self.backend.weight(up)
+        return self.backend.load_matrix(gate), self.backend.load_matrix(up)
 
 
 def _load_layer(load: _Loader, i: int, config: ModelConfig, layer: LayerConfig) -> LayerWeights:

@@ -17,7 +17,7 @@ import numpy as np
 import threadpoolctl
 
 from dgguf.threads import worker_slots
-from dgguf.threads.work_sharing import ALL_TAKEN, FAILED, make_turns
+from dgguf.threads.work_sharing import ALL_TAKEN, FAILED, make_counter
 
 # The share of the remaining pieces that a thread takes at a time, all threads together: fewer turns
 # mean less waiting for Python's lock, which costs tens of microseconds when two threads want it.
@@ -46,17 +46,17 @@ class Pool:
         self.threads = threads
         self._looks = _LOOKS if threads <= usable_cores() else 0  # who spins takes another's core
         self._desks = worker_slots.make_desks(threads - 1)
-        self._turns = make_turns(max(2, threads))
+        self._counter = make_counter(max(2, threads))
         self._job: list[Job] = []  # what all threads are to call; here it does not keep the pool alive
         self._alarms: list[queue.SimpleQueue[bool]] = [queue.SimpleQueue() for _ in self._desks]
         for desk in worker_slots.make_desks(min(1, threads - 1)):
-            worker_slots.serve(desk, self._turns, 0, 0)  # compiled here, where a failure is heard of
+            worker_slots.serve(desk, self._counter, 0, 0)  # compiled here, where a failure is heard of
         # Pieces may call BLAS; its threads on top would only get in each other's way.
         self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
         helpers = [
             threading.Thread(
                 target=_work_off,
-                args=(desk, self._turns, self._looks, self._job, alarm),
+                args=(desk, self._counter, self._looks, self._job, alarm),
                 name=f"dgguf-{number}",
                 daemon=True,
             )
@@ -66,25 +66,25 @@ class Pool:
         for thread in helpers:
             thread.start()
 
-    def run(self, piece: Callable[[int], None], count: int, *, blas: bool = True) -> None:
-        """Call piece(0) … piece(count - 1), in no set order; see `share`."""
+    def parallel_for(self, piece: Callable[[int], None], count: int, *, blas: bool = True) -> None:
+        """Call piece(0) … piece(count - 1), in no set order; see `parallel_ranges`."""
 
         def part(first: int, end: int) -> None:
             for number in range(first, end):
                 piece(number)
 
-        self.share(part, count, blas=blas)
+        self.parallel_ranges(part, count, blas=blas)
 
-    def together(self, kernel: Callable[..., None], most: int, *arguments: Any) -> None:
-        """Call kernel(*arguments, turns) on all threads but no more than `most`, to share pieces by `take`.
+    def run_kernel(self, kernel: Callable[..., None], most: int, *arguments: Any) -> None:
+        """Call kernel(*arguments, counter) on at most `most` threads, which share its pieces by `next_chunk`.
 
-        The others begin when the caller takes its first piece, or ends. A kernel that calls `offer` is
+        The others begin when the caller takes its first piece, or ends. A kernel that calls `publish` is
         called by them without Python, whose lock they would have to wait for; any other through it.
         """
         threads = max(1, min(self.threads, most))
-        self._on_all(lambda: kernel(*arguments, self._turns), threads, 0)
+        self._on_all(lambda: kernel(*arguments, self._counter), threads, 0)
 
-    def share(self, part: Callable[[int, int], None], count: int, *, blas: bool = True) -> None:
+    def parallel_ranges(self, part: Callable[[int, int], None], count: int, *, blas: bool = True) -> None:
         """Call part(first, end) for ranges that together are 0 … count, and return when all is done.
 
         Ranges become ever smaller, so that all threads end nearly together. The first exception, or
@@ -118,7 +118,7 @@ class Pool:
         """Call `job` on so many threads; return when all have done it, and raise what one has raised.
 
         Args:
-            first: what `turns` begin with, see `worker_slots.ask`.
+            first: what `counter` begin with, see `worker_slots.ask`.
         """
         failures: list[BaseException] = []
 
@@ -135,7 +135,7 @@ class Pool:
             try:
                 self._wait_for_all()  # if it came where nothing could be done about it
                 self._job[:] = [guarded]
-                if worker_slots.ask(self._desks[: threads - 1], self._turns, first):
+                if worker_slots.ask(self._desks[: threads - 1], self._counter, first):
                     self._wake()
                 job()
             except BaseException as failure:
@@ -148,13 +148,13 @@ class Pool:
                 except BaseException as failure:
                     failures.append(failure)
             self._job.clear()  # what it holds may be large
-        if self._turns[FAILED]:
+        if self._counter[FAILED]:
             failures.append(MemoryError("no memory for a kernel"))  # nothing else fails in them
         if failures:
             raise failures[0]
 
     def _wait_for_all(self) -> None:
-        while not worker_slots.all_done(self._desks, self._turns, self._looks):
+        while not worker_slots.all_done(self._desks, self._counter, self._looks):
             self._wake()
             time.sleep(_NAP)
 
@@ -165,13 +165,13 @@ class Pool:
 
 
 def _work_off(
-    desk: np.ndarray, turns: np.ndarray, looks: int, job: list[Job], alarm: queue.SimpleQueue[bool]
+    desk: np.ndarray, counter: np.ndarray, looks: int, job: list[Job], alarm: queue.SimpleQueue[bool]
 ) -> None:
     """A thread's life: one job after the other, until it is woken to hear that there will be none."""
     done, found = 0, worker_slots.SLEEP
     while True:
         # Where the caller takes long to begin, as when it compiles, one look is enough.
-        found = worker_slots.serve(desk, turns, done, 0 if found == worker_slots.SOON else looks)
+        found = worker_slots.serve(desk, counter, done, 0 if found == worker_slots.SOON else looks)
         done = 0
         if found == worker_slots.JOB:
             job[0]()

@@ -1,14 +1,14 @@
 """How kernels share out their pieces among threads without asking Python, whose lock makes them wait.
 
-Every thread calls the same kernel with the same arguments, the last of them `turns`, and takes ranges
-of the numbered pieces until there are none. Python calls it on one thread, by `Pool.together`; there
-the kernel leaves in `turns` where it is and what it was called with, and the others call it too.
+Every thread calls the same kernel with the same arguments, the last of them `counter`, and takes ranges
+of the numbered pieces until there are none. Python calls it on one thread, by `Pool.run_kernel`; there
+the kernel leaves in `counter` where it is and what it was called with, and the others call it too.
 
-The numbers of `turns`, int64:
+The numbers of `counter`, int64:
 
     0      the first piece that nobody has taken
     1      how many threads take pieces
-    2      the address of a function that calls the kernel again, 0 before it is known (see `offer`)
+    2      the address of a function that calls the kernel again, 0 before it is known (see `publish`)
     3      whether the kernel failed in another thread
     4 …    the kernel's arguments
 """
@@ -27,16 +27,16 @@ ALL_TAKEN = 1 << 62  # more than there are pieces
 _MOST_ARGUMENTS = 2048  # bytes
 
 
-def make_turns(threads: int) -> np.ndarray:
+def make_counter(threads: int) -> np.ndarray:
     """Turns for so many threads; a single one needs the first two numbers only."""
-    turns = np.zeros(ARGUMENTS + _MOST_ARGUMENTS // 8 if threads > 1 else FUNCTION, np.int64)
-    turns[THREADS] = threads
-    return turns
+    counter = np.zeros(ARGUMENTS + _MOST_ARGUMENTS // 8 if threads > 1 else FUNCTION, np.int64)
+    counter[THREADS] = threads
+    return counter
 
 
 @intrinsic
-def offer(typing: Any, turns: Any) -> Any:
-    """Let the threads that share `turns` call the kernel that this stands in, before it takes a piece.
+def publish(typing: Any, counter: Any) -> Any:
+    """Let the threads that share `counter` call the kernel that this stands in, before it takes a piece.
 
     Arrays among its arguments must live until all threads are done.
     """
@@ -78,7 +78,7 @@ def offer(typing: Any, turns: Any) -> Any:
                 b.fence("release")  # for who sees that a piece was taken
         return context.get_dummy_value()
 
-    return types.void(turns), generate
+    return types.void(counter), generate
 
 
 @intrinsic
@@ -93,24 +93,24 @@ def _exchange(typing: Any, address: Any, old: Any, new: Any) -> Any:
 
 
 @kernel
-def take(turns: np.ndarray, count: int) -> tuple[int, int]:
+def next_chunk(counter: np.ndarray, count: int) -> tuple[int, int]:
     """The next range [first, end) of `count` pieces, empty when all are taken.
 
     Ranges become ever smaller, so that all threads end nearly together.
     """
     while True:
-        first = turns[NEXT]
+        first = counter[NEXT]
         if first >= count:
             return count, count
-        end = first + max(1, (count - first) // (2 * turns[THREADS]))
-        if _exchange(turns.ctypes.data, first, end):
+        end = first + max(1, (count - first) // (2 * counter[THREADS]))
+        if _exchange(counter.ctypes.data, first, end):
             return first, end
 
 
 @kernel
-def take_one(turns: np.ndarray, count: int) -> int:
+def next_item(counter: np.ndarray, count: int) -> int:
     """The next of `count` pieces, `count` when all are taken: for pieces that are long and uneven."""
     while True:
-        piece = turns[NEXT]
-        if piece >= count or _exchange(turns.ctypes.data, piece, piece + 1):
+        piece = counter[NEXT]
+        if piece >= count or _exchange(counter.ctypes.data, piece, piece + 1):
             return min(piece, count)

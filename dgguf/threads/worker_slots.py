@@ -9,7 +9,7 @@ Each thread but the caller has a desk, a row of int64:
     DONE    jobs that it has done; written by the thread, as is
     ASLEEP  whether it looks no more, and must be woken
 
-The first of `turns` (see there) is their gate: while it is 0 nobody has begun.
+The first of `counter` (see there) is their gate: while it is 0 nobody has begun.
 """
 
 from typing import Any
@@ -73,7 +73,7 @@ def _pause(typing: Any) -> Any:
 
 @intrinsic
 def _call(typing: Any, function: Any, arguments: Any) -> Any:
-    """Call what `offer` has left; returns 0 if it did not fail."""
+    """Call what `publish` has left; returns 0 if it did not fail."""
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         return b.call(b.inttoptr(args[0], ir.FunctionType(I64, [I64]).as_pointer()), [args[1]])
@@ -82,14 +82,14 @@ def _call(typing: Any, function: Any, arguments: Any) -> Any:
 
 
 @kernel
-def serve(desk: np.ndarray, turns: np.ndarray, done: int, looks: int) -> int:
+def serve(desk: np.ndarray, counter: np.ndarray, done: int, looks: int) -> int:
     """Say that `done` more jobs are done; do what kernels offer, until that many looks find nothing.
 
     Returns:
         JOB if Python is to do one, SOON if one has not begun, SLEEP if there is none: then the desk says
         that its thread sleeps
     """
-    words, gate = desk.ctypes.data, turns.ctypes.data
+    words, gate = desk.ctypes.data, counter.ctypes.data
     asked, asleep = words + 8 * ASKED, words + 8 * ASLEEP
     done += desk[DONE]
     left = looks
@@ -101,7 +101,7 @@ def serve(desk: np.ndarray, turns: np.ndarray, done: int, looks: int) -> int:
             if function == 0:
                 return JOB
             if _call(function, gate + 8 * ARGUMENTS) != 0:
-                turns[FAILED] = 1
+                counter[FAILED] = 1
             done += 1
             _write(words + 8 * DONE, done)
             left = looks
@@ -118,7 +118,7 @@ def serve(desk: np.ndarray, turns: np.ndarray, done: int, looks: int) -> int:
 
 
 @kernel
-def ask(desks: np.ndarray, turns: np.ndarray, first: int) -> int:
+def ask(desks: np.ndarray, counter: np.ndarray, first: int) -> int:
     """Ask for one more job at all of some desks.
 
     Args:
@@ -128,9 +128,9 @@ def ask(desks: np.ndarray, turns: np.ndarray, first: int) -> int:
     Returns:
         how many of them sleep
     """
-    turns[THREADS] = desks.shape[0] + 1
-    turns[FUNCTION] = turns[FAILED] = 0
-    _write(turns.ctypes.data, first)
+    counter[THREADS] = desks.shape[0] + 1
+    counter[FUNCTION] = counter[FAILED] = 0
+    _write(counter.ctypes.data, first)
     asleep = 0
     for i in range(desks.shape[0]):
         words = desks[i].ctypes.data
@@ -140,9 +140,9 @@ def ask(desks: np.ndarray, turns: np.ndarray, first: int) -> int:
 
 
 @kernel
-def all_done(desks: np.ndarray, turns: np.ndarray, looks: int) -> bool:
+def all_done(desks: np.ndarray, counter: np.ndarray, looks: int) -> bool:
     """Let nobody take another piece, and look so many times whether all is done that was asked for."""
-    _write(turns.ctypes.data, ALL_TAKEN)
+    _write(counter.ctypes.data, ALL_TAKEN)
     for i in range(desks.shape[0]):
         words = desks[i].ctypes.data
         while _read(words + 8 * DONE) != desks[i, ASKED]:

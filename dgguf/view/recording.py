@@ -37,9 +37,9 @@ from dgguf.diffusion.events import (
     DenoisingStep,
     Event,
     Finished,
-    Guesses,
     PromptEncoded,
     Started,
+    TopTokens,
 )
 from dgguf.diffusion.sampler import SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
@@ -273,10 +273,10 @@ def _vector(values: list[int]) -> np.ndarray:
     return ids
 
 
-def _guesses(values: dict[str, list[int]], length: int) -> Guesses:
+def _guesses(values: dict[str, list[int]], length: int) -> TopTokens:
     tokens = np.array(values["tokens"], np.int64).reshape(length, -1)
     probabilities = np.array(values["probabilities"], np.float32).reshape(tokens.shape) / 1000
-    return Guesses(tokens, probabilities)
+    return TopTokens(tokens, probabilities)
 
 
 # How much may be said by a field of each type; arrays and what is made of them are read elsewhere.

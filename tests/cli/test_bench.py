@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from dgguf.backends.cpu.features import possible_paths
+from dgguf.backends.cpu.features import cpu_path, possible_paths
 from dgguf.backends.cpu.roofline import peak_gops
 from dgguf.cli import cli
 from tests.support.synthetic.writer import write_model
@@ -31,7 +31,7 @@ def model(tmp_path_factory):
 
 def test_json(model):
     found = json.loads(bench(model, "--steps", 2, "--prompt-tokens", 7, "-t", 1, "--json"))
-    assert found["cpu_path"] == possible_paths()[0]
+    assert found["cpu_path"] == cpu_path()
     assert found["threads"] == 1
     assert found["prompt_tokens"] == 7
     assert len(found["ms_of_steps"]) == 2

@@ -59,12 +59,12 @@ class LikeLlama(CpuBackend):
     def __init__(self):
         super().__init__(2, exact=True)
 
-    def weight(self, tensor):
+    def load_matrix(self, tensor):
         if tensor.format.name in ("F16", "BF16"):
             kind, plain = gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType[tensor.format.name]
             raw = gguf.quants.quantize(gguf.quants.dequantize(tensor.raw, plain), kind)
             tensor = HostTensor(tensor.name, FORMATS_BY_NAME["Q8_0"], raw, tensor.columns)
-        return super().weight(tensor)
+        return super().load_matrix(tensor)
 
     def _rounded(self, x, w):
         exact = w.tensor.format.name == "F32"
@@ -84,7 +84,7 @@ class LikeLlama(CpuBackend):
         for number in range(int(chosen.max()) + 1):
             rows, places = np.nonzero(chosen == number)
             g, u = (self.linear(x[rows], w.expert(number)) for w in (gate, up))
-            y = self.linear(self.gated_gelu(g, u), down.expert(number))
+            y = self.linear(self.geglu(g, u), down.expert(number))
             out[rows] += weights[rows, places, None] * y
         return out
 
@@ -96,10 +96,10 @@ class Traced(Transformer):
         self.first = None
         return super()._stack(x, cache, causal)
 
-    def block(self, *args):
-        x = super().block(*args)
+    def layer(self, *args):
+        x = super().layer(*args)
         if self.first is None:
-            self.first = self.backend.numpy(x)
+            self.first = self.backend.to_host(x)
         return x
 
 
@@ -111,7 +111,7 @@ def observe(path, backend, tokens, canvas):
         cache = KVCache(config, backend, 128, 32)
         model.encode(tokens, cache)
         prediction = model.denoise(canvas, cache, None, 0.8, np.full(len(canvas), 0.5))
-        logits = backend.numpy(model.logits(canvas, cache, prediction))
+        logits = backend.to_host(model.logits(canvas, cache, prediction))
         return model.first, logits
 
 

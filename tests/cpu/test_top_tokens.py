@@ -11,7 +11,7 @@ def test_likeliest(count):
     rng = np.random.default_rng(count)
     probabilities = rng.dirichlet(np.ones(50), size=7).astype(np.float32)
     probabilities[2, 10:20] = probabilities[2].max()  # of equals the lower id comes first
-    tokens, chances = CpuBackend(threads=2).likeliest(probabilities, count)
+    tokens, chances = CpuBackend(threads=2).top_tokens(probabilities, count)
     wanted = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
     if count in (1, 4):
         wanted_chances = -np.sort(-probabilities, axis=1)[:, :count]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dgguf.backends.base import HostTensor
-from dgguf.backends.cpu import CpuBackend, attention, attention_tile, matmul
+from dgguf.backends.cpu import CpuBackend, attention, attention_tile, logits, matmul
 from dgguf.backends.cpu.matmul import Matrix
 from dgguf.errors import NumericsError
 from dgguf.model.cache import LayerCache
@@ -56,29 +56,31 @@ def tensor(array, name="F32"):
 def test_linear(backend, rng, name, shape):
     rows, outputs, inputs = shape
     x, (w, decoded) = normal(rng, rows, inputs), tensor(normal(rng, outputs, inputs), name)
-    close(backend.linear(x, backend.weight(w)), x.astype(np.float64) @ decoded.T, 4e-6)
+    close(backend.linear(x, backend.load_matrix(w)), x.astype(np.float64) @ decoded.T, 4e-6)
 
 
 def test_linear_over_several_panels_whose_last_is_short(backend, rng, monkeypatch):
     monkeypatch.setattr(matmul, "PANEL_BYTES", 4 * 64 * 5)
     x, (w, decoded) = normal(rng, 3, 64), tensor(normal(rng, 18, 64), "Q8_0")
-    assert backend.weight(w).panel_rows == 5
-    close(backend.linear(x, backend.weight(w)), x.astype(np.float64) @ decoded.T, 4e-6)
+    assert backend.load_matrix(w).panel_rows == 5
+    close(backend.linear(x, backend.load_matrix(w)), x.astype(np.float64) @ decoded.T, 4e-6)
 
 
 def test_unaligned_f32_rows_are_read(backend, rng):
     array = normal(rng, 4, 8)
     raw = np.frombuffer(b"x" + array.tobytes(), np.uint8)[1:].reshape(4, 32)
     w = HostTensor("test", FORMATS_BY_NAME["F32"], raw, 8)
-    np.testing.assert_array_equal(backend.vector(HostTensor("v", w.format, raw[:1], 8)), array[0])
-    close(backend.linear(array, backend.weight(w)), array.astype(np.float64) @ array.T.astype(np.float64))
+    np.testing.assert_array_equal(backend.load_vector(HostTensor("v", w.format, raw[:1], 8)), array[0])
+    close(
+        backend.linear(array, backend.load_matrix(w)), array.astype(np.float64) @ array.T.astype(np.float64)
+    )
 
 
 @pytest.mark.parametrize("name", ["F32", "Q8_0"])
 def test_embed(backend, rng, name):
     table, decoded = tensor(normal(rng, 50, 32), name)
     tokens = np.array([3, 49, 3, 0])
-    close(backend.embed(backend.weight(table), tokens, 5.5), decoded[tokens] * 5.5)
+    close(backend.embed(backend.load_matrix(table), tokens, 5.5), decoded[tokens] * 5.5)
 
 
 @pytest.mark.parametrize("shape", [(3, 32), (3, 2, 16)])
@@ -104,9 +106,9 @@ def test_linear_takes_no_input_for_another(rng):
     for _ in range(3):
         x = normal(rng, 9, 64)
         for w, decoded in weights:
-            found = be.linear(x, be.weight(w))
+            found = be.linear(x, be.load_matrix(w))
             close(found, x.astype(np.float64) @ decoded.T, 0.05)
-            np.testing.assert_array_equal(found, CpuBackend(1).linear(x, be.weight(w)))
+            np.testing.assert_array_equal(found, CpuBackend(1).linear(x, be.load_matrix(w)))
         del x
 
 
@@ -121,14 +123,14 @@ def test_residual_of_sum(backend, rng, columns):
 @pytest.mark.parametrize("rows", [1, 33])
 def test_gated_gelu(backend, rng, rows):
     gate, up = 4 * normal(rng, rows, 24), normal(rng, rows, 24)
-    close(backend.gated_gelu(gate, up), gelu(gate) * up)
+    close(backend.geglu(gate, up), gelu(gate) * up)
 
 
 @pytest.mark.parametrize("factors", [None, np.array([1, 1, 1e30, 1e30], np.float32)])
 def test_norm_rope(backend, rng, factors):
     x, w = normal(rng, 3, 2, 8), normal(rng, 8)
     # Angles are float32: 1000 radians are known to 3e-5.
-    found = backend.norm_rope(x, w, EPS, backend.rotation(1000, 3, 8, 100.0, factors))
+    found = backend.norm_rope(x, w, EPS, backend.rope_angles(1000, 3, 8, 100.0, factors))
     close(found, rotated(rms(x, w), 1000, 100.0, factors), 6e-5)
 
 
@@ -227,7 +229,7 @@ def test_bfloat16_rounds_to_even():
 def test_route(backend, rng):
     x, scale, expert_scale = normal(rng, 5, 32), normal(rng, 32), normal(rng, 8)
     w, decoded = tensor(3 * normal(rng, 8, 32))
-    chosen, weights = backend.route(x, backend.weight(w), scale, expert_scale, 3, EPS)
+    chosen, weights = backend.route(x, backend.load_matrix(w), scale, expert_scale, 3, EPS)
     p = softmax(rms(x, scale) / math.sqrt(32) @ decoded.T)
     wanted = np.argsort(-p, axis=1)[:, :3]
     np.testing.assert_array_equal(chosen, wanted)
@@ -241,20 +243,20 @@ def test_router_is_exact_in_fast_mode(rng):
     w, decoded = tensor(normal(rng, 8, 64))
     w = replace(w, name="blk.0.ffn_gate_inp.weight")
     be = CpuBackend(2)
-    _, weights = be.route(x, be.weight(w), ones, ones[:8], 8, EPS)
+    _, weights = be.route(x, be.load_matrix(w), ones, ones[:8], 8, EPS)
     close(weights, -np.sort(-softmax(rms(x) / math.sqrt(64) @ decoded.T), axis=1))
 
 
 def test_rows_that_no_panel_fits_are_multiplied_in_float32(rng):
     x, (w, decoded) = normal(rng, 3, 40), tensor(normal(rng, 18, 40), "F16")
     be = CpuBackend(2)
-    close(be.linear(x, be.weight(w)), x.astype(np.float64) @ decoded.T)
+    close(be.linear(x, be.load_matrix(w)), x.astype(np.float64) @ decoded.T)
 
 
 def test_equal_router_scores_go_to_the_lower_expert(backend):
     x, ones = np.ones((1, 32), np.float32), np.ones(32, np.float32)
     w, _ = tensor(np.zeros((4, 32), np.float32))
-    chosen, weights = backend.route(x, backend.weight(w), ones, ones[:4], 2, EPS)
+    chosen, weights = backend.route(x, backend.load_matrix(w), ones, ones[:4], 2, EPS)
     assert chosen.tolist() == [[0, 1]]
     assert weights.tolist() == [[0.5, 0.5]]
 
@@ -274,7 +276,7 @@ def test_experts(backend, rng, monkeypatch, name, rows):
         for expert, weight in zip(chosen[row], weights[row], strict=True):
             h = gelu(g[expert] @ x[row]) * (u[expert] @ x[row])
             wanted[row] += weight * (d[expert] @ h)
-    found = backend.experts(x, *(backend.weight(t) for t in (gate, up, down)), chosen, weights)
+    found = backend.experts(x, *(backend.load_matrix(t) for t in (gate, up, down)), chosen, weights)
     close(found, wanted, 4e-6)
 
 
@@ -294,7 +296,7 @@ def test_experts_with_8_bit_products(rng, name, down_name, rows):
         for expert, weight in zip(chosen[row], weights[row], strict=True):
             wanted[row] += weight * (d[expert] @ (gelu(g[expert] @ x[row]) * (u[expert] @ x[row])))
     be = CpuBackend(2)
-    found = be.experts(x, *(be.weight(t) for t in (gate, up, down)), chosen, weights)
+    found = be.experts(x, *(be.load_matrix(t) for t in (gate, up, down)), chosen, weights)
     # Activations are rounded to 1/254 of their group's largest, evenly: some 0.6 % of their spread.
     assert abs(found - wanted).std() <= 0.02 * wanted.std()
 
@@ -304,26 +306,26 @@ def test_head(backend, rng, monkeypatch, panel_rows):
     monkeypatch.setattr(matmul, "PANEL_BYTES", 4 * 32 * panel_rows)
     x, (w, decoded) = 9 * normal(rng, 4, 32), tensor(normal(rng, 70, 32), "Q8_0")
     wanted = 30 * np.tanh(x.astype(np.float64) @ decoded.T / 30)
-    close(backend.head(x, backend.weight(w), 30.0), wanted)
+    close(backend.head(x, backend.load_matrix(w), 30.0), wanted)
 
 
-def predict(logits, temperature, uniforms, rows_at_once=None, cap=30.0):
-    """`logits.predict` of a network whose products are `logits`."""
-    rows, size = logits.shape
+def predict(z, temperature, uniforms, rows_at_once=None, cap=30.0):
+    """`logits.predict` of a network whose products are `z`."""
+    rows, size = z.shape
     identity, _ = tensor(np.eye(size, dtype=np.float32))
     buffer = np.empty((rows_at_once or rows, size), np.float32)
-    return logits.predict(logits, Matrix(identity), cap, temperature, uniforms, buffer, Pool(2))
+    return logits.predict(z, Matrix(identity), cap, temperature, uniforms, buffer, Pool(2))
 
 
 # 9000 tokens are more than one of the blocks whose mass is known together, and end within one.
 @pytest.mark.parametrize("rows_at_once", [4, 6])
 @pytest.mark.parametrize("size", [200, 9000])
 def test_predict(rng, size, rows_at_once):
-    logits = 3 * normal(rng, 6, size)
+    z = 3 * normal(rng, 6, size)
     uniforms = np.array([0.0, 0.1, 0.5, 0.9, 0.999, 1 - 2**-53])
-    p = softmax(30 * np.tanh(logits.astype(np.float64) / 30) / 0.7)
-    found = predict(logits, 0.7, uniforms, rows_at_once)
-    np.testing.assert_array_equal(found.argmax, logits.argmax(axis=1))
+    p = softmax(30 * np.tanh(z.astype(np.float64) / 30) / 0.7)
+    found = predict(z, 0.7, uniforms, rows_at_once)
+    np.testing.assert_array_equal(found.argmax, z.argmax(axis=1))
     wanted = [np.searchsorted(np.cumsum(row), u, side="right") for row, u in zip(p, uniforms, strict=True)]
     np.testing.assert_array_equal(found.sampled[:5], wanted[:5])
     assert 0 <= found.sampled[5] < size
@@ -333,8 +335,8 @@ def test_predict(rng, size, rows_at_once):
 
 
 def test_predict_never_draws_the_impossible():
-    logits = np.array([[0.0, -1e4, 0.0, -1e4], [-1e4, 0.0, -1e4, -1e4]], np.float32)
-    found = predict(logits, 0.1, np.array([1 - 2**-53, 0.0]))
+    z = np.array([[0.0, -1e4, 0.0, -1e4], [-1e4, 0.0, -1e4, -1e4]], np.float32)
+    found = predict(z, 0.1, np.array([1 - 2**-53, 0.0]))
     assert found.sampled.tolist() == [2, 1]
     close(found.entropy, np.array([math.log(2), 0.0]))
 
@@ -347,10 +349,10 @@ def test_predict_takes_the_first_of_equals():
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("size", [5, 700])
 def test_predict_refuses_what_is_not_finite(wrong, size):
-    logits = np.zeros((3, size), np.float32)
-    logits[1, size - 2] = wrong
+    z = np.zeros((3, size), np.float32)
+    z[1, size - 2] = wrong
     with pytest.raises(NumericsError, match="position 1"):
-        predict(logits, 1.0, np.full(3, 0.5))
+        predict(z, 1.0, np.full(3, 0.5))
 
 
 def likeliest(kept, row):
@@ -359,9 +361,9 @@ def likeliest(kept, row):
 
 
 def test_the_likeliest_tokens_hold_all_but_the_tail(rng):
-    logits = np.array([[1], [3], [9], [25]], np.float32) * normal(rng, 4, 5000)
-    p = softmax(1e3 * np.tanh(logits.astype(np.float64) / 1e3) / 0.5)
-    kept = predict(logits, 0.5, np.zeros(4), 2, cap=1e3).conditioning
+    z = np.array([[1], [3], [9], [25]], np.float32) * normal(rng, 4, 5000)
+    p = softmax(1e3 * np.tanh(z.astype(np.float64) / 1e3) / 0.5)
+    kept = predict(z, 0.5, np.zeros(4), 2, cap=1e3).conditioning
     for row in range(4):
         tokens, weights = likeliest(kept, row)
         assert (np.diff(tokens) > 0).all()
@@ -383,10 +385,10 @@ def test_the_likeliest_tokens_hold_all_but_the_tail(rng):
 
 @pytest.mark.parametrize("rows_at_once", [2, 3])
 def test_likeliest(backend, rng, rows_at_once):
-    logits = np.array([[1], [9], [40]], np.float32) * normal(rng, 3, 5000)
-    p = softmax(1e3 * np.tanh(logits.astype(np.float64) / 1e3) / 0.5)
-    kept = predict(logits, 0.5, np.zeros(3), rows_at_once, cap=1e3).conditioning
-    tokens, weights = backend.likeliest(kept, 4)
+    z = np.array([[1], [9], [40]], np.float32) * normal(rng, 3, 5000)
+    p = softmax(1e3 * np.tanh(z.astype(np.float64) / 1e3) / 0.5)
+    kept = predict(z, 0.5, np.zeros(3), rows_at_once, cap=1e3).conditioning
+    tokens, weights = backend.top_tokens(kept, 4)
     for row in range(3):
         known = 4 if rows_at_once == 3 else min(4, kept.counts[row])
         wanted = np.argsort(-p[row], kind="stable")[:4]
@@ -403,7 +405,7 @@ def test_soft_embed_of_the_likeliest(backend, rng, monkeypatch, spread):
     table, decoded = tensor(normal(rng, 5000, 32), "Q8_0")
     kept = predict(spread * normal(rng, 3, 5000), 0.5, np.zeros(3), 2).conditioning
     wanted = np.stack([w.astype(np.float64) @ decoded[t] for t, w in (likeliest(kept, r) for r in range(3))])
-    close(backend.soft_embed(kept, backend.weight(table), 2.0), 2 * wanted)
+    close(backend.soft_embed(kept, backend.load_matrix(table), 2.0), 2 * wanted)
 
 
 @pytest.mark.parametrize("rows", [3, 500])
@@ -411,7 +413,7 @@ def test_soft_embed(backend, rng, monkeypatch, rows):
     monkeypatch.setattr(matmul, "PANEL_BYTES", 4 * 32 * 7)
     table, decoded = tensor(normal(rng, rows, 32), "Q8_0")
     p = softmax(normal(rng, 4, rows).astype(np.float64)).astype(np.float32)
-    close(backend.soft_embed(p, backend.weight(table), 2.0), p.astype(np.float64) @ decoded * 2)
+    close(backend.soft_embed(p, backend.load_matrix(table), 2.0), p.astype(np.float64) @ decoded * 2)
 
 
 def test_results_do_not_depend_on_the_number_of_threads(rng):
@@ -420,7 +422,10 @@ def test_results_do_not_depend_on_the_number_of_threads(rng):
     for threads in (1, 2, 5):
         be = CpuBackend(threads, exact=True)
         results.append(
-            [be.linear(x, be.weight(w)), be.soft_embed(be.head(x, be.weight(w), 30.0), be.weight(w), 1.0)]
+            [
+                be.linear(x, be.load_matrix(w)),
+                be.soft_embed(be.head(x, be.load_matrix(w), 30.0), be.load_matrix(w), 1.0),
+            ]
         )
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
@@ -438,10 +443,10 @@ def test_8_bit_experts_do_not_depend_on_the_number_of_threads(rng):
     results = []
     for threads in (1, 2, 5, 40):
         be = CpuBackend(threads)
-        results.append(be.experts(x, *(be.weight(t) for t in (gate, up, down)), chosen, weights))
+        results.append(be.experts(x, *(be.load_matrix(t) for t in (gate, up, down)), chosen, weights))
     for other in results[1:]:
         np.testing.assert_array_equal(results[0], other)
-    alone = be.experts(x[:1], *(be.weight(t) for t in (gate, up, down)), chosen[:1], weights[:1])
+    alone = be.experts(x[:1], *(be.load_matrix(t) for t in (gate, up, down)), chosen[:1], weights[:1])
     np.testing.assert_array_equal(alone[0], results[0][0])
 
 
@@ -452,7 +457,7 @@ def test_pool_does_every_piece_once(threads):
     def piece(i):
         done[i] += 1
 
-    Pool(threads).run(piece, 100)
+    Pool(threads).parallel_for(piece, 100)
     assert (done == 1).all()
 
 
@@ -465,9 +470,9 @@ def test_pool_reports_a_failure_and_goes_on_working(threads):
             raise NumericsError("five")
 
     with pytest.raises(NumericsError, match="five"):
-        pool.run(piece, 10)
+        pool.parallel_for(piece, 10)
     test_done = []
-    pool.run(test_done.append, 4)
+    pool.parallel_for(test_done.append, 4)
     assert sorted(test_done) == [0, 1, 2, 3]
 
 
@@ -482,7 +487,7 @@ def test_pool_starts_no_more_ranges_after_a_failure(threads):
         time.sleep(0.0002)
 
     with pytest.raises(KeyboardInterrupt):
-        Pool(threads).run(piece, 3000)
+        Pool(threads).parallel_for(piece, 3000)
     n_started = len(started)
     assert n_started < 2000  # a thread takes a sixth of what is left at a time
     time.sleep(0.02)
@@ -493,7 +498,7 @@ def test_pool_starts_no_more_ranges_after_a_failure(threads):
 @pytest.mark.parametrize("count", [0, 1, 5, 1000])
 def test_pool_shares_ranges_that_are_everything(threads, count):
     ranges = []
-    Pool(threads).share(lambda first, end: ranges.append((first, end)), count)
+    Pool(threads).parallel_ranges(lambda first, end: ranges.append((first, end)), count)
     assert sorted(i for first, end in ranges for i in range(first, end)) == list(range(count))
     assert all(first < end for first, end in ranges)
     sizes = [end - first for first, end in sorted(ranges)]
@@ -503,7 +508,7 @@ def test_pool_shares_ranges_that_are_everything(threads, count):
 def test_a_pool_that_is_gone_leaves_no_threads():
     before = set(threading.enumerate())
     pool = Pool(3)
-    pool.run(lambda i: None, 5)
+    pool.parallel_for(lambda i: None, 5)
     mine = set(threading.enumerate()) - before
     assert len(mine) == 2
     del pool

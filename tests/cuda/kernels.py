@@ -171,7 +171,7 @@ def test_linear(backend, rng, path, name):
     columns = 256 if FORMATS_BY_NAME[name].block_size == 256 else 192
     rows, outputs = (2, 17) if path == "reference" else (5, 37)  # the simulator is slow
     x, (w, weights) = normal(rng, rows, columns), tensor(rng, name, outputs, columns)
-    found = backend.numpy(backend.linear(upload(x), backend.weight(w)))
+    found = backend.to_host(backend.linear(upload(x), backend.load_matrix(w)))
     close(found, x.astype(np.float64) @ weights.T, ROUNDED)
 
 
@@ -181,7 +181,7 @@ def test_linear_at_the_edges_of_tiles(rng, rows, outputs):
     backend = make_backend("fast")
     for columns in (32, 160):
         x, (w, weights) = normal(rng, rows, columns), tensor(rng, "Q8_0", outputs, columns)
-        found = backend.numpy(backend.linear(upload(x), backend.weight(w)))
+        found = backend.to_host(backend.linear(upload(x), backend.load_matrix(w)))
         close(found, x.astype(np.float64) @ weights.T, ROUNDED)
     assert backend._queue.launched == ["qgemm_32" if rows <= 32 else "qgemm_64"] * 2
 
@@ -190,7 +190,7 @@ def test_linear_of_rows_of_very_different_size(backend, rng):
     """Beyond what float16 holds, in both directions."""
     sizes = np.array([[1e-7], [1.0], [1e6], [0.0]], np.float32)
     x, (w, weights) = normal(rng, 4, 64) * sizes, tensor(rng, "Q8_0", 16, 64)
-    found = backend.numpy(backend.linear(upload(x), backend.weight(w)))
+    found = backend.to_host(backend.linear(upload(x), backend.load_matrix(w)))
     wanted = x.astype(np.float64) @ weights.T
     assert (abs(found - wanted) <= ROUNDED * abs(wanted).max(axis=1, keepdims=True)).all()
 
@@ -200,7 +200,7 @@ def test_linear_with_weights_of_any_size(backend, rng, size):
     weights = normal(rng, 16, 64) * np.float32(size)
     w = HostTensor("w", FORMATS_BY_NAME["F32"], weights.view(np.uint8), 64)
     x = normal(rng, 3, 64)
-    found = backend.numpy(backend.linear(upload(x), backend.weight(w)))
+    found = backend.to_host(backend.linear(upload(x), backend.load_matrix(w)))
     wanted = x.astype(np.float64) @ weights.T.astype(np.float64)
     assert abs(found - wanted).max() <= ROUNDED * abs(wanted).max()
 
@@ -210,7 +210,7 @@ def test_the_fast_product_is_the_reference_but_for_rounding(rng):
     x = rng.integers(-8, 9, (40, 128)).astype(np.float32)
     w, _ = tensor(rng, "Q8_0", 48, 128)
     found = [
-        be.numpy(be.linear(upload(x), be.weight(w)))
+        be.to_host(be.linear(upload(x), be.load_matrix(w)))
         for be in (make_backend("fast"), make_backend("reference"))
     ]
     close(*found, 3e-4)  # a code times a scale is rounded to float16
@@ -220,25 +220,25 @@ def test_the_fast_product_is_the_reference_but_for_rounding(rng):
 def test_embed(backend, rng, name):
     table, weights = tensor(rng, name, 50, 256)
     ids = np.array([3, 49, 3, 0])
-    found = backend.numpy(backend.embed(backend.weight(table), ids, 5.5))
+    found = backend.to_host(backend.embed(backend.load_matrix(table), ids, 5.5))
     close(found, weights[ids] * 5.5, 1e-3)
 
 
 @pytest.mark.parametrize("shape", [(3, 33), (3, 2, 16)])
 def test_rms_norm(backend, rng, shape):
     x, w = normal(rng, *shape), normal(rng, shape[-1])
-    close(backend.numpy(backend.rms_norm(upload(x), upload(w), EPS)), rms(x, w))
-    close(backend.numpy(backend.rms_norm(upload(x), None, EPS)), rms(x))
+    close(backend.to_host(backend.rms_norm(upload(x), upload(w), EPS)), rms(x, w))
+    close(backend.to_host(backend.rms_norm(upload(x), None, EPS)), rms(x))
 
 
 def test_rms_norm_of_zeros_is_zero(backend):
-    assert not backend.numpy(backend.rms_norm(upload(np.zeros((2, 8), np.float32)), None, EPS)).any()
+    assert not backend.to_host(backend.rms_norm(upload(np.zeros((2, 8), np.float32)), None, EPS)).any()
 
 
 def test_add_and_residual(backend, rng):
     x, y, w = normal(rng, 3, 33), normal(rng, 3, 33), normal(rng, 33)
-    close(backend.numpy(backend.add(upload(x), upload(y))), x + y)
-    found = backend.numpy(backend.residual(upload(x), upload(y), upload(w), EPS, 0.75))
+    close(backend.to_host(backend.add(upload(x), upload(y))), x + y)
+    found = backend.to_host(backend.residual(upload(x), upload(y), upload(w), EPS, 0.75))
     close(found, (x + rms(y, w)) * 0.75)
 
 
@@ -246,21 +246,21 @@ def test_residual_of_sum(backend, rng):
     x, y, z = (normal(rng, 3, 33) for _ in range(3))
     v, w, u = (normal(rng, 33) for _ in range(3))
     found = backend.residual_of_sum(*map(upload, (x, y, v, z, w, u)), EPS, 0.75)
-    close(backend.numpy(found), (x + rms(rms(y, v) + rms(z, w), u)) * 0.75)
+    close(backend.to_host(found), (x + rms(rms(y, v) + rms(z, w), u)) * 0.75)
 
 
 def test_gated_gelu(backend, rng):
     gate, up = 4 * normal(rng, 3, 25), normal(rng, 3, 25)
-    close(backend.numpy(backend.gated_gelu(upload(gate), upload(up))), gelu(gate) * up)
+    close(backend.to_host(backend.geglu(upload(gate), upload(up))), gelu(gate) * up)
 
 
 @pytest.mark.parametrize("factors", [None, np.array([1, 1, 1e30, 1e30], np.float32)])
 def test_norm_rope(backend, rng, factors):
     x, w = normal(rng, 3, 2, 8), normal(rng, 8)
-    rotation = backend.rotation(1000, 3, 8, 100.0, None if factors is None else upload(factors))
+    rotation = backend.rope_angles(1000, 3, 8, 100.0, None if factors is None else upload(factors))
     wanted = rotated(rms(x, w), 1000, 100.0, factors)
     close(
-        backend.numpy(backend.norm_rope(upload(x), upload(w), EPS, rotation)), wanted, 6e-5
+        backend.to_host(backend.norm_rope(upload(x), upload(w), EPS, rotation)), wanted, 6e-5
     )  # angles are float32
 
 
@@ -297,7 +297,7 @@ def attend(backend, rng, rows, heads, kv_heads, dim, past, window, causal):
         stores.append(upload(host))
     store = LayerCache(*stores, window)
     store.length = past
-    found = backend.numpy(attention_with(backend, q, k, v, store, causal))
+    found = backend.to_host(attention_with(backend, q, k, v, store, causal))
     assert store.length == past  # nothing was committed
     return found, twin_attention(
         q, np.concatenate([keys, k]), np.concatenate([values, v]), past, window, causal
@@ -327,7 +327,7 @@ def test_attention_of_a_head_size_that_is_no_multiple_of_16(rng):
 def test_attention_does_not_overflow(backend):
     x = np.full((2, 1, 16), 1e4, np.float32)
     store = LayerCache(*(upload(np.zeros((1, 2, 16), np.float16)) for _ in range(2)), None)
-    close(backend.numpy(attention_with(backend, x, x, x, store, False)), np.full((2, 16), 1e4))
+    close(backend.to_host(attention_with(backend, x, x, x, store, False)), np.full((2, 16), 1e4))
 
 
 def test_move_rows(backend, rng):
@@ -335,7 +335,7 @@ def test_move_rows(backend, rng):
     store = backend.kv_store((2, 9, 4))
     store.view.copy_to_device(host)
     backend.move_rows(store, 3, 5)  # they overlap
-    np.testing.assert_array_equal(backend.numpy(store)[:, :5], host[:, 3:8])
+    np.testing.assert_array_equal(backend.to_host(store)[:, :5], host[:, 3:8])
 
 
 def router(rng, n, hidden, scale=3.0):
@@ -348,20 +348,22 @@ def router(rng, n, hidden, scale=3.0):
 def test_route(backend, rng):
     x, scale, expert_scale = normal(rng, 5, 32), normal(rng, 32), normal(rng, 8)
     w, weights = router(rng, 8, 32)
-    chosen, given = backend.route(upload(x), backend.weight(w), upload(scale), upload(expert_scale), 3, EPS)
+    chosen, given = backend.route(
+        upload(x), backend.load_matrix(w), upload(scale), upload(expert_scale), 3, EPS
+    )
     p = softmax(rms(x, scale) / math.sqrt(32) @ weights.T.astype(np.float64))
     wanted = np.argsort(-p, axis=1)[:, :3]
-    np.testing.assert_array_equal(backend.numpy(chosen), wanted)
+    np.testing.assert_array_equal(backend.to_host(chosen), wanted)
     kept = np.take_along_axis(p, wanted, axis=1)
-    close(backend.numpy(given), kept / kept.sum(axis=1, keepdims=True) * expert_scale[wanted])
+    close(backend.to_host(given), kept / kept.sum(axis=1, keepdims=True) * expert_scale[wanted])
 
 
 def test_equal_router_scores_go_to_the_lower_expert(backend, rng):
     w, _ = router(rng, 4, 32, 0.0)
     x, ones = np.ones((1, 32), np.float32), np.ones(32, np.float32)
-    chosen, weights = backend.route(upload(x), backend.weight(w), upload(ones), upload(ones[:4]), 2, EPS)
-    assert backend.numpy(chosen).tolist() == [[0, 1]]
-    assert backend.numpy(weights).tolist() == [[0.5, 0.5]]
+    chosen, weights = backend.route(upload(x), backend.load_matrix(w), upload(ones), upload(ones[:4]), 2, EPS)
+    assert backend.to_host(chosen).tolist() == [[0, 1]]
+    assert backend.to_host(weights).tolist() == [[0.5, 0.5]]
 
 
 @pytest.mark.parametrize("height", [1, 3, 32])
@@ -421,8 +423,8 @@ def test_experts(rng, path, names, rows, hidden):
     x, weights = normal(rng, rows, hidden), normal(rng, rows, 2)
     chosen = np.stack([rng.permutation(n - 1)[:2] for _ in range(rows)]).astype(np.int32)  # one expert idle
     (gate, g), (up, u), (down, d) = expert_tensors(rng, names, n, ff, hidden)
-    matrices = [backend.weight(t) for t in (gate, up, down)]
-    found = backend.numpy(backend.experts(upload(x), *matrices, upload(chosen), upload(weights)))
+    matrices = [backend.load_matrix(t) for t in (gate, up, down)]
+    found = backend.to_host(backend.experts(upload(x), *matrices, upload(chosen), upload(weights)))
     close(found, twin_experts(x, g, u, d, chosen, weights), 2 * ROUNDED)
 
 
@@ -433,8 +435,8 @@ def test_many_rows_of_one_expert(rng):
     (gate, g), (up, u), (down, d) = expert_tensors(rng, ("Q8_0",) * 3, 2, 32, 64)
     chosen = np.ones((70, 1), np.int32)
     chosen[3] = 0
-    matrices = [backend.weight(t) for t in (gate, up, down)]
-    found = backend.numpy(backend.experts(upload(x), *matrices, upload(chosen), upload(weights)))
+    matrices = [backend.load_matrix(t) for t in (gate, up, down)]
+    found = backend.to_host(backend.experts(upload(x), *matrices, upload(chosen), upload(weights)))
     close(found, twin_experts(x, g, u, d, chosen, weights), 2 * ROUNDED)
     assert set(backend._queue.launched) == {"qgemm_64"}
 
@@ -449,14 +451,14 @@ def test_streamed_experts_are_the_resident_ones(rng, monkeypatch, path, streamed
     results = []
     for plan in (ALL_RESIDENT, Plan(ALL_RESIDENT.sizes, frozenset(streamed))):
         backend = make_backend(path, plan)
-        loaded = [[backend.weight(t) for t, _ in layer] for layer in layers]
+        loaded = [[backend.load_matrix(t) for t, _ in layer] for layer in layers]
         assert sum(w.planes is None for layer in loaded for w in layer) == (
             plan is not ALL_RESIDENT
         ) * 3 * len(streamed)
         for order in ((0, 1, 2), (0, 1, 2), (2, 0)):  # the last as after an interrupt
             for layer in order:
                 out = backend.experts(upload(x), *loaded[layer], chosen, upload(weights))
-                results.append(backend.numpy(out))
+                results.append(backend.to_host(out))
     for resident, other in zip(results[:8], results[8:], strict=True):
         np.testing.assert_array_equal(resident, other)
 
@@ -464,13 +466,13 @@ def test_streamed_experts_are_the_resident_ones(rng, monkeypatch, path, streamed
 def test_head(backend, rng):
     x, (w, weights) = 0.1 * normal(rng, 4, 32), tensor(rng, "Q8_0", 70, 32)
     wanted = 30 * np.tanh(x.astype(np.float64) @ weights.T / 30)
-    close(backend.numpy(backend.head(upload(x), backend.weight(w), 30.0)), wanted, 8e-3)
+    close(backend.to_host(backend.head(upload(x), backend.load_matrix(w), 30.0)), wanted, 8e-3)
 
 
 def read(backend, logits, temperature, uniforms):
     """`predict` of given logits: through a head that returns them."""
     w = HostTensor("head", FORMATS_BY_NAME["F32"], np.zeros((logits.shape[1], 128), np.uint8), 32)
-    matrix = backend.weight(w)
+    matrix = backend.load_matrix(w)
     backend._product = lambda x, w, cap, out: out.view.copy_to_device(logits)
     x = upload(np.zeros((len(logits), 32), np.float32))
     return backend.predict(x, matrix, 30.0, temperature, uniforms)
@@ -539,9 +541,9 @@ def test_soft_embed(rng, monkeypatch, spread, most):
     table, weights = tensor(rng, "Q8_0", 90, 64)
     z = spread * np.stack([rng.permutation(90) for _ in range(3)]).astype(np.float32) / 30
     conditioning = read(backend, z, 0.9, np.full(3, 0.5)).conditioning
-    found = backend.numpy(backend.soft_embed(conditioning, backend.weight(table), 2.0))
+    found = backend.to_host(backend.soft_embed(conditioning, backend.load_matrix(table), 2.0))
     p = softmax(z.astype(np.float64) / 0.9)
-    counts, tokens = backend.numpy(conditioning.counts), backend.numpy(conditioning.tokens)
+    counts, tokens = backend.to_host(conditioning.counts), backend.to_host(conditioning.tokens)
     for row in range(3):
         wanted = kept(p[row], most)
         if spread:
@@ -557,8 +559,8 @@ def test_equally_likely_tokens_are_kept_by_number(rng):
     z[:, 5:605] = 1.0
     z[1, 650:670] = 3.0
     conditioning = read(backend, z, 1.0, np.full(2, 0.5)).conditioning
-    assert backend.numpy(conditioning.counts).tolist() == [512, 512]
-    tokens = backend.numpy(conditioning.tokens)
+    assert backend.to_host(conditioning.counts).tolist() == [512, 512]
+    tokens = backend.to_host(conditioning.tokens)
     np.testing.assert_array_equal(tokens[0], np.arange(5, 517))
     np.testing.assert_array_equal(tokens[1], [*range(5, 497), *range(650, 670)])
 
@@ -567,7 +569,7 @@ def test_likeliest(rng):
     backend = make_backend("reference")
     z = rng.integers(-9, 10, (3, 50)).astype(np.float32)  # with equal ones
     conditioning = read(backend, z, 0.9, np.full(3, 0.5)).conditioning
-    ids, probabilities = backend.likeliest(conditioning, 7)
+    ids, probabilities = backend.top_tokens(conditioning, 7)
     wanted = np.argsort(-z, axis=1, kind="stable")[:, :7]
     np.testing.assert_array_equal(ids, wanted)
     p = softmax(z.astype(np.float64) / 0.9)
@@ -580,7 +582,7 @@ def test_no_bin_is_missed():
 
 def test_results_are_the_same_each_time(backend, rng):
     x, (w, _) = normal(rng, 3, 64), tensor(rng, "Q8_0", 200, 64)
-    matrix = backend.weight(w)
+    matrix = backend.load_matrix(w)
     first, second = (backend.predict(upload(x), matrix, 30.0, 0.7, np.full(3, 0.5)) for _ in range(2))
     np.testing.assert_array_equal(first.entropy, second.entropy)
     np.testing.assert_array_equal(first.sampled, second.sampled)
@@ -674,7 +676,7 @@ def run_network(path, gguf_path, plan, tokens, canvas):
     model.encode(tokens[:4], cache)
     model.encode(tokens[4:], cache)
     prediction = model.denoise(canvas, cache, None, 0.8, np.full(len(canvas), 0.5))
-    return prediction, backend.numpy(model.logits(canvas, cache, prediction))
+    return prediction, backend.to_host(model.logits(canvas, cache, prediction))
 
 
 @pytest.mark.parametrize(

@@ -50,11 +50,11 @@ def test_dgguf_computes_the_same_from_the_checkpoint(twin, tmp_path):
         assert torch.equal(other[name], value), name
     with Session(tmp_path / "small.gguf", exact=True) as session:
         session.model.encode(prompt[0], session._cache)
-        found = session.backend.numpy(session.model.logits(canvas[0], session._cache, None))
+        found = session.backend.to_host(session.model.logits(canvas[0], session._cache, None))
         np.testing.assert_allclose(found, first[0].numpy(), atol=1e-4)
         draws = np.full(32, 0.5)
         previous = session.model.denoise(canvas[0], session._cache, None, 0.7, draws)
-        found = session.backend.numpy(session.model.logits(canvas[0], session._cache, previous))
+        found = session.backend.to_host(session.model.logits(canvas[0], session._cache, previous))
         np.testing.assert_allclose(found, second[0].numpy(), atol=1e-4)
     assert float((second - first).abs().max()) > 0.1
     assert session.settings().entropy_bound == 0.1

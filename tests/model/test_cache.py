@@ -24,7 +24,7 @@ def cache(config):
 
 def commit(cache, rows):
     """Write each new position's number as its key and value, as a pass would."""
-    cache.make_room(rows)
+    cache.reserve(rows)
     for layer in cache.layers:
         new = np.arange(cache.position, cache.position + rows, dtype=np.float32)[None, :, None]
         layer.keys[:, layer.length : layer.length + rows] = new
@@ -51,14 +51,14 @@ def test_step_back(cache):
     for _ in range(3):
         commit(cache, 4)
     sliding = cache.layers[0]
-    assert cache.step_back(99) == 12
-    assert cache.step_back(10) == 10
+    assert cache.truncate(99) == 12
+    assert cache.truncate(10) == 10
     assert (sliding.start, sliding.length, cache.layers[1].length) == (4, 6, 10)
     commit(cache, 4)  # drops what only stepping back further would need
     assert sliding.start == 6
     reach = sliding.start + WINDOW - 1
-    assert cache.step_back(reach) == reach
-    assert cache.step_back(reach - 1) == 0
+    assert cache.truncate(reach) == reach
+    assert cache.truncate(reach - 1) == 0
     assert [layer.length for layer in cache.layers] == [0, 0]
     commit(cache, 4)
     np.testing.assert_array_equal(sliding.keys[0, :4, 0], range(4))
@@ -68,7 +68,7 @@ def test_a_full_context_is_an_error(cache):
     for _ in range(CONTEXT // 4):
         commit(cache, 4)
     with pytest.raises(PromptError, match="64 positions is full"):
-        cache.make_room(1)
+        cache.reserve(1)
 
 
 def test_cache_bytes_is_what_is_allocated(config, cache):
@@ -86,7 +86,7 @@ def test_an_interrupt_while_rows_move_costs_the_cache_and_nothing_else(cache, mo
     monkeypatch.setattr(cache._backend, "move_rows", interrupted)
     with pytest.raises(KeyboardInterrupt):
         commit(cache, 4)
-    assert cache.step_back(12) == 0
+    assert cache.truncate(12) == 0
     monkeypatch.undo()
     commit(cache, 4)
     np.testing.assert_array_equal(cache.layers[0].keys[0, :4, 0], range(4))

@@ -29,7 +29,7 @@ def logits(path, tokens, canvas):
     cache = KVCache(config, backend, 64, 16)
     model.encode(tokens, cache)
     prediction = model.denoise(canvas, cache, None, 0.8, np.full(len(canvas), 0.5))
-    return backend.numpy(model.logits(canvas, cache, prediction))
+    return backend.to_host(model.logits(canvas, cache, prediction))
 
 
 def wanted_logits(path, tokens, canvas):

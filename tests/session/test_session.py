@@ -6,6 +6,7 @@ import pytest
 import dgguf
 from dgguf.diffusion.events import PromptEncoded
 from dgguf.errors import BackendError, ModelFileError, PromptError, UnsupportedModelError
+from tests.support.endless import write_endless_model
 from tests.support.synthetic.writer import TINY, write_model
 
 QUICK = {"max_tokens": 32, "seed": 3}
@@ -14,9 +15,7 @@ QUICK = {"max_tokens": 32, "seed": 3}
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A file with random weights: answers that fill every canvas, whatever is asked."""
-    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
-    write_model(path, TINY, "Q8_0", seed=2)
-    return path
+    return write_endless_model(tmp_path_factory.mktemp("models") / "tiny.gguf")
 
 
 @pytest.fixture

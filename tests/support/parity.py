@@ -76,9 +76,9 @@ class TracingTransformer(Transformer):
 
     trace: list
 
-    def block(self, *args):
-        x = super().block(*args)
-        self.trace.append(self.backend.numpy(x))
+    def layer(self, *args):
+        x = super().layer(*args)
+        self.trace.append(self.backend.to_host(x))
         return x
 
 
@@ -134,7 +134,7 @@ def observe_dgguf(case, path):
             logits = model.logits(canvas, cache, previous)
             for i, x in enumerate(model.trace):
                 seen[f"canvas {n}/{kind}/layer {i}"] = x
-            seen[f"canvas {n}/{kind}/logits"] = backend.numpy(logits)
+            seen[f"canvas {n}/{kind}/logits"] = backend.to_host(logits)
             previous = model.denoise(canvas, cache, previous, TEMPERATURE, np.full(length, 0.5))
         encode(f"commit {n}", canvas)
     return seen

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from dgguf.cli import cli
-from dgguf.diffusion.events import DenoisingStep, Guesses
+from dgguf.diffusion.events import DenoisingStep, TopTokens
 from dgguf.view.export.theme import THEMES
 from dgguf.view.frame import Style
 from dgguf.view.recorder import Recorder
@@ -33,7 +33,7 @@ def record(path, tokens, events):
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
     tokens, events = made_up(length=64, steps=12)
-    guesses = Guesses(np.tile([[3, 4]], (64, 1)), np.tile(np.array([[0.9, 0.05]], np.float32), (64, 1)))
+    guesses = TopTokens(np.tile([[3, 4]], (64, 1)), np.tile(np.array([[0.9, 0.05]], np.float32), (64, 1)))
     events = [
         type(e)(**{**vars(e), "guesses": guesses}) if isinstance(e, DenoisingStep) else e for e in events
     ]

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from dgguf.diffusion.events import CanvasStarted, DenoisingStep, Guesses
+from dgguf.diffusion.events import CanvasStarted, DenoisingStep, TopTokens
 from dgguf.errors import RecordingError
 from dgguf.view.recorder import Recorder
 from dgguf.view.recording import RecordedTexts, is_recording, read_recording
@@ -78,7 +78,7 @@ def test_what_the_seed_does_not_say_is_written():
 def test_guesses(tmp_path):
     tokens, events = by_hand()
     ids = np.arange(16).reshape(8, 2) % len(tokens.pieces)
-    guesses = Guesses(ids, np.tile(np.array([0.75, 0.125], np.float32), (8, 1)))
+    guesses = TopTokens(ids, np.tile(np.array([0.75, 0.125], np.float32), (8, 1)))
     events = [
         dataclasses.replace(event, guesses=guesses) if isinstance(event, DenoisingStep) else event
         for event in events

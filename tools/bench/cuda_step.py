@@ -35,11 +35,11 @@ def products(session: Session, rows: int, repeats: int = 20) -> dict[str, dict[s
     for name, w in {**matrices, "output": session.model.weights.output}.items():
         x = upload(np.random.default_rng(1).standard_normal((rows, w.columns), np.float32))
         backend.linear(x, w)
-        backend.finish()
+        backend.synchronize()
         began = time.perf_counter()
         for _ in range(repeats):
             backend.linear(x, w)
-        backend.finish()
+        backend.synchronize()
         seconds = (time.perf_counter() - began) / repeats
         found[name] = {
             "us": 1e6 * seconds,

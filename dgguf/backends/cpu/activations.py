@@ -18,7 +18,7 @@ from numba.core import cgutils
 
 from dgguf.jit import kernel
 from dgguf.llvm_ir import F32, I8, I32, int64, intrinsic, load, splat, store, vector
-from dgguf.threads.work_sharing import offer, take
+from dgguf.threads.work_sharing import next_chunk, publish
 
 GROUP = 32  # inputs that share a scale
 TINY = 1e-30  # a scale below it is as good as 0, and its inverse would overflow
@@ -66,13 +66,13 @@ def _quantize_group(typing: Any, x: Any, codes: Any, scale: Any) -> Any:
 
 
 @kernel
-def quantize_together(x: np.ndarray, out: np.ndarray, group: int, offset: int, turns: np.ndarray) -> None:
+def quantize_together(x: np.ndarray, out: np.ndarray, group: int, offset: int, counter: np.ndarray) -> None:
     """As `quantize`, for several threads that share the rows."""
-    offer(turns)
-    first, end = take(turns, x.shape[0])
+    publish(counter)
+    first, end = next_chunk(counter, x.shape[0])
     while first < end:
         quantize(x[first:end], out[first:end], group, offset)
-        first, end = take(turns, x.shape[0])
+        first, end = next_chunk(counter, x.shape[0])
 
 
 @kernel

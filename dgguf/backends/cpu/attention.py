@@ -8,7 +8,7 @@ from dgguf.backends.base import LayerStore
 from dgguf.backends.cpu import attention_tile
 from dgguf.jit import kernel
 from dgguf.threads.pool import Pool
-from dgguf.threads.work_sharing import offer, take, take_one
+from dgguf.threads.work_sharing import next_chunk, next_item, publish
 
 SCORES_PER_TILE = 1 << 20
 TILE_ROWS = 256  # query rows, times heads of a group, that share what is packed of keys and values
@@ -125,23 +125,23 @@ def attend_tiles(
     first: np.ndarray,
     end: np.ndarray,
     out: np.ndarray,
-    turns: np.ndarray,
+    counter: np.ndarray,
 ) -> None:
     """`attend` for all rows and KV heads; threads share tiles of TILE_ROWS, the last rows first.
 
     They see the most keys: at the end, the other threads would wait for them. Arguments as there, but
     keys and values are (G, any, Dh), first and end (T,).
     """
-    offer(turns)
+    publish(counter)
     scratch = np.empty(scratch_bytes(q.shape[2]), np.uint8)
     height, n_heads = TILE_ROWS // group, keys.shape[0]
     n_tiles = (q.shape[0] + height - 1) // height * n_heads
-    i = take_one(turns, n_tiles)
+    i = next_item(counter, n_tiles)
     while i < n_tiles:
         g, r = i % n_heads, (n_tiles - 1 - i) // n_heads * height
         s = slice(r, min(r + height, q.shape[0]))
         attend(q, r, g * group, group, keys[g], values[g], first[s], end[s], out, scratch)
-        i = take_one(turns, n_tiles)
+        i = next_item(counter, n_tiles)
 
 
 @kernel
@@ -241,22 +241,22 @@ def append(k: np.ndarray, v: np.ndarray, store: LayerStore, pool: Pool) -> None:
         rows = slice(store.length, store.length + len(k))
         store.keys[:, rows], store.values[:, rows] = k.transpose(1, 0, 2), v.transpose(1, 0, 2)
     else:
-        pool.together(round_rows, len(k), k, v, store.keys, store.values, store.length)
+        pool.run_kernel(round_rows, len(k), k, v, store.keys, store.values, store.length)
 
 
 @kernel
 def round_rows(
-    k: np.ndarray, v: np.ndarray, keys: np.ndarray, values: np.ndarray, length: int, turns: np.ndarray
+    k: np.ndarray, v: np.ndarray, keys: np.ndarray, values: np.ndarray, length: int, counter: np.ndarray
 ) -> None:
     """Rows of (T, G, Dh) float32 as bfloat16 behind `length` rows of (G, any, Dh); threads share the rows."""
-    offer(turns)
-    first, end = take(turns, k.shape[0])
+    publish(counter)
+    first, end = next_chunk(counter, k.shape[0])
     while first < end:
         for r in range(first, end):
             for g in range(k.shape[1]):
                 attention_tile.to_bfloat16(k[r, g], keys[g, length + r])
                 attention_tile.to_bfloat16(v[r, g], values[g, length + r])
-        first, end = take(turns, k.shape[0])
+        first, end = next_chunk(counter, k.shape[0])
 
 
 def attention(q: np.ndarray, store: LayerStore, causal: bool, pool: Pool, bf16: bool) -> np.ndarray:
@@ -274,7 +274,7 @@ def attention(q: np.ndarray, store: LayerStore, causal: bool, pool: Pool, bf16: 
     # A tile's height follows from the shapes alone, so that results depend on nothing else.
     if bf16 and store.keys.dtype == np.uint16 and head_dim % 32 == 0 and group <= TILE_ROWS:
         n_tiles = n_kv_heads * -(-rows // (TILE_ROWS // group))
-        pool.together(attend_tiles, n_tiles, q, group, store.keys, store.values, first, end, out)
+        pool.run_kernel(attend_tiles, n_tiles, q, group, store.keys, store.values, first, end, out)
         return out.reshape(rows, n_heads * head_dim)
     most_keys = int((end - first).max()) + (rows if causal and store.window else 0)
     height = max(1, min(rows, SCORES_PER_TILE // (group * most_keys)))
@@ -290,7 +290,7 @@ def attention(q: np.ndarray, store: LayerStore, causal: bool, pool: Pool, bf16: 
         masked_softmax(scores, group, first[s] - lo, end[s] - lo)
         out[s, heads] = (scores @ read(store.values[g, lo:hi])).reshape(-1, group, head_dim)
 
-    pool.run(tile, len(tiles))
+    pool.parallel_for(tile, len(tiles))
     return out.reshape(rows, n_heads * head_dim)
 
 

@@ -40,7 +40,7 @@ class CpuBackend:
         self._path = "portable" if exact else cpu_path()
         self._int8, self._round_weights = self._path != "portable", round_weights
         self._bf16 = self._path == "avx512_vnni" and attention_tile.supported()
-        self.kv_bytes, self.runs_ahead = 4 if exact else 2, False
+        self.kv_bytes, self.is_async = 4 if exact else 2, False
         self._logits = np.empty((0, 0), np.float32)
         # The last input of `linear`, while it lives, the `Matrix.sums` it met, and what it became.
         self._last: tuple[weakref.ref[np.ndarray], tuple[int, int], np.ndarray] | None = None
@@ -58,13 +58,13 @@ class CpuBackend:
         products = f"8-bit products ({self._path})" if self._int8 else "float32 products through BLAS"
         return f"CPU, {self._pool.threads} thread{'s' * (self._pool.threads > 1)}, {products}"
 
-    def weight(self, tensor: HostTensor) -> Matrix:
+    def load_matrix(self, tensor: HostTensor) -> Matrix:
         # The router picks experts by its sums: an error there changes which weights are used at all.
         router = tensor.name.endswith("ffn_gate_inp.weight")
         kept = tensor.format.block_size == 1 and not self._round_weights
         return matmul.matrix(tensor, self._int8 and not router and not kept)
 
-    def vector(self, tensor: HostTensor) -> np.ndarray:
+    def load_vector(self, tensor: HostTensor) -> np.ndarray:
         return matmul.decode_rows(Matrix(tensor), 0, 1)[0].copy()
 
     def kv_store(self, shape: tuple[int, int, int]) -> np.ndarray:
@@ -83,13 +83,13 @@ class CpuBackend:
         expert_outputs = rows * n_experts_used * hidden_size // (1 if self._exact else 4)
         return 4 * (at_once * vocab_size + kept + sums * canvas_length * hidden_size + expert_outputs)
 
-    def numpy(self, x: np.ndarray) -> np.ndarray:
+    def to_host(self, x: np.ndarray) -> np.ndarray:
         return x.copy()
 
-    def finish(self) -> None:
+    def synchronize(self) -> None:
         pass  # a verb returns when it is done
 
-    def repeat(
+    def replay_step(
         self,
         place: Hashable,
         compute: Callable[[], Prediction],
@@ -116,7 +116,7 @@ class CpuBackend:
 
     def _by_rows(self, size: int, kernel: Callable[..., None], *arguments: Any) -> None:
         """Call a kernel over `size` numbers on as many threads as they are worth."""
-        self._pool.together(kernel, size // NUMBERS_PER_THREAD, *arguments)
+        self._pool.run_kernel(kernel, size // NUMBERS_PER_THREAD, *arguments)
 
     def rms_norm(self, x: np.ndarray, weight: np.ndarray | None, eps: float) -> np.ndarray:
         rows = x.reshape(-1, x.shape[-1])
@@ -154,15 +154,15 @@ class CpuBackend:
         )
         return out
 
-    def gated_gelu(self, gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    def geglu(self, gate: np.ndarray, up: np.ndarray) -> np.ndarray:
         out = np.empty_like(gate)
-        self._by_rows(gate.size, elementwise.gated_gelu, gate, up, out)
+        self._by_rows(gate.size, elementwise.geglu, gate, up, out)
         return out
 
-    def rotation(
+    def rope_angles(
         self, first: int, count: int, head_dim: int, base: float, factors: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        return elementwise.rotation(first, count, head_dim, base, factors)
+        return elementwise.rope_angles(first, count, head_dim, base, factors)
 
     def norm_rope(
         self, x: np.ndarray, weight: np.ndarray, eps: float, rotation: tuple[np.ndarray, np.ndarray]
@@ -217,8 +217,8 @@ class CpuBackend:
             self._logits = np.empty(shape, np.float32)
         return logits.predict(x, w, softcap, temperature, uniforms, self._logits, self._pool)
 
-    def likeliest(self, conditioning: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
-        return logits.likeliest(conditioning, count, self._pool)
+    def top_tokens(self, conditioning: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+        return logits.top_tokens(conditioning, count, self._pool)
 
     def _rows_at_once(self, canvas_length: int, vocab_size: int) -> int:
         """Rows of logits held at once: all, where what is kept of them would not be less."""

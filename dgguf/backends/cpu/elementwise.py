@@ -1,6 +1,6 @@
 """Norms, rotations, activations and the router's choice: small kernels over rows.
 
-Several threads may call one together: they share the rows by `turns`.
+Several threads may call one together: they share the rows by `counter`.
 """
 
 import math
@@ -9,7 +9,7 @@ import numpy as np
 
 from dgguf.backends.cpu.vector_math import exp, gelu
 from dgguf.jit import kernel
-from dgguf.threads.work_sharing import offer, take
+from dgguf.threads.work_sharing import next_chunk, publish
 
 _LANES = 64  # partial sums side by side, which vectors hold
 
@@ -31,11 +31,11 @@ def norm_factor(x: np.ndarray, eps: float, sums: np.ndarray) -> np.float32:
 
 
 @kernel
-def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float, out: np.ndarray, turns: np.ndarray) -> None:
+def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float, out: np.ndarray, counter: np.ndarray) -> None:
     """x / sqrt(mean(x²) + eps) * weight by row: (rows, n), weight (n,) or (0,) for none."""
-    offer(turns)
+    publish(counter)
     sums = np.empty(_LANES)
-    first, end = take(turns, x.shape[0])
+    first, end = next_chunk(counter, x.shape[0])
     while first < end:
         for r in range(first, end):
             row, target = x[r], out[r]
@@ -46,19 +46,19 @@ def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float, out: np.ndarray, tur
             else:
                 for i in range(row.shape[0]):
                     target[i] = row[i] * scale
-        first, end = take(turns, x.shape[0])
+        first, end = next_chunk(counter, x.shape[0])
 
 
 @kernel
-def add(x: np.ndarray, y: np.ndarray, out: np.ndarray, turns: np.ndarray) -> None:
+def add(x: np.ndarray, y: np.ndarray, out: np.ndarray, counter: np.ndarray) -> None:
     """x + y by row: (rows, n)."""
-    offer(turns)
-    first, end = take(turns, x.shape[0])
+    publish(counter)
+    first, end = next_chunk(counter, x.shape[0])
     while first < end:
         for r in range(first, end):
             for i in range(x.shape[1]):
                 out[r, i] = x[r, i] + y[r, i]
-        first, end = take(turns, x.shape[0])
+        first, end = next_chunk(counter, x.shape[0])
 
 
 @kernel
@@ -69,19 +69,19 @@ def residual(
     eps: float,
     scale: float,
     out: np.ndarray,
-    turns: np.ndarray,
+    counter: np.ndarray,
 ) -> None:
     """(x + rms_norm(y, weight)) * scale by row: (rows, n)."""
-    offer(turns)
+    publish(counter)
     sums, factor = np.empty(_LANES), np.float32(scale)
-    first, end = take(turns, x.shape[0])
+    first, end = next_chunk(counter, x.shape[0])
     while first < end:
         for r in range(first, end):
             row, other, target = x[r], y[r], out[r]
             norm = norm_factor(other, eps, sums)
             for i in range(row.shape[0]):
                 target[i] = (row[i] + other[i] * norm * weight[i]) * factor
-        first, end = take(turns, x.shape[0])
+        first, end = next_chunk(counter, x.shape[0])
 
 
 @kernel
@@ -95,12 +95,12 @@ def residual_of_sum(
     eps: float,
     scale: float,
     out: np.ndarray,
-    turns: np.ndarray,
+    counter: np.ndarray,
 ) -> None:
     """(x + rms_norm(rms_norm(y, y_weight) + rms_norm(z, z_weight), weight)) * scale by row: (rows, n)."""
-    offer(turns)
+    publish(counter)
     sums, added, factor = np.empty(_LANES), np.empty(x.shape[1], np.float32), np.float32(scale)
-    first, end = take(turns, x.shape[0])
+    first, end = next_chunk(counter, x.shape[0])
     while first < end:
         for r in range(first, end):
             row, one, other, target = x[r], y[r], z[r], out[r]
@@ -110,19 +110,19 @@ def residual_of_sum(
             norm = norm_factor(added, eps, sums)
             for i in range(row.shape[0]):
                 target[i] = (row[i] + added[i] * norm * weight[i]) * factor
-        first, end = take(turns, x.shape[0])
+        first, end = next_chunk(counter, x.shape[0])
 
 
 @kernel
-def gated_gelu(gate: np.ndarray, up: np.ndarray, out: np.ndarray, turns: np.ndarray) -> None:
+def geglu(gate: np.ndarray, up: np.ndarray, out: np.ndarray, counter: np.ndarray) -> None:
     """gelu(gate) * up, gelu in its tanh form: (rows, n). `out` may be `gate`."""
-    offer(turns)
-    first, end = take(turns, gate.shape[0])
+    publish(counter)
+    first, end = next_chunk(counter, gate.shape[0])
     while first < end:
         for r in range(first, end):
             for i in range(gate.shape[1]):
                 out[r, i] = gelu(gate[r, i]) * up[r, i]
-        first, end = take(turns, gate.shape[0])
+        first, end = next_chunk(counter, gate.shape[0])
 
 
 @kernel
@@ -133,18 +133,18 @@ def norm_rope(
     cos: np.ndarray,
     sin: np.ndarray,
     out: np.ndarray,
-    turns: np.ndarray,
+    counter: np.ndarray,
 ) -> None:
     """rms_norm of (rows, heads, Dh) heads, weight (Dh,), then rotate them by cos and sin (rows, Dh/2).
 
     Element i pairs with i + Dh/2.
     """
-    offer(turns)
+    publish(counter)
     rows, heads, dim = x.shape
     half = dim // 2
     sums, normed = np.empty(_LANES), np.empty(dim, np.float32)
     upper, lower = normed[:half], normed[half:]
-    first, end = take(turns, rows)
+    first, end = next_chunk(counter, rows)
     while first < end:
         for r in range(first, end):
             c, s = cos[r], sin[r]
@@ -158,10 +158,10 @@ def norm_rope(
                     start[i] = upper[i] * c[i] - lower[i] * s[i]
                 for i in range(half):
                     rest[i] = lower[i] * c[i] + upper[i] * s[i]
-        first, end = take(turns, rows)
+        first, end = next_chunk(counter, rows)
 
 
-def rotation(
+def rope_angles(
     first: int, count: int, head_dim: int, base: float, factors: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cosines and sines (count, Dh/2) of positions first..first+count.
@@ -179,19 +179,19 @@ def rotation(
 
 @kernel
 def choose_experts(
-    scores: np.ndarray, expert_scale: np.ndarray, chosen: np.ndarray, weights: np.ndarray, turns: np.ndarray
+    scores: np.ndarray, expert_scale: np.ndarray, chosen: np.ndarray, weights: np.ndarray, counter: np.ndarray
 ) -> None:
     """Softmax over (rows, E) scores, the A largest renormalised, times their expert_scale.
 
     Equal probabilities go to the lower number. chosen and weights are (rows, A), largest first.
     """
-    offer(turns)
+    publish(counter)
     probabilities = np.empty(scores.shape[1], np.float32)
-    first, end = take(turns, scores.shape[0])
+    first, end = next_chunk(counter, scores.shape[0])
     while first < end:
         for r in range(first, end):
             choose_for_row(scores[r], expert_scale, probabilities, chosen[r], weights[r])
-        first, end = take(turns, scores.shape[0])
+        first, end = next_chunk(counter, scores.shape[0])
 
 
 @kernel

@@ -3,12 +3,12 @@
 import numpy as np
 
 from dgguf.backends.cpu import activations, qgemm
-from dgguf.backends.cpu.elementwise import gated_gelu
+from dgguf.backends.cpu.elementwise import geglu
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.matmul import Matrix, prepare, product_alone
 from dgguf.jit import kernel
 from dgguf.threads.pool import Pool
-from dgguf.threads.work_sharing import make_turns, offer, take, take_one
+from dgguf.threads.work_sharing import make_counter, next_chunk, next_item, publish
 
 SMALLEST_GROUP = 16  # weights that share a scale
 MANY = 2  # times the mean, of rows of an expert
@@ -17,11 +17,11 @@ PIECES = 4  # for each thread, of the columns of the sum over experts
 
 @kernel
 def combine(
-    y: np.ndarray, slots: np.ndarray, weights: np.ndarray, out: np.ndarray, turns: np.ndarray
+    y: np.ndarray, slots: np.ndarray, weights: np.ndarray, out: np.ndarray, counter: np.ndarray
 ) -> None:
     """Sum weights[t, a] * y[slots[t, a]] over a, in order, for every row t; threads share the rows."""
-    offer(turns)
-    first, end = take(turns, slots.shape[0])
+    publish(counter)
+    first, end = next_chunk(counter, slots.shape[0])
     while first < end:
         for t in range(first, end):
             out[t, :] = np.float32(0.0)
@@ -30,7 +30,7 @@ def combine(
                 s = slots[t, a]
                 for i in range(out.shape[1]):
                     out[t, i] += w * y[s, i]
-        first, end = take(turns, slots.shape[0])
+        first, end = next_chunk(counter, slots.shape[0])
 
 
 # The code of a matrix's products and the blocks of its rows, as `dot` wants them.
@@ -50,7 +50,7 @@ def int8_gated(
     columns: int,
     sums: tuple[int, int],
     out: np.ndarray,
-    turns: np.ndarray,
+    counter: np.ndarray,
 ) -> None:
     """gelu(gate) * up of all experts by 8-bit products, in one call: thousands are made in a step.
 
@@ -66,18 +66,18 @@ def int8_gated(
         sums: of the matrix that comes next.
         out: (T * A, row_bytes) uint8, quantized again for it, an assignment's result where `order` has it.
     """
-    offer(turns)
+    publish(counter)
     width, last = gate.shape[1], numbers.shape[0] - 1
     alone = np.ones(2, np.int64)
     scratch = np.empty(qgemm.scratch_bytes(columns, SMALLEST_GROUP), np.uint8)
-    i = take_one(turns, numbers.shape[0])
+    i = next_item(counter, numbers.shape[0])
     while i <= last:
         e, members = numbers[i], order[bounds[i, 0] : bounds[i, 1]]
         n = members.shape[0]
         gathered = inputs[members // n_used]
         g, u = np.empty((n, width), np.float32), np.empty((n, width), np.float32)
         h = np.empty((n, width), np.float32)  # in place, LLVM would not vectorise
-        behind = qgemm.start_of(gate[numbers[min(i + turns[1], last)]])  # if all threads take turns
+        behind = qgemm.start_of(gate[numbers[min(i + counter[1], last)]])  # if all threads take turns
         for (decode, tile, sizes, blocks), raw, target, following in (
             (codes[0], gate, g, qgemm.start_of(up[e])),
             (codes[1], up, u, behind),
@@ -86,9 +86,9 @@ def int8_gated(
                 decode, tile, sizes, raw[e], blocks, gathered, columns, target, scratch, 0, width, following
             )
         alone[0] = 0
-        gated_gelu(g, u, h, alone)
+        geglu(g, u, h, alone)
         activations.quantize(h, out[bounds[i, 0] : bounds[i, 1]], sums[0], sums[1])
-        i = take_one(turns, numbers.shape[0])
+        i = next_item(counter, numbers.shape[0])
 
 
 @kernel
@@ -110,7 +110,7 @@ def int8_down(
     columns: int,
     out: np.ndarray,
     piece: int,
-    turns: np.ndarray,
+    counter: np.ndarray,
 ) -> None:
     """The weighted sum over experts of `inputs` times their `down`, expert after expert as in the reference.
 
@@ -124,13 +124,13 @@ def int8_down(
         out: (T, D) float32.
         piece: columns of a piece, a multiple of PANEL_ROWS.
     """
-    offer(turns)
+    publish(counter)
     decode, tile, sizes, blocks = code
     n_used, last = weights.shape[1], numbers.shape[0] - 1
     room = np.empty(((bounds[:, 1] - bounds[:, 0]).max(), piece), np.float32)
     scratch = np.empty(qgemm.scratch_bytes(columns, SMALLEST_GROUP), np.uint8)
     pieces = (out.shape[1] + piece - 1) // piece
-    first, end = take(turns, pieces)
+    first, end = next_chunk(counter, pieces)
     while first < end:
         for c in range(first * piece, min(end * piece, out.shape[1]), piece):
             for t in range(out.shape[0]):
@@ -145,7 +145,7 @@ def int8_down(
                 for m in range(members.shape[0]):
                     t = members[m] // n_used
                     add_weighted(room[m], weights[t, members[m] % n_used], out[t, c : c + piece])
-        first, end = take(turns, pieces)
+        first, end = next_chunk(counter, pieces)
 
 
 def code_of(w: Matrix) -> Code:
@@ -182,11 +182,11 @@ def experts(
         # In the file's order, where the system and the caches fetch ahead, but the few with very many rows
         # first: at the end, the other threads would wait for them.
         first = np.argsort(counts <= MANY * counts.mean(), kind="stable")
-        pool.together(
+        pool.run_kernel(
             int8_gated, len(numbers), inputs, order, n_used, numbers[first], bounds[first],
             (code_of(gate), code_of(up)), gate.tensor.raw, up.tensor.raw, gate.columns, sums, gated,
         )  # fmt: skip
-        pool.together(
+        pool.run_kernel(
             int8_down, n_pieces, gated, order, weights, numbers, bounds, code_of(down), down.tensor.raw,
             down.columns, out, piece,
         )  # fmt: skip
@@ -202,11 +202,11 @@ def experts(
         u = np.empty_like(g)
         for w, target in ((gate, g), (up, u)):
             product_alone(prepared[w.sums][rows], w.expert(numbers[n]), target)
-        gated_gelu(g, u, g, make_turns(1))
+        geglu(g, u, g, make_counter(1))
         product_alone(prepare(g, down), down.expert(numbers[n]), y[members])
 
-    pool.run(expert, len(numbers))  # in the file's order: the system fetches ahead
+    pool.parallel_for(expert, len(numbers))  # in the file's order: the system fetches ahead
     slots = np.empty(order.size, np.int64)
     slots[order] = np.arange(order.size)
-    pool.together(combine, n_rows, y, slots.reshape(n_rows, n_used), weights, out)
+    pool.run_kernel(combine, n_rows, y, slots.reshape(n_rows, n_used), weights, out)
     return out

@@ -13,7 +13,7 @@ from dgguf.errors import NumericsError
 from dgguf.jit import kernel
 from dgguf.quants.decode import decoder
 from dgguf.threads.pool import Pool
-from dgguf.threads.work_sharing import offer, take
+from dgguf.threads.work_sharing import next_chunk, publish
 
 # Partial sums of `soft_embed`: a fixed number, so that the sum does not depend on the threads.
 SLICES = 16
@@ -198,14 +198,14 @@ def scale_row(z: np.ndarray, factor: float) -> None:
 
 
 @kernel
-def softcap_rows(z: np.ndarray, cap: float, turns: np.ndarray) -> None:
+def softcap_rows(z: np.ndarray, cap: float, counter: np.ndarray) -> None:
     """cap * tanh(z / cap) in place, (T, V); threads share the rows."""
-    offer(turns)
-    first, end = take(turns, z.shape[0])
+    publish(counter)
+    first, end = next_chunk(counter, z.shape[0])
     while first < end:
         for r in range(first, end):
             softcap(z[r], cap, 1.0)
-        first, end = take(turns, z.shape[0])
+        first, end = next_chunk(counter, z.shape[0])
 
 
 @kernel
@@ -220,7 +220,7 @@ def predict_rows(
     tokens: np.ndarray,
     weights: np.ndarray,
     counts: np.ndarray,
-    turns: np.ndarray,
+    counter: np.ndarray,
 ) -> None:
     """`predict_row` for rows (T, V) of logits, threads sharing them, then what is kept of each.
 
@@ -228,8 +228,8 @@ def predict_rows(
         uniforms, argmax, sampled, entropy, counts: (T,), of the rows.
         tokens, weights: (T, most), see `Sparse`; with most = 0 the row itself becomes its softmax.
     """
-    offer(turns)
-    first, end = take(turns, z.shape[0])
+    publish(counter)
+    first, end = next_chunk(counter, z.shape[0])
     while first < end:
         for r in range(first, end):
             argmax[r], sampled[r], entropy[r], total = predict_row(z[r], cap, temperature, uniforms[r])
@@ -237,14 +237,14 @@ def predict_rows(
                 counts[r] = likeliest_of_row(z[r], total, tokens[r], weights[r])
             elif argmax[r] >= 0:
                 scale_row(z[r], 1.0 / total)
-        first, end = take(turns, z.shape[0])
+        first, end = next_chunk(counter, z.shape[0])
 
 
 def head(x: np.ndarray, w: Matrix, cap: float, pool: Pool) -> np.ndarray:
     """See `Backend.head`."""
     out = np.empty((x.shape[0], w.rows), np.float32)
     products(prepare(x, w, pool), w, out, pool)
-    pool.together(softcap_rows, len(out), out, cap)
+    pool.run_kernel(softcap_rows, len(out), out, cap)
     return out
 
 
@@ -275,7 +275,7 @@ def predict(
         of_rows = [
             a[rows] for a in (uniforms, argmax, sampled, entropy, kept.tokens, kept.weights, kept.counts)
         ]
-        pool.together(predict_rows, len(logits), logits, cap, temperature, *of_rows)
+        pool.run_kernel(predict_rows, len(logits), logits, cap, temperature, *of_rows)
     if argmax.min() < 0:
         raise NumericsError(
             f"the network's logits are not finite at canvas position {int(argmax.argmin())}: "
@@ -284,8 +284,8 @@ def predict(
     return Prediction(argmax, sampled, entropy, kept if most else buffer)
 
 
-def likeliest(conditioning: np.ndarray | Sparse, count: int, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
-    """See `Backend.likeliest`."""
+def top_tokens(conditioning: np.ndarray | Sparse, count: int, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
+    """See `Backend.top_tokens`."""
     rows = len(conditioning.counts) if isinstance(conditioning, Sparse) else len(conditioning)
     tokens, weights = np.empty((rows, count), np.int64), np.zeros((rows, count), np.float32)
 
@@ -302,7 +302,7 @@ def likeliest(conditioning: np.ndarray | Sparse, count: int, pool: Pool) -> tupl
         tokens[i, :n], weights[i, :n] = ids[some], p[some]
         tokens[i, n:] = tokens[i, 0]
 
-    pool.run(row, rows, blas=False)
+    pool.parallel_for(row, rows, blas=False)
     return tokens, weights
 
 
@@ -317,7 +317,7 @@ def soft_embed(probabilities: np.ndarray, table: Matrix, scale: float, pool: Poo
             panel = decode_rows(table, first, table.panel_rows)
             partial[i] += probabilities[:, first : first + panel.shape[0]] @ panel
 
-    pool.run(one_slice, len(slices))
+    pool.parallel_for(one_slice, len(slices))
     out: np.ndarray = partial.sum(axis=0) * np.float32(scale)
     return out
 
@@ -336,6 +336,6 @@ def soft_embed_sparse(kept: Sparse, table: Matrix, scale: float, pool: Pool) -> 
             decode(raw, panel)
             out[r] += kept.weights[r, some] @ panel
 
-    pool.run(row, len(out))
+    pool.parallel_for(row, len(out))
     out *= np.float32(scale)
     return out

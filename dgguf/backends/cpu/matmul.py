@@ -17,7 +17,7 @@ from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.panels import PANEL_FORMATS
 from dgguf.quants.decode import decoder
 from dgguf.threads.pool import Pool
-from dgguf.threads.work_sharing import make_turns
+from dgguf.threads.work_sharing import make_counter
 
 PANEL_BYTES = 1 << 20
 LEAST_PANELS = 4  # of a matrix, so that several threads have something to do
@@ -105,7 +105,7 @@ def prepare(x: np.ndarray, w: Matrix, pool: Pool | None = None) -> np.ndarray:
     if pool is None:
         activations.quantize(x, out, group, offset)
     else:
-        pool.together(activations.quantize_together, x.shape[0], x, out, group, offset)
+        pool.run_kernel(activations.quantize_together, x.shape[0], x, out, group, offset)
     return out
 
 
@@ -132,7 +132,7 @@ def float_product(inputs: np.ndarray, w: Matrix, first: int, end: int, out: np.n
 def product_alone(inputs: np.ndarray, w: Matrix, out: np.ndarray) -> None:
     """inputs @ w.T into `out`, (T, rows), on this thread; `inputs` from `prepare`."""
     if w.int8:
-        qgemm.product(*int8_arguments(inputs, w, out), make_turns(1))
+        qgemm.product(*int8_arguments(inputs, w, out), make_counter(1))
     else:
         float_product(inputs, w, 0, w.rows, out)
 
@@ -140,10 +140,10 @@ def product_alone(inputs: np.ndarray, w: Matrix, out: np.ndarray) -> None:
 def products(inputs: np.ndarray, w: Matrix, out: np.ndarray, pool: Pool) -> None:
     """inputs @ w.T into `out`, (T, rows), on all threads; `inputs` from `prepare`."""
     if w.int8:
-        pool.together(qgemm.product, w.rows // qgemm.PANEL_ROWS, *int8_arguments(inputs, w, out))
+        pool.run_kernel(qgemm.product, w.rows // qgemm.PANEL_ROWS, *int8_arguments(inputs, w, out))
         return
     step = w.panel_rows
-    pool.share(
+    pool.parallel_ranges(
         lambda first, end: float_product(inputs, w, first * step, min(end * step, w.rows), out),
         -(-w.rows // step),
     )

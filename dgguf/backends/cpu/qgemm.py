@@ -14,7 +14,7 @@ from dgguf.backends.cpu.panels import PANEL_FORMATS, block_sizes, decoder_addres
 from dgguf.backends.cpu.qgemm_tile import LEAST_BITS, LINE, MOST_ROWS, PATHS, tile_address
 from dgguf.jit import kernel
 from dgguf.llvm_ir import I64, LANES, intrinsic
-from dgguf.threads.work_sharing import offer, take
+from dgguf.threads.work_sharing import next_chunk, publish
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def product(
     activations: np.ndarray,
     columns: int,
     out: np.ndarray,
-    turns: np.ndarray,
+    counter: np.ndarray,
 ) -> None:
     """Rows of activations times the rows of a matrix; threads share the panels.
 
@@ -105,15 +105,15 @@ def product(
         columns: inputs, a multiple of 32.
         out: (T, rows) float32, each row contiguous.
     """
-    offer(turns)
+    publish(counter)
     scratch = np.empty(scratch_bytes(columns, sizes[2]), np.uint8)
     n_panels = (raw.shape[0] + PANEL_ROWS - 1) // PANEL_ROWS
-    first, end = take(turns, n_panels)
+    first, end = next_chunk(counter, n_panels)
     while first < end:
         rows = first * PANEL_ROWS, min(end * PANEL_ROWS, raw.shape[0])
         behind = start_of(raw) + rows[1] * raw.strides[0]
         product_panels(decode, tile, sizes, raw, blocks, activations, columns, out, scratch, *rows, behind)
-        first, end = take(turns, n_panels)
+        first, end = next_chunk(counter, n_panels)
 
 
 @kernel

@@ -45,7 +45,7 @@ class CudaBackend:
         queue: Queue | None = None,
     ) -> None:
         keep_freed_memory()
-        self.kv_bytes, self.runs_ahead = KV_BYTES, True
+        self.kv_bytes, self.is_async = KV_BYTES, True
         self._device = device
         self._plan = plan
         self._pool = Pool(usable_cores() if threads is None else threads)
@@ -69,7 +69,7 @@ class CudaBackend:
 
     # Weights and memory
 
-    def weight(self, tensor: HostTensor) -> Weight:
+    def load_matrix(self, tensor: HostTensor) -> Weight:
         if tensor.name.endswith("ffn_gate_inp.weight"):
             return matmul.router(tensor)
         packed = pack(tensor, self._pool, lambda n: np.empty(n, np.uint8))
@@ -83,7 +83,7 @@ class CudaBackend:
         planes = matmul.device_planes(self._queue.upload(packed.data), packed.layout, packed.n_units)
         return Matrix(tensor, replace(packed, data=packed.data[:0]), tables, planes)
 
-    def vector(self, tensor: HostTensor) -> Array:
+    def load_vector(self, tensor: HostTensor) -> Array:
         return upload(matmul.decoded(tensor)[0])
 
     def kv_store(self, shape: tuple[int, int, int]) -> Array:
@@ -102,10 +102,10 @@ class CudaBackend:
     ) -> int:
         return scratch_bytes(vocab_size, hidden_size, canvas_length, rows, n_experts_used)
 
-    def numpy(self, x: Array) -> np.ndarray:
+    def to_host(self, x: Array) -> np.ndarray:
         return self._device.download(x.view)
 
-    def finish(self) -> None:
+    def synchronize(self) -> None:
         self._device.stream.synchronize()
 
     # Helpers
@@ -201,20 +201,20 @@ class CudaBackend:
         total = self.add(self.rms_norm(y, y_weight, eps), self.rms_norm(z, z_weight, eps))
         return self.residual(x, total, weight, eps, scale)
 
-    def gated_gelu(self, gate: Array, up: Array) -> Array:
+    def geglu(self, gate: Array, up: Array) -> Array:
         out = self._empty(*gate.shape)
-        self._queue.run(elementwise.gated_gelu, gate.shape[0], gate.view, up.view, out.view)
+        self._queue.run(elementwise.geglu, gate.shape[0], gate.view, up.view, out.view)
         return out
 
-    def rotation(
+    def rope_angles(
         self, first: int, count: int, head_dim: int, base: float, factors: Array | None
     ) -> tuple[Array, Array]:
         key = (first, count, head_dim, base)
         if key not in self._rotations:
             if len(self._rotations) > 8:
                 self._rotations.clear()
-            host = None if factors is None else self.numpy(factors)
-            cos, sin = cpu_elementwise.rotation(first, count, head_dim, base, host)
+            host = None if factors is None else self.to_host(factors)
+            cos, sin = cpu_elementwise.rope_angles(first, count, head_dim, base, host)
             self._rotations[key] = upload(cos), upload(sin)
         return self._rotations[key]
 
@@ -307,7 +307,7 @@ class CudaBackend:
         with self._experts.planes((gate, up, down)) as (gate_planes, up_planes, down_planes):
             g = product(x, gate, gate_planes, row_of)
             u = product(x, up, up_planes, row_of)
-            self._queue.run(elementwise.gated_gelu, slots, g.view, u.view, g.view)
+            self._queue.run(elementwise.geglu, slots, g.view, u.view, g.view)
             y = product(g, down, down_planes, None)
         out = self._empty(rows, down.rows)
         self._queue.run(experts.combine, rows, y.view, slot_of.view, weights.view, out.view)
@@ -356,23 +356,23 @@ class CudaBackend:
 
     def _read(self, reading: logits.Reading) -> Prediction:
         """Wait for the GPU and fetch what a step has predicted."""
-        argmax = self.numpy(reading.argmax).astype(np.int64)
+        argmax = self.to_host(reading.argmax).astype(np.int64)
         if argmax.min() < 0:
             raise NumericsError(
                 f"the network's logits are not finite at canvas position {int(argmax.argmin())}: "
                 "the model file is damaged or this is a bug in dgguf"
             )
-        entropy = self.numpy(reading.rows)[:, logits.ENTROPY].astype(np.float32)
-        return Prediction(argmax, self.numpy(reading.sampled).astype(np.int64), entropy, reading)
+        entropy = self.to_host(reading.rows)[:, logits.ENTROPY].astype(np.float32)
+        return Prediction(argmax, self.to_host(reading.sampled).astype(np.int64), entropy, reading)
 
-    def likeliest(self, conditioning: logits.Reading, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def top_tokens(self, conditioning: logits.Reading, count: int) -> tuple[np.ndarray, np.ndarray]:
         n, given = conditioning.logits.shape[0], (conditioning.logits.view, conditioning.temperature)
         ids, probabilities = self._empty(n, count, dtype=np.int32), self._empty(n, count)
         rows = conditioning.rows.view
-        self._queue.run(logits.likeliest, n, *given, rows, ids.view, probabilities.view)
-        return self.numpy(ids).astype(np.int64), self.numpy(probabilities)
+        self._queue.run(logits.top_tokens, n, *given, rows, ids.view, probabilities.view)
+        return self.to_host(ids).astype(np.int64), self.to_host(probabilities)
 
-    def repeat(
+    def replay_step(
         self,
         place: Hashable,
         compute: Callable[[], Prediction],

@@ -238,7 +238,7 @@ def _run_checks(device: Device) -> Iterator[Check]:
     for what, reference in (("plain kernels", True), ("tensor cores", False)):
         try:
             backend = CudaBackend(device, Plan(Sizes(0, (), 0, 0), frozenset()), 1, reference=reference)
-            found = backend.numpy(backend.linear(upload(x), backend.weight(tensor)))
+            found = backend.to_host(backend.linear(upload(x), backend.load_matrix(tensor)))
             error = float(abs(found - wanted).max() / abs(wanted).max())
             yield Check(
                 what, error < 2e-3, f"a product is right to {error:.1e}", "" if error < 2e-3 else again
@@ -249,11 +249,11 @@ def _run_checks(device: Device) -> Iterator[Check]:
     try:
         queue = Queue(device, device.launcher())
         backend = CudaBackend(device, Plan(Sizes(0, (), 0, 0), frozenset()), 1, queue=queue)
-        given, w, outs = upload(x), backend.weight(tensor), []
+        given, w, outs = upload(x), backend.load_matrix(tensor), []
         backend.linear(given, w)
         queue.record(lambda: outs.append(backend.linear(given, w)))
         queue.repeat()
-        error = float(abs(backend.numpy(outs[0]) - wanted).max() / abs(wanted).max())
+        error = float(abs(backend.to_host(outs[0]) - wanted).max() / abs(wanted).max())
         yield Check(
             "graphs",
             error < 2e-3,

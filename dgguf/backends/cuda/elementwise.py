@@ -78,7 +78,7 @@ def add(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
 
 
 @kernel
-def gated_gelu(gate: np.ndarray, up: np.ndarray, out: np.ndarray) -> None:
+def geglu(gate: np.ndarray, up: np.ndarray, out: np.ndarray) -> None:
     """gelu(gate) * up, gelu in its tanh form: (rows, n); a block a row. `out` may be `gate`."""
     row = cuda.blockIdx.x
     for i in range(cuda.threadIdx.x, gate.shape[1], THREADS):

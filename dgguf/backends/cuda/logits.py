@@ -203,7 +203,7 @@ def draw(logits: Any, temperature: Any, rows: Any, sampled: Any) -> None:
 
 
 @kernel
-def likeliest(logits: Any, temperature: Any, rows: Any, ids: Any, probabilities: Any) -> None:
+def top_tokens(logits: Any, temperature: Any, rows: Any, ids: Any, probabilities: Any) -> None:
     """The likeliest tokens of each row (C, K), the likeliest first, equal ones by number; a block a row."""
     parts = cuda.shared.array(THREADS, np.float64)
     row, tid = cuda.blockIdx.x, cuda.threadIdx.x

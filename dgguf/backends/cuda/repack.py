@@ -100,7 +100,7 @@ def _run(pool: Pool, piece: Callable[[int, int, int], None], stack: int, rows: i
     """Call piece(matrix, first row, end) for all rows, in whole blocks of rows."""
     step = max(1, PIECE_WEIGHTS // (columns * UNIT_ROWS)) * UNIT_ROWS
     pieces = [(e, r, min(r + step, rows)) for e in range(stack) for r in range(0, rows, step)]
-    pool.run(lambda i: piece(*pieces[i]), len(pieces))
+    pool.parallel_for(lambda i: piece(*pieces[i]), len(pieces))
 
 
 def _decoded(tensor: HostTensor, raw: np.ndarray) -> np.ndarray:
@@ -141,7 +141,7 @@ def _look_at(
             minimums[some] = m
         bounds[number] = _largest(s, s[:0] if m is None else m, float(form.largest_value))
 
-    pool.run(groups, len(bounds))
+    pool.parallel_for(groups, len(bounds))
     return max(bounds), scales.reshape(stack, rows, -1), minimums.reshape(stack, rows, -1)
 
 
