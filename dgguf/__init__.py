@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dgguf.conversation import Conversation
     from dgguf.diffusion.events import (
         CanvasCommitted,
         CanvasStarted,
@@ -30,6 +31,7 @@ _HOMES = {
     "Answer": "dgguf.session",
     "CanvasCommitted": "dgguf.diffusion.events",
     "CanvasStarted": "dgguf.diffusion.events",
+    "Conversation": "dgguf.conversation",
     "DenoisingStep": "dgguf.diffusion.events",
     "DggufError": "dgguf.errors",
     "Finished": "dgguf.diffusion.events",
@@ -44,6 +46,7 @@ __all__ = [
     "Answer",
     "CanvasCommitted",
     "CanvasStarted",
+    "Conversation",
     "DenoisingStep",
     "DggufError",
     "Finished",
@@ -63,6 +66,7 @@ def load(
     context: int | None = None,
     exact: bool = False,
     gpu: "Gpu | None" = None,
+    kv_budget: int | None = None,
 ) -> "Session":
     """Open a model: a GGUF file's path, or a name from models.txt such as "demo".
 
@@ -72,13 +76,14 @@ def load(
         context: positions, prompt and answer together; None for 8192 or what the model can.
         exact: compute in float32 what the reference does: several times slower.
         gpu: run on this GPU, such as dgguf.Gpu(); None for the CPU.
+        kv_budget: bytes for the KV caches of all conversations; None for four full ones.
 
     Raises:
         DggufError: the file or the GPU cannot be used; the message says why.
     """
     from dgguf.session import Session
 
-    return Session(model, threads=threads, context=context, exact=exact, gpu=gpu)
+    return Session(model, threads=threads, context=context, exact=exact, gpu=gpu, kv_budget=kv_budget)
 
 
 def __getattr__(name: str) -> Any:

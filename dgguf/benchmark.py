@@ -17,13 +17,14 @@ from dgguf.backends.base import Backend, Prediction
 from dgguf.diffusion.sampler import SeededNoise, temperature
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.model.cache import KVCache
+from dgguf.model.canvas import Canvas
 from dgguf.model.transformer import Transformer
 from dgguf.session import Session, rows_per_call
 
 # Which part of a step a matrix belongs to, by the first part of its tensor's name that is here.
 _PRODUCTS = {"attn": "attention projections", "ffn": "dense MLP", "self_cond": "self-conditioning"}
 _VERBS = {
-    "append": "attention",
+    "store_rows": "attention",
     "attention": "attention",
     "experts": "experts",
     "route": "router",
@@ -150,7 +151,7 @@ def _denoise(
     for step in range(1, n + 1):
         began = time.perf_counter()
         t = temperature(settings, n + 1 - step)
-        previous = model.denoise(canvas, cache, previous, t, noise.uniforms(0, step, length))
+        previous = model.denoise(Canvas(canvas), cache, previous, t, noise.uniforms(0, step, length))
         yield previous, time.perf_counter() - began
 
 

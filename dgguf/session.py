@@ -2,7 +2,7 @@
 
 import functools
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
@@ -10,20 +10,16 @@ from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
 import numpy as np
 
 from dgguf.backends.base import Backend
-from dgguf.catalog import find_model
+from dgguf.conversation import Conversation, Request, Turns
 from dgguf.diffusion.events import CanvasCommitted, Event, Started
-from dgguf.diffusion.generate import generate
-from dgguf.diffusion.sampler import SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.statistics import Statistics
-from dgguf.errors import BackendError, PromptError, UnsupportedModelError
+from dgguf.errors import BackendError, PromptError
 from dgguf.ggufio.file import GgufFile
-from dgguf.model.cache import KVCache, cache_bytes
+from dgguf.loading import load_model
+from dgguf.model.cache import cache_bytes
 from dgguf.model.config import ModelConfig
-from dgguf.model.transformer import Transformer
-from dgguf.model.weights import load_weights
 from dgguf.text.chat import AnswerText, ChatTemplate, Message, encode_chat
-from dgguf.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from dgguf.backends.cuda.plan import Sizes
@@ -32,6 +28,7 @@ DEFAULT_CONTEXT = 8192
 DEFAULT_MAX_TOKENS = 1024
 # Prompt rows encoded together: enough that a decoded expert serves many, few enough to report often.
 ROWS_PER_CALL = 1024
+FULL_CONVERSATIONS = 4  # whose KV caches are kept whole
 
 
 class PromptOptions(TypedDict, total=False):
@@ -83,14 +80,16 @@ class Answer:
 
 
 class Session:
-    """A model, its KV cache and the ids in it. Not for use by several threads at once.
+    """A model and its conversations. One thread at a time may compute with it.
 
     Args:
         model: a path, or a name from models.txt.
         threads: of the CPU backend; None for all usable cores.
-        context: positions, prompt and answer together; None for 8192 or what the model can.
+        context: positions of a conversation, prompt and answer together; None for 8192 or what the model
+            can.
         exact: compute in float32 what the reference does: several times slower.
         gpu: run on this GPU; None for the CPU.
+        kv_budget: bytes for the KV caches of all conversations; None for four full ones.
 
     Raises:
         DggufError: the file or the GPU cannot be used; the message says why.
@@ -104,39 +103,30 @@ class Session:
         context: int | None = None,
         exact: bool = False,
         gpu: Gpu | None = None,
+        kv_budget: int | None = None,
     ) -> None:
-        self.name = str(model)
-        self.file = GgufFile(find_model(self.name))
-        self.config = ModelConfig.from_file(self.file)
-        self.tokenizer = Tokenizer.from_metadata(self.file.metadata, str(self.file.path))
-        if self.tokenizer.n_tokens != self.config.vocab_size:
-            raise UnsupportedModelError(
-                f"{self.file.path}: the vocabulary has {self.tokenizer.n_tokens} tokens, "
-                f"the embedding {self.config.vocab_size} rows"
-            )
-        self.context = choose_context(self.config, context)
-        self.backend: Backend = (
-            _cpu_backend(threads, exact) if gpu is None else self._gpu_backend(gpu, threads, exact)
-        )
-        self.model = Transformer(
-            self.config, load_weights(self.file, self.config, self.backend), self.backend
-        )
-        rows = rows_per_call(self.config)
-        self._cache = KVCache(self.config, self.backend, self.context, rows)
-        self._cached = np.empty(0, np.int64)  # the ids behind the cache's positions
-        self._n_streams = 0  # begun so far; only the last may go on
+        def make_backend(file: GgufFile, config: ModelConfig) -> Backend:
+            self.context = choose_context(config, context)
+            if gpu is None:
+                return _cpu_backend(threads, exact)
+            return _gpu_backend(file, config, self.context, gpu, threads, exact)
 
-    def _gpu_backend(self, gpu: Gpu, threads: int | None, exact: bool) -> Backend:
-        from dgguf.backends.cuda import open_backend
+        self.loaded = load_model(model, make_backend)
+        self.name = self.loaded.name
+        self.file = self.loaded.file
+        self.config = self.loaded.config
+        self.tokenizer = self.loaded.tokenizer
+        self.backend = self.loaded.backend
+        self.model = self.loaded.network
+        if kv_budget is None:
+            rows, kv_bytes = rows_per_call(self.config), self.backend.kv_bytes
+            kv_budget = FULL_CONVERSATIONS * cache_bytes(self.config, self.context, rows, kv_bytes)
+        self.turns = Turns(kv_budget)
+        self._conversation = self.conversation()
 
-        if exact:
-            raise BackendError("the exact computation is the CPU's: take it without a GPU")
-        return open_backend(
-            gpu_sizes(self.file, self.config, self.context),
-            device=gpu.device,
-            gpu_layers=len(self.config.layers) if gpu.layers == "all" else gpu.layers,
-            threads=threads,
-        )
+    def conversation(self) -> Conversation:
+        """A conversation of its own, whose KV cache is kept while the others compute; see `stream`."""
+        return Conversation(self.loaded, self.turns, self.context, rows_per_call(self.config))
 
     def close(self) -> None:
         """Let go of the file; the session is not to be used afterwards."""
@@ -187,6 +177,9 @@ class Session:
         max_tokens: int = DEFAULT_MAX_TOKENS,
         seed: int | None = None,
         top_k: int = 0,
+        canvas_length: int | None = None,
+        pins: Mapping[int, int] | None = None,
+        conversation: Conversation | None = None,
         **options: Unpack[PromptOptions],
     ) -> Generator[Event, None, None]:
         """Answer a message or a conversation, event by event; closing the iterator cancels.
@@ -200,6 +193,10 @@ class Session:
             seed: the same seed gives the same answer, on any number of threads, from the same cached
                 prefix (another one changes the rounding); None draws one.
             top_k: likeliest tokens that each step is to report for every position.
+            canvas_length: positions denoised together, from 1 to the model's; None for the model's.
+            pins: ids that must stand at positions of the answer, counted from 0.
+            conversation: whose KV cache is used; None for the session's own. Answers of several may be
+                drawn from in turns, between canvases.
             options: see `PromptOptions`; none with ids.
         """
         if max_tokens < 1:
@@ -209,12 +206,6 @@ class Session:
         if isinstance(prompt, np.ndarray) and options:
             raise TypeError("prompt options go to `encode`: here the prompt is ids already")
         ids = prompt if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
-        self._n_streams += 1
-        mine = self._n_streams
-        shared = min(len(ids), len(self._cached))
-        differs = np.flatnonzero(ids[:shared] != self._cached[:shared])
-        self._cache.truncate(int(differs[0]) if len(differs) else shared)
-        sequence = [ids]
         started = Started(
             model=self.name,
             seed=new_seed() if seed is None else seed,
@@ -222,31 +213,11 @@ class Session:
             prompt=ids,
             max_tokens=max_tokens,
             stop_ids=self.tokenizer.stop_ids,
-            canvas_length=self.config.canvas_length,
+            canvas_length=self.config.canvas_length if canvas_length is None else canvas_length,
             vocab_size=self.config.vocab_size,
             context=self.context,
         )
-        try:
-            yield started
-            for event in generate(
-                self.model,
-                self._cache,
-                ids,
-                settings=started.settings,
-                noise=SeededNoise(started.seed, started.vocab_size),
-                max_tokens=max_tokens,
-                stop_ids=started.stop_ids,
-                top_k=top_k,
-            ):
-                if isinstance(event, CanvasCommitted):
-                    sequence.append(event.tokens)
-                self._cached = np.concatenate(sequence)[: self._cache.position]
-                yield event
-                if mine != self._n_streams:
-                    raise PromptError("this answer cannot go on: the session has begun another one since")
-        finally:
-            if mine == self._n_streams:
-                self._cached = np.concatenate(sequence)[: self._cache.position]
+        yield from (conversation or self._conversation).stream(Request(started, top_k, canvas_length, pins))
 
     def reader(self, prompt: np.ndarray) -> AnswerText:
         """Turns the committed tokens of the answer to a prompt's ids into text, as they come."""
@@ -330,3 +301,18 @@ def _cpu_backend(threads: int | None, exact: bool) -> Backend:
     from dgguf.backends.cpu import CpuBackend
 
     return CpuBackend(threads, exact=exact)
+
+
+def _gpu_backend(
+    file: GgufFile, config: ModelConfig, context: int, gpu: Gpu, threads: int | None, exact: bool
+) -> Backend:
+    from dgguf.backends.cuda import open_backend
+
+    if exact:
+        raise BackendError("the exact computation is the CPU's: take it without a GPU")
+    return open_backend(
+        gpu_sizes(file, config, context),
+        device=gpu.device,
+        gpu_layers=len(config.layers) if gpu.layers == "all" else gpu.layers,
+        threads=threads,
+    )

@@ -66,6 +66,21 @@ class LayerStore(Protocol):
     window: int | None
 
 
+@dataclass(frozen=True)
+class Visible:
+    """Which rows of a layer's store the T query rows of a call see.
+
+    Query row r sees row j of the store if runs[i, r, 0] <= j < runs[i, r, 1] for one of the runs i. Rows
+    from `LayerStore.length` on are the call's canvas store.
+
+    Attributes:
+        runs: (R, T, 2) int64, R 1 or 2. A row's runs do not overlap, and one of them is not empty. In a
+            run, neither bound falls from one query row to the next: tiles of rows rely on it.
+    """
+
+    runs: np.ndarray
+
+
 class Backend(Protocol):
     """How to run a dozen array verbs on one kind of machine.
 
@@ -92,8 +107,8 @@ class Backend(Protocol):
     def kv_store(self, shape: tuple[int, int, int]) -> Array:
         """Room for (G, rows, Dh) keys or values, in whatever type `attention` keeps them."""
 
-    def move_rows(self, store: Array, first: int, count: int) -> None:
-        """Move rows first..first+count of a (G, rows, Dh) `kv_store` to its front, in place."""
+    def copy_rows(self, source: Array, first: int, count: int, target: Array) -> None:
+        """Copy rows first..first+count of a (G, rows, Dh) `kv_store` to the front of another, or its own."""
 
     def scratch_bytes(
         self, vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
@@ -139,23 +154,25 @@ class Backend(Protocol):
     def geglu(self, gate: Array, up: Array) -> Array:
         """gelu(gate) * up, gelu in its tanh form, for (T, F)."""
 
-    def rope_angles(self, first: int, count: int, head_dim: int, base: float, factors: Array | None) -> Array:
-        """Angles of positions first..first+count, for `norm_rope`; `factors` (Dh/2,) divide frequencies."""
+    def rope_angles(self, positions: np.ndarray, head_dim: int, base: float, factors: Array | None) -> Array:
+        """Angles of (T,) int64 positions, for `norm_rope`; `factors` (Dh/2,) divide frequencies."""
 
     def norm_rope(self, x: Array, weight: Array, eps: float, rotation: Array) -> Array:
         """rms_norm of (T, H, Dh), then rotate the halves (i, i + Dh/2)."""
 
-    def append(self, k: Array, v: Array, store: LayerStore) -> None:
-        """Write a call's (T, G, Dh) keys and values behind the store's committed rows.
+    def store_rows(self, k: Array, v: Array, store: LayerStore, rows: np.ndarray) -> None:
+        """Write (T, G, Dh) keys and values into the store's canvas, over what stood there.
 
         Whoever owns the store decides whether they become committed.
+
+        Args:
+            rows: (T,) int64 places behind the store's committed rows, each once.
         """
 
-    def attention(self, q: Array, store: LayerStore, causal: bool) -> Array:
-        """Attend from (T, H, Dh) queries to the store and to the call's own rows, which `append` wrote.
+    def attention(self, q: Array, store: LayerStore, visible: Visible) -> Array:
+        """Attend from (T, H, Dh) queries to the rows of the store that each of them sees.
 
-        Scores are not scaled. With `causal`, row i sees the committed rows and rows ≤ i, of these the
-        last `window`. Without, every row sees all rows of the call and the last window - 1 committed rows.
+        Scores are not scaled.
 
         Returns:
             (T, H * Dh)

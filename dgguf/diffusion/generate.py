@@ -7,7 +7,8 @@ generation_diffusion_gemma.py, `DiffusionGemmaGenerationMixin.generate`).
 import contextlib
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from dgguf.diffusion.sampler import Noise, StoppingRule, accept, temperature
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import PromptError
 from dgguf.model.cache import KVCache
+from dgguf.model.canvas import Canvas
 from dgguf.model.transformer import Transformer
 
 
@@ -38,26 +40,35 @@ def generate(
     max_tokens: int,
     stop_ids: frozenset[int],
     top_k: int = 0,
-) -> Iterator[Event]:
+    canvas_length: int | None = None,
+    pins: Mapping[int, int] | None = None,
+) -> Generator[Event, None, None]:
     """Answer a prompt; closing the iterator cancels.
 
     Args:
         model: the network.
-        cache: its first positions may hold a prefix of the prompt already; they are not encoded again.
+        cache: what it holds is a prefix of the prompt, which is not encoded again (see `KVCache.reuse`).
         prompt: (P,) ids, not empty.
         settings: of the sampler.
         noise: the only source of randomness.
         max_tokens: rounded up to whole canvases.
         stop_ids: a canvas that holds one is the last.
         top_k: likeliest tokens that each step is to report for every position.
+        canvas_length: positions denoised together, from 1 to the model's; None for the model's.
+        pins: ids that must stand at positions of the answer, counted over all canvases from 0.
 
     Raises:
         PromptError: the prompt and one canvas do not fit the context.
         NumericsError: the network computed something that is not finite.
     """
     clock = _Clock()
+    longest = model.config.canvas_length
+    length = longest if canvas_length is None else canvas_length
+    if not 1 <= length <= longest:
+        raise PromptError(f"a canvas of {length} positions does not fit the model: it takes 1 to {longest}")
+    denoise = _Denoiser(model, cache, settings, noise, top_k, clock)
     with contextlib.closing(
-        _answer(model, cache, prompt, settings, noise, max_tokens, stop_ids, top_k, clock)
+        _answer(model, cache, prompt, denoise, length, pins or {}, max_tokens, stop_ids, clock)
     ) as events:
         for event in events:
             with clock.stopped():
@@ -86,21 +97,14 @@ def _answer(
     model: Transformer,
     cache: KVCache,
     prompt: np.ndarray,
-    settings: SamplerSettings,
-    noise: Noise,
+    denoise: "_Denoiser",
+    length: int,
+    pins: Mapping[int, int],
     max_tokens: int,
     stop_ids: frozenset[int],
-    top_k: int,
     clock: _Clock,
 ) -> Generator[Event, None, None]:
-    length = model.config.canvas_length
-    if len(prompt) + length > cache.context:
-        most = model.config.context_length
-        raise PromptError(
-            f"the prompt has {len(prompt)} tokens; with a canvas of {length} it does not fit the context of "
-            f"{cache.context}: "
-            + (f"ask for a larger one, up to {most} (-c)" if cache.context < most else "shorten it")
-        )
+    check_room(len(prompt), length, cache.context, model.config.context_length)
     reused = cache.position
     answer_tokens = 0
     pending = prompt[reused:]
@@ -119,11 +123,11 @@ def _answer(
         if block == 0 and reused == len(prompt):
             yield PromptEncoded(reused, reused, reused, clock())
         # 1.b, 1.c. Denoise a fresh canvas until it settles.
-        fresh = noise.tokens(block, 0, length)
-        fresh.setflags(write=False)
+        fresh = fresh_canvas(denoise.noise, block, length, pins)
+        fresh.tokens.setflags(write=False)
         encode_seconds = clock() - block_began
-        yield CanvasStarted(block, fresh, cache.position)
-        for step in _denoise(model, cache, block, fresh, settings, noise, top_k, clock):
+        yield CanvasStarted(block, fresh.tokens, cache.position)
+        for step in denoise(block, fresh):
             yield step
         # 1.d. What is committed is the last argmax, never a sampled canvas.
         canvas = step.tokens
@@ -149,47 +153,106 @@ def _answer(
     yield Finished("length", answer_tokens, clock())
 
 
-def _denoise(
-    model: Transformer,
-    cache: KVCache,
-    block: int,
-    canvas: np.ndarray,
-    settings: SamplerSettings,
-    noise: Noise,
-    top_k: int,
-    clock: _Clock,
-) -> Iterator[DenoisingStep]:
-    """The steps of one canvas; always at least one."""
-    length = len(canvas)
-    should_stop = StoppingRule(settings)
-    prediction: Prediction | None = None
-    for step in range(1, settings.max_steps + 1):
-        began = clock()
-        t = temperature(settings, settings.max_steps - step + 1)
-        # 1.c.i, 1.c.ii. From the canvas, the cache and its own last prediction the network predicts
-        # every position and draws a token there.
-        prediction = model.denoise(canvas, cache, prediction, t, noise.uniforms(block, step, length))
-        # 1.c.iii. Keep what is sure, throw the rest back into noise.
-        accepted = accept(prediction.entropy, settings.entropy_bound)
-        next_canvas = np.where(accepted, prediction.sampled, noise.tokens(block, step, length))
-        # 1.c.iv. Stop when nothing changes any more and the network is confident.
-        settled = should_stop(prediction.argmax, prediction.entropy)
-        for shown in (canvas, prediction.argmax, accepted, prediction.entropy):
-            shown.setflags(write=False)  # the loop goes on with what the consumer is given
-        yield DenoisingStep(
-            block=block,
-            step=step,
-            max_steps=settings.max_steps,
-            temperature=t,
-            canvas=canvas,
-            tokens=prediction.argmax,
-            accepted=accepted,
-            entropy=prediction.entropy,
-            settled=settled,
-            seconds=clock() - began,
-            guesses=TopTokens(*model.top_tokens(prediction, top_k)) if top_k else None,
+def check_room(n_prompt: int, canvas_length: int, context: int, most: int) -> None:
+    """See that a prompt and one canvas fit.
+
+    Raises:
+        PromptError: they do not.
+    """
+    if n_prompt + canvas_length > context:
+        raise PromptError(
+            f"the prompt has {n_prompt} tokens; with a canvas of {canvas_length} it does not fit the context "
+            f"of {context}: "
+            + (f"ask for a larger one, up to {most} (-c)" if context < most else "shorten it")
         )
-        if settled:
-            return
-        # 1.c.v. The prediction conditions the next step.
-        canvas = next_canvas
+
+
+def fresh_canvas(noise: Noise, block: int, length: int, pins: Mapping[int, int]) -> Canvas:
+    """A canvas of noise in which the pins of its positions stand.
+
+    Args:
+        pins: ids by position in the answer; the canvas holds those from block * length on.
+    """
+    tokens = noise.tokens(block, 0, length)
+    mine = {place - block * length: token for place, token in pins.items()}
+    mine = {place: token for place, token in mine.items() if 0 <= place < length}
+    if not mine:
+        return Canvas(tokens)
+    pinned = np.zeros(length, bool)
+    pinned[list(mine)] = True
+    tokens[list(mine)] = list(mine.values())
+    return Canvas(tokens, pinned)
+
+
+class _Denoiser:
+    """Denoises canvases with the same settings.
+
+    Args: as of `generate`.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        cache: KVCache,
+        settings: SamplerSettings,
+        noise: Noise,
+        top_k: int,
+        clock: _Clock,
+    ) -> None:
+        self.noise = noise
+        self._model = model
+        self._cache = cache
+        self._settings = settings
+        self._top_k = top_k
+        self._clock = clock
+
+    def __call__(self, block: int, canvas: Canvas) -> Iterator[DenoisingStep]:
+        """The steps of one canvas; always at least one."""
+        length, settings, noise, free = len(canvas), self._settings, self.noise, canvas.free
+        should_stop = StoppingRule(settings)
+        prediction: Prediction | None = None
+        for step in range(1, settings.max_steps + 1):
+            began = self._clock()
+            t = temperature(settings, settings.max_steps - step + 1)
+            # 1.c.i, 1.c.ii. From the canvas, the cache and its own last prediction the network predicts
+            # every position and draws a token there.
+            uniforms = noise.uniforms(block, step, length)
+            prediction = hold_pins(canvas, self._model.denoise(canvas, self._cache, prediction, t, uniforms))
+            # 1.c.iii. Keep what is sure, throw the rest back into noise.
+            accepted = accept(prediction.entropy, settings.entropy_bound)
+            next_tokens = np.where(accepted, prediction.sampled, noise.tokens(block, step, length))
+            # 1.c.iv. Stop when nothing changes any more and the network is confident.
+            settled = should_stop(prediction.argmax, prediction.entropy[free])
+            for shown in (canvas.tokens, prediction.argmax, accepted, prediction.entropy):
+                shown.setflags(write=False)  # the loop goes on with what the consumer is given
+            seconds = self._clock() - began
+            top = self._model.top_tokens(prediction, self._top_k) if self._top_k else None
+            yield DenoisingStep(
+                block=block,
+                step=step,
+                max_steps=settings.max_steps,
+                temperature=t,
+                canvas=canvas.tokens,
+                tokens=prediction.argmax,
+                accepted=accepted,
+                entropy=prediction.entropy,
+                settled=settled,
+                seconds=seconds,
+                guesses=TopTokens(*top) if top else None,
+            )
+            if settled:
+                return
+            # 1.c.v. The prediction conditions the next step.
+            canvas = canvas.with_tokens(next_tokens)
+
+
+def hold_pins(canvas: Canvas, prediction: Prediction) -> Prediction:
+    """The prediction with each pin as certain as can be: before `accept`, or it would be thrown back."""
+    if canvas.pinned is None:
+        return prediction
+    return replace(
+        prediction,
+        argmax=np.where(canvas.pinned, canvas.tokens, prediction.argmax),
+        sampled=np.where(canvas.pinned, canvas.tokens, prediction.sampled),
+        entropy=np.where(canvas.pinned, np.float32(0), prediction.entropy),
+    )

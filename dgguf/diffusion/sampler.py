@@ -50,13 +50,13 @@ class StoppingRule:
 
         Args:
             argmax: (C,) ids.
-            entropy: (C,) nats.
+            entropy: nats, of the positions that the network decides: all but pinned ones.
         """
         stable = len(self._history) == self._needed and all(
             np.array_equal(argmax, old) for old in self._history
         )
         self._history.append(argmax)
-        return stable and float(np.mean(entropy)) < self._confidence_threshold
+        return stable and (not len(entropy) or float(np.mean(entropy)) < self._confidence_threshold)
 
 
 class Noise(Protocol):

@@ -11,16 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from dgguf.backends.base import Backend, Prediction
-from dgguf.catalog import find_model
 from dgguf.diffusion.sampler import SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
-from dgguf.errors import PromptError, UnsupportedModelError
-from dgguf.ggufio.file import GgufFile
+from dgguf.errors import PromptError
+from dgguf.loading import load_model
 from dgguf.model.cache import KVCache
-from dgguf.model.config import ModelConfig
-from dgguf.model.transformer import Transformer
-from dgguf.model.weights import load_weights
-from dgguf.text.tokenizer import Tokenizer
+from dgguf.model.canvas import Canvas
 
 # The share of a canvas's positions that hold random tokens, step by step.
 NOISE = (1.0, 0.75, 0.5, 0.25)
@@ -51,16 +47,10 @@ class Model:
     """
 
     def __init__(self, name: str, backend: Backend) -> None:
-        self.file = GgufFile(find_model(name))
-        self.config = ModelConfig.from_file(self.file)
-        self.tokenizer = Tokenizer.from_metadata(self.file.metadata, str(self.file.path))
-        if self.tokenizer.n_tokens != self.config.vocab_size:
-            raise UnsupportedModelError(
-                f"{self.file.path}: the vocabulary has {self.tokenizer.n_tokens} tokens, "
-                f"the embedding {self.config.vocab_size} rows"
-            )
+        loaded = load_model(name, lambda file, config: backend)
+        self.file, self.config, self.tokenizer = loaded.file, loaded.config, loaded.tokenizer
         self.settings = SamplerSettings.from_metadata(self.file.metadata)
-        self.network = Transformer(self.config, load_weights(self.file, self.config, backend), backend)
+        self.network = loaded.network
         rows = self.config.canvas_length
         self._cache = KVCache(self.config, backend, 2 * rows, rows)
 
@@ -84,7 +74,7 @@ class Model:
             noisy = order[: round(share * length)]
             canvas[noisy] = noise.tokens(number, step, len(noisy))
             previous = self.network.denoise(
-                canvas,
+                Canvas(canvas),
                 self._cache,
                 previous,
                 s.t_min + (s.t_max - s.t_min) * share,

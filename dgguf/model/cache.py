@@ -1,10 +1,13 @@
-"""The KV cache: what the encoder pass has committed, layer by layer.
+"""The KV cache: what the encoder pass has committed, layer by layer, and the ids behind it.
 
 Full layers keep every position. Sliding layers keep what the window can still reach; older rows are
-dropped only when their room is needed, so that a conversation can step back a little.
+dropped only when their room is needed, so that a conversation can step back a little. Behind the
+committed rows each layer has room for the call under way: the canvas store.
 """
 
 from dataclasses import dataclass
+
+import numpy as np
 
 from dgguf.backends.base import Array, Backend
 from dgguf.errors import PromptError
@@ -19,7 +22,7 @@ class LayerCache:
         keys, values: (G, capacity, Dh), as the backend keeps them.
         window: positions a sliding layer sees, itself included; None on a full layer.
         start: position of row 0.
-        length: committed rows.
+        length: committed rows; the canvas store begins behind them.
     """
 
     keys: Array
@@ -56,18 +59,44 @@ class KVCache:
         backend: allocates and moves the arrays.
         context: positions that may be committed or in flight, at most.
         rows_per_call: rows of one encode or denoise call, at most.
+
+    Attributes:
+        layers: a `LayerCache` each.
     """
 
     def __init__(self, config: ModelConfig, backend: Backend, context: int, rows_per_call: int) -> None:
         self.context = context
         self.rows_per_call = rows_per_call
-        self.position = 0
+        self._config = config
         self._backend = backend
+        self._ids = np.empty(0, np.int64)
         self._whole = True  # False while rows are moved or counted: Ctrl-C may come in between
-        self.layers = []
-        for layer in config.layers:
-            shape = (layer.n_kv_heads, layer_capacity(layer, context, rows_per_call), layer.head_dim)
-            self.layers.append(LayerCache(backend.kv_store(shape), backend.kv_store(shape), layer.window))
+        self.layers = [LayerCache(*self._stores(layer), layer.window) for layer in config.layers]
+
+    def _stores(self, layer: LayerConfig, rows: int | None = None) -> tuple[Array, Array]:
+        """Keys and values of a layer with room for `rows` rows, or for all that it may ever hold."""
+        if rows is None:
+            rows = layer_capacity(layer, self.context, self.rows_per_call)
+        shape = (layer.n_kv_heads, rows, layer.head_dim)
+        return self._backend.kv_store(shape), self._backend.kv_store(shape)
+
+    @property
+    def position(self) -> int:
+        """Committed positions."""
+        return len(self._ids)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """(position,) int64, the committed ids."""
+        return self._ids
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of its arrays, in bytes."""
+        return sum(
+            2 * self._backend.kv_bytes * layer.n_kv_heads * layer.head_dim * stored.capacity
+            for layer, stored in zip(self._config.layers, self.layers, strict=True)
+        )
 
     def reserve(self, rows: int) -> None:
         """Make sure that `rows` rows fit behind the committed ones.
@@ -83,23 +112,44 @@ class KVCache:
         if rows > self.rows_per_call:
             raise ValueError(f"{rows} rows in one call; the cache was made for {self.rows_per_call}")
         self._whole = False
-        for layer in self.layers:
-            if layer.window is not None and layer.length + rows > layer.capacity:
-                kept = min(layer.length, layer.capacity - rows)
-                dropped = layer.length - kept
-                self._backend.move_rows(layer.keys, dropped, kept)
-                self._backend.move_rows(layer.values, dropped, kept)
-                layer.start += dropped
-                layer.length = kept
+        for layer, stored in zip(self._config.layers, self.layers, strict=True):
+            if stored.capacity < layer_capacity(layer, self.context, self.rows_per_call):  # it was trimmed
+                self._move(stored, self._stores(layer), 0, stored.length)
+            if stored.window is not None and stored.length + rows > stored.capacity:
+                kept = min(stored.length, stored.capacity - rows)
+                self._move(stored, (stored.keys, stored.values), stored.length - kept, kept)
         self._whole = True
 
-    def advance(self, rows: int) -> None:
-        """Commit the rows that the last call wrote behind the committed ones."""
+    def _move(self, stored: LayerCache, to: tuple[Array, Array], first: int, count: int) -> None:
+        """Keep `count` rows from `first` on, at the front of `to`."""
+        keys, values = to
+        self._backend.copy_rows(stored.keys, first, count, keys)
+        self._backend.copy_rows(stored.values, first, count, values)
+        stored.keys, stored.values = keys, values
+        stored.start += first
+        stored.length = count
+
+    def commit(self, tokens: np.ndarray) -> None:
+        """Commit the rows that the last call wrote behind the committed ones.
+
+        Args:
+            tokens: (T,) their ids.
+        """
         self._whole = False
-        self.position += rows
+        self._ids = np.concatenate((self._ids, tokens))
         for layer in self.layers:
-            layer.length += rows
+            layer.length += len(tokens)
         self._whole = True
+
+    def reuse(self, ids: np.ndarray) -> int:
+        """Keep the longest common prefix of what is committed and (P,) `ids`, forget the rest.
+
+        Returns:
+            positions kept; fewer than are common where a sliding layer no longer reaches so far
+        """
+        shared = min(len(ids), self.position)
+        differs = np.flatnonzero(ids[:shared] != self._ids[:shared])
+        return self.truncate(int(differs[0]) if len(differs) else shared)
 
     def truncate(self, position: int) -> int:
         """Forget everything from `position` on, or everything if a sliding layer no longer reaches so far.
@@ -116,9 +166,23 @@ class KVCache:
             for layer in self.layers
         )
         self._whole = False
-        self.position = position if reachable else 0
+        self._ids = self._ids[: position if reachable else 0]
         for layer in self.layers:
             layer.length = position - layer.start if reachable else 0
             layer.start = layer.start if reachable else 0
         self._whole = True
         return self.position
+
+    def trim(self) -> None:
+        """Give back the memory that the committed rows do not need; `reserve` takes it again.
+
+        Sliding layers keep the window - 1 rows that the next position can see.
+        """
+        if not self._whole:
+            self.truncate(0)
+        self._whole = False
+        for layer, stored in zip(self._config.layers, self.layers, strict=True):
+            kept = stored.length if stored.window is None else min(stored.length, stored.window - 1)
+            if kept < stored.capacity:
+                self._move(stored, self._stores(layer, kept), stored.length - kept, kept)
+        self._whole = True

@@ -12,8 +12,9 @@ import math
 
 import numpy as np
 
-from dgguf.backends.base import Array, Backend, Prediction
+from dgguf.backends.base import Array, Backend, Prediction, Visible
 from dgguf.model.cache import KVCache, LayerCache
+from dgguf.model.canvas import Call, Canvas
 from dgguf.model.config import LayerConfig, ModelConfig
 from dgguf.model.weights import LayerWeights, ModelWeights
 
@@ -35,24 +36,23 @@ class Transformer:
             tokens: (T,) ids of the positions that follow the committed ones; at most the cache's
                 rows_per_call.
         """
-        be, w = self.backend, self.weights
         cache.reserve(len(tokens))
-        x = be.embed(w.token_embd, tokens, self._embed_scale)  # (T, D)
-        self._stack(x, cache, causal=True)
-        cache.advance(len(tokens))
+        x = self.backend.embed(self.weights.token_embd, tokens, self._embed_scale)  # (T, D)
+        self._stack(x, cache, Call.encode(len(tokens)))
+        cache.commit(tokens)
 
     def denoise(
         self,
-        canvas: np.ndarray,
+        canvas: Canvas,
         cache: KVCache,
         previous: Prediction | None,
         temperature: float,
         uniforms: np.ndarray,
     ) -> Prediction:
-        """Predict every position of a canvas; reads the cache and commits nothing.
+        """Predict every position of a canvas; commits nothing.
 
         Args:
-            canvas: (C,) token ids.
+            canvas: of C positions, at most the cache's rows_per_call.
             previous: the last step's prediction, the self-conditioning; None on the first step.
             temperature: of the softmax.
             uniforms: (C,) in [0, 1), which token each position draws.
@@ -66,56 +66,71 @@ class Transformer:
         if previous is None:
             return compute()  # there is one such step of a canvas
         committed = tuple(layer.length for layer in cache.layers)
-        place = (cache, cache.position, committed, len(canvas))
-        return be.replay_step(place, compute, canvas, temperature, uniforms)
+        place = (cache, cache.position, committed, Call.denoise(canvas).key)
+        return be.replay_step(place, compute, canvas.tokens, temperature, uniforms)
 
     def top_tokens(self, prediction: Prediction, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest tokens of the last prediction and their probabilities; see `Backend.top_tokens`."""
         return self.backend.top_tokens(prediction.conditioning, min(count, self.config.vocab_size))
 
-    def logits(self, canvas: np.ndarray, cache: KVCache, previous: Prediction | None) -> Array:
+    def logits(self, canvas: Canvas, cache: KVCache, previous: Prediction | None) -> Array:
         """The (C, V) logits after the softcap that `denoise` reads; arguments as there."""
         x = self._canvas_rows(canvas, cache, previous)
         return self.backend.head(x, self.weights.output, self.config.logit_softcap)
 
-    def _canvas_rows(self, canvas: np.ndarray, cache: KVCache, previous: Prediction | None) -> Array:
+    def _canvas_rows(self, canvas: Canvas, cache: KVCache, previous: Prediction | None) -> Array:
         """A canvas after all layers and the last norm: (C, D)."""
         be, w, eps = self.backend, self.weights, self.config.norm_eps
         cache.reserve(len(canvas))
-        x = be.embed(w.token_embd, canvas, self._embed_scale)  # (C, D)
+        x = be.embed(w.token_embd, canvas.tokens, self._embed_scale)  # (C, D)
         if previous is not None:
             soft = be.soft_embed(previous.conditioning, w.token_embd, self._embed_scale)  # (C, D)
             n = be.rms_norm(soft, w.self_cond_pre_norm, eps)
             gated = be.geglu(be.linear(n, w.self_cond_gate), be.linear(n, w.self_cond_up))  # (C, F)
             x = be.add(x, be.linear(gated, w.self_cond_down))
-        x = self._stack(be.rms_norm(x, None, eps), cache, causal=False)
+        x = self._stack(be.rms_norm(x, None, eps), cache, Call.denoise(canvas))
         return be.rms_norm(x, w.output_norm, eps)
 
-    def _stack(self, x: Array, cache: KVCache, causal: bool) -> Array:
-        rotations: dict[LayerConfig, Array] = {}
+    def _stack(self, x: Array, cache: KVCache, call: Call) -> Array:
+        """All layers, for rows (T, D); an encoder pass stops at the last one's keys and values."""
+        angles: dict[LayerConfig, Array] = {}
+        seen: dict[tuple[int, int | None], Visible] = {}
         self.layers_done = 0
-        for layer, w, stored in zip(self.config.layers, self.weights.layers, cache.layers, strict=True):
-            if layer not in rotations:
+        for layer, w, store in zip(self.config.layers, self.weights.layers, cache.layers, strict=True):
+            if layer not in angles:
                 factors = None if layer.sliding else self.weights.rope_freqs
-                rotations[layer] = self.backend.rope_angles(
-                    cache.position, x.shape[0], layer.head_dim, layer.rope_base, factors
+                angles[layer] = self.backend.rope_angles(
+                    cache.position + call.rows, layer.head_dim, layer.rope_base, factors
                 )
-            if causal and stored is cache.layers[-1]:
+            if call.causal and store is cache.layers[-1]:
                 n = self.backend.rms_norm(x, w.attn_norm, self.config.norm_eps)
-                self._append(n, layer, w, stored, rotations[layer])
+                self._store_rows(n, layer, w, store, angles[layer], call)
             else:
-                x = self.layer(x, layer, w, stored, rotations[layer], causal)
+                kind = (store.length, store.window)
+                if kind not in seen:
+                    seen[kind] = call.visible(store)
+                x = self.layer(x, layer, w, store, angles[layer], call, seen[kind])
             self.layers_done += 1
         return x
 
     def layer(
-        self, x: Array, layer: LayerConfig, w: LayerWeights, stored: LayerCache, rotation: Array, causal: bool
+        self,
+        x: Array,
+        layer: LayerConfig,
+        w: LayerWeights,
+        store: LayerCache,
+        angles: Array,
+        call: Call,
+        visible: Visible,
     ) -> Array:
         """One layer: attention, then the dense MLP beside the experts, then the layer's scale. (T, D)"""
         be, eps = self.backend, self.config.norm_eps
-        x = be.residual(
-            x, self._attend(x, layer, w, stored, rotation, causal), w.post_attention_norm, eps, 1.0
-        )
+        h = be.rms_norm(x, w.attn_norm, eps)
+        self._store_rows(h, layer, w, store, angles, call)
+        q = be.linear(h, w.attn_q).reshape(x.shape[0], self.config.n_heads, layer.head_dim)
+        q = be.norm_rope(q, w.attn_q_norm, eps, angles)  # (T, H, Dh)
+        attended = be.linear(be.attention(q, store, visible), w.attn_output)  # (T, D)
+        x = be.residual(x, attended, w.post_attention_norm, eps, 1.0)
 
         n = be.rms_norm(x, w.ffn_norm, eps)
         gated = be.geglu(be.linear(n, w.ffn_gate), be.linear(n, w.ffn_up))  # (T, F)
@@ -127,29 +142,19 @@ class Transformer:
         n = be.rms_norm(x, w.pre_ffw_norm_2, eps)
         moe = be.experts(n, w.ffn_gate_exps, w.ffn_up_exps, w.ffn_down_exps, chosen, weights)
 
-        scale = w.enc_layer_output_scale if causal else w.layer_output_scale
+        scale = w.enc_layer_output_scale if call.causal else w.layer_output_scale
         return be.residual_of_sum(
             x, dense, w.post_ffw_norm_1, moe, w.post_ffw_norm_2, w.post_ffw_norm, eps, scale
         )
 
-    def _attend(
-        self, x: Array, layer: LayerConfig, w: LayerWeights, stored: LayerCache, rotation: Array, causal: bool
-    ) -> Array:
-        be, eps = self.backend, self.config.norm_eps
-        h = be.rms_norm(x, w.attn_norm, eps)
-        q = be.linear(h, w.attn_q).reshape(x.shape[0], self.config.n_heads, layer.head_dim)
-        q = be.norm_rope(q, w.attn_q_norm, eps, rotation)  # (T, H, Dh)
-        self._append(h, layer, w, stored, rotation)
-        return be.linear(be.attention(q, stored, causal), w.attn_output)  # (T, D)
-
-    def _append(
-        self, h: Array, layer: LayerConfig, w: LayerWeights, stored: LayerCache, rotation: Array
+    def _store_rows(
+        self, h: Array, layer: LayerConfig, w: LayerWeights, store: LayerCache, angles: Array, call: Call
     ) -> None:
-        """Write the keys and values of a layer's normed rows (T, D) behind its committed ones."""
+        """Write the keys and values of a layer's normed rows (T, D) into its canvas store."""
         be, eps = self.backend, self.config.norm_eps
         shape = (h.shape[0], layer.n_kv_heads, layer.head_dim)
         k = be.linear(h, w.attn_k).reshape(*shape)  # (T, G, Dh)
         # Where there is no attn_v, the value is the raw key projection: before its norm and rope.
         v = k if w.attn_v is None else be.linear(h, w.attn_v).reshape(*shape)
-        k = be.norm_rope(k, w.attn_k_norm, eps, rotation)
-        be.append(k, be.rms_norm(v, None, eps), stored)
+        k = be.norm_rope(k, w.attn_k_norm, eps, angles)
+        be.store_rows(k, be.rms_norm(v, None, eps), store, call.rows)

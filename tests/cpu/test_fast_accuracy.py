@@ -14,6 +14,7 @@ from dgguf.backends.base import HostTensor
 from dgguf.backends.cpu import CpuBackend
 from dgguf.ggufio.file import GgufFile
 from dgguf.model.cache import KVCache
+from dgguf.model.canvas import Canvas
 from dgguf.model.config import ModelConfig
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights
@@ -110,8 +111,8 @@ def observe(path, backend, tokens, canvas):
         model = Traced(config, load_weights(file, config, backend), backend)
         cache = KVCache(config, backend, 128, 32)
         model.encode(tokens, cache)
-        prediction = model.denoise(canvas, cache, None, 0.8, np.full(len(canvas), 0.5))
-        logits = backend.to_host(model.logits(canvas, cache, prediction))
+        prediction = model.denoise(Canvas(canvas), cache, None, 0.8, np.full(len(canvas), 0.5))
+        logits = backend.to_host(model.logits(Canvas(canvas), cache, prediction))
         return model.first, logits
 
 

@@ -11,11 +11,12 @@ import gguf
 import numpy as np
 import pytest
 
-from dgguf.backends.base import HostTensor
+from dgguf.backends.base import HostTensor, Visible
 from dgguf.backends.cpu import CpuBackend, attention, attention_tile, logits, matmul
 from dgguf.backends.cpu.matmul import Matrix
 from dgguf.errors import NumericsError
 from dgguf.model.cache import LayerCache
+from dgguf.model.canvas import Call, Canvas
 from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.threads.pool import Pool
 from tests.support.twins import EPS, close, gelu, rms, rotated, softmax
@@ -130,24 +131,37 @@ def test_gated_gelu(backend, rng, rows):
 def test_norm_rope(backend, rng, factors):
     x, w = normal(rng, 3, 2, 8), normal(rng, 8)
     # Angles are float32: 1000 radians are known to 3e-5.
-    found = backend.norm_rope(x, w, EPS, backend.rope_angles(1000, 3, 8, 100.0, factors))
+    found = backend.norm_rope(x, w, EPS, backend.rope_angles(np.arange(1000, 1003), 8, 100.0, factors))
     close(found, rotated(rms(x, w), 1000, 100.0, factors), 6e-5)
 
 
-def slow_attention(q, k, v, keys, values, window, causal):
-    """(T, H, Dh) queries, the call's own keys and values, the committed ones: all (any, G, Dh)."""
-    past, group = len(keys), q.shape[1] // k.shape[1]
+def slow_attention(q, k, v, keys, values, seen):
+    """(T, H, Dh) queries; the call's own keys and values and the committed ones: all (any, G, Dh).
+
+    `seen` holds for each query the rows that it sees, the committed ones first.
+    """
+    group = q.shape[1] // k.shape[1]
     all_keys, all_values = (np.concatenate(pair).astype(np.float64) for pair in ((keys, k), (values, v)))
     out = np.zeros(q.shape)
     for row in range(len(q)):
-        if causal:
-            seen = [j for j in range(past + row + 1) if window is None or j > past + row - window]
-        else:
-            seen = [j for j in range(past + len(q)) if window is None or j >= past - (window - 1)]
         for head in range(q.shape[1]):
-            scores = all_keys[seen, head // group] @ q[row, head].astype(np.float64)
-            out[row, head] = softmax(scores) @ all_values[seen, head // group]
+            scores = all_keys[seen[row], head // group] @ q[row, head].astype(np.float64)
+            out[row, head] = softmax(scores) @ all_values[seen[row], head // group]
     return out.reshape(len(q), -1)
+
+
+def seen_rows(past, rows, window, causal):
+    """What each row of an encoder pass (causal) or a denoising pass sees, by its definition."""
+    if causal:
+        return [
+            [j for j in range(past + row + 1) if window is None or j > past + row - window]
+            for row in range(rows)
+        ]
+    return [[j for j in range(past + rows) if window is None or j >= past - (window - 1)]] * rows
+
+
+def call_of(rows, causal):
+    return Call.encode(rows) if causal else Call.denoise(Canvas(np.zeros(rows, np.int64)))
 
 
 def filled_store(backend, keys, values, window, capacity):
@@ -158,7 +172,7 @@ def filled_store(backend, keys, values, window, capacity):
         stores[-1][:] = np.nan if backend.kv_bytes == 4 else 0x7FFF
     store = LayerCache(*stores, window)
     if len(keys):
-        backend.append(keys, values, store)
+        backend.store_rows(keys, values, store, np.arange(len(keys)))
     store.length = len(keys)
     return store
 
@@ -171,10 +185,59 @@ def test_attention(backend, rng, monkeypatch, window, causal, past):
     q, k, v = (normal(rng, 6, heads, 8) for heads in (4, 2, 2))
     keys, values = normal(rng, past, 2, 8), normal(rng, past, 2, 8)
     store = filled_store(backend, keys, values, window, 20)
-    wanted = slow_attention(q, k, v, keys, values, window, causal)
-    backend.append(k, v, store)
-    close(backend.attention(q, store, causal), wanted)
+    wanted = slow_attention(q, k, v, keys, values, seen_rows(past, 6, window, causal))
+    call = call_of(6, causal)
+    backend.store_rows(k, v, store, call.rows)
+    close(backend.attention(q, store, call.visible(store)), wanted)
     assert store.length == past  # nothing was committed
+
+
+def random_runs(rng, rows, keys, n_runs):
+    """(R, T, 2) as `Visible` asks for: neither bound falls, runs lie apart, every row sees something."""
+    edges = np.linspace(0, keys, n_runs + 1).astype(int)
+    runs = np.empty((n_runs, rows, 2), np.int64)
+    for run, low, high in zip(runs, edges[:-1], edges[1:], strict=True):
+        run[:, 0] = np.sort(rng.integers(low, high, rows))
+        run[:, 1] = np.maximum(run[:, 0] + 1, np.sort(rng.integers(low, high + 1, rows)))
+        run[:, 1] = np.maximum.accumulate(run[:, 1])
+    if n_runs == 2:
+        runs[0, : rows // 2] = 0  # the first rows see nothing of the first run
+    return runs
+
+
+@pytest.mark.parametrize("bf16", [pytest.param(True, marks=needs_bf16), False])
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("n_runs", [1, 2])
+@pytest.mark.parametrize(("rows", "past"), [(6, 9), (150, 170)])
+def test_attention_sees_what_it_is_told(rng, monkeypatch, bf16, exact, n_runs, rows, past):
+    """Any rows of the store: spans of images, blocks of questions, rows that are computed again."""
+    if bf16 and exact:
+        pytest.skip("exact mode has no bfloat16")
+    monkeypatch.setattr(attention, "SCORES_PER_TILE", 3000)
+    q, k, v = (normal(rng, rows, heads, 32) for heads in (4, 2, 2))
+    q *= np.float32(2 / math.sqrt(32))
+    keys, values = normal(rng, past, 2, 32), normal(rng, past, 2, 32)
+    be = CpuBackend(2, exact=exact)
+    store = filled_store(be, keys, values, None, past + rows)
+    be.store_rows(k, v, store, np.arange(rows))
+    runs = random_runs(rng, rows, past + rows, n_runs)
+    seen = [[j for first, end in runs[:, row] for j in range(first, end)] for row in range(rows)]
+    found = attention.attention(q, store, Visible(runs), Pool(2), bf16)
+    close(found, slow_attention(q, k, v, keys, values, seen), 1e-5 if exact else 0.03)
+
+
+def test_a_call_may_write_some_rows_of_its_canvas(backend, rng):
+    """The others keep their keys and values, and are seen."""
+    keys, values, k, v = (normal(rng, n, 2, 8) for n in (5, 5, 6, 6))
+    again_k, again_v, q = normal(rng, 2, 2, 8), normal(rng, 2, 2, 8), normal(rng, 2, 4, 8)
+    store = filled_store(backend, keys, values, None, 20)
+    backend.store_rows(k, v, store, np.arange(6))
+    rows = np.array([1, 4])
+    backend.store_rows(again_k, again_v, store, rows)
+    k[rows], v[rows] = again_k, again_v
+    call = Call(rows, causal=False, length=6)
+    found = backend.attention(q, store, call.visible(store))
+    close(found, slow_attention(q, k, v, keys, values, [range(11)] * 2))
 
 
 @pytest.mark.parametrize("bf16", [pytest.param(True, marks=needs_bf16), False])
@@ -188,9 +251,10 @@ def test_attention_in_16_bits(rng, monkeypatch, bf16, window, causal, past, rows
     keys, values = normal(rng, past, 2, dim), normal(rng, past, 2, dim)
     be = CpuBackend(2)
     store = filled_store(be, keys, values, window, past + rows)
-    wanted = slow_attention(q, k, v, keys, values, window, causal)
-    be.append(k, v, store)
-    found = attention.attention(q, store, causal, Pool(2), bf16)
+    wanted = slow_attention(q, k, v, keys, values, seen_rows(past, rows, window, causal))
+    call = call_of(rows, causal)
+    be.store_rows(k, v, store, call.rows)
+    found = attention.attention(q, store, call.visible(store), Pool(2), bf16)
     # q and k are rounded by 2**-9 of themselves: a score moves by at most 2**-8 of sum |q k|, a weight
     # by twice that of itself; rounding the weight, of which the sum is made too, and v adds 3 * 2**-9.
     products = abs(q.reshape(-1, dim)) @ abs(np.concatenate([keys, k]).reshape(-1, dim)).T
@@ -205,8 +269,9 @@ def test_attention_does_not_overflow(exact):
     x = np.full((2, 1, 32), 1e4, np.float32)
     be = CpuBackend(2, exact=exact)
     store = LayerCache(be.kv_store((1, 2, 32)), be.kv_store((1, 2, 32)), None)
-    be.append(x, x, store)
-    close(be.attention(x, store, False), np.full((2, 32), 1e4), 2**-8)
+    call = call_of(2, causal=False)
+    be.store_rows(x, x, store, call.rows)
+    close(be.attention(x, store, call.visible(store)), np.full((2, 32), 1e4), 2**-8)
 
 
 @pytest.mark.parametrize("which", ["q", "k", "v"])
@@ -215,8 +280,9 @@ def test_attention_hides_no_nan(which):
     arrays[which][0, 0, 3] = np.nan
     be = CpuBackend(2)
     store = LayerCache(be.kv_store((1, 2, 32)), be.kv_store((1, 2, 32)), None)
-    be.append(arrays["k"], arrays["v"], store)
-    assert np.isnan(be.attention(arrays["q"], store, False)[0]).any()
+    call = call_of(2, causal=False)
+    be.store_rows(arrays["k"], arrays["v"], store, call.rows)
+    assert np.isnan(be.attention(arrays["q"], store, call.visible(store))[0]).any()
 
 
 def test_bfloat16_rounds_to_even():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numba import cuda
 
-from dgguf.backends.base import HostTensor
+from dgguf.backends.base import HostTensor, Visible
 from dgguf.backends.cuda import experts as expert_kernels
 from dgguf.backends.cuda import jit, logits
 from dgguf.backends.cuda.backend import CudaBackend
@@ -25,6 +25,7 @@ from dgguf.backends.cuda.queue import Queue
 from dgguf.errors import NumericsError
 from dgguf.ggufio.file import GgufFile
 from dgguf.model.cache import KVCache, LayerCache
+from dgguf.model.canvas import Call, Canvas
 from dgguf.model.config import ModelConfig
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights
@@ -257,7 +258,9 @@ def test_gated_gelu(backend, rng):
 @pytest.mark.parametrize("factors", [None, np.array([1, 1, 1e30, 1e30], np.float32)])
 def test_norm_rope(backend, rng, factors):
     x, w = normal(rng, 3, 2, 8), normal(rng, 8)
-    rotation = backend.rope_angles(1000, 3, 8, 100.0, None if factors is None else upload(factors))
+    rotation = backend.rope_angles(
+        np.arange(1000, 1003), 8, 100.0, None if factors is None else upload(factors)
+    )
     wanted = rotated(rms(x, w), 1000, 100.0, factors)
     close(
         backend.to_host(backend.norm_rope(upload(x), upload(w), EPS, rotation)), wanted, 6e-5
@@ -281,8 +284,9 @@ def twin_attention(q, all_keys, all_values, past, window, causal):
 
 def attention_with(backend, q, k, v, store, causal):
     """Attention of a call with these keys and values."""
-    backend.append(upload(k), upload(v), store)
-    return backend.attention(upload(q), store, causal)
+    call = Call.encode(len(q)) if causal else Call.denoise(Canvas(np.zeros(len(q), np.int64)))
+    backend.store_rows(upload(k), upload(v), store, call.rows)
+    return backend.attention(upload(q), store, call.visible(store))
 
 
 def attend(backend, rng, rows, heads, kv_heads, dim, past, window, causal):
@@ -330,11 +334,50 @@ def test_attention_does_not_overflow(backend):
     close(backend.to_host(attention_with(backend, x, x, x, store, False)), np.full((2, 16), 1e4))
 
 
-def test_move_rows(backend, rng):
+@pytest.mark.parametrize("n_runs", [1, 2])
+def test_attention_sees_what_it_is_told(backend, rng, n_runs):
+    """Any rows of the store, more than a tile of them: as in tests/cpu/test_verbs.py."""
+    rows, past = 9, 70
+    q = normal(rng, rows, 4, 16) * np.float32(0.5)
+    k, v, keys, values = (normal(rng, n, 2, 16) for n in (rows, rows, past, past))
+    all_keys, all_values = np.concatenate([keys, k]), np.concatenate([values, v])
+    stores = [backend.kv_store((2, past + rows, 16)) for _ in range(2)]
+    store = LayerCache(*stores, None)
+    backend.store_rows(upload(all_keys), upload(all_values), store, np.arange(past + rows))
+    first = np.sort(rng.integers(0, 30, rows))
+    runs = np.stack((first, first + 8), axis=-1)[None]
+    if n_runs == 2:
+        own = past + np.arange(rows) // 3 * 3
+        runs = np.concatenate([runs, np.stack((own, own + 3), axis=-1)[None]])
+        runs[0, :4] = 0  # the first rows see nothing of the first run
+    found = backend.to_host(backend.attention(upload(q), store, Visible(runs)))
+    wanted = np.zeros(q.shape)
+    for row in range(rows):
+        seen = [j for begin, end in runs[:, row] for j in range(begin, end)]
+        for head in range(4):
+            scores = all_keys[seen, head // 2].astype(np.float64) @ q[row, head]
+            wanted[row, head] = softmax(scores) @ all_values[seen, head // 2]
+    close(found, wanted.reshape(rows, -1), 3e-3)
+
+
+def test_a_call_may_write_some_rows(backend, rng):
+    k, again = normal(rng, 4, 2, 16), normal(rng, 2, 2, 16)
+    store = LayerCache(*(backend.kv_store((2, 9, 16)) for _ in range(2)), None, length=3)
+    backend.store_rows(upload(k), upload(-k), store, np.arange(4))
+    backend.store_rows(upload(again), upload(-again), store, np.array([1, 3]))
+    k[[1, 3]] = again
+    keys, values = backend.to_host(store.keys), backend.to_host(store.values)
+    np.testing.assert_array_equal(keys[:, 3:7], k.transpose(1, 0, 2).astype(np.float16))
+    np.testing.assert_array_equal(values, -keys)
+
+
+def test_copy_rows(backend, rng):
     host = normal(rng, 2, 9, 4).astype(np.float16)
-    store = backend.kv_store((2, 9, 4))
+    store, other = backend.kv_store((2, 9, 4)), backend.kv_store((2, 5, 4))
     store.view.copy_to_device(host)
-    backend.move_rows(store, 3, 5)  # they overlap
+    backend.copy_rows(store, 3, 5, other)
+    np.testing.assert_array_equal(backend.to_host(other), host[:, 3:8])
+    backend.copy_rows(store, 3, 5, store)  # they overlap
     np.testing.assert_array_equal(backend.to_host(store)[:, :5], host[:, 3:8])
 
 
@@ -637,7 +680,7 @@ def test_repeated_steps_are_the_same_to_the_bit(tmp_path):
             previous = None
             for _ in range(4):
                 canvas, uniforms = rng.integers(0, 60, 4), rng.random(4)
-                previous = model.denoise(canvas, cache, previous, rng.uniform(0.4, 0.8), uniforms)
+                previous = model.denoise(Canvas(canvas), cache, previous, rng.uniform(0.4, 0.8), uniforms)
                 results.append(previous)
                 if backend._queue.repeated > repeated:  # equal draws alone would not show it
                     repeated += 1
@@ -664,7 +707,7 @@ def test_a_step_that_cannot_be_recorded_is_computed(tmp_path):
         raise RuntimeError("no graphs here")
 
     backend._queue.record = broken
-    found = [model.denoise(np.arange(4), cache, None, 0.7, np.full(4, 0.5)) for _ in range(3)]
+    found = [model.denoise(Canvas(np.arange(4)), cache, None, 0.7, np.full(4, 0.5)) for _ in range(3)]
     np.testing.assert_array_equal(found[0].entropy, found[2].entropy)
 
 
@@ -675,8 +718,8 @@ def run_network(path, gguf_path, plan, tokens, canvas):
     cache = KVCache(model.config, backend, 32, 4)
     model.encode(tokens[:4], cache)
     model.encode(tokens[4:], cache)
-    prediction = model.denoise(canvas, cache, None, 0.8, np.full(len(canvas), 0.5))
-    return prediction, backend.to_host(model.logits(canvas, cache, prediction))
+    prediction = model.denoise(Canvas(canvas), cache, None, 0.8, np.full(len(canvas), 0.5))
+    return prediction, backend.to_host(model.logits(Canvas(canvas), cache, prediction))
 
 
 @pytest.mark.parametrize(

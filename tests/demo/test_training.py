@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dgguf.model.canvas import Canvas
 from dgguf.session import Session
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
@@ -49,12 +50,13 @@ def test_dgguf_computes_the_same_from_the_checkpoint(twin, tmp_path):
     for name, value in twin.named().items():
         assert torch.equal(other[name], value), name
     with Session(tmp_path / "small.gguf", exact=True) as session:
-        session.model.encode(prompt[0], session._cache)
-        found = session.backend.to_host(session.model.logits(canvas[0], session._cache, None))
+        cache = session.conversation().cache
+        session.model.encode(prompt[0], cache)
+        found = session.backend.to_host(session.model.logits(Canvas(canvas[0]), cache, None))
         np.testing.assert_allclose(found, first[0].numpy(), atol=1e-4)
         draws = np.full(32, 0.5)
-        previous = session.model.denoise(canvas[0], session._cache, None, 0.7, draws)
-        found = session.backend.to_host(session.model.logits(canvas[0], session._cache, previous))
+        previous = session.model.denoise(Canvas(canvas[0]), cache, None, 0.7, draws)
+        found = session.backend.to_host(session.model.logits(Canvas(canvas[0]), cache, previous))
         np.testing.assert_allclose(found, second[0].numpy(), atol=1e-4)
     assert float((second - first).abs().max()) > 0.1
     assert session.settings().entropy_bound == 0.1

@@ -34,7 +34,7 @@ class ScriptedNetwork:
         cache.position += len(tokens)
 
     def denoise(self, canvas, cache, previous, temperature, uniforms):
-        self.canvases.append(canvas.tolist())
+        self.canvases.append(canvas.tokens.tolist())
         self.conditions.append(previous and previous.conditioning)
         self.temperatures.append(temperature)
         argmax, sampled, entropy = next(self._script)
@@ -47,7 +47,7 @@ def cache(context=100, position=0, rows_per_call=6):
     return SimpleNamespace(context=context, position=position, rows_per_call=rows_per_call)
 
 
-def run(network, prompt=(1, 2, 3), store=None, max_tokens=C, **settings):
+def run(network, prompt=(1, 2, 3), store=None, max_tokens=C, canvas_length=None, pins=None, **settings):
     return list(
         generate(
             network,
@@ -57,6 +57,8 @@ def run(network, prompt=(1, 2, 3), store=None, max_tokens=C, **settings):
             noise=SeededNoise(1, V),
             max_tokens=max_tokens,
             stop_ids=frozenset({STOP}),
+            canvas_length=canvas_length,
+            pins=pins,
         )
     )
 
@@ -208,3 +210,53 @@ def test_statistics_add_up():
     assert statistics.tokens_per_step == (C + 1) / 5
     assert 0 < statistics.first_block_seconds < statistics.seconds
     assert statistics.answer_tokens_per_second == (C + 1) / statistics.seconds
+
+
+def test_pins_stand_in_every_canvas_and_are_committed():
+    """They are as certain as can be before anything is accepted: or they would be thrown back into noise."""
+    unsure = ([1, 1, 1, 1], [2, 2, 2, 2], [5, 5, 5, 5])
+    network = ScriptedNetwork(unsure, unsure, *settled(1, 1, 1, 1))
+    events = run(network, max_tokens=2 * C, max_steps=2, pins={2: 30, 4: 31})
+    noise = SeededNoise(1, V)
+    free = [0, 1, 3]
+    assert [canvas[2] for canvas in network.canvases[:2]] == [30, 30]
+    assert np.array(network.canvases[0])[free].tolist() == noise.tokens(0, 0, C)[free].tolist()
+    first = only(events, DenoisingStep)[0]
+    assert (first.tokens[2], first.entropy[2], first.accepted[2]) == (30, 0, True)
+    assert [canvas[0] for canvas in network.canvases[2:]] == [31, 31]
+    committed = [event.tokens.tolist() for event in only(events, CanvasCommitted)]
+    assert committed == [[1, 1, 30, 1], [31, 1, 1, 1]]
+
+
+def test_pins_count_neither_for_nor_against_stopping():
+    sure_where_pinned = ([1, 1, 1, 1], [1, 1, 1, 1], [0.0, 0.012, 0.012, 0.0])
+    steps = []
+    for pins in (None, {0: 1, 3: 1}, dict.fromkeys(range(4), 9)):
+        network = ScriptedNetwork(*[sure_where_pinned] * 3)
+        events = run(network, max_steps=3, confidence_threshold=0.01, pins=pins)
+        steps.append(only(events, CanvasCommitted)[0].steps)
+    assert steps == [2, 3, 2]  # their mean entropy is 0.006; that of the free ones 0.012; none is free
+
+
+def test_no_pins_change_nothing():
+    def canvases(pins):
+        network = ScriptedNetwork(([1, 2, 3, 4], [5, 6, 7, 8], [0, 1, 0, 2]), *settled(1, 2, 3, 4))
+        run(network, max_steps=3, pins=pins)
+        return network.canvases
+
+    assert canvases({}) == canvases(None) == canvases({C: 3})  # a pin of a canvas that never comes
+
+
+@pytest.mark.parametrize(("length", "blocks"), [(1, 8), (3, 3), (4, 2)])
+def test_canvases_of_any_length(length, blocks):
+    script = [([i] * length, [i] * length, [0] * length) for i in range(10, 10 + blocks) for _ in range(2)]
+    events = run(ScriptedNetwork(*script), max_tokens=8, canvas_length=length)
+    committed = only(events, CanvasCommitted)
+    assert [event.tokens.tolist() for event in committed] == [[10 + i] * length for i in range(blocks)]
+    assert events[-1].answer_tokens == blocks * length
+
+
+def test_canvases_longer_than_the_models_are_refused():
+    for length in (0, C + 1):
+        with pytest.raises(PromptError, match=f"a canvas of {length} positions"):
+            run(ScriptedNetwork(), canvas_length=length)

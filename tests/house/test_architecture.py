@@ -25,6 +25,8 @@ LEVELS = {
     "model": 4,
     "text": 4,
     "diffusion": 5,
+    "loading": 4.5,
+    "conversation": 5.5,
     "session": 6,
     "convert": 6,
     "evaluate": 7,

@@ -29,7 +29,7 @@ def commit(cache, rows):
         new = np.arange(cache.position, cache.position + rows, dtype=np.float32)[None, :, None]
         layer.keys[:, layer.length : layer.length + rows] = new
         layer.values[:, layer.length : layer.length + rows] = -new
-    cache.advance(rows)
+    cache.commit(np.arange(cache.position, cache.position + rows))
 
 
 @pytest.mark.parametrize("sizes", [[4] * 12, [1] * 50, [3, 1, 4, 2] * 5])
@@ -47,7 +47,7 @@ def test_layers_hold_the_last_positions_in_order(cache, sizes):
     assert sliding.start > 0
 
 
-def test_step_back(cache):
+def test_truncate(cache):
     for _ in range(3):
         commit(cache, 4)
     sliding = cache.layers[0]
@@ -62,6 +62,37 @@ def test_step_back(cache):
     assert [layer.length for layer in cache.layers] == [0, 0]
     commit(cache, 4)
     np.testing.assert_array_equal(sliding.keys[0, :4, 0], range(4))
+
+
+def test_the_longest_common_prefix_is_kept(cache):
+    for _ in range(3):
+        commit(cache, 4)
+    np.testing.assert_array_equal(cache.ids, np.arange(12))
+    assert cache.reuse(np.arange(20)) == 12
+    assert cache.reuse(np.array([*range(10), 0, 0])) == 10
+    np.testing.assert_array_equal(cache.ids, np.arange(10))
+    assert cache.reuse(np.arange(9)) == 9
+    assert cache.reuse(np.array([5])) == 0
+    assert len(cache.ids) == 0
+
+
+@pytest.mark.parametrize("committed", [0, 3, 20])
+def test_a_trimmed_cache_holds_what_the_next_rows_see_and_goes_on(cache, config, committed):
+    twin = KVCache(config, CpuBackend(1), CONTEXT, ROWS)
+    for _ in range(committed):
+        commit(cache, 1), commit(twin, 1)
+    full = cache.n_bytes
+    cache.trim()
+    assert cache.position == committed
+    assert cache.n_bytes == 2 * 2 * 2 * (committed + min(committed, WINDOW - 1)) < full
+    for layer in cache.layers:
+        np.testing.assert_array_equal(layer.keys[0, : layer.length, 0], range(layer.start, committed))
+    commit(cache, 4), commit(twin, 4)
+    assert cache.n_bytes == full
+    for layer, other in zip(cache.layers, twin.layers, strict=True):
+        n = layer.length
+        np.testing.assert_array_equal(layer.keys[0, :n, 0], other.keys[0, other.length - n : other.length, 0])
+    assert cache.reuse(np.arange(committed + 2)) in (0, committed + 2)
 
 
 def test_a_full_context_is_an_error(cache):
@@ -83,7 +114,7 @@ def test_an_interrupt_while_rows_move_costs_the_cache_and_nothing_else(cache, mo
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache._backend, "move_rows", interrupted)
+    monkeypatch.setattr(cache._backend, "copy_rows", interrupted)
     with pytest.raises(KeyboardInterrupt):
         commit(cache, 4)
     assert cache.truncate(12) == 0

@@ -9,6 +9,7 @@ from dgguf.backends.cpu import CpuBackend
 from dgguf.errors import UnsupportedModelError
 from dgguf.ggufio.file import GgufFile
 from dgguf.model.cache import KVCache
+from dgguf.model.canvas import Call, Canvas
 from dgguf.model.config import ModelConfig
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights
@@ -28,8 +29,8 @@ def logits(path, tokens, canvas):
     model = Transformer(config, load_weights(file, config, backend), backend)
     cache = KVCache(config, backend, 64, 16)
     model.encode(tokens, cache)
-    prediction = model.denoise(canvas, cache, None, 0.8, np.full(len(canvas), 0.5))
-    return backend.to_host(model.logits(canvas, cache, prediction))
+    prediction = model.denoise(Canvas(canvas), cache, None, 0.8, np.full(len(canvas), 0.5))
+    return backend.to_host(model.logits(Canvas(canvas), cache, prediction))
 
 
 def wanted_logits(path, tokens, canvas):
@@ -112,3 +113,59 @@ def test_a_tensor_without_a_place_is_refused(tmp_path):
     config = ModelConfig.from_file(file)
     with pytest.raises(UnsupportedModelError, match=r"blk\.2\."):
         load_weights(file, config, CpuBackend(1))
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "m.gguf"
+    write_model(path, SMALL, "F32")
+    file = GgufFile(path)
+    config = ModelConfig.from_file(file)
+    backend = CpuBackend(2, exact=True)
+    return Transformer(config, load_weights(file, config, backend), backend)
+
+
+@pytest.fixture
+def past(network):
+    """A cache behind 13 committed tokens, more than a sliding window."""
+    cache = KVCache(network.config, network.backend, 64, 16)
+    network.encode(np.random.default_rng(1).integers(0, 700, 13), cache)
+    return cache
+
+
+def test_blocks_of_a_canvas_do_not_see_each_other(network, past):
+    rng = np.random.default_rng(2)
+    tokens = rng.integers(0, 700, 8)
+    blocks = np.array([0, 0, 0, 1, 1, 2, 2, 2])
+    found = network.logits(Canvas(tokens, blocks=blocks), past, None)
+    alone = network.logits(Canvas(tokens[:3]), past, None)
+    np.testing.assert_allclose(found[:3], alone, atol=1e-4)
+    others = tokens.copy()
+    others[[0, 1, 2, 5, 6, 7]] = rng.integers(0, 700, 6)
+    changed = network.logits(Canvas(others, blocks=blocks), past, None)
+    np.testing.assert_allclose(changed[3:5], found[3:5], atol=1e-4)
+    assert abs(changed[[0, 7]] - found[[0, 7]]).max() > 0.1
+
+
+def test_one_block_is_a_canvas_without_blocks(network, past):
+    tokens = np.random.default_rng(3).integers(0, 700, 8)
+    whole = network.logits(Canvas(tokens), past, None)
+    np.testing.assert_allclose(
+        network.logits(Canvas(tokens, blocks=np.zeros(8, np.int64)), past, None), whole, atol=1e-4
+    )
+
+
+def test_rows_computed_again_are_what_they_were(network, past):
+    """A call that computes some rows of a canvas finds the others' keys and values in place."""
+    tokens = np.random.default_rng(4).integers(0, 700, 8)
+    be, w = network.backend, network.weights
+
+    def rows_of(call):
+        past.reserve(8)
+        x = be.rms_norm(be.embed(w.token_embd, tokens[call.rows], 4.0), None, 1e-6)
+        return network._stack(x, past, call)
+
+    whole = rows_of(Call.denoise(Canvas(tokens)))
+    rows = np.array([1, 2, 6])
+    again = rows_of(Call(rows, causal=False, length=8))
+    np.testing.assert_allclose(again, whole[rows], atol=1e-5 * abs(whole).max())

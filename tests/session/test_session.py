@@ -78,8 +78,9 @@ def test_committed_canvases_stay_in_the_cache(session, quick):
     events = list(session.stream(prompt, **quick))
     blocks = [e.tokens for e in events if isinstance(e, dgguf.CanvasCommitted)]
     assert len(blocks) == 3
-    assert session._cache.position == len(session.encode(prompt, raw=True)) + 2 * len(blocks[0])
-    np.testing.assert_array_equal(session._cached[-len(blocks[1]) :], blocks[1])
+    ids = session._conversation.ids
+    assert len(ids) == len(session.encode(prompt, raw=True)) + 2 * len(blocks[0])
+    np.testing.assert_array_equal(ids[-len(blocks[1]) :], blocks[1])
 
 
 def test_a_cancelled_answer_leaves_the_session_usable(session, model, quick):

@@ -18,6 +18,7 @@ from dgguf.diffusion.sampler import SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.ggufio.file import GgufFile
 from dgguf.model.cache import KVCache
+from dgguf.model.canvas import Canvas
 from dgguf.model.config import ModelConfig
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights
@@ -131,11 +132,11 @@ def observe_dgguf(case, path):
         previous = None
         for kind in ("first step", "self-conditioned step"):
             model.trace = []
-            logits = model.logits(canvas, cache, previous)
+            logits = model.logits(Canvas(canvas), cache, previous)
             for i, x in enumerate(model.trace):
                 seen[f"canvas {n}/{kind}/layer {i}"] = x
             seen[f"canvas {n}/{kind}/logits"] = backend.to_host(logits)
-            previous = model.denoise(canvas, cache, previous, TEMPERATURE, np.full(length, 0.5))
+            previous = model.denoise(Canvas(canvas), cache, previous, TEMPERATURE, np.full(length, 0.5))
         encode(f"commit {n}", canvas)
     return seen
 

@@ -26,6 +26,7 @@ from dgguf.backends.cpu import logits
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep
 from dgguf.diffusion.sampler import SeededNoise
 from dgguf.model.cache import KVCache
+from dgguf.model.canvas import Canvas
 
 PROMPTS = (
     "Tell me a story.",
@@ -38,7 +39,7 @@ PROMPTS = (
 
 
 @dataclass
-class Canvas:
+class Denoised:
     """A canvas as the exact mode denoised it.
 
     Attributes:
@@ -55,7 +56,7 @@ class Canvas:
     temperatures: list[float] = field(default_factory=list)
 
 
-def answer(session: dgguf.Session, prompt: str, seed: int) -> tuple[str, list[int], list[Canvas]]:
+def answer(session: dgguf.Session, prompt: str, seed: int) -> tuple[str, list[int], list[Denoised]]:
     """The text, the steps of its blocks and its canvases."""
     ids = session.encode(prompt)
     past, canvases, steps, pieces = ids, [], [], []
@@ -63,7 +64,7 @@ def answer(session: dgguf.Session, prompt: str, seed: int) -> tuple[str, list[in
     for event in session.stream(ids, seed=seed, max_tokens=4 * session.config.canvas_length):
         match event:
             case CanvasStarted():
-                canvases.append(Canvas(past, event.block))
+                canvases.append(Denoised(past, event.block))
             case DenoisingStep():
                 canvases[-1].inputs.append(event.canvas)
                 canvases[-1].found.append(event.tokens)
@@ -75,7 +76,7 @@ def answer(session: dgguf.Session, prompt: str, seed: int) -> tuple[str, list[in
     return "".join(text for _, text in pieces + reader.finish()), steps, canvases
 
 
-def likeliest(session: dgguf.Session, canvas: Canvas, seed: int) -> Iterator[np.ndarray]:
+def likeliest(session: dgguf.Session, canvas: Denoised, seed: int) -> Iterator[np.ndarray]:
     """What another mode finds likeliest at each step of the same canvas."""
     length = session.config.canvas_length
     cache = KVCache(session.config, session.backend, len(canvas.past) + length, max(512, length))
@@ -85,7 +86,7 @@ def likeliest(session: dgguf.Session, canvas: Canvas, seed: int) -> Iterator[np.
     previous: Prediction | None = None
     for step, (tokens, temperature) in enumerate(zip(canvas.inputs, canvas.temperatures, strict=True), 1):
         uniforms = noise.uniforms(canvas.block, step, length)
-        previous = session.model.denoise(tokens, cache, previous, temperature, uniforms)
+        previous = session.model.denoise(Canvas(tokens), cache, previous, temperature, uniforms)
         yield previous.argmax
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from dgguf.backends.base import LayerStore
+from dgguf.backends.base import LayerStore, Visible
 from dgguf.backends.cpu import attention_tile
 from dgguf.jit import kernel
 from dgguf.threads.pool import Pool
@@ -15,30 +15,32 @@ TILE_ROWS = 256  # query rows, times heads of a group, that share what is packed
 
 
 @kernel
-def masked_softmax(scores: np.ndarray, group: int, first: np.ndarray, end: np.ndarray) -> None:
+def masked_softmax(scores: np.ndarray, group: int, runs: np.ndarray) -> None:
     """Softmax in place over the columns that each row sees; the others become 0.
 
     Args:
         scores: (rows * group, keys).
         group: rows of scores that belong to one query row.
-        first, end: (rows,), query row r sees the columns first[r]..end[r].
+        runs: (R, rows, 2), query row r sees the columns runs[i, r, 0]..runs[i, r, 1]; rising with i.
     """
     for s in range(scores.shape[0]):
-        lo, hi = first[s // group], end[s // group]
-        row = scores[s]
-        largest = row[lo]
-        for i in range(lo + 1, hi):
-            largest = max(largest, row[i])
-        total = 0.0
-        for i in range(lo, hi):
-            e = np.float32(math.exp(row[i] - largest))
-            row[i] = e
-            total += np.float64(e)
+        row, seen = scores[s], runs[:, s // group]
+        largest = np.float32(-np.inf)
+        for k in range(seen.shape[0]):
+            for i in range(seen[k, 0], seen[k, 1]):
+                largest = max(largest, row[i])
+        total, behind = 0.0, 0
+        for k in range(seen.shape[0]):
+            row[behind : max(behind, seen[k, 0])] = np.float32(0.0)
+            for i in range(seen[k, 0], seen[k, 1]):
+                e = np.float32(math.exp(row[i] - largest))
+                row[i] = e
+                total += np.float64(e)
+            behind = max(behind, seen[k, 1])
+        row[behind:] = np.float32(0.0)
         scale = np.float32(1.0 / total)
-        row[:lo] = np.float32(0.0)
-        for i in range(lo, hi):
+        for i in range(behind):
             row[i] *= scale
-        row[hi:] = np.float32(0.0)
 
 
 @kernel
@@ -55,24 +57,22 @@ def attend(
     group: int,
     keys: np.ndarray,
     values: np.ndarray,
-    first: np.ndarray,
-    end: np.ndarray,
+    runs: np.ndarray,
     out: np.ndarray,
     scratch: np.ndarray,
 ) -> None:
     """Attention of some rows and one KV head in bfloat16, sums in float32.
 
-    The softmax goes on from tile to tile of keys. The rows are r0 … r0 + len(first), the query heads
-    h0 … h0 + group, of both q and out.
+    The softmax goes on from tile to tile of keys, run after run. The T rows are r0 … r0 + T, the query
+    heads h0 … h0 + group, of both q and out.
 
     Args:
         q, out: (T, H, Dh) float32, Dh a multiple of 32.
         keys, values: (any, Dh) bfloat16 as uint16.
-        first, end: row r0 + r sees the keys first[r]..end[r], at least one, and the row behind it none
-            that are before them; no more than TILE_ROWS // group rows.
+        runs: (R, T, 2), what row r0 + r sees, as in `Visible`; T at most TILE_ROWS // group.
         scratch: uint8, `scratch_bytes` long.
     """
-    n, dim = first.shape[0] * group, q.shape[2]
+    n, dim = runs.shape[1] * group, q.shape[2]
     sums = (scratch.ctypes.data + 63) // 64 * 64
     queries = sums + 4 * TILE_ROWS * dim
     scores = queries + 2 * TILE_ROWS * dim
@@ -89,27 +89,29 @@ def attend(
         totals[s] = 0.0
         attention_tile.to_bfloat16(q[r0 + s // group, h0 + s % group], rounded[s])
     edge = np.empty((16, dim), np.uint16)  # rows behind the last key
-    for start in range(first.min(), end.max(), attention_tile.KEYS):
-        count = min(attention_tile.KEYS, end.max() - start)
-        pack_keys(keys[start : start + count], edge, key_panels)
-        seen = seen_by_tiles(first, end, group, start, count)
-        score(queries, n, dim, key_panels, seen, scores)
-        for s in range(n):
-            if seen[s // attention_tile.TILE_ROWS, 0] >= seen[s // attention_tile.TILE_ROWS, 1]:
-                continue
-            factor = attention_tile.softmax_row(
-                scores + 4 * s * attention_tile.KEYS,
-                first[s // group] - start,
-                end[s // group] - start,
-                state.ctypes.data + 8 * s,
-                weights + 2 * s * attention_tile.KEYS,
-            )
-            if factor != 1.0:
-                row = totals[s]
-                for i in range(dim):
-                    row[i] *= factor
-        words = pack_values(values[start : start + count], edge, value_panels)
-        add_weighted(weights, n, dim, value_panels, words, seen, sums)
+    for run in range(runs.shape[0]):
+        first, end = runs[run, :, 0], runs[run, :, 1]
+        for start in range(first.min(), end.max(), attention_tile.KEYS):
+            count = min(attention_tile.KEYS, end.max() - start)
+            pack_keys(keys[start : start + count], edge, key_panels)
+            seen = seen_by_tiles(first, end, group, start, count)
+            score(queries, n, dim, key_panels, seen, scores)
+            for s in range(n):
+                if seen[s // attention_tile.TILE_ROWS, 0] >= seen[s // attention_tile.TILE_ROWS, 1]:
+                    continue
+                factor = attention_tile.softmax_row(
+                    scores + 4 * s * attention_tile.KEYS,
+                    first[s // group] - start,
+                    end[s // group] - start,
+                    state.ctypes.data + 8 * s,
+                    weights + 2 * s * attention_tile.KEYS,
+                )
+                if factor != 1.0:
+                    row = totals[s]
+                    for i in range(dim):
+                        row[i] *= factor
+            words = pack_values(values[start : start + count], edge, value_panels)
+            add_weighted(weights, n, dim, value_panels, words, seen, sums)
     for s in range(n):
         row, target, inverse = totals[s], out[r0 + s // group, h0 + s % group], 1 / state[s, 1]
         for i in range(dim):
@@ -122,15 +124,14 @@ def attend_tiles(
     group: int,
     keys: np.ndarray,
     values: np.ndarray,
-    first: np.ndarray,
-    end: np.ndarray,
+    runs: np.ndarray,
     out: np.ndarray,
     counter: np.ndarray,
 ) -> None:
     """`attend` for all rows and KV heads; threads share tiles of TILE_ROWS, the last rows first.
 
     They see the most keys: at the end, the other threads would wait for them. Arguments as there, but
-    keys and values are (G, any, Dh), first and end (T,).
+    keys and values are (G, any, Dh), runs (R, T, 2).
     """
     publish(counter)
     scratch = np.empty(scratch_bytes(q.shape[2]), np.uint8)
@@ -140,7 +141,7 @@ def attend_tiles(
     while i < n_tiles:
         g, r = i % n_heads, (n_tiles - 1 - i) // n_heads * height
         s = slice(r, min(r + height, q.shape[0]))
-        attend(q, r, g * group, group, keys[g], values[g], first[s], end[s], out, scratch)
+        attend(q, r, g * group, group, keys[g], values[g], runs[:, s], out, scratch)
         i = next_item(counter, n_tiles)
 
 
@@ -223,43 +224,36 @@ def pack_values(values: np.ndarray, edge: np.ndarray, panels: int) -> int:
     return words
 
 
-def visible(store: LayerStore, rows: int, causal: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows of the store, the call's own behind the committed, each query row sees: [first, end)."""
-    p = store.length
-    if causal:
-        end = np.arange(p + 1, p + rows + 1)
-        first = np.zeros(rows, np.int64) if store.window is None else np.maximum(0, end - store.window)
-    else:
-        end = np.full(rows, p + rows)
-        first = np.full(rows, 0 if store.window is None else max(0, p - (store.window - 1)))
-    return first, end
-
-
-def append(k: np.ndarray, v: np.ndarray, store: LayerStore, pool: Pool) -> None:
-    """See `Backend.append`."""
+def store_rows(k: np.ndarray, v: np.ndarray, store: LayerStore, rows: np.ndarray, pool: Pool) -> None:
+    """See `Backend.store_rows`."""
+    places = store.length + rows
     if store.keys.dtype == np.float32:
-        rows = slice(store.length, store.length + len(k))
-        store.keys[:, rows], store.values[:, rows] = k.transpose(1, 0, 2), v.transpose(1, 0, 2)
+        store.keys[:, places], store.values[:, places] = k.transpose(1, 0, 2), v.transpose(1, 0, 2)
     else:
-        pool.run_kernel(round_rows, len(k), k, v, store.keys, store.values, store.length)
+        pool.run_kernel(round_rows, len(k), k, v, store.keys, store.values, places)
 
 
 @kernel
 def round_rows(
-    k: np.ndarray, v: np.ndarray, keys: np.ndarray, values: np.ndarray, length: int, counter: np.ndarray
+    k: np.ndarray,
+    v: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+    places: np.ndarray,
+    counter: np.ndarray,
 ) -> None:
-    """Rows of (T, G, Dh) float32 as bfloat16 behind `length` rows of (G, any, Dh); threads share the rows."""
+    """(T, G, Dh) float32 as bfloat16 into the rows `places` of (G, any, Dh); threads share the rows."""
     publish(counter)
     first, end = next_chunk(counter, k.shape[0])
     while first < end:
         for r in range(first, end):
             for g in range(k.shape[1]):
-                attention_tile.to_bfloat16(k[r, g], keys[g, length + r])
-                attention_tile.to_bfloat16(v[r, g], values[g, length + r])
+                attention_tile.to_bfloat16(k[r, g], keys[g, places[r]])
+                attention_tile.to_bfloat16(v[r, g], values[g, places[r]])
         first, end = next_chunk(counter, k.shape[0])
 
 
-def attention(q: np.ndarray, store: LayerStore, causal: bool, pool: Pool, bf16: bool) -> np.ndarray:
+def attention(q: np.ndarray, store: LayerStore, visible: Visible, pool: Pool, bf16: bool) -> np.ndarray:
     """See `Backend.attention`.
 
     Args:
@@ -269,29 +263,48 @@ def attention(q: np.ndarray, store: LayerStore, causal: bool, pool: Pool, bf16: 
     rows, n_heads, head_dim = q.shape
     n_kv_heads = store.keys.shape[0]
     group = n_heads // n_kv_heads
-    first, end = visible(store, rows, causal)
+    runs = visible.runs
     out = np.empty((rows, n_heads, head_dim), np.float32)
     # A tile's height follows from the shapes alone, so that results depend on nothing else.
     if bf16 and store.keys.dtype == np.uint16 and head_dim % 32 == 0 and group <= TILE_ROWS:
         n_tiles = n_kv_heads * -(-rows // (TILE_ROWS // group))
-        pool.run_kernel(attend_tiles, n_tiles, q, group, store.keys, store.values, first, end, out)
+        pool.run_kernel(attend_tiles, n_tiles, q, group, store.keys, store.values, runs, out)
         return out.reshape(rows, n_heads * head_dim)
-    most_keys = int((end - first).max()) + (rows if causal and store.window else 0)
-    height = max(1, min(rows, SCORES_PER_TILE // (group * most_keys)))
+    height = _tile_height(store, runs, group)
     tiles = [(g, r) for g in range(n_kv_heads) for r in range(0, rows, height)]
 
     def tile(number: int) -> None:
         g, r = tiles[number]
         s = slice(r, min(r + height, rows))
         heads = slice(g * group, (g + 1) * group)
-        lo, hi = int(first[s.start]), int(end[s.stop - 1])
+        keys, columns = _tile_keys(runs[:, s])
         queries = q[s, heads].reshape(-1, head_dim)  # (rows * group, Dh), copied
-        scores = queries @ read(store.keys[g, lo:hi]).T
-        masked_softmax(scores, group, first[s] - lo, end[s] - lo)
-        out[s, heads] = (scores @ read(store.values[g, lo:hi])).reshape(-1, group, head_dim)
+        scores = queries @ read(store.keys[g, keys]).T
+        masked_softmax(scores, group, columns)
+        out[s, heads] = (scores @ read(store.values[g, keys])).reshape(-1, group, head_dim)
 
     pool.parallel_for(tile, len(tiles))
     return out.reshape(rows, n_heads * head_dim)
+
+
+def _tile_height(store: LayerStore, runs: np.ndarray, group: int) -> int:
+    """Query rows of a tile of float32 scores, so that it has SCORES_PER_TILE at most."""
+    rows = runs.shape[1]
+    most_keys = int((runs[:, :, 1] - runs[:, :, 0]).sum(axis=0).max())
+    if store.window is not None and runs[-1, 0, 1] != runs[-1, -1, 1]:
+        most_keys += rows  # the window moves on from row to row
+    return max(1, min(rows, SCORES_PER_TILE // (group * most_keys)))
+
+
+def _tile_keys(runs: np.ndarray) -> tuple[slice | np.ndarray, np.ndarray]:
+    """The rows of the store that a tile of query rows sees, and its runs as columns among them."""
+    first, end = runs[:, 0, 0], runs[:, -1, 1]
+    if len(runs) == 1:
+        return slice(int(first[0]), int(end[0])), runs - first[0]
+    sizes = np.maximum(end - first, 0)
+    starts = np.cumsum(sizes) - sizes
+    keys = np.concatenate([np.arange(f, f + n) for f, n in zip(first, sizes, strict=True)])
+    return keys, runs + (starts - first)[:, None, None]
 
 
 def read(rows: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.backends.base import HostTensor, LayerStore, Prediction
+from dgguf.backends.base import HostTensor, LayerStore, Prediction, Visible
 from dgguf.backends.cpu import attention, attention_tile, elementwise, experts, logits, matmul
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.matmul import Matrix
@@ -70,8 +70,8 @@ class CpuBackend:
     def kv_store(self, shape: tuple[int, int, int]) -> np.ndarray:
         return np.empty(shape, np.float32 if self._exact else np.uint16)
 
-    def move_rows(self, store: np.ndarray, first: int, count: int) -> None:
-        store[:, :count] = store[:, first : first + count]
+    def copy_rows(self, source: np.ndarray, first: int, count: int, target: np.ndarray) -> None:
+        target[:, :count] = source[:, first : first + count]
 
     def scratch_bytes(
         self, vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
@@ -160,9 +160,9 @@ class CpuBackend:
         return out
 
     def rope_angles(
-        self, first: int, count: int, head_dim: int, base: float, factors: np.ndarray | None
+        self, positions: np.ndarray, head_dim: int, base: float, factors: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        return elementwise.rope_angles(first, count, head_dim, base, factors)
+        return elementwise.rope_angles(positions, head_dim, base, factors)
 
     def norm_rope(
         self, x: np.ndarray, weight: np.ndarray, eps: float, rotation: tuple[np.ndarray, np.ndarray]
@@ -172,11 +172,11 @@ class CpuBackend:
         self._by_rows(x.size, elementwise.norm_rope, x, weight, eps, cos, sin, out)
         return out
 
-    def append(self, k: np.ndarray, v: np.ndarray, store: LayerStore) -> None:
-        attention.append(k, v, store, self._pool)
+    def store_rows(self, k: np.ndarray, v: np.ndarray, store: LayerStore, rows: np.ndarray) -> None:
+        attention.store_rows(k, v, store, rows, self._pool)
 
-    def attention(self, q: np.ndarray, store: LayerStore, causal: bool) -> np.ndarray:
-        return attention.attention(q, store, causal, self._pool, self._bf16)
+    def attention(self, q: np.ndarray, store: LayerStore, visible: Visible) -> np.ndarray:
+        return attention.attention(q, store, visible, self._pool, self._bf16)
 
     def route(
         self,

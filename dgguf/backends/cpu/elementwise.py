@@ -162,9 +162,9 @@ def norm_rope(
 
 
 def rope_angles(
-    first: int, count: int, head_dim: int, base: float, factors: np.ndarray | None
+    positions: np.ndarray, head_dim: int, base: float, factors: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and sines (count, Dh/2) of positions first..first+count.
+    """Cosines and sines (T, Dh/2) of (T,) positions.
 
     Angles are rounded to float32 where transformers rounds them: at position 100,000 that moves
     them by more than any other error of the network.
@@ -173,7 +173,7 @@ def rope_angles(
     frequencies = np.float32(1.0) / np.power(np.float32(base), exponents)
     if factors is not None:
         frequencies = frequencies / factors
-    angles = np.arange(first, first + count, dtype=np.float32)[:, None] * frequencies
+    angles = positions.astype(np.float32)[:, None] * frequencies
     return np.cos(angles), np.sin(angles)
 
 

@@ -11,13 +11,14 @@ from dgguf.backends.cuda.jit import THREADS, kernel
 
 
 @kernel
-def store_rows(k: Any, v: Any, keys: Any, values: Any, first: int) -> None:
-    """Put (T, G, Dh) keys and values behind the first rows of (G, capacity, Dh); a block a row of T."""
+def store_rows(k: Any, v: Any, keys: Any, values: Any, first: int, rows: Any) -> None:
+    """Put (T, G, Dh) keys and values into rows first + rows[r] of (G, capacity, Dh); a block a row of T."""
     row, dim = cuda.blockIdx.x, k.shape[2]
+    place = first + rows[row]
     for n in range(cuda.threadIdx.x, k.shape[1] * dim, THREADS):
         head, i = n // dim, n % dim
-        keys[head, first + row, i] = np.float16(k[row, head, i])
-        values[head, first + row, i] = np.float16(v[row, head, i])
+        keys[head, place, i] = np.float16(k[row, head, i])
+        values[head, place, i] = np.float16(v[row, head, i])
 
 
 @kernel
@@ -30,42 +31,39 @@ def copy_rows(source: Any, first: int, target: Any, to: int, count: int) -> None
 
 
 @kernel
-def reference_attention(
-    q: Any, keys: Any, values: Any, scores: Any, length: int, window: int, causal: int, out: Any
-) -> None:
+def reference_attention(q: Any, keys: Any, values: Any, scores: Any, runs: Any, out: Any) -> None:
     """As the kernel in attention.cu: (T, H, Dh) queries; a block for each of them.
 
-    `scores` is room for (T * H, rows of the cache). `window` is 0 for none.
+    `runs` is (R, T, 2) int32, see `Visible`; `scores` room for (T * H, rows of the cache).
     """
     parts = cuda.shared.array(THREADS, np.float64)
     query, tid = cuda.blockIdx.x, cuda.threadIdx.x
-    tokens, heads, dim = q.shape
+    _, heads, dim = q.shape
     token, head = query // heads, query % heads
     kv_head = head // (heads // keys.shape[0])
-    end = length + (token + 1 if causal else tokens)
-    first = 0
-    if window > 0:
-        first = max(0, (length + token + 1 if causal else length + 1) - window)
     largest = np.float64(-1e300)
-    for j in range(first + tid, end, THREADS):
-        score = np.float64(0.0)
-        for i in range(dim):
-            score += np.float64(q[token, head, i]) * np.float64(keys[kv_head, j, i])
-        scores[query, j] = np.float32(score)
-        largest = max(largest, np.float64(scores[query, j]))
+    for run in range(runs.shape[0]):
+        for j in range(runs[run, token, 0] + tid, runs[run, token, 1], THREADS):
+            score = np.float64(0.0)
+            for i in range(dim):
+                score += np.float64(q[token, head, i]) * np.float64(keys[kv_head, j, i])
+            scores[query, j] = np.float32(score)
+            largest = max(largest, np.float64(scores[query, j]))
     parts[tid] = largest
     largest = block_max(parts)
     cuda.syncthreads()
     total = np.float64(0.0)
-    for j in range(first + tid, end, THREADS):
-        scores[query, j] = np.float32(math.exp(np.float64(scores[query, j]) - largest))
-        total += np.float64(scores[query, j])
+    for run in range(runs.shape[0]):
+        for j in range(runs[run, token, 0] + tid, runs[run, token, 1], THREADS):
+            scores[query, j] = np.float32(math.exp(np.float64(scores[query, j]) - largest))
+            total += np.float64(scores[query, j])
     parts[tid] = total
     total = block_sum(parts)
     for i in range(tid, dim, THREADS):
         value = np.float64(0.0)
-        for j in range(first, end):
-            value += np.float64(scores[query, j]) * np.float64(values[kv_head, j, i])
+        for run in range(runs.shape[0]):
+            for j in range(runs[run, token, 0], runs[run, token, 1]):
+                value += np.float64(scores[query, j]) * np.float64(values[kv_head, j, i])
         out[token, head, i] = np.float32(value / total)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.backends.base import HostTensor, LayerStore, Prediction, Weight
+from dgguf.backends.base import HostTensor, LayerStore, Prediction, Visible, Weight
 from dgguf.backends.cpu import elementwise as cpu_elementwise
 from dgguf.backends.cuda import attention, elementwise, experts, logits, matmul
 from dgguf.backends.cuda.device import Device
@@ -54,13 +54,13 @@ class CudaBackend:
         self._queue = queue or Queue(device, device.launcher())
         self._tables: dict[Layout, Tables] = {}
         self._experts = ExpertStream(device)
-        self._rotations: dict[tuple[int, int, int, float], tuple[Array, Array]] = {}
+        self._of_positions: dict[Hashable, Any] = {}
         self._reading: logits.Reading | None = None
         self._last_halves: tuple[Array, Array, Array] | None = None
         self._counters: dict[int, tuple[Array, Array]] = {}
         self._seen: Hashable = None
         self._recorded: Hashable = None
-        self._recorded_rotations: list[Any] = []
+        self._recorded_positions: list[Any] = []
         self._records = not plan.streamed_layers  # the copies of streamed experts cannot be recorded
 
     def describe(self) -> str:
@@ -89,13 +89,16 @@ class CudaBackend:
     def kv_store(self, shape: tuple[int, int, int]) -> Array:
         return upload(np.zeros(shape, np.float16))
 
-    def move_rows(self, store: Array, first: int, count: int) -> None:
-        if count == 0 or first == 0:
+    def copy_rows(self, source: Array, first: int, count: int, target: Array) -> None:
+        if count == 0 or (source is target and first == 0):
             return
-        heads, _, dim = store.shape
+        if source is not target:
+            self._queue.run(attention.copy_rows, count, source.view, first, target.view, 0, count)
+            return
+        heads, _, dim = source.shape
         copy = self._memory.empty((heads, count, dim), np.float16)  # source and target may overlap
-        self._queue.run(attention.copy_rows, count, store.view, first, copy.view, 0, count)
-        self._queue.run(attention.copy_rows, count, copy.view, 0, store.view, 0, count)
+        self._queue.run(attention.copy_rows, count, source.view, first, copy.view, 0, count)
+        self._queue.run(attention.copy_rows, count, copy.view, 0, source.view, 0, count)
 
     def scratch_bytes(
         self, vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
@@ -207,16 +210,29 @@ class CudaBackend:
         return out
 
     def rope_angles(
-        self, first: int, count: int, head_dim: int, base: float, factors: Array | None
+        self, positions: np.ndarray, head_dim: int, base: float, factors: Array | None
     ) -> tuple[Array, Array]:
-        key = (first, count, head_dim, base)
-        if key not in self._rotations:
-            if len(self._rotations) > 8:
-                self._rotations.clear()
+        def make() -> tuple[Array, Array]:
             host = None if factors is None else self.to_host(factors)
-            cos, sin = cpu_elementwise.rope_angles(first, count, head_dim, base, host)
-            self._rotations[key] = upload(cos), upload(sin)
-        return self._rotations[key]
+            cos, sin = cpu_elementwise.rope_angles(positions, head_dim, base, host)
+            return upload(cos), upload(sin)
+
+        angles: tuple[Array, Array] = self._placed(("angles", positions.tobytes(), head_dim, base), make)
+        return angles
+
+    def _placed(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What follows from a call's positions alone: made once for all its layers and for the next calls."""
+        if key not in self._of_positions:
+            if len(self._of_positions) > 16:
+                self._of_positions.clear()
+            self._of_positions[key] = make()
+        return self._of_positions[key]
+
+    def _integers(self, name: str, numbers: np.ndarray) -> Array:
+        """Numbers of a call as int32 in GPU memory."""
+        key = (name, numbers.shape, numbers.tobytes())
+        given: Array = self._placed(key, lambda: upload(numbers.astype(np.int32)))
+        return given
 
     def norm_rope(self, x: Array, weight: Array, eps: float, rotation: tuple[Array, Array]) -> Array:
         normed, out = self.rms_norm(x, weight, eps), self._empty(*x.shape)
@@ -224,32 +240,32 @@ class CudaBackend:
         self._queue.run(elementwise.rope, x.shape[0], normed.view, cos.view, sin.view, out.view)
         return out
 
-    def append(self, k: Array, v: Array, store: LayerStore) -> None:
-        stored = store.keys.view, store.values.view, store.length
+    def store_rows(self, k: Array, v: Array, store: LayerStore, rows: np.ndarray) -> None:
+        places = self._integers("rows", rows)
+        stored = store.keys.view, store.values.view, store.length, places.view
         self._queue.run(attention.store_rows, k.shape[0], k.view, v.view, *stored)
 
-    def attention(self, q: Array, store: LayerStore, causal: bool) -> Array:
+    def attention(self, q: Array, store: LayerStore, visible: Visible) -> Array:
         rows, heads, dim = q.shape
         kv_heads, capacity, _ = store.keys.shape
-        keys, values, length = store.keys, store.values, store.length
+        runs = self._integers("runs", visible.runs)
         out = self._empty(rows, heads, dim)
-        window = store.window or 0
         if self._reference or dim % 16 or dim > 512:
-            scores = self._empty(rows * heads, length + rows)
+            scores = self._empty(rows * heads, int(visible.runs[:, :, 1].max()))
             self._queue.run(
-                attention.reference_attention, rows * heads, q.view, keys.view, values.view, scores.view,
-                length, window, int(causal), out.view,
+                attention.reference_attention, rows * heads, q.view, store.keys.view, store.values.view,
+                scores.view, runs.view, out.view,
             )  # fmt: skip
         else:
             group, warps = heads // kv_heads, attention.warps(dim)
-            numbers = (rows, heads, group, capacity, length, window, int(causal))
+            numbers = (len(visible.runs), rows, heads, group, capacity)
             self._queue.launch(
                 "attention",
                 (("HEAD_DIM", dim), ("WARPS", warps)),
                 "attention",
                 (-(-rows * group // 16), kv_heads),
                 32 * warps,
-                [q, keys, values, out, *(ctypes.c_int(n) for n in numbers)],
+                [q, store.keys, store.values, out, runs, *(ctypes.c_int(n) for n in numbers)],
             )
         return out.reshape(rows, heads * dim)
 
@@ -394,7 +410,7 @@ class CudaBackend:
             else:
                 self._recorded = place
                 # Written outside of the recording, so nobody else may take their buffers.
-                self._recorded_rotations = list(self._rotations.values())
+                self._recorded_positions = list(self._of_positions.values())
         self._seen = place
         if self._recorded is None or self._recorded != place or self._reading is None:
             return compute()

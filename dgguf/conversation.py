@@ -1,0 +1,197 @@
+"""Conversations: what each has behind it stays in a KV cache, as far as a budget of bytes allows.
+
+A session owns the weights and computes one thing at a time; its conversations take turns, at the borders
+of canvases. Which keys and values a conversation still has changes how much of a prompt is encoded, never
+what may be asked.
+"""
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from dgguf.diffusion.events import CanvasStarted, DenoisingStep, Event, Started
+from dgguf.diffusion.generate import generate
+from dgguf.diffusion.sampler import SeededNoise
+from dgguf.errors import BackendError, PromptError
+from dgguf.loading import LoadedModel
+from dgguf.model.cache import KVCache
+
+
+class Turns:
+    """Whose turn it is to compute, and whose keys and values are kept.
+
+    Args:
+        budget: bytes for the KV caches of all conversations. The one that computes has what it needs,
+            even beyond it.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self._lock = threading.Lock()
+        self._used: list[weakref.ref[Conversation]] = []  # the one that computed last stands last
+        self._amid: weakref.ref[Conversation] | None = None  # in the middle of its canvas
+
+    @contextlib.contextmanager
+    def taken(self, conversation: "Conversation") -> Iterator[None]:
+        """Let a conversation compute.
+
+        Raises:
+            BackendError: another thread is computing in this session.
+        """
+        if not self._lock.acquire(blocking=False):
+            raise BackendError(
+                "this session is computing in another thread: let one thread at a time use it, or load "
+                "the model once more for the other"
+            )
+        try:
+            if not self._used or self._used[-1]() is not conversation:
+                self._used = [ref for ref in self._used if ref() not in (None, conversation)]
+                self._used.append(weakref.ref(conversation))
+                self._keep_budget()
+            yield
+        finally:
+            self._lock.release()
+
+    def begin_canvas(self, conversation: "Conversation") -> None:
+        """Note that a conversation is about to denoise: the others may go on only with a fresh canvas."""
+        self._amid = weakref.ref(conversation)
+
+    def is_amid(self, conversation: "Conversation") -> bool:
+        """Whether nobody else has denoised since the conversation last did."""
+        return self._amid is not None and self._amid() is conversation
+
+    def n_bytes(self) -> int:
+        """Memory of all KV caches, in bytes."""
+        return sum(each.cache.n_bytes for each in self._conversations() if each.has_cache)
+
+    def _conversations(self) -> "list[Conversation]":
+        return [found for ref in self._used if (found := ref()) is not None]
+
+    def _keep_budget(self) -> None:
+        """Trim idle caches, then drop them, the least recently used first, until the budget holds.
+
+        What an unfinished answer stands on is not dropped.
+        """
+        *idle, active = self._conversations()
+        _ = active.cache  # it takes its memory before the others are looked at
+        for conversation in idle:
+            if self.n_bytes() > self.budget:
+                conversation.trim()
+        for conversation in idle:
+            if self.n_bytes() > self.budget and not conversation.is_answering:
+                conversation.drop()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `Conversation.stream` is asked for; see `Session.stream`."""
+
+    started: Started
+    top_k: int
+    canvas_length: int | None
+    pins: Mapping[int, int] | None
+
+
+class Conversation:
+    """The committed ids of a conversation, with their keys and values. Made by `Session.conversation`.
+
+    Args:
+        model: computes.
+        turns: of the session.
+        context: positions, prompt and answer together.
+        rows_per_call: rows of one call to the network, at most.
+
+    Attributes:
+        is_answering: an answer has begun and not ended.
+    """
+
+    def __init__(self, model: LoadedModel, turns: Turns, context: int, rows_per_call: int) -> None:
+        self._model = model
+        self._turns = turns
+        self._context = context
+        self._rows_per_call = rows_per_call
+        self._cache: KVCache | None = None
+        self._n_streams = 0  # begun so far; only the last may go on
+        self.is_answering = False
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether it holds keys and values, or at least memory for them."""
+        return self._cache is not None
+
+    @property
+    def cache(self) -> KVCache:
+        """Its keys and values; a new cache where there was none, or it had to go."""
+        if self._cache is None:
+            self._cache = KVCache(self._model.config, self._model.backend, self._context, self._rows_per_call)
+        return self._cache
+
+    @property
+    def ids(self) -> np.ndarray:
+        """(P,) int64, the ids whose keys and values are there."""
+        return np.empty(0, np.int64) if self._cache is None else self._cache.ids
+
+    def trim(self) -> None:
+        """Give back the memory that its committed ids do not need."""
+        if self._cache is not None:
+            self._cache.trim()
+
+    def drop(self) -> None:
+        """Give back all memory: the next prompt is encoded from its start."""
+        self._cache = None
+
+    def stream(self, request: Request) -> Generator[Event, None, None]:
+        """Answer, event by event; closing the iterator cancels.
+
+        The longest prefix of the prompt that is in the KV cache is not encoded again.
+
+        Raises:
+            PromptError: this conversation has begun another answer since, or another one has denoised in
+                the middle of this one's canvas.
+            BackendError: another thread is computing in the session.
+        """
+        started = request.started
+        with self._turns.taken(self):
+            self._n_streams += 1
+            mine = self._n_streams
+            self.cache.reuse(started.prompt)
+            self.is_answering = True
+        events = generate(
+            self._model.network,
+            self.cache,
+            started.prompt,
+            settings=started.settings,
+            noise=SeededNoise(started.seed, started.vocab_size),
+            max_tokens=started.max_tokens,
+            stop_ids=started.stop_ids,
+            top_k=request.top_k,
+            canvas_length=request.canvas_length,
+            pins=request.pins,
+        )
+        event: Event | None = started
+        try:
+            while event is not None:
+                yield event
+                if mine != self._n_streams:
+                    raise PromptError("this answer cannot go on: the session has begun another one since")
+                with self._turns.taken(self):
+                    self._check_turn(event)
+                    event = next(events, None)
+        finally:
+            events.close()
+            if mine == self._n_streams:
+                self.is_answering = False
+
+    def _check_turn(self, last: Event) -> None:
+        """See that what the next event builds on was not lost to another conversation."""
+        if isinstance(last, CanvasStarted):
+            self._turns.begin_canvas(self)
+        elif isinstance(last, DenoisingStep) and not last.settled and not self._turns.is_amid(self):
+            raise PromptError(
+                "this answer cannot go on: another conversation has denoised in the middle of its canvas; "
+                "take turns between canvases"
+            )

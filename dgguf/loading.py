@@ -1,0 +1,54 @@
+"""Opens a model: the file, its tokenizer, its geometry, its weights where a backend wants them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dgguf.backends.base import Backend
+from dgguf.catalog import find_model
+from dgguf.errors import UnsupportedModelError
+from dgguf.ggufio.file import GgufFile
+from dgguf.model.config import ModelConfig
+from dgguf.model.transformer import Transformer
+from dgguf.model.weights import load_weights
+from dgguf.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to compute.
+
+    Attributes:
+        name: the path or the name that was asked for.
+        file: stays open, as weights are read where it is mapped.
+    """
+
+    name: str
+    file: GgufFile
+    config: ModelConfig
+    tokenizer: Tokenizer
+    backend: Backend
+    network: Transformer
+
+
+def load_model(model: str | Path, make_backend: Callable[[GgufFile, ModelConfig], Backend]) -> LoadedModel:
+    """Open a model and place its weights.
+
+    Args:
+        model: a path, or a name from models.txt.
+        make_backend: is called when the file is known to be one that can be run.
+
+    Raises:
+        DggufError: the file cannot be used; the message says why.
+    """
+    file = GgufFile(find_model(str(model)))
+    config = ModelConfig.from_file(file)
+    tokenizer = Tokenizer.from_metadata(file.metadata, str(file.path))
+    if tokenizer.n_tokens != config.vocab_size:
+        raise UnsupportedModelError(
+            f"{file.path}: the vocabulary has {tokenizer.n_tokens} tokens, "
+            f"the embedding {config.vocab_size} rows"
+        )
+    backend = make_backend(file, config)
+    network = Transformer(config, load_weights(file, config, backend), backend)
+    return LoadedModel(str(model), file, config, tokenizer, backend, network)
