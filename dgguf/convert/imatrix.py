@@ -22,7 +22,8 @@ import numpy as np
 from dgguf.convert.target import check_name, partial_name
 from dgguf.errors import ConversionError, ModelFileError
 from dgguf.ggufio.file import GgufFile
-from dgguf.ggufio.write_header import pack_header, padded
+from dgguf.ggufio.layout import MAGIC, padding
+from dgguf.ggufio.write_header import pack_header
 from dgguf.quants.block import FORMATS_BY_NAME, BlockFormat
 
 _MAX_ENTRIES = 1 << 20
@@ -141,7 +142,7 @@ def write_imatrix(
         with partial.open("wb") as file:
             file.write(pack_header(metadata, entries))
             for entry in entries:
-                file.write(entry.values.tobytes().ljust(padded(entry.n_bytes), b"\0"))
+                file.write(entry.values.tobytes() + padding(entry.n_bytes))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -161,7 +162,7 @@ def read_imatrix(path: Path) -> Imatrix:
     """
     try:
         with path.open("rb") as file:
-            is_gguf = file.read(4) == b"GGUF"
+            is_gguf = file.read(len(MAGIC)) == MAGIC
         imatrix = _read_gguf(path) if is_gguf else _read_legacy(path, path.read_bytes())
     except OSError as error:
         raise ConversionError(f"{path} cannot be read: {error.strerror}") from None
