@@ -24,8 +24,10 @@ from dgguf.errors import ConversionError, ModelFileError
 from dgguf.ggufio.file import GgufFile
 from dgguf.ggufio.layout import MAGIC, padding
 from dgguf.ggufio.write_header import pack_header
+from dgguf.model.tensor_names import GATE_EXPERTS, GATE_UP_EXPERTS, UP_EXPERTS, layer_and_kind
 from dgguf.quants.block import FORMATS_BY_NAME, BlockFormat
 
+_SAME_INPUTS = dict.fromkeys((GATE_EXPERTS, UP_EXPERTS), GATE_UP_EXPERTS) | {GATE_UP_EXPERTS: GATE_EXPERTS}
 _MAX_ENTRIES = 1 << 20
 _MAX_NAME = 1 << 12
 
@@ -52,15 +54,10 @@ class Imatrix:
         Raises:
             ConversionError: they are of another number than the matrix has.
         """
-        values = self.importances.get(name)
-        if values is None and "ffn_gate_up_exps" in name:
-            # The two halves have the same inputs, whether they are one tensor or two.
-            values = self.importances.get(name.replace("gate_up", "gate"))
-        if values is None and name.endswith(("ffn_gate_exps.weight", "ffn_up_exps.weight")):
-            fused = name.replace("ffn_gate_exps", "ffn_gate_up_exps").replace(
-                "ffn_up_exps", "ffn_gate_up_exps"
-            )
-            values = self.importances.get(fused)
+        # The experts' gate and up have the same inputs, whether they are one tensor or two.
+        _, kind = layer_and_kind(name)
+        twin = _SAME_INPUTS.get(kind, kind)
+        values = self.importances.get(name, self.importances.get(name.removesuffix(kind) + twin))
         if values is None:
             return None
         n_matrices = shape[0] if len(shape) == 3 else 1
