@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.backends.base import Backend, Prediction
+from dgguf.backends.base import Backend, Prediction, Role
 from dgguf.diffusion.sampler import SeededNoise, temperature
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.model.cache import KVCache
@@ -21,8 +21,12 @@ from dgguf.model.canvas import Canvas
 from dgguf.model.transformer import Transformer
 from dgguf.session import Session, rows_per_call
 
-# Which part of a step a matrix belongs to, by the first part of its tensor's name that is here.
-_PRODUCTS = {"attn": "attention projections", "ffn": "dense MLP", "self_cond": "self-conditioning"}
+# Which part of a step a product belongs to.
+_PRODUCTS = {
+    Role.ATTENTION: "attention projections",
+    Role.MLP: "dense MLP",
+    Role.SELF_CONDITIONING: "self-conditioning",
+}
 _VERBS = {
     "store_rows": "attention",
     "attention": "attention",
@@ -72,8 +76,7 @@ class TimedBackend:
     @staticmethod
     def _part(verb: str, operands: tuple[Any, ...]) -> str:
         if verb == "linear":
-            tensor: str = operands[1].tensor.name
-            return next((part for start, part in _PRODUCTS.items() if start in tensor), OTHER)
+            return _PRODUCTS.get(operands[1].tensor.role, OTHER)
         return _VERBS.get(verb, OTHER)
 
 

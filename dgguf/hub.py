@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dgguf.errors import DownloadError
+from dgguf.ggufio.layout import parse_split_name, split_names
 
-_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 _REFERENCE = re.compile(r"hf:([\w.-]+/[\w.-]+)(?::(.+))?")
 _CHUNK = 1 << 22
 
@@ -42,10 +42,8 @@ def parse_reference(text: str) -> tuple[str, str] | None:
 
 def parts(name: str) -> list[str]:
     """The file, or all parts of the split model that it is a part of."""
-    found = _PART.fullmatch(name)
-    if found is None:
-        return [name]
-    return [f"{found[1]}-{i + 1:05}-of-{found[3]}.gguf" for i in range(int(found[3]))]
+    found = parse_split_name(name)
+    return split_names(found.stem, found.count) if found else [name]
 
 
 def cached(repository: str, name: str) -> Path | None:
@@ -113,8 +111,15 @@ def _matching(names: Sequence[str], wanted: str) -> list[str]:
     models = [name for name in models if not Path(name).name.startswith("mmproj")]
     if wanted.endswith(".gguf"):
         return [parts(wanted)[0]] if wanted in names else []
-    ends = re.compile(rf"(.*[-.])?{re.escape(wanted)}(-\d{{5}}-of-\d{{5}})?\.gguf", re.IGNORECASE)
-    return [name for name in models if not wanted or ends.fullmatch(Path(name).name)]
+    ends = re.compile(rf"(.*[-.])?{re.escape(wanted)}", re.IGNORECASE)
+    return [name for name in models if not wanted or ends.fullmatch(_stem(name))]
+
+
+def _stem(name: str) -> str:
+    """A model's file name without its folder, its ending and what tells its parts apart."""
+    name = Path(name).name
+    found = parse_split_name(name)
+    return found.stem if found else name.removesuffix(".gguf")
 
 
 def download(files: Sequence[HubFile], checking: Callable[[str], None] = lambda name: None) -> Path:

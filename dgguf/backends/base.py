@@ -6,6 +6,7 @@ everything else happens in verbs. Shape letters are those of `model.transformer`
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,19 @@ from dgguf.quants.block import BlockFormat
 
 Array = Any  # a float32 array of the backend
 Weight = Any  # a matrix, or a stack of matrices, where the backend's products read it
+
+
+class Role(Enum):
+    """What a tensor is for, where a backend or a measurement treats it in a way of its own."""
+
+    EMBEDDING = auto()  # the table that tokens are looked up in; also the head, where the two are tied
+    HEAD = auto()  # makes the logits, where it is not the embedding
+    ATTENTION = auto()  # a projection of the attention
+    MLP = auto()  # of the dense feed-forward
+    SELF_CONDITIONING = auto()  # of the feed-forward that the last prediction passes
+    ROUTER = auto()  # scores the experts
+    EXPERTS = auto()  # a stack, one matrix an expert
+    OTHER = auto()  # norms, scales, rotary factors
 
 
 @dataclass(frozen=True)
@@ -25,12 +39,16 @@ class HostTensor:
         format: how its blocks are read.
         raw: uint8, read-only, shape (..., rows, bytes of a row); a vector has one row.
         columns: weights in a row.
+        role: what it is for.
+        layer: that it belongs to, from 0; None for none.
     """
 
     name: str
     format: BlockFormat
     raw: np.ndarray
     columns: int
+    role: Role = Role.OTHER
+    layer: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from pathlib import Path
 from dgguf.convert.source import Source, SourceTensor, StoredTensor
 from dgguf.errors import ConversionError, ModelFileError
 from dgguf.ggufio.file import GgufFile
+from dgguf.ggufio.layout import ALIGNMENT_KEY, SPLIT_PREFIX
 from dgguf.model.config import ModelConfig
 
 # What old files call a tensor, and what both programs call it now.
 _NEW_NAMES = {"self_cond_norm.weight": "self_cond_pre_norm.weight"}
 # Keys that speak of the file and not of the model.
-_OF_THE_FILE = ("split.", "quantize.", "general.alignment")
+_OF_THE_FILE = (SPLIT_PREFIX, "quantize.", ALIGNMENT_KEY)
 _FLOATS = ("F32", "F16", "BF16")
 
 

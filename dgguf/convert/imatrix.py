@@ -22,9 +22,12 @@ import numpy as np
 from dgguf.convert.target import check_name, partial_name
 from dgguf.errors import ConversionError, ModelFileError
 from dgguf.ggufio.file import GgufFile
-from dgguf.ggufio.write_header import pack_header, padded
+from dgguf.ggufio.layout import MAGIC, padding
+from dgguf.ggufio.write_header import pack_header
+from dgguf.model.tensor_names import GATE_EXPERTS, GATE_UP_EXPERTS, UP_EXPERTS, layer_and_kind
 from dgguf.quants.block import FORMATS_BY_NAME, BlockFormat
 
+_SAME_INPUTS = dict.fromkeys((GATE_EXPERTS, UP_EXPERTS), GATE_UP_EXPERTS) | {GATE_UP_EXPERTS: GATE_EXPERTS}
 _MAX_ENTRIES = 1 << 20
 _MAX_NAME = 1 << 12
 
@@ -51,15 +54,10 @@ class Imatrix:
         Raises:
             ConversionError: they are of another number than the matrix has.
         """
-        values = self.importances.get(name)
-        if values is None and "ffn_gate_up_exps" in name:
-            # The two halves have the same inputs, whether they are one tensor or two.
-            values = self.importances.get(name.replace("gate_up", "gate"))
-        if values is None and name.endswith(("ffn_gate_exps.weight", "ffn_up_exps.weight")):
-            fused = name.replace("ffn_gate_exps", "ffn_gate_up_exps").replace(
-                "ffn_up_exps", "ffn_gate_up_exps"
-            )
-            values = self.importances.get(fused)
+        # The experts' gate and up have the same inputs, whether they are one tensor or two.
+        _, kind = layer_and_kind(name)
+        twin = _SAME_INPUTS.get(kind, kind)
+        values = self.importances.get(name, self.importances.get(name.removesuffix(kind) + twin))
         if values is None:
             return None
         n_matrices = shape[0] if len(shape) == 3 else 1
@@ -141,7 +139,7 @@ def write_imatrix(
         with partial.open("wb") as file:
             file.write(pack_header(metadata, entries))
             for entry in entries:
-                file.write(entry.values.tobytes().ljust(padded(entry.n_bytes), b"\0"))
+                file.write(entry.values.tobytes() + padding(entry.n_bytes))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -161,7 +159,7 @@ def read_imatrix(path: Path) -> Imatrix:
     """
     try:
         with path.open("rb") as file:
-            is_gguf = file.read(4) == b"GGUF"
+            is_gguf = file.read(len(MAGIC)) == MAGIC
         imatrix = _read_gguf(path) if is_gguf else _read_legacy(path, path.read_bytes())
     except OSError as error:
         raise ConversionError(f"{path} cannot be read: {error.strerror}") from None

@@ -15,7 +15,7 @@ from typing import BinaryIO, Self
 from dgguf.convert.plan import FilePlan, Plan, TensorPlan
 from dgguf.convert.target import check_name, partial_name
 from dgguf.errors import ConversionError
-from dgguf.ggufio.write_header import padded
+from dgguf.ggufio.layout import padded, padding, split_names
 
 # A tensor of at least this many bytes is brought to the disk when it is written.
 _SYNC_BYTES = 1 << 20
@@ -25,8 +25,7 @@ def file_names(out: Path, count: int) -> list[Path]:
     """`out`, or the names of its `count` parts."""
     if count == 1:
         return [out]
-    stem = out.name.removesuffix(".gguf")
-    return [out.with_name(f"{stem}-{i + 1:05}-of-{count:05}.gguf") for i in range(count)]
+    return [out.with_name(name) for name in split_names(out.name.removesuffix(".gguf"), count)]
 
 
 def check_target(plan: Plan, paths: Sequence[Path], force: bool) -> None:
@@ -135,7 +134,7 @@ class OutputFile:
     def end_tensor(self, tensor: TensorPlan) -> None:
         """Pad a tensor and, if it is large, bring it to the disk."""
         with _named(self._partial, self._kept()):
-            self._file.write(bytes(padded(tensor.n_bytes) - tensor.n_bytes))
+            self._file.write(padding(tensor.n_bytes))
             if tensor.n_bytes >= _SYNC_BYTES:
                 self._sync()
                 self._has_progress = True

@@ -13,7 +13,8 @@ from dgguf.convert.imatrix import Imatrix
 from dgguf.convert.recipes import RECIPES, Recipe, head_name, is_matrix, mixture
 from dgguf.convert.source import Source, SourceTensor
 from dgguf.errors import ConversionError
-from dgguf.ggufio.write_header import pack_header, padded
+from dgguf.ggufio.layout import padded
+from dgguf.ggufio.write_header import pack_header, split_metadata
 from dgguf.quants.block import FORMATS_BY_NAME, BlockFormat
 from dgguf.quants.encode import ENCODERS, WEIGHTED
 
@@ -238,11 +239,7 @@ def _split(
         return (FilePlan(pack_header(metadata, groups[0]), tuple(groups[0])),)
     files = []
     for i, group in enumerate(groups):
-        keys = {
-            "split.no": np.uint16(i),
-            "split.count": np.uint16(len(groups)),
-            "split.tensors.count": np.int32(len(tensors)),
-        }
+        keys = split_metadata(i, len(groups), len(tensors))
         files.append(FilePlan(pack_header(keys if i else {**metadata, **keys}, group), tuple(group)))
     return tuple(files)
 

@@ -7,10 +7,22 @@ files have the types and the size of the published ones. `Q4_K_DG` is dgguf's ow
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from dgguf.backends.base import Role
+from dgguf.model.tensor_names import (
+    ATTENTION_OUTPUT,
+    ATTENTION_V,
+    DOWN_EXPERTS,
+    EMBEDDING,
+    GATE_EXPERTS,
+    GATE_UP_EXPERTS,
+    HEAD,
+    MLP_DOWN,
+    UP_EXPERTS,
+    layer_and_kind,
+    role_of,
+)
 from dgguf.quants.block import FORMATS_BY_NAME
 
-# The router picks experts by its sums: an error there changes which weights are used at all.
-_KEPT_EXACT = ("ffn_gate_inp.weight",)
 # What replaces a 256-weight type where a row is no multiple of 256.
 _FALLBACK = {
     **dict.fromkeys(("Q2_K", "Q3_K"), "Q4_0"),
@@ -50,8 +62,7 @@ class Recipe:
         file_type: its number under `general.file_type`.
         base: the type of every matrix that no other field speaks of.
         head: the type of the output head, which is the embedding table where the two are tied.
-        rules: kinds that get another type, by the part of the tensor name after `blk.N.`, or by the
-            whole name of a tensor outside the layers.
+        rules: kinds of a layer's tensors that get another type, see `tensor_names`.
         searched: search for the best scales even where nothing is known of the columns' importance.
     """
 
@@ -63,11 +74,10 @@ class Recipe:
 
 
 def down(rule: Rule) -> dict[str, Rule]:
-    return {"ffn_down.weight": rule, "ffn_down_exps.weight": rule}
+    return {MLP_DOWN: rule, DOWN_EXPERTS: rule}
 
 
-_V, _OUT = "attn_v.weight", "attn_output.weight"
-_GATE_UP_EXPERTS = ("ffn_gate_up_exps.weight", "ffn_gate_exps.weight", "ffn_up_exps.weight")
+_GATE_UP_EXPERTS = (GATE_UP_EXPERTS, GATE_EXPERTS, UP_EXPERTS)
 
 RECIPES: dict[str, Recipe] = {
     "F32": Recipe(0, "F32", "F32"),
@@ -78,24 +88,37 @@ RECIPES: dict[str, Recipe] = {
     "Q4_1": Recipe(3, "Q4_1"),
     "Q5_0": Recipe(8, "Q5_0"),
     "Q5_1": Recipe(9, "Q5_1"),
-    "Q2_K": Recipe(10, "Q2_K", rules={_V: always("Q3_K"), _OUT: always("Q3_K"), **down(always("Q3_K"))}),
+    "Q2_K": Recipe(
+        10,
+        "Q2_K",
+        rules={ATTENTION_V: always("Q3_K"), ATTENTION_OUTPUT: always("Q3_K"), **down(always("Q3_K"))},
+    ),
     "Q3_K_S": Recipe(11, "Q3_K"),
     "Q3_K_M": Recipe(
         12,
         "Q3_K",
         rules={
-            _V: first(lambda n: 2, "Q5_K", "Q4_K"),
-            _OUT: always("Q4_K"),
+            ATTENTION_V: first(lambda n: 2, "Q5_K", "Q4_K"),
+            ATTENTION_OUTPUT: always("Q4_K"),
             **down(first(lambda n: n // 16, "Q5_K", "Q4_K")),
         },
     ),
-    "Q3_K_L": Recipe(13, "Q3_K", rules={_V: always("Q5_K"), _OUT: always("Q5_K"), **down(always("Q5_K"))}),
+    "Q3_K_L": Recipe(
+        13,
+        "Q3_K",
+        rules={ATTENTION_V: always("Q5_K"), ATTENTION_OUTPUT: always("Q5_K"), **down(always("Q5_K"))},
+    ),
     "Q4_K_S": Recipe(
         14,
         "Q4_K",
-        rules={_V: first(lambda n: 4, "Q5_K", "Q4_K"), **down(first(lambda n: n // 8, "Q5_K", "Q4_K"))},
+        rules={
+            ATTENTION_V: first(lambda n: 4, "Q5_K", "Q4_K"),
+            **down(first(lambda n: n // 8, "Q5_K", "Q4_K")),
+        },
     ),
-    "Q4_K_M": Recipe(15, "Q4_K", rules={_V: more_bits("Q6_K", "Q4_K"), **down(more_bits("Q6_K", "Q4_K"))}),
+    "Q4_K_M": Recipe(
+        15, "Q4_K", rules={ATTENTION_V: more_bits("Q6_K", "Q4_K"), **down(more_bits("Q6_K", "Q4_K"))}
+    ),
     # As large as Q4_K_M. That one spends 8.5 bits on half of the experts' down projections, whose rows no
     # K-quant divides; here they get 5.5, and the bits go where a bit takes most error away: to half of
     # the experts' gate and up, and to everything outside the experts, which is small.
@@ -104,12 +127,14 @@ RECIPES: dict[str, Recipe] = {
         "Q6_K",
         rules={
             **dict.fromkeys(_GATE_UP_EXPERTS, more_bits("Q5_K", "Q4_K")),
-            "ffn_down_exps.weight": always("Q5_0"),
+            DOWN_EXPERTS: always("Q5_0"),
         },
         searched=True,
     ),
     "Q5_K_S": Recipe(16, "Q5_K"),
-    "Q5_K_M": Recipe(17, "Q5_K", rules={_V: more_bits("Q6_K", "Q5_K"), **down(more_bits("Q6_K", "Q5_K"))}),
+    "Q5_K_M": Recipe(
+        17, "Q5_K", rules={ATTENTION_V: more_bits("Q6_K", "Q5_K"), **down(more_bits("Q6_K", "Q5_K"))}
+    ),
     "Q6_K": Recipe(18, "Q6_K"),
     "IQ4_NL": Recipe(25, "IQ4_NL", rules=down(first(lambda n: n // 8, "Q5_1", "IQ4_NL"))),
     "IQ4_XS": Recipe(30, "IQ4_XS", rules=down(first(lambda n: n // 8, "Q5_K", "IQ4_XS"))),
@@ -117,14 +142,17 @@ RECIPES: dict[str, Recipe] = {
         38,
         "Q8_0",
         "Q8_0",
-        rules=dict.fromkeys((*_GATE_UP_EXPERTS, "ffn_down_exps.weight"), always("MXFP4")),
+        rules=dict.fromkeys((*_GATE_UP_EXPERTS, DOWN_EXPERTS), always("MXFP4")),
     ),
 }
 
 
 def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a recipe chooses a tensor's type: vectors and the router stay F32 in every one."""
-    return len(shape) > 1 and not name.endswith(_KEPT_EXACT)
+    """Whether a recipe chooses a tensor's type: vectors and the router stay F32 in every one.
+
+    The router picks experts by its sums: an error there changes which weights are used at all.
+    """
+    return len(shape) > 1 and role_of(name) is not Role.ROUTER
 
 
 def mixture(recipe: Recipe, columns: Mapping[str, int], overrides: Mapping[str, str] = {}) -> dict[str, str]:
@@ -136,7 +164,8 @@ def mixture(recipe: Recipe, columns: Mapping[str, int], overrides: Mapping[str, 
         overrides: types for some of them, instead of the recipe's.
     """
     head = head_name(columns)
-    kinds = {name: name.split(".", 2)[2] for name in columns if name.startswith("blk.")}
+    layers_and_kinds = {name: layer_and_kind(name) for name in columns}
+    kinds = {name: kind for name, (layer, kind) in layers_and_kinds.items() if layer is not None}
     types = {}
     for name, n_columns in columns.items():
         kind = kinds.get(name, "")
@@ -155,7 +184,7 @@ def mixture(recipe: Recipe, columns: Mapping[str, int], overrides: Mapping[str, 
 
 def head_name(names: Mapping[str, int]) -> str:
     """The tensor that makes the logits: the embedding table, unless there is another one."""
-    return "output.weight" if "output.weight" in names else "token_embd.weight"
+    return HEAD if HEAD in names else EMBEDDING
 
 
 def fitting(type_name: str, n_columns: int) -> str:

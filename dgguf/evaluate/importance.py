@@ -1,26 +1,23 @@
 """How large the inputs of every matrix are on a text: the statistics that importance matrices hold."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from dgguf.backends.base import Array, Backend, HostTensor, Weight
+from dgguf.backends.base import Array, Backend, HostTensor, Role, Weight
 from dgguf.convert.imatrix import Sums
 from dgguf.evaluate.noised_chunks import Model, Sample
 
 
 class _Observed:
-    """A matrix, or a stack of experts as matrices of their own, and the name its sums go by."""
+    """A matrix, or a stack of experts as matrices of their own."""
 
     def __init__(self, tensor: HostTensor, backend: Backend) -> None:
-        self.name = tensor.name
-        self.is_stack = tensor.raw.ndim > 2
-        raws = tensor.raw if self.is_stack else tensor.raw[None]
-        self.columns = tensor.columns
-        self.weights = [
-            backend.load_matrix(HostTensor(tensor.name, tensor.format, raw, tensor.columns)) for raw in raws
-        ]
+        self.tensor = tensor
+        raws = tensor.raw if tensor.raw.ndim > 2 else tensor.raw[None]
+        self.weights = [backend.load_matrix(replace(tensor, raw=raw)) for raw in raws]
 
 
 class CollectingBackend:
@@ -53,7 +50,7 @@ class CollectingBackend:
         return self._backend.soft_embed(conditioning, table.weights[0], scale)
 
     def predict(self, x: Array, w: _Observed, *arguments: Any) -> Any:
-        if w.name != "token_embd.weight":
+        if w.tensor.role is not Role.EMBEDDING:
             self._add(w, 0, x)
         return self._backend.predict(x, w.weights[0], *arguments)
 
@@ -72,7 +69,7 @@ class CollectingBackend:
         for expert in np.unique(chosen).tolist():
             rows, place = np.nonzero(chosen == expert)
             inputs = np.ascontiguousarray(x[rows])
-            for w in (gate, up) if up.name != gate.name else (gate,):
+            for w in (gate, up) if up.tensor.name != gate.tensor.name else (gate,):
                 self._add(w, expert, inputs)
             sides = [self._backend.linear(inputs, w.weights[expert]) for w in (gate, up)]
             gated = self._backend.geglu(*sides)
@@ -82,9 +79,10 @@ class CollectingBackend:
         return out
 
     def _add(self, w: _Observed, matrix: int, x: np.ndarray) -> None:
-        sums = self.sums.get(w.name)
-        if sums is None:
-            sums = self.sums[w.name] = Sums.zero(len(w.weights), w.columns)
+        name = w.tensor.name
+        if name not in self.sums:
+            self.sums[name] = Sums.zero(len(w.weights), w.tensor.columns)
+        sums = self.sums[name]
         sums.squares[matrix] += np.square(x, dtype=np.float64).sum(axis=0)
         sums.counts[matrix] += len(x)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import mmap
-import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgguf.errors import ModelFileError, UnsupportedModelError
+from dgguf.ggufio import layout
 from dgguf.ggufio.read_header import KINDS, Header, kind_of
 
 T = TypeVar("T")
 D = TypeVar("D")
-
-_SPLIT_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 _REQUIRED: Any = object()
 
@@ -161,7 +159,7 @@ def _map_file(path: Path) -> mmap.mmap:
             head = file.read(512)
             if not head:
                 raise ModelFileError(f"{path}: the file is empty; download it again")
-            if not b"GGUF".startswith(head[:4]):
+            if not layout.MAGIC.startswith(head[:4]):
                 raise ModelFileError(f"{path}: this is not a GGUF file{_likeness(head)}")
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
@@ -195,22 +193,22 @@ def _open_parts(path: Path) -> list[_Part]:
     with contextlib.ExitStack() as on_error:
         opened = _Part(path)
         on_error.callback(opened.close)
-        count = metadata_value(opened.metadata, path, "split.count", int, 1)
+        count = metadata_value(opened.metadata, path, layout.SPLIT_COUNT, int, 1)
         if count in (0, 1):
             on_error.pop_all()
             return [opened]
-        name = _SPLIT_NAME.fullmatch(path.name)
-        if name is None or int(name["count"]) != count:
+        name = layout.parse_split_name(path.name)
+        if name is None or name.count != count:
             raise ModelFileError(
                 f"{path}: this is one of {count} parts, whose names must end as in -00001-of-{count:05}.gguf;"
                 " name them as they were published"
             )
         parts = []
-        for i in range(count):
-            if i + 1 == int(name["number"]):
+        for i, part_name in enumerate(layout.split_names(name.stem, count)):
+            if i + 1 == name.number:
                 parts.append(opened)
                 continue
-            sibling = path.with_name(f"{name['stem']}-{i + 1:05}-of-{name['count']}.gguf")
+            sibling = path.with_name(part_name)
             if not sibling.exists():
                 raise ModelFileError(f"{sibling}: part {i + 1} of {count} is missing; download it too")
             parts.append(_Part(sibling))
@@ -223,10 +221,10 @@ def _open_parts(path: Path) -> list[_Part]:
 def _check_parts(parts: Sequence[_Part]) -> None:
     """Refuse parts that are not of one model: their keys differ, or their tensors do not add up."""
     n_tensors = sum(len(part.tensors) for part in parts)
-    expected = {"split.count": len(parts), "split.tensors.count": n_tensors}
+    expected = {layout.SPLIT_COUNT: len(parts), layout.SPLIT_TENSORS: n_tensors}
     owners: dict[str, Path] = {}
     for i, part in enumerate(parts):
-        for key, value in (expected | {"split.no": i}).items():
+        for key, value in (expected | {layout.SPLIT_NUMBER: i}).items():
             found = metadata_value(part.metadata, part.path, key, int)
             if found != value:
                 raise ModelFileError(
@@ -234,7 +232,9 @@ def _check_parts(parts: Sequence[_Part]) -> None:
                     f" need {value}; take all parts from one download"
                 )
         if part.alignment != parts[0].alignment:
-            raise ModelFileError(f"{part.path}: this part's general.alignment differs from the first part's")
+            raise ModelFileError(
+                f"{part.path}: this part's {layout.ALIGNMENT_KEY} differs from the first part's"
+            )
         for name in part.tensors:
             if name in owners:
                 raise ModelFileError(f"{part.path}: the tensor {name!r:.99} is also in {owners[name]}")

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgguf.errors import ModelFileError
+from dgguf.ggufio import layout
 from dgguf.quants.block import FORMATS, BlockFormat
 
 # Far above what real files hold, so that a lie is named before the file is searched for its bytes.
@@ -33,15 +34,9 @@ _MAX_STRING = 1 << 26  # bytes
 _MAX_NAME = (1 << 16) - 1  # bytes of a key or a tensor name: the specification's limit for keys
 _MAX_DIMS = 4
 _ALIGNMENTS = tuple(1 << n for n in range(3, 21))  # 8 bytes (the specification's least) to 1 MiB
-_DEFAULT_ALIGNMENT = 32
 
 _MIN_KEY_BYTES = 8 + 4 + 1
 _MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8
-
-_NUMBERS = {0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?"}
-_NUMBERS |= {10: "<u8", 11: "<i8", 12: "<f8"}
-_STRING, _ARRAY = 8, 9
-
 
 KINDS: dict[Any, str] = {int: "an integer", float: "a number", bool: "a boolean", str: "a string"}
 KINDS |= {list[int]: "a list of integers", list[float]: "a list of numbers"}
@@ -148,10 +143,10 @@ class Header:
         return metadata
 
     def alignment(self, metadata: Mapping[str, Any]) -> int:
-        value = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
+        value = metadata.get(layout.ALIGNMENT_KEY, layout.ALIGNMENT)
         if type(value) is not int or value not in _ALIGNMENTS:
             shown = value if type(value) is int else KINDS[kind_of(value)]
-            raise self._wrong(f"general.alignment is {shown}, not a power of two from 8 to 1048576")
+            raise self._wrong(f"{layout.ALIGNMENT_KEY} is {shown}, not a power of two from 8 to 1048576")
         return value
 
     def tensors(self, count: int, alignment: int) -> dict[str, TensorInfo]:
@@ -164,7 +159,7 @@ class Header:
             if tensor.offset % alignment:
                 raise self._wrong(f"the tensor {tensor.name!r:.99} is not aligned to {alignment} bytes")
             tensors[tensor.name] = tensor
-        data_start = self._position + -self._position % alignment
+        data_start = layout.padded(self._position, alignment)
         placed = {name: replace(t, offset=data_start + t.offset) for name, t in tensors.items()}
         self._check_places(sorted(placed.values(), key=lambda t: t.offset))
         return placed
@@ -205,21 +200,21 @@ class Header:
 
     def _value(self, what: str) -> Any:
         kind = self._integer(4, what)
-        if kind == _STRING:
+        if kind == layout.STRING:
             # Text for people; unlike a token, it is better marked as broken than kept exact.
             return self._string(what, _MAX_STRING).decode("utf-8", "replace")
-        if kind != _ARRAY:
+        if kind != layout.ARRAY:
             return self._numbers(kind, 1, what).item()
         kind = self._integer(4, what)
         count = self._count(what, _MAX_ELEMENTS)
-        return self._strings(count, what) if kind == _STRING else self._numbers(kind, count, what)
+        return self._strings(count, what) if kind == layout.STRING else self._numbers(kind, count, what)
 
     def _numbers(self, kind: int, count: int, what: str) -> NDArray[Any]:
-        if kind == _ARRAY:
+        if kind == layout.ARRAY:
             raise self._wrong(f"{what} holds arrays of arrays, which no real file has")
-        if kind not in _NUMBERS:
+        if kind not in layout.NUMBERS:
             raise self._wrong(f"{what} is of value type {kind}, which GGUF does not have")
-        dtype = np.dtype(_NUMBERS[kind])
+        dtype = np.dtype(layout.NUMBERS[kind])
         raw = self._take(count * dtype.itemsize, what)
         if dtype == np.bool_ and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
             raise self._wrong(f"{what} holds booleans that are neither 0 nor 1")

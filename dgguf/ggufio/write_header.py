@@ -11,12 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dgguf.ggufio import layout
+from dgguf.ggufio.layout import padded
 from dgguf.quants.block import BlockFormat
 
-ALIGNMENT = 32
-_STRING, _ARRAY = 8, 9
-_NUMBERS = {"|u1": 0, "|i1": 1, "<u2": 2, "<i2": 3, "<u4": 4, "<i4": 5, "<f4": 6, "|b1": 7}
-_NUMBERS |= {"<u8": 10, "<i8": 11, "<f8": 12}
+_NUMBER_TYPES = {numbers: of_type for of_type, numbers in layout.NUMBERS.items()}
 
 
 class TensorEntry(Protocol):
@@ -32,11 +31,6 @@ class TensorEntry(Protocol):
     def n_bytes(self) -> int: ...
 
 
-def padded(n_bytes: int) -> int:
-    """`n_bytes` rounded up to the alignment of tensor data."""
-    return -(-n_bytes // ALIGNMENT) * ALIGNMENT
-
-
 def pack_header(metadata: Mapping[str, Any], tensors: Sequence[TensorEntry]) -> bytes:
     """The whole header, padded to where the first tensor's bytes begin.
 
@@ -45,7 +39,7 @@ def pack_header(metadata: Mapping[str, Any], tensors: Sequence[TensorEntry]) -> 
             a number is its type in the file. Bytes are a value, with its type, as a file has it.
         tensors: in the order of their data, each padded to the alignment.
     """
-    parts = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(metadata))]
+    parts = [layout.MAGIC, struct.pack("<IQQ", layout.VERSION, len(tensors), len(metadata))]
     for key, value in metadata.items():
         parts += _string(key)
         parts += _value(value)
@@ -60,6 +54,21 @@ def pack_header(metadata: Mapping[str, Any], tensors: Sequence[TensorEntry]) -> 
     return header.ljust(padded(len(header)), b"\0")
 
 
+def split_metadata(number: int, count: int, n_tensors: int) -> dict[str, Any]:
+    """The keys of a split model's part, for `pack_header`.
+
+    Args:
+        number: of the part, from 0.
+        count: of the parts.
+        n_tensors: of all parts together.
+    """
+    return {
+        layout.SPLIT_NUMBER: np.uint16(number),
+        layout.SPLIT_COUNT: np.uint16(count),
+        layout.SPLIT_TENSORS: np.int32(n_tensors),
+    }
+
+
 def _string(text: str) -> list[bytes]:
     encoded = text.encode()
     return [struct.pack("<Q", len(encoded)), encoded]
@@ -70,11 +79,13 @@ def _value(value: Any) -> list[bytes]:
     if isinstance(value, bytes):
         return [value]
     if isinstance(value, str):
-        return [struct.pack("<I", _STRING), *_string(value)]
+        return [struct.pack("<I", layout.STRING), *_string(value)]
     if isinstance(value, list):
-        start = struct.pack("<IIQ", _ARRAY, _STRING, len(value))
+        start = struct.pack("<IIQ", layout.ARRAY, layout.STRING, len(value))
         return [start, *(part for text in value for part in _string(text))]
     numbers = np.asarray(value)
-    of_type = _NUMBERS[numbers.dtype.newbyteorder("<").str]
-    start = struct.pack("<IIQ", _ARRAY, of_type, len(numbers)) if numbers.ndim else struct.pack("<I", of_type)
+    of_type = _NUMBER_TYPES[numbers.dtype.newbyteorder("<").str]
+    start = struct.pack("<I", of_type)
+    if numbers.ndim:
+        start = struct.pack("<IIQ", layout.ARRAY, of_type, len(numbers))
     return [start, numbers.astype(numbers.dtype.newbyteorder("<")).tobytes()]

@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from dgguf.errors import UnsupportedModelError
 from dgguf.ggufio.file import GgufFile
+from dgguf.model.tensor_names import EMBEDDING
 
 ARCHITECTURES = ("diffusion-gemma", "diffusion_gemma", "diffusiongemma")
 
@@ -60,8 +62,8 @@ class ModelConfig:
             raise UnsupportedModelError(
                 f"{file.path} holds a model of the architecture {arch!r}; dgguf runs only DiffusionGemma"
             )
-        if "token_embd.weight" not in file.tensors:
-            raise UnsupportedModelError(f"{file.path} lacks the tensor token_embd.weight")
+        if EMBEDDING not in file.tensors:
+            raise UnsupportedModelError(f"{file.path} lacks the tensor {EMBEDDING}")
         config = cls(
             architecture=arch,
             layers=_read_layers(file, arch),
@@ -71,7 +73,7 @@ class ModelConfig:
             n_experts=file.get(f"{arch}.expert_count", int),
             n_experts_used=file.get(f"{arch}.expert_used_count", int),
             expert_ff_size=file.get(f"{arch}.expert_feed_forward_length", int),
-            vocab_size=file.tensors["token_embd.weight"].shape[0],
+            vocab_size=file.tensors[EMBEDDING].shape[0],
             norm_eps=file.get(f"{arch}.attention.layer_norm_rms_epsilon", float),
             logit_softcap=file.get(f"{arch}.final_logit_softcapping", float, 30.0),
             canvas_length=file.get("diffusion.canvas_length", int, 256),
@@ -135,11 +137,11 @@ def _read_layers(file: GgufFile, arch: str) -> tuple[LayerConfig, ...]:
     )
 
 
-def _per_layer(file: GgufFile, key: str, kind: type, n_layers: int) -> list:
+def _per_layer(file: GgufFile, key: str, kind: Any, n_layers: int) -> list[Any]:
     """A value per layer: an array of that length, or one value for all."""
     if key in file.metadata and isinstance(file.metadata[key], kind):
         return [file.get(key, kind)] * n_layers
-    values = file.get(key, list[kind])  # type: ignore[valid-type]
+    values: list[Any] = file.get(key, list[kind])
     if len(values) != n_layers:
         raise UnsupportedModelError(f"{file.path}: {key} has {len(values)} entries for {n_layers} layers")
     return [kind(value) for value in values]

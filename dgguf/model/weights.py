@@ -4,7 +4,7 @@ Fields are named after the GGUF tensors, so that a field, a tensor and a formula
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from dgguf.backends.base import Array, Backend, HostTensor, Weight
 from dgguf.errors import UnsupportedModelError
 from dgguf.ggufio.file import GgufFile
 from dgguf.model.config import LayerConfig, ModelConfig
+from dgguf.model.tensor_names import layer_and_kind, role_of
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ class _Loader:
             )
         self.taken.add(name)
         raw = self.file.data(name)
-        return HostTensor(name, info.format, raw if raw.ndim > 1 else raw[None, :], shape[-1])
+        raw = raw if raw.ndim > 1 else raw[None, :]
+        layer, _ = layer_and_kind(name)
+        return HostTensor(name, info.format, raw, shape[-1], role_of(name), layer)
 
     def has(self, name: str) -> bool:
         return name in self.file.tensors
@@ -102,9 +105,7 @@ class _Loader:
                 self.matrix(f"{prefix}ffn_up_exps.weight", e, f, d),
             )
         fused = self.host(f"{prefix}ffn_gate_up_exps.weight", (e, 2 * f, d))
-        gate, up = (
-            HostTensor(fused.name, fused.format, raw, d) for raw in np.split(fused.raw, 2, axis=1)
-        )  # views of the map
+        gate, up = (replace(fused, raw=raw) for raw in np.split(fused.raw, 2, axis=1))  # views of the map
         return self.backend.load_matrix(gate), self.backend.load_matrix(up)
 
 

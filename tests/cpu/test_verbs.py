@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 import pytest
 
-from dgguf.backends.base import HostTensor, Visible
+from dgguf.backends.base import HostTensor, Role, Visible
 from dgguf.backends.cpu import CpuBackend, attention, attention_tile, logits, matmul
 from dgguf.backends.cpu.matmul import Matrix
 from dgguf.errors import NumericsError
@@ -307,7 +307,7 @@ def test_router_is_exact_in_fast_mode(rng):
     """Which experts work is decided there: an error is no small one."""
     x, ones = normal(rng, 50, 64), np.ones(64, np.float32)
     w, decoded = tensor(normal(rng, 8, 64))
-    w = replace(w, name="blk.0.ffn_gate_inp.weight")
+    w = replace(w, role=Role.ROUTER)
     be = CpuBackend(2)
     _, weights = be.route(x, be.load_matrix(w), ones, ones[:8], 8, EPS)
     close(weights, -np.sort(-softmax(rms(x) / math.sqrt(64) @ decoded.T), axis=1))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numba import cuda
 
-from dgguf.backends.base import HostTensor, Visible
+from dgguf.backends.base import HostTensor, Role, Visible
 from dgguf.backends.cuda import experts as expert_kernels
 from dgguf.backends.cuda import jit, logits
 from dgguf.backends.cuda.backend import CudaBackend
@@ -383,9 +383,8 @@ def test_copy_rows(backend, rng):
 
 def router(rng, n, hidden, scale=3.0):
     weights = (scale * normal(rng, n, hidden)).astype(np.float32)
-    return HostTensor(
-        "blk.0.ffn_gate_inp.weight", FORMATS_BY_NAME["F32"], weights.view(np.uint8), hidden
-    ), weights
+    raw = weights.view(np.uint8)
+    return HostTensor("router", FORMATS_BY_NAME["F32"], raw, hidden, Role.ROUTER), weights
 
 
 def test_route(backend, rng):
@@ -435,10 +434,9 @@ def test_group_rows(rng, height):
 def expert_tensors(rng, names, n, ff, hidden, layer=0):
     shapes = ((n, ff, hidden), (n, ff, hidden), (n, hidden, ff))
     made = []
-    for part, name, shape in zip(("gate", "up", "down"), names, shapes, strict=True):
+    for name, shape in zip(names, shapes, strict=True):
         t, weights = tensor(rng, name, *shape)
-        t = replace(t, name=f"blk.{layer}.ffn_{part}_exps.weight")
-        made.append((t, weights))
+        made.append((replace(t, role=Role.EXPERTS, layer=layer), weights))
     return made
 
 

@@ -17,10 +17,10 @@ LEVELS = {
     "jit": 1,
     "llvm_ir": 1,
     "threads": 1.5,
-    "hub": 0.5,
-    "catalog": 1,
     "quants": 2,
     "ggufio": 2.5,
+    "hub": 2.6,  # the names of split files
+    "catalog": 2.7,
     "backends": 3,
     "model": 4,
     "text": 4,

@@ -89,6 +89,12 @@ def test_which_files_match(wanted: str, expected: list[str]) -> None:
     assert hub_module._matching(names, wanted) == expected
 
 
+@pytest.mark.parametrize("name", ["m-00001-of-00000.gguf", "m-00003-of-00002.gguf", "m-00000-of-00002.gguf"])
+def test_impossible_parts_are_files_of_their_own(name: str) -> None:
+    assert hub_module.parts(name) == [name]
+    assert hub_module._matching([name], "") == [name]
+
+
 def test_pull_and_run(hub: Hub, dgguf) -> None:
     pulled = dgguf("pull", f"hf:{REPOSITORY}:Q8_0")
     assert pulled.returncode == 0, pulled.stderr

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.backends.base import HostTensor, LayerStore, Prediction, Visible
+from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible
 from dgguf.backends.cpu import attention, attention_tile, elementwise, experts, logits, matmul
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.matmul import Matrix
@@ -60,9 +60,9 @@ class CpuBackend:
 
     def load_matrix(self, tensor: HostTensor) -> Matrix:
         # The router picks experts by its sums: an error there changes which weights are used at all.
-        router = tensor.name.endswith("ffn_gate_inp.weight")
+        exact = tensor.role is Role.ROUTER
         kept = tensor.format.block_size == 1 and not self._round_weights
-        return matmul.matrix(tensor, self._int8 and not router and not kept)
+        return matmul.matrix(tensor, self._int8 and not exact and not kept)
 
     def load_vector(self, tensor: HostTensor) -> np.ndarray:
         return matmul.decode_rows(Matrix(tensor), 0, 1)[0].copy()

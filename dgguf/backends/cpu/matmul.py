@@ -58,7 +58,8 @@ class Matrix:
 
     def expert(self, number: int) -> "Matrix":
         t = self.tensor
-        return Matrix(HostTensor(t.name, t.format, t.raw[number], t.columns), self.int8)
+        one = HostTensor(t.name, t.format, t.raw[number], t.columns, t.role, t.layer)
+        return Matrix(one, self.int8)
 
 
 def matrix(tensor: HostTensor, int8: bool) -> Matrix:

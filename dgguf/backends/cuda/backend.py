@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.backends.base import HostTensor, LayerStore, Prediction, Visible, Weight
+from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible, Weight
 from dgguf.backends.cpu import elementwise as cpu_elementwise
 from dgguf.backends.cuda import attention, elementwise, experts, logits, matmul
 from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.layout import UNIT_COLUMNS, Layout
 from dgguf.backends.cuda.matmul import Matrix, Planes, Router, Tables
 from dgguf.backends.cuda.memory import Array, Memory, upload
-from dgguf.backends.cuda.plan import KV_BYTES, Plan, expert_layer, scratch_bytes
+from dgguf.backends.cuda.plan import KV_BYTES, Plan, scratch_bytes
 from dgguf.backends.cuda.queue import Queue
 from dgguf.backends.cuda.repack import pack
 from dgguf.backends.cuda.stream import ExpertStream
@@ -70,13 +70,13 @@ class CudaBackend:
     # Weights and memory
 
     def load_matrix(self, tensor: HostTensor) -> Weight:
-        if tensor.name.endswith("ffn_gate_inp.weight"):
+        if tensor.role is Role.ROUTER:
             return matmul.router(tensor)
         packed = pack(tensor, self._pool, lambda n: np.empty(n, np.uint8))
         if packed.layout not in self._tables:
             self._tables[packed.layout] = Tables(packed.layout)
         tables = self._tables[packed.layout]
-        if expert_layer(tensor.name) in self._plan.streamed_layers:
+        if tensor.role is Role.EXPERTS and tensor.layer in self._plan.streamed_layers:
             matrix = Matrix(tensor, packed, tables, planes=None)
             self._experts.add(matrix)
             return matrix

@@ -15,7 +15,7 @@ from numba import cuda
 from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.matmul import Matrix, Planes, device_planes
 from dgguf.backends.cuda.memory import ALIGNMENT, allocate
-from dgguf.backends.cuda.plan import SLOTS, expert_layer
+from dgguf.backends.cuda.plan import SLOTS
 
 PINNED_BYTES = 64 << 20
 
@@ -46,7 +46,7 @@ class ExpertStream:
 
     def add(self, matrix: Matrix) -> None:
         """Learn of a stack that stays in the host's memory; in the order of a layer's gate, up, down."""
-        layer = expert_layer(matrix.tensor.name)
+        layer = matrix.tensor.layer
         assert layer is not None
         self._layers.setdefault(layer, []).append(matrix)
 
@@ -57,7 +57,7 @@ class ExpertStream:
         if len(resident) == len(matrices):
             yield tuple(resident)
             return
-        layer = expert_layer(matrices[0].tensor.name)
+        layer = matrices[0].tensor.layer
         assert layer is not None
         if not self._slots:
             self._make_slots()

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dgguf.ggufio.write_header import TensorEntry, pack_header, padded
+from dgguf.ggufio.layout import padding
+from dgguf.ggufio.write_header import TensorEntry, pack_header
 
 _BUFFER_BYTES = 1 << 20  # larger chunks go to the file without a copy
 
@@ -34,5 +35,5 @@ def write_gguf(
                 file.write(chunk.data)
             if file.tell() - start != tensor.n_bytes:
                 raise ValueError(f"{tensor.name}: {file.tell() - start} bytes instead of {tensor.n_bytes}")
-            file.write(bytes(padded(tensor.n_bytes) - tensor.n_bytes))
+            file.write(padding(tensor.n_bytes))
     partial.replace(path)

@@ -18,6 +18,8 @@ import numpy as np
 
 from dgguf.convert.recipes import RECIPES as WRITTEN
 from dgguf.convert.recipes import Recipe, always, down, first, mixture
+from dgguf.ggufio.layout import split_names
+from dgguf.ggufio.write_header import split_metadata
 from dgguf.quants.block import FORMATS_BY_NAME, BlockFormat
 from tests.support.synthetic.blocks import random_blocks
 from tests.support.synthetic.gguf_stream import write_gguf
@@ -173,15 +175,10 @@ def write_model(
     if dialect.n_parts == 1:
         write_gguf(path, metadata, tensors, contents)
         return [path]
-    paths = []
+    paths = [path.with_name(name) for name in split_names(path.stem, dialect.n_parts)]
     for part, own in enumerate(_parts(tensors, dialect.n_parts)):
-        split = {
-            "split.no": np.uint16(part),
-            "split.count": np.uint16(dialect.n_parts),
-            "split.tensors.count": np.int32(len(tensors)),
-        }
-        paths.append(path.with_name(f"{path.stem}-{part + 1:05}-of-{dialect.n_parts:05}.gguf"))
-        write_gguf(paths[-1], split if part else metadata | split, own, contents)
+        split = split_metadata(part, dialect.n_parts, len(tensors))
+        write_gguf(paths[part], split if part else metadata | split, own, contents)
     return paths
 
 
