@@ -135,7 +135,7 @@ OFTEN = ["Q8_0", "Q4_K_M", "IQ4_XS", "BF16"]
 MORE = ["F16", "Q4_0", "Q5_1", "Q2_K", "Q3_K_M", "Q5_K_M", "Q6_K", "IQ4_NL", "MXFP4_MOE", "IQ3_S"]
 
 
-@pytest.mark.parametrize("type_name", [*OFTEN, *(pytest.param(t, marks=pytest.mark.slow) for t in MORE)])
+@pytest.mark.parametrize("type_name", [*OFTEN, *(pytest.param(t, marks=pytest.mark.slow(10)) for t in MORE)])
 def test_no_less_exact_than_llama_cpps_rounding(type_name, tmp_path):
     errors = {"dgguf": [], "llama.cpp": []}
     for seed in range(3):

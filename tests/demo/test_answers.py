@@ -60,7 +60,7 @@ def test_what_it_cannot_do_gets_an_honest_answer(session):
     assert session.generate("Why is the sky blue?", seed=1).text == REFUSAL
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 def test_fifty_held_out_puzzles(session):
     """The bounds lie below what tools/demo/evaluate.py measured, by what 50 puzzles can be off by chance."""
     rows = measure(session, make_cases({"4x4 8": 15, "6x6 22": 20, "9x9 65": 15}, 11), 11)
@@ -71,7 +71,7 @@ def test_fifty_held_out_puzzles(session):
     assert all(mean(row.converged) > 0.8 for row in rows.values())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 def test_held_out_stories(session):
     rows = measure(session, make_cases({"story": 20, "long story": 5}, 12), 12)
     assert mean(rows["story"].well_formed) >= 0.9

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dgguf.backends.base import Backend
 from dgguf.catalog import find_model
+from tests.house.test_architecture import LEVELS
 from tests.support.checkpoints import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,14 +71,38 @@ def test_python(code, capsys):
     assert len(lines) > 3
 
 
-def test_links_to_files_are_files():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).is_file(), target
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tools/**/*.md")]
 
 
-def test_the_drawing_names_what_there_is():
-    drawn = re.findall(r"^[├└]── (\w+)", README, re.MULTILINE)
-    there = {
-        p.stem for p in (ROOT / "dgguf").iterdir() if p.stem != "__pycache__" and not p.stem.startswith("__")
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_name_files_that_are_there(path):
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (path.parent / target).exists(), target
+    for target in re.findall(r"\b(?:tools|tests|docs)/[\w/.-]+\w", text):
+        assert list(ROOT.glob(f"{target}*")), target
+    for target in re.findall(
+        r"`((?:backends|cli|convert|diffusion|model|quants|threads|view)/[\w/]+\.py)`", text
+    ):
+        assert (ROOT / "dgguf" / target).is_file(), target
+
+
+def test_the_reading_order_exists():
+    order = README.split("Someone new reads")[1].split("and knows")[0]
+    names = re.findall(r"[\w/]+\.py", order)
+    assert len(names) >= 6
+    assert all((ROOT / "dgguf" / name).is_file() for name in names)
+
+
+def test_the_drawing_names_what_there_is_and_its_level():
+    drawn = dict(re.findall(r"^[├└]── ([\w/.]+) +([\d.]+)  ", README, re.MULTILINE))
+    there = {p.name + "/" * p.is_dir() for p in (ROOT / "dgguf").iterdir() if not p.name.startswith("__")}
+    assert drawn.keys() == there - {"data/", "py.typed"}
+    assert {re.sub(r"/|\.py", "", name): float(level) for name, level in drawn.items()} == {
+        name: level for name, level in LEVELS.items() if name != "__main__"
     }
-    assert set(drawn) == there - {"data"}
+
+
+def test_as_many_verbs_as_the_drawing_says():
+    verbs = [name for name in vars(Backend) if not name.startswith("_") and callable(getattr(Backend, name))]
+    assert f"the {len(verbs)} verbs" in README

@@ -490,7 +490,7 @@ def test_no_merges_at_all():
     assert len(tokenizer.encode("abab")) == 4
 
 
-@pytest.mark.slow
+@pytest.mark.slow(5)
 def test_a_vocabulary_of_the_real_size_is_ready_in_time():
     rng = random.Random(0)
     characters = [chr(c) for c in [*range(33, 127), *range(0xA1, 0x590), *range(0x4E00, 0x9000)]]

@@ -169,6 +169,7 @@ def browse(page, *options):
     return subprocess.run([*command, *options, page.as_uri()], capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
 def test_the_page_in_a_browser_with_its_slider_moved(story, tmp_path):
     page = tmp_path / "story.html"
@@ -208,6 +209,7 @@ def test_the_page_in_a_browser_with_its_slider_moved(story, tmp_path):
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 50
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
 def test_the_svg_in_a_browser(story, tmp_path):
     export(story, tmp_path / "story.svg", "--width", 60)

@@ -1,0 +1,52 @@
+"""The gate's stages are those that are described, and its sample of slow tests is repeatable."""
+
+import re
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.conftest import SLOW_SECONDS, sample
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_stages_are_those_described():
+    stages = re.search(r"^STAGES=\((.*)\)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)[1].split()
+    described = re.findall(r"^\| `(\w+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert stages == described
+
+
+def test_a_stage_that_is_none_is_refused_before_anything_is_done():
+    done = subprocess.run([ROOT / ".ci" / "run", "check", "nonsense"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no stage 'nonsense'; there are: check test" in done.stderr
+    assert done.stdout == ""
+
+
+def slow_test(name, *seconds):
+    return SimpleNamespace(nodeid=name, get_closest_marker=lambda _: SimpleNamespace(args=seconds))
+
+
+SLOW = [slow_test(f"test_{i}", 10.0 * i) for i in range(1, 9)]
+
+
+@pytest.mark.parametrize("budget", [0.0, 5.0, 100.0, 1e6])
+def test_a_sample_fits_its_seconds_and_leaves_no_room(budget):
+    chosen = sample(SLOW, budget, seed=1)
+    left = budget - sum(10.0 * int(item.nodeid[5:]) for item in chosen)
+    assert left >= 0
+    assert all(10.0 * int(item.nodeid[5:]) > left for item in SLOW if item not in chosen)
+
+
+def test_a_seed_repeats_a_sample_in_any_order_and_others_differ():
+    samples = [{item.nodeid for item in sample(SLOW, 100.0, seed)} for seed in range(20)]
+    assert [{item.nodeid for item in sample(SLOW[::-1], 100.0, seed)} for seed in range(20)] == samples
+    assert set.union(*samples) == {item.nodeid for item in SLOW}
+    assert min(map(len, samples)) < len(SLOW)
+
+
+def test_a_slow_test_without_a_number_counts():
+    assert not sample([slow_test("test_a")], SLOW_SECONDS - 1, seed=1)
+    assert sample([slow_test("test_a")], SLOW_SECONDS, seed=1)
