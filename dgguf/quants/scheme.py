@@ -90,6 +90,7 @@ class Scheme:
 # exponent and one of mantissa (E2M1), which makes them integers.
 IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 TWICE_E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+IQ2_MAGNITUDES = (8, 25, 43)  # of the values in the grids of IQ2
 
 
 def _one(byte: int) -> Scales:
@@ -120,7 +121,7 @@ _IQ4_XS_SCALES = [((8 * 4 + 4 * g, 4), (8 * 2 + 2 * g, 2)) for g in range(8)]
 _IQ1_M_SCALES = [((16 * (24 + g // 4) + 3 * (g % 4), 3),) for g in range(16)]
 _IQ1_M_UNIT = tuple((16 * word + 12, 4) for word in range(24, 28))
 _IQ1_VALUES = (-9, -7, -1, 1, 7, 9)  # eight times -1, 0 or 1, and the shift of one up or down
-_IQ2_VALUES = (-43, -25, -8, 8, 25, 43)
+_IQ2_VALUES = (*(-m for m in reversed(IQ2_MAGNITUDES)), *IQ2_MAGNITUDES)
 _IQ3_XXS_VALUES = (-62, -52, -44, -36, -28, -20, -12, -4, 4, 12, 20, 28, 36, 44, 52, 62)
 _NVFP4_SCALES = Scales(tuple(_fields(0, 4, 8, 8)), encoding=Encoding.HALF_UE4M3)
 
