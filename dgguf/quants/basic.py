@@ -127,3 +127,12 @@ def decode_q8_0(raw: np.ndarray, out: np.ndarray) -> None:
             d = float16_to_float32(x[i], x[i + 1])
             for j in range(size):
                 y[o + j] = d * np.float32(signed[i + 2 + j])
+
+
+DECODERS = {
+    "Q4_0": decode_q4_0,
+    "Q4_1": decode_q4_1,
+    "Q5_0": decode_q5_0,
+    "Q5_1": decode_q5_1,
+    "Q8_0": decode_q8_0,
+}

@@ -12,4 +12,5 @@ def value_pairs(values: Sequence[int]) -> np.ndarray:
     """
     codes = np.arange(256)
     table = np.array(values, dtype=np.int16)
-    return (table[codes >> 4] << 8 | table[codes & 15] & 255).astype(np.int16)
+    pairs: np.ndarray = (table[codes >> 4] << 8 | table[codes & 15] & 255).astype(np.int16)
+    return pairs

@@ -10,28 +10,11 @@ from dgguf.quants.block import BlockFormat
 Decoder = Callable[[np.ndarray, np.ndarray], None]
 
 _DECODERS: dict[str, Decoder] = {
-    "F32": plain.decode_f32,
-    "F16": plain.decode_f16,
-    "BF16": plain.decode_bf16,
-    "F64": plain.decode_f64,
-    "I8": plain.decode_i8,
-    "I16": plain.decode_i16,
-    "I32": plain.decode_i32,
-    "I64": plain.decode_i64,
-    "Q4_0": basic.decode_q4_0,
-    "Q4_1": basic.decode_q4_1,
-    "Q5_0": basic.decode_q5_0,
-    "Q5_1": basic.decode_q5_1,
-    "Q8_0": basic.decode_q8_0,
-    "Q2_K": k_quants.decode_q2_k,
-    "Q3_K": k_quants.decode_q3_k,
-    "Q4_K": k_quants.decode_q4_k,
-    "Q5_K": k_quants.decode_q5_k,
-    "Q6_K": k_quants.decode_q6_k,
-    "TQ1_0": ternary.decode_tq1_0,
-    "TQ2_0": ternary.decode_tq2_0,
-    "MXFP4": fp4.decode_mxfp4,
-    "NVFP4": fp4.decode_nvfp4,
+    **plain.DECODERS,
+    **basic.DECODERS,
+    **k_quants.DECODERS,
+    **ternary.DECODERS,
+    **fp4.DECODERS,
 }
 
 

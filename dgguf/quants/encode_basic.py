@@ -203,8 +203,9 @@ def _extreme(flat: np.ndarray, start: int, low: np.float32, high: np.float32) ->
     if high != -low:
         return high if high > -low else low
     for i in range(start, start + 32):
-        if abs(flat[i]) == high:
-            return flat[i]
+        value: np.float32 = flat[i]
+        if abs(value) == high:
+            return value
     return high
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from dgguf.jit import kernel
 from dgguf.quants.half import float32_to_float16
+from dgguf.quants.scheme import IQ4_VALUES
 from dgguf.quants.search import (
     LANES,
     OWN_ROWS,
@@ -20,7 +21,7 @@ from dgguf.quants.search import (
 )
 
 # The values; halfway to the one before, where a code begins; and the step up to it.
-_VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
+_VALUES = np.array(IQ4_VALUES, np.float32)
 _BEGINS = (_VALUES[1:] + _VALUES[:-1]) / np.float32(2)
 _STEPS = _VALUES[1:] - _VALUES[:-1]
 _LOWEST = _VALUES[0]
@@ -143,7 +144,7 @@ def _fit(s: np.ndarray, x: int) -> None:
 @kernel
 def _nearest_value(x: np.float32) -> np.float32:
     """The nearest of the sixteen values; halfway the upper one."""
-    value = _LOWEST
+    value: np.float32 = _LOWEST
     for i in range(15):
         value += _STEPS[i] if x >= _BEGINS[i] else _ZERO
     return value

@@ -9,6 +9,18 @@ import numpy as np
 
 from dgguf.jit import kernel
 from dgguf.quants.half import float16_to_float32, float32_to_float16
+from dgguf.quants.pack_k import (
+    pack_bytes,
+    pack_half,
+    pack_nibbles,
+    pack_scales_q3_k,
+    pack_six_bit_codes,
+    pack_six_bit_scales,
+    pack_top_bits,
+    pack_two_bit_scales,
+    pack_two_bits,
+    store,
+)
 from dgguf.quants.search import (
     LANES,
     MINIMUM,
@@ -72,19 +84,11 @@ def encode_q3_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
             _keep(s, codes, j, 16, _SCALES, np.float32(4))
         _quantize_scales_q3_k(s, importance.size > 0)
         _recode(s, codes, 16, False, np.float32(-4), np.float32(3))
-        _pack_scales_q3_k(s, packed)
-        for i in range(32):
-            for k in range(LANES):
-                high = np.uint8(0)
-                for bit in range(8):
-                    high |= np.uint8(codes[32 * bit + i, k] >> 2) << np.uint8(bit)
-                packed[i, k] = high
-        for i in range(256):
-            for k in range(LANES):
-                codes[i, k] &= 3
-        _pack_two_bits(packed, codes, 32)
-        _pack_half(s, _D, packed, 108)
-        _store(packed, bytes_out, first)
+        pack_scales_q3_k(s, _SCALE_CODES, packed)
+        pack_top_bits(packed, codes, 0, 2)
+        pack_two_bits(packed, codes, 32)
+        pack_half(s, _D, packed, 108)
+        store(packed, bytes_out, first)
 
 
 def encode_q4_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
@@ -115,23 +119,10 @@ def encode_q6_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
         _quantize_scales_q6_k(s)
         _recode(s, codes, 16, False, np.float32(-32), np.float32(31))
         _clear_empty(s, codes)
-        for half in range(2):
-            for i in range(64):
-                for k in range(LANES):
-                    low, high = codes[128 * half + i, k], codes[128 * half + 64 + i, k]
-                    packed[64 * half + i, k] = low & 15 | (high & 15) << 4
-            for i in range(32):
-                for k in range(LANES):
-                    high = np.uint8(0)
-                    for part in range(4):
-                        code = codes[128 * half + 32 * part + i, k]
-                        high |= np.uint8(code >> 4) << np.uint8(2 * part)
-                    packed[128 + 32 * half + i, k] = high
-        for j in range(16):
-            for k in range(LANES):
-                packed[192 + j, k] = np.uint8(np.int32(s[_SCALE_CODES + j, k]) & 255)
-        _pack_half(s, _D, packed, 208)
-        _store(packed, bytes_out, first)
+        pack_six_bit_codes(packed, codes)
+        pack_bytes(s, _SCALE_CODES, packed, 192)
+        pack_half(s, _D, packed, 208)
+        store(packed, bytes_out, first)
 
 
 @kernel
@@ -148,16 +139,16 @@ def _encode_with_minimums(x: np.ndarray, importance: np.ndarray, out: np.ndarray
             np.float32(start), np.float32(0.1), n_steps, bits == 2,
         )  # fmt: skip
         if bits == 2:
-            _pack_two_bit_scales(s, packed)
-            _pack_two_bits(packed, codes, 16)
+            pack_two_bit_scales(s, _SCALE_CODES, _MINIMUM_CODES, packed)
+            pack_two_bits(packed, codes, 16)
         else:
-            _pack_six_bits(s, packed)
+            pack_six_bit_scales(s, _SCALE_CODES, _MINIMUM_CODES, packed)
             if bits == 5:
-                _pack_fifth_bits(packed, codes)
-            _pack_nibbles(packed, codes, 16 if bits == 4 else 48)
-        _pack_half(s, _D, packed, 80 if bits == 2 else 0)
-        _pack_half(s, _M, packed, 82 if bits == 2 else 2)
-        _store(packed, bytes_out, first)
+                pack_top_bits(packed, codes, 16, 4)
+            pack_nibbles(packed, codes, 16 if bits == 4 else 48)
+        pack_half(s, _D, packed, 80 if bits == 2 else 0)
+        pack_half(s, _M, packed, 82 if bits == 2 else 2)
+        store(packed, bytes_out, first)
 
 
 @kernel
@@ -320,90 +311,3 @@ def _recode(
                 old = codes[i, k]
                 new = np.uint8(np.int32(code))
                 codes[i, k] = old if scale == _ZERO else new
-
-
-@kernel
-def _pack_half(s: np.ndarray, row: int, packed: np.ndarray, at: int) -> None:
-    for k in range(LANES):
-        half = float32_to_float16(s[row, k])
-        packed[at, k] = np.uint8(half & np.uint16(255))
-        packed[at + 1, k] = np.uint8(half >> np.uint16(8))
-
-
-@kernel
-def _pack_two_bits(packed: np.ndarray, codes: np.ndarray, at: int) -> None:
-    for half in range(2):
-        for i in range(32):
-            q = 128 * half + i
-            for k in range(LANES):
-                low, high = codes[q, k] | codes[q + 32, k] << 2, codes[q + 64, k] | codes[q + 96, k] << 2
-                packed[at + 32 * half + i, k] = low | high << 4
-
-
-@kernel
-def _pack_two_bit_scales(s: np.ndarray, packed: np.ndarray) -> None:
-    for j in range(16):
-        for k in range(LANES):
-            packed[j, k] = np.uint8(s[_SCALE_CODES + j, k]) | np.uint8(s[_MINIMUM_CODES + j, k]) << 4
-
-
-@kernel
-def _pack_fifth_bits(packed: np.ndarray, codes: np.ndarray) -> None:
-    """Take the fifth bits out of Q5_K's codes."""
-    for i in range(32):
-        for k in range(LANES):
-            fifth = np.uint8(0)
-            for bit in range(8):
-                fifth |= np.uint8(codes[32 * bit + i, k] >> 4) << np.uint8(bit)
-            packed[16 + i, k] = fifth
-    for i in range(256):
-        for k in range(LANES):
-            codes[i, k] &= 15
-
-
-@kernel
-def _pack_nibbles(packed: np.ndarray, codes: np.ndarray, at: int) -> None:
-    for pair in range(4):
-        for i in range(32):
-            q = 64 * pair + i
-            for k in range(LANES):
-                packed[at + 32 * pair + i, k] = codes[q, k] | codes[q + 32, k] << 4
-
-
-@kernel
-def _pack_six_bits(s: np.ndarray, packed: np.ndarray) -> None:
-    """The eight scales and minimums of Q4_K and Q5_K in twelve bytes."""
-    for j in range(4):
-        for k in range(LANES):
-            low_s, high_s = np.uint8(s[_SCALE_CODES + j, k]), np.uint8(s[_SCALE_CODES + 4 + j, k])
-            low_m, high_m = np.uint8(s[_MINIMUM_CODES + j, k]), np.uint8(s[_MINIMUM_CODES + 4 + j, k])
-            packed[4 + j, k] = low_s | (high_s >> 4) << 6
-            packed[8 + j, k] = low_m | (high_m >> 4) << 6
-            packed[12 + j, k] = high_s & 15 | (high_m & 15) << 4
-
-
-@kernel
-def _pack_scales_q3_k(s: np.ndarray, packed: np.ndarray) -> None:
-    """Sixteen 6-bit scales in twelve bytes."""
-    for j in range(8):
-        for k in range(LANES):
-            low = np.uint8(np.int32(s[_SCALE_CODES + j, k]) + 32)
-            high = np.uint8(np.int32(s[_SCALE_CODES + 8 + j, k]) + 32)
-            packed[96 + j, k] = low & 15 | (high & 15) << 4
-    for j in range(4):
-        for k in range(LANES):
-            bits = np.uint8(0)
-            for part in range(4):
-                code = np.uint8(np.int32(s[_SCALE_CODES + 4 * part + j, k]) + 32)
-                bits |= np.uint8(code >> 4) << np.uint8(2 * part)
-            packed[104 + j, k] = bits
-
-
-@kernel
-def _store(packed: np.ndarray, out: np.ndarray, first: int) -> None:
-    """Each lane's bytes to where its block belongs."""
-    size = packed.shape[0]
-    for k in range(min(LANES, out.size // size - first)):
-        start = (first + k) * size
-        for i in range(size):
-            out[start + i] = packed[i, k]

@@ -8,22 +8,23 @@ import numpy as np
 
 from dgguf.jit import kernel
 from dgguf.quants.codebook import value_pairs
+from dgguf.quants.scheme import TWICE_E2M1
 
-# Twice the values of E2M1, which makes them integers; the scales below are halved in return.
-_E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
-_PAIRS = value_pairs(_E2M1)
+# The values are twice those of E2M1, so the scales below are halved.
+_PAIRS = value_pairs(TWICE_E2M1)
 
 
 def _half_ue4m3() -> np.ndarray:
     """Half the value of every byte as unsigned E4M3 (exponent bias 7), float32."""
     byte = np.arange(256)
     exponent, mantissa = byte >> 3 & 15, byte & 7
-    value = np.where(exponent == 0, np.ldexp(mantissa, -9), np.ldexp(8 + mantissa, exponent - 10))
+    value: np.ndarray = np.where(exponent == 0, np.ldexp(mantissa, -9), np.ldexp(8 + mantissa, exponent - 10))
     value[0x7F] = 0  # NaN in the standard; ggml takes it for zero, but not so 0xFF
-    return (value / 2).astype(np.float32)
+    half: np.ndarray = (value / 2).astype(np.float32)
+    return half
 
 
-_HALF_UE4M3 = _half_ue4m3()
+HALF_UE4M3 = _half_ue4m3()
 
 
 @kernel
@@ -65,8 +66,14 @@ def decode_nvfp4(raw: np.ndarray, out: np.ndarray) -> None:
         for group in range(y.size // 16):
             b, part = group // 4, group % 4
             i, o = 36 * b + 4 + 8 * part, 16 * group
-            d = _HALF_UE4M3[x[36 * b + part]]
+            d = HALF_UE4M3[x[36 * b + part]]
             for j in range(size):
                 pair = _PAIRS[x[i + j]]
                 y[o + j] = d * np.float32(np.int8(pair & 255))
                 y[o + j + 8] = d * np.float32(np.int8(pair >> 8))
+
+
+DECODERS = {
+    "MXFP4": decode_mxfp4,
+    "NVFP4": decode_nvfp4,
+}

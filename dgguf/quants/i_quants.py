@@ -8,7 +8,6 @@ least significant byte first; `d` is a float16 scale. The loops run to a `size` 
 know, for the reason in `basic`.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,14 @@ from dgguf.jit import kernel
 from dgguf.quants.codebook import value_pairs
 from dgguf.quants.half import float16_to_float32
 from dgguf.quants.plain import read_uint32
+from dgguf.quants.scheme import IQ4_VALUES
 
 
 def _grid(source: Any) -> np.ndarray:
     """The points of this gguf format's grid, (points, values a point) int8."""
     source.init_grid()
-    return source.grid.reshape(source.grid_shape).astype(np.int8)
+    grid: np.ndarray = source.grid.reshape(source.grid_shape).astype(np.int8)
+    return grid
 
 
 def _sign_masks(n_values: int) -> np.ndarray:
@@ -35,7 +36,7 @@ def _sign_masks(n_values: int) -> np.ndarray:
 def _eight_signs() -> np.ndarray:
     """The eight signs for each stored seven: the last makes the number of minus signs even."""
     seven = np.arange(128)
-    odd = np.sum(seven[:, None] >> np.arange(7) & 1, axis=1) & 1
+    odd: np.ndarray = np.sum(seven[:, None] >> np.arange(7) & 1, axis=1) & 1
     return seven | odd << 7
 
 
@@ -51,7 +52,7 @@ _SIGNS_7 = _SIGNS_8[_EIGHT_SIGNS]
 _SIGNS_4 = _sign_masks(4).view(np.uint32).ravel()
 # Eight times (value + 1/8), then eight times (value - 1/8).
 _IQ1 = np.stack([8 * _grid(gguf_quants.IQ1_S) + shift for shift in (1, -1)]).view(np.uint64)[:, :, 0]
-_IQ4_PAIRS = value_pairs(gguf_quants.IQ4_NL.kvalues)
+_IQ4_PAIRS = value_pairs(IQ4_VALUES)
 
 
 @kernel
@@ -337,7 +338,7 @@ def _negate_4(values: np.uint32, mask: np.uint32) -> np.uint32:
     return np.uint32((values ^ mask) + (mask & np.uint32(0x01010101)))
 
 
-DECODERS: dict[str, Callable[[np.ndarray, np.ndarray], None]] = {
+DECODERS = {
     "IQ1_S": decode_iq1_s,
     "IQ1_M": decode_iq1_m,
     "IQ2_XXS": decode_iq2_xxs,

@@ -204,3 +204,12 @@ def _unpack_scales(x: np.ndarray, start: int, scale: np.ndarray, minimum: np.nda
         minimum[j] = m * np.float32(b & 63)
         scale[j + 4] = d * np.float32(c & 15 | a >> 2 & 48)
         minimum[j + 4] = m * np.float32(c >> 4 | b >> 2 & 48)
+
+
+DECODERS = {
+    "Q2_K": decode_q2_k,
+    "Q3_K": decode_q3_k,
+    "Q4_K": decode_q4_k,
+    "Q5_K": decode_q5_k,
+    "Q6_K": decode_q6_k,
+}

@@ -131,3 +131,15 @@ def read_uint32(x: np.ndarray, start: int) -> np.uint32:
 @kernel
 def _read_uint64(x: np.ndarray, start: int) -> np.uint64:
     return np.uint64(np.uint64(read_uint32(x, start)) | np.uint64(read_uint32(x, start + 4)) << np.uint64(32))
+
+
+DECODERS = {
+    "F32": decode_f32,
+    "F16": decode_f16,
+    "BF16": decode_bf16,
+    "F64": decode_f64,
+    "I8": decode_i8,
+    "I16": decode_i16,
+    "I32": decode_i32,
+    "I64": decode_i64,
+}

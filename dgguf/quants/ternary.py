@@ -77,3 +77,9 @@ def _first_digit(byte: np.uint8, power: int) -> np.int8:
     """The digit, less one, that comes first after multiplying by this power of three."""
     rest = np.uint32(byte) * np.uint32(power) & np.uint32(255)
     return np.int8(np.int32(rest * np.uint32(3) >> np.uint32(8)) - 1)
+
+
+DECODERS = {
+    "TQ1_0": decode_tq1_0,
+    "TQ2_0": decode_tq2_0,
+}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dgguf.backends.cpu import features, panels
-from dgguf.backends.cpu.lanes import PANEL_ROWS
+from dgguf.backends.cpu.unpack import PANEL_ROWS
 from dgguf.llvm_ir import LANES
 from dgguf.quants.block import FORMATS, FORMATS_BY_NAME
 from dgguf.quants.decode import decoder
@@ -32,9 +32,9 @@ def random_rows(name, rows, blocks, seed=0):
 
 def panel(name, path, raw):
     """Codes (K, 16), scales and minimums (K / group, 16) of 16 rows."""
-    layout, (together, size, _) = panels.PANEL_FORMATS[name], panels.block_sizes(name)
-    blocks = raw.shape[1] // size
-    weights = blocks * together
+    layout = panels.PANEL_FORMATS[name]
+    blocks = raw.shape[1] // layout.block_bytes
+    weights = blocks * layout.block_size
     codes = np.full((weights // 4, PANEL_ROWS, 4), 0xA5, np.uint8)
     scales = np.full((weights // layout.group, PANEL_ROWS), np.pi, np.float32)
     minimums = np.full_like(scales, np.pi)
@@ -62,7 +62,7 @@ def test_panel_holds_the_weights(name, path):
     assert codes.max() < 2**layout.bits
     scales = scales.repeat(layout.group, axis=0).T.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        if layout.affine:
+        if layout.minimum:
             least = minimums.repeat(layout.group, axis=0).T.astype(np.float64)
             found = scales * codes.T + least
             size = abs(scales * codes.T) + abs(least)

@@ -9,7 +9,7 @@ import pytest
 from llvmlite import ir
 
 from dgguf.backends.cpu import activations, features, matmul, panels, qgemm_tile
-from dgguf.backends.cpu.lanes import PANEL_ROWS, emit_decoder
+from dgguf.backends.cpu.unpack import PANEL_ROWS, emit_decoder
 from dgguf.errors import BackendError
 from dgguf.llvm_ir import I64
 from dgguf.quants.block import FORMATS_BY_NAME
@@ -18,7 +18,7 @@ from tools.accuracy import products
 from tools.accuracy.products import random_matrix
 
 PATHS = [path for path in features.possible_paths() if path != "portable"]
-KINDS = sorted({(p.affine, p.group, max(4, p.bits)) for p in panels.PANEL_FORMATS.values()})
+KINDS = sorted({(p.minimum, p.group, max(4, p.bits)) for p in panels.PANEL_FORMATS.values()})
 LARGEST = 2.0**-24  # relative error of a float32 operation
 
 
@@ -66,13 +66,13 @@ def test_activations_that_are_not_finite_stay_so(wrong):
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(("affine", "group", "bits"), KINDS)
-def test_tile_is_exact(rng, path, affine, group, bits):
+@pytest.mark.parametrize(("minimum", "group", "bits"), KINDS)
+def test_tile_is_exact(rng, path, minimum, group, bits):
     """Integers up to the extremes, where 16-bit sums would overflow first, and scales of 1."""
     columns, most = 96, 2**bits - 1
     kind = qgemm_tile.PATHS[path]
     width = kind.width * kind.lanes
-    address = qgemm_tile.tile_address(path, int(affine), group, max(bits, qgemm_tile.LEAST_BITS[kind.dot]))
+    address = qgemm_tile.tile_address(path, int(minimum), group, max(bits, qgemm_tile.LEAST_BITS[kind.dot]))
     tile = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 11)(address)
     for n_rows in range(1, kind.rows + 1):
         for codes_of, inputs_of in (
@@ -84,7 +84,7 @@ def test_tile_is_exact(rng, path, affine, group, bits):
             codes[:8, 1::2] = rng.integers(0, most + 1, (8, PANEL_ROWS // 2, 4))
             x = rng.choice(np.array(inputs_of, np.float32), (n_rows, columns))
             x[:, ::32] = 127  # so that the scale is 1
-            packed, *_ = quantized(x, group, 0 if affine else 2 ** (bits - 1))
+            packed, *_ = quantized(x, group, 0 if minimum else 2 ** (bits - 1))
             scales = np.ones((columns // group, PANEL_ROWS), np.float32)
             minimums = rng.integers(-9, 9, scales.shape).astype(np.float32)
             out = np.full((n_rows, PANEL_ROWS), np.nan, np.float32)
@@ -93,7 +93,7 @@ def test_tile_is_exact(rng, path, affine, group, bits):
                 packed.strides[0], columns, out.ctypes.data, out.strides[0], 0, 0,
             )  # fmt: skip
             weights = codes.transpose(1, 0, 2).reshape(PANEL_ROWS, columns).astype(np.int64)
-            if affine:
+            if minimum:
                 weights = weights + minimums.T.repeat(group, axis=1).astype(np.int64)
             else:
                 weights -= 2 ** (bits - 1)
@@ -212,11 +212,11 @@ def test_code_for_arm_is_written(name):
         builder.ret_void()
         return machine.emit_assembly(llvm.parse_assembly(str(module)))
 
-    layout, sizes = panels.PANEL_FORMATS[name], panels.block_sizes(name)
-    decoder = assembly(6, lambda b, args: emit_decoder(b, "neon", layout.emit, sizes, args))
+    layout = panels.PANEL_FORMATS[name]
+    decoder = assembly(6, lambda b, args: emit_decoder(b, "neon", layout, args))
     assert name != "IQ4_NL" or decoder.count("\ttbl\t") == 8 * 4
     kind, bits = qgemm_tile.PATHS["neon"], max(layout.bits, qgemm_tile.LEAST_BITS["sdot"])
     tile = assembly(
-        10, lambda b, args: qgemm_tile.Tile(b, kind, layout.affine, layout.group, bits, 4, args).write()
+        10, lambda b, args: qgemm_tile.Tile(b, kind, layout.minimum, layout.group, bits, 4, args).write()
     )
     assert tile.count("\tsdot\t") == kind.rows * kind.width * 32 // 4

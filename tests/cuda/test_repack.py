@@ -8,21 +8,13 @@ import pytest
 from dgguf.backends.base import HostTensor
 from dgguf.backends.cuda.layout import LARGEST, layout
 from dgguf.backends.cuda.repack import pack, planes
-from dgguf.quants.block import FORMATS, FORMATS_BY_NAME
+from dgguf.backends.cuda.scales import read_scales
+from dgguf.errors import BackendError
+from dgguf.quants.block import FORMATS, FORMATS_BY_NAME, BlockFormat
 from dgguf.quants.decode import decoder
+from dgguf.quants.scheme import SCHEMES
 from dgguf.threads.pool import Pool
 
-# Where a block keeps its float16 scale and minimum.
-HALVES_AT = {
-    **dict.fromkeys(("Q4_0", "Q5_0", "Q8_0", "IQ4_NL", "IQ4_XS", "IQ1_S"), (0,)),
-    **dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"), (0,)),
-    **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2)),
-    "Q2_K": (80, 82),
-    "Q3_K": (108,),
-    "Q6_K": (208,),
-    "TQ1_0": (52,),
-    "TQ2_0": (64,),
-}
 PLAIN = {f.name for f in FORMATS.values() if f.block_size == 1}
 # Their scales are float16 in the file, or few bits: nothing is rounded.
 EXACT = {"F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4"}
@@ -31,9 +23,12 @@ EXACT = {"F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "TQ1_0", "TQ2_
 def random_blocks(rng, form, count):
     """Random bytes, but for scales of sensible size: (count, type_size) uint8."""
     raw = rng.integers(0, 256, (count, form.type_size), np.uint8)
-    for start in HALVES_AT.get(form.name, ()):
-        scales = rng.uniform(-0.5, 0.5, count).astype(np.float16)
-        raw[:, start : start + 2] = scales[:, None].view(np.uint8)
+    scheme = SCHEMES[form.name]
+    for kind in (scheme.scales, scheme.minimums):
+        if kind and kind.units[0][0][1] == 16:
+            start = kind.units[0][0][0] // 8
+            scales = rng.uniform(-0.5, 0.5, count).astype(np.float16)
+            raw[:, start : start + 2] = scales[:, None].view(np.uint8)
     if form.name == "IQ1_M":
         raw[:, 55] = 0x20 | raw[:, 55] & 15  # the scale's highest bits
     if form.name == "MXFP4":
@@ -96,7 +91,9 @@ def unpacked(packed):
                             code |= (word >> 16 * i + bit % 16 & (1 << form.high_bits) - 1) << 4
                         record = scales.reshape(-1, 8, 2, 64 // form.group, 1 + form.minimum)
                         s = record[:, row % 8, row // 8, column // form.group]
-                        value = s[:, 0] * form.values[code] - (s[:, 1] if form.minimum else 0)
+                        value = s[:, 0] * form.values[code]
+                        if form.minimum:
+                            value += s[:, 1]
                     out[:, row::16, column::64] = value.reshape(packed.stack, blocks, chunks)
     return out * 2.0**-packed.exponent
 
@@ -121,11 +118,17 @@ def test_units_hold_the_weights(rng, name):
         assert (abs(found - wanted) <= 2.0**-11 * abs(wanted) + 2.0**-24 * abs(wanted).max()).all()
     else:  # a float16 scale is right to 2**-11, the minimum as well
         form = packed.layout
-        s, m = form.scales(np.ascontiguousarray(tensor.raw))
+        s, m = read_scales(tensor.raw.reshape(2 * 35, -1), tensor.format, form.scheme)
         size = abs(s) * form.largest_value + (0 if m is None else abs(m))
         error = abs(found - wanted).reshape(*s.shape, form.group).max(axis=-1)
         assert (error <= 2.0**-11 * size + 2.0**-24 * abs(wanted).max()).all()
     assert abs(found).max() * 2.0**packed.exponent <= 2 * LARGEST
+
+
+def test_a_format_that_the_gpu_cannot_hold_is_refused():
+    """It is not taken for plain floats, of twice to sixteen times the size."""
+    with pytest.raises(BackendError, match="weights in Q9_Z cannot be multiplied on the GPU"):
+        layout(BlockFormat("Q9_Z", 99, 32, 38))
 
 
 def test_columns_that_fill_no_unit(rng):

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 
 from dgguf.backends.cpu.features import features
-from dgguf.backends.cpu.lanes import PANEL_ROWS, _transposed
+from dgguf.backends.cpu.unpack import PANEL_ROWS, transposed
 from dgguf.jit import kernel
 from dgguf.llvm_ir import (
     F32,
@@ -160,7 +160,7 @@ def pack_columns(typing: Any, source: Any, stride: Any, words: Any, panel: Any) 
         w.add_incoming(int64(0), start)
         at = b.add(source, b.mul(w, int64(4)))
         rows = [load(b, b.add(at, b.mul(stride, int64(row))), vector(I32, 8)) for row in range(LANES)]
-        for i, column in enumerate(_transposed(b, rows)):
+        for i, column in enumerate(transposed(b, rows)):
             store(b, b.add(panel, b.mul(b.add(w, int64(i)), int64(PANEL_BYTES))), column)
         following = b.add(w, int64(8))
         w.add_incoming(following, b.block)

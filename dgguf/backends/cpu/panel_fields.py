@@ -1,25 +1,23 @@
-"""Emitters of the code that decodes one block, 16 rows at a time: the formats of plain bit fields.
+"""Emitters of the code for a block's codes, 16 rows at a time: the formats of plain bit fields.
 
 Bit layouts are drawn in `dgguf.quants`. Four codes lie side by side in a word and are taken apart
-together. See `panels` for what is to be written.
+together. Scales and minimums follow from `quants.scheme`; see `unpack` for what is to be written.
 """
 
-from dgguf.backends.cpu.lanes import Lanes, RowBlocks
+from dgguf.backends.cpu.lanes import Lanes
+from dgguf.backends.cpu.unpack import RowBlocks
+from dgguf.quants.scheme import IQ4_VALUES, TWICE_E2M1
 
 NIBBLES = 0x0F0F0F0F
 PAIRS = 0x03030303
-IQ4_NL = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
-TWICE_E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+BYTES = 0x01010101
 
 
 def emit_q4_0(block: RowBlocks) -> None:
-    block.scale(0, block.uint16(0).half())
     _nibbles(block, 2)
 
 
 def emit_q4_1(block: RowBlocks) -> None:
-    block.scale(0, block.uint16(0).half())
-    block.minus_minimum(0, block.uint16(2).half())
     _nibbles(block, 4)
 
 
@@ -31,14 +29,11 @@ def _nibbles(block: RowBlocks, offset: int) -> None:
 
 def emit_q5_0(block: RowBlocks) -> None:
     first, second, *_ = block.words(0, 4)
-    block.scale(0, first.half())
     _nibbles_and_fifth_bits(block, block.words(6, 4), first >> 16 | second << 16)
 
 
 def emit_q5_1(block: RowBlocks) -> None:
-    both, fifth, *words = block.words(0, 6)
-    block.scale(0, both.half())
-    block.minus_minimum(0, (both >> 16).half())
+    _, fifth, *words = block.words(0, 6)
     _nibbles_and_fifth_bits(block, words, fifth)
 
 
@@ -48,12 +43,10 @@ def _nibbles_and_fifth_bits(block: RowBlocks, words: list[Lanes], fifth: Lanes) 
 
 
 def emit_q8_0(block: RowBlocks) -> None:
-    block.scale(0, block.uint16(0).half())
     block.codes(0, [w ^ 0x80808080 for w in block.words(2)])
 
 
 def emit_q4_k(block: RowBlocks) -> None:
-    _scales_and_minimums(block)
     for i in range(4):
         words = block.words(16 + 32 * i)
         block.codes(16 * i, [w & NIBBLES for w in words])
@@ -61,8 +54,7 @@ def emit_q4_k(block: RowBlocks) -> None:
 
 
 def emit_q5_k(block: RowBlocks) -> None:
-    _scales_and_minimums(block)
-    fifth = [[(w >> bit & 0x01010101) << 4 for w in block.words(16)] for bit in range(8)]
+    fifth = [[(w >> bit & BYTES) << 4 for w in block.words(16)] for bit in range(8)]
     for i in range(4):
         words = block.words(48 + 32 * i)
         block.codes(16 * i, [w & NIBBLES | f for w, f in zip(words, fifth[2 * i], strict=True)])
@@ -71,23 +63,7 @@ def emit_q5_k(block: RowBlocks) -> None:
         )
 
 
-def _scales_and_minimums(block: RowBlocks) -> None:
-    """Those of Q4_K and Q5_K: 6 bits each, in units of two float16."""
-    units, first, second, both = block.words(0, 4)
-    scale, minus = units.half(), -(units >> 16).half()
-    for i in range(4):
-        s, m, last = first >> 8 * i, second >> 8 * i, both >> 8 * i
-        block.scale(i, scale * (s & 63).to_float())
-        block.minus_minimum(i, minus * (m & 63).to_float())
-        block.scale(i + 4, scale * (last & 15 | s >> 2 & 48).to_float())
-        block.minus_minimum(i + 4, minus * (last >> 4 & 15 | m >> 2 & 48).to_float())
-
-
 def emit_q6_k(block: RowBlocks) -> None:
-    unit = block.uint16(208).half()
-    for i, word in enumerate(block.words(192, 4)):
-        for j in range(4):
-            block.scale(4 * i + j, unit * word.signed_byte(j).to_float())
     for half in range(2):
         first, second = block.words(64 * half), block.words(64 * half + 32)
         high = block.words(128 + 32 * half)
@@ -101,13 +77,6 @@ def emit_q6_k(block: RowBlocks) -> None:
 
 
 def emit_q2_k(block: RowBlocks) -> None:
-    units = block.uint32(80)
-    scale, minus = units.half(), -(units >> 16).half()
-    for i, word in enumerate(block.words(0, 4)):
-        for j in range(4):
-            both = word >> 8 * j
-            block.scale(4 * i + j, scale * (both & 15).to_float())
-            block.minus_minimum(4 * i + j, minus * (both >> 4 & 15).to_float())
     for half in range(2):
         words = block.words(16 + 32 * half)
         for k in range(4):
@@ -115,77 +84,51 @@ def emit_q2_k(block: RowBlocks) -> None:
 
 
 def emit_q3_k(block: RowBlocks) -> None:
-    unit = block.uint16(108).half()
-    _, *low, high = block.words(92, 4)
-    for i in range(4):
-        for j in range(4):
-            six = low[i % 2] >> 8 * j + 4 * (i // 2) & 15 | (high >> 8 * j + 2 * i & 3) << 4
-            block.scale(4 * i + j, unit * (six - 32).to_float())
     third = block.words(0)
     for half in range(2):
         words = block.words(32 + 32 * half)
         for k in range(4):
             bit = 4 * half + k
-            codes = [
-                w >> 2 * k & PAIRS | (t >> bit & 0x01010101) << 2 for w, t in zip(words, third, strict=True)
-            ]
+            codes = [w >> 2 * k & PAIRS | (t >> bit & BYTES) << 2 for w, t in zip(words, third, strict=True)]
             block.codes(32 * half + 8 * k, codes)
 
 
 def emit_iq4_nl(block: RowBlocks) -> None:
-    block.scale(0, block.uint16(0).half())
-    _looked_up(block, 0, block.words(2, 4), [x + 128 for x in IQ4_NL])
+    _looked_up(block, 0, block.words(2, 4), IQ4_VALUES)
 
 
 def emit_iq4_xs(block: RowBlocks) -> None:
-    first, low, *_ = block.words(0, 4)
-    unit = first.half()
-    table = [x + 128 for x in IQ4_NL]
     for pair in range(4):
         words = block.words(8 + 32 * pair)
-        for g in (2 * pair, 2 * pair + 1):
-            six = low >> 4 * g & 15 | (first >> 16 + 2 * g & 3) << 4
-            block.scale(g, unit * (six - 32).to_float())
-            _looked_up(block, 8 * g, words[4 * (g % 2) :][:4], table)
+        for i in range(2):
+            _looked_up(block, 16 * pair + 8 * i, words[4 * i :][:4], IQ4_VALUES)
 
 
 def emit_mxfp4(block: RowBlocks) -> None:
-    exponent = block.uint8(0)
-    bits = (exponent - 1) << 23
-    for subnormal in (0, 1):
-        bits = exponent.filled(0x00200000 << subnormal).where(exponent.equals(subnormal), bits)
-    block.scale(0, bits.bits_of_float())
-    _looked_up(block, 0, block.words(1, 4), [x + 16 for x in TWICE_E2M1])
+    _looked_up(block, 0, block.words(1, 4), TWICE_E2M1)
 
 
 def emit_nvfp4(block: RowBlocks) -> None:
-    exponents = block.uint32(0)
-    table = [x + 16 for x in TWICE_E2M1]
     words = block.words(4)
     for part in range(4):
-        byte = exponents >> 8 * part & 255
-        # As float16 the same bits mean 2**-8 of it, but what is NaN in E4M3 counts as 0.
-        half = ((byte & 0x7F) << 7).half() * 128.0
-        block.scale(part, (half * 0.0).where(byte.equals(0x7F), half))
-        _looked_up(block, 4 * part, words[2 * part :][:2], table)
+        _looked_up(block, 4 * part, words[2 * part :][:2], TWICE_E2M1)
 
 
-def _looked_up(block: RowBlocks, first: int, words: list[Lanes], table: list[int]) -> None:
-    """Write the table's entries at the low nibbles, then those at the high ones."""
+def _looked_up(block: RowBlocks, first: int, words: list[Lanes], values: tuple[int, ...]) -> None:
+    """Write the codes of the values at the low nibbles, then those at the high ones."""
+    table = [value + block.offset for value in values]
     block.codes(first, [block.look_up(w & NIBBLES, table) for w in words])
     block.codes(first + len(words), [block.look_up((w >> 4) & NIBBLES, table) for w in words])
 
 
 def emit_tq2_0(block: RowBlocks) -> None:
-    _one_scale(block, block.uint16(64).half())
     for half in range(2):
         words = block.words(32 * half)
         for k in range(4):
-            block.codes(32 * half + 8 * k, [(w >> 2 * k & PAIRS) + PAIRS for w in words])
+            block.codes(32 * half + 8 * k, [_less_one(block, w >> 2 * k & PAIRS) for w in words])
 
 
 def emit_tq1_0(block: RowBlocks) -> None:
-    _one_scale(block, block.uint16(52).half())
     first = 0
     for words, digits in ((block.words(0), 5), (block.words(32, 4), 5), ([block.uint32(48)], 4)):
         # Bytes as pairs of 16-bit numbers: times 3, the digit is what leaves the lower byte.
@@ -193,10 +136,31 @@ def emit_tq1_0(block: RowBlocks) -> None:
         for _ in range(digits):
             tripled = [tuple(x + (x << 1) for x in pair) for pair in rests]
             rests = [(x & 0x00FF00FF, y & 0x00FF00FF) for x, y in tripled]
-            block.codes(first, [(x >> 8 & 0x00030003 | y & 0x03000300) + PAIRS for x, y in tripled])
+            found = [_less_one(block, x >> 8 & 0x00030003 | y & 0x03000300) for x, y in tripled]
+            block.codes(first, found)
             first += len(words)
 
 
-def _one_scale(block: RowBlocks, scale: Lanes) -> None:
-    for group in range(8):
-        block.scale(group, scale)
+def _less_one(block: RowBlocks, digits: Lanes) -> Lanes:
+    """The codes of values that are one less than four small numbers."""
+    return digits + BYTES * (block.offset - 1)
+
+
+EMITTERS = {
+    "Q4_0": emit_q4_0,
+    "Q4_1": emit_q4_1,
+    "Q5_0": emit_q5_0,
+    "Q5_1": emit_q5_1,
+    "Q8_0": emit_q8_0,
+    "Q2_K": emit_q2_k,
+    "Q3_K": emit_q3_k,
+    "Q4_K": emit_q4_k,
+    "Q5_K": emit_q5_k,
+    "Q6_K": emit_q6_k,
+    "IQ4_NL": emit_iq4_nl,
+    "IQ4_XS": emit_iq4_xs,
+    "MXFP4": emit_mxfp4,
+    "NVFP4": emit_nvfp4,
+    "TQ1_0": emit_tq1_0,
+    "TQ2_0": emit_tq2_0,
+}

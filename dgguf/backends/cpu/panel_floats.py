@@ -1,12 +1,13 @@
 """Emitters of the code that rounds plain numbers to codes, 16 rows at a time.
 
 32 of a row are rounded to 8 bits with one scale, their largest magnitude over 127, as Q8_0 does it.
-See `panels` for what is to be written.
+See `unpack` for what is to be written.
 """
 
 import functools
 
-from dgguf.backends.cpu.lanes import Lanes, RowBlocks
+from dgguf.backends.cpu.lanes import Lanes
+from dgguf.backends.cpu.unpack import RowBlocks
 
 TINY = 0x0F000000  # a float32's bits, 6e-30: if none of 32 weights is larger, they are as good as 0
 # Added to 1.5 * 2**23 + 128 a number from -127 to 127 loses its fraction, and the last byte of the sum's bits
@@ -45,3 +46,10 @@ def _rounded(block: RowBlocks, largest: Lanes, numbers: list[Lanes]) -> None:
         a, b, c, d = (x.times_plus(inverse, magic).to_bits() for x, magic in four)
         words.append(a + (b << 8) + (c << 16) + (d << 24))
     block.codes(0, words)
+
+
+EMITTERS = {
+    "F32": emit_f32,
+    "F16": emit_f16,
+    "BF16": emit_bf16,
+}

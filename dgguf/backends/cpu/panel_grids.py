@@ -1,4 +1,4 @@
-"""Emitters of the code that decodes one block, 16 rows at a time: the formats of looked-up points.
+"""Emitters of the code for a block's codes, 16 rows at a time: the formats of looked-up points.
 
 A point of a grid is one 32-bit word: four magnitudes, or eight small numbers of four bits each of
 which the first four stand in the low nibbles. Bit layouts are drawn in `dgguf.quants.i_quants`; the
@@ -9,11 +9,12 @@ import functools
 
 import numpy as np
 
-from dgguf.backends.cpu.lanes import Lanes, RowBlocks
-from dgguf.backends.cpu.panel_fields import NIBBLES
+from dgguf.backends.cpu.lanes import Lanes
+from dgguf.backends.cpu.panel_fields import BYTES, NIBBLES
+from dgguf.backends.cpu.unpack import RowBlocks
+from dgguf.quants.scheme import IQ2_MAGNITUDES
 
-_BYTES = 0x01010101
-_IQ2_MAGNITUDES = (8, 25, 43, *[0] * 13)
+_IQ2_TABLE = (*IQ2_MAGNITUDES, *[0] * 13)
 
 
 @functools.cache
@@ -25,20 +26,20 @@ def _points(name: str) -> tuple[int, ...]:
     source.init_grid()
     values = source.grid.reshape(source.grid_shape).astype(np.int64)
     if source.grid_shape[1] == 8:
-        small = values + 1 if name == "IQ1_S" else np.searchsorted(_IQ2_MAGNITUDES[:3], values)
+        small = values + 1 if name == "IQ1_S" else np.searchsorted(IQ2_MAGNITUDES, values)
         values = small[:, :4] | small[:, 4:] << 4
     return tuple(int(x) for x in (values << np.arange(4) * 8).sum(axis=1))
 
 
-def _signed(magnitudes: Lanes, signs: Lanes, first: int, offset: int) -> Lanes:
-    """Offset plus or minus four magnitudes; minus where bits first … first + 3 are set."""
-    offsets = magnitudes.filled(offset * _BYTES)
+def _signed(block: RowBlocks, magnitudes: Lanes, signs: Lanes, first: int) -> Lanes:
+    """The codes of plus or minus four magnitudes; minus where bits first … first + 3 are set."""
+    offsets = magnitudes.filled(block.offset * BYTES)
     return (offsets - magnitudes).where(signs.flags(first), offsets + magnitudes)
 
 
 def _eighth_signs(seven: Lanes) -> Lanes:
     """Seven signs in each byte, and the eighth that makes the number of minus signs even."""
-    return seven | (seven.ones() & _BYTES) << 7
+    return seven | (seven.ones() & BYTES) << 7
 
 
 def _four_times_seven(word: Lanes) -> Lanes:
@@ -51,116 +52,97 @@ def _iq2_points(block: RowBlocks, name: str, first: int, indices: list[Lanes], s
     for k in range(0, len(indices), 2):
         for i, point in enumerate(block.gather(indices[k], indices[k + 1], _points(name)), k):
             for j, small in enumerate((point & NIBBLES, point >> 4 & NIBBLES)):
-                magnitudes = block.look_up(small, _IQ2_MAGNITUDES)
-                block.codes(first + 2 * i + j, [_signed(magnitudes, signs, 8 * i + 4 * j, 64)])
+                magnitudes = block.look_up(small, _IQ2_TABLE)
+                block.codes(first + 2 * i + j, [_signed(block, magnitudes, signs, 8 * i + 4 * j)])
 
 
-def _iq3_points(
-    block: RowBlocks, name: str, first: int, indices: list[Lanes], signs: Lanes, offset: int
-) -> None:
+def _iq3_points(block: RowBlocks, name: str, first: int, indices: list[Lanes], signs: Lanes) -> None:
     """Write the codes of points of four, an even number of them."""
     for k in range(0, len(indices), 2):
         for i, point in enumerate(block.gather(indices[k], indices[k + 1], _points(name)), k):
-            block.codes(first + i, [_signed(point, signs, 4 * i, offset)])
+            block.codes(first + i, [_signed(block, point, signs, 4 * i)])
 
 
 def _iq1_points(block: RowBlocks, first: int, indices: list[Lanes], negative: list[Lanes]) -> None:
-    """Write 16 plus eight times the values of points of eight and plus, or minus, one for the shift."""
+    """Write the codes of eight times the values of points of eight and plus, or minus, one for the shift."""
+    up, down = (block.offset - 8 + shift for shift in (1, -1))  # the points' values are one less
     for k in range(0, len(indices), 2):
         for i, point in enumerate(block.gather(indices[k], indices[k + 1], _points("IQ1_S")), k):
-            base = point.filled(7 * _BYTES).where(negative[i].equals(1), point.filled(9 * _BYTES))
+            base = point.filled(down * BYTES).where(negative[i].equals(1), point.filled(up * BYTES))
             block.codes(first + 2 * i, [((point >> at & NIBBLES) << 3) + base for at in (0, 4)])
 
 
-def _half_and(number: Lanes) -> Lanes:
-    """A small integer plus a half, as float32."""
-    return (number * 2 + 1).to_float() * 0.5
-
-
 def emit_iq2_xxs(block: RowBlocks) -> None:
-    unit = block.uint16(0).half() * 0.25
     for quarter in range(2):
         words = block.words(2 + 32 * quarter)
         for i in range(4):
             group, points, last = 4 * quarter + i, words[2 * i], words[2 * i + 1]
-            block.scale(group, unit * _half_and(last >> 28))
             signs = _eighth_signs(_four_times_seven(last))
             _iq2_points(block, "IQ2_XXS", 8 * group, [points >> 8 * k & 255 for k in range(4)], signs)
 
 
 def emit_iq2_xs(block: RowBlocks) -> None:
-    unit = block.uint16(0).half() * 0.25
-    scales = block.words(58, 4)[2:]
     for half in range(2):
         for i, word in enumerate(block.words(2 + 32 * half)):
             group = 8 * half + i
-            block.scale(group, unit * _half_and(scales[half] >> 4 * i & 15))
             signs = _eighth_signs(word >> 9 & 0x7F | word >> 17 & 0x7F00)
             _iq2_points(block, "IQ2_XS", 4 * group, [word & 511, word >> 16 & 511], signs)
 
 
 def emit_iq2_s(block: RowBlocks) -> None:
-    unit = block.uint16(0).half() * 0.25
-    *high, scales_0, scales_1 = block.words(66, 4)
+    high = block.words(66, 4)
     for i, (word, signs) in enumerate(zip(block.words(2), block.words(34), strict=True)):
-        for j in range(2):
-            group = 2 * i + j
-            scales = (scales_0, scales_1)[i // 4]
-            block.scale(group, unit * _half_and(scales >> 4 * (group % 8) & 15))
         upper = high[i // 4] >> 8 * (i % 4)
         indices = [word >> 8 * k & 255 | (upper >> 2 * k & 3) << 8 for k in range(4)]
         _iq2_points(block, "IQ2_S", 8 * i, indices, signs)
 
 
 def emit_iq3_xxs(block: RowBlocks) -> None:
-    unit = block.uint16(0).half() * 0.5
     lasts = block.words(66)
     for half in range(2):
         words = block.words(2 + 32 * half)
         for i in range(4):
             group = 4 * half + i
-            block.scale(group, unit * _half_and(lasts[group] >> 28))
             signs = _eighth_signs(_four_times_seven(lasts[group]))
             indices = [words[2 * i + k // 4] >> 8 * (k % 4) & 255 for k in range(8)]
-            _iq3_points(block, "IQ3_XXS", 8 * group, indices, signs, 64)
+            _iq3_points(block, "IQ3_XXS", 8 * group, indices, signs)
 
 
 def emit_iq3_s(block: RowBlocks) -> None:
-    unit = block.uint16(0).half()
-    scales = block.uint32(106)
     ninths, all_signs = block.words(66, 4)[:2], block.words(74)
     for half in range(2):
         words = block.words(2 + 32 * half)
         for i in range(4):
             group = 4 * half + i
-            block.scale(group, unit * ((scales >> 4 * group & 15) * 2 + 1).to_float())
             indices = [
                 words[2 * i + k // 4] >> 8 * (k % 4) & 255 | (ninths[half] >> 8 * i + k & 1) << 8
                 for k in range(8)
             ]
-            _iq3_points(block, "IQ3_S", 8 * group, indices, all_signs[group], 16)
+            _iq3_points(block, "IQ3_S", 8 * group, indices, all_signs[group])
 
 
 def emit_iq1_s(block: RowBlocks) -> None:
-    unit = block.uint16(0).half() * 0.125
     pairs = block.words(34, 4)
     for group, word in enumerate(block.words(2)):
         high = pairs[group // 2] >> 16 * (group % 2)
-        block.scale(group, unit * ((high >> 12 & 7) * 2 + 1).to_float())
         indices = [word >> 8 * k & 255 | (high >> 3 * k & 7) << 8 for k in range(4)]
         _iq1_points(block, 8 * group, indices, [high >> 15 & 1] * 4)
 
 
 def emit_iq1_m(block: RowBlocks) -> None:
-    *highs, scales_0, scales_1 = block.words(32, 6)
-    unit = (
-        scales_0 >> 12 & 0xF | scales_0 >> 24 & 0xF0 | scales_1 >> 4 & 0xF00 | scales_1 >> 16 & 0xF000
-    ).half() * 0.125
+    highs = block.words(32, 6)
     for i, word in enumerate(block.words(0)):
         high = highs[i // 2] >> 16 * (i % 2)
-        for j in range(2):
-            part = 2 * i + j
-            scales = (scales_0, scales_1)[part // 8] >> 16 * (part // 4 % 2) + 3 * (part % 4)
-            block.scale(part, unit * ((scales & 7) * 2 + 1).to_float())
         indices = [word >> 8 * k & 255 | (high >> 4 * k & 7) << 8 for k in range(4)]
         _iq1_points(block, 8 * i, indices, [high >> 4 * k + 3 & 1 for k in range(4)])
+
+
+EMITTERS = {
+    "IQ3_S": emit_iq3_s,
+    "IQ3_XXS": emit_iq3_xxs,
+    "IQ2_S": emit_iq2_s,
+    "IQ2_XS": emit_iq2_xs,
+    "IQ2_XXS": emit_iq2_xxs,
+    "IQ1_S": emit_iq1_s,
+    "IQ1_M": emit_iq1_m,
+}

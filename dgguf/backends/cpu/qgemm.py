@@ -9,9 +9,9 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from dgguf.backends.cpu.lanes import PANEL_ROWS
-from dgguf.backends.cpu.panels import PANEL_FORMATS, block_sizes, decoder_address
+from dgguf.backends.cpu.panels import PANEL_FORMATS, decoder_address
 from dgguf.backends.cpu.qgemm_tile import LEAST_BITS, LINE, MOST_ROWS, PATHS, tile_address
+from dgguf.backends.cpu.unpack import PANEL_ROWS
 from dgguf.jit import kernel
 from dgguf.llvm_ir import I64, LANES, intrinsic
 from dgguf.threads.work_sharing import next_chunk, publish
@@ -50,10 +50,10 @@ def kernels(name: str, path: str) -> Kernels:
     bits = max(layout.bits, LEAST_BITS[kind.dot])
     return Kernels(
         decoder_address(name, path),
-        tile_address(path, int(layout.affine), layout.group, bits),
+        tile_address(path, int(layout.minimum), layout.group, bits),
         kind.rows,
         kind.width * kind.lanes,
-        block_sizes(name)[0],
+        layout.block_size,
         layout.group,
         layout.offset,
     )

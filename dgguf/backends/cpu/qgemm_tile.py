@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from dgguf.backends.cpu.lanes import PANEL_ROWS
+from dgguf.backends.cpu.unpack import PANEL_ROWS
 from dgguf.jit import address
 from dgguf.llvm_ir import F32, I8, I16, I32, I64, call, constant, int64, intrinsic, load, splat, store, vector
 

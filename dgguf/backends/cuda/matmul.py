@@ -173,7 +173,7 @@ def weight_at(
         code |= (word >> first + bit % 16 & (1 << high_bits) - 1) << 4
     entry = (((unit * 8 + g) * 2 + half) * (64 // group) + (column & 63) // group) * (1 + minimum)
     value = np.float32(scales[entry]) * values[code]
-    return value - np.float32(scales[entry + 1]) if minimum else value
+    return value + np.float32(scales[entry + 1]) if minimum else value
 
 
 @kernel

@@ -75,7 +75,7 @@ DEVICE void decode(u32 a[4], const Unit &unit, int step, u32 base, const u32 *pa
                 }
                 u32 values = half2_sub(codes | 0x64006400u, base);
                 if constexpr (MINIMUM)
-                    a[r] = half2_fma(values, both(word), both(word >> 16) ^ 0x80008000u);
+                    a[r] = half2_fma(values, both(word), both(word >> 16));
                 else
                     a[r] = half2_mul(values, both(word));
             }

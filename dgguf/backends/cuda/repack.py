@@ -14,6 +14,7 @@ import numpy as np
 from dgguf.backends.base import HostTensor
 from dgguf.backends.cpu.matmul import SCRATCH
 from dgguf.backends.cuda.layout import LARGEST, UNIT_COLUMNS, UNIT_ROWS, Layout, layout, units
+from dgguf.backends.cuda.scales import read_scales
 from dgguf.jit import kernel
 from dgguf.quants.decode import decoder
 from dgguf.quants.half import float32_to_float16
@@ -118,7 +119,7 @@ def _look_at(
     Both are (E, rows, groups) float32, minimums 0 where a format has none; empty for plain floats.
     """
     stack, rows, _ = raw.shape
-    if form.scales is None:
+    if form.scheme is None:
         bounds = [0.0]
 
         def floats(matrix: int, first: int, end: int) -> None:
@@ -130,12 +131,11 @@ def _look_at(
     flat = raw.reshape(stack * rows, -1)
     scales, minimums = (np.zeros((len(flat), tensor.columns // form.group), np.float32) for _ in range(2))
     step = max(1, NUMPY_WEIGHTS // tensor.columns)
-    bounds = [0.0] * -(-len(flat) // step)
+    bounds, scheme = [0.0] * -(-len(flat) // step), form.scheme
 
     def groups(number: int) -> None:
         some = slice(number * step, (number + 1) * step)
-        assert form.scales is not None
-        s, m = form.scales(np.ascontiguousarray(flat[some]))
+        s, m = read_scales(np.ascontiguousarray(flat[some]), tensor.format, scheme)
         scales[some] = s
         if m is not None:
             minimums[some] = m
@@ -218,7 +218,7 @@ def _codes_of_row(
             inverse = m = np.float64(0.0)
         some, codes = weights[g * group : (g + 1) * group], out[g * group : (g + 1) * group]
         for k in range(some.shape[0]):
-            v = np.floor((np.float64(some[k]) + m) * inverse + 0.5)
+            v = np.floor((np.float64(some[k]) - m) * inverse + 0.5)
             v = v if v > -128.0 else -128.0  # not a number, too
             values[k] = np.int32(v if v < 127.0 else 127.0)
         if code_of.size:
