@@ -400,14 +400,14 @@ signatures = {{
     elementwise.add: (f2, f2, f2), elementwise.geglu: (f2, f2, f2), elementwise.rope: (f3, f2, f2, f3),
     elementwise.to_half: (f2, h2, f1), elementwise.router_scores: (f2, f2, f3),
     elementwise.choose_experts: (f3, f, f1, f2, i2, f2), matmul.embed: (*w, i1, f, f2),
-    matmul.reference_product: (*w, f2, i1, i1, i, f, f, f2), attention.store_rows: (f3, f3, h3, h3, i),
-    attention.copy_rows: (h3, i, h3, i, i), attention.reference_attention: (f3, h3, h3, f2, i, i, i, f3),
+    matmul.reference_product: (*w, f2, i1, i1, i, f, f, f2), attention.store_rows: (f3, f3, h3, h3, i, i1),
+    attention.copy_rows: (h3, i, h3, i, i), attention.reference_attention: (f3, h3, h3, f2, i3, f3),
     experts.group_rows: (i2, i1, i1, i1, i2, i), experts.combine: (f2, i1, f2, f2),
     logits.slice_statistics: (f2, f1, d3), logits.row_statistics: (d3, d1, i1, d2),
     logits.draw: (f2, f1, d2, i1), logits.soft_embed_slices: (*w, i2, f2, i1, f3),
     logits.count_bins: (f2, f1, d2, i3, u3), logits.choose_edge: (i3, u3, d2, i1, i3, i1),
     logits.keep_likeliest: (f2, f1, d2, i1, i3, i1, i2, f2),
-    logits.add_slices: (f3, f, f2), logits.likeliest: (f2, f1, d2, i2, f2),
+    logits.add_slices: (f3, f, f2), logits.top_tokens: (f2, f1, d2, i2, f2),
 }}
 modules = (attention, elementwise, experts, matmul, vocabulary)
 found = [x for m in modules for x in vars(m).values() if hasattr(x, "py_func")]

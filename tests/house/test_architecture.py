@@ -46,9 +46,6 @@ LONGER = {
     "cli/compare.py:compare": "to be divided",
     "cli/imatrix.py:imatrix": "to be divided",
     "cli/run.py:run": "to be divided: 21 parameters",
-    "diffusion/generate.py:_answer": "the reference's loop in its order, step by step",
-    "quants/encode_k.py": "the K-quants' encoders share their searches",
-    "session.py:Session.stream": "a third is the description of its arguments",
 }
 
 
