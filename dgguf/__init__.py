@@ -76,7 +76,7 @@ def load(
         context: positions, prompt and answer together; None for 8192 or what the model can.
         exact: compute in float32 what the reference does: several times slower.
         gpu: run on this GPU, such as dgguf.Gpu(); None for the CPU.
-        kv_budget: bytes for the KV caches of all conversations; None for four full ones.
+        kv_budget: bytes for the KV caches of all conversations; None for four full ones, on a GPU one.
 
     Raises:
         DggufError: the file or the GPU cannot be used; the message says why.

@@ -18,7 +18,7 @@ from dgguf.diffusion.generate import generate
 from dgguf.diffusion.sampler import SeededNoise
 from dgguf.errors import BackendError, PromptError
 from dgguf.loading import LoadedModel
-from dgguf.model.cache import KVCache
+from dgguf.model.cache import KVCache, cache_bytes
 
 
 class Turns:
@@ -66,7 +66,7 @@ class Turns:
 
     def n_bytes(self) -> int:
         """Memory of all KV caches, in bytes."""
-        return sum(each.cache.n_bytes for each in self._conversations() if each.has_cache)
+        return _n_bytes(self._conversations())
 
     def _conversations(self) -> "list[Conversation]":
         return [found for ref in self._used if (found := ref()) is not None]
@@ -77,13 +77,17 @@ class Turns:
         What an unfinished answer stands on is not dropped.
         """
         *idle, active = self._conversations()
-        _ = active.cache  # it takes its memory before the others are looked at
+        budget = self.budget - active.most_bytes  # its cache may not be there yet, or be trimmed
         for conversation in idle:
-            if self.n_bytes() > self.budget:
+            if _n_bytes(idle) > budget:
                 conversation.trim()
         for conversation in idle:
-            if self.n_bytes() > self.budget and not conversation.is_answering:
+            if _n_bytes(idle) > budget and not conversation.is_answering:
                 conversation.drop()
+
+
+def _n_bytes(conversations: "list[Conversation]") -> int:
+    return sum(each.cache.n_bytes for each in conversations if each.has_cache)
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,12 @@ class Conversation:
     def has_cache(self) -> bool:
         """Whether it holds keys and values, or at least memory for them."""
         return self._cache is not None
+
+    @property
+    def most_bytes(self) -> int:
+        """Memory of its KV cache while it computes, in bytes."""
+        kv_bytes = self._model.backend.kv_bytes
+        return cache_bytes(self._model.config, self._context, self._rows_per_call, kv_bytes)
 
     @property
     def cache(self) -> KVCache:

@@ -89,7 +89,7 @@ class Session:
             can.
         exact: compute in float32 what the reference does: several times slower.
         gpu: run on this GPU; None for the CPU.
-        kv_budget: bytes for the KV caches of all conversations; None for four full ones.
+        kv_budget: bytes for the KV caches of all conversations; None for four full ones, on a GPU one.
 
     Raises:
         DggufError: the file or the GPU cannot be used; the message says why.
@@ -118,11 +118,11 @@ class Session:
         self.tokenizer = self.loaded.tokenizer
         self.backend = self.loaded.backend
         self.model = self.loaded.network
-        if kv_budget is None:
-            rows, kv_bytes = rows_per_call(self.config), self.backend.kv_bytes
-            kv_budget = FULL_CONVERSATIONS * cache_bytes(self.config, self.context, rows, kv_bytes)
-        self.turns = Turns(kv_budget)
+        self.turns = Turns(kv_budget or 0)
         self._conversation = self.conversation()
+        if kv_budget is None:  # a GPU's memory is planned for one
+            full = 1 if gpu else FULL_CONVERSATIONS
+            self.turns.budget = full * self._conversation.most_bytes
 
     def conversation(self) -> Conversation:
         """A conversation of its own, whose KV cache is kept while the others compute; see `stream`."""
