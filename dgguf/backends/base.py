@@ -90,11 +90,9 @@ class Backend(Protocol):
     All results are new float32 arrays. What a verb was given is not changed afterwards.
 
     Attributes:
-        kv_bytes: of one number in the KV cache.
         is_async: whether a verb may return before its work is done; see `synchronize`.
     """
 
-    kv_bytes: int
     is_async: bool
 
     def describe(self) -> str:
@@ -112,15 +110,6 @@ class Backend(Protocol):
 
     def move_rows(self, store: Array, first: int, count: int) -> None:
         """Move rows first..first+count of a (G, rows, Dh) `kv_store` to its front, in place."""
-
-    def scratch_bytes(
-        self, vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
-    ) -> int:
-        """Memory of the largest arrays that live at once beside weights and KV cache, in bytes.
-
-        Args:
-            rows: of one call, at most.
-        """
 
     def to_host(self, x: Array) -> np.ndarray:
         """A copy of `x` in the host's memory."""
