@@ -169,7 +169,7 @@ def filled_store(backend, keys, values, window, capacity):
     stores = []
     for rows in (keys, values):
         stores.append(backend.kv_store((rows.shape[1], capacity, rows.shape[2])))
-        stores[-1][:] = np.nan if backend.kv_bytes == 4 else 0x7FFF
+        stores[-1][:] = np.nan if stores[-1].dtype == np.float32 else 0x7FFF
     store = LayerCache(*stores, window)
     if len(keys):
         backend.store_rows(keys, values, store, np.arange(len(keys)))
