@@ -155,6 +155,7 @@ def close(found, wanted, tolerance=4e-6):
 
 HOT = ["Q4_K", "Q5_0", "Q8_0", "Q6_K"]
 KINDS = [
+    "Q1_0",
     "Q4_0",
     "Q5_1",
     "Q2_K",
@@ -169,7 +170,7 @@ KINDS = [
 
 @pytest.mark.parametrize("name", HOT + KINDS)
 def test_linear(backend, rng, path, name):
-    columns = 256 if FORMATS_BY_NAME[name].block_size == 256 else 192
+    columns = 256 if FORMATS_BY_NAME[name].block_size > 64 else 192
     rows, outputs = (2, 17) if path == "reference" else (5, 37)  # the simulator is slow
     x, (w, weights) = normal(rng, rows, columns), tensor(rng, name, outputs, columns)
     found = backend.to_host(backend.linear(upload(x), backend.load_matrix(w)))

@@ -372,7 +372,7 @@ signatures = {{
     logits.keep_likeliest: (f2, f1, d2, i1, i3, i1, i2, f2),
     logits.add_slices: (f3, f, f2), logits.top_tokens: (f2, f1, d2, i2, f2),
 }}
-modules = (attention, elementwise, experts, matmul, vocabulary)
+modules = (attention, elementwise, experts, matmul, logits)
 found = [x for m in modules for x in vars(m).values() if hasattr(x, "py_func")]
 kernels = [x for x in found if not x.targetoptions.get("device")]
 assert set(kernels) == set(signatures), set(kernels) ^ set(signatures)

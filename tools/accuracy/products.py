@@ -28,6 +28,7 @@ from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.matmul import Matrix
 from dgguf.backends.cpu.panels import PANEL_FORMATS
 from dgguf.quants.block import FORMATS_BY_NAME
+from dgguf.quants.decode import decoder
 from dgguf.threads.pool import Pool
 
 HIDDEN, FEED_FORWARD, ROWS = 512, 256, 48
@@ -62,9 +63,9 @@ def random_matrix(name: str, rows: int, columns: int, rng: np.random.Generator) 
         scales = rng.uniform(0.5, 1, (len(raw), 1)) * rng.choice((-1, 1), (len(raw), 1))
         for at, ratio in _FLOAT16_AT.get(name, {0: 1}).items():
             raw[:, at : at + 2] = (scales * ratio).astype("<f2").view(np.uint8)
-    raw = raw.reshape(rows, -1)
-    weights = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[name]).astype(np.float64)
-    return matmul.matrix(HostTensor(name, block, raw, columns), True), weights
+    raw, weights = raw.reshape(rows, -1), np.empty((rows, columns), np.float32)
+    decoder(block)(raw, weights)
+    return matmul.matrix(HostTensor(name, block, raw, columns), True), weights.astype(np.float64)
 
 
 def q8_k(x: np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ class CpuBackend:
         self._bf16 = self._path == "avx512_vnni" and attention_tile.supported()
         self.is_async, self.kv_bytes = False, limits.kv_bytes(exact)
         self._logits = np.empty((0, 0), np.float32)
-        # The last input of `linear`, while it lives, the `Matrix.sums` it met, and what it became.
+        # The last input of `linear`, while it lives, the `activation_layout` it met, and what it became.
         self._last: tuple[weakref.ref[np.ndarray], tuple[int, int], np.ndarray] | None = None
 
     @property
@@ -99,11 +99,11 @@ class CpuBackend:
 
     def _prepared(self, x: np.ndarray, w: Matrix) -> np.ndarray:
         """`matmul.prepare`, once for products that follow each other with the same x."""
-        if w.sums is None:
+        if w.activation_layout is None:
             return x
-        if self._last is None or self._last[0]() is not x or self._last[1] != w.sums:
+        if self._last is None or self._last[0]() is not x or self._last[1] != w.activation_layout:
             self._last = None  # free before the next takes memory
-            self._last = weakref.ref(x), w.sums, matmul.prepare(x, w, self._pool)
+            self._last = weakref.ref(x), w.activation_layout, matmul.prepare(x, w, self._pool)
         return self._last[2]
 
     def _by_rows(self, size: int, kernel: Callable[..., None], *arguments: Any) -> None:

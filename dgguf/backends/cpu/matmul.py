@@ -1,9 +1,11 @@
-"""Products with matrices: decode a panel of rows, use it for every input row, forget it.
+"""Products with matrices: decode some rows of weights, use them for every input row, forget them.
 
-This is the seam between block formats and arithmetic. A panel is a run of weight rows that fits a
-core's cache, so nothing is decoded twice in a product and nothing of the file is held. There are
-two kinds: 8-bit codes against 8-bit activations (`dot`), and float32 through BLAS, which is exact
-and runs everywhere.
+This is the seam between block formats and arithmetic. What is decoded at once fits a core's cache, so
+nothing is decoded twice in a product and nothing of the file is held. There are two kinds: 8-bit codes
+against 8-bit activations (`qgemm`, in weight panels), and float32 through BLAS, which is exact and runs
+everywhere.
+
+M, N and K are the field's: (M, K) inputs times the transpose of an (N, K) matrix are (M, N) outputs.
 """
 
 import threading
@@ -15,6 +17,7 @@ from dgguf.backends.base import HostTensor
 from dgguf.backends.cpu import activations, qgemm
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.panels import PANEL_FORMATS
+from dgguf.backends.cpu.unpack import PANEL_ROWS
 from dgguf.quants.decode import decoder
 from dgguf.threads.pool import Pool
 from dgguf.threads.work_sharing import make_counter
@@ -26,10 +29,10 @@ FEW_ROWS = 64
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix where the file has it.
+    """A matrix where the file has it: `rows` is N, `columns` is K.
 
     Attributes:
-        tensor: raw is (rows, row_bytes), or (E, rows, row_bytes) for a stack of experts.
+        tensor: raw is (N, row_bytes), or (E, N, row_bytes) for a stack of experts.
         int8: products round the activations to 8 bits, and weights that are plain numbers, too.
     """
 
@@ -51,8 +54,8 @@ class Matrix:
         return max(1, min(-(-self.rows // panels), PANEL_BYTES // (4 * self.columns)))
 
     @property
-    def sums(self) -> tuple[int, int] | None:
-        """What `activations.quantize` is to sum for it, group and offset; None if inputs stay float32."""
+    def activation_layout(self) -> tuple[int, int] | None:
+        """Group and offset that `activations.quantize` takes for it; None if inputs stay float32."""
         layout = PANEL_FORMATS[self.tensor.format.name] if self.int8 else None
         return None if layout is None else (layout.group, layout.offset)
 
@@ -95,13 +98,14 @@ def decode_rows(w: Matrix, first: int, count: int) -> np.ndarray:
 
 
 def prepare(x: np.ndarray, w: Matrix, pool: Pool | None = None) -> np.ndarray:
-    """The rows of x as products with `w` want them: x itself, or quantized. It serves all of equal `sums`.
+    """The rows of x as products with `w` want them: x itself, or quantized.
 
-    Rows of the result may be gathered and belong to rows of x.
+    It serves all matrices of this `activation_layout`. Rows of the result may be gathered and belong to
+    rows of x.
     """
-    if w.sums is None:
+    if w.activation_layout is None:
         return x
-    x, (group, offset) = np.ascontiguousarray(x), w.sums
+    x, (group, offset) = np.ascontiguousarray(x), w.activation_layout
     out = np.empty((x.shape[0], activations.row_bytes(w.columns, group)), np.uint8)
     if pool is None:
         activations.quantize(x, out, group, offset)
@@ -120,18 +124,18 @@ def int8_arguments(
 
 
 def float_product(inputs: np.ndarray, w: Matrix, first: int, end: int, out: np.ndarray) -> None:
-    """Columns first..end of inputs @ w.T into the same columns of `out`, `first` a multiple of panel_rows."""
+    """Outputs first..end of N of inputs @ w.T into `out`, (M, N); `first` is a multiple of panel_rows."""
     for start in range(first, end, w.panel_rows):
         panel = decode_rows(w, start, min(w.panel_rows, end - start))
-        columns = out[:, start : start + panel.shape[0]]
+        outputs = out[:, start : start + panel.shape[0]]
         if inputs.shape[0] < FEW_ROWS:
-            columns[:] = (panel @ inputs.T).T  # BLAS is twice as fast with the long side first
+            outputs[:] = (panel @ inputs.T).T  # BLAS is twice as fast with the long side first
         else:
-            np.matmul(inputs, panel.T, out=columns)
+            np.matmul(inputs, panel.T, out=outputs)
 
 
 def product_alone(inputs: np.ndarray, w: Matrix, out: np.ndarray) -> None:
-    """inputs @ w.T into `out`, (T, rows), on this thread; `inputs` from `prepare`."""
+    """inputs @ w.T into `out`, (M, N), on this thread; `inputs` from `prepare`."""
     if w.int8:
         qgemm.product(*int8_arguments(inputs, w, out), make_counter(1))
     else:
@@ -139,9 +143,9 @@ def product_alone(inputs: np.ndarray, w: Matrix, out: np.ndarray) -> None:
 
 
 def products(inputs: np.ndarray, w: Matrix, out: np.ndarray, pool: Pool) -> None:
-    """inputs @ w.T into `out`, (T, rows), on all threads; `inputs` from `prepare`."""
+    """inputs @ w.T into `out`, (M, N), on all threads; `inputs` from `prepare`."""
     if w.int8:
-        pool.run_kernel(qgemm.product, w.rows // qgemm.PANEL_ROWS, *int8_arguments(inputs, w, out))
+        pool.run_kernel(qgemm.product, w.rows // PANEL_ROWS, *int8_arguments(inputs, w, out))
         return
     step = w.panel_rows
     pool.parallel_ranges(
@@ -151,14 +155,14 @@ def products(inputs: np.ndarray, w: Matrix, out: np.ndarray, pool: Pool) -> None
 
 
 def linear(inputs: np.ndarray, w: Matrix, pool: Pool) -> np.ndarray:
-    """inputs @ w.T as a new (T, rows) array; `inputs` from `prepare`."""
+    """inputs @ w.T as a new (M, N) array; `inputs` from `prepare`."""
     out = np.empty((inputs.shape[0], w.rows), np.float32)
     products(inputs, w, out, pool)
     return out
 
 
 def embed(table: Matrix, tokens: np.ndarray, scale: float) -> np.ndarray:
-    """Rows `tokens` of the table times scale: (T, columns)."""
+    """Rows `tokens` of the table times scale: (M, K)."""
     t = table.tensor
     out = np.empty((len(tokens), table.columns), np.float32)
     decoder(t.format)(np.ascontiguousarray(t.raw[tokens]), out)
