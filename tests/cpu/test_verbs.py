@@ -512,8 +512,9 @@ def test_8_bit_experts_do_not_depend_on_the_number_of_threads(rng):
         results.append(be.experts(x, *(be.load_matrix(t) for t in (gate, up, down)), chosen, weights))
     for other in results[1:]:
         np.testing.assert_array_equal(results[0], other)
-    alone = be.experts(x[:1], *(be.load_matrix(t) for t in (gate, up, down)), chosen[:1], weights[:1])
-    np.testing.assert_array_equal(alone[0], results[0][0])
+    if be.path != "portable":  # BLAS sums in an order that depends on the number of rows
+        alone = be.experts(x[:1], *(be.load_matrix(t) for t in (gate, up, down)), chosen[:1], weights[:1])
+        np.testing.assert_array_equal(alone[0], results[0][0])
 
 
 @pytest.mark.parametrize("threads", [1, 3])
