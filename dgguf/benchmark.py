@@ -18,8 +18,9 @@ from dgguf.diffusion.sampler import SeededNoise, temperature
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.model.cache import KVCache
 from dgguf.model.canvas import Canvas
+from dgguf.model.memory import rows_per_call
 from dgguf.model.transformer import Transformer
-from dgguf.session import Session, rows_per_call
+from dgguf.session import Session
 
 # Which part of a step a product belongs to.
 _PRODUCTS = {

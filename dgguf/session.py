@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
+from typing import Literal, Self, TypedDict, Unpack
 
 import numpy as np
 
@@ -19,15 +19,10 @@ from dgguf.ggufio.file import GgufFile
 from dgguf.loading import load_model
 from dgguf.model.cache import cache_bytes
 from dgguf.model.config import ModelConfig
+from dgguf.model.memory import choose_context, gpu_sizes, rows_per_call
 from dgguf.text.chat import AnswerText, ChatTemplate, Message, encode_chat
 
-if TYPE_CHECKING:
-    from dgguf.backends.cuda.plan import Sizes
-
-DEFAULT_CONTEXT = 8192
 DEFAULT_MAX_TOKENS = 1024
-# Prompt rows encoded together: enough that a decoded expert serves many, few enough to report often.
-ROWS_PER_CALL = 1024
 FULL_CONVERSATIONS = 4  # whose KV caches are kept whole
 
 
@@ -256,40 +251,6 @@ class Session:
             seed=seed,
             statistics=statistics,
         )
-
-
-def choose_context(config: ModelConfig, wanted: int | None) -> int:
-    """The positions of a context: those wanted, else 8192 or what the model can.
-
-    Raises:
-        PromptError: the model cannot have that many, or no canvas fits.
-    """
-    context = min(DEFAULT_CONTEXT, config.context_length) if wanted is None else wanted
-    if not config.canvas_length < context <= config.context_length:
-        raise PromptError(
-            f"a context of {context} does not fit the model: it must be above its canvas length "
-            f"({config.canvas_length}) and at most {config.context_length}"
-        )
-    return context
-
-
-def rows_per_call(config: ModelConfig) -> int:
-    """Rows of one call to the network, at most."""
-    return max(ROWS_PER_CALL, config.canvas_length)
-
-
-def gpu_sizes(file: GgufFile, config: ModelConfig, context: int) -> "Sizes":
-    """The bytes that a model and its context take in GPU memory."""
-    from dgguf.backends.cuda import plan
-
-    rows = rows_per_call(config)
-    return plan.measure(
-        file.tensors.values(),
-        cache_bytes(config, context, rows, plan.KV_BYTES),
-        plan.scratch_bytes(
-            config.vocab_size, config.hidden_size, config.canvas_length, rows, config.n_experts_used
-        ),
-    )
 
 
 def new_seed() -> int:

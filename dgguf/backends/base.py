@@ -105,7 +105,7 @@ class Backend(Protocol):
     All results are new float32 arrays. What a verb was given is not changed afterwards.
 
     Attributes:
-        kv_bytes: of one number in the KV cache.
+        kv_bytes: of one number in a `kv_store`.
         is_async: whether a verb may return before its work is done; see `synchronize`.
     """
 
@@ -127,15 +127,6 @@ class Backend(Protocol):
 
     def copy_rows(self, source: Array, first: int, count: int, target: Array) -> None:
         """Copy rows first..first+count of a (G, rows, Dh) `kv_store` to the front of another, or its own."""
-
-    def scratch_bytes(
-        self, vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
-    ) -> int:
-        """Memory of the largest arrays that live at once beside weights and KV cache, in bytes.
-
-        Args:
-            rows: of one call, at most.
-        """
 
     def to_host(self, x: Array) -> np.ndarray:
         """A copy of `x` in the host's memory."""

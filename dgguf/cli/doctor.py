@@ -121,17 +121,18 @@ def _memory(model: str | None, context: int | None) -> Iterator["Check"]:
     if model is None:
         return
     from dgguf.catalog import find_model
-    from dgguf.cli.info import describe
     from dgguf.ggufio.file import GgufFile
     from dgguf.model.config import ModelConfig
+    from dgguf.model.memory import choose_context, cpu_memory
 
     with GgufFile(find_model(model)) as file:
-        memory = describe(file, ModelConfig.from_file(file), context)["memory"]
-    beside = memory["kv_cache"] + memory["scratch"]
-    found = f"{format_bytes(memory['weights_mapped'])} mapped, {format_bytes(beside)} beside it"
+        config = ModelConfig.from_file(file)
+        memory = cpu_memory(file, config, choose_context(config, context))
+    beside = memory.kv_cache + memory.scratch
+    found = f"{format_bytes(memory.weights_mapped)} mapped, {format_bytes(beside)} beside it"
     if available and beside > available:
         yield Check("model", False, f"{found}: more than is available", "a smaller context (-c)")
-    elif available and memory["weights_mapped"] + beside > available:
+    elif available and memory.weights_mapped + beside > available:
         yield Check(
             "model", True, f"{found}: parts of the file will be read again in every step, which is slow"
         )
@@ -160,7 +161,7 @@ def gpu_checks(model: str | None, context: int | None, device: int) -> Iterator[
         from dgguf.catalog import find_model
         from dgguf.ggufio.file import GgufFile
         from dgguf.model.config import ModelConfig
-        from dgguf.session import choose_context, gpu_sizes
+        from dgguf.model.memory import choose_context, gpu_sizes
 
         with GgufFile(find_model(model)) as file:
             config = ModelConfig.from_file(file)

@@ -11,6 +11,7 @@ from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visibl
 from dgguf.backends.cpu import attention, attention_tile, elementwise, experts, logits, matmul
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.matmul import Matrix
+from dgguf.backends.limits import cpu_rows_at_once, kv_bytes
 from dgguf.errors import BackendError
 from dgguf.threads.allocator import keep_freed_memory
 from dgguf.threads.pool import Pool, usable_cores
@@ -40,7 +41,7 @@ class CpuBackend:
         self._path = "portable" if exact else cpu_path()
         self._int8, self._round_weights = self._path != "portable", round_weights
         self._bf16 = self._path == "avx512_vnni" and attention_tile.supported()
-        self.kv_bytes, self.is_async = 4 if exact else 2, False
+        self.kv_bytes, self.is_async = kv_bytes(exact), False
         self._logits = np.empty((0, 0), np.float32)
         # The last input of `linear`, while it lives, the `Matrix.sums` it met, and what it became.
         self._last: tuple[weakref.ref[np.ndarray], tuple[int, int], np.ndarray] | None = None
@@ -72,16 +73,6 @@ class CpuBackend:
 
     def copy_rows(self, source: np.ndarray, first: int, count: int, target: np.ndarray) -> None:
         target[:, :count] = source[:, first : first + count]
-
-    def scratch_bytes(
-        self, vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
-    ) -> int:
-        at_once = self._rows_at_once(canvas_length, vocab_size)
-        sums = 1 + (logits.SLICES if at_once == canvas_length else 0)
-        kept = 2 * canvas_length * logits.MOST_TOKENS if at_once < canvas_length else 0
-        # Each expert's output as float32, or its inner activations, which are fewer, in 8 bits.
-        expert_outputs = rows * n_experts_used * hidden_size // (1 if self._exact else 4)
-        return 4 * (at_once * vocab_size + kept + sums * canvas_length * hidden_size + expert_outputs)
 
     def to_host(self, x: np.ndarray) -> np.ndarray:
         return x.copy()
@@ -212,18 +203,13 @@ class CpuBackend:
     def predict(
         self, x: np.ndarray, w: Matrix, softcap: float, temperature: float, uniforms: np.ndarray
     ) -> Prediction:
-        shape = self._rows_at_once(x.shape[0], w.rows), w.rows
+        shape = cpu_rows_at_once(x.shape[0], w.rows, self._exact), w.rows
         if self._logits.shape != shape:
             self._logits = np.empty(shape, np.float32)
         return logits.predict(x, w, softcap, temperature, uniforms, self._logits, self._pool)
 
     def top_tokens(self, conditioning: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
         return logits.top_tokens(conditioning, count, self._pool)
-
-    def _rows_at_once(self, canvas_length: int, vocab_size: int) -> int:
-        """Rows of logits held at once: all, where what is kept of them would not be less."""
-        few = self._exact or vocab_size <= logits.MOST_TOKENS
-        return canvas_length if few else min(canvas_length, logits.ROWS_AT_ONCE)
 
     def soft_embed(self, conditioning: Any, table: Matrix, scale: float) -> np.ndarray:
         if isinstance(conditioning, logits.Sparse):

@@ -9,19 +9,15 @@ import numpy as np
 from dgguf.backends.base import Prediction
 from dgguf.backends.cpu.matmul import SCRATCH, Matrix, decode_rows, prepare, products
 from dgguf.backends.cpu.vector_math import exp, tanh
+from dgguf.backends.limits import CPU_SOFT_SLICES, MOST_TOKENS
 from dgguf.errors import NumericsError
 from dgguf.jit import kernel
 from dgguf.quants.decode import decoder
 from dgguf.threads.pool import Pool
 from dgguf.threads.work_sharing import next_chunk, publish
 
-# Partial sums of `soft_embed`: a fixed number, so that the sum does not depend on the threads.
-SLICES = 16
-# Canvas rows whose logits are held at once, unless all must be kept.
-ROWS_AT_ONCE = 64
-# A kept distribution leaves out at most this mass, and never keeps more tokens than MOST_TOKENS.
+# A kept distribution leaves out at most this mass, unless it would need more than MOST_TOKENS.
 TAIL = 1e-3
-MOST_TOKENS = 512
 
 _LANES = 256  # sums side by side: enough that what happens once a group is nothing
 _BLOCK = 4096  # tokens whose mass is known together
@@ -309,7 +305,7 @@ def top_tokens(conditioning: np.ndarray | Sparse, count: int, pool: Pool) -> tup
 def soft_embed(probabilities: np.ndarray, table: Matrix, scale: float, pool: Pool) -> np.ndarray:
     """See `Backend.soft_embed`. Each slice of the vocabulary is summed in order, then the slices are."""
     starts = list(range(0, table.rows, table.panel_rows))
-    slices = [s for s in np.array_split(starts, SLICES) if len(s)]
+    slices = [s for s in np.array_split(starts, CPU_SOFT_SLICES) if len(s)]
     partial = np.zeros((len(slices), probabilities.shape[0], table.columns), np.float32)
 
     def one_slice(i: int) -> None:

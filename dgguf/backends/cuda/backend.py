@@ -15,10 +15,11 @@ from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.layout import UNIT_COLUMNS, Layout
 from dgguf.backends.cuda.matmul import Matrix, Planes, Router, Tables
 from dgguf.backends.cuda.memory import Array, Memory, upload
-from dgguf.backends.cuda.plan import KV_BYTES, Plan, scratch_bytes
+from dgguf.backends.cuda.plan import Plan
 from dgguf.backends.cuda.queue import Queue
 from dgguf.backends.cuda.repack import pack
 from dgguf.backends.cuda.stream import ExpertStream
+from dgguf.backends.limits import kv_bytes
 from dgguf.errors import NumericsError
 from dgguf.threads.allocator import keep_freed_memory
 from dgguf.threads.pool import Pool, usable_cores
@@ -45,7 +46,7 @@ class CudaBackend:
         queue: Queue | None = None,
     ) -> None:
         keep_freed_memory()
-        self.kv_bytes, self.is_async = KV_BYTES, True
+        self.kv_bytes, self.is_async = kv_bytes(exact=False), True
         self._device = device
         self._plan = plan
         self._pool = Pool(usable_cores() if threads is None else threads)
@@ -99,11 +100,6 @@ class CudaBackend:
         copy = self._memory.empty((heads, count, dim), np.float16)  # source and target may overlap
         self._queue.run(attention.copy_rows, count, source.view, first, copy.view, 0, count)
         self._queue.run(attention.copy_rows, count, copy.view, 0, source.view, 0, count)
-
-    def scratch_bytes(
-        self, vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
-    ) -> int:
-        return scratch_bytes(vocab_size, hidden_size, canvas_length, rows, n_experts_used)
 
     def to_host(self, x: Array) -> np.ndarray:
         return self._device.download(x.view)
