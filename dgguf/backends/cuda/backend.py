@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible, Weight
+from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible
 from dgguf.backends.cpu import elementwise as cpu_elementwise
 from dgguf.backends.cuda import attention, elementwise, experts, logits, matmul
 from dgguf.backends.cuda.device import Device
@@ -70,7 +70,7 @@ class CudaBackend:
 
     # Weights and memory
 
-    def load_matrix(self, tensor: HostTensor) -> Weight:
+    def load_matrix(self, tensor: HostTensor) -> Any:  # a Matrix or the Router
         if tensor.role is Role.ROUTER:
             return matmul.router(tensor)
         packed = pack(tensor, self._pool, lambda n: np.empty(n, np.uint8))
