@@ -211,7 +211,7 @@ def test_the_plan_says_what_will_be_written(checkpoint: Checkpoint, tmp_path: Pa
         (i, t.name, t.n_bytes) for i, t in enumerate(plan.tensors)
     ]
     size = (tmp_path / "out.gguf").stat().st_size
-    assert finished == convert.Finished(tmp_path / "out.gguf", size, finished.seconds)
+    assert finished == convert.ConversionFinished(tmp_path / "out.gguf", size, finished.seconds)
     assert plan.n_bytes == size
     assert not plan.notes
 

@@ -15,7 +15,7 @@ from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.layout import UNIT_COLUMNS, Layout
 from dgguf.backends.cuda.matmul import Matrix, Planes, Router, Tables
 from dgguf.backends.cuda.memory import Array, Memory, upload
-from dgguf.backends.cuda.plan import Plan
+from dgguf.backends.cuda.plan import PlacementPlan
 from dgguf.backends.cuda.queue import Queue
 from dgguf.backends.cuda.repack import pack
 from dgguf.backends.cuda.stream import ExpertStream
@@ -39,7 +39,7 @@ class CudaBackend:
     def __init__(
         self,
         device: Device,
-        plan: Plan,
+        plan: PlacementPlan,
         threads: int | None = None,
         *,
         reference: bool = False,
