@@ -18,11 +18,6 @@ from dgguf.threads.pool import usable_cores
 from tests.support.checkpoints import DECODER, Checkpoint, D, Tensor, both_copies, per_expert
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Checkpoint:
-    return Checkpoint(tmp_path / "tiny-model")
-
-
 def test_an_existing_file_is_only_replaced_by_force(checkpoint: Checkpoint, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     out.write_bytes(b"precious")
