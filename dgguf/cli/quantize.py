@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from dgguf.convert import Event, Finished, Plan, TensorWritten
+    from dgguf.convert import ConversionEvent, ConversionFinished, ConversionPlan, TensorWritten
 
 TYPES = (
     *("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L"),
@@ -160,11 +160,11 @@ def quantize(
 
 
 def _watch(
-    events: "Generator[Event, None, None]", plan: "Plan", out: Path
-) -> "tuple[list[TensorWritten], Finished]":
+    events: "Generator[ConversionEvent, None, None]", plan: "ConversionPlan", out: Path
+) -> "tuple[list[TensorWritten], ConversionFinished]":
     """Show how far a conversion is, until it ends."""
     from dgguf.cli.output import say
-    from dgguf.convert import Finished, RowsWritten, TensorWritten
+    from dgguf.convert import ConversionFinished, RowsWritten, TensorWritten
 
     total = sum(tensor.n_weights for tensor in plan.tensors)
     written: list[TensorWritten] = []
@@ -178,7 +178,7 @@ def _watch(
         show_eta=False,
     ) as bar:
         try:
-            while not isinstance(event, Finished):
+            while not isinstance(event, ConversionFinished):
                 now = there
                 if isinstance(event, RowsWritten):
                     now += event.n_weights
@@ -204,7 +204,7 @@ def _speed(done: int, left: int, seconds: float) -> str:
     return f"{done / seconds / 1e6:.0f} million weights/s, {minutes}:{rest:02} left"
 
 
-def plan_lines(plan: "Plan") -> list[str]:
+def plan_lines(plan: "ConversionPlan") -> list[str]:
     """What would be written, as a table."""
     lines = [f"{'tensor':<38} {'shape':>18} {'from':<8} {'to':<7} {'bytes':>14} {'bits/weight':>11}"]
     for t in plan.tensors:
@@ -219,7 +219,7 @@ def plan_lines(plan: "Plan") -> list[str]:
     return lines
 
 
-def write_report(path: Path, plan: "Plan", written: "list[TensorWritten]") -> None:
+def write_report(path: Path, plan: "ConversionPlan", written: "list[TensorWritten]") -> None:
     """What each tensor lost, worst first in the table, in file order in the JSON."""
     rows = [
         {

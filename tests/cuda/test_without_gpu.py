@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from dgguf.backends.cuda import device as device_module
 from dgguf.backends.cuda.diagnose import check_driver, check_wheels, examine, needs
 from dgguf.backends.cuda.layout import layout
-from dgguf.backends.cuda.plan import RESERVE, Plan, Sizes, make_plan, spread
+from dgguf.backends.cuda.plan import RESERVE, PlacementPlan, Sizes, make_plan, spread
 from dgguf.cli import cli
 from dgguf.errors import BackendError
 from dgguf.quants.block import FORMATS
@@ -53,14 +53,14 @@ def test_as_many_layers_as_fit(free, resident):
     assert 30 - len(plan.streamed_layers) == resident
     assert plan.gpu_bytes + RESERVE <= free * GB
     if plan.streamed_layers:  # one more would not fit
-        fewer = Plan(LARGE, spread(30, len(plan.streamed_layers) - 1))
+        fewer = PlacementPlan(LARGE, spread(30, len(plan.streamed_layers) - 1))
         assert fewer.gpu_bytes + RESERVE > free * GB
         assert "copied in every step" in plan.describe()
         assert plan.streamed_bytes == 540_000_000 * len(plan.streamed_layers)
 
 
 def test_two_slots_are_counted():
-    plan = Plan(LARGE, spread(30, 10))
+    plan = PlacementPlan(LARGE, spread(30, 10))
     assert plan.gpu_bytes == LARGE.fixed + 22 * 540_000_000
 
 

@@ -82,7 +82,7 @@ def spied(model):
 
     def spy(canvas, cache, previous, temperature, uniforms):
         assert (previous is None) == (len(steps) % len(NOISE) == 0)
-        steps.append((canvas, temperature))
+        steps.append((canvas.tokens, temperature))
         return denoise(canvas, cache, previous, temperature, uniforms)
 
     model.network.denoise = spy

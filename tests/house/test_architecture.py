@@ -41,7 +41,6 @@ MOST_LINES = {"module": 400, "function": 60}
 LONGER = {
     "backends/cpu/attention.py:attend": "a third is the description of its arguments",
     "backends/cuda/backend.py": "one method for each verb, with what each kernel is launched with",
-    "benchmark.py:measure": "to be divided",
     "cli/chat.py": "to be divided",
     "cli/compare.py:compare": "to be divided",
     "cli/imatrix.py:imatrix": "to be divided",

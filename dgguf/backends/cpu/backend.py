@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.backends import limits
 from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible
 from dgguf.backends.cpu import attention, attention_tile, elementwise, experts, logits, matmul
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.matmul import Matrix
-from dgguf.backends.limits import cpu_rows_at_once
+from dgguf.backends.limits import cpu_rows_at_once, kv_bytes
 from dgguf.errors import BackendError
 from dgguf.threads.allocator import keep_freed_memory
 from dgguf.threads.pool import Pool, usable_cores
@@ -42,7 +41,7 @@ class CpuBackend:
         self._path = "portable" if exact else cpu_path()
         self._int8, self._round_weights = self._path != "portable", round_weights
         self._bf16 = self._path == "avx512_vnni" and attention_tile.supported()
-        self.is_async, self.kv_bytes = False, limits.kv_bytes(exact)
+        self.kv_bytes, self.is_async = kv_bytes(exact), False
         self._logits = np.empty((0, 0), np.float32)
         # The last input of `linear`, while it lives, the `activation_layout` it met, and what it became.
         self._last: tuple[weakref.ref[np.ndarray], tuple[int, int], np.ndarray] | None = None

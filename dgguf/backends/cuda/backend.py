@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.backends import limits
-from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible, Weight
+from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible
 from dgguf.backends.cpu import elementwise as cpu_elementwise
 from dgguf.backends.cuda import attention, elementwise, experts, logits, matmul
 from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.layout import UNIT_COLUMNS, Layout
 from dgguf.backends.cuda.matmul import Matrix, Planes, Router, Tables
 from dgguf.backends.cuda.memory import Array, Memory, upload
-from dgguf.backends.cuda.plan import Plan
+from dgguf.backends.cuda.plan import PlacementPlan
 from dgguf.backends.cuda.queue import Queue
 from dgguf.backends.cuda.repack import pack
 from dgguf.backends.cuda.stream import ExpertStream
+from dgguf.backends.limits import kv_bytes
 from dgguf.errors import NumericsError
 from dgguf.threads.allocator import keep_freed_memory
 from dgguf.threads.pool import Pool, usable_cores
@@ -39,14 +39,14 @@ class CudaBackend:
     def __init__(
         self,
         device: Device,
-        plan: Plan,
+        plan: PlacementPlan,
         threads: int | None = None,
         *,
         reference: bool = False,
         queue: Queue | None = None,
     ) -> None:
         keep_freed_memory()
-        self.is_async, self.kv_bytes = True, limits.kv_bytes(exact=False)
+        self.kv_bytes, self.is_async = kv_bytes(exact=False), True
         self._device = device
         self._plan = plan
         self._pool = Pool(usable_cores() if threads is None else threads)
@@ -70,7 +70,7 @@ class CudaBackend:
 
     # Weights and memory
 
-    def load_matrix(self, tensor: HostTensor) -> Weight:
+    def load_matrix(self, tensor: HostTensor) -> Any:  # a Matrix or the Router
         if tensor.role is Role.ROUTER:
             return matmul.router(tensor)
         packed = pack(tensor, self._pool, lambda n: np.empty(n, np.uint8))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dgguf.backends.cuda.device import INSTALL, OLDEST, Device, check_package, count_devices, reason
-from dgguf.backends.cuda.plan import RESERVE, Plan, Sizes, make_plan, spread
+from dgguf.backends.cuda.plan import RESERVE, PlacementPlan, Sizes, make_plan, spread
 from dgguf.errors import BackendError
 
 # The toolkit's parts and the wheels that bring them for CUDA 12 and 13.
@@ -143,7 +143,7 @@ def examine(number: int, sizes: Sizes | None) -> Iterator[Check]:
 def needs(sizes: Sizes) -> str:
     """How much free GPU memory a model takes."""
     everything, least = (
-        (Plan(sizes, spread(len(sizes.experts), missing)).gpu_bytes + RESERVE) / 1e9
+        (PlacementPlan(sizes, spread(len(sizes.experts), missing)).gpu_bytes + RESERVE) / 1e9
         for missing in (0, len(sizes.experts))
     )
     return (
@@ -237,7 +237,9 @@ def _run_checks(device: Device) -> Iterator[Check]:
     again = "report this, with all of doctor's output"
     for what, reference in (("plain kernels", True), ("tensor cores", False)):
         try:
-            backend = CudaBackend(device, Plan(Sizes(0, (), 0, 0), frozenset()), 1, reference=reference)
+            backend = CudaBackend(
+                device, PlacementPlan(Sizes(0, (), 0, 0), frozenset()), 1, reference=reference
+            )
             found = backend.to_host(backend.linear(upload(x), backend.load_matrix(tensor)))
             error = float(abs(found - wanted).max() / abs(wanted).max())
             yield Check(
@@ -248,7 +250,7 @@ def _run_checks(device: Device) -> Iterator[Check]:
             return
     try:
         queue = Queue(device, device.launcher())
-        backend = CudaBackend(device, Plan(Sizes(0, (), 0, 0), frozenset()), 1, queue=queue)
+        backend = CudaBackend(device, PlacementPlan(Sizes(0, (), 0, 0), frozenset()), 1, queue=queue)
         given, w, outs = upload(x), backend.load_matrix(tensor), []
         backend.linear(given, w)
         queue.record(lambda: outs.append(backend.linear(given, w)))

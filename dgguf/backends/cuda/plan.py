@@ -35,7 +35,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlacementPlan:
     """Where the weights go.
 
     Attributes:
@@ -74,7 +74,7 @@ def spread(n_layers: int, missing: int) -> frozenset[int]:
     return frozenset((2 * i + 1) * n_layers // (2 * missing) for i in range(missing))
 
 
-def make_plan(sizes: Sizes, free_bytes: int, resident: int | None, reserve: int = RESERVE) -> Plan:
+def make_plan(sizes: Sizes, free_bytes: int, resident: int | None, reserve: int = RESERVE) -> PlacementPlan:
     """Decide which layers' experts stay in GPU memory.
 
     Args:
@@ -90,10 +90,10 @@ def make_plan(sizes: Sizes, free_bytes: int, resident: int | None, reserve: int 
     if resident is not None and not 0 <= resident <= n:
         raise BackendError(f"the model has {n} layers: --gpu-layers must be from 0 to {n}, not {resident}")
     budget = free_bytes - reserve
-    plans = (Plan(sizes, spread(n, missing)) for missing in range(n + 1))
+    plans = (PlacementPlan(sizes, spread(n, missing)) for missing in range(n + 1))
     best = next((plan for plan in plans if plan.gpu_bytes <= budget), None)
     if best is None:
-        least = min(Plan(sizes, spread(n, missing)).gpu_bytes for missing in {0, n})
+        least = min(PlacementPlan(sizes, spread(n, missing)).gpu_bytes for missing in {0, n})
         raise BackendError(
             f"the GPU has {_gb(free_bytes)} of free memory; the model needs {_gb(least + reserve)} "
             f"with none of its experts there, {_gb(sizes.kv_cache)} of it for the context: close what else "
@@ -101,7 +101,7 @@ def make_plan(sizes: Sizes, free_bytes: int, resident: int | None, reserve: int 
         )
     if resident is None:
         return best
-    wanted = Plan(sizes, spread(n, n - resident))
+    wanted = PlacementPlan(sizes, spread(n, n - resident))
     if wanted.gpu_bytes > budget:
         raise BackendError(
             f"{resident} layers need {_gb(wanted.gpu_bytes + reserve)} of GPU memory, "
