@@ -69,8 +69,8 @@ def _parts(progress: Progress) -> list[str]:
             f"accepted {int(progress.accepted.sum()):>{len(str(length))}}/{length}",
             f"{progress.step_seconds:.{1 if progress.step_seconds >= 1 else 2}f} s/step",
         ]
-    if progress.statistics.steps:
-        parts.append(f"{progress.statistics.answer_tokens_per_second:.0f} tok/s")
+    if progress.answer.statistics.steps:
+        parts.append(f"{progress.answer.statistics.answer_tokens_per_second:.0f} tok/s")
     return parts
 
 

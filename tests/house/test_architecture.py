@@ -25,11 +25,13 @@ LEVELS = {
     "model": 4,
     "text": 4,
     "diffusion": 5,
+    "answer": 5.5,
     "session": 6,
     "convert": 6,
     "evaluate": 7,
     "benchmark": 7,
     "view": 7,
+    "checks": 7.5,
     "cli": 8,
     "__main__": 9,
 }
