@@ -52,6 +52,13 @@ def test_an_answer_that_was_cut_off_ends_with_what_was_held_back(recorded):
     assert builder.answer().text == "Yes \ufffd"
 
 
+def test_the_last_event_completes_what_was_held_back():
+    texts, events = generation([[(["Yes", b"\xc3", "<turn|>", "x"], [0.0] * 4)]])
+    builder = AnswerBuilder(texts)
+    *_, last = [builder.add(event) for event in events]
+    assert last == [("answer", "\ufffd")]
+
+
 def test_a_prompt_may_open_the_thoughts():
     texts, events = generation(
         [[(["Hm", "<channel|>", "Yes", "<turn|>"], [0.0] * 4)]], prompt=("<|channel>", "thought\n")
