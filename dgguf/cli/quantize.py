@@ -209,6 +209,8 @@ def _speed(done: int, left: int, seconds: float) -> str:
 
 def plan_lines(plan: "Plan") -> list[str]:
     """What would be written, as a table."""
+    from dgguf.view.summary import count
+
     lines = [f"{'tensor':<38} {'shape':>18} {'from':<8} {'to':<7} {'bytes':>14} {'bits/weight':>11}"]
     for t in plan.tensors:
         shape = "x".join(map(str, t.shape))
@@ -217,7 +219,7 @@ def plan_lines(plan: "Plan") -> list[str]:
             f"{t.name:<38} {shape:>18} {t.from_types:<8} {t.format.name:<7} {t.n_bytes:>14} {bits:>11}"
         )
     bits = f"{8 * plan.n_bytes / plan.n_weights:.2f}"
-    files = f"{len(plan.files)} file{'s' * (len(plan.files) > 1)} with headers"
+    files = f"{count(len(plan.files), 'file')} with headers"
     lines.append(f"{'total':<38} {files:>18} {'':<8} {'':<7} {plan.n_bytes:>14} {bits:>11}")
     return lines
 
