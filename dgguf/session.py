@@ -9,11 +9,11 @@ from typing import Literal, Self, TypedDict, Unpack
 
 import numpy as np
 
+from dgguf.answer import Answer, AnswerBuilder
 from dgguf.backends.base import Backend
 from dgguf.conversation import Conversation, Request, Turns
-from dgguf.diffusion.events import CanvasCommitted, Event, Started
+from dgguf.diffusion.events import Event, Started
 from dgguf.diffusion.settings import SamplerSettings
-from dgguf.diffusion.statistics import Statistics
 from dgguf.errors import BackendError, PromptError
 from dgguf.ggufio.file import GgufFile
 from dgguf.loading import load_model
@@ -52,25 +52,6 @@ class Gpu:
 
     device: int = 0
     layers: int | Literal["all"] | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A finished answer.
-
-    Attributes:
-        text: the answer alone.
-        thoughts: what the model thought, without its markers; "" if it did not.
-        tokens: the ids up to the stop id, thoughts included.
-        seed: that gives the same answer again.
-        statistics: what it cost.
-    """
-
-    text: str
-    thoughts: str
-    tokens: list[int]
-    seed: int
-    statistics: Statistics
 
 
 class Session:
@@ -231,25 +212,10 @@ class Session:
         **options: Unpack[PromptOptions],
     ) -> Answer:
         """Answer a message or a conversation and return when all of it is there; arguments as in `stream`."""
-        seed = new_seed() if seed is None else seed
-        ids = prompt if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
-        statistics, reader = Statistics(), self.reader(ids)
-        tokens: list[int] = []
-        pieces: list[tuple[str, str]] = []
-        for event in self.stream(ids, settings=settings, max_tokens=max_tokens, seed=seed):
-            statistics.add(event)
-            if isinstance(event, CanvasCommitted):
-                committed = event.tokens[: event.answer_length].tolist()
-                tokens += committed
-                pieces += reader.push(committed)
-        pieces += reader.finish()
-        return Answer(
-            text="".join(text for kind, text in pieces if kind == "answer"),
-            thoughts="".join(text for kind, text in pieces if kind == "thought"),
-            tokens=tokens,
-            seed=seed,
-            statistics=statistics,
-        )
+        builder = AnswerBuilder(self.tokenizer)
+        for event in self.stream(prompt, settings=settings, max_tokens=max_tokens, seed=seed, **options):
+            builder.add(event)
+        return builder.answer()
 
 
 def new_seed() -> int:

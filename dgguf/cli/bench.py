@@ -78,7 +78,7 @@ def bench(
 def lines(result: dict[str, Any]) -> list[str]:
     """The result as text."""
     from dgguf.benchmark import OTHER
-    from dgguf.cli.output import format_bytes
+    from dgguf.view.summary import format_bytes
 
     steps = result["ms_of_steps"]
     out = [

@@ -86,7 +86,7 @@ def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> di
 
 def lines(report: dict[str, Any]) -> list[str]:
     """The report as text."""
-    from dgguf.cli.output import format_bytes, format_count
+    from dgguf.view.summary import format_bytes, format_count
 
     g, memory = report["geometry"], report["memory"]
     sliding, full = g["sliding_layers"], g["n_layers"] - g["sliding_layers"]

@@ -22,7 +22,7 @@ def models(as_json: bool) -> None:
       dgguf pull diffusiongemma && dgguf run diffusiongemma -p "Why is the sky blue?"
     """
     from dgguf.catalog import known_models, path_of
-    from dgguf.cli.output import format_bytes
+    from dgguf.view.summary import format_bytes
 
     memory = total_memory()
     rows = []
@@ -82,9 +82,10 @@ def download(model: str) -> Path:
     """Bring a model to this machine, with progress, and see that it can be opened."""
     from dgguf import hub
     from dgguf.catalog import find_known, path_of
-    from dgguf.cli.output import format_bytes, say
+    from dgguf.cli.output import say
     from dgguf.errors import DownloadError
     from dgguf.ggufio.file import GgufFile
+    from dgguf.view.summary import format_bytes
 
     known, reference = find_known(model), hub.parse_reference(model)
     if known and known.repository == "bundled":
@@ -107,7 +108,7 @@ def offer(model: str) -> None:
     """On a terminal, ask whether to download a model that the hub may have and this machine has not."""
     from dgguf import hub
     from dgguf.catalog import find_known, path_of
-    from dgguf.cli.output import format_bytes
+    from dgguf.view.summary import format_bytes
 
     if Path(model).exists() or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return

@@ -97,10 +97,10 @@ class Recorder:
             differs = dict(zip(where.tolist(), event.canvas[where].tolist(), strict=True))
             self._canvases.step(event)
         ids = event.tokens.tolist()
-        guesses: dict[str, Any] = {}
+        top_tokens: dict[str, Any] = {}
         if event.guesses:
             thousandths = np.rint(event.guesses.probabilities.astype(np.float64) * 1000).astype(int)
-            guesses = {
+            top_tokens = {
                 "tokens": event.guesses.tokens.ravel().tolist(),
                 "probabilities": thousandths.ravel().tolist(),
             }
@@ -116,8 +116,8 @@ class Recorder:
             "entropy": np.rint(entropy).astype(int).tolist(),
             "accepted": np.packbits(event.accepted).tobytes().hex(),
             **({"differs": differs} if differs else {}),
-            **({"guesses": guesses} if guesses else {}),
-            **self._texts([*ids, *guesses.get("tokens", ())]),
+            **({"guesses": top_tokens} if top_tokens else {}),
+            **self._texts([*ids, *top_tokens.get("tokens", ())]),
         }
 
     def _texts(self, ids: Iterable[int]) -> dict[str, Any]:

@@ -27,11 +27,13 @@ LEVELS = {
     "diffusion": 5,
     "loading": 4.5,
     "conversation": 5.5,
+    "answer": 5.5,
     "session": 6,
     "convert": 6,
     "evaluate": 7,
     "benchmark": 7,
     "view": 7,
+    "checks": 7.5,
     "cli": 8,
     "__main__": 9,
 }

@@ -75,12 +75,12 @@ def test_what_the_seed_does_not_say_is_written():
     ]  # fmt: skip
 
 
-def test_guesses(tmp_path):
+def test_top_tokens(tmp_path):
     tokens, events = by_hand()
     ids = np.arange(16).reshape(8, 2) % len(tokens.pieces)
-    guesses = TopTokens(ids, np.tile(np.array([0.75, 0.125], np.float32), (8, 1)))
+    top_tokens = TopTokens(ids, np.tile(np.array([0.75, 0.125], np.float32), (8, 1)))
     events = [
-        dataclasses.replace(event, guesses=guesses) if isinstance(event, DenoisingStep) else event
+        dataclasses.replace(event, guesses=top_tokens) if isinstance(event, DenoisingStep) else event
         for event in events
     ]
     read = read_recording(record(tmp_path / "a.jsonl", tokens, events))

@@ -4,12 +4,12 @@ import importlib.metadata
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dgguf.backends.check import Check
 from dgguf.backends.cuda.device import INSTALL, OLDEST, Device, check_package, count_devices, reason
 from dgguf.backends.cuda.plan import RESERVE, PlacementPlan, Sizes, make_plan, spread
 from dgguf.errors import BackendError
@@ -21,23 +21,6 @@ PARTS = {
     "nvjitlink": ("nvidia-nvjitlink-cu12", "nvidia-nvjitlink"),
 }
 PINNED_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        name: of it.
-        ok: whether it will do.
-        found: what was found.
-        remedy: the one step that mends it; "" if nothing is wrong.
-    """
-
-    name: str
-    ok: bool
-    found: str
-    remedy: str = ""
 
 
 def installed_versions() -> dict[str, str]:
