@@ -61,10 +61,9 @@ def cpu_checks(model: str | None, context: int | None) -> Iterator["Check"]:
 
     from dgguf.backends.cpu.features import cpu_path, features
     from dgguf.backends.cuda.diagnose import Check
-    from dgguf.benchmark import processor
     from dgguf.errors import BackendError
     from dgguf.jit import CACHE_FOLDER
-    from dgguf.threads.pool import usable_cores
+    from dgguf.machine import processor, usable_cores
 
     yield Check(
         "system",
@@ -74,7 +73,9 @@ def cpu_checks(model: str | None, context: int | None) -> Iterator["Check"]:
     vectors = sorted(
         f for f in features() if f.startswith(("avx", "fma", "f16c", "neon", "dotprod", "i8mm", "amx"))
     )
-    yield Check("processor", True, f"{processor()}: {' '.join(vectors) or 'no vector extensions'}")
+    yield Check(
+        "processor", True, f"{processor() or 'unknown'}: {' '.join(vectors) or 'no vector extensions'}"
+    )
     try:
         yield Check("kernels", True, cpu_path())
     except BackendError as error:
@@ -114,9 +115,12 @@ def _runs_a_kernel() -> "Check":
 def _memory(model: str | None, context: int | None) -> Iterator["Check"]:
     from dgguf.backends.cuda.diagnose import Check
     from dgguf.cli.output import format_bytes
+    from dgguf.machine import system_memory
 
     available, total = system_memory()
-    if total:
+    if available is None or total is None:
+        yield Check("memory", True, "unknown")
+    else:
         yield Check("memory", True, f"{format_bytes(available)} of {format_bytes(total)} available")
     if model is None:
         return
@@ -129,26 +133,14 @@ def _memory(model: str | None, context: int | None) -> Iterator["Check"]:
         memory = describe(file, ModelConfig.from_file(file), context)["memory"]
     beside = memory["kv_cache"] + memory["scratch"]
     found = f"{format_bytes(memory['weights_mapped'])} mapped, {format_bytes(beside)} beside it"
-    if available and beside > available:
+    if available is not None and beside > available:
         yield Check("model", False, f"{found}: more than is available", "a smaller context (-c)")
-    elif available and memory["weights_mapped"] + beside > available:
+    elif available is not None and memory["weights_mapped"] + beside > available:
         yield Check(
             "model", True, f"{found}: parts of the file will be read again in every step, which is slow"
         )
     else:
         yield Check("model", True, found)
-
-
-def system_memory() -> tuple[int, int]:
-    """Available and total bytes; 0 where the system does not tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            sizes = {
-                line.split(":")[0]: 1024 * int(line.split()[1]) for line in file if line.endswith("kB\n")
-            }
-        return sizes["MemAvailable"], sizes["MemTotal"]
-    except (OSError, KeyError):
-        return 0, 0
 
 
 def gpu_checks(model: str | None, context: int | None, device: int) -> Iterator["Check"]:
