@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import platform
 import statistics
 import threading
 import time
@@ -15,6 +14,7 @@ import numpy as np
 
 from dgguf.backends.base import Backend, DeviceArray, Prediction, Role, Weight
 from dgguf.diffusion.sampler import SeededNoise, temperature
+from dgguf.machine import private_bytes
 from dgguf.model.cache import KVCache
 from dgguf.model.canvas import Canvas
 from dgguf.model.memory import rows_per_call
@@ -98,12 +98,12 @@ class PeakMemory(threading.Thread):
     """Looks at the process's private memory 20 times a second while its context lasts.
 
     Attributes:
-        bytes: the most it saw; 0 where the system does not tell.
+        bytes: the most it saw; None where the system does not tell.
     """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.bytes = 0
+        self.bytes: int | None = None
         self._done = threading.Event()
 
     def __enter__(self) -> "PeakMemory":
@@ -118,27 +118,9 @@ class PeakMemory(threading.Thread):
         done = False
         while not done:  # and once more at the end: a tiny model is done before the first wait
             done = self._done.wait(0.05)
-            self.bytes = max(self.bytes, private_bytes())
-
-
-def private_bytes() -> int:
-    """Memory of this process that is not part of a mapped file, in bytes; 0 if it cannot be known."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass  # not Linux
-    return 0
-
-
-def processor() -> str:
-    """What the system calls this processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+            seen = private_bytes()
+            if seen is not None:
+                self.bytes = max(self.bytes or 0, seen)
 
 
 def drop_from_page_cache(paths: list[Path]) -> None:

@@ -9,12 +9,11 @@ import numpy as np
 
 from dgguf.backends.check import Check
 from dgguf.backends.cpu.features import cpu_path, features
-from dgguf.benchmark import processor
 from dgguf.errors import BackendError
 from dgguf.jit import CACHE_FOLDER
+from dgguf.machine import processor, usable_cores
 from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.quants.decode import decoder
-from dgguf.threads.pool import usable_cores
 from dgguf.view.summary import format_bytes
 
 # The extensions that kernels make use of, or may one day.
@@ -26,7 +25,7 @@ def examine_cpu() -> Iterator[Check]:
     versions = f"Python {platform.python_version()}, numba {numba.__version__}"
     yield Check("system", True, f"{platform.platform()}, {versions}")
     vectors = " ".join(sorted(feature for feature in features() if feature.startswith(_VECTORS)))
-    yield Check("processor", True, f"{processor()}: {vectors or 'no vector extensions'}")
+    yield Check("processor", True, f"{processor() or 'unknown'}: {vectors or 'no vector extensions'}")
     try:
         yield Check("kernels", True, cpu_path())
     except BackendError as error:
@@ -40,23 +39,25 @@ def examine_cpu() -> Iterator[Check]:
         yield Check("cache", False, "no folder for compiled kernels can be written", remedy)
 
 
-def check_memory(available: int, total: int) -> Check:
-    """How much memory there is, in bytes."""
+def check_memory(available: int | None, total: int | None) -> Check:
+    """How much memory there is, in bytes; None where the system does not tell."""
+    if available is None or total is None:
+        return Check("memory", True, "unknown")
     return Check("memory", True, f"{format_bytes(available)} of {format_bytes(total)} available")
 
 
-def check_model(mapped: int, beside: int, available: int) -> Check:
+def check_model(mapped: int, beside: int, available: int | None) -> Check:
     """Whether a model and its context fit.
 
     Args:
         mapped: bytes of the file, which the system may drop and read again.
         beside: bytes of the KV cache and the scratch memory, which it may not.
-        available: bytes that are free; 0 where the system does not tell.
+        available: bytes that are free; None where the system does not tell.
     """
     found = f"{format_bytes(mapped)} mapped, {format_bytes(beside)} beside it"
-    if available and beside > available:
+    if available is not None and beside > available:
         return Check("model", False, f"{found}: more than is available", "a smaller context (-c)")
-    if available and mapped + beside > available:
+    if available is not None and mapped + beside > available:
         found += ": parts of the file will be read again in every step, which is slow"
     return Check("model", True, found)
 

@@ -45,10 +45,11 @@ def bench(
     """
     from dgguf.backends.cpu import CpuBackend
     from dgguf.backends.cpu.roofline import peak_gops
-    from dgguf.benchmark import PeakMemory, drop_from_page_cache, measure, processor
+    from dgguf.benchmark import PeakMemory, drop_from_page_cache, measure
     from dgguf.catalog import find_model
     from dgguf.cli.output import announce_compilation, say
     from dgguf.ggufio.file import GgufFile
+    from dgguf.machine import processor
     from dgguf.session import Session
 
     if cold:
@@ -82,7 +83,7 @@ def lines(result: dict[str, Any]) -> list[str]:
 
     steps = result["ms_of_steps"]
     out = [
-        f"machine        {result['machine']} · {result['backend']}",
+        f"machine        {result['machine'] or 'unknown'} · {result['backend']}",
         f"start          {result['load_seconds']:.2f} s to load"
         f" · {result['first_encode_seconds']:.2f} s for the first {result['first_encode_tokens']} tokens"
         f" · {_duration(result['first_step_ms'])} for the first step" + (" · file cold" * result["cold"]),

@@ -59,10 +59,10 @@ def doctor(
 def memory_checks(model: str | None, context: int | None) -> Iterator["Check"]:
     """The memory of this machine, and whether MODEL fits."""
     from dgguf.checks import check_memory, check_model
+    from dgguf.machine import system_memory
 
     available, total = system_memory()
-    if total:
-        yield check_memory(available, total)
+    yield check_memory(available, total)
     if model is None:
         return
     from dgguf.catalog import find_model
@@ -74,18 +74,6 @@ def memory_checks(model: str | None, context: int | None) -> Iterator["Check"]:
         config = ModelConfig.from_file(file)
         memory = cpu_memory(file, config, choose_context(config, context))
     yield check_model(memory.weights_mapped, memory.kv_cache + memory.scratch, available)
-
-
-def system_memory() -> tuple[int, int]:
-    """Available and total bytes; 0 where the system does not tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            sizes = {
-                line.split(":")[0]: 1024 * int(line.split()[1]) for line in file if line.endswith("kB\n")
-            }
-        return sizes["MemAvailable"], sizes["MemTotal"]
-    except (OSError, KeyError):
-        return 0, 0
 
 
 def gpu_checks(model: str | None, context: int | None, device: int) -> Iterator["Check"]:

@@ -10,7 +10,8 @@ from dgguf.convert.output import OutputFile, OutputFiles
 from dgguf.convert.plan import ConversionPlan, FilePlan
 from dgguf.convert.source import release
 from dgguf.errors import ConversionError
-from dgguf.threads.pool import Pool, usable_cores
+from dgguf.machine import usable_cores
+from dgguf.threads.pool import Pool
 
 
 @dataclass(frozen=True)

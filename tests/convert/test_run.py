@@ -14,7 +14,7 @@ import pytest
 from dgguf import convert
 from dgguf.errors import ConversionError
 from dgguf.ggufio.write_header import pack_header
-from dgguf.threads.pool import usable_cores
+from dgguf.machine import usable_cores
 from tests.support.checkpoints import DECODER, Checkpoint, D, Tensor, both_copies, per_expert
 
 

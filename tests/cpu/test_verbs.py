@@ -482,7 +482,20 @@ def test_soft_embed(backend, rng, monkeypatch, rows):
     close(backend.soft_embed(p, backend.load_matrix(table), 2.0), p.astype(np.float64) @ decoded * 2)
 
 
-def test_results_do_not_depend_on_the_number_of_threads(rng):
+@pytest.fixture
+def many_cores(monkeypatch):
+    """A backend takes as many threads as it is told to."""
+    monkeypatch.setattr("dgguf.backends.cpu.backend.usable_cores", lambda: 64)
+
+
+def test_no_more_threads_than_usable_cores(monkeypatch):
+    monkeypatch.setattr("dgguf.backends.cpu.backend.usable_cores", lambda: 3)
+    assert [CpuBackend(threads).threads for threads in (None, 1, 3, 1000)] == [3, 1, 3, 3]
+    assert "3 threads (1000 asked for" in CpuBackend(1000).describe()
+    assert "asked for" not in CpuBackend(3).describe()
+
+
+def test_results_do_not_depend_on_the_number_of_threads(rng, many_cores):
     x, (w, _) = normal(rng, 30, 96), tensor(normal(rng, 40_000, 96), "Q8_0")
     results = []
     for threads in (1, 2, 5):
@@ -498,7 +511,7 @@ def test_results_do_not_depend_on_the_number_of_threads(rng):
             np.testing.assert_array_equal(a, b)
 
 
-def test_8_bit_experts_do_not_depend_on_the_number_of_threads(rng):
+def test_8_bit_experts_do_not_depend_on_the_number_of_threads(rng, many_cores):
     """11 panels of columns divide into no number of pieces; one expert has most of the rows."""
     hidden, ff, n, rows = 352, 64, 9, 70
     x, weights = normal(rng, rows, hidden), normal(rng, rows, 2)

@@ -13,8 +13,9 @@ from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.matmul import Matrix
 from dgguf.backends.limits import cpu_rows_at_once, kv_bytes
 from dgguf.errors import BackendError
+from dgguf.machine import usable_cores
 from dgguf.threads.allocator import keep_freed_memory
-from dgguf.threads.pool import Pool, usable_cores
+from dgguf.threads.pool import Pool
 
 MAX_THREADS = 1024
 NUMBERS_PER_THREAD = 1 << 16  # of an elementwise kernel: some 20 µs, worth sharing out
@@ -25,7 +26,7 @@ class CpuBackend:
     """Runs the network on `threads` threads; results do not depend on how many.
 
     Args:
-        threads: None for all usable cores.
+        threads: None for all usable cores; of more than there are cores, so many as there are.
         exact: compute in float32 what the reference does; otherwise faster, and nearly the same.
         round_weights: take weights in F32, F16 and BF16 in 8 bits, where not exact.
     """
@@ -36,7 +37,9 @@ class CpuBackend:
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise BackendError(f"the number of threads must be from 1 to {MAX_THREADS}, not {threads}")
         keep_freed_memory()
-        self._pool = Pool(usable_cores() if threads is None else threads)
+        cores = usable_cores()
+        self._surplus = max(0, (threads or 0) - cores)
+        self._pool = Pool(cores if threads is None else min(threads, cores))
         self._exact = exact
         self._path = "portable" if exact else cpu_path()
         self._int8, self._round_weights = self._path != "portable", round_weights
@@ -57,7 +60,10 @@ class CpuBackend:
 
     def describe(self) -> str:
         products = f"8-bit products ({self._path})" if self._int8 else "float32 products through BLAS"
-        return f"CPU, {self._pool.threads} thread{'s' * (self._pool.threads > 1)}, {products}"
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        if self._surplus:
+            threads += f" ({self.threads + self._surplus} asked for, more than usable cores)"
+        return f"CPU, {threads}, {products}"
 
     def load_matrix(self, tensor: HostTensor) -> Matrix:
         # The router picks experts by its sums: an error there changes which weights are used at all.

@@ -21,8 +21,9 @@ from dgguf.backends.cuda.repack import pack
 from dgguf.backends.cuda.stream import ExpertStream
 from dgguf.backends.limits import kv_bytes
 from dgguf.errors import NumericsError
+from dgguf.machine import usable_cores
 from dgguf.threads.allocator import keep_freed_memory
-from dgguf.threads.pool import Pool, usable_cores
+from dgguf.threads.pool import Pool
 
 
 class CudaBackend:
