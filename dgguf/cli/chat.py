@@ -46,7 +46,7 @@ def chat(loading: Loading, asking: Asking, showing: Showing, when_full: str) -> 
 
 def converse(loading: Loading, asking: Asking, showing: Showing, when_full: str = "ask") -> None:
     """Read messages and answer them until they end."""
-    from dgguf.cli.conversation import Conversation
+    from dgguf.cli.dialog import Dialog
     from dgguf.cli.display import Display
     from dgguf.cli.messages import Keyboard, piped_messages
     from dgguf.cli.models import offer
@@ -58,6 +58,6 @@ def converse(loading: Loading, asking: Asking, showing: Showing, when_full: str 
             session = stack.enter_context(loading.open())
             if loading.gpu:
                 display.note(session.backend.describe())
-        keyboard = Keyboard(Conversation.COMMANDS) if sys.stdin.isatty() else None
-        conversation = Conversation(session, asking, showing, keyboard=keyboard, when_full=when_full)
-        conversation.run(keyboard.messages() if keyboard else piped_messages())
+        keyboard = Keyboard(Dialog.COMMANDS) if sys.stdin.isatty() else None
+        dialog = Dialog(session, asking, showing, keyboard=keyboard, when_full=when_full)
+        dialog.run(keyboard.messages() if keyboard else piped_messages())

@@ -20,7 +20,7 @@ from dgguf.text.chat import Message
 from dgguf.view.summary import statistics_table
 
 
-class Conversation:
+class Dialog:
     """Messages and their answers, and the commands between them.
 
     Args:
