@@ -10,7 +10,7 @@ import numpy as np
 from dgguf.backends.base import HostTensor, LayerStore, Prediction
 from dgguf.backends.cpu import attention, attention_tile, elementwise, experts, logits, matmul
 from dgguf.backends.cpu.features import cpu_path
-from dgguf.backends.cpu.matmul import Matrix
+from dgguf.backends.cpu.matmul import CpuMatrix
 from dgguf.errors import BackendError
 from dgguf.threads.allocator import keep_freed_memory
 from dgguf.threads.pool import Pool, usable_cores
@@ -58,14 +58,14 @@ class CpuBackend:
         products = f"8-bit products ({self._path})" if self._int8 else "float32 products through BLAS"
         return f"CPU, {self._pool.threads} thread{'s' * (self._pool.threads > 1)}, {products}"
 
-    def load_matrix(self, tensor: HostTensor) -> Matrix:
+    def load_matrix(self, tensor: HostTensor) -> CpuMatrix:
         # The router picks experts by its sums: an error there changes which weights are used at all.
         router = tensor.name.endswith("ffn_gate_inp.weight")
         kept = tensor.format.block_size == 1 and not self._round_weights
         return matmul.matrix(tensor, self._int8 and not router and not kept)
 
     def load_vector(self, tensor: HostTensor) -> np.ndarray:
-        return matmul.decode_rows(Matrix(tensor), 0, 1)[0].copy()
+        return matmul.decode_rows(CpuMatrix(tensor), 0, 1)[0].copy()
 
     def kv_store(self, shape: tuple[int, int, int]) -> np.ndarray:
         return np.empty(shape, np.float32 if self._exact else np.uint16)
@@ -99,13 +99,13 @@ class CpuBackend:
     ) -> Prediction:
         return compute()
 
-    def embed(self, table: Matrix, tokens: np.ndarray, scale: float) -> np.ndarray:
+    def embed(self, table: CpuMatrix, tokens: np.ndarray, scale: float) -> np.ndarray:
         return matmul.embed(table, tokens, scale)
 
-    def linear(self, x: np.ndarray, w: Matrix) -> np.ndarray:
+    def linear(self, x: np.ndarray, w: CpuMatrix) -> np.ndarray:
         return matmul.linear(self._prepared(x, w), w, self._pool)
 
-    def _prepared(self, x: np.ndarray, w: Matrix) -> np.ndarray:
+    def _prepared(self, x: np.ndarray, w: CpuMatrix) -> np.ndarray:
         """`matmul.prepare`, once for products that follow each other with the same x."""
         if w.activation_layout is None:
             return x
@@ -181,7 +181,7 @@ class CpuBackend:
     def route(
         self,
         x: np.ndarray,
-        w: Matrix,
+        w: CpuMatrix,
         scale: np.ndarray,
         expert_scale: np.ndarray,
         n_used: int,
@@ -198,19 +198,19 @@ class CpuBackend:
     def experts(
         self,
         x: np.ndarray,
-        gate: Matrix,
-        up: Matrix,
-        down: Matrix,
+        gate: CpuMatrix,
+        up: CpuMatrix,
+        down: CpuMatrix,
         chosen: np.ndarray,
         weights: np.ndarray,
     ) -> np.ndarray:
         return experts.experts(x, gate, up, down, chosen, weights, self._pool)
 
-    def head(self, x: np.ndarray, w: Matrix, softcap: float) -> np.ndarray:
+    def head(self, x: np.ndarray, w: CpuMatrix, softcap: float) -> np.ndarray:
         return logits.head(x, w, softcap, self._pool)
 
     def predict(
-        self, x: np.ndarray, w: Matrix, softcap: float, temperature: float, uniforms: np.ndarray
+        self, x: np.ndarray, w: CpuMatrix, softcap: float, temperature: float, uniforms: np.ndarray
     ) -> Prediction:
         shape = self._rows_at_once(x.shape[0], w.rows), w.rows
         if self._logits.shape != shape:
@@ -225,7 +225,7 @@ class CpuBackend:
         few = self._exact or vocab_size <= logits.MOST_TOKENS
         return canvas_length if few else min(canvas_length, logits.ROWS_AT_ONCE)
 
-    def soft_embed(self, conditioning: Any, table: Matrix, scale: float) -> np.ndarray:
+    def soft_embed(self, conditioning: Any, table: CpuMatrix, scale: float) -> np.ndarray:
         if isinstance(conditioning, logits.Sparse):
             return logits.soft_embed_sparse(conditioning, table, scale, self._pool)
         return logits.soft_embed(conditioning, table, scale, self._pool)
