@@ -9,7 +9,7 @@ import numpy as np
 
 from dgguf.backends.base import Prediction
 from dgguf.backends.cpu import CpuBackend
-from dgguf.backends.cpu.matmul import Matrix
+from dgguf.backends.cpu.matmul import CpuMatrix
 from dgguf.errors import UnsupportedModelError
 from dgguf.evaluate.noised_chunks import Model, Sample
 
@@ -32,7 +32,7 @@ class LogitsBackend:
         return getattr(self._backend, name)
 
     def predict(
-        self, x: np.ndarray, w: Matrix, softcap: float, temperature: float, uniforms: np.ndarray
+        self, x: np.ndarray, w: CpuMatrix, softcap: float, temperature: float, uniforms: np.ndarray
     ) -> Prediction:
         self.logits = self._backend.head(x, w, softcap)
         return self._backend.predict(x, w, softcap, temperature, uniforms)

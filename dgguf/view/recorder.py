@@ -98,10 +98,10 @@ class Recorder:
             self._canvases.step(event)
         ids = event.tokens.tolist()
         top_tokens: dict[str, Any] = {}
-        if event.guesses:
-            thousandths = np.rint(event.guesses.probabilities.astype(np.float64) * 1000).astype(int)
+        if event.top:
+            thousandths = np.rint(event.top.probabilities.astype(np.float64) * 1000).astype(int)
             top_tokens = {
-                "tokens": event.guesses.tokens.ravel().tolist(),
+                "tokens": event.top.tokens.ravel().tolist(),
                 "probabilities": thousandths.ravel().tolist(),
             }
         entropy = np.round(event.entropy.astype(np.float64), ENTROPY_DECIMALS) * 10**ENTROPY_DECIMALS

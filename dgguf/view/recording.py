@@ -268,7 +268,7 @@ class _Reader:
             accepted=np.unpackbits(bits, count=len(tokens)).astype(bool),
             entropy=(self._ids(line["entropy"]) / 10**ENTROPY_DECIMALS).astype(np.float32),
             **fields,
-            guesses=_top_tokens(line["guesses"], len(tokens)) if "guesses" in line else None,
+            top=_top_tokens(line["guesses"], len(tokens)) if "guesses" in line else None,
         )
         self._canvases.step(event)
         self._last = tokens

@@ -35,7 +35,7 @@ def story(tmp_path_factory):
     tokens, events = made_up(length=64, steps=12)
     top_tokens = TopTokens(np.tile([[3, 4]], (64, 1)), np.tile(np.array([[0.9, 0.05]], np.float32), (64, 1)))
     events = [
-        type(e)(**{**vars(e), "guesses": top_tokens}) if isinstance(e, DenoisingStep) else e for e in events
+        type(e)(**{**vars(e), "top": top_tokens}) if isinstance(e, DenoisingStep) else e for e in events
     ]
     return record(tmp_path_factory.mktemp("recordings") / "story.jsonl", tokens, events)
 

@@ -25,7 +25,7 @@ import numpy as np
 from dgguf.backends.base import HostTensor
 from dgguf.backends.cpu import matmul
 from dgguf.backends.cpu.features import cpu_path
-from dgguf.backends.cpu.matmul import Matrix
+from dgguf.backends.cpu.matmul import CpuMatrix
 from dgguf.backends.cpu.panels import PANEL_FORMATS
 from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.quants.decode import decoder
@@ -41,7 +41,9 @@ _FLOAT16_AT: dict[str, dict[int, float]] = {
 Product = Callable[[np.ndarray, int], np.ndarray]
 
 
-def random_matrix(name: str, rows: int, columns: int, rng: np.random.Generator) -> tuple[Matrix, np.ndarray]:
+def random_matrix(
+    name: str, rows: int, columns: int, rng: np.random.Generator
+) -> tuple[CpuMatrix, np.ndarray]:
     """Random blocks whose scales are ordinary numbers of either sign, and their weights in float64.
 
     Plain numbers are normal.

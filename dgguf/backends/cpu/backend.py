@@ -10,7 +10,7 @@ import numpy as np
 from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible
 from dgguf.backends.cpu import attention, attention_tile, elementwise, experts, logits, matmul
 from dgguf.backends.cpu.features import cpu_path
-from dgguf.backends.cpu.matmul import Matrix
+from dgguf.backends.cpu.matmul import CpuMatrix
 from dgguf.backends.limits import cpu_rows_at_once, kv_bytes
 from dgguf.errors import BackendError
 from dgguf.machine import usable_cores
@@ -65,14 +65,14 @@ class CpuBackend:
             threads += f" ({self.threads + self._surplus} asked for, more than usable cores)"
         return f"CPU, {threads}, {products}"
 
-    def load_matrix(self, tensor: HostTensor) -> Matrix:
+    def load_matrix(self, tensor: HostTensor) -> CpuMatrix:
         # The router picks experts by its sums: an error there changes which weights are used at all.
         exact = tensor.role is Role.ROUTER
         kept = tensor.format.block_size == 1 and not self._round_weights
         return matmul.matrix(tensor, self._int8 and not exact and not kept)
 
     def load_vector(self, tensor: HostTensor) -> np.ndarray:
-        return matmul.decode_rows(Matrix(tensor), 0, 1)[0].copy()
+        return matmul.decode_rows(CpuMatrix(tensor), 0, 1)[0].copy()
 
     def kv_store(self, shape: tuple[int, int, int]) -> np.ndarray:
         return np.empty(shape, np.float32 if self._exact else np.uint16)
@@ -96,13 +96,13 @@ class CpuBackend:
     ) -> Prediction:
         return compute()
 
-    def embed(self, table: Matrix, tokens: np.ndarray, scale: float) -> np.ndarray:
+    def embed(self, table: CpuMatrix, tokens: np.ndarray, scale: float) -> np.ndarray:
         return matmul.embed(table, tokens, scale)
 
-    def linear(self, x: np.ndarray, w: Matrix) -> np.ndarray:
+    def linear(self, x: np.ndarray, w: CpuMatrix) -> np.ndarray:
         return matmul.linear(self._prepared(x, w), w, self._pool)
 
-    def _prepared(self, x: np.ndarray, w: Matrix) -> np.ndarray:
+    def _prepared(self, x: np.ndarray, w: CpuMatrix) -> np.ndarray:
         """`matmul.prepare`, once for products that follow each other with the same x."""
         if w.activation_layout is None:
             return x
@@ -178,7 +178,7 @@ class CpuBackend:
     def route(
         self,
         x: np.ndarray,
-        w: Matrix,
+        w: CpuMatrix,
         scale: np.ndarray,
         expert_scale: np.ndarray,
         n_used: int,
@@ -195,19 +195,19 @@ class CpuBackend:
     def experts(
         self,
         x: np.ndarray,
-        gate: Matrix,
-        up: Matrix,
-        down: Matrix,
+        gate: CpuMatrix,
+        up: CpuMatrix,
+        down: CpuMatrix,
         chosen: np.ndarray,
         weights: np.ndarray,
     ) -> np.ndarray:
         return experts.experts(x, gate, up, down, chosen, weights, self._pool)
 
-    def head(self, x: np.ndarray, w: Matrix, softcap: float) -> np.ndarray:
+    def head(self, x: np.ndarray, w: CpuMatrix, softcap: float) -> np.ndarray:
         return logits.head(x, w, softcap, self._pool)
 
     def predict(
-        self, x: np.ndarray, w: Matrix, softcap: float, temperature: float, uniforms: np.ndarray
+        self, x: np.ndarray, w: CpuMatrix, softcap: float, temperature: float, uniforms: np.ndarray
     ) -> Prediction:
         shape = cpu_rows_at_once(x.shape[0], w.rows, self._exact), w.rows
         if self._logits.shape != shape:
@@ -217,7 +217,7 @@ class CpuBackend:
     def top_tokens(self, conditioning: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
         return logits.top_tokens(conditioning, count, self._pool)
 
-    def soft_embed(self, conditioning: Any, table: Matrix, scale: float) -> np.ndarray:
+    def soft_embed(self, conditioning: Any, table: CpuMatrix, scale: float) -> np.ndarray:
         if isinstance(conditioning, logits.Sparse):
             return logits.soft_embed_sparse(conditioning, table, scale, self._pool)
         return logits.soft_embed(conditioning, table, scale, self._pool)

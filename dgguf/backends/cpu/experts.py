@@ -5,7 +5,7 @@ import numpy as np
 from dgguf.backends.cpu import activations, qgemm
 from dgguf.backends.cpu.elementwise import geglu
 from dgguf.backends.cpu.features import cpu_path
-from dgguf.backends.cpu.matmul import Matrix, prepare, product_alone
+from dgguf.backends.cpu.matmul import CpuMatrix, prepare, product_alone
 from dgguf.backends.cpu.unpack import PANEL_ROWS
 from dgguf.jit import kernel
 from dgguf.threads.pool import Pool
@@ -151,7 +151,7 @@ def int8_down(
         first, end = next_chunk(counter, pieces)
 
 
-def code_of(w: Matrix) -> Code:
+def code_of(w: CpuMatrix) -> Code:
     """What the kernels need to know of a matrix with 8-bit products."""
     k = qgemm.kernels(w.tensor.format.name, cpu_path())
     return k.decode, k.tile, k.sizes, w.columns // k.block
@@ -159,9 +159,9 @@ def code_of(w: Matrix) -> Code:
 
 def experts(
     x: np.ndarray,
-    gate: Matrix,
-    up: Matrix,
-    down: Matrix,
+    gate: CpuMatrix,
+    up: CpuMatrix,
+    down: CpuMatrix,
     chosen: np.ndarray,
     weights: np.ndarray,
     pool: Pool,

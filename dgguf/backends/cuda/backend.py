@@ -13,7 +13,7 @@ from dgguf.backends.cpu import elementwise as cpu_elementwise
 from dgguf.backends.cuda import attention, elementwise, experts, logits, matmul
 from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.layout import UNIT_COLUMNS, Layout
-from dgguf.backends.cuda.matmul import Matrix, Planes, Router, Tables
+from dgguf.backends.cuda.matmul import GpuMatrix, Planes, Router, Tables
 from dgguf.backends.cuda.memory import Array, Memory, upload
 from dgguf.backends.cuda.plan import PlacementPlan
 from dgguf.backends.cuda.queue import Queue
@@ -79,11 +79,11 @@ class CudaBackend:
             self._tables[packed.layout] = Tables(packed.layout)
         tables = self._tables[packed.layout]
         if tensor.role is Role.EXPERTS and tensor.layer in self._plan.streamed_layers:
-            matrix = Matrix(tensor, packed, tables, planes=None)
+            matrix = GpuMatrix(tensor, packed, tables, planes=None)
             self._experts.add(matrix)
             return matrix
         planes = matmul.device_planes(self._queue.upload(packed.data), packed.layout, packed.n_units)
-        return Matrix(tensor, replace(packed, data=packed.data[:0]), tables, planes)
+        return GpuMatrix(tensor, replace(packed, data=packed.data[:0]), tables, planes)
 
     def load_vector(self, tensor: HostTensor) -> Array:
         return upload(matmul.decoded(tensor)[0])
@@ -123,7 +123,7 @@ class CudaBackend:
             self._last_halves = x, out, scales
         return self._last_halves[1:]
 
-    def _product(self, x: Array, w: Matrix, cap: float, out: Array) -> None:
+    def _product(self, x: Array, w: GpuMatrix, cap: float, out: Array) -> None:
         """cap * tanh(x @ w.T / cap), or without a cap if it is 0."""
         assert w.planes is not None
         rows = x.shape[0]
@@ -153,7 +153,7 @@ class CudaBackend:
 
     # The network
 
-    def embed(self, table: Matrix, tokens: np.ndarray, scale: float) -> Array:
+    def embed(self, table: GpuMatrix, tokens: np.ndarray, scale: float) -> Array:
         assert table.planes is not None
         out = self._empty(len(tokens), table.columns)
         ids = self._queue.input("tokens", tokens.astype(np.int32))
@@ -161,7 +161,7 @@ class CudaBackend:
         self._queue.run(matmul.embed, len(tokens), *table.arguments(table.planes), ids, factor, out.view)
         return out
 
-    def linear(self, x: Array, w: Matrix) -> Array:
+    def linear(self, x: Array, w: GpuMatrix) -> Array:
         out = self._empty(x.shape[0], w.rows)
         self._product(x, w, 0.0, out)
         return out
@@ -282,7 +282,7 @@ class CudaBackend:
         return chosen, weights
 
     def experts(
-        self, x: Array, gate: Matrix, up: Matrix, down: Matrix, chosen: Array, weights: Array
+        self, x: Array, gate: GpuMatrix, up: GpuMatrix, down: GpuMatrix, chosen: Array, weights: Array
     ) -> Array:
         rows, n_used = chosen.shape
         slots = rows * n_used
@@ -297,7 +297,7 @@ class CudaBackend:
         )  # fmt: skip
         own = self._one_matrix(slots)[0]
 
-        def product(inputs: Array, w: Matrix, planes: Planes, gather: Array | None) -> Array:
+        def product(inputs: Array, w: GpuMatrix, planes: Planes, gather: Array | None) -> Array:
             out = self._empty(slots, w.rows)
             if self._reference:
                 source = own if gather is None else gather
@@ -328,13 +328,13 @@ class CudaBackend:
 
     # The vocabulary
 
-    def head(self, x: Array, w: Matrix, softcap: float) -> Array:
+    def head(self, x: Array, w: GpuMatrix, softcap: float) -> Array:
         out = self._empty(x.shape[0], w.rows)
         self._product(x, w, softcap, out)
         return out
 
     def predict(
-        self, x: Array, w: Matrix, softcap: float, temperature: float, uniforms: np.ndarray
+        self, x: Array, w: GpuMatrix, softcap: float, temperature: float, uniforms: np.ndarray
     ) -> Prediction:
         n = x.shape[0]
         if self._reading is None or self._reading.logits.shape != (n, w.rows):
@@ -417,7 +417,7 @@ class CudaBackend:
         self._queue.repeat()
         return self._read(self._reading)
 
-    def soft_embed(self, conditioning: logits.Reading, table: Matrix, scale: float) -> Array:
+    def soft_embed(self, conditioning: logits.Reading, table: GpuMatrix, scale: float) -> Array:
         assert table.planes is not None
         n = conditioning.logits.shape[0]
         slices = self._empty(n, logits.SOFT_SLICES, table.columns)

@@ -42,7 +42,7 @@ def render(shown: Sequence[Screen], width: int, tokens: RecordedTexts, title: st
                 "accepted": [int(a) for a in event.accepted],
             }
             ids = event.tokens.tolist()
-            if top := event.guesses:
+            if top := event.top:
                 frame["top_tokens"] = top.tokens.tolist()
                 frame["probabilities"] = [[round(float(p), 3) for p in row] for row in top.probabilities]
                 ids += top.tokens.ravel().tolist()
