@@ -116,7 +116,7 @@ def test_ctrl_c_leaves_nothing(
     plan = convert.plan(checkpoint.write(), "F32")
     events = convert.run(plan, tmp_path / "out.gguf")
     next(events)
-    monkeypatch.setattr("dgguf.threads.pool.Pool.run", interrupt)
+    monkeypatch.setattr("dgguf.threads.pool.Pool.parallel_for", interrupt)
     with pytest.raises(KeyboardInterrupt):
         next(events)
     assert [p.name for p in tmp_path.iterdir()] == ["tiny-model"]
