@@ -154,9 +154,8 @@ def product_panels(
                 decode,
                 (source + at * stride, stride, blocks, codes + 4 * at, scales + 4 * at, minimums + 4 * at),
             )
-        # The next panel comes from memory while this one is used.
         beyond = start_of(raw) + (p + PANEL_ROWS) * raw.strides[0]
-        prefetch_next = following if p + PANEL_ROWS >= end else beyond
+        prefetch_next = following if p + PANEL_ROWS >= end else beyond  # while this panel is used
         prefetch_lines = (PANEL_ROWS * raw.strides[0] - 1) // (LINE * n_prefetches) + 1
         t = 0
         for i in range(tiles):
