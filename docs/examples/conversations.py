@@ -16,3 +16,4 @@ with dgguf.load("demo") as session:
                     break  # the other one's turn: between canvases
             else:
                 del streams[name]
+    print(f"keys and values take {session.turns.n_bytes() / 1e6:.1f} MB")
