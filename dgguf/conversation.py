@@ -42,19 +42,17 @@ class Turns:
         Raises:
             BackendError: another thread is computing in this session.
         """
-        if not self._lock.acquire(blocking=False):
+        if self._lock.locked():
             raise BackendError(
                 "this session is computing in another thread: let one thread at a time use it, or load "
                 "the model once more for the other"
             )
-        try:
+        with self._lock:  # as one step: Ctrl-C between acquire() and try would leave it locked for good
             if not self._used or self._used[-1]() is not conversation:
                 self._used = [ref for ref in self._used if ref() not in (None, conversation)]
                 self._used.append(weakref.ref(conversation))
                 self._keep_budget()
             yield
-        finally:
-            self._lock.release()
 
     def begin_canvas(self, conversation: "Conversation") -> None:
         """Note that a conversation is about to denoise: the others may go on only with a fresh canvas."""
@@ -200,7 +198,7 @@ class Conversation:
         """See that what the next event builds on was not lost to another conversation."""
         if isinstance(last, CanvasStarted):
             self._turns.begin_canvas(self)
-        elif isinstance(last, DenoisingStep) and not last.settled and not self._turns.is_amid(self):
+        elif isinstance(last, DenoisingStep) and not last.is_last and not self._turns.is_amid(self):
             raise PromptError(
                 "this answer cannot go on: another conversation has denoised in the middle of its canvas; "
                 "take turns between canvases"

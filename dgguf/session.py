@@ -178,9 +178,15 @@ class Session:
             raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
         if seed is not None and not 0 <= seed < 1 << 64:
             raise PromptError(f"the seed must be from 0 to 2^64 - 1, not {seed}")
+        for place, token in (pins or {}).items():
+            if place < 0 or not 0 <= token < self.config.vocab_size:
+                raise PromptError(
+                    f"token {token} cannot be pinned at position {place}: positions count from 0, tokens "
+                    f"from 0 to {self.config.vocab_size - 1}"
+                )
         if isinstance(prompt, np.ndarray) and options:
             raise TypeError("prompt options go to `encode`: here the prompt is ids already")
-        ids = prompt if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
+        ids = self._check_ids(prompt) if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
         started = Started(
             model=self.name,
             seed=new_seed() if seed is None else seed,
@@ -193,6 +199,15 @@ class Session:
             context=self.context,
         )
         yield from (conversation or self._conversation).stream(Request(started, top_k, canvas_length, pins))
+
+    def _check_ids(self, ids: np.ndarray) -> np.ndarray:
+        """A prompt of ids, if they are some of the vocabulary."""
+        size = self.config.vocab_size
+        if ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids) or ids.min() < 0 or ids.max() >= size:
+            raise PromptError(
+                f"a prompt of ids must be a vector of one or more integers from 0 to {size - 1}"
+            )
+        return ids.astype(np.int64)
 
     def reader(self, prompt: np.ndarray) -> AnswerText:
         """Turns the committed tokens of the answer to a prompt's ids into text, as they come."""

@@ -275,7 +275,8 @@ class Backend(Protocol):
         """Return compute(), a denoising step behind another one, which may be recorded and repeated.
 
         Args:
-            place: steps of one place differ only in `canvas` (given to `embed`), `temperature` and
+            place: stands for what a recording keeps, the KV cache's arrays among it, and must not keep
+                them alive; steps of one place differ only in `canvas` (given to `embed`), `temperature` and
                 `uniforms` (given to `predict`), and in the last prediction.
             compute: calls the verbs.
         """

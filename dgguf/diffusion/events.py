@@ -113,6 +113,11 @@ class DenoisingStep:
     top: TopTokens | None = None
 
     @property
+    def is_last(self) -> bool:
+        """Whether it is the canvas's last step."""
+        return self.settled or self.step == self.max_steps
+
+    @property
     def mean_entropy(self) -> float:
         """Nats, over the canvas."""
         return float(np.mean(self.entropy))

@@ -1,10 +1,11 @@
 """The KV cache: what the encoder pass has committed, layer by layer, and the ids behind it.
 
 Full layers keep every position. Sliding layers keep what the window can still reach; older rows are
-dropped only when their room is needed, so that a conversation can step back a little. Behind the
+dropped only when their room is needed, so that a conversation can be truncated a little. Behind the
 committed rows each layer has room for the call under way: the canvas store.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +71,7 @@ class KVCache:
         self._config = config
         self._backend = backend
         self._ids = np.empty(0, np.int64)
+        self._memory = object()  # stands for the arrays, without keeping them alive
         self._whole = True  # False while rows are moved or counted: Ctrl-C may come in between
         self.layers = [LayerCache(*self._stores(layer), layer.window) for layer in config.layers]
 
@@ -89,6 +91,11 @@ class KVCache:
     def ids(self) -> np.ndarray:
         """(position,) int64, the committed ids."""
         return self._ids
+
+    @property
+    def place(self) -> Hashable:
+        """Equal while the arrays are the same and as many rows of them are committed."""
+        return self._memory, self.position, tuple(layer.length for layer in self.layers)
 
     @property
     def n_bytes(self) -> int:
@@ -123,6 +130,8 @@ class KVCache:
     def _move(self, stored: LayerCache, to: tuple[Array, Array], first: int, count: int) -> None:
         """Keep `count` rows from `first` on, at the front of `to`."""
         keys, values = to
+        if keys is not stored.keys:
+            self._memory = object()
         self._backend.copy_rows(stored.keys, first, count, keys)
         self._backend.copy_rows(stored.values, first, count, values)
         stored.keys, stored.values = keys, values

@@ -65,8 +65,8 @@ class Transformer:
 
         if previous is None:
             return compute()  # there is one such step of a canvas
-        committed = tuple(layer.length for layer in cache.layers)
-        place = (cache, cache.position, committed, Call.denoise(canvas).key)
+        cache.reserve(len(canvas))  # before `place` is asked for: arrays that were trimmed move
+        place = (cache.place, Call.denoise(canvas).key)
         return be.replay_step(place, compute, canvas.tokens, temperature, uniforms)
 
     def top_tokens(self, prediction: Prediction, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,7 @@ _MOST_ARGUMENTS = 2048  # bytes
 
 
 def make_counter(threads: int) -> np.ndarray:
-    """Turns for so many threads; a single one needs the first two numbers only."""
+    """A counter for so many threads; a single one needs the first two numbers only."""
     counter = np.zeros(ARGUMENTS + _MOST_ARGUMENTS // 8 if threads > 1 else FUNCTION, np.int64)
     counter[THREADS] = threads
     return counter
@@ -60,7 +60,7 @@ def publish(typing: Any, counter: Any) -> Any:
                 array.meminfo = array.parent = ir.Constant(array.meminfo.type, None)
                 values[i] = array._getvalue()
             elif context.data_model_manager[kind].contains_nrt_meminfo():
-                raise TypeError(f"{kernel.name} cannot be offered with {kind}")
+                raise TypeError(f"{kernel.name} cannot be published with {kind}")
         parcel = ir.LiteralStructType([value.type for value in values])
         if context.get_abi_sizeof(parcel) > _MOST_ARGUMENTS:
             raise TypeError(f"{kernel.name} has too many arguments")

@@ -5,8 +5,10 @@ set before numba is imported, numba's simulator runs the small kernels and g++ c
 without it a GPU runs them all. The simulator makes a Python thread of each GPU thread: small shapes.
 """
 
+import gc
 import math
 import sys
+import weakref
 import zlib
 from dataclasses import replace
 
@@ -694,6 +696,33 @@ def test_repeated_steps_are_the_same_to_the_bit(tmp_path):
         np.testing.assert_array_equal(plain.sampled, repeated.sampled)
         np.testing.assert_array_equal(plain.entropy, repeated.entropy)
     assert len({tuple(p.entropy) for p in results[:8]}) == 8  # no two steps are alike
+
+
+def test_a_recording_ends_with_the_arrays_of_the_cache(tmp_path):
+    """The cache is trimmed, and other ids come to the same positions in other arrays."""
+    write_small(tmp_path / "m.gguf", "Q8_0", block_count=1)
+    results = []
+    for records in (False, True):
+        backend = make_backend("reference")
+        backend._records = records
+        model = load_network(backend, tmp_path / "m.gguf")
+        cache = KVCache(model.config, backend, 32, 5)
+        rng = np.random.default_rng(1)
+        for n_steps in (3, 2):
+            cache.truncate(0)
+            model.encode(rng.integers(0, 60, 5), cache)
+            previous = None
+            for _ in range(n_steps):
+                canvas = Canvas(rng.integers(0, 60, 4))
+                previous = model.denoise(canvas, cache, previous, 0.7, rng.random(4))
+            cache.trim()
+        previous = model.denoise(canvas, cache, previous, 0.7, rng.random(4))  # in the middle of a canvas
+        results.append(previous)
+    np.testing.assert_array_equal(results[0].entropy, results[1].entropy)
+    gone = weakref.ref(cache.layers[0])
+    del cache
+    gc.collect()
+    assert gone() is None  # what a recording was made for does not keep memory
 
 
 def test_a_step_that_cannot_be_recorded_is_computed(tmp_path):

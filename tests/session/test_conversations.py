@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dgguf
-from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, PromptEncoded
+from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, PromptEncoded
 from dgguf.errors import BackendError, PromptError
 from tests.support.endless import write_endless_model
 
@@ -136,6 +136,28 @@ def test_pins_reach_the_answer(session, quick):
     events = session.stream("Hello", pins=pins, **quick)
     tokens = np.concatenate([e.tokens for e in events if isinstance(e, CanvasCommitted)])
     assert {place: int(tokens[place]) for place in pins} == pins
+
+
+def test_others_may_denoise_behind_the_last_step(session, quick):
+    """Also where the steps ran out before the canvas settled."""
+    old = session.stream("Hello", conversation=session.conversation(), **quick)
+    while not (isinstance(step := next(old), DenoisingStep) and step.step == 3):
+        pass
+    assert not step.settled
+    session.generate("Tell me a story.", **quick)
+    np.testing.assert_array_equal(next(old).tokens, step.tokens)
+
+
+@pytest.mark.parametrize("pins", [{0: -1}, {3: 10**6}, {-1: 5}])
+def test_pins_that_cannot_be(session, pins):
+    with pytest.raises(PromptError, match="cannot be pinned"):
+        next(session.stream("Hello", pins=pins))
+
+
+@pytest.mark.parametrize("ids", [[2, -1], [2, 10**6], [], [[2]], [1.5]])
+def test_prompts_of_ids_that_cannot_be(session, ids):
+    with pytest.raises(PromptError, match="vector of one or more integers"):
+        next(session.stream(np.array(ids)))
 
 
 def test_short_canvases(session, quick):
