@@ -202,11 +202,9 @@ class Session:
 
     def _check_ids(self, ids: np.ndarray) -> np.ndarray:
         """A prompt of ids, if they are some of the vocabulary."""
-        size = self.config.vocab_size
-        if ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids) or ids.min() < 0 or ids.max() >= size:
-            raise PromptError(
-                f"a prompt of ids must be a vector of one or more integers from 0 to {size - 1}"
-            )
+        most = self.config.vocab_size - 1
+        if ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids) or ids.min() < 0 or ids.max() > most:
+            raise PromptError(f"a prompt of ids must be a vector of one or more integers from 0 to {most}")
         return ids.astype(np.int64)
 
     def reader(self, prompt: np.ndarray) -> AnswerText:

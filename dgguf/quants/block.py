@@ -24,10 +24,6 @@ class BlockFormat:
     block_size: int
     type_size: int
 
-    @property
-    def bits_per_weight(self) -> float:
-        return 8 * self.type_size / self.block_size
-
     def row_bytes(self, n_weights: int) -> int:
         """Bytes of a row of `n_weights`, which must be a multiple of `block_size`."""
         if n_weights % self.block_size:

@@ -59,6 +59,7 @@ class Pool:
         self._looks = _LOOKS if threads <= usable_cores() else 0  # who spins takes another's core
         self._slots = worker_slots.make_slots(threads - 1)
         self._counter = make_counter(max(2, threads))
+        self._alone = make_counter(1)
         self._calling = threading.Lock()
         self._forks = _forks
         self._job: list[Job] = []  # what all threads are to call; here it does not keep the pool alive
@@ -84,14 +85,16 @@ class Pool:
         except RuntimeError as error:
             raise BackendError(f"the system does not start {threads} threads: {error}") from error
 
-    def parallel_for(self, piece: Callable[[int], None], count: int, *, blas: bool = True) -> None:
+    def parallel_for(
+        self, piece: Callable[[int], None], count: int, *, most: int | None = None, blas: bool = True
+    ) -> None:
         """Call piece(0) … piece(count - 1), in no set order; see `parallel_ranges`."""
 
         def part(first: int, end: int) -> None:
             for number in range(first, end):
                 piece(number)
 
-        self.parallel_ranges(part, count, blas=blas)
+        self.parallel_ranges(part, count, most=most, blas=blas)
 
     def run_kernel(self, kernel: Callable[..., None], most: int, *arguments: Any) -> None:
         """Call kernel(*arguments, counter) on at most `most` threads, which share its pieces by `next_chunk`.
@@ -101,8 +104,14 @@ class Pool:
         Python, whose lock they would have to wait for; any other through it. How many threads are used
         also depends on how long they had to be waited for, see `crowding`.
         """
+        if most <= 1 or self.threads == 1:
+            self._run_alone(kernel, arguments)
+            return
         began = time.perf_counter()
-        threads = max(1, min(self._limit.begin(began), most))
+        threads = min(self._limit.begin(began), most)
+        if threads == 1:
+            self._run_alone(kernel, arguments)
+            return
         worked = began
 
         def job() -> None:
@@ -114,20 +123,33 @@ class Pool:
             worked = time.perf_counter()
 
         self._on_all(own_job, job, threads, 0)
-        if threads > 1:
-            now = time.perf_counter()
-            self._limit.end(worked - began, now - worked, now)
+        now = time.perf_counter()
+        self._limit.end(worked - began, now - worked, now)
 
-    def parallel_ranges(self, part: Callable[[int, int], None], count: int, *, blas: bool = True) -> None:
+    def _run_alone(self, kernel: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        """Call kernel(*arguments, counter) here: for the many that are not worth another thread."""
+        self._check()
+        with self._calling:
+            if self._job:  # Ctrl-C has ended the last call before its workers did
+                self._wait_for_all()
+                self._job.clear()
+            self._alone[0] = 0
+            kernel(*arguments, self._alone)
+
+    def parallel_ranges(
+        self, part: Callable[[int, int], None], count: int, *, most: int | None = None, blas: bool = True
+    ) -> None:
         """Call part(first, end) for ranges that together are 0 … count, and return when all is done.
 
         Ranges become ever smaller, so that all threads end nearly together. The first exception, or
         Ctrl-C, lets the ranges under way finish and starts no more.
 
         Args:
+            most: threads at most; None for all.
             blas: whether a part may call BLAS, which is then kept to one thread.
         """
         lock = threading.Lock()
+        threads = max(1, min(self.threads if most is None else most, self.threads, count))
         start = 0
         failed = False
 
@@ -137,7 +159,7 @@ class Pool:
                 while not failed:
                     with lock:
                         first = start
-                        start = end = first + max(1, int((count - first) * _TAKEN / self.threads))
+                        start = end = first + max(1, int((count - first) * _TAKEN / threads))
                     if first >= count:
                         return
                     part(first, end)
@@ -146,7 +168,7 @@ class Pool:
                 raise
 
         with self._blas.limit(limits=1) if blas else contextlib.nullcontext():
-            self._on_all(work, work, max(1, min(self.threads, count)), ALL_TAKEN)
+            self._on_all(work, work, threads, ALL_TAKEN)
 
     def _on_all(self, own_job: Job, job: Job, threads: int, first: int) -> None:
         """Call `own_job` here and `job` on the others; return when all are done, and raise what one raised.
@@ -154,15 +176,7 @@ class Pool:
         Args:
             first: what the counter begins with, see `worker_slots.submit`.
         """
-        if self._forks != _forks and self.threads > 1:
-            raise BackendError(
-                "this process was forked from one that had loaded a model, and a fork has none of its "
-                "threads: load the model in the new process"
-            )
-        if self._calling.locked():
-            raise BackendError(
-                "a thread pool serves one call at a time: each thread needs a session of its own"
-            )
+        self._check()
         failures: list[BaseException] = []
 
         def guarded() -> None:
@@ -196,6 +210,18 @@ class Pool:
                 failures.append(MemoryError("no memory for a kernel"))  # nothing else fails in them
         if failures:
             raise failures[0]
+
+    def _check(self) -> None:
+        """See that a call may begin."""
+        if self._forks != _forks and self.threads > 1:
+            raise BackendError(
+                "this process was forked from one that had loaded a model, and a fork has none of its "
+                "threads: load the model in the new process"
+            )
+        if self._calling.locked():
+            raise BackendError(
+                "a thread pool serves one call at a time: each thread needs a session of its own"
+            )
 
     def _wait_for_all(self) -> None:
         while not worker_slots.wait_all(self._slots, self._counter, self._looks):

@@ -486,6 +486,9 @@ def test_soft_embed(backend, rng, monkeypatch, rows):
 def many_cores(monkeypatch):
     """A backend takes as many threads as it is told to."""
     monkeypatch.setattr("dgguf.backends.cpu.backend.usable_cores", lambda: 64)
+    monkeypatch.setattr("dgguf.threads.crowding.LIMIT", math.inf)
+    monkeypatch.setattr("dgguf.backends.cpu.grain.NUMBERS_PER_THREAD", 1)
+    monkeypatch.setattr("dgguf.backends.cpu.grain.MULTIPLY_ADDS_PER_THREAD", 1)
 
 
 def test_no_more_threads_than_usable_cores(monkeypatch):

@@ -10,8 +10,8 @@ on the seed and the step alone, so a run that was interrupted goes on as if it h
 keeps state.pt, history.jsonl, curve.svg, and the last checkpoint in the form of transformers.
 
 The file that ships had 19,300 steps (3.7 hours), seed 0, on two shared CPU cores, in pieces whose ends were
-17,900, 17,300 and 19,300 after the first 4,900 (tools/pictures/demo_curve.svg); `tools.demo.batches` and
-`tools.demo.tasks` had other shares in each, towards what lagged: their history has them. A run from the start with
+17,900, 17,300 and 19,300 after the first 4,900 (tools/pictures/demo_curve.svg); `batches` and
+`tasks` had other shares in each, towards what lagged: their history has them. A run from the start with
 the shares as they stand now was not made.
 """
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from dgguf.backends.base import LayerStore, Visible
 from dgguf.backends.cpu import attention_tile
+from dgguf.backends.cpu.grain import by_numbers, by_products
 from dgguf.jit import kernel
 from dgguf.threads.pool import Pool
 from dgguf.threads.work_sharing import next_chunk, next_item, publish
@@ -230,7 +231,7 @@ def store_rows(k: np.ndarray, v: np.ndarray, store: LayerStore, rows: np.ndarray
     if store.keys.dtype == np.float32:
         store.keys[:, places], store.values[:, places] = k.transpose(1, 0, 2), v.transpose(1, 0, 2)
     else:
-        pool.run_kernel(round_rows, len(k), k, v, store.keys, store.values, places)
+        pool.run_kernel(round_rows, by_numbers(2 * k.size), k, v, store.keys, store.values, places)
 
 
 @kernel
@@ -265,10 +266,12 @@ def attention(q: np.ndarray, store: LayerStore, visible: Visible, pool: Pool, bf
     group = n_heads // n_kv_heads
     runs = visible.runs
     out = np.empty((rows, n_heads, head_dim), np.float32)
+    keys_seen = int((runs[:, :, 1] - runs[:, :, 0]).sum())
+    threads = by_products(keys_seen, 2 * n_heads * head_dim)  # scores, and the values' weighted sum
     # A tile's height follows from the shapes alone, so that results depend on nothing else.
     if bf16 and store.keys.dtype == np.uint16 and head_dim % 32 == 0 and group <= TILE_ROWS:
         n_tiles = n_kv_heads * -(-rows // (TILE_ROWS // group))
-        pool.run_kernel(attend_tiles, n_tiles, q, group, store.keys, store.values, runs, out)
+        pool.run_kernel(attend_tiles, min(n_tiles, threads), q, group, store.keys, store.values, runs, out)
         return out.reshape(rows, n_heads * head_dim)
     height = _tile_height(store, runs, group)
     tiles = [(g, r) for g in range(n_kv_heads) for r in range(0, rows, height)]
@@ -283,7 +286,7 @@ def attention(q: np.ndarray, store: LayerStore, visible: Visible, pool: Pool, bf
         masked_softmax(scores, group, columns)
         out[s, heads] = (scores @ read(store.values[g, keys])).reshape(-1, group, head_dim)
 
-    pool.parallel_for(tile, len(tiles))
+    pool.parallel_for(tile, len(tiles), most=threads)
     return out.reshape(rows, n_heads * head_dim)
 
 

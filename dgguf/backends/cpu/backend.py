@@ -11,6 +11,7 @@ import numpy as np
 from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible
 from dgguf.backends.cpu import attention, attention_tile, elementwise, experts, logits, matmul
 from dgguf.backends.cpu.features import cpu_path
+from dgguf.backends.cpu.grain import by_numbers
 from dgguf.backends.cpu.matmul import CpuMatrix
 from dgguf.backends.limits import cpu_rows_at_once, kv_bytes
 from dgguf.errors import BackendError
@@ -20,7 +21,6 @@ from dgguf.threads.allocator import keep_freed_memory
 from dgguf.threads.pool import Pool
 
 MAX_THREADS = 1024
-NUMBERS_PER_THREAD = 1 << 16  # of an elementwise kernel: some 20 µs, worth sharing out
 _LOG = logging.getLogger(__name__)
 _NO_WEIGHT = np.empty(0, np.float32)
 
@@ -118,7 +118,7 @@ class CpuBackend:
 
     def _by_rows(self, size: int, kernel: Callable[..., None], *arguments: Any) -> None:
         """Call a kernel over `size` numbers on as many threads as they are worth."""
-        self._pool.run_kernel(kernel, size // NUMBERS_PER_THREAD, *arguments)
+        self._pool.run_kernel(kernel, by_numbers(size), *arguments)
 
     def rms_norm(self, x: np.ndarray, weight: np.ndarray | None, eps: float) -> np.ndarray:
         rows = x.reshape(-1, x.shape[-1])

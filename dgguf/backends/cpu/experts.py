@@ -5,6 +5,7 @@ import numpy as np
 from dgguf.backends.cpu import activations, qgemm
 from dgguf.backends.cpu.elementwise import geglu
 from dgguf.backends.cpu.features import cpu_path
+from dgguf.backends.cpu.grain import by_numbers, by_products
 from dgguf.backends.cpu.matmul import CpuMatrix, prepare, product_alone
 from dgguf.backends.cpu.unpack import PANEL_ROWS
 from dgguf.jit import kernel
@@ -185,13 +186,16 @@ def experts(
         # In the file's order, where the system and the caches fetch ahead, but the few with very many rows
         # first: at the end, the other threads would wait for them.
         first = np.argsort(counts <= MANY * counts.mean(), kind="stable")
+        # Each assignment is a row; an expert's matrices are decoded once for those that chose it.
+        weights_of_one = gate.rows * gate.columns
+        threads = by_products(order.size // len(numbers), 2 * len(numbers) * weights_of_one)
         pool.run_kernel(
-            int8_gated, len(numbers), inputs, order, n_used, numbers[first], bounds[first],
+            int8_gated, min(threads, len(numbers)), inputs, order, n_used, numbers[first], bounds[first],
             (code_of(gate), code_of(up)), gate.tensor.raw, up.tensor.raw, gate.columns, down_layout, gated,
         )  # fmt: skip
         pool.run_kernel(
-            int8_down, n_pieces, gated, order, weights, numbers, bounds, code_of(down), down.tensor.raw,
-            down.columns, out, piece,
+            int8_down, min(threads, n_pieces), gated, order, weights, numbers, bounds, code_of(down),
+            down.tensor.raw, down.columns, out, piece,
         )  # fmt: skip
         return out
 
@@ -208,8 +212,9 @@ def experts(
         geglu(g, u, g, make_counter(1))
         product_alone(prepare(g, down), down.expert(numbers[n]), y[members])
 
-    pool.parallel_for(expert, len(numbers))  # in the file's order: the system fetches ahead
+    most = by_products(order.size // len(numbers), 3 * len(numbers) * gate.rows * gate.columns)
+    pool.parallel_for(expert, len(numbers), most=most)  # in the file's order: the system fetches ahead
     slots = np.empty(order.size, np.int64)
     slots[order] = np.arange(order.size)
-    pool.run_kernel(combine, n_rows, y, slots.reshape(n_rows, n_used), weights, out)
+    pool.run_kernel(combine, by_numbers(y.size), y, slots.reshape(n_rows, n_used), weights, out)
     return out

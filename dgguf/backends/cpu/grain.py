@@ -1,11 +1,12 @@
-"""How many threads some work is worth: handing it over and waiting for its end costs several microseconds.
+"""How many threads some work is worth.
 
-On a busy machine it costs milliseconds, so what is small stays on one thread. A small model runs on one
-thread altogether, as fast as it would on several; the 26B's products are worth all of them.
+Handing it over and waiting for its end costs some microseconds, and a worker that has had something to do
+looks for more for half a millisecond, on a core that another program may want. So a small model runs on
+one thread, as fast as on several; the 26B's products are worth all of them.
 """
 
 NUMBERS_PER_THREAD = 1 << 16  # of an elementwise kernel: some 20 µs
-MULTIPLY_ADDS_PER_THREAD = 1 << 21  # of a product: some 15 µs
+MULTIPLY_ADDS_PER_THREAD = 1 << 23  # of a product: some 50 µs
 _DECODING = 16  # multiply-adds that take as long as decoding one weight
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dgguf.backends.base import Prediction
+from dgguf.backends.cpu.grain import by_numbers, by_products
 from dgguf.backends.cpu.matmul import SCRATCH, CpuMatrix, decode_rows, prepare, products
 from dgguf.backends.cpu.vector_math import exp, tanh
 from dgguf.backends.limits import CPU_SOFT_SLICES, MOST_TOKENS
@@ -240,7 +241,7 @@ def head(x: np.ndarray, w: CpuMatrix, cap: float, pool: Pool) -> np.ndarray:
     """See `Backend.head`."""
     out = np.empty((x.shape[0], w.rows), np.float32)
     products(prepare(x, w, pool), w, out, pool)
-    pool.run_kernel(softcap_rows, len(out), out, cap)
+    pool.run_kernel(softcap_rows, by_numbers(out.size), out, cap)
     return out
 
 
@@ -271,7 +272,7 @@ def predict(
         of_rows = [
             a[rows] for a in (uniforms, argmax, sampled, entropy, kept.tokens, kept.weights, kept.counts)
         ]
-        pool.run_kernel(predict_rows, len(logits), logits, cap, temperature, *of_rows)
+        pool.run_kernel(predict_rows, by_numbers(logits.size), logits, cap, temperature, *of_rows)
     if argmax.min() < 0:
         raise NumericsError(
             f"the network's logits are not finite at canvas position {int(argmax.argmin())}: "
@@ -298,7 +299,8 @@ def top_tokens(conditioning: np.ndarray | Sparse, count: int, pool: Pool) -> tup
         tokens[i, :n], weights[i, :n] = ids[some], p[some]
         tokens[i, n:] = tokens[i, 0]
 
-    pool.parallel_for(row, rows, blas=False)
+    size = conditioning.tokens.size if isinstance(conditioning, Sparse) else conditioning.size
+    pool.parallel_for(row, rows, most=by_numbers(size), blas=False)
     return tokens, weights
 
 
@@ -313,7 +315,8 @@ def soft_embed(probabilities: np.ndarray, table: CpuMatrix, scale: float, pool: 
             rows = decode_rows(table, first, table.decoded_rows)
             partial[i] += probabilities[:, first : first + rows.shape[0]] @ rows
 
-    pool.parallel_for(one_slice, len(slices))
+    threads = by_products(len(probabilities), table.rows * table.columns)
+    pool.parallel_for(one_slice, len(slices), most=threads)
     out: np.ndarray = partial.sum(axis=0) * np.float32(scale)
     return out
 
@@ -332,6 +335,6 @@ def soft_embed_sparse(kept: Sparse, table: CpuMatrix, scale: float, pool: Pool) 
             decode(raw, rows)
             out[r] += kept.weights[r, some] @ rows
 
-    pool.parallel_for(row, len(out))
+    pool.parallel_for(row, len(out), most=by_products(1, int(kept.counts.sum()) * table.columns))
     out *= np.float32(scale)
     return out

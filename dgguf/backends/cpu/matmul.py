@@ -17,6 +17,7 @@ import numpy as np
 from dgguf.backends.base import HostTensor
 from dgguf.backends.cpu import activations, qgemm
 from dgguf.backends.cpu.features import cpu_path
+from dgguf.backends.cpu.grain import by_numbers, by_products
 from dgguf.backends.cpu.panels import PANEL_FORMATS
 from dgguf.backends.cpu.unpack import PANEL_ROWS
 from dgguf.quants.decode import decoder
@@ -111,7 +112,7 @@ def prepare(x: np.ndarray, w: CpuMatrix, pool: Pool | None = None) -> np.ndarray
     if pool is None:
         activations.quantize(x, out, group, offset)
     else:
-        pool.run_kernel(activations.quantize_together, x.shape[0], x, out, group, offset)
+        pool.run_kernel(activations.quantize_together, by_numbers(x.size), x, out, group, offset)
     return out
 
 
@@ -144,14 +145,17 @@ def product_alone(inputs: np.ndarray, w: CpuMatrix, out: np.ndarray) -> None:
 
 
 def products(inputs: np.ndarray, w: CpuMatrix, out: np.ndarray, pool: Pool) -> None:
-    """inputs @ w.T into `out`, (M, N), on all threads; `inputs` from `prepare`."""
+    """inputs @ w.T into `out`, (M, N), on as many threads as it is worth; `inputs` from `prepare`."""
+    threads = by_products(len(inputs), w.rows * w.columns)
     if w.int8:
-        pool.run_kernel(qgemm.product, w.rows // PANEL_ROWS, *int8_arguments(inputs, w, out))
+        most = min(threads, w.rows // PANEL_ROWS)
+        pool.run_kernel(qgemm.product, most, *int8_arguments(inputs, w, out))
         return
     step = w.decoded_rows
     pool.parallel_ranges(
         lambda first, end: float_product(inputs, w, first * step, min(end * step, w.rows), out),
         -(-w.rows // step),
+        most=threads,
     )
 
 

@@ -129,16 +129,16 @@ class Tile:
 
     Args:
         path: the CPU's.
-        affine: weights have a minimum, not an offset.
+        has_minimum: weights have a minimum, not an offset.
         group: weights that share a scale, 16 or 32.
         bits: of the codes; 8 where the path does not care.
         args: see `_tile`.
     """
 
     def __init__(
-        self, b: Any, path: Path, affine: bool, group: int, bits: int, n_rows: int, args: Any
+        self, b: Any, path: Path, has_minimum: bool, group: int, bits: int, n_rows: int, args: Any
     ) -> None:
-        self.b, self.path, self.affine, self.group, self.bits = b, path, affine, group, bits
+        self.b, self.path, self.has_minimum, self.group, self.bits = b, path, has_minimum, group, bits
         self.codes, self.scales, self.minimums, activations, stride, self.columns = args[:6]
         self.out, self.out_stride, self.prefetch_next, self.prefetch_lines = args[6:]
         self.rows = [b.add(activations, b.mul(stride, int64(r))) for r in range(n_rows)]
@@ -172,7 +172,7 @@ class Tile:
                 together = {rv: _multiply_add(b, sums[rv], scale[rv[1]], x) for rv, x in together.items()}
         if paired:
             following = {rv: _multiply_add(b, together[rv], a_scale[rv[0]], x) for rv, x in following.items()}
-        for part in range(parts if self.affine else 0):
+        for part in range(parts if self.has_minimum else 0):
             self.g = b.add(b.mul(i, int64(parts)), int64(part))
             scaled, least = self._each_row(self.sums_at, F32), self._panel_floats(self.minimums)
             following = {(r, v): _multiply_add(b, least[v], scaled[r], x) for (r, v), x in following.items()}
@@ -223,7 +223,7 @@ class Tile:
     def _sums_by_fours(self) -> Sums:
         signed = self.path.dot == "sdot" and self.bits == 8
         sums = dict.fromkeys(self.tile, constant(self.ints, [0] * self.path.lanes))
-        if not self.affine and not signed:
+        if not self.has_minimum and not signed:
             starts = self._starts()
             sums = {(r, v): starts[r] for r, v in self.tile}
         for k in range(self.group // 4):
@@ -255,7 +255,7 @@ class Tile:
                 return {rv: b.add(sums[rv], x) for rv, x in self._widened(pairs).items()}
 
             sums = self._loop(0, words // depth, self.ints, chunk)
-        if not self.affine and self.bits < 8:
+        if not self.has_minimum and self.bits < 8:
             starts = self._starts()
             sums = {(r, v): b.add(x, starts[r]) for (r, v), x in sums.items()}
         return sums
@@ -290,11 +290,11 @@ class Tile:
 
 
 @emits(types.void, LITERAL, LITERAL, LITERAL, LITERAL, TUPLE)
-def _tile(b: Any, path: str, affine: int, group: int, bits: int, arguments: list[Any]) -> None:
+def _tile(b: Any, path: str, has_minimum: int, group: int, bits: int, arguments: list[Any]) -> None:
     """A tile of 1 to `Path.rows` rows by `Path.width` registers.
 
     Args:
-        path, affine, group, bits: known when compiling; see `Tile`.
+        path, has_minimum, group, bits: known when compiling; see `Tile`.
         arguments: int64: how many rows; addresses of codes, scales, minimums and activations; the bytes
             from row to row of the activations, quantized for this group and offset; the inputs of a row;
             the output's address and bytes from row to row; and what will be wanted next: an address,
@@ -307,21 +307,21 @@ def _tile(b: Any, path: str, affine: int, group: int, bits: int, arguments: list
     for n, case in enumerate(cases, 1):
         switch.add_case(int64(n), case)
         b.position_at_end(case)
-        Tile(b, PATHS[path], bool(affine), group, bits, n, rest).write()
+        Tile(b, PATHS[path], bool(has_minimum), group, bits, n, rest).write()
         b.branch(end)
     b.position_at_end(end)
 
 
-def _tile_function(path: str, affine: int, group: int, bits: int) -> Callable[..., None]:
+def _tile_function(path: str, has_minimum: int, group: int, bits: int) -> Callable[..., None]:
     # What it captures is plain, so that numba finds the compiled function again.
     def tile(rows, codes, scales, minimums, activations, stride, columns, out, step, next_, lines):  # type: ignore[no-untyped-def]
         arguments = (rows, codes, scales, minimums, activations, stride, columns, out, step, next_, lines)
-        _tile(path, affine, group, bits, arguments)
+        _tile(path, has_minimum, group, bits, arguments)
 
     return tile
 
 
 @functools.cache
-def tile_address(path: str, affine: int, group: int, bits: int) -> int:
-    """The compiled tile of a CPU path; affine is 0 or 1. See `_tile` for its arguments."""
-    return address(_tile_function(path, affine, group, bits), 11)
+def tile_address(path: str, has_minimum: int, group: int, bits: int) -> int:
+    """The compiled tile of a CPU path; has_minimum is 0 or 1. See `_tile` for its arguments."""
+    return address(_tile_function(path, has_minimum, group, bits), 11)
