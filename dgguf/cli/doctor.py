@@ -59,11 +59,11 @@ def cpu_checks(model: str | None, context: int | None) -> Iterator["Check"]:
     """What the CPU backend needs."""
     import numba
 
-    from dgguf.backends.cpu.features import cpu_path, features
+    from dgguf.backends.cpu.features import cpu_path
     from dgguf.backends.cuda.diagnose import Check
     from dgguf.benchmark import processor
     from dgguf.errors import BackendError
-    from dgguf.jit import CACHE_FOLDER
+    from dgguf.jit import CACHE_FOLDER, compiled_features
     from dgguf.threads.pool import usable_cores
 
     yield Check(
@@ -72,7 +72,9 @@ def cpu_checks(model: str | None, context: int | None) -> Iterator["Check"]:
         f"{platform.platform()}, Python {platform.python_version()}, numba {numba.__version__}",
     )
     vectors = sorted(
-        f for f in features() if f.startswith(("avx", "fma", "f16c", "neon", "dotprod", "i8mm", "amx"))
+        f
+        for f in compiled_features()
+        if f.startswith(("avx", "fma", "f16c", "neon", "dotprod", "i8mm", "amx"))
     )
     yield Check("processor", True, f"{processor()}: {' '.join(vectors) or 'no vector extensions'}")
     try:
