@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dgguf.answer import Answer
     from dgguf.conversation import Conversation
     from dgguf.diffusion.events import (
         CanvasCommitted,
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
     )
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.errors import DggufError
-    from dgguf.session import Answer, Gpu, Session
+    from dgguf.session import Gpu, Session
 
 __version__ = "0.1.0"
 
 # Where each public name lives. Nothing is imported before it is asked for: numba takes half a second.
 _HOMES = {
-    "Answer": "dgguf.session",
+    "Answer": "dgguf.answer",
     "CanvasCommitted": "dgguf.diffusion.events",
     "CanvasStarted": "dgguf.diffusion.events",
     "Conversation": "dgguf.conversation",

@@ -1,25 +1,23 @@
 """What a model costs on this machine: each part of a denoising step, encoding, starting, memory."""
 
 import dataclasses
-import os
-import platform
 import statistics
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dgguf.backends.base import Backend, Prediction, Role
+from dgguf.backends.base import Backend, DeviceArray, Prediction, Role, Weight
 from dgguf.diffusion.sampler import SeededNoise, temperature
-from dgguf.diffusion.settings import SamplerSettings
+from dgguf.machine import private_bytes
 from dgguf.model.cache import KVCache
 from dgguf.model.canvas import Canvas
+from dgguf.model.memory import rows_per_call
 from dgguf.model.transformer import Transformer
-from dgguf.session import Session, rows_per_call
+from dgguf.session import Session
 
 # Which part of a step a product belongs to.
 _PRODUCTS = {
@@ -76,18 +74,21 @@ class TimedBackend:
     @staticmethod
     def _part(verb: str, operands: tuple[Any, ...]) -> str:
         if verb == "linear":
-            return _PRODUCTS.get(operands[1].tensor.role, OTHER)
+            w: Weight = operands[1]
+            return _PRODUCTS.get(w.tensor.role, OTHER)
         return _VERBS.get(verb, OTHER)
 
 
 def _multiply_adds(verb: str, operands: tuple[Any, ...]) -> int:
     """Of the products with weights; those of attention depend on what it sees and are not counted."""
     if verb in ("linear", "predict"):
-        x, w = operands[:2]
-        return int(x.shape[0]) * int(w.rows) * int(w.columns)
+        x: DeviceArray = operands[0]
+        w: Weight = operands[1]
+        return x.shape[0] * w.rows * w.columns
     if verb == "experts":
-        _, *matrices, chosen, _ = operands
-        return int(chosen.size) * sum(int(w.rows) * int(w.columns) for w in matrices)
+        gate_up_down: tuple[Weight, ...] = operands[1:4]
+        chosen: DeviceArray = operands[4]
+        return chosen.size * sum(w.rows * w.columns for w in gate_up_down)
     return 0
 
 
@@ -95,12 +96,12 @@ class PeakMemory(threading.Thread):
     """Looks at the process's private memory 20 times a second while its context lasts.
 
     Attributes:
-        bytes: the most it saw; 0 where the system does not tell.
+        bytes: the most it saw; None where the system does not tell.
     """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.bytes = 0
+        self.bytes: int | None = None
         self._done = threading.Event()
 
     def __enter__(self) -> "PeakMemory":
@@ -115,47 +116,104 @@ class PeakMemory(threading.Thread):
         done = False
         while not done:  # and once more at the end: a tiny model is done before the first wait
             done = self._done.wait(0.05)
-            self.bytes = max(self.bytes, private_bytes())
+            seen = private_bytes()
+            if seen is not None:
+                self.bytes = max(self.bytes or 0, seen)
 
 
-def private_bytes() -> int:
-    """Memory of this process that is not part of a mapped file, in bytes; 0 if it cannot be known."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass  # not Linux
-    return 0
+@dataclasses.dataclass
+class _Steps:
+    """What denoising took.
+
+    Attributes:
+        seconds: of each step, those that warm up included.
+        parts: seconds of each part, in each step after those.
+        multiply_adds: of each part, in one step.
+        last: what the last step predicted.
+    """
+
+    seconds: list[float]
+    parts: dict[str, list[float]]
+    multiply_adds: dict[str, int]
+    last: Prediction
 
 
-def processor() -> str:
-    """What the system calls this processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+class _Bench:
+    """A model, a cache of its own and random tokens; see `measure`.
 
+    Attributes:
+        few: tokens of the first `encode`.
+        n_warm: steps that warm up: a GPU's kernels are compiled in the first and recorded in the third.
+    """
 
-def drop_from_page_cache(paths: list[Path]) -> None:
-    """Let the system forget the files' contents, so that the next read comes from the disk."""
-    for path in paths:
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    def __init__(
+        self, session: Session, prompt_tokens: int, steps: int, progress: Callable[[str], None]
+    ) -> None:
+        config = session.config
+        ahead = session.backend.is_async
+        self._progress = progress
+        self._rows = rows_per_call(config)
+        self._backend = TimedBackend(session.backend)
+        self._timed = Transformer(config, session.model.weights, self._backend)
+        self._model = session.model if ahead else self._timed
+        self._noise = SeededNoise(1, config.vocab_size)
+        self._cache = KVCache(config, self._backend, prompt_tokens + 2 * config.canvas_length, self._rows)
+        self.n_warm = 3 if ahead else 1
+        self._settings = dataclasses.replace(session.settings(), max_steps=steps + self.n_warm)
+        self.prompt = self._noise.tokens(1 << 20, 0, prompt_tokens)
+        self.few = self.prompt[: self._rows if ahead else FEW_TOKENS]
 
-
-def _denoise(
-    model: Transformer, cache: KVCache, noise: SeededNoise, settings: SamplerSettings
-) -> Iterator[tuple[Prediction, float]]:
-    """All steps on a canvas of noise, none of it accepted: each prediction and the seconds it took."""
-    length, n = model.config.canvas_length, settings.max_steps
-    canvas, previous = noise.tokens(0, 0, length), None
-    for step in range(1, n + 1):
+    def encode(self, tokens: np.ndarray) -> float:
+        """Seconds to encode (T,) tokens into an empty cache."""
+        self._progress(f"encoding {len(tokens)} tokens")
+        self._cache.truncate(0)
         began = time.perf_counter()
-        t = temperature(settings, n + 1 - step)
-        previous = model.denoise(Canvas(canvas), cache, previous, t, noise.uniforms(0, step, length))
-        yield previous, time.perf_counter() - began
+        for first in range(0, len(tokens), self._rows):
+            self._model.encode(tokens[first : first + self._rows], self._cache)
+        self._backend.synchronize()
+        return time.perf_counter() - began
+
+    def denoise(self) -> _Steps:
+        """Denoise a canvas of noise, and once more where parts cannot be timed in the same steps."""
+        backend, n_steps = self._backend, self._settings.max_steps
+        backend.clear()
+        seconds: list[float] = []
+        parts: defaultdict[str, list[float]] = defaultdict(list)
+        multiply_adds: dict[str, int] = {}
+        for model in dict.fromkeys((self._model, self._timed)):
+            again = model is not self._model
+            self._progress("denoising once more, part by part" if again else "denoising")
+            for step, (prediction, spent) in enumerate(self._steps(model), 1):
+                last = prediction
+                self._progress(f"step {step} of {n_steps}: {1e3 * spent:.0f} ms")
+                if not again:
+                    seconds.append(spent)
+                if model is self._timed and step > self.n_warm:
+                    for part, part_spent in backend.seconds.items():
+                        parts[part].append(part_spent)
+                    parts[OTHER][-1] += spent - sum(backend.seconds.values())
+                    multiply_adds = dict(backend.multiply_adds)
+                backend.clear()
+        return _Steps(seconds, parts, multiply_adds, last)
+
+    def _steps(self, model: Transformer) -> Iterator[tuple[Prediction, float]]:
+        """All steps on a canvas of noise, none of it accepted: each prediction and the seconds it took."""
+        length, n = model.config.canvas_length, self._settings.max_steps
+        canvas, previous = self._noise.tokens(0, 0, length), None
+        for step in range(1, n + 1):
+            began = time.perf_counter()
+            t = temperature(self._settings, n + 1 - step)
+            uniforms = self._noise.uniforms(0, step, length)
+            previous = model.denoise(Canvas(canvas), self._cache, previous, t, uniforms)
+            yield previous, time.perf_counter() - began
+
+    def commit(self, tokens: np.ndarray) -> float:
+        """Seconds to encode (C,) tokens behind what the cache holds."""
+        self._progress("committing the canvas")
+        began = time.perf_counter()
+        self._model.encode(tokens, self._cache)
+        self._backend.synchronize()
+        return time.perf_counter() - began
 
 
 def measure(
@@ -176,75 +234,28 @@ def measure(
     Returns:
         JSON types; times in milliseconds where a name says ms, else in seconds
     """
-    config, length = session.config, session.config.canvas_length
-    rows = rows_per_call(config)
-    backend = TimedBackend(session.backend)
-    timed, ahead = Transformer(config, session.model.weights, backend), session.backend.is_async
-    model = session.model if ahead else timed
-    n_warm = 3 if ahead else 1  # a GPU's kernels are compiled in the first and recorded in the third
-    cache = KVCache(config, backend, prompt_tokens + 2 * length, rows)
-    noise = SeededNoise(1, config.vocab_size)
-    settings = dataclasses.replace(session.settings(), max_steps=steps + n_warm)
-
-    prompt = noise.tokens(1 << 20, 0, prompt_tokens)
-
-    def encode(tokens: np.ndarray) -> float:
-        progress(f"encoding {len(tokens)} tokens")
-        cache.truncate(0)
-        began = time.perf_counter()
-        for first in range(0, len(tokens), rows):
-            model.encode(tokens[first : first + rows], cache)
-        backend.synchronize()
-        return time.perf_counter() - began
-
-    few = prompt[: rows if ahead else FEW_TOKENS]
-    first_encode_seconds = encode(few)
-    encode_seconds = encode(prompt)
-    backend.clear()
-
-    last: Prediction | None = None
-    seconds: list[float] = []
-    parts: defaultdict[str, list[float]] = defaultdict(list)
-    multiply_adds: dict[str, int] = {}
-    for by in (model, timed) if ahead else (timed,):
-        progress("denoising" if by is model else "denoising once more, part by part")
-        for step, (prediction, spent) in enumerate(_denoise(by, cache, noise, settings), 1):
-            last = prediction
-            progress(f"step {step} of {settings.max_steps}: {1e3 * spent:.0f} ms")
-            if by is model:
-                seconds.append(spent)
-            if by is timed and step > n_warm:
-                for part, part_spent in backend.seconds.items():
-                    parts[part].append(part_spent)
-                parts[OTHER][-1] += spent - sum(backend.seconds.values())
-                multiply_adds = dict(backend.multiply_adds)
-            backend.clear()
-
-    progress("committing the canvas")
-    assert last is not None
-    began = time.perf_counter()
-    model.encode(last.argmax, cache)
-    backend.synchronize()
-    commit_seconds = time.perf_counter() - began
-
-    step_seconds = statistics.median(seconds[n_warm:])
+    bench = _Bench(session, prompt_tokens, steps, progress)
+    first_encode_seconds = bench.encode(bench.few)
+    encode_seconds = bench.encode(bench.prompt)
+    denoised = bench.denoise()
+    commit_seconds = bench.commit(denoised.last.argmax)
+    measured = denoised.seconds[bench.n_warm :]
+    step_seconds = statistics.median(measured)
+    medians = {part: statistics.median(spent) for part, spent in denoised.parts.items()}
     return {
         "prompt_tokens": prompt_tokens,
         "encode_tokens_per_s": prompt_tokens / encode_seconds,
         "encode_seconds": encode_seconds,
-        "first_encode_tokens": len(few),
+        "first_encode_tokens": len(bench.few),
         "first_encode_seconds": first_encode_seconds,
-        "first_step_ms": 1e3 * seconds[0],
+        "first_step_ms": 1e3 * denoised.seconds[0],
         "ms_per_step": 1e3 * step_seconds,
-        "ms_of_steps": [1e3 * s for s in seconds[n_warm:]],
+        "ms_of_steps": [1e3 * s for s in measured],
         "commit_ms": 1e3 * commit_seconds,
         "parts": {
-            part: {
-                "ms": 1e3 * statistics.median(spent),
-                "gops": 2e-9 * multiply_adds.get(part, 0) / statistics.median(spent),
-            }
-            for part, spent in sorted(parts.items(), key=lambda item: -statistics.median(item[1]))
+            part: {"ms": 1e3 * spent, "gops": 2e-9 * denoised.multiply_adds.get(part, 0) / spent}
+            for part, spent in sorted(medians.items(), key=lambda item: -item[1])
         },
-        "gops": 2e-9 * sum(multiply_adds.values()) / step_seconds,
+        "gops": 2e-9 * sum(denoised.multiply_adds.values()) / step_seconds,
         "gb_per_s": 1e-9 * session.file.n_bytes / step_seconds,
     }

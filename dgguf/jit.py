@@ -21,7 +21,7 @@ import platformdirs
 from numba.core import event as numba_event
 from numba.core.registry import cpu_target
 
-from dgguf.arm import has_dot_product
+from dgguf.machine import has_dot_product
 
 _CONFIG: Any = numba.config  # its attributes are made when it is imported
 
@@ -91,7 +91,7 @@ CACHE_FOLDER = _make_cache_folder()
 
 
 def _complete_features() -> None:
-    """Tell numba of ARM's dot instructions, which LLVM does not find, unless the user names a CPU or features."""
+    """Tell numba of ARM's dot instructions, which LLVM does not find; not if the user names a CPU."""
     if _CONFIG.CPU_FEATURES is None and _CONFIG.CPU_NAME is None and has_dot_product():
         _CONFIG.CPU_FEATURES = f"{llvm.get_host_cpu_features().flatten()},+dotprod"
 

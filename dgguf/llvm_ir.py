@@ -1,10 +1,11 @@
-"""LLVM IR written in Python: types, constants, shuffles, loads and calls, for code that numba cannot make.
+"""LLVM IR written in Python, for code that numba cannot make: types, loads, calls, loops, functions.
 
 numba leaves vectorising to LLVM, which does not see how to transpose packed weights or to use dot
 instructions. IR vectors are not bound to a CPU: LLVM splits them where registers are narrower.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba.extending
@@ -12,6 +13,8 @@ from llvmlite import ir
 from numba.core import cgutils
 
 intrinsic: Any = numba.extending.intrinsic  # its own types take away the first argument
+# Kinds of arguments of `emits`: known when compiling, passed as a Python value; a tuple, passed as a list.
+LITERAL, TUPLE = "literal", "tuple"
 
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
@@ -68,3 +71,70 @@ def load(b: Builder, address: Value, of: Any) -> Value:
 def store(b: Builder, address: Value, value: Value) -> None:
     """Write a value to an int64 address, of float32 alignment."""
     b.store(value, b.inttoptr(address, value.type.as_pointer())).align = 4
+
+
+def emits(result: Any, *kinds: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Make a function that writes IR one that kernels can call.
+
+    Args:
+        result: numba's type of what it returns: types.void if None, a tuple type if a list.
+        kinds: of its arguments behind the IRBuilder, which comes first: numba types, LITERAL or TUPLE.
+    """
+
+    def decorate(write: Callable[..., Any]) -> Any:
+        @functools.wraps(write)  # numba takes the arguments' names from it
+        def declare(typing: Any, *given: Any) -> Any:
+            def generate(context: Any, b: Builder, signature: Any, args: Any) -> Any:
+                operands = [
+                    of.literal_value
+                    if kind is LITERAL
+                    else cgutils.unpack_tuple(b, x)
+                    if kind is TUPLE
+                    else x
+                    for kind, of, x in zip(kinds, signature.args, args, strict=True)
+                ]
+                value = write(b, *operands)
+                if isinstance(value, list):
+                    return context.make_tuple(b, signature.return_type, value)
+                return context.get_dummy_value() if value is None else value
+
+            accepted = [
+                of if kind in (LITERAL, TUPLE) else kind for kind, of in zip(kinds, given, strict=True)
+            ]
+            return result(*accepted), generate
+
+        return intrinsic(prefer_literal=LITERAL in kinds)(declare)
+
+    return decorate
+
+
+class Loop:
+    """Writes a loop over `index`, whose body runs once at least: from here to `close`.
+
+    Args:
+        first: the first index, int64.
+        initial: what the values that each turn hands to the next are at first.
+
+    Attributes:
+        index: of the turn, int64.
+        values: what the turn was handed, as many as `initial`.
+    """
+
+    def __init__(self, b: Builder, first: Value, initial: Sequence[Value] = ()) -> None:
+        before = b.block
+        self._b, self._body = b, b.append_basic_block("loop")
+        b.branch(self._body)
+        b.position_at_end(self._body)
+        self.index = b.phi(I64)
+        self.values = [b.phi(value.type) for value in initial]
+        for phi, value in zip([self.index, *self.values], [first, *initial], strict=True):
+            phi.add_incoming(value, before)
+
+    def close(self, end: Value, following: Sequence[Value] = (), *, step: int = 1) -> None:
+        """Go on with the next index, `step` more, and the values `following`, while it is below `end`."""
+        b = self._b
+        index, after = b.add(self.index, int64(step)), b.append_basic_block("end")
+        for phi, value in zip([self.index, *self.values], [index, *following], strict=True):
+            phi.add_incoming(value, b.block)
+        b.cbranch(b.icmp_signed("<", index, end), self._body, after)
+        b.position_at_end(after)

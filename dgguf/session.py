@@ -5,29 +5,23 @@ import secrets
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
+from typing import Literal, Self, TypedDict, Unpack
 
 import numpy as np
 
+from dgguf.answer import Answer, AnswerBuilder
 from dgguf.backends.base import Backend
 from dgguf.conversation import Conversation, Request, Turns
-from dgguf.diffusion.events import CanvasCommitted, Event, Started
+from dgguf.diffusion.events import Event, Started
 from dgguf.diffusion.settings import SamplerSettings
-from dgguf.diffusion.statistics import Statistics
 from dgguf.errors import BackendError, PromptError
 from dgguf.ggufio.file import GgufFile
 from dgguf.loading import load_model
-from dgguf.model.cache import cache_bytes
 from dgguf.model.config import ModelConfig
+from dgguf.model.memory import choose_context, gpu_sizes, rows_per_call
 from dgguf.text.chat import AnswerText, ChatTemplate, Message, encode_chat
 
-if TYPE_CHECKING:
-    from dgguf.backends.cuda.plan import Sizes
-
-DEFAULT_CONTEXT = 8192
 DEFAULT_MAX_TOKENS = 1024
-# Prompt rows encoded together: enough that a decoded expert serves many, few enough to report often.
-ROWS_PER_CALL = 1024
 FULL_CONVERSATIONS = 4  # whose KV caches are kept whole
 
 
@@ -58,25 +52,6 @@ class Gpu:
 
     device: int = 0
     layers: int | Literal["all"] | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A finished answer.
-
-    Attributes:
-        text: the answer alone.
-        thoughts: what the model thought, without its markers; "" if it did not.
-        tokens: the ids up to the stop id, thoughts included.
-        seed: that gives the same answer again.
-        statistics: what it cost.
-    """
-
-    text: str
-    thoughts: str
-    tokens: list[int]
-    seed: int
-    statistics: Statistics
 
 
 class Session:
@@ -237,59 +212,10 @@ class Session:
         **options: Unpack[PromptOptions],
     ) -> Answer:
         """Answer a message or a conversation and return when all of it is there; arguments as in `stream`."""
-        seed = new_seed() if seed is None else seed
-        ids = prompt if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
-        statistics, reader = Statistics(), self.reader(ids)
-        tokens: list[int] = []
-        pieces: list[tuple[str, str]] = []
-        for event in self.stream(ids, settings=settings, max_tokens=max_tokens, seed=seed):
-            statistics.add(event)
-            if isinstance(event, CanvasCommitted):
-                committed = event.tokens[: event.answer_length].tolist()
-                tokens += committed
-                pieces += reader.push(committed)
-        pieces += reader.finish()
-        return Answer(
-            text="".join(text for kind, text in pieces if kind == "answer"),
-            thoughts="".join(text for kind, text in pieces if kind == "thought"),
-            tokens=tokens,
-            seed=seed,
-            statistics=statistics,
-        )
-
-
-def choose_context(config: ModelConfig, wanted: int | None) -> int:
-    """The positions of a context: those wanted, else 8192 or what the model can.
-
-    Raises:
-        PromptError: the model cannot have that many, or no canvas fits.
-    """
-    context = min(DEFAULT_CONTEXT, config.context_length) if wanted is None else wanted
-    if not config.canvas_length < context <= config.context_length:
-        raise PromptError(
-            f"a context of {context} does not fit the model: it must be above its canvas length "
-            f"({config.canvas_length}) and at most {config.context_length}"
-        )
-    return context
-
-
-def rows_per_call(config: ModelConfig) -> int:
-    """Rows of one call to the network, at most."""
-    return max(ROWS_PER_CALL, config.canvas_length)
-
-
-def gpu_sizes(file: GgufFile, config: ModelConfig, context: int) -> "Sizes":
-    """The bytes that a model and its context take in GPU memory."""
-    from dgguf.backends.cuda import plan
-
-    rows = rows_per_call(config)
-    return plan.measure(
-        file.tensors.values(),
-        cache_bytes(config, context, rows, plan.KV_BYTES),
-        plan.scratch_bytes(
-            config.vocab_size, config.hidden_size, config.canvas_length, rows, config.n_experts_used
-        ),
-    )
+        builder = AnswerBuilder(self.tokenizer)
+        for event in self.stream(prompt, settings=settings, max_tokens=max_tokens, seed=seed, **options):
+            builder.add(event)
+        return builder.answer()
 
 
 def new_seed() -> int:

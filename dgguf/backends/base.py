@@ -1,7 +1,7 @@
 """The verbs a backend must offer; the network in `model.transformer` is written in nothing else.
 
-To add a backend, implement `Backend` for your array type. An array needs `.shape` and `.reshape`;
-everything else happens in verbs. Shape letters are those of `model.transformer`.
+To add a backend, implement `Backend` for your array type. An array needs what `DeviceArray` has, a
+matrix what `Weight` has; everything else happens in verbs. Shape letters are those of `model.transformer`.
 """
 
 from collections.abc import Callable, Hashable
@@ -13,8 +13,19 @@ import numpy as np
 
 from dgguf.quants.block import BlockFormat
 
-Array = Any  # a float32 array of the backend
-Weight = Any  # a matrix, or a stack of matrices, where the backend's products read it
+# What the verbs take: a `DeviceArray` or a `Weight` that the same backend made, and no other's.
+Array = Any
+Matrix = Any
+
+
+class DeviceArray(Protocol):
+    """A float32 array of a backend, wherever it lies."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def size(self) -> int: ...
+    def reshape(self, first: int, /, *others: int) -> "DeviceArray": ...
 
 
 class Role(Enum):
@@ -49,6 +60,22 @@ class HostTensor:
     columns: int
     role: Role = Role.OTHER
     layer: int | None = None
+
+
+class Weight(Protocol):
+    """A matrix, or a stack of matrices, where the backend's products read it.
+
+    Attributes:
+        tensor: what it was made from.
+        rows, columns: of one matrix.
+    """
+
+    @property
+    def tensor(self) -> HostTensor: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -105,7 +132,7 @@ class Backend(Protocol):
     All results are new float32 arrays. What a verb was given is not changed afterwards.
 
     Attributes:
-        kv_bytes: of one number in the KV cache.
+        kv_bytes: of one number in a `kv_store`.
         is_async: whether a verb may return before its work is done; see `synchronize`.
     """
 
@@ -119,7 +146,7 @@ class Backend(Protocol):
     def load_matrix(self, tensor: HostTensor) -> Weight:
         """Make a matrix (rows, columns) or a stack (E, rows, columns) ready for products."""
 
-    def load_vector(self, tensor: HostTensor) -> Array:
+    def load_vector(self, tensor: HostTensor) -> DeviceArray:
         """Decode a vector to (columns,) float32."""
 
     def kv_store(self, shape: tuple[int, int, int]) -> Array:
@@ -128,32 +155,23 @@ class Backend(Protocol):
     def copy_rows(self, source: Array, first: int, count: int, target: Array) -> None:
         """Copy rows first..first+count of a (G, rows, Dh) `kv_store` to the front of another, or its own."""
 
-    def scratch_bytes(
-        self, vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
-    ) -> int:
-        """Memory of the largest arrays that live at once beside weights and KV cache, in bytes.
-
-        Args:
-            rows: of one call, at most.
-        """
-
     def to_host(self, x: Array) -> np.ndarray:
         """A copy of `x` in the host's memory."""
 
     # The network
-    def embed(self, table: Weight, tokens: np.ndarray, scale: float) -> Array:
+    def embed(self, table: Matrix, tokens: np.ndarray, scale: float) -> DeviceArray:
         """Rows of the (V, D) table times scale: (T, D)."""
 
-    def linear(self, x: Array, w: Weight) -> Array:
+    def linear(self, x: Array, w: Matrix) -> DeviceArray:
         """x @ w.T: (T, columns) with (rows, columns) gives (T, rows)."""
 
-    def rms_norm(self, x: Array, weight: Array | None, eps: float) -> Array:
+    def rms_norm(self, x: Array, weight: Array | None, eps: float) -> DeviceArray:
         """x / sqrt(mean(x²) + eps) over the last axis, times `weight` if given; any shape."""
 
-    def add(self, x: Array, y: Array) -> Array:
+    def add(self, x: Array, y: Array) -> DeviceArray:
         """x + y, of one shape."""
 
-    def residual(self, x: Array, y: Array, weight: Array, eps: float, scale: float) -> Array:
+    def residual(self, x: Array, y: Array, weight: Array, eps: float, scale: float) -> DeviceArray:
         """(x + rms_norm(y, weight)) * scale, for (T, D)."""
 
     def residual_of_sum(
@@ -166,16 +184,16 @@ class Backend(Protocol):
         weight: Array,
         eps: float,
         scale: float,
-    ) -> Array:
+    ) -> DeviceArray:
         """As `residual`, with rms_norm(y, y_weight) + rms_norm(z, z_weight) for y."""
 
-    def geglu(self, gate: Array, up: Array) -> Array:
+    def geglu(self, gate: Array, up: Array) -> DeviceArray:
         """gelu(gate) * up, gelu in its tanh form, for (T, F)."""
 
     def rope_angles(self, positions: np.ndarray, head_dim: int, base: float, factors: Array | None) -> Array:
         """Angles of (T,) int64 positions, for `norm_rope`; `factors` (Dh/2,) divide frequencies."""
 
-    def norm_rope(self, x: Array, weight: Array, eps: float, rotation: Array) -> Array:
+    def norm_rope(self, x: Array, weight: Array, eps: float, rotation: Array) -> DeviceArray:
         """rms_norm of (T, H, Dh), then rotate the halves (i, i + Dh/2)."""
 
     def store_rows(self, k: Array, v: Array, store: LayerStore, rows: np.ndarray) -> None:
@@ -197,8 +215,8 @@ class Backend(Protocol):
         """
 
     def route(
-        self, x: Array, w: Weight, scale: Array, expert_scale: Array, n_used: int, eps: float
-    ) -> tuple[Array, Array]:
+        self, x: Array, w: Matrix, scale: Array, expert_scale: Array, n_used: int, eps: float
+    ) -> tuple[DeviceArray, DeviceArray]:
         """Choose experts for each row of the (T, D) residual stream.
 
         Softmax over w @ (rms(x) / sqrt(D) * scale); the n_used largest, renormalised to sum 1, each
@@ -209,16 +227,16 @@ class Backend(Protocol):
         """
 
     def experts(
-        self, x: Array, gate: Weight, up: Weight, down: Weight, chosen: Array, weights: Array
-    ) -> Array:
+        self, x: Array, gate: Matrix, up: Matrix, down: Matrix, chosen: Array, weights: Array
+    ) -> DeviceArray:
         """Weighted sum over each row's experts of down @ (gelu(gate @ x) * (up @ x)): (T, D)."""
 
     # The vocabulary
-    def head(self, x: Array, w: Weight, softcap: float) -> Array:
+    def head(self, x: Array, w: Matrix, softcap: float) -> DeviceArray:
         """softcap * tanh((x @ w.T) / softcap): (C, D) with (V, D) gives (C, V)."""
 
     def predict(
-        self, x: Array, w: Weight, softcap: float, temperature: float, uniforms: np.ndarray
+        self, x: Array, w: Matrix, softcap: float, temperature: float, uniforms: np.ndarray
     ) -> Prediction:
         """Read softmax(head(x, w, softcap) / temperature) at each of the C rows.
 
@@ -242,7 +260,7 @@ class Backend(Protocol):
             keeps fewer than K at a position repeats the first there, with probability 0.
         """
 
-    def soft_embed(self, conditioning: Any, table: Weight, scale: float) -> Array:
+    def soft_embed(self, conditioning: Any, table: Matrix, scale: float) -> DeviceArray:
         """The mean row of the (V, D) table under each of C distributions, times scale: (C, D)."""
 
     # Around the verbs

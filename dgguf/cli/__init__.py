@@ -49,7 +49,13 @@ _debug = False
 
 def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) -> None:
     global _debug
-    _debug = _debug or given
+    if given:
+        import logging
+
+        from dgguf.cli.log import show_log
+
+        _debug = True
+        context.with_resource(show_log(logging.DEBUG))
 
 
 for command in (run, chat, replay, export, bench, doctor, info, models, pull, quantize, imatrix, compare):

@@ -45,15 +45,17 @@ def bench(
     """
     from dgguf.backends.cpu import CpuBackend
     from dgguf.backends.cpu.roofline import peak_gops
-    from dgguf.benchmark import PeakMemory, drop_from_page_cache, measure, processor
+    from dgguf.benchmark import PeakMemory, measure
     from dgguf.catalog import find_model
     from dgguf.cli.output import announce_compilation, say
     from dgguf.ggufio.file import GgufFile
+    from dgguf.machine import drop_from_page_cache, processor
     from dgguf.session import Session
 
     if cold:
         with GgufFile(find_model(model)) as file:
-            drop_from_page_cache(file.paths)
+            if not drop_from_page_cache(file.paths):
+                raise click.UsageError("--cold needs Linux: this system drops no file from its page cache")
     with PeakMemory() as peak, announce_compilation():
         began = time.perf_counter()
         session = Session(model, threads=threads, exact=exact, gpu=gpu)
@@ -78,11 +80,11 @@ def bench(
 def lines(result: dict[str, Any]) -> list[str]:
     """The result as text."""
     from dgguf.benchmark import OTHER
-    from dgguf.cli.output import format_bytes
+    from dgguf.view.summary import format_bytes
 
     steps = result["ms_of_steps"]
     out = [
-        f"machine        {result['machine']} · {result['backend']}",
+        f"machine        {result['machine'] or 'unknown'} · {result['backend']}",
         f"start          {result['load_seconds']:.2f} s to load"
         f" · {result['first_encode_seconds']:.2f} s for the first {result['first_encode_tokens']} tokens"
         f" · {_duration(result['first_step_ms'])} for the first step" + (" · file cold" * result["cold"]),

@@ -43,10 +43,11 @@ def compare(
       dgguf compare model-bf16.gguf small.gguf -f chats.txt --special --chunks 2 --json
     """
     from dgguf.backends.cpu import CpuBackend
-    from dgguf.cli.output import announce_compilation, count, say
+    from dgguf.cli.output import announce_compilation, say
     from dgguf.evaluate.divergence import LogitsBackend, check_comparable
     from dgguf.evaluate.divergence import compare as compare_models
-    from dgguf.evaluate.noised_chunks import NOISE, PASSES, Model, cut, read_text
+    from dgguf.evaluate.noised_chunks import PASSES, Model, cut, read_text
+    from dgguf.view.summary import count
 
     contents = [read_text(path) for path in texts]
     cpu = CpuBackend(threads, exact=exact, round_weights=False)  # or Q8_0's cost would be hidden
@@ -67,18 +68,25 @@ def compare(
         for divergences in compare_models(pairs[0], pairs[1], samples):
             found.append(divergences)
             bar.update(1)
-    rows = [_summary(f"{share:.0%}", [sample[i] for sample in found]) for i, share in enumerate(NOISE)]
-    rows.append(_summary("all", [divergence for sample in found for divergence in sample]))
+    rows = _rows(found)
     if as_json:
-        result = {
-            "first": str(models[0].file.path),
-            "second": str(models[1].file.path),
-            "chunks": len(found),
-            "noise": rows,
-        }
+        files = {"first": str(models[0].file.path), "second": str(models[1].file.path)}
+        result = {**files, "chunks": len(found), "noise": rows}
         click.echo(json.dumps(result, ensure_ascii=False, indent=2))
     else:
         click.echo("\n".join(_table(rows)))
+
+
+def _rows(found: "list[list[Divergence]]") -> list[dict[str, Any]]:
+    """A summary for each level of noise, then one for all of them.
+
+    Args:
+        found: of each chunk, the divergence at each level.
+    """
+    from dgguf.evaluate.noised_chunks import NOISE
+
+    rows = [_summary(f"{share:.0%}", [chunk[i] for chunk in found]) for i, share in enumerate(NOISE)]
+    return [*rows, _summary("all", [divergence for chunk in found for divergence in chunk])]
 
 
 def _summary(noise: str, divergences: "list[Divergence]") -> dict[str, Any]:

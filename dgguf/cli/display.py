@@ -1,67 +1,57 @@
-"""Which view a command shows, on which stream, and what is recorded meanwhile."""
+"""Shows a generation by the view that was chosen, and records it meanwhile."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Self
 
+from dgguf.cli.log import log_to
+from dgguf.cli.options import Showing
 from dgguf.cli.output import announce_compilation, say
 from dgguf.diffusion.events import Event
-from dgguf.view.text import Thoughts
+from dgguf.view.choice import choose_view, make_view
+from dgguf.view.names import LIVE_VIEWS
 
 if TYPE_CHECKING:
     from dgguf.session import Session
     from dgguf.text.tokenizer import TokenTexts
     from dgguf.view.live import Layers, Live
-    from dgguf.view.text import View
 
 Events = Generator[Event, None, None]
-LIVE_VIEWS = ("text", "grid", "sudoku")
 
 
 class Display:
     """Shows a generation as the user asked for.
 
     Args:
-        view: one of `cli.options.VIEWS`.
-        pace: seconds each event is to be seen for, in a live view.
-        thoughts: how a live view shows them.
+        showing: how.
         as_json: stdout is for one JSON object.
 
     Attributes:
-        view: the one that was chosen.
-        is_live: it repaints a terminal.
-        shows_answer: it puts the answer on stdout, or puts something else there.
+        choice: the view, and where it draws.
     """
 
-    def __init__(self, view: str, *, pace: float, thoughts: Thoughts, as_json: bool = False) -> None:
-        self._screen = _terminal(as_json)
-        both = self._screen is not None and sys.stdout.isatty() and sys.stderr.isatty() and not as_json
-        if view == "auto":
-            view = "text" if both else "plain"
-        elif view in LIVE_VIEWS and self._screen is None:
-            say(f"note: --view {view} needs a terminal that can move its cursor; here are plain lines")
-            view = "plain"
-        self.view = view
-        self.is_live = view in LIVE_VIEWS
-        self.shows_answer = view == "jsonl" or (self.is_live and self._screen is sys.stdout)
-        self._pace = pace
-        self._thoughts = thoughts
+    def __init__(self, showing: Showing, *, as_json: bool = False) -> None:
+        self.choice = choose_view(showing.view, as_json=as_json)
+        if showing.view in LIVE_VIEWS and not self.choice.is_live:
+            say(
+                f"note: --view {showing.view} needs a terminal that can move its cursor; here are plain lines"
+            )
+        self._showing = showing
         self._stack = contextlib.ExitStack()
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        if self.is_live and self._screen:
+        if screen := self.choice.screen:
             from dgguf.view.ansi import use_colours
             from dgguf.view.live import Live
             from dgguf.view.painter import Painter, terminal_size
 
-            screen = self._screen
             painter = Painter(screen, lambda: terminal_size(screen), use_colours())
-            self._live = self._stack.enter_context(Live(painter, self._pace))
+            self._live = self._stack.enter_context(Live(painter, self._showing.pace))
+            self._stack.enter_context(log_to(self._live.note))
         else:
             self._stack.enter_context(announce_compilation())
         return self
@@ -102,33 +92,16 @@ class Display:
 
     def draw(self, events: Iterable[Event], tokens: "TokenTexts", layers: "Layers | None" = None) -> Events:
         """Show events and pass them on."""
+        view = self.choice.view
         if self._live:
-            yield from self._live.show(events, make_view(self.view, tokens, self._thoughts), layers)
-        elif self.view == "plain":
+            yield from self._live.show(events, make_view(view, tokens, self._showing.thoughts), layers)
+        elif view == "plain":
             from dgguf.view import plain
 
             yield from plain.show(events, sys.stderr)
-        elif self.view == "jsonl":
+        elif view == "jsonl":
             from dgguf.view.recorder import Recorder
 
             yield from Recorder(sys.stdout, tokens).record(events)
         else:
             yield from events
-
-
-def make_view(name: str, tokens: "TokenTexts", thoughts: Thoughts = "dim") -> "View":
-    """A live view by its name."""
-    from dgguf.view.grid import GridView
-    from dgguf.view.sudoku import SudokuView
-    from dgguf.view.text import TextView
-
-    kinds = {"text": TextView, "grid": GridView, "sudoku": SudokuView}
-    return kinds[name](tokens, thoughts)
-
-
-def _terminal(as_json: bool) -> TextIO | None:
-    """The stream that leads to a terminal which can be drawn on, if one does."""
-    if os.environ.get("TERM") == "dumb":
-        return None
-    streams = (sys.stderr,) if as_json else (sys.stdout, sys.stderr)
-    return next((stream for stream in streams if stream.isatty()), None)

@@ -1,15 +1,13 @@
 """`dgguf doctor`: what this machine has, and what would make it run."""
 
 import json
-import os
-import platform
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from dgguf.backends.cuda.diagnose import Check
+    from dgguf.backends.check import Check
 
 
 @click.command()
@@ -38,7 +36,10 @@ def doctor(
       dgguf doctor --cuda
       dgguf doctor model.gguf --context 32768 --json
     """
-    sections = {"cpu": list(cpu_checks(model, context)), "gpu": list(gpu_checks(model, context, device))}
+    from dgguf.checks import examine_cpu
+
+    cpu = [*examine_cpu(), *memory_checks(model, context)]
+    sections = {"cpu": cpu, "gpu": list(gpu_checks(model, context, device))}
     fatal = [*sections["cpu"], *(sections["gpu"] if cuda else ())]
     if as_json:
         report: dict[str, Any] = {
@@ -55,102 +56,24 @@ def doctor(
         click_context.exit(1)
 
 
-def cpu_checks(model: str | None, context: int | None) -> Iterator["Check"]:
-    """What the CPU backend needs."""
-    import numba
-
-    from dgguf.backends.cpu.features import cpu_path
-    from dgguf.backends.cuda.diagnose import Check
-    from dgguf.benchmark import processor
-    from dgguf.errors import BackendError
-    from dgguf.jit import CACHE_FOLDER, compiled_features
-    from dgguf.threads.pool import usable_cores
-
-    yield Check(
-        "system",
-        True,
-        f"{platform.platform()}, Python {platform.python_version()}, numba {numba.__version__}",
-    )
-    vectors = sorted(
-        f
-        for f in compiled_features()
-        if f.startswith(("avx", "fma", "f16c", "neon", "dotprod", "i8mm", "amx"))
-    )
-    yield Check("processor", True, f"{processor()}: {' '.join(vectors) or 'no vector extensions'}")
-    try:
-        yield Check("kernels", True, cpu_path())
-    except BackendError as error:
-        yield Check("kernels", False, str(error), "unset DGGUF_CPU_PATH")
-    yield Check("threads", True, f"{usable_cores()} of {os.cpu_count()} cores")
-    yield _runs_a_kernel()
-    if CACHE_FOLDER:
-        yield Check("cache", True, f"compiled kernels are kept in {CACHE_FOLDER}")
-    else:
-        yield Check(
-            "cache",
-            False,
-            "no folder for compiled kernels can be written",
-            "set DGGUF_CACHE_DIR to a folder that can",
-        )
-    yield from _memory(model, context)
-
-
-def _runs_a_kernel() -> "Check":
-    import numpy as np
-
-    from dgguf.backends.cuda.diagnose import Check
-    from dgguf.quants.block import FORMATS_BY_NAME
-    from dgguf.quants.decode import decoder
-
-    raw = np.arange(34, dtype=np.uint8).reshape(1, 34)
-    raw[0, :2] = np.array([1.0], np.float16).view(np.uint8)
-    out = np.empty((1, 32), np.float32)
-    decoder(FORMATS_BY_NAME["Q8_0"])(raw, out)
-    ok = bool((out[0] == np.arange(2, 34)).all())
-    remedy = "" if ok else "pip install --upgrade --force-reinstall numba llvmlite"
-    return Check(
-        "compiler", ok, "a kernel compiled and ran" if ok else "a kernel computes wrong numbers", remedy
-    )
-
-
-def _memory(model: str | None, context: int | None) -> Iterator["Check"]:
-    from dgguf.backends.cuda.diagnose import Check
-    from dgguf.cli.output import format_bytes
+def memory_checks(model: str | None, context: int | None) -> Iterator["Check"]:
+    """The memory of this machine, and whether MODEL fits."""
+    from dgguf.checks import check_memory, check_model
+    from dgguf.machine import system_memory
 
     available, total = system_memory()
-    if total:
-        yield Check("memory", True, f"{format_bytes(available)} of {format_bytes(total)} available")
+    yield check_memory(available, total)
     if model is None:
         return
     from dgguf.catalog import find_model
-    from dgguf.cli.info import describe
     from dgguf.ggufio.file import GgufFile
     from dgguf.model.config import ModelConfig
+    from dgguf.model.memory import choose_context, cpu_memory
 
     with GgufFile(find_model(model)) as file:
-        memory = describe(file, ModelConfig.from_file(file), context)["memory"]
-    beside = memory["kv_cache"] + memory["scratch"]
-    found = f"{format_bytes(memory['weights_mapped'])} mapped, {format_bytes(beside)} beside it"
-    if available and beside > available:
-        yield Check("model", False, f"{found}: more than is available", "a smaller context (-c)")
-    elif available and memory["weights_mapped"] + beside > available:
-        yield Check(
-            "model", True, f"{found}: parts of the file will be read again in every step, which is slow"
-        )
-    else:
-        yield Check("model", True, found)
-
-
-def system_memory() -> tuple[int, int]:
-    """Available and total bytes; 0 where the system does not tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            sizes = {
-                line.split(":")[0]: 1024 * int(line.split()[1]) for line in file if line.endswith("kB\n")
-            }
-        return sizes["MemAvailable"], sizes["MemTotal"]
-    except (OSError, KeyError):
-        return 0, 0
+        config = ModelConfig.from_file(file)
+        memory = cpu_memory(file, config, choose_context(config, context))
+    yield check_model(memory.weights_mapped, memory.kv_cache + memory.scratch, available)
 
 
 def gpu_checks(model: str | None, context: int | None, device: int) -> Iterator["Check"]:
@@ -162,7 +85,7 @@ def gpu_checks(model: str | None, context: int | None, device: int) -> Iterator[
         from dgguf.catalog import find_model
         from dgguf.ggufio.file import GgufFile
         from dgguf.model.config import ModelConfig
-        from dgguf.session import choose_context, gpu_sizes
+        from dgguf.model.memory import choose_context, gpu_sizes
 
         with GgufFile(find_model(model)) as file:
             config = ModelConfig.from_file(file)

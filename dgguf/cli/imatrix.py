@@ -1,7 +1,7 @@
 """`dgguf imatrix`: collect an importance matrix for `dgguf quantize --imatrix`."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,11 +47,12 @@ def imatrix(
       dgguf quantize model-bf16.gguf small.gguf --type Q3_K_M --imatrix imatrix.gguf
     """
     from dgguf.backends.cpu import CpuBackend
-    from dgguf.cli.output import announce_compilation, count, say
+    from dgguf.cli.output import say
     from dgguf.convert.imatrix import write_imatrix
     from dgguf.convert.target import check_name
     from dgguf.evaluate.importance import CollectingBackend, collect
     from dgguf.evaluate.noised_chunks import PASSES, Model, cut, read_text
+    from dgguf.view.summary import count
 
     check_name(out, force)
     contents = [read_text(path) for path in texts]
@@ -62,20 +63,7 @@ def imatrix(
         f"{count(len(samples), 'chunk')} of at most {2 * loaded.config.canvas_length} tokens, "
         f"{PASSES} passes each"
     )
-    done = 0
-    interrupted = False
-    with (
-        announce_compilation(),
-        click.progressbar(
-            length=PASSES * len(samples), label="collecting", file=sys.stderr, show_pos=True
-        ) as bar,
-    ):
-        try:
-            for now in collect(loaded, samples):
-                bar.update(now - done)
-                done = now
-        except KeyboardInterrupt:
-            interrupted = True
+    done, interrupted = _collect(collect(loaded, samples), PASSES * len(samples))
     n_chunks = done // PASSES
     if n_chunks:
         write_imatrix(
@@ -91,6 +79,24 @@ def imatrix(
             say(line)
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _collect(passes: Iterable[int], n_passes: int) -> tuple[int, bool]:
+    """Go through all passes, with a bar; returns how many were done, and whether Ctrl-C stopped them."""
+    from dgguf.cli.output import announce_compilation
+
+    done = 0
+    with (
+        announce_compilation(),
+        click.progressbar(length=n_passes, label="collecting", file=sys.stderr, show_pos=True) as bar,
+    ):
+        try:
+            for now in passes:
+                bar.update(now - done)
+                done = now
+        except KeyboardInterrupt:
+            return done, True
+    return done, False
 
 
 def _unseen(sums: "Mapping[str, Sums]") -> list[str]:

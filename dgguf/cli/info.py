@@ -49,12 +49,10 @@ def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> di
     """Everything `info` tells, as JSON types; sizes in bytes."""
     import dataclasses
 
-    from dgguf.backends.cpu import CpuBackend
     from dgguf.diffusion.settings import SamplerSettings
-    from dgguf.model.cache import cache_bytes
-    from dgguf.session import choose_context, rows_per_call
+    from dgguf.model.memory import choose_context, cpu_memory
 
-    context, rows, backend = choose_context(config, context), rows_per_call(config), CpuBackend()
+    context = choose_context(config, context)
     types: dict[str, dict[str, int]] = {}
     for t in file.tensors.values():
         row = types.setdefault(t.format.name, {"tensors": 0, "weights": 0, "bytes": 0})
@@ -82,20 +80,13 @@ def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> di
         },
         "sampler": dataclasses.asdict(settings),
         "sampler_source": "file" if all(in_file) else "file and defaults" if any(in_file) else "defaults",
-        "memory": {
-            "context": context,
-            "weights_mapped": file.n_bytes,
-            "kv_cache": cache_bytes(config, context, rows, backend.kv_bytes),
-            "scratch": backend.scratch_bytes(
-                config.vocab_size, config.hidden_size, config.canvas_length, rows, config.n_experts_used
-            ),
-        },
+        "memory": {"context": context, **dataclasses.asdict(cpu_memory(file, config, context))},
     }
 
 
 def lines(report: dict[str, Any]) -> list[str]:
     """The report as text."""
-    from dgguf.cli.output import format_bytes, format_count
+    from dgguf.view.summary import format_bytes, format_count
 
     g, memory = report["geometry"], report["memory"]
     sliding, full = g["sliding_layers"], g["n_layers"] - g["sliding_layers"]

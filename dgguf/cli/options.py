@@ -1,50 +1,160 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the bundles in which a command gets their values."""
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-VIEWS = ("auto", "text", "grid", "sudoku", "plain", "jsonl", "none")
+from dgguf.view.names import THOUGHTS, Thoughts
+
+if TYPE_CHECKING:
+    from dgguf.diffusion.settings import SamplerSettings
+    from dgguf.session import Gpu, Session
+
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # which took no type arguments in older versions of click
+
+Command = Callable[..., Any]
 
 
-def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The sampler's six settings as options; None means the file's, else the reference's."""
-    for option, kind, text in (
-        (
-            "--max-steps",
-            click.IntRange(1),
-            "Denoising steps a canvas gets at most.  [default: the file's, else 48]",
-        ),
-        (
-            "--t-min",
-            click.FloatRange(0),
-            "Temperature towards the last step.  [default: the file's, else 0.4]",
-        ),
-        ("--t-max", click.FloatRange(0), "Temperature of the first step.  [default: the file's, else 0.8]"),
-        (
-            "--entropy-bound",
-            click.FloatRange(0, min_open=True),
-            "Uncertainty accepted in a step, in nats.  [default: the file's, else 0.1]",
-        ),
-        (
-            "--stability-threshold",
-            click.IntRange(0),
-            "Further steps that must agree before a canvas settles.  [default: the file's, else 1]",
-        ),
-        (
-            "--confidence-threshold",
-            click.FloatRange(0, min_open=True),
-            "Mean entropy below which a canvas settles, in nats.  [default: the file's, else 0.005]",
-        ),
+@dataclass(frozen=True)
+class Loading:
+    """Which model is loaded, and how; the arguments of `Session`."""
+
+    model: str
+    threads: int | None
+    context: int | None
+    exact: bool
+    gpu: "Gpu | None"
+
+    def open(self) -> "Session":
+        """Load the model."""
+        import logging
+        import time
+
+        from dgguf.jit import CACHE_FOLDER
+        from dgguf.session import Session
+
+        began = time.perf_counter()
+        session = Session(
+            self.model, threads=self.threads, context=self.context, exact=self.exact, gpu=self.gpu
+        )
+        log = logging.getLogger(__name__)
+        log.debug("compiled kernels: %s", CACHE_FOLDER or "kept nowhere, as no folder can be written")
+        log.debug("loaded in %.2f s", time.perf_counter() - began)
+        return session
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What every answer is asked for.
+
+    Attributes:
+        system, think, raw, special: see `session.PromptOptions`.
+        max_tokens: of an answer.
+        seed: of every answer; None for a new one each time.
+        sampler: the sampler's settings; None for the file's.
+    """
+
+    max_tokens: int
+    seed: int | None
+    sampler: dict[str, float | None]
+    system: str | None
+    think: bool
+    raw: bool = False
+    special: bool = False
+
+    def settings(self, session: "Session") -> "SamplerSettings":
+        """All settings of the sampler for a model."""
+        return session.settings(**self.sampler)
+
+
+@dataclass(frozen=True)
+class Showing:
+    """How a generation is shown.
+
+    Attributes:
+        view: one of `view.names.VIEWS`.
+        pace: seconds that each event is seen for at least, in a live view.
+        thoughts: how a live view shows them.
+    """
+
+    view: str
+    pace: float
+    thoughts: Thoughts
+
+
+def _bundled(command: Command, name: str, bundle: type) -> Command:
+    """Let a command get the options that are fields of `bundle` as one argument."""
+
+    @functools.wraps(command)
+    def with_bundle(**options: Any) -> Any:
+        values = {f.name: options.pop(f.name) for f in fields(bundle) if f.name in options}
+        return command(**{name: bundle(**values)}, **options)
+
+    return with_bundle
+
+
+def conversation_options(command: Command) -> Command:
+    """What stands before every message: the system message, and whether the model thinks."""
+    for option in (
+        click.option("--think/--no-think", default=False, help="Let the model think before it answers."),
+        click.option("--system", help="A system message."),
     ):
-        command = click.option(option, type=kind, help=text)(command)
+        command = option(command)
     return command
 
 
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def generation_options(command: Command) -> Command:
+    """All that `run` and `chat` share but for the view; they get `loading: Loading` and `asking: Asking`.
+
+    The argument MODEL and `conversation_options` belong to these and stand above.
+    """
+    command = _bundled(_bundled(command, "loading", Loading), "asking", Asking)
+    return _model_options(_sampler_options(command))
+
+
+# In the order in which --help lists them, from the last to the first.
+_SAMPLER: dict[str, tuple[ParamType, str]] = {
+    "max_steps": (
+        click.IntRange(1),
+        "Denoising steps a canvas gets at most.  [default: the file's, else 48]",
+    ),
+    "t_min": (click.FloatRange(0), "Temperature towards the last step.  [default: the file's, else 0.4]"),
+    "t_max": (click.FloatRange(0), "Temperature of the first step.  [default: the file's, else 0.8]"),
+    "entropy_bound": (
+        click.FloatRange(0, min_open=True),
+        "Uncertainty accepted in a step, in nats.  [default: the file's, else 0.1]",
+    ),
+    "stability_threshold": (
+        click.IntRange(0),
+        "Further steps that must agree before a canvas settles.  [default: the file's, else 1]",
+    ),
+    "confidence_threshold": (
+        click.FloatRange(0, min_open=True),
+        "Mean entropy below which a canvas settles, in nats.  [default: the file's, else 0.005]",
+    ),
+}
+
+
+def _sampler_options(command: Command) -> Command:
+    """The sampler's six settings; the command gets one argument `sampler`, as of `Asking`."""
+
+    @functools.wraps(command)
+    def with_sampler(**options: Any) -> Any:
+        return command(sampler={name: options.pop(name) for name in _SAMPLER}, **options)
+
+    decorated: Command = with_sampler
+    for name, (kind, text) in _SAMPLER.items():
+        decorated = click.option(f"--{name.replace('_', '-')}", type=kind, help=text)(decorated)
+    return decorated
+
+
+def _model_options(command: Command) -> Command:
     """What every command that generates lets a user set: length, seed, context, threads, exactness."""
     for option in (
         click.option(
@@ -76,7 +186,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return gpu_options(command)
 
 
-class _LayerCount(click.ParamType):
+class _LayerCount(ParamType):
     name = "N|all"
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int | str:
@@ -87,7 +197,7 @@ class _LayerCount(click.ParamType):
         return int(value)
 
 
-def gpu_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def gpu_options(command: Command) -> Command:
     """Where to run; the command gets one argument `gpu`, a `session.Gpu` or None for the CPU."""
 
     @functools.wraps(command)
@@ -104,7 +214,7 @@ def gpu_options(command: Callable[..., Any]) -> Callable[..., Any]:
             gpu = Gpu(device or 0, gpu_layers)
         return command(gpu=gpu, **options)
 
-    decorated: Callable[..., Any] = with_gpu
+    decorated: Command = with_gpu
     for option in (
         click.option("--cuda", is_flag=True, help="Run on an NVIDIA GPU; `dgguf doctor` says what it needs."),
         click.option(
@@ -122,10 +232,10 @@ def gpu_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return decorated
 
 
-def evaluation_options(default_chunks: int | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def evaluation_options(default_chunks: int | None) -> Callable[[Command], Command]:
     """What commands that run a model on texts let a user set."""
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(command: Command) -> Command:
         for option in (
             click.option("--exact", is_flag=True, help="Compute in float32: several times slower."),
             click.option(
@@ -154,10 +264,11 @@ def evaluation_options(default_chunks: int | None) -> Callable[[Callable[..., An
     return decorate
 
 
-def view_options(views: tuple[str, ...]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """How a generation is shown."""
+def view_options(views: tuple[str, ...]) -> Callable[[Command], Command]:
+    """How a generation is shown; the command gets one argument `showing`, a `Showing`."""
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(command: Command) -> Command:
+        command = _bundled(command, "showing", Showing)
         for option in (
             click.option(
                 "--view",
@@ -173,7 +284,7 @@ def view_options(views: tuple[str, ...]) -> Callable[[Callable[..., Any]], Calla
             ),
             click.option(
                 "--thoughts",
-                type=click.Choice(("show", "dim", "hide")),
+                type=click.Choice(THOUGHTS),
                 default="dim",
                 help="How the live views show what the model thinks.",
             ),

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from dgguf.cli.options import ParamType
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from dgguf.convert import Event, Finished, Plan, TensorWritten
+    from dgguf.convert import ConversionEvent, ConversionFinished, ConversionPlan, TensorWritten
 
 TYPES = (
     *("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L"),
@@ -21,7 +23,7 @@ TYPES = (
 )
 
 
-class RecipeName(click.ParamType):
+class RecipeName(ParamType):
     """A name of `TYPES`, in letters of either size; shown as they are written, unlike click's choices."""
 
     name = "type"
@@ -38,7 +40,7 @@ class RecipeName(click.ParamType):
         return [CompletionItem(name) for name in TYPES if name.startswith(incomplete.upper())]
 
 
-class Size(click.ParamType):
+class Size(ParamType):
     """A number of bytes such as 4G or 500M, in powers of ten."""
 
     name = "size"
@@ -50,7 +52,7 @@ class Size(click.ParamType):
         return int(float(found[1]) * {"K": 1e3, "M": 1e6, "G": 1e9}[found[2].upper()])
 
 
-class TensorType(click.ParamType):
+class TensorType(ParamType):
     """REGEX=TYPE."""
 
     name = "regex=type"
@@ -126,8 +128,9 @@ def quantize(
     """
     from dgguf import convert
     from dgguf.catalog import find_known, find_model
-    from dgguf.cli.output import announce_compilation, format_bytes, format_count, say
+    from dgguf.cli.output import announce_compilation, say
     from dgguf.hub import parse_reference
+    from dgguf.view.summary import format_bytes, format_count
 
     if not source.exists() and (find_known(str(source)) or parse_reference(str(source))):
         source = find_model(str(source))
@@ -160,11 +163,11 @@ def quantize(
 
 
 def _watch(
-    events: "Generator[Event, None, None]", plan: "Plan", out: Path
-) -> "tuple[list[TensorWritten], Finished]":
+    events: "Generator[ConversionEvent, None, None]", plan: "ConversionPlan", out: Path
+) -> "tuple[list[TensorWritten], ConversionFinished]":
     """Show how far a conversion is, until it ends."""
     from dgguf.cli.output import say
-    from dgguf.convert import Finished, RowsWritten, TensorWritten
+    from dgguf.convert import ConversionFinished, RowsWritten, TensorWritten
 
     total = sum(tensor.n_weights for tensor in plan.tensors)
     written: list[TensorWritten] = []
@@ -178,7 +181,7 @@ def _watch(
         show_eta=False,
     ) as bar:
         try:
-            while not isinstance(event, Finished):
+            while not isinstance(event, ConversionFinished):
                 now = there
                 if isinstance(event, RowsWritten):
                     now += event.n_weights
@@ -204,8 +207,10 @@ def _speed(done: int, left: int, seconds: float) -> str:
     return f"{done / seconds / 1e6:.0f} million weights/s, {minutes}:{rest:02} left"
 
 
-def plan_lines(plan: "Plan") -> list[str]:
+def plan_lines(plan: "ConversionPlan") -> list[str]:
     """What would be written, as a table."""
+    from dgguf.view.summary import count
+
     lines = [f"{'tensor':<38} {'shape':>18} {'from':<8} {'to':<7} {'bytes':>14} {'bits/weight':>11}"]
     for t in plan.tensors:
         shape = "x".join(map(str, t.shape))
@@ -214,12 +219,12 @@ def plan_lines(plan: "Plan") -> list[str]:
             f"{t.name:<38} {shape:>18} {t.from_types:<8} {t.format.name:<7} {t.n_bytes:>14} {bits:>11}"
         )
     bits = f"{8 * plan.n_bytes / plan.n_weights:.2f}"
-    files = f"{len(plan.files)} file{'s' * (len(plan.files) > 1)} with headers"
+    files = f"{count(len(plan.files), 'file')} with headers"
     lines.append(f"{'total':<38} {files:>18} {'':<8} {'':<7} {plan.n_bytes:>14} {bits:>11}")
     return lines
 
 
-def write_report(path: Path, plan: "Plan", written: "list[TensorWritten]") -> None:
+def write_report(path: Path, plan: "ConversionPlan", written: "list[TensorWritten]") -> None:
     """What each tensor lost, worst first in the table, in file order in the JSON."""
     rows = [
         {

@@ -6,11 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from dgguf.cli.options import VIEWS, view_options
+from dgguf.cli.options import Showing, view_options
+from dgguf.view.names import VIEWS, Thoughts
 
 if TYPE_CHECKING:
     from dgguf.diffusion.events import Event
@@ -26,7 +27,7 @@ _NEXT, _BACK, _QUIT = (" ", "\r", "\n", "n", "\x1b[C"), ("b", "p", "\x7f", "\x1b
 )
 @click.option("--step", is_flag=True, help="Go by keys: space or → on, ← back, q ends.")
 @view_options(VIEWS)
-def replay(recording: Path, speed: float, step: bool, view: str, pace: float, thoughts: Any) -> None:
+def replay(recording: Path, speed: float, step: bool, showing: Showing) -> None:
     """Show a RECORDING of `dgguf run --record` again; no model is needed.
 
     \b
@@ -35,25 +36,25 @@ def replay(recording: Path, speed: float, step: bool, view: str, pace: float, th
       dgguf replay story.jsonl --speed 0.5
       dgguf replay story.jsonl --step --view grid
     """
+    from dgguf.cli.answer_writer import AnswerWriter
     from dgguf.cli.display import Display
-    from dgguf.cli.output import AnswerWriter
-    from dgguf.text.chat import AnswerText
     from dgguf.view.recording import read_recording
 
     read = read_recording(recording)
     started = read.started
-    display = Display(view, pace=pace, thoughts=thoughts)
+    display = Display(showing)
     if step:
-        if not (display.is_live and sys.stdin.isatty()):
+        if not (display.choice.is_live and sys.stdin.isatty()):
             raise click.UsageError("--step needs a terminal and one of the views text, grid, sudoku")
-        step_through(read, display.view, thoughts)
+        step_through(read, display.choice.view, showing.thoughts)
         return
-    reader = AnswerText(read.tokens, started.prompt.tolist())
-    writer = AnswerWriter(reader, as_json=False, echo=not display.shows_answer, show_thoughts=False)
+    writer = AnswerWriter(
+        read.tokens, as_json=False, echo=not display.choice.shows_answer, show_thoughts=False
+    )
     interrupted = True
     try:
         with display:
-            events = paced(read, speed) if display.is_live else iter(read.events)
+            events = paced(read, speed) if display.choice.is_live else iter(read.events)
             with contextlib.closing(display.draw(events, read.tokens)) as shown:
                 for event in shown:
                     writer.add(event)
@@ -72,10 +73,10 @@ def paced(recording: "Recording", speed: float) -> Generator["Event", None, None
         yield event
 
 
-def step_through(recording: "Recording", view: str, thoughts: Any) -> None:
+def step_through(recording: "Recording", view: str, thoughts: Thoughts) -> None:
     """Show one screen after the other, on and back by keys."""
-    from dgguf.cli.display import make_view
     from dgguf.view.ansi import use_colours
+    from dgguf.view.choice import make_view
     from dgguf.view.painter import Painter, terminal_size
     from dgguf.view.screens import screens
 

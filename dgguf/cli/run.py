@@ -4,11 +4,22 @@ import contextlib
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING
 
 import click
 
-from dgguf.cli.options import VIEWS, model_options, sampler_options, view_options
+from dgguf.cli.options import (
+    Asking,
+    Loading,
+    Showing,
+    conversation_options,
+    generation_options,
+    view_options,
+)
+from dgguf.view.names import VIEWS
+
+if TYPE_CHECKING:
+    from dgguf.diffusion.settings import SamplerSettings
 
 
 @click.command()
@@ -17,14 +28,12 @@ from dgguf.cli.options import VIEWS, model_options, sampler_options, view_option
 @click.option(
     "-f", "--file", type=click.File("rb"), help="Read the prompt from a file; - for standard input."
 )
-@click.option("--system", help="A system message.")
-@click.option("--think/--no-think", default=False, help="Let the model think before it answers.")
+@conversation_options
 @click.option("--raw", is_flag=True, help="No chat template: go on from the prompt's text.")
 @click.option(
     "--special", is_flag=True, help="Let texts such as <|turn> in the prompt become control tokens."
 )
-@model_options
-@sampler_options
+@generation_options
 @view_options(VIEWS)
 @click.option(
     "--record",
@@ -48,28 +57,16 @@ from dgguf.cli.options import VIEWS, model_options, sampler_options, view_option
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr: model, settings, thoughts.")
 def run(
-    model: str,
+    loading: Loading,
+    asking: Asking,
+    showing: Showing,
     prompt: str | None,
-    file: Any,
-    system: str | None,
-    think: bool,
-    raw: bool,
-    special: bool,
-    max_tokens: int,
-    seed: int | None,
-    context: int | None,
-    threads: int | None,
-    exact: bool,
-    gpu: Any,
-    view: str,
-    pace: float,
-    thoughts: Any,
+    file: IO[bytes] | None,
     record: Path | None,
     record_top: int,
     stats: bool,
     as_json: bool,
     verbose: bool,
-    **sampler: Any,
 ) -> None:
     """Answer a prompt with MODEL, a GGUF file or a name such as "demo".
 
@@ -83,66 +80,82 @@ def run(
       git diff | dgguf run model.gguf --json > review.json
       dgguf run model.gguf -f notes.txt -n 512 --seed 7 2>/dev/null
     """
-    if prompt is None and file is None and sys.stdin.isatty() and not (raw or as_json or record):
+    if prompt is None and file is None and sys.stdin.isatty() and not (asking.raw or as_json or record):
         from dgguf.cli.chat import CHAT_VIEWS, converse
 
-        if view not in CHAT_VIEWS:
-            raise click.UsageError(f"--view {view} needs a prompt")
-        converse(
-            model,
-            system=system,
-            think=think,
-            seed=seed,
-            context=context,
-            threads=threads,
-            exact=exact,
-            gpu=gpu,
-            max_tokens=max_tokens,
-            view=view,
-            pace=pace,
-            thoughts=thoughts,
-            **sampler,
-        )
+        if showing.view not in CHAT_VIEWS:
+            raise click.UsageError(f"--view {showing.view} needs a prompt")
+        converse(loading, asking, showing)
         return
     text = read_prompt(prompt, file)
-    if raw and (system is not None or think):
+    if asking.raw and (asking.system is not None or asking.think):
         raise click.UsageError("--raw takes the prompt as it is: it goes with neither --system nor --think")
-    if record_top and not (record or view == "jsonl"):
+    if record_top and not (record or showing.view == "jsonl"):
         raise click.UsageError("--record-top goes with --record FILE or --view jsonl")
-    from dgguf.cli.display import Display
     from dgguf.cli.models import offer
-    from dgguf.cli.output import AnswerWriter
-    from dgguf.session import Session, new_seed
 
-    offer(model)
-    seed = new_seed() if seed is None else seed
+    offer(loading.model)
+    answer(
+        text,
+        loading,
+        asking,
+        showing,
+        record=record,
+        record_top=record_top,
+        table=stats,
+        as_json=as_json,
+        verbose=verbose,
+    )
+
+
+def answer(
+    text: str,
+    loading: Loading,
+    asking: Asking,
+    showing: Showing,
+    *,
+    record: Path | None,
+    record_top: int,
+    table: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Load the model and answer one prompt; what there is of the answer is written whatever happens."""
+    import logging
+
+    from dgguf.cli.answer_writer import AnswerWriter
+    from dgguf.cli.display import Display
+    from dgguf.cli.log import show_log
+    from dgguf.session import new_seed
+
+    log = logging.getLogger(__name__)
+    seed = new_seed() if asking.seed is None else asking.seed
     with contextlib.ExitStack() as stack:
+        if verbose:
+            stack.enter_context(show_log(logging.INFO))
         # Left in the opposite order: the answer is finished when the terminal is as it was.
         writer: AnswerWriter | None = None
+        settings: SamplerSettings | None = None
         interrupted = True
-        settings = None
         try:
-            with Display(view, pace=pace, thoughts=thoughts, as_json=as_json) as display:
-                display.say(f"loading {model}")
-                session = stack.enter_context(
-                    Session(model, threads=threads, context=context, exact=exact, gpu=gpu)
+            with Display(showing, as_json=as_json) as display:
+                display.say(f"loading {loading.model}")
+                session = stack.enter_context(loading.open())
+                settings = asking.settings(session)
+                where = f"{session.file.path}: {session.backend.describe()}"
+                (display.note if loading.gpu else log.info)(where)
+                log.info(", ".join(f"{k} {v}" for k, v in dataclasses.asdict(settings).items()))
+                ids = session.encode(
+                    text, system=asking.system, think=asking.think, raw=asking.raw, special=asking.special
                 )
-                settings = session.settings(**sampler)
-                if verbose or gpu:
-                    display.note(f"{session.file.path}: {session.backend.describe()}")
-                if verbose:
-                    display.note(
-                        ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(settings).items())
-                    )
-                ids = session.encode(text, system=system, think=think, raw=raw, special=special)
                 writer = AnswerWriter(
-                    session.reader(ids),
+                    session.tokenizer,
                     as_json=as_json,
-                    echo=not display.shows_answer,
-                    show_thoughts=verbose and not display.is_live,
+                    echo=not display.choice.shows_answer,
+                    show_thoughts=verbose and not display.choice.is_live,
                 )
                 events = session.stream(
-                    ids, settings=settings, max_tokens=max_tokens, seed=seed, top_k=record_top
+                    ids, settings=settings, max_tokens=asking.max_tokens, seed=seed, top_k=record_top
                 )
                 with contextlib.closing(events):
                     for event in display.show(events, session, record):
@@ -150,10 +163,10 @@ def run(
                 interrupted = False
         finally:
             if writer and settings:
-                writer.finish(seed=seed, settings=settings, interrupted=interrupted, table=stats)
+                writer.finish(seed=seed, settings=settings, interrupted=interrupted, table=table)
 
 
-def read_prompt(prompt: str | None, file: Any) -> str:
+def read_prompt(prompt: str | None, file: IO[bytes] | None) -> str:
     """The prompt from -p, -f or a pipe; what is not UTF-8 in it becomes U+FFFD."""
     if prompt is not None and file is not None:
         raise click.UsageError("give the prompt by -p or by -f, not by both")
@@ -163,5 +176,4 @@ def read_prompt(prompt: str | None, file: Any) -> str:
         if sys.stdin.isatty():
             raise click.UsageError('there is no prompt: give one with -p "…", with -f FILE or through a pipe')
         file = sys.stdin.buffer
-    text: str = file.read().decode("utf-8", "replace")
-    return text
+    return file.read().decode("utf-8", "replace")

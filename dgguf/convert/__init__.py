@@ -8,17 +8,17 @@ type starts in `recipes.RECIPES` and in the encoders of `dgguf.quants`.
 # modules in the place of their functions.
 from dgguf.convert.encode_tensor import TensorError
 from dgguf.convert.imatrix import Imatrix, read_imatrix
-from dgguf.convert.plan import FilePlan, Plan, TensorPlan, plan
+from dgguf.convert.plan import ConversionPlan, FilePlan, TensorPlan, plan
 from dgguf.convert.recipes import RECIPES
-from dgguf.convert.run import Event, Finished, RowsWritten, TensorWritten, run
+from dgguf.convert.run import ConversionEvent, ConversionFinished, RowsWritten, TensorWritten, run
 
 __all__ = [
     "RECIPES",
-    "Event",
+    "ConversionEvent",
+    "ConversionFinished",
+    "ConversionPlan",
     "FilePlan",
-    "Finished",
     "Imatrix",
-    "Plan",
     "RowsWritten",
     "TensorError",
     "TensorPlan",

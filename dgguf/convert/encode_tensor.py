@@ -122,7 +122,7 @@ class TensorEncoder:
             else:
                 _encode_rows(tensor, first + place.start, values[place], target[place])
         if self._losses is not None:
-            self._losses[first] = _measure(tensor, first, values, target)
+            self._losses[first] = _loss(tensor, first, values, target)
 
 
 def _encode_rows(tensor: TensorPlan, first: int, values: np.ndarray, out: np.ndarray) -> None:
@@ -140,7 +140,7 @@ def _encode_rows(tensor: TensorPlan, first: int, values: np.ndarray, out: np.nda
         done = stop
 
 
-def _measure(tensor: TensorPlan, first: int, values: np.ndarray, encoded: np.ndarray) -> _Loss:
+def _loss(tensor: TensorPlan, first: int, values: np.ndarray, encoded: np.ndarray) -> _Loss:
     decoded = np.empty_like(values)
     decoder(tensor.format)(encoded, decoded)
     decoded -= values

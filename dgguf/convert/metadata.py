@@ -9,8 +9,9 @@ import numpy as np
 from dgguf.convert.config import CheckpointConfig
 from dgguf.convert.tokenizer_json import Vocabulary
 from dgguf.errors import ConversionError
+from dgguf.model.config import ARCHITECTURES
 
-ARCHITECTURE = "diffusion-gemma"
+ARCHITECTURE = ARCHITECTURES[0]
 _SCORE = -1000.0  # of every token: the order of the merges decides, scores say nothing
 _ROLE_KEYS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding", "mask": "mask"}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from dgguf.convert.plan import FilePlan, Plan, TensorPlan
+from dgguf.convert.plan import ConversionPlan, FilePlan, TensorPlan
 from dgguf.convert.target import check_name, partial_name
 from dgguf.errors import ConversionError
 from dgguf.ggufio.layout import padded, padding, split_names
@@ -28,7 +28,7 @@ def file_names(out: Path, count: int) -> list[Path]:
     return [out.with_name(name) for name in split_names(out.name.removesuffix(".gguf"), count)]
 
 
-def check_target(plan: Plan, paths: Sequence[Path], force: bool) -> None:
+def check_target(plan: ConversionPlan, paths: Sequence[Path], force: bool) -> None:
     """Refuse what would destroy something or cannot end well."""
     sources = {part.path for tensor in plan.tensors for part in tensor.source.parts}
     for out in paths:
@@ -175,7 +175,7 @@ class OutputFiles:
     to go on from.
     """
 
-    def __init__(self, plan: Plan, out: Path, *, force: bool, resume: bool) -> None:
+    def __init__(self, plan: ConversionPlan, out: Path, *, force: bool, resume: bool) -> None:
         self.paths = file_names(out, len(plan.files))
         check_target(plan, self.paths, force)
         self._plans = plan.files

@@ -84,7 +84,7 @@ class FilePlan:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class ConversionPlan:
     """A whole model to be written.
 
     Attributes:
@@ -124,7 +124,7 @@ def plan(
     output_type: str | None = None,
     imatrix: Imatrix | None = None,
     split_bytes: int | None = None,
-) -> Plan:
+) -> ConversionPlan:
     """Decide how a model becomes a GGUF.
 
     Args:
@@ -167,7 +167,7 @@ def plan(
                 f"such as {missing[0]}"
             )
     files = _split(metadata, tensors, split_bytes)
-    return Plan(read.path, type_name, metadata, files, tuple(notes))
+    return ConversionPlan(read.path, type_name, metadata, files, tuple(notes))
 
 
 def _plan_tensors(

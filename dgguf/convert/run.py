@@ -7,10 +7,11 @@ from pathlib import Path
 
 from dgguf.convert.encode_tensor import TensorEncoder, TensorError
 from dgguf.convert.output import OutputFile, OutputFiles
-from dgguf.convert.plan import FilePlan, Plan
+from dgguf.convert.plan import ConversionPlan, FilePlan
 from dgguf.convert.source import release
 from dgguf.errors import ConversionError
-from dgguf.threads.pool import Pool, usable_cores
+from dgguf.machine import usable_cores
+from dgguf.threads.pool import Pool
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class TensorWritten:
 
 
 @dataclass(frozen=True)
-class Finished:
+class ConversionFinished:
     """The files are whole and have their names.
 
     Attributes:
@@ -64,12 +65,12 @@ class Finished:
     seconds: float
 
 
-Event = RowsWritten | TensorWritten | Finished
+ConversionEvent = RowsWritten | TensorWritten | ConversionFinished
 
 
 def run(
-    plan: Plan, out: Path, force: bool = False, *, resume: bool = False, measure: bool = False
-) -> Generator[Event, None, None]:
+    plan: ConversionPlan, out: Path, force: bool = False, *, resume: bool = False, measure: bool = False
+) -> Generator[ConversionEvent, None, None]:
     """Write the planned files; closing the iterator cancels.
 
     A conversion that is cancelled or meets a full disk leaves OUT.partial, once it holds large tensors,
@@ -84,7 +85,7 @@ def run(
 
     Yields:
         `TensorWritten` for each tensor in the plan's order, after `RowsWritten` for each batch of it
-        but the last; then `Finished`.
+        but the last; then `ConversionFinished`.
 
     Raises:
         ConversionError: `out` cannot be written or exists, the disk is full, or a tensor holds values
@@ -116,7 +117,7 @@ def run(
                 yield TensorWritten(index, tensor.name, tensor.n_bytes, seconds, resumed, error)
                 index += 1
         files.finish()
-    yield Finished(files.paths[0], plan.n_bytes, time.perf_counter() - started)
+    yield ConversionFinished(files.paths[0], plan.n_bytes, time.perf_counter() - started)
 
 
 def _check_progress(plan: FilePlan, file: OutputFile, pool: Pool) -> None:

@@ -97,7 +97,7 @@ class DenoisingStep:
         entropy: (C,) float32, nats.
         settled: the stopping rule is met; this is the canvas's last step.
         seconds: the step took.
-        guesses: the likeliest tokens at each position; None where nobody asked.
+        top: the likeliest tokens at each position; None where nobody asked.
     """
 
     block: int
@@ -110,7 +110,7 @@ class DenoisingStep:
     entropy: np.ndarray
     settled: bool
     seconds: float
-    guesses: TopTokens | None = None
+    top: TopTokens | None = None
 
     @property
     def mean_entropy(self) -> float:

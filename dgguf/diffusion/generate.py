@@ -238,7 +238,7 @@ class _Denoiser:
                 entropy=prediction.entropy,
                 settled=settled,
                 seconds=seconds,
-                guesses=TopTokens(*top) if top else None,
+                top=TopTokens(*top) if top else None,
             )
             if settled:
                 return

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.backends.base import Array, Backend, Prediction, Weight
+from dgguf.backends.base import Prediction
+from dgguf.backends.cpu import CpuBackend
+from dgguf.backends.cpu.matmul import CpuMatrix
 from dgguf.errors import UnsupportedModelError
 from dgguf.evaluate.noised_chunks import Model, Sample
 
@@ -16,21 +18,21 @@ class LogitsBackend:
     """A backend that keeps the logits of the last prediction.
 
     Args:
-        backend: does the work; its arrays must be numpy's.
+        backend: does the work.
 
     Attributes:
         logits: (C, V) float32, before the temperature.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: CpuBackend) -> None:
         self._backend = backend
-        self.logits = np.empty((0, 0), np.float32)
+        self.logits: np.ndarray = np.empty((0, 0), np.float32)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
     def predict(
-        self, x: Array, w: Weight, softcap: float, temperature: float, uniforms: np.ndarray
+        self, x: np.ndarray, w: CpuMatrix, softcap: float, temperature: float, uniforms: np.ndarray
     ) -> Prediction:
         self.logits = self._backend.head(x, w, softcap)
         return self._backend.predict(x, w, softcap, temperature, uniforms)

@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.backends.base import Array, Backend, HostTensor, Role, Weight
+from dgguf.backends.base import HostTensor, Prediction, Role
+from dgguf.backends.cpu import CpuBackend
 from dgguf.convert.imatrix import Sums
 from dgguf.evaluate.noised_chunks import Model, Sample
 
 
 class _Observed:
-    """A matrix, or a stack of experts as matrices of their own."""
+    """A matrix, or a stack of experts as matrices of their own; see `backends.base.Weight`."""
 
-    def __init__(self, tensor: HostTensor, backend: Backend) -> None:
+    def __init__(self, tensor: HostTensor, backend: CpuBackend) -> None:
         self.tensor = tensor
+        self.rows, self.columns = tensor.raw.shape[-2], tensor.columns
         raws = tensor.raw if tensor.raw.ndim > 2 else tensor.raw[None]
         self.weights = [backend.load_matrix(replace(tensor, raw=raw)) for raw in raws]
 
@@ -27,43 +29,49 @@ class CollectingBackend:
     column matters more than another, and the other is never quantized.
 
     Args:
-        backend: does the work; its arrays must be numpy's.
+        backend: does the work.
 
     Attributes:
         sums: by the name of the matrix.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: CpuBackend) -> None:
         self._backend = backend
         self.sums: dict[str, Sums] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    def load_matrix(self, tensor: HostTensor) -> Weight:
+    def load_matrix(self, tensor: HostTensor) -> _Observed:
         return _Observed(tensor, self._backend)
 
-    def embed(self, table: _Observed, tokens: np.ndarray, scale: float) -> Array:
+    def embed(self, table: _Observed, tokens: np.ndarray, scale: float) -> np.ndarray:
         return self._backend.embed(table.weights[0], tokens, scale)
 
-    def soft_embed(self, conditioning: Any, table: _Observed, scale: float) -> Array:
+    def soft_embed(self, conditioning: Any, table: _Observed, scale: float) -> np.ndarray:
         return self._backend.soft_embed(conditioning, table.weights[0], scale)
 
-    def predict(self, x: Array, w: _Observed, *arguments: Any) -> Any:
+    def predict(self, x: np.ndarray, w: _Observed, *arguments: Any) -> Prediction:
         if w.tensor.role is not Role.EMBEDDING:
             self._add(w, 0, x)
         return self._backend.predict(x, w.weights[0], *arguments)
 
-    def route(self, x: Array, w: _Observed, *arguments: Any) -> tuple[Array, Array]:
+    def route(self, x: np.ndarray, w: _Observed, *arguments: Any) -> tuple[np.ndarray, np.ndarray]:
         return self._backend.route(x, w.weights[0], *arguments)
 
-    def linear(self, x: Array, w: _Observed) -> Array:
+    def linear(self, x: np.ndarray, w: _Observed) -> np.ndarray:
         self._add(w, 0, x)
         return self._backend.linear(x, w.weights[0])
 
     def experts(
-        self, x: Array, gate: _Observed, up: _Observed, down: _Observed, chosen: Array, weights: Array
-    ) -> Array:
+        self,
+        x: np.ndarray,
+        gate: _Observed,
+        up: _Observed,
+        down: _Observed,
+        chosen: np.ndarray,
+        weights: np.ndarray,
+    ) -> np.ndarray:
         """One expert after the other, so that the inputs of its down projection are seen."""
         out = np.zeros_like(x)
         for expert in np.unique(chosen).tolist():
@@ -81,7 +89,7 @@ class CollectingBackend:
     def _add(self, w: _Observed, matrix: int, x: np.ndarray) -> None:
         name = w.tensor.name
         if name not in self.sums:
-            self.sums[name] = Sums.zero(len(w.weights), w.tensor.columns)
+            self.sums[name] = Sums.zero(len(w.weights), w.columns)
         sums = self.sums[name]
         sums.squares[matrix] += np.square(x, dtype=np.float64).sum(axis=0)
         sums.counts[matrix] += len(x)

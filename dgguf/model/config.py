@@ -8,6 +8,7 @@ from dgguf.errors import UnsupportedModelError
 from dgguf.ggufio.file import GgufFile
 from dgguf.model.tensor_names import EMBEDDING
 
+# The spellings of general.architecture; the first is the one that is written.
 ARCHITECTURES = ("diffusion-gemma", "diffusion_gemma", "diffusiongemma")
 
 

@@ -69,6 +69,7 @@ _TABLE = (
     BlockFormat("TQ2_0", 35, 256, 66),
     BlockFormat("MXFP4", 39, 32, 17),
     BlockFormat("NVFP4", 40, 64, 36),
+    BlockFormat("Q1_0", 41, 128, 18),
 )
 
 FORMATS: dict[int, BlockFormat] = {f.ggml_type: f for f in _TABLE}

@@ -11,10 +11,10 @@ import numpy as np
 from dgguf.jit import kernel
 from dgguf.quants.half import float32_to_float16
 from dgguf.quants.search import (
-    LANES,
     MINIMUM,
     OWN_ROWS,
     SCALE,
+    SEARCH_WIDTH,
     fit_scale,
     fit_scale_min,
     load,
@@ -94,12 +94,12 @@ def _encode_weighted(
         for i in range(columns):
             total += flat[row * columns + i] * flat[row * columns + i]
         variances[row] = total / np.float32(columns)
-    s = np.empty((_ROWS, LANES), np.float32)
-    for first in range(0, flat.size // 32, LANES):
-        n_lanes = min(LANES, flat.size // 32 - first)
+    s = np.empty((_ROWS, SEARCH_WIDTH), np.float32)
+    for first in range(0, flat.size // 32, SEARCH_WIDTH):
+        n_lanes = min(SEARCH_WIDTH, flat.size // 32 - first)
         load(s, _X, flat, 32 * first, 32, n_lanes)
         load(s, _IMPORTANCE, importance, 32 * first, 32, n_lanes)
-        for k in range(LANES):
+        for k in range(SEARCH_WIDTH):
             s[_VARIANCE, k] = variances[(first + min(k, n_lanes - 1)) * 32 // columns]
         weigh_by_importance(s, _X, _IMPORTANCE, _VARIANCE, _W, 32)
         if with_minimum:

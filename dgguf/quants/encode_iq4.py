@@ -9,8 +9,8 @@ from dgguf.jit import kernel
 from dgguf.quants.half import float32_to_float16
 from dgguf.quants.scheme import IQ4_VALUES
 from dgguf.quants.search import (
-    LANES,
     OWN_ROWS,
+    SEARCH_WIDTH,
     add_squares,
     clamped,
     find_extreme,
@@ -45,13 +45,13 @@ _ROWS = _VARIANCE + 1
 def encode_iq4_nl(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """A float16 scale for each 32 weights."""
     flat, bytes_out = x.reshape(-1), out.reshape(-1)
-    s = np.empty((_ROWS, LANES), np.float32)
-    for first in range(0, flat.size // 32, LANES):
-        n_lanes = min(LANES, flat.size // 32 - first)
+    s = np.empty((_ROWS, SEARCH_WIDTH), np.float32)
+    for first in range(0, flat.size // 32, SEARCH_WIDTH):
+        n_lanes = min(SEARCH_WIDTH, flat.size // 32 - first)
         _load_blocks(s, flat, importance, 32 * first, 32, n_lanes)
         _weigh(s, 0, importance.size > 0)
         _fit(s, _X)
-        for k in range(LANES):
+        for k in range(SEARCH_WIDTH):
             s[_TRY, k] = reciprocal(s[_SCALE, k])
         _write_codes(s, _X, bytes_out, 18 * first + 2, 18, n_lanes)
         for k in range(n_lanes):
@@ -62,18 +62,18 @@ def encode_iq4_nl(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> Non
 def encode_iq4_xs(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """Six bits for each scale of 32 weights, under a float16 for 256."""
     flat, bytes_out = x.reshape(-1), out.reshape(-1)
-    s = np.empty((_ROWS, LANES), np.float32)
-    for first in range(0, flat.size // 256, LANES):
-        n_lanes = min(LANES, flat.size // 256 - first)
+    s = np.empty((_ROWS, SEARCH_WIDTH), np.float32)
+    for first in range(0, flat.size // 256, SEARCH_WIDTH):
+        n_lanes = min(SEARCH_WIDTH, flat.size // 256 - first)
         _load_blocks(s, flat, importance, 256 * first, 256, n_lanes)
         for j in range(8):
             _weigh(s, 32 * j, importance.size > 0)
             _fit(s, _X + 32 * j)
-            for k in range(LANES):
+            for k in range(SEARCH_WIDTH):
                 s[_SCALES + j, k] = s[_SCALE, k]
         _quantize_scales(s)
         for j in range(8):
-            for k in range(LANES):
+            for k in range(SEARCH_WIDTH):
                 s[_TRY, k] = reciprocal(s[_D, k] * s[_SCALE_CODES + j, k])
             _write_codes(s, _X + 32 * j, bytes_out, 136 * first + 8 + 16 * j, 136, n_lanes)
         for k in range(n_lanes):
@@ -100,7 +100,7 @@ def _load_blocks(
     if importance.size:
         load(s, _IMPORTANCE, importance, start, size, n_lanes)
         add_squares(s, _X, size, _VARIANCE)
-        for k in range(LANES):
+        for k in range(SEARCH_WIDTH):
             s[_VARIANCE, k] *= np.float32(2) / np.float32(size)
 
 
@@ -118,25 +118,25 @@ def _fit(s: np.ndarray, x: int) -> None:
     find_extreme(s, x, 32, _TOP)
     for step in range(-_N_STEPS - 1, _N_STEPS + 1):
         is_first = step < -_N_STEPS
-        for k in range(LANES):
+        for k in range(SEARCH_WIDTH):
             first = np.float32(1) / (-s[_TOP, k] / _LOWEST)
             other = (np.float32(step) + _LOWEST) / s[_TOP, k]
             s[_TRY, k] = first if is_first else other
             s[_QX, k] = _ZERO
             s[_Q2, k] = _ZERO
         for i in range(32):
-            for k in range(LANES):
+            for k in range(SEARCH_WIDTH):
                 value, weight = s[x + i, k], s[_W + i, k]
                 q = _nearest_value(s[_TRY, k] * value)
                 s[_QX, k] += weight * q * value
                 s[_Q2, k] += weight * q * q
-        for k in range(LANES):
+        for k in range(SEARCH_WIDTH):
             qx, q2, best, old = s[_QX, k], s[_Q2, k], s[_BEST, k], s[_SCALE, k]
             scale = qx / q2
             better = is_first | ((q2 > _ZERO) & (qx * qx > best * q2))
             s[_BEST, k] = scale * qx if better else best
             s[_SCALE, k] = scale if better else old
-    for k in range(LANES):
+    for k in range(SEARCH_WIDTH):
         scale = s[_SCALE, k]
         s[_SCALE, k] = _ZERO if abs(s[_TOP, k]) < _TINY else scale
 
@@ -163,10 +163,10 @@ def _code(x: np.float32) -> np.uint8:
 def _quantize_scales(s: np.ndarray) -> None:
     """Six bits for each scale; the largest becomes -32."""
     find_extreme(s, _SCALES, 8, _TOP)
-    for k in range(LANES):
+    for k in range(SEARCH_WIDTH):
         s[_D, k] = -s[_TOP, k] / np.float32(32)
     for j in range(8):
-        for k in range(LANES):
+        for k in range(SEARCH_WIDTH):
             inverse = reciprocal(s[_D, k])
             s[_SCALE_CODES + j, k] = clamped(inverse * s[_SCALES + j, k], np.float32(-32), np.float32(31))
 
@@ -174,9 +174,9 @@ def _quantize_scales(s: np.ndarray) -> None:
 @kernel
 def _write_codes(s: np.ndarray, x: int, out: np.ndarray, start: int, stride: int, n_lanes: int) -> None:
     """The codes of 32 weights of each lane under `_TRY`: byte i holds weights i and 16 + i."""
-    pairs = np.empty(LANES, np.uint8)
+    pairs = np.empty(SEARCH_WIDTH, np.uint8)
     for i in range(16):
-        for k in range(LANES):
+        for k in range(SEARCH_WIDTH):
             low, high = _code(s[_TRY, k] * s[x + i, k]), _code(s[_TRY, k] * s[x + 16 + i, k])
             pairs[k] = low | high << 4
         for k in range(n_lanes):

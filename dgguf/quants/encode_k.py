@@ -22,11 +22,11 @@ from dgguf.quants.pack_k import (
     store,
 )
 from dgguf.quants.search import (
-    LANES,
     MINIMUM,
     NEXT_TO_NOTHING,
     OWN_ROWS,
     SCALE,
+    SEARCH_WIDTH,
     add,
     add_squares,
     clamped,
@@ -68,9 +68,9 @@ def encode_q2_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
 def encode_q3_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """Codes of 3 bits under 6-bit scales of 16 weights."""
     flat, bytes_out = x.reshape(-1), out.reshape(-1)
-    s, codes = np.empty((_ROWS, LANES), np.float32), np.empty((256, LANES), np.uint8)
-    packed = np.empty((110, LANES), np.uint8)
-    for first in range(0, flat.size // 256, LANES):
+    s, codes = np.empty((_ROWS, SEARCH_WIDTH), np.float32), np.empty((256, SEARCH_WIDTH), np.uint8)
+    packed = np.empty((110, SEARCH_WIDTH), np.uint8)
+    for first in range(0, flat.size // 256, SEARCH_WIDTH):
         _load_blocks(s, flat, importance, first, np.float32(2))
         for j in range(16):
             x_row = _X + 16 * j
@@ -105,9 +105,9 @@ def encode_q5_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
 def encode_q6_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """Codes of 6 bits under 8-bit scales of 16 weights; importances are the weights as they are."""
     flat, bytes_out = x.reshape(-1), out.reshape(-1)
-    s, codes = np.empty((_ROWS, LANES), np.float32), np.empty((256, LANES), np.uint8)
-    packed = np.empty((210, LANES), np.uint8)
-    for first in range(0, flat.size // 256, LANES):
+    s, codes = np.empty((_ROWS, SEARCH_WIDTH), np.float32), np.empty((256, SEARCH_WIDTH), np.uint8)
+    packed = np.empty((210, SEARCH_WIDTH), np.uint8)
+    for first in range(0, flat.size // 256, SEARCH_WIDTH):
         _load_blocks(s, flat, importance, first, _ZERO)
         for j in range(16):
             w = _IMPORTANCE + 16 * j
@@ -129,11 +129,11 @@ def encode_q6_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
 def _encode_with_minimums(x: np.ndarray, importance: np.ndarray, out: np.ndarray, bits: int) -> None:
     """The formats of 2, 4 and 5 bits, in one kernel, which compiles in the time of one."""
     flat, bytes_out = x.reshape(-1), out.reshape(-1)
-    s, codes = np.empty((_ROWS, LANES), np.float32), np.empty((256, LANES), np.uint8)
-    packed = np.empty((84 if bits == 2 else 144 if bits == 4 else 176, LANES), np.uint8)
+    s, codes = np.empty((_ROWS, SEARCH_WIDTH), np.float32), np.empty((256, SEARCH_WIDTH), np.uint8)
+    packed = np.empty((84 if bits == 2 else 144 if bits == 4 else 176, SEARCH_WIDTH), np.uint8)
     size, top = (16, 15) if bits == 2 else (32, 63)
     start, n_steps = (-1.0, 20) if bits == 4 else (-0.5, 15)
-    for first in range(0, flat.size // 256, LANES):
+    for first in range(0, flat.size // 256, SEARCH_WIDTH):
         _search_minimums(
             s, codes, flat, importance, first, size, (1 << bits) - 1, top,
             np.float32(start), np.float32(0.1), n_steps, bits == 2,
@@ -156,12 +156,12 @@ def _load_blocks(
     s: np.ndarray, flat: np.ndarray, importance: np.ndarray, first: int, factor: np.float32
 ) -> None:
     """Super-blocks from `first` on, and `factor` times each one's mean square."""
-    n_lanes = min(LANES, flat.size // 256 - first)
+    n_lanes = min(SEARCH_WIDTH, flat.size // 256 - first)
     load(s, _X, flat, 256 * first, 256, n_lanes)
     if importance.size:
         load(s, _IMPORTANCE, importance, 256 * first, 256, n_lanes)
         add_squares(s, _X, 256, _VARIANCE)
-        for k in range(LANES):
+        for k in range(SEARCH_WIDTH):
             s[_VARIANCE, k] = factor * s[_VARIANCE, k] / np.float32(256)
 
 
@@ -188,12 +188,12 @@ def _search_minimums(
             _weigh_by_size(s, x, size, absolute)
             fit_scale_min(s, x, _W, _CODES, size, n, start, step, n_steps, absolute)
         _keep(s, codes, j, size, _SCALES, _ZERO)
-        for k in range(LANES):
+        for k in range(SEARCH_WIDTH):
             s[_MINIMUMS + j, k] = s[MINIMUM, k]
     for values, stored, d in ((_SCALES, _SCALE_CODES, _D), (_MINIMUMS, _MINIMUM_CODES, _M)):
         if importance.size:
             fit_positive(s, values, _SUMS, stored, 256 // size, top)
-            for k in range(LANES):
+            for k in range(SEARCH_WIDTH):
                 s[d, k] = s[SCALE, k]
         else:
             _round_positive(s, values, stored, 256 // size, np.float32(top), d)
@@ -205,40 +205,40 @@ def _search_minimums(
 def _weigh_by_size(s: np.ndarray, x: int, size: int, alone: bool) -> None:
     """Weights |x|, on top of the group's root mean square unless `alone`."""
     add_squares(s, x, size, SCALE)
-    for k in range(LANES):
+    for k in range(SEARCH_WIDTH):
         average = np.sqrt(s[SCALE, k] / np.float32(size))
         s[SCALE, k] = _ZERO if alone else average
     for i in range(size):
-        for k in range(LANES):
+        for k in range(SEARCH_WIDTH):
             s[_W + i, k] = s[SCALE, k] + abs(s[x + i, k])
 
 
 @kernel
 def _keep(s: np.ndarray, codes: np.ndarray, j: int, size: int, scales: int, offset: np.float32) -> None:
     """Keep what was found for group j; codes become unsigned."""
-    for k in range(LANES):
+    for k in range(SEARCH_WIDTH):
         s[scales + j, k] = s[SCALE, k]
     for i in range(size):
-        for k in range(LANES):
+        for k in range(SEARCH_WIDTH):
             codes[size * j + i, k] = np.uint8(np.int32(s[_CODES + i, k] + offset))
 
 
 @kernel
 def _round_positive(s: np.ndarray, values: int, stored: int, count: int, top: np.float32, d: int) -> None:
     """Codes from 0 to `top` for values never negative: the largest gets the largest code."""
-    for k in range(LANES):
+    for k in range(SEARCH_WIDTH):
         s[d, k] = _ZERO
     for j in range(count):
-        for k in range(LANES):
+        for k in range(SEARCH_WIDTH):
             value, largest = s[values + j, k], s[d, k]
             s[d, k] = value if value > largest else largest
     for j in range(count):
-        for k in range(LANES):
+        for k in range(SEARCH_WIDTH):
             inverse = top / s[d, k]
             inverse = inverse if s[d, k] > NEXT_TO_NOTHING else _ZERO
             code = nearest(inverse * s[values + j, k])
             s[stored + j, k] = top if code > top else code
-    for k in range(LANES):
+    for k in range(SEARCH_WIDTH):
         s[d, k] = s[d, k] / top
 
 
@@ -247,17 +247,17 @@ def _quantize_scales_q3_k(s: np.ndarray, weighted: bool) -> None:
     """Six bits for each scale: by a search of their own where there are importances."""
     if weighted:
         fit_scale(s, _SCALES, _SUMS, _SCALE_CODES, 16, 32)
-        for k in range(LANES):
+        for k in range(SEARCH_WIDTH):
             s[_D, k] = s[SCALE, k]
     else:
         find_extreme(s, _SCALES, 16, SCALE)
         for j in range(16):
-            for k in range(LANES):
+            for k in range(SEARCH_WIDTH):
                 code = clamped(
                     np.float32(-32) / s[SCALE, k] * s[_SCALES + j, k], np.float32(-32), np.float32(31)
                 )
                 s[_SCALE_CODES + j, k] = np.float32(-32) if s[SCALE, k] == _ZERO else code
-        for k in range(LANES):
+        for k in range(SEARCH_WIDTH):
             d = np.float32(1) / (np.float32(-32) / s[SCALE, k])
             s[_D, k] = _ZERO if s[SCALE, k] == _ZERO else d
     _round_to_half(s, _D)
@@ -268,10 +268,10 @@ def _quantize_scales_q6_k(s: np.ndarray) -> None:
     """Eight bits for each scale; the largest becomes -128."""
     find_extreme(s, _SCALES, 16, SCALE)
     for j in range(16):
-        for k in range(LANES):
+        for k in range(SEARCH_WIDTH):
             code = nearest(np.float32(-128) / s[SCALE, k] * s[_SCALES + j, k])
             s[_SCALE_CODES + j, k] = np.float32(127) if code > np.float32(127) else code
-    for k in range(LANES):
+    for k in range(SEARCH_WIDTH):
         s[_D, k] = np.float32(1) / (np.float32(-128) / s[SCALE, k])
     _round_to_half(s, _D)
 
@@ -279,7 +279,7 @@ def _quantize_scales_q6_k(s: np.ndarray) -> None:
 @kernel
 def _clear_empty(s: np.ndarray, codes: np.ndarray) -> None:
     """All bits of a Q6_K block whose scales are next to nothing are zero."""
-    for k in range(LANES):
+    for k in range(SEARCH_WIDTH):
         if abs(s[SCALE, k]) < np.float32(1e-15):
             s[_D, k] = _ZERO
             for j in range(16):
@@ -291,7 +291,7 @@ def _clear_empty(s: np.ndarray, codes: np.ndarray) -> None:
 @kernel
 def _round_to_half(s: np.ndarray, row: int) -> None:
     """What is left of each lane's scale after storing it."""
-    for k in range(LANES):
+    for k in range(SEARCH_WIDTH):
         half = float32_to_float16(s[row, k])
         s[row, k] = float16_to_float32(np.uint8(half & np.uint16(255)), np.uint8(half >> np.uint16(8)))
 
@@ -303,7 +303,7 @@ def _recode(
     """Codes anew for the stored scales and minimums; a group whose scale became 0 keeps its codes."""
     for j in range(256 // size):
         for i in range(size * j, size * j + size):
-            for k in range(LANES):
+            for k in range(SEARCH_WIDTH):
                 scale = s[_D, k] * s[_SCALE_CODES + j, k]
                 value = s[_X + i, k]
                 raised = value + s[_M, k] * s[_MINIMUM_CODES + j, k]

@@ -128,6 +128,7 @@ _NVFP4_SCALES = Scales(tuple(_fields(0, 4, 8, 8)), encoding=Encoding.HALF_UE4M3)
 # The quantized formats, by GGML's names; plain numbers need none. The first two numbers of `_fields` and
 # what `_one` and `_coded` begin with are drawn in the decoders.
 SCHEMES: dict[str, Scheme] = {
+    "Q1_0": Scheme(32, (-1, 1), _one(0)),
     "Q4_0": Scheme(32, range(-8, 8), _one(0)),
     "Q4_1": Scheme(32, range(16), _one(0), _one(2)),
     "Q5_0": Scheme(32, range(-16, 16), _one(0)),

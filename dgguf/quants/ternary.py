@@ -1,4 +1,4 @@
-"""The ternary formats: super-blocks of 256 weights that are -1, 0 or 1 times one float16 scale `d`.
+"""The formats of one or two bits: weights are -1, 0 or 1 times one float16 scale `d` of a block.
 
 In the letter maps each line is a byte, most significant bit first. The loops run to a `size` that
 LLVM cannot know, for the reason in `basic`.
@@ -8,6 +8,26 @@ import numpy as np
 
 from dgguf.jit import kernel
 from dgguf.quants.half import float16_to_float32
+
+
+@kernel
+def decode_q1_0(raw: np.ndarray, out: np.ndarray) -> None:
+    """Weight = d where the bit is set, -d where it is not; blocks of 128.
+
+     0- 1 dddddddd       scale
+     2    HGFEDCBA       bits of weights 0 (A) to 7 (H)
+     …
+    17    HGFEDCBA       of weights 120 to 127
+    """
+    size = min(8, out.shape[1])
+    for row in range(out.shape[0]):
+        x, y = raw[row], out[row]
+        for b in range(y.size // 128):
+            d = float16_to_float32(x[18 * b], x[18 * b + 1])
+            for i in range(16):
+                bits, o = np.int32(x[18 * b + 2 + i]), 128 * b + 8 * i
+                for j in range(size):
+                    y[o + j] = d if bits >> j & 1 else -d
 
 
 @kernel
@@ -80,6 +100,7 @@ def _first_digit(byte: np.uint8, power: int) -> np.int8:
 
 
 DECODERS = {
+    "Q1_0": decode_q1_0,
     "TQ1_0": decode_tq1_0,
     "TQ2_0": decode_tq2_0,
 }

@@ -1,4 +1,4 @@
-"""What Windows tells by kernel32 and the registry, and how its console is switched. None where it does not."""
+"""What Windows tells by kernel32 and the registry, None where it does not; and the console's mode."""
 
 import ctypes
 from typing import Any

@@ -262,6 +262,11 @@ class AnswerText:
         # What of the header has come, None behind it. A prompt that opens the channel writes it too.
         self._header: str | None = None
 
+    @property
+    def in_thought(self) -> bool:
+        """Whether the next ids belong to the thoughts."""
+        return self._splitter.in_thought
+
     def push(self, ids: Iterable[int]) -> list[tuple[Kind, str]]:
         """The text that is complete with these ids, in order: ("thought" or "answer", text not empty)."""
         pieces: list[tuple[Kind, str]] = []

@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
+from dgguf.errors import BackendError
+from dgguf.machine import usable_cores
 from dgguf.threads import worker_slots
+from dgguf.threads.crowding import ThreadLimit
 from dgguf.threads.work_sharing import ALL_TAKEN, FAILED, make_counter
 
 # The share of the remaining pieces that a thread takes at a time, all threads together: fewer turns
@@ -30,41 +33,56 @@ _PATIENCE = 1.0  # seconds, for a thread to end
 
 Job = Callable[[], None]
 
+_forks = 0  # that led to this process, since the module was imported
 
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS or Windows
-        return os.cpu_count() or 1
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_count_fork)
 
 
 class Pool:
-    """Runs pieces of work on `threads` threads, the caller's included; one call at a time."""
+    """Runs pieces of work on up to `threads` threads, the caller's included; one call at a time.
+
+    Raises:
+        BackendError: from any call, while another thread is in a call, or in a process that was forked
+            since; from the constructor, if the system starts no more threads.
+    """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
+        self._limit = ThreadLimit(threads)
         self._looks = _LOOKS if threads <= usable_cores() else 0  # who spins takes another's core
-        self._desks = worker_slots.make_desks(threads - 1)
+        self._slots = worker_slots.make_slots(threads - 1)
         self._counter = make_counter(max(2, threads))
+        self._calling = threading.Lock()
+        self._forks = _forks
         self._job: list[Job] = []  # what all threads are to call; here it does not keep the pool alive
-        self._alarms: list[queue.SimpleQueue[bool]] = [queue.SimpleQueue() for _ in self._desks]
-        for desk in worker_slots.make_desks(min(1, threads - 1)):
-            worker_slots.serve(desk, self._counter, 0, 0)  # compiled here, where a failure is heard of
+        self._alarms: list[queue.SimpleQueue[bool]] = [queue.SimpleQueue() for _ in self._slots]
+        for slot in worker_slots.make_slots(min(1, threads - 1)):  # compiled here, where a failure is told
+            worker_slots.worker_loop(slot, self._counter, False, 0)
+            worker_slots.retire(slot)
         # Pieces may call BLAS; its threads on top would only get in each other's way.
         self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
-        helpers = [
+        workers = [
             threading.Thread(
                 target=_work_off,
-                args=(desk, self._counter, self._looks, self._job, alarm),
+                args=(slot, self._counter, self._looks, self._job, alarm),
                 name=f"dgguf-{number}",
                 daemon=True,
             )
-            for number, (desk, alarm) in enumerate(zip(self._desks, self._alarms, strict=True), 1)
+            for number, (slot, alarm) in enumerate(zip(self._slots, self._alarms, strict=True), 1)
         ]
-        weakref.finalize(self, _dismiss, self._alarms, helpers)
-        for thread in helpers:
-            thread.start()
+        weakref.finalize(self, _dismiss, self._alarms, workers)
+        try:
+            for thread in workers:
+                thread.start()
+        except RuntimeError as error:
+            raise BackendError(f"the system does not start {threads} threads: {error}") from error
 
     def parallel_for(self, piece: Callable[[int], None], count: int, *, blas: bool = True) -> None:
         """Call piece(0) … piece(count - 1), in no set order; see `parallel_ranges`."""
@@ -78,11 +96,27 @@ class Pool:
     def run_kernel(self, kernel: Callable[..., None], most: int, *arguments: Any) -> None:
         """Call kernel(*arguments, counter) on at most `most` threads, which share its pieces by `next_chunk`.
 
-        The others begin when the caller takes its first piece, or ends. A kernel that calls `publish` is
-        called by them without Python, whose lock they would have to wait for; any other through it.
+        The others begin when the caller takes its first piece, or ends; a thread that has not begun when
+        all pieces are taken does not call it. A kernel that calls `publish` is called by them without
+        Python, whose lock they would have to wait for; any other through it. How many threads are used
+        also depends on how long they had to be waited for, see `crowding`.
         """
-        threads = max(1, min(self.threads, most))
-        self._on_all(lambda: kernel(*arguments, self._counter), threads, 0)
+        began = time.perf_counter()
+        threads = max(1, min(self._limit.begin(began), most))
+        worked = began
+
+        def job() -> None:
+            kernel(*arguments, self._counter)
+
+        def own_job() -> None:
+            nonlocal worked
+            job()
+            worked = time.perf_counter()
+
+        self._on_all(own_job, job, threads, 0)
+        if threads > 1:
+            now = time.perf_counter()
+            self._limit.end(worked - began, now - worked, now)
 
     def parallel_ranges(self, part: Callable[[int, int], None], count: int, *, blas: bool = True) -> None:
         """Call part(first, end) for ranges that together are 0 … count, and return when all is done.
@@ -112,14 +146,23 @@ class Pool:
                 raise
 
         with self._blas.limit(limits=1) if blas else contextlib.nullcontext():
-            self._on_all(work, max(1, min(self.threads, count)), ALL_TAKEN)
+            self._on_all(work, work, max(1, min(self.threads, count)), ALL_TAKEN)
 
-    def _on_all(self, job: Job, threads: int, first: int) -> None:
-        """Call `job` on so many threads; return when all have done it, and raise what one has raised.
+    def _on_all(self, own_job: Job, job: Job, threads: int, first: int) -> None:
+        """Call `own_job` here and `job` on the others; return when all are done, and raise what one raised.
 
         Args:
-            first: what `counter` begin with, see `worker_slots.ask`.
+            first: what the counter begins with, see `worker_slots.submit`.
         """
+        if self._forks != _forks and self.threads > 1:
+            raise BackendError(
+                "this process was forked from one that had loaded a model, and a fork has none of its "
+                "threads: load the model in the new process"
+            )
+        if self._calling.locked():
+            raise BackendError(
+                "a thread pool serves one call at a time: each thread needs a session of its own"
+            )
         failures: list[BaseException] = []
 
         def guarded() -> None:
@@ -130,56 +173,59 @@ class Pool:
                 failures.append(failure)
 
         # Ctrl-C may come between any two steps, and still nobody may go on working after this call, so
-        # what counts is what is written on the desks.
-        try:
+        # what counts is what is written in the slots.
+        with self._calling:  # entered and left as one step; a thread that came at the same instant waits
             try:
-                self._wait_for_all()  # if it came where nothing could be done about it
-                self._job[:] = [guarded]
-                if worker_slots.ask(self._desks[: threads - 1], self._counter, first):
-                    self._wake()
-                job()
-            except BaseException as failure:
-                failures.append(failure)
-        finally:
-            while True:
                 try:
-                    self._wait_for_all()
-                    break
+                    self._wait_for_all()  # if it came where nothing could be done about it
+                    self._job[:] = [guarded]
+                    if worker_slots.submit(self._slots[: threads - 1], self._counter, first):
+                        self._wake(threads - 1)
+                    own_job()
                 except BaseException as failure:
                     failures.append(failure)
-            self._job.clear()  # what it holds may be large
-        if self._counter[FAILED]:
-            failures.append(MemoryError("no memory for a kernel"))  # nothing else fails in them
+            finally:
+                while True:
+                    try:
+                        self._wait_for_all()
+                        break
+                    except BaseException as failure:
+                        failures.append(failure)
+                self._job.clear()  # what it holds may be large
+            if self._counter[FAILED]:
+                failures.append(MemoryError("no memory for a kernel"))  # nothing else fails in them
         if failures:
             raise failures[0]
 
     def _wait_for_all(self) -> None:
-        while not worker_slots.all_done(self._desks, self._counter, self._looks):
-            self._wake()
+        while not worker_slots.wait_all(self._slots, self._counter, self._looks):
             time.sleep(_NAP)
 
-    def _wake(self) -> None:
-        for desk, alarm in zip(self._desks, self._alarms, strict=True):
-            if worker_slots.sleeps_on(desk):
+    def _wake(self, workers: int) -> None:
+        for slot, alarm in zip(self._slots[:workers], self._alarms, strict=False):
+            if worker_slots.is_parked(slot) and alarm.empty():
                 alarm.put(True)
 
 
 def _work_off(
-    desk: np.ndarray, counter: np.ndarray, looks: int, job: list[Job], alarm: queue.SimpleQueue[bool]
+    slot: np.ndarray, counter: np.ndarray, looks: int, job: list[Job], alarm: queue.SimpleQueue[bool]
 ) -> None:
-    """A thread's life: one job after the other, until it is woken to hear that there will be none."""
-    done, found = 0, worker_slots.SLEEP
-    while True:
-        # Where the caller takes long to begin, as when it compiles, one look is enough.
-        found = worker_slots.serve(desk, counter, done, 0 if found == worker_slots.SOON else looks)
-        done = 0
-        if found == worker_slots.JOB:
-            job[0]()
-            done = 1
-        elif found == worker_slots.SOON:
-            time.sleep(_NAP)
-        elif not alarm.get():
-            return
+    """A worker's life: one job after the other, until it is woken to hear that there will be none."""
+    done, found = False, worker_slots.Next.PARK
+    try:
+        while True:
+            # Where the caller takes long to begin, as when it compiles, one look is enough.
+            patience = 0 if found == worker_slots.Next.LOOK_LATER else looks
+            found = worker_slots.Next(worker_slots.worker_loop(slot, counter, done, patience))
+            done = found == worker_slots.Next.RUN_JOB
+            if done:
+                job[0]()
+            elif found == worker_slots.Next.LOOK_LATER:
+                time.sleep(_NAP)
+            elif not alarm.get():
+                return
+    finally:
+        worker_slots.retire(slot)  # whatever has ended it: the others do not wait for it
 
 
 def _dismiss(alarms: list[queue.SimpleQueue[bool]], threads: list[threading.Thread]) -> None:

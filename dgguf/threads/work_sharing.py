@@ -21,6 +21,7 @@ from numba import types
 
 from dgguf.jit import kernel
 from dgguf.llvm_ir import I32, I64, int64, intrinsic
+from dgguf.threads.atomics import atomic_load, compare_exchange
 
 NEXT, THREADS, FUNCTION, FAILED, ARGUMENTS = range(5)
 ALL_TAKEN = 1 << 62  # more than there are pieces
@@ -81,17 +82,6 @@ def publish(typing: Any, counter: Any) -> Any:
     return types.void(counter), generate
 
 
-@intrinsic
-def _exchange(typing: Any, address: Any, old: Any, new: Any) -> Any:
-    """Put `new` where `old` is, if it still is; returns whether it was. One step for all threads."""
-
-    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        place = b.inttoptr(args[0], I64.as_pointer())
-        return b.extract_value(b.cmpxchg(place, args[1], args[2], "monotonic", "monotonic"), 1)
-
-    return types.boolean(types.int64, types.int64, types.int64), generate
-
-
 @kernel
 def next_chunk(counter: np.ndarray, count: int) -> tuple[int, int]:
     """The next range [first, end) of `count` pieces, empty when all are taken.
@@ -99,11 +89,11 @@ def next_chunk(counter: np.ndarray, count: int) -> tuple[int, int]:
     Ranges become ever smaller, so that all threads end nearly together.
     """
     while True:
-        first = counter[NEXT]
+        first = atomic_load(counter.ctypes.data)
         if first >= count:
             return count, count
         end = first + max(1, (count - first) // (2 * counter[THREADS]))
-        if _exchange(counter.ctypes.data, first, end):
+        if compare_exchange(counter.ctypes.data, first, end):
             return first, end
 
 
@@ -111,6 +101,6 @@ def next_chunk(counter: np.ndarray, count: int) -> tuple[int, int]:
 def next_item(counter: np.ndarray, count: int) -> int:
     """The next of `count` pieces, `count` when all are taken: for pieces that are long and uneven."""
     while True:
-        piece = counter[NEXT]
-        if piece >= count or _exchange(counter.ctypes.data, piece, piece + 1):
-            return min(piece, count)
+        piece = atomic_load(counter.ctypes.data)
+        if piece >= count or compare_exchange(counter.ctypes.data, piece, piece + 1):
+            return count if piece >= count else piece

@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterable
 from typing import TextIO
 
 from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Event, PromptEncoded
+from dgguf.view.summary import count
 
 
 def show(events: Iterable[Event], out: TextIO) -> Generator[Event, None, None]:
@@ -35,8 +36,7 @@ def describe(event: Event) -> str:
             )
         case CanvasCommitted():
             how = "settled" if event.converged else "not settled"
-            steps = f"{event.steps} step{'s' * (event.steps != 1)}"
-            tokens = f"{event.answer_length} answer token{'s' * (event.answer_length != 1)}"
+            steps, tokens = count(event.steps, "step"), count(event.answer_length, "answer token")
             return (
                 f"block {event.block + 1} committed · {how} after {steps} · {tokens} · {event.seconds:.2f} s"
             )

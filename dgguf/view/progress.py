@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from dgguf.answer import AnswerBuilder
 from dgguf.diffusion.events import (
     CanvasCommitted,
     CanvasStarted,
@@ -14,8 +15,7 @@ from dgguf.diffusion.events import (
     PromptEncoded,
     Started,
 )
-from dgguf.diffusion.statistics import Statistics
-from dgguf.text.chat import AnswerText, ChannelSplitter, Kind
+from dgguf.text.chat import Kind
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.frame import Style
 
@@ -43,9 +43,8 @@ class Progress:
         accepted: (C,) bool, of the last step.
         revised: (C,) bool, what had settled and changed in the last step.
         mean_entropies: of each step of this canvas, nats.
-        pieces: what the last committed canvas, or the end, added to the thoughts and the answer.
-        statistics: of the whole.
-        reader: of the committed tokens.
+        pieces: what the last event, or the end, added to the thoughts and the answer.
+        answer: of all events so far.
     """
 
     def __init__(self, tokens: TokenTexts) -> None:
@@ -63,19 +62,14 @@ class Progress:
         self.mean_entropies: list[float] = []
         self.step_seconds = 0.0
         self.pieces: list[tuple[Kind, str]] = []
-        self.statistics = Statistics()
-        self.reader = AnswerText(tokens)
-        self._channels = ChannelSplitter(tokens)
+        self.answer = AnswerBuilder(tokens)
 
     def add(self, event: Event) -> None:
         """Take the next event."""
-        self.statistics.add(event)
+        self.pieces = self.answer.add(event)
         match event:
             case Started():
                 self.started = event
-                prompt = event.prompt.tolist()
-                self.reader = AnswerText(self.tokens, prompt)
-                self._channels = ChannelSplitter(self.tokens, prompt)
             case PromptEncoded():
                 self.prompt, self.phase = event, "prompt"
             case CanvasStarted():
@@ -84,16 +78,13 @@ class Progress:
                 self._take_step(event)
             case CanvasCommitted():
                 self.committed, self.phase = event, "committed"
-                answer = event.tokens[: event.answer_length].tolist()
-                self._channels.push(answer)
-                self.pieces = self.reader.push(answer)
             case Finished():
-                self.end()
+                self.phase = "finished"
 
     def end(self) -> None:
-        """Nothing more comes: the answer is whole, or was given up."""
+        """Nothing more comes, although `Finished` has not come: the answer was given up."""
         self.phase = "finished"
-        self.pieces = self.reader.finish()
+        self.pieces = self.answer.finish()
 
     @property
     def n_blocks(self) -> int:
@@ -112,13 +103,14 @@ class Progress:
     @property
     def in_thought(self) -> bool:
         """Whether the canvas begins within the model's thoughts."""
-        return self._channels.in_thought
+        return self.answer.in_thought
 
     def levels(self) -> np.ndarray:
         """(C,) how settled each position is, as an index of LEVELS."""
         h = self.entropy
-        levels = (h < NOISE_ABOVE).astype(np.int64) + (h < UNSURE_ABOVE) + (h < LIKELY_ABOVE)
-        return levels + ((levels == SURE) & (self.age > 0))
+        levels: np.ndarray = (h < NOISE_ABOVE).astype(np.int64) + (h < UNSURE_ABOVE) + (h < LIKELY_ABOVE)
+        levels += (levels == SURE) & (self.age > 0)
+        return levels
 
     def _begin_canvas(self, event: CanvasStarted) -> None:
         self.phase, self.block, self.step = "denoising", event.block, 0

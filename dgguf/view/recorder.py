@@ -97,11 +97,11 @@ class Recorder:
             differs = dict(zip(where.tolist(), event.canvas[where].tolist(), strict=True))
             self._canvases.step(event)
         ids = event.tokens.tolist()
-        guesses: dict[str, Any] = {}
-        if event.guesses:
-            thousandths = np.rint(event.guesses.probabilities.astype(np.float64) * 1000).astype(int)
-            guesses = {
-                "tokens": event.guesses.tokens.ravel().tolist(),
+        top_tokens: dict[str, Any] = {}
+        if event.top:
+            thousandths = np.rint(event.top.probabilities.astype(np.float64) * 1000).astype(int)
+            top_tokens = {
+                "tokens": event.top.tokens.ravel().tolist(),
                 "probabilities": thousandths.ravel().tolist(),
             }
         entropy = np.round(event.entropy.astype(np.float64), ENTROPY_DECIMALS) * 10**ENTROPY_DECIMALS
@@ -116,8 +116,8 @@ class Recorder:
             "entropy": np.rint(entropy).astype(int).tolist(),
             "accepted": np.packbits(event.accepted).tobytes().hex(),
             **({"differs": differs} if differs else {}),
-            **({"guesses": guesses} if guesses else {}),
-            **self._texts([*ids, *guesses.get("tokens", ())]),
+            **({"guesses": top_tokens} if top_tokens else {}),
+            **self._texts([*ids, *top_tokens.get("tokens", ())]),
         }
 
     def _texts(self, ids: Iterable[int]) -> dict[str, Any]:

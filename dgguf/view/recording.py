@@ -31,6 +31,7 @@ from typing import IO, Any, Literal, get_args
 
 import numpy as np
 
+from dgguf.answer import Answer, AnswerBuilder
 from dgguf.diffusion.events import (
     CanvasCommitted,
     CanvasStarted,
@@ -134,6 +135,14 @@ class Recording:
         first = self.events[0]
         assert isinstance(first, Started)
         return first
+
+    def answer(self) -> Answer:
+        """The answer, as far as it was recorded."""
+        builder = AnswerBuilder(self.tokens)
+        for event in self.events:
+            builder.add(event)
+        builder.finish()
+        return builder.answer()
 
 
 def is_recording(path: Path) -> bool:
@@ -259,7 +268,7 @@ class _Reader:
             accepted=np.unpackbits(bits, count=len(tokens)).astype(bool),
             entropy=(self._ids(line["entropy"]) / 10**ENTROPY_DECIMALS).astype(np.float32),
             **fields,
-            guesses=_guesses(line["guesses"], len(tokens)) if "guesses" in line else None,
+            top=_top_tokens(line["guesses"], len(tokens)) if "guesses" in line else None,
         )
         self._canvases.step(event)
         self._last = tokens
@@ -273,7 +282,7 @@ def _vector(values: list[int]) -> np.ndarray:
     return ids
 
 
-def _guesses(values: dict[str, list[int]], length: int) -> TopTokens:
+def _top_tokens(values: dict[str, list[int]], length: int) -> TopTokens:
     tokens = np.array(values["tokens"], np.int64).reshape(length, -1)
     probabilities = np.array(values["probabilities"], np.float32).reshape(tokens.shape) / 1000
     return TopTokens(tokens, probabilities)

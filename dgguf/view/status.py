@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from dgguf.view.frame import Line, Span, Style, fit
 from dgguf.view.progress import Progress
+from dgguf.view.summary import count
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -55,7 +56,7 @@ def _parts(progress: Progress) -> list[str]:
             left = (event.total - event.done) * event.seconds / (event.done - event.reused)
             return [f"prompt {event.done}/{event.total} tokens", f"{left:.0f} s left"]
         return [
-            f"prompt {event.total} token{'s' * (event.total != 1)}",
+            f"prompt {count(event.total, 'token')}",
             *([f"reused {event.reused}"] if event.reused else []),
         ]
     parts = [
@@ -69,8 +70,8 @@ def _parts(progress: Progress) -> list[str]:
             f"accepted {int(progress.accepted.sum()):>{len(str(length))}}/{length}",
             f"{progress.step_seconds:.{1 if progress.step_seconds >= 1 else 2}f} s/step",
         ]
-    if progress.statistics.steps:
-        parts.append(f"{progress.statistics.answer_tokens_per_second:.0f} tok/s")
+    if progress.answer.statistics.steps:
+        parts.append(f"{progress.answer.statistics.answer_tokens_per_second:.0f} tok/s")
     return parts
 
 
@@ -95,9 +96,9 @@ def border(progress: Progress, width: int) -> Line:
     block = f"block {progress.block + 1}"
     match progress.phase:
         case "committed" if progress.committed:
-            steps = progress.committed.steps
+            steps = count(progress.committed.steps, "step")
             how = "settled" if progress.committed.converged else "not settled"
-            text = f"{block} committed · {how} after {steps} step{'s' * (steps != 1)}"
+            text = f"{block} committed · {how} after {steps}"
         case "finished":
             text = f"{block} · stopped at step {progress.step}/{progress.max_steps}, not committed"
         case "denoising" if not progress.step:

@@ -8,9 +8,10 @@ import numpy as np
 from dgguf.diffusion.events import CanvasStarted, DenoisingStep, Event, Started
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.frame import Line, Span, Style, clip, fit
+from dgguf.view.names import Thoughts
 from dgguf.view.progress import LEVELS
 from dgguf.view.status import border
-from dgguf.view.text import TextView, Thoughts
+from dgguf.view.text import TextView
 
 # Rows and columns of a box, by the size of the board.
 _BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}

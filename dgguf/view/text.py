@@ -2,17 +2,16 @@
 
 import codecs
 from collections.abc import Iterator
-from typing import Literal, Protocol
+from typing import Protocol
 
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, Event, Finished
 from dgguf.text.chat import Kind
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.frame import Line, Span, Style, wrap
+from dgguf.view.names import Thoughts
 from dgguf.view.progress import LEVELS, SURE, Progress
 from dgguf.view.status import Activity, border, entropy_line, status_line
 from dgguf.view.terminal import safe
-
-Thoughts = Literal["show", "dim", "hide"]
 
 _TAB = " " * 4
 _END = "·"  # a position behind the end of the answer
@@ -181,7 +180,6 @@ class TextView:
                 yield Span(shown, Style.TEXT)
             else:
                 yield Span(shown, Style.TEXT if self._thoughts == "show" else Style.THOUGHT, thought=True)
-        self.progress.pieces = []
 
     def _settle(self) -> None:
         self._tail += self._fresh

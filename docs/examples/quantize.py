@@ -12,7 +12,7 @@ from dgguf.catalog import find_model
 plan = convert.plan(find_model("demo"), "Q8_0")
 print(f"{len(plan.tensors)} tensors, {8 * plan.n_bytes / plan.n_weights:.2f} bits per weight")
 for event in convert.run(plan, Path("small.gguf"), force=True):
-    if isinstance(event, convert.Finished):
+    if isinstance(event, convert.ConversionFinished):
         print(f"{event.path}: {event.n_bytes:,} bytes in {event.seconds:.1f} s")
 
 

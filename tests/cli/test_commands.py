@@ -304,7 +304,7 @@ def test_beside_plain_lines_on_a_terminal_the_answer_comes_whole(model):
 
 
 def test_quantize_never_replaces_a_pipe(tmp_path):
-    from checkpoints import Checkpoint
+    from tests.support.checkpoints import Checkpoint
 
     source = Checkpoint(tmp_path / "source").write()
     pipe = tmp_path / "pipe"
@@ -315,7 +315,7 @@ def test_quantize_never_replaces_a_pipe(tmp_path):
 
 
 def test_quantize_and_run(tmp_path):
-    from checkpoints import Checkpoint
+    from tests.support.checkpoints import Checkpoint
 
     source, out = Checkpoint(tmp_path / "source").write(), tmp_path / "out.gguf"
     done = dgguf("quantize", str(source), str(out), "--type", "q8_0")

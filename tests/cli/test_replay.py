@@ -1,15 +1,16 @@
 """`dgguf replay` and `run --record`: what is recorded is seen again, with no model present."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from dgguf.cli import cli
-from dgguf.cli.display import make_view
 from dgguf.cli.replay import paced
 from dgguf.session import Session
+from dgguf.view.choice import make_view
 from dgguf.view.frame import line_text
 from dgguf.view.recorder import Recorder
 from dgguf.view.recording import read_recording
@@ -76,9 +77,17 @@ def test_a_run_is_recorded_and_replayed_with_the_same_answer(model, tmp_path):
     assert model_gone.stdout == run.stdout
 
     def plain(stderr):
-        return [line for line in stderr.splitlines() if line.startswith("block ")]
+        """The lines without the mean entropies, and these: a recording rounds each entropy to 4 decimals."""
+        lines = [line for line in stderr.splitlines() if line.startswith("block ")]
+        pattern = r"(?<=mean entropy ) *([\d.]+)"
+        return [re.sub(pattern, "", line) for line in lines], [
+            float(found) for line in lines for found in re.findall(pattern, line)
+        ]
 
-    assert plain(model_gone.stderr) == plain(run.stderr)
+    (lines, entropies), (lines_of_run, entropies_of_run) = plain(model_gone.stderr), plain(run.stderr)
+    assert lines == lines_of_run
+    assert len(entropies) == 12
+    assert entropies == pytest.approx(entropies_of_run, abs=1.01e-4)
     none = dgguf("replay", recording, "--view", "none")
     assert (none.stdout, len(none.stderr.splitlines())) == (run.stdout, 3)
 
@@ -115,8 +124,13 @@ def test_what_does_not_go_together_is_a_usage_error(story, model):
         assert words in done.stderr
 
 
-def test_a_closed_pipe_is_quiet(story):
-    command = f"'{sys.executable}' -m dgguf replay '{story}' --view jsonl | head -1"
+def test_a_closed_pipe_is_quiet(tmp_path):
+    path = tmp_path / "long.jsonl"  # longer than what a pipe holds, so that the writer notices
+    tokens, events = made_up(length=512, steps=90)
+    with Recorder.to_file(path, tokens) as recorder:
+        list(recorder.record(events))
+    assert path.stat().st_size > 1 << 17
+    command = f"'{sys.executable}' -m dgguf replay '{path}' --view jsonl | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert done.stdout.startswith('{"type":"started"')
     assert done.stderr == ""

@@ -23,15 +23,6 @@ from dgguf.quants.encode import ENCODERS, NO_IMPORTANCE, WEIGHTED
 from tests.model.test_transformer import WIDE
 from tests.support.synthetic.writer import write_model
 
-output = sys.modules["dgguf.convert.output"]
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "source.gguf"
-    write_model(path, WIDE, "BF16", seed=4)
-    return path
-
 
 def run(source, out, type_name="Q4_K_M", *, force=False, resume=False, measure=False, **options):
     """Convert and return the `TensorWritten` events."""
@@ -245,12 +236,6 @@ def test_what_a_tensor_lost(source, tmp_path):
 
 
 # Resuming.
-
-
-@pytest.fixture
-def small_syncs(monkeypatch):
-    """Let tensors of a tiny model count as large."""
-    monkeypatch.setattr(output, "_SYNC_BYTES", 1 << 12)
 
 
 def cut_off(source, out, n_tensors, type_name="Q4_K_M", **options):

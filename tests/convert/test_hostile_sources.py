@@ -26,12 +26,6 @@ from tests.support.checkpoints import (
     safetensors_bytes,
 )
 
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Checkpoint:
-    return Checkpoint(tmp_path / "tiny-model")
-
-
 # What is wrong with a checkpoint, and the words its message must have.
 
 

@@ -14,13 +14,8 @@ import pytest
 from dgguf import convert
 from dgguf.errors import ConversionError
 from dgguf.ggufio.write_header import pack_header
-from dgguf.threads.pool import usable_cores
+from dgguf.machine import usable_cores
 from tests.support.checkpoints import DECODER, Checkpoint, D, Tensor, both_copies, per_expert
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Checkpoint:
-    return Checkpoint(tmp_path / "tiny-model")
 
 
 def test_an_existing_file_is_only_replaced_by_force(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -72,7 +67,7 @@ def test_a_full_disk_is_seen_before_writing(
         list(convert.run(plan, tmp_path / "out.gguf"))
     assert [p.name for p in tmp_path.iterdir()] == ["tiny-model"]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, plan.n_bytes))
-    assert isinstance(list(convert.run(plan, tmp_path / "out.gguf"))[-1], convert.Finished)
+    assert isinstance(list(convert.run(plan, tmp_path / "out.gguf"))[-1], convert.ConversionFinished)
 
 
 def test_a_disk_that_fills_up_leaves_nothing(
@@ -181,7 +176,7 @@ def test_progress_within_a_tensor(
     monkeypatch.setattr(sys.modules["dgguf.convert.encode_tensor"], "_SLICE_WEIGHTS", 5 * D)
     plan = convert.plan(checkpoint.write(), "Q8_0")
     *events, finished = convert.run(plan, tmp_path / "out.gguf")
-    assert isinstance(finished, convert.Finished)
+    assert isinstance(finished, convert.ConversionFinished)
     batch, done, seconds, n_parts = 5 * 4 * usable_cores() * D, 0, 0.0, 0
     for event in events:
         assert seconds <= event.seconds
@@ -221,7 +216,7 @@ def test_memory_does_not_grow_with_a_tensor(checkpoint: Checkpoint, tmp_path: Pa
     source = type(embedding.source)(embedding.name, (rows, D), (stored,))
     tensor = convert.TensorPlan(source, embedding.format)
     file = convert.FilePlan(pack_header(plan.metadata, [tensor]), (tensor,))
-    small = convert.Plan(plan.source, plan.type_name, plan.metadata, (file,), ())
+    small = convert.ConversionPlan(plan.source, plan.type_name, plan.metadata, (file,), ())
     tracemalloc.start()
     try:
         list(convert.run(small, tmp_path / "out.gguf"))

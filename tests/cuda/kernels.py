@@ -20,7 +20,7 @@ from dgguf.backends.cuda import jit, logits
 from dgguf.backends.cuda.backend import CudaBackend
 from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.memory import Array, Memory, pointer, upload
-from dgguf.backends.cuda.plan import Plan, Sizes
+from dgguf.backends.cuda.plan import PlacementPlan, Sizes
 from dgguf.backends.cuda.queue import Queue
 from dgguf.errors import NumericsError
 from dgguf.ggufio.file import GgufFile
@@ -50,7 +50,7 @@ if jit.SIMULATED:
     # The simulator waits for its threads in a busy loop: let it give way often.
     sys.setswitchinterval(1e-5)
 ROUNDED = 2e-3  # of the fast path: float16 weights and activations, float32 sums
-ALL_RESIDENT = Plan(Sizes(0, (0,) * 9, 0, 0), frozenset())
+ALL_RESIDENT = PlacementPlan(Sizes(0, (0,) * 9, 0, 0), frozenset())
 
 
 class SimulatedDevice(Device):
@@ -155,6 +155,7 @@ def close(found, wanted, tolerance=4e-6):
 
 HOT = ["Q4_K", "Q5_0", "Q8_0", "Q6_K"]
 KINDS = [
+    "Q1_0",
     "Q4_0",
     "Q5_1",
     "Q2_K",
@@ -169,7 +170,7 @@ KINDS = [
 
 @pytest.mark.parametrize("name", HOT + KINDS)
 def test_linear(backend, rng, path, name):
-    columns = 256 if FORMATS_BY_NAME[name].block_size == 256 else 192
+    columns = 256 if FORMATS_BY_NAME[name].block_size > 64 else 192
     rows, outputs = (2, 17) if path == "reference" else (5, 37)  # the simulator is slow
     x, (w, weights) = normal(rng, rows, columns), tensor(rng, name, outputs, columns)
     found = backend.to_host(backend.linear(upload(x), backend.load_matrix(w)))
@@ -490,7 +491,7 @@ def test_streamed_experts_are_the_resident_ones(rng, monkeypatch, path, streamed
     chosen = upload(np.array([[2], [1]], np.int32))
     layers = [expert_tensors(rng, ("Q8_0", "Q8_0", "Q5_0"), 3, 32, 32, layer) for layer in range(3)]
     results = []
-    for plan in (ALL_RESIDENT, Plan(ALL_RESIDENT.sizes, frozenset(streamed))):
+    for plan in (ALL_RESIDENT, PlacementPlan(ALL_RESIDENT.sizes, frozenset(streamed))):
         backend = make_backend(path, plan)
         loaded = [[backend.load_matrix(t) for t, _ in layer] for layer in layers]
         assert sum(w.planes is None for layer in loaded for w in layer) == (
@@ -730,7 +731,7 @@ def test_the_whole_network(path, type_name, streamed, tmp_path):
     rng = np.random.default_rng(1)
     tokens, canvas = rng.integers(0, 60, 7), rng.integers(0, 60, 4)
     prediction, found = run_network(
-        path, tmp_path / "m.gguf", Plan(ALL_RESIDENT.sizes, frozenset(streamed)), tokens, canvas
+        path, tmp_path / "m.gguf", PlacementPlan(ALL_RESIDENT.sizes, frozenset(streamed)), tokens, canvas
     )
     network = reference.from_gguf(tmp_path / "m.gguf")
     past = network.encode(tokens)

@@ -17,7 +17,7 @@ from dgguf.threads.pool import Pool
 
 PLAIN = {f.name for f in FORMATS.values() if f.block_size == 1}
 # Their scales are float16 in the file, or few bits: nothing is rounded.
-EXACT = {"F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4"}
+EXACT = {"F16", "Q1_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4"}
 
 
 def random_blocks(rng, form, count):
@@ -164,8 +164,8 @@ def test_sizes_are_about_those_of_the_file():
         name: layout(FORMATS_BY_NAME[name]).bits_per_weight for name in FORMATS_BY_NAME if name not in PLAIN
     }
     assert bits == {
-        "Q4_0": 4.5, "Q4_1": 5.0, "Q5_0": 5.5, "Q5_1": 6.0, "Q8_0": 8.5, "Q2_K": 6.0, "Q3_K": 5.0,
-        "Q4_K": 5.0, "Q5_K": 6.0, "Q6_K": 7.0, "TQ1_0": 4.5, "TQ2_0": 4.5, "IQ4_NL": 4.5, "IQ4_XS": 4.5,
-        "MXFP4": 4.5, "NVFP4": 5.0, "IQ1_S": 4.5, "IQ1_M": 5.0, "IQ2_XXS": 4.5, "IQ2_XS": 5.0,
-        "IQ2_S": 5.0, "IQ3_XXS": 4.5, "IQ3_S": 4.5,
+        "Q1_0": 4.5, "Q4_0": 4.5, "Q4_1": 5.0, "Q5_0": 5.5, "Q5_1": 6.0, "Q8_0": 8.5, "Q2_K": 6.0,
+        "Q3_K": 5.0, "Q4_K": 5.0, "Q5_K": 6.0, "Q6_K": 7.0, "TQ1_0": 4.5, "TQ2_0": 4.5, "IQ4_NL": 4.5,
+        "IQ4_XS": 4.5, "MXFP4": 4.5, "NVFP4": 5.0, "IQ1_S": 4.5, "IQ1_M": 5.0, "IQ2_XXS": 4.5,
+        "IQ2_XS": 5.0, "IQ2_S": 5.0, "IQ3_XXS": 4.5, "IQ3_S": 4.5,
     }  # fmt: skip

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from dgguf.cli.output import statistics_table, summary
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, Finished, PromptEncoded
 from dgguf.diffusion.statistics import Statistics
+from dgguf.view.summary import statistics_table, summary
 from tests.support.recordings import generation
 
 FIRST = [
@@ -81,11 +81,10 @@ def test_the_table_and_the_line():
 
 
 def test_json_holds_the_same(capsys):
-    from dgguf.cli.output import AnswerWriter
-    from dgguf.text.chat import AnswerText
+    from dgguf.cli.answer_writer import AnswerWriter
 
     tokens, events = generation([FIRST, SECOND])
-    writer = AnswerWriter(AnswerText(tokens), as_json=True, echo=False, show_thoughts=False)
+    writer = AnswerWriter(tokens, as_json=True, echo=False, show_thoughts=False)
     for event in events:
         writer.add(event)
     writer.finish(seed=7, settings=events[0].settings, interrupted=False, table=False)

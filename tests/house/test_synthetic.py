@@ -15,6 +15,7 @@ import pytest
 
 from dgguf.convert.recipes import mixture
 from dgguf.quants.block import FORMATS_BY_NAME
+from dgguf.quants.decode import decoder
 from tests.support.synthetic import writer
 from tests.support.synthetic.blocks import random_blocks
 from tests.support.synthetic.gguf_stream import write_gguf
@@ -77,8 +78,10 @@ KEYS = {
     "ARRAY FLOAT32": "tokenizer.ggml.scores",
 }
 
-# All types that a recipe uses.
-BLOCK_FORMATS = "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ3_S IQ4_NL IQ4_XS MXFP4"
+# All types that a recipe uses, and Q1_0.
+BLOCK_FORMATS = (
+    "Q1_0 F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ3_S IQ4_NL IQ4_XS MXFP4"
+)
 
 SPECIAL_IDS = {
     **dict(enumerate(("<pad>", "<eos>", "<bos>", "<unk>", "<mask>"))),
@@ -356,7 +359,8 @@ def test_random_blocks_have_the_spread_asked_for(name):
     std = np.repeat([0.02, 0.08], 1_000_000 // fmt.block_size)
     blocks = random_blocks(fmt, len(std), std, np.random.default_rng(3))
     assert blocks.shape == (len(std), fmt.type_size)
-    decoded = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType[name])
+    decoded = np.empty((len(blocks), fmt.block_size), np.float32)
+    decoder(fmt)(blocks, decoded)
     for half, expected in zip(decoded.reshape(2, -1), (0.02, 0.08), strict=True):
         assert half.std() == pytest.approx(expected, rel=0.02)
         assert abs(half.mean()) < 0.01 * expected

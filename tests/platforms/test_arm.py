@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numba
 import pytest
 
-from dgguf import arm, jit
+from dgguf import jit, machine
 from dgguf.backends.cpu import features
 from tests.support.platforms.libraries import Kernel32, MacLibrary
 
@@ -35,13 +35,16 @@ def cpuinfo(*cores):
         ("", False),
     ],
 )
-def test_linux_tells_in_cpuinfo(text, found):
-    assert arm.has_dot_product_by_cpuinfo(text) is found
+def test_linux_tells_in_cpuinfo(monkeypatch, tmp_path, text, found):
+    on(monkeypatch, "Linux", "aarch64")
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cpuinfo").write_text(text)
+    assert machine.has_dot_product(tmp_path) is found
 
 
-def on(monkeypatch, system, machine):
+def on(monkeypatch, system, processor):
     monkeypatch.setattr(platform, "system", lambda: system)
-    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(platform, "machine", lambda: processor)
 
 
 @pytest.mark.parametrize(("present", "found"), [((43,), True), ((42, 44), False)])
@@ -49,7 +52,7 @@ def test_windows_tells_by_a_call(monkeypatch, present, found):
     on(monkeypatch, "Windows", "ARM64")
     library = Kernel32(processor_features=present)
     monkeypatch.setattr(ctypes, "WinDLL", lambda name: library, raising=False)
-    assert arm.has_dot_product() is found
+    assert machine.has_dot_product() is found
 
 
 @pytest.mark.parametrize(("value", "found"), [(b"\1\0\0\0", True), (b"\0\0\0\0", False), (None, False)])
@@ -57,15 +60,15 @@ def test_macos_tells_by_sysctl(monkeypatch, value, found):
     on(monkeypatch, "Darwin", "arm64")
     library = MacLibrary(hw__optional__arm__FEAT_DotProd=value)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
-    assert arm.has_dot_product() is found
+    assert machine.has_dot_product() is found
 
 
 @pytest.mark.parametrize("system", ["Darwin", "Windows", "Linux"])
 def test_other_processors_and_missing_libraries_have_none(monkeypatch, system):
     on(monkeypatch, system, "x86_64")
-    assert not arm.has_dot_product()
+    assert not machine.has_dot_product()
     on(monkeypatch, system, "arm64")
-    assert not arm.has_dot_product()  # this machine's libraries and /proc/cpuinfo tell nothing of ARM
+    assert not machine.has_dot_product()  # this machine's libraries and /proc/cpuinfo tell nothing of ARM
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,21 @@ def encode(name, x):
     return out
 
 
+def slow_q1_0(raw):
+    """As ggml's dequantize_row_q1_0; gguf-py 0.19 knows the sizes alone."""
+    blocks = raw.reshape(-1, 18)
+    d = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32)
+    bits = np.unpackbits(blocks[:, 2:], axis=1, bitorder="little")
+    return np.where(bits, d, -d).reshape(len(raw), -1)
+
+
 def oracle(name, raw):
-    """The values that gguf-py or numpy reads."""
+    """The values that gguf-py, numpy or a slow twin reads."""
     with np.errstate(all="ignore"):
         if name in NUMPY_TYPES:
             return raw.view(NUMPY_TYPES[name]).astype(np.float32)
+        if name == "Q1_0":
+            return slow_q1_0(raw)
         return gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[name])
 
 
@@ -101,6 +111,14 @@ def test_golden_blocks_decode_as_in_ggml(name):
     assert_same_bits(name, got, oracle(name, raw))
     if f"{name}_f32" in GOLDEN:
         assert_same_bits(name, got, GOLDEN[f"{name}_f32"])
+
+
+def test_q1_0_by_hand():
+    raw = np.zeros((1, 18), np.uint8)
+    raw[0, :4] = 0x00, 0xC1, 0b00000101, 0b10000000  # -2.5; weights 0, 2 and 15
+    wanted = np.full(128, 2.5, np.float32)
+    wanted[[0, 2, 15]] = -2.5
+    np.testing.assert_array_equal(decode("Q1_0", raw)[0], wanted)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3])

@@ -33,9 +33,9 @@ def record(path, tokens, events):
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
     tokens, events = made_up(length=64, steps=12)
-    guesses = TopTokens(np.tile([[3, 4]], (64, 1)), np.tile(np.array([[0.9, 0.05]], np.float32), (64, 1)))
+    top_tokens = TopTokens(np.tile([[3, 4]], (64, 1)), np.tile(np.array([[0.9, 0.05]], np.float32), (64, 1)))
     events = [
-        type(e)(**{**vars(e), "guesses": guesses}) if isinstance(e, DenoisingStep) else e for e in events
+        type(e)(**{**vars(e), "top": top_tokens}) if isinstance(e, DenoisingStep) else e for e in events
     ]
     return record(tmp_path_factory.mktemp("recordings") / "story.jsonl", tokens, events)
 
@@ -143,7 +143,7 @@ def test_html_is_one_file_that_asks_for_nothing(story, tmp_path):
     steps = [frame for frame in data["frames"] if "entropy" in frame]
     assert len(steps) == 24
     assert all(
-        len(frame["tokens"]) == len(frame["accepted"]) == len(frame["guesses"]) == 64 for frame in steps
+        len(frame["tokens"]) == len(frame["accepted"]) == len(frame["top_tokens"]) == 64 for frame in steps
     )
 
 

@@ -28,7 +28,7 @@ def same(one, other):
         return False
     for field in dataclasses.fields(one):
         a, b = getattr(one, field.name), getattr(other, field.name)
-        if field.name == "guesses" and a is not None and b is not None:
+        if field.name == "top" and a is not None and b is not None:
             equal = np.array_equal(a.tokens, b.tokens) and np.allclose(a.probabilities, b.probabilities)
         else:
             equal = np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
@@ -75,12 +75,12 @@ def test_what_the_seed_does_not_say_is_written():
     ]  # fmt: skip
 
 
-def test_guesses(tmp_path):
+def test_top_tokens(tmp_path):
     tokens, events = by_hand()
     ids = np.arange(16).reshape(8, 2) % len(tokens.pieces)
-    guesses = TopTokens(ids, np.tile(np.array([0.75, 0.125], np.float32), (8, 1)))
+    top_tokens = TopTokens(ids, np.tile(np.array([0.75, 0.125], np.float32), (8, 1)))
     events = [
-        dataclasses.replace(event, guesses=guesses) if isinstance(event, DenoisingStep) else event
+        dataclasses.replace(event, top=top_tokens) if isinstance(event, DenoisingStep) else event
         for event in events
     ]
     read = read_recording(record(tmp_path / "a.jsonl", tokens, events))

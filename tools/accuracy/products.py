@@ -25,9 +25,10 @@ import numpy as np
 from dgguf.backends.base import HostTensor
 from dgguf.backends.cpu import matmul
 from dgguf.backends.cpu.features import cpu_path
-from dgguf.backends.cpu.matmul import Matrix
+from dgguf.backends.cpu.matmul import CpuMatrix
 from dgguf.backends.cpu.panels import PANEL_FORMATS
 from dgguf.quants.block import FORMATS_BY_NAME
+from dgguf.quants.decode import decoder
 from dgguf.threads.pool import Pool
 
 HIDDEN, FEED_FORWARD, ROWS = 512, 256, 48
@@ -40,7 +41,9 @@ _FLOAT16_AT: dict[str, dict[int, float]] = {
 Product = Callable[[np.ndarray, int], np.ndarray]
 
 
-def random_matrix(name: str, rows: int, columns: int, rng: np.random.Generator) -> tuple[Matrix, np.ndarray]:
+def random_matrix(
+    name: str, rows: int, columns: int, rng: np.random.Generator
+) -> tuple[CpuMatrix, np.ndarray]:
     """Random blocks whose scales are ordinary numbers of either sign, and their weights in float64.
 
     Plain numbers are normal.
@@ -62,9 +65,9 @@ def random_matrix(name: str, rows: int, columns: int, rng: np.random.Generator) 
         scales = rng.uniform(0.5, 1, (len(raw), 1)) * rng.choice((-1, 1), (len(raw), 1))
         for at, ratio in _FLOAT16_AT.get(name, {0: 1}).items():
             raw[:, at : at + 2] = (scales * ratio).astype("<f2").view(np.uint8)
-    raw = raw.reshape(rows, -1)
-    weights = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[name]).astype(np.float64)
-    return matmul.matrix(HostTensor(name, block, raw, columns), True), weights
+    raw, weights = raw.reshape(rows, -1), np.empty((rows, columns), np.float32)
+    decoder(block)(raw, weights)
+    return matmul.matrix(HostTensor(name, block, raw, columns), True), weights.astype(np.float64)
 
 
 def q8_k(x: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from dgguf.backends.base import HostTensor
 from dgguf.backends.cpu import matmul
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.roofline import best_seconds, peak_gops
-from dgguf.benchmark import processor
+from dgguf.machine import processor
 from dgguf.quants.block import FORMATS_BY_NAME
 
 BASE = "Q4_K"

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need 
 
 import numpy as np
 
-from dgguf.cli.doctor import system_memory
+from dgguf.machine import system_memory
 
 PAGE = 4096
 
@@ -28,11 +28,13 @@ def main() -> int:
     options = parser.parse_args()
     left = int(options.gigabytes * 1e9)
     available, _ = system_memory()
+    if available is None:
+        parser.error("this system does not say how much memory is available")
     if available <= left:
         parser.error(f"{available / 1e9:.1f} GB are available: choose fewer with --gigabytes")
     held = np.empty(available - left, np.uint8)
     held[::PAGE] = 1  # only what was written to is there
-    print(f"{held.size / 1e9:.1f} GB held, {system_memory()[0] / 1e9:.1f} GB available", flush=True)
+    print(f"{held.size / 1e9:.1f} GB held, {left / 1e9:.1f} GB left", flush=True)
     command = [sys.executable, "-m", "dgguf", "bench", options.model, *options.options]
     return subprocess.run(command, check=False).returncode
 

@@ -6,14 +6,15 @@ Private memory is RssAnon of Linux: what the process holds itself, without the m
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need not be installed
 
 from dgguf import convert
-from dgguf.benchmark import PeakMemory, processor
-from dgguf.threads.pool import usable_cores
+from dgguf.benchmark import PeakMemory
+from dgguf.machine import processor, usable_cores
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     print(
         f"{plan.n_weights / 1e9:.2f} billion weights to {finished.n_bytes / 1e9:.2f} GB of {options.type} "
         f"in {finished.seconds:.0f} s, {plan.n_weights / finished.seconds / 1e6:.0f} million weights/s, "
-        f"{peak.bytes / 1e6:.0f} MB private at most"
+        f"{(peak.bytes or math.nan) / 1e6:.0f} MB private at most"
     )
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need not be installed
 
-from dgguf.cli.display import make_view
 from dgguf.session import Session
+from dgguf.view.choice import make_view
 from dgguf.view.live import Live
 from dgguf.view.painter import Painter
 

@@ -18,17 +18,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need not be installed
 
-from dgguf.cli.display import make_view
-from dgguf.cli.output import summary
 from dgguf.diffusion.events import DenoisingStep, Finished
-from dgguf.diffusion.statistics import Statistics
 from dgguf.session import Session
+from dgguf.view.choice import make_view
 from dgguf.view.export import picture, svg
 from dgguf.view.export.theme import DARK
 from dgguf.view.frame import Line, Span, Style, fit, line_text, wrap
 from dgguf.view.recorder import Recorder
 from dgguf.view.recording import Recording, read_recording
 from dgguf.view.screens import Screen, crop, screens
+from dgguf.view.summary import summary
 
 WIDTH = 76
 TRIES = 20
@@ -84,10 +83,8 @@ def film(recording: Recording, view: str, prompt: str, pace: float) -> list[Scre
     typed: list[Line] = wrap([Span("$ ", Style.LABEL), Span(command, Style.TEXT)], WIDTH)
     made = make_view(view, recording.tokens)
     shown = list(screens(recording.events, made, WIDTH, 40, pace=pace, speed=None))
-    statistics = Statistics()
-    for event in recording.events:
-        statistics.add(event)
-    cost = fit(summary(statistics, recording.started.seed).split(" · "), WIDTH)
+    answer = recording.answer()
+    cost = fit(summary(answer.statistics, answer.seed).split(" · "), WIDTH)
     end = (*shown[-1].lines, (), (Span(cost, Style.STATUS),))
     shown[-1] = dataclasses.replace(shown[-1], lines=end, seconds=4.0)
     shown.insert(0, dataclasses.replace(shown[0], lines=(), seconds=0.8))

@@ -10,10 +10,12 @@ import numpy as np
 from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible
 from dgguf.backends.cpu import attention, attention_tile, elementwise, experts, logits, matmul
 from dgguf.backends.cpu.features import cpu_path
-from dgguf.backends.cpu.matmul import Matrix
+from dgguf.backends.cpu.matmul import CpuMatrix
+from dgguf.backends.limits import cpu_rows_at_once, kv_bytes
 from dgguf.errors import BackendError
+from dgguf.machine import usable_cores
 from dgguf.threads.allocator import keep_freed_memory
-from dgguf.threads.pool import Pool, usable_cores
+from dgguf.threads.pool import Pool
 
 MAX_THREADS = 1024
 NUMBERS_PER_THREAD = 1 << 16  # of an elementwise kernel: some 20 µs, worth sharing out
@@ -24,7 +26,7 @@ class CpuBackend:
     """Runs the network on `threads` threads; results do not depend on how many.
 
     Args:
-        threads: None for all usable cores.
+        threads: None for all usable cores; of more than there are cores, so many as there are.
         exact: compute in float32 what the reference does; otherwise faster, and nearly the same.
         round_weights: take weights in F32, F16 and BF16 in 8 bits, where not exact.
     """
@@ -35,14 +37,16 @@ class CpuBackend:
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise BackendError(f"the number of threads must be from 1 to {MAX_THREADS}, not {threads}")
         keep_freed_memory()
-        self._pool = Pool(usable_cores() if threads is None else threads)
+        cores = usable_cores()
+        self._surplus = max(0, (threads or 0) - cores)
+        self._pool = Pool(cores if threads is None else min(threads, cores))
         self._exact = exact
         self._path = "portable" if exact else cpu_path()
         self._int8, self._round_weights = self._path != "portable", round_weights
         self._bf16 = self._path == "avx512_vnni" and attention_tile.supported()
-        self.kv_bytes, self.is_async = 4 if exact else 2, False
+        self.kv_bytes, self.is_async = kv_bytes(exact), False
         self._logits = np.empty((0, 0), np.float32)
-        # The last input of `linear`, while it lives, the `Matrix.sums` it met, and what it became.
+        # The last input of `linear`, while it lives, the `activation_layout` it met, and what it became.
         self._last: tuple[weakref.ref[np.ndarray], tuple[int, int], np.ndarray] | None = None
 
     @property
@@ -56,32 +60,25 @@ class CpuBackend:
 
     def describe(self) -> str:
         products = f"8-bit products ({self._path})" if self._int8 else "float32 products through BLAS"
-        return f"CPU, {self._pool.threads} thread{'s' * (self._pool.threads > 1)}, {products}"
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        if self._surplus:
+            threads += f" ({self.threads + self._surplus} asked for, more than usable cores)"
+        return f"CPU, {threads}, {products}"
 
-    def load_matrix(self, tensor: HostTensor) -> Matrix:
+    def load_matrix(self, tensor: HostTensor) -> CpuMatrix:
         # The router picks experts by its sums: an error there changes which weights are used at all.
         exact = tensor.role is Role.ROUTER
         kept = tensor.format.block_size == 1 and not self._round_weights
         return matmul.matrix(tensor, self._int8 and not exact and not kept)
 
     def load_vector(self, tensor: HostTensor) -> np.ndarray:
-        return matmul.decode_rows(Matrix(tensor), 0, 1)[0].copy()
+        return matmul.decode_rows(CpuMatrix(tensor), 0, 1)[0].copy()
 
     def kv_store(self, shape: tuple[int, int, int]) -> np.ndarray:
         return np.empty(shape, np.float32 if self._exact else np.uint16)
 
     def copy_rows(self, source: np.ndarray, first: int, count: int, target: np.ndarray) -> None:
         target[:, :count] = source[:, first : first + count]
-
-    def scratch_bytes(
-        self, vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
-    ) -> int:
-        at_once = self._rows_at_once(canvas_length, vocab_size)
-        sums = 1 + (logits.SLICES if at_once == canvas_length else 0)
-        kept = 2 * canvas_length * logits.MOST_TOKENS if at_once < canvas_length else 0
-        # Each expert's output as float32, or its inner activations, which are fewer, in 8 bits.
-        expert_outputs = rows * n_experts_used * hidden_size // (1 if self._exact else 4)
-        return 4 * (at_once * vocab_size + kept + sums * canvas_length * hidden_size + expert_outputs)
 
     def to_host(self, x: np.ndarray) -> np.ndarray:
         return x.copy()
@@ -99,19 +96,19 @@ class CpuBackend:
     ) -> Prediction:
         return compute()
 
-    def embed(self, table: Matrix, tokens: np.ndarray, scale: float) -> np.ndarray:
+    def embed(self, table: CpuMatrix, tokens: np.ndarray, scale: float) -> np.ndarray:
         return matmul.embed(table, tokens, scale)
 
-    def linear(self, x: np.ndarray, w: Matrix) -> np.ndarray:
+    def linear(self, x: np.ndarray, w: CpuMatrix) -> np.ndarray:
         return matmul.linear(self._prepared(x, w), w, self._pool)
 
-    def _prepared(self, x: np.ndarray, w: Matrix) -> np.ndarray:
+    def _prepared(self, x: np.ndarray, w: CpuMatrix) -> np.ndarray:
         """`matmul.prepare`, once for products that follow each other with the same x."""
-        if w.sums is None:
+        if w.activation_layout is None:
             return x
-        if self._last is None or self._last[0]() is not x or self._last[1] != w.sums:
+        if self._last is None or self._last[0]() is not x or self._last[1] != w.activation_layout:
             self._last = None  # free before the next takes memory
-            self._last = weakref.ref(x), w.sums, matmul.prepare(x, w, self._pool)
+            self._last = weakref.ref(x), w.activation_layout, matmul.prepare(x, w, self._pool)
         return self._last[2]
 
     def _by_rows(self, size: int, kernel: Callable[..., None], *arguments: Any) -> None:
@@ -181,7 +178,7 @@ class CpuBackend:
     def route(
         self,
         x: np.ndarray,
-        w: Matrix,
+        w: CpuMatrix,
         scale: np.ndarray,
         expert_scale: np.ndarray,
         n_used: int,
@@ -198,21 +195,21 @@ class CpuBackend:
     def experts(
         self,
         x: np.ndarray,
-        gate: Matrix,
-        up: Matrix,
-        down: Matrix,
+        gate: CpuMatrix,
+        up: CpuMatrix,
+        down: CpuMatrix,
         chosen: np.ndarray,
         weights: np.ndarray,
     ) -> np.ndarray:
         return experts.experts(x, gate, up, down, chosen, weights, self._pool)
 
-    def head(self, x: np.ndarray, w: Matrix, softcap: float) -> np.ndarray:
+    def head(self, x: np.ndarray, w: CpuMatrix, softcap: float) -> np.ndarray:
         return logits.head(x, w, softcap, self._pool)
 
     def predict(
-        self, x: np.ndarray, w: Matrix, softcap: float, temperature: float, uniforms: np.ndarray
+        self, x: np.ndarray, w: CpuMatrix, softcap: float, temperature: float, uniforms: np.ndarray
     ) -> Prediction:
-        shape = self._rows_at_once(x.shape[0], w.rows), w.rows
+        shape = cpu_rows_at_once(x.shape[0], w.rows, self._exact), w.rows
         if self._logits.shape != shape:
             self._logits = np.empty(shape, np.float32)
         return logits.predict(x, w, softcap, temperature, uniforms, self._logits, self._pool)
@@ -220,12 +217,7 @@ class CpuBackend:
     def top_tokens(self, conditioning: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
         return logits.top_tokens(conditioning, count, self._pool)
 
-    def _rows_at_once(self, canvas_length: int, vocab_size: int) -> int:
-        """Rows of logits held at once: all, where what is kept of them would not be less."""
-        few = self._exact or vocab_size <= logits.MOST_TOKENS
-        return canvas_length if few else min(canvas_length, logits.ROWS_AT_ONCE)
-
-    def soft_embed(self, conditioning: Any, table: Matrix, scale: float) -> np.ndarray:
+    def soft_embed(self, conditioning: Any, table: CpuMatrix, scale: float) -> np.ndarray:
         if isinstance(conditioning, logits.Sparse):
             return logits.soft_embed_sparse(conditioning, table, scale, self._pool)
         return logits.soft_embed(conditioning, table, scale, self._pool)

@@ -5,14 +5,15 @@ import numpy as np
 from dgguf.backends.cpu import activations, qgemm
 from dgguf.backends.cpu.elementwise import geglu
 from dgguf.backends.cpu.features import cpu_path
-from dgguf.backends.cpu.matmul import Matrix, prepare, product_alone
+from dgguf.backends.cpu.matmul import CpuMatrix, prepare, product_alone
+from dgguf.backends.cpu.unpack import PANEL_ROWS
 from dgguf.jit import kernel
 from dgguf.threads.pool import Pool
 from dgguf.threads.work_sharing import make_counter, next_chunk, next_item, publish
 
 SMALLEST_GROUP = 16  # weights that share a scale
 MANY = 2  # times the mean, of rows of an expert
-PIECES = 4  # for each thread, of the columns of the sum over experts
+PIECES = 4  # for each thread, of the outputs of the sum over experts
 
 
 @kernel
@@ -33,7 +34,7 @@ def combine(
         first, end = next_chunk(counter, slots.shape[0])
 
 
-# The code of a matrix's products and the blocks of its rows, as `dot` wants them.
+# The code of a matrix's products and the blocks of its rows, as `qgemm` wants them.
 Code = tuple[int, int, tuple[int, int, int], int]
 
 
@@ -48,7 +49,7 @@ def int8_gated(
     gate: np.ndarray,
     up: np.ndarray,
     columns: int,
-    sums: tuple[int, int],
+    down_layout: tuple[int, int],
     out: np.ndarray,
     counter: np.ndarray,
 ) -> None:
@@ -63,7 +64,8 @@ def int8_gated(
         bounds: (n, 2), where the assignments of each begin and end in `order`.
         codes: of gate and up.
         gate, up: (E, rows, row_bytes) uint8, as in the file.
-        sums: of the matrix that comes next.
+        columns: of gate and up, K.
+        down_layout: the `activation_layout` of the matrix that comes next.
         out: (T * A, row_bytes) uint8, quantized again for it, an assignment's result where `order` has it.
     """
     publish(counter)
@@ -87,7 +89,7 @@ def int8_gated(
             )
         alone[0] = 0
         geglu(g, u, h, alone)
-        activations.quantize(h, out[bounds[i, 0] : bounds[i, 1]], sums[0], sums[1])
+        activations.quantize(h, out[bounds[i, 0] : bounds[i, 1]], down_layout[0], down_layout[1])
         i = next_item(counter, numbers.shape[0])
 
 
@@ -114,15 +116,16 @@ def int8_down(
 ) -> None:
     """The weighted sum over experts of `inputs` times their `down`, expert after expert as in the reference.
 
-    Threads share the columns of `out`: so the results of all assignments never exist at once.
+    Threads share the outputs, N: so the results of all assignments never exist at once.
 
     Args:
         inputs: (T * A, row_bytes) uint8, from `int8_gated`.
         order, numbers, bounds: as there.
         weights: (T, A) float32.
         code, down: as there.
-        out: (T, D) float32.
-        piece: columns of a piece, a multiple of PANEL_ROWS.
+        columns: of down, K.
+        out: (T, D) float32, of N = D outputs.
+        piece: outputs of a piece, a multiple of PANEL_ROWS.
     """
     publish(counter)
     decode, tile, sizes, blocks = code
@@ -148,7 +151,7 @@ def int8_down(
         first, end = next_chunk(counter, pieces)
 
 
-def code_of(w: Matrix) -> Code:
+def code_of(w: CpuMatrix) -> Code:
     """What the kernels need to know of a matrix with 8-bit products."""
     k = qgemm.kernels(w.tensor.format.name, cpu_path())
     return k.decode, k.tile, k.sizes, w.columns // k.block
@@ -156,9 +159,9 @@ def code_of(w: Matrix) -> Code:
 
 def experts(
     x: np.ndarray,
-    gate: Matrix,
-    up: Matrix,
-    down: Matrix,
+    gate: CpuMatrix,
+    up: CpuMatrix,
+    down: CpuMatrix,
     chosen: np.ndarray,
     weights: np.ndarray,
     pool: Pool,
@@ -173,18 +176,18 @@ def experts(
     ends = np.cumsum(counts)
     bounds = np.stack((ends - counts, ends), axis=1)
     out = np.empty((n_rows, down.rows), np.float32)
-    sums = down.sums
-    if gate.sums is not None and gate.sums == up.sums and sums is not None:
+    layout, down_layout = gate.activation_layout, down.activation_layout
+    if layout is not None and layout == up.activation_layout and down_layout is not None:
         inputs = prepare(x, gate, pool)
-        gated = np.empty((order.size, activations.row_bytes(down.columns, sums[0])), np.uint8)
+        gated = np.empty((order.size, activations.row_bytes(down.columns, down_layout[0])), np.uint8)
         n_pieces = PIECES * pool.threads
-        piece = -(-down.rows // (qgemm.PANEL_ROWS * n_pieces)) * qgemm.PANEL_ROWS
+        piece = -(-down.rows // (PANEL_ROWS * n_pieces)) * PANEL_ROWS
         # In the file's order, where the system and the caches fetch ahead, but the few with very many rows
         # first: at the end, the other threads would wait for them.
         first = np.argsort(counts <= MANY * counts.mean(), kind="stable")
         pool.run_kernel(
             int8_gated, len(numbers), inputs, order, n_used, numbers[first], bounds[first],
-            (code_of(gate), code_of(up)), gate.tensor.raw, up.tensor.raw, gate.columns, sums, gated,
+            (code_of(gate), code_of(up)), gate.tensor.raw, up.tensor.raw, gate.columns, down_layout, gated,
         )  # fmt: skip
         pool.run_kernel(
             int8_down, n_pieces, gated, order, weights, numbers, bounds, code_of(down), down.tensor.raw,
@@ -192,7 +195,7 @@ def experts(
         )  # fmt: skip
         return out
 
-    prepared = {w.sums: prepare(x, w, pool) for w in (gate, up)}
+    prepared = {w.activation_layout: prepare(x, w, pool) for w in (gate, up)}
     y = np.empty((order.size, down.rows), np.float32)  # an assignment's result where `order` has it
 
     def expert(n: int) -> None:
@@ -201,7 +204,7 @@ def experts(
         g = np.empty((len(rows), gate.rows), np.float32)
         u = np.empty_like(g)
         for w, target in ((gate, g), (up, u)):
-            product_alone(prepared[w.sums][rows], w.expert(numbers[n]), target)
+            product_alone(prepared[w.activation_layout][rows], w.expert(numbers[n]), target)
         geglu(g, u, g, make_counter(1))
         product_alone(prepare(g, down), down.expert(numbers[n]), y[members])
 

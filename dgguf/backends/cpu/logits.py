@@ -7,21 +7,17 @@ from typing import Any
 import numpy as np
 
 from dgguf.backends.base import Prediction
-from dgguf.backends.cpu.matmul import SCRATCH, Matrix, decode_rows, prepare, products
+from dgguf.backends.cpu.matmul import SCRATCH, CpuMatrix, decode_rows, prepare, products
 from dgguf.backends.cpu.vector_math import exp, tanh
+from dgguf.backends.limits import CPU_SOFT_SLICES, MOST_TOKENS
 from dgguf.errors import NumericsError
 from dgguf.jit import kernel
 from dgguf.quants.decode import decoder
 from dgguf.threads.pool import Pool
 from dgguf.threads.work_sharing import next_chunk, publish
 
-# Partial sums of `soft_embed`: a fixed number, so that the sum does not depend on the threads.
-SLICES = 16
-# Canvas rows whose logits are held at once, unless all must be kept.
-ROWS_AT_ONCE = 64
-# A kept distribution leaves out at most this mass, and never keeps more tokens than MOST_TOKENS.
+# A kept distribution leaves out at most this mass, unless it would need more than MOST_TOKENS.
 TAIL = 1e-3
-MOST_TOKENS = 512
 
 _LANES = 256  # sums side by side: enough that what happens once a group is nothing
 _BLOCK = 4096  # tokens whose mass is known together
@@ -240,7 +236,7 @@ def predict_rows(
         first, end = next_chunk(counter, z.shape[0])
 
 
-def head(x: np.ndarray, w: Matrix, cap: float, pool: Pool) -> np.ndarray:
+def head(x: np.ndarray, w: CpuMatrix, cap: float, pool: Pool) -> np.ndarray:
     """See `Backend.head`."""
     out = np.empty((x.shape[0], w.rows), np.float32)
     products(prepare(x, w, pool), w, out, pool)
@@ -250,7 +246,7 @@ def head(x: np.ndarray, w: Matrix, cap: float, pool: Pool) -> np.ndarray:
 
 def predict(
     x: np.ndarray,
-    w: Matrix,
+    w: CpuMatrix,
     cap: float,
     temperature: float,
     uniforms: np.ndarray,
@@ -306,35 +302,35 @@ def top_tokens(conditioning: np.ndarray | Sparse, count: int, pool: Pool) -> tup
     return tokens, weights
 
 
-def soft_embed(probabilities: np.ndarray, table: Matrix, scale: float, pool: Pool) -> np.ndarray:
+def soft_embed(probabilities: np.ndarray, table: CpuMatrix, scale: float, pool: Pool) -> np.ndarray:
     """See `Backend.soft_embed`. Each slice of the vocabulary is summed in order, then the slices are."""
-    starts = list(range(0, table.rows, table.panel_rows))
-    slices = [s for s in np.array_split(starts, SLICES) if len(s)]
+    starts = list(range(0, table.rows, table.decoded_rows))
+    slices = [s for s in np.array_split(starts, CPU_SOFT_SLICES) if len(s)]
     partial = np.zeros((len(slices), probabilities.shape[0], table.columns), np.float32)
 
     def one_slice(i: int) -> None:
         for first in slices[i]:
-            panel = decode_rows(table, first, table.panel_rows)
-            partial[i] += probabilities[:, first : first + panel.shape[0]] @ panel
+            rows = decode_rows(table, first, table.decoded_rows)
+            partial[i] += probabilities[:, first : first + rows.shape[0]] @ rows
 
     pool.parallel_for(one_slice, len(slices))
     out: np.ndarray = partial.sum(axis=0) * np.float32(scale)
     return out
 
 
-def soft_embed_sparse(kept: Sparse, table: Matrix, scale: float, pool: Pool) -> np.ndarray:
+def soft_embed_sparse(kept: Sparse, table: CpuMatrix, scale: float, pool: Pool) -> np.ndarray:
     """See `Backend.soft_embed`: only the tokens kept are decoded."""
     t = table.tensor
     decode = decoder(t.format)
     out = np.zeros((len(kept.counts), table.columns), np.float32)
 
     def row(r: int) -> None:
-        for first in range(0, kept.counts[r], table.panel_rows):
-            some = slice(first, min(first + table.panel_rows, kept.counts[r]))
+        for first in range(0, kept.counts[r], table.decoded_rows):
+            some = slice(first, min(first + table.decoded_rows, kept.counts[r]))
             raw = np.take(t.raw, kept.tokens[r, some], axis=0)
-            panel = SCRATCH.panel(raw.shape[0], table.columns)
-            decode(raw, panel)
-            out[r] += kept.weights[r, some] @ panel
+            rows = SCRATCH.array(raw.shape[0], table.columns)
+            decode(raw, rows)
+            out[r] += kept.weights[r, some] @ rows
 
     pool.parallel_for(row, len(out))
     out *= np.float32(scale)

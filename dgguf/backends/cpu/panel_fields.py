@@ -13,6 +13,12 @@ PAIRS = 0x03030303
 BYTES = 0x01010101
 
 
+def emit_q1_0(block: RowBlocks) -> None:
+    for i, word in enumerate(block.words(2, 4)):
+        minus_one = word.filled((block.offset - 1) * BYTES)
+        block.codes(8 * i, [minus_one.raised(word.flags(4 * k), 2) for k in range(8)])
+
+
 def emit_q4_0(block: RowBlocks) -> None:
     _nibbles(block, 2)
 
@@ -147,6 +153,7 @@ def _less_one(block: RowBlocks, digits: Lanes) -> Lanes:
 
 
 EMITTERS = {
+    "Q1_0": emit_q1_0,
     "Q4_0": emit_q4_0,
     "Q4_1": emit_q4_1,
     "Q5_0": emit_q5_0,

@@ -8,20 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible, Weight
+from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible
 from dgguf.backends.cpu import elementwise as cpu_elementwise
 from dgguf.backends.cuda import attention, elementwise, experts, logits, matmul
 from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.layout import UNIT_COLUMNS, Layout
-from dgguf.backends.cuda.matmul import Matrix, Planes, Router, Tables
+from dgguf.backends.cuda.matmul import GpuMatrix, Planes, Router, Tables
 from dgguf.backends.cuda.memory import Array, Memory, upload
-from dgguf.backends.cuda.plan import KV_BYTES, Plan, scratch_bytes
+from dgguf.backends.cuda.plan import PlacementPlan
 from dgguf.backends.cuda.queue import Queue
 from dgguf.backends.cuda.repack import pack
 from dgguf.backends.cuda.stream import ExpertStream
+from dgguf.backends.limits import kv_bytes
 from dgguf.errors import NumericsError
+from dgguf.machine import usable_cores
 from dgguf.threads.allocator import keep_freed_memory
-from dgguf.threads.pool import Pool, usable_cores
+from dgguf.threads.pool import Pool
 
 
 class CudaBackend:
@@ -38,14 +40,14 @@ class CudaBackend:
     def __init__(
         self,
         device: Device,
-        plan: Plan,
+        plan: PlacementPlan,
         threads: int | None = None,
         *,
         reference: bool = False,
         queue: Queue | None = None,
     ) -> None:
         keep_freed_memory()
-        self.kv_bytes, self.is_async = KV_BYTES, True
+        self.kv_bytes, self.is_async = kv_bytes(exact=False), True
         self._device = device
         self._plan = plan
         self._pool = Pool(usable_cores() if threads is None else threads)
@@ -69,7 +71,7 @@ class CudaBackend:
 
     # Weights and memory
 
-    def load_matrix(self, tensor: HostTensor) -> Weight:
+    def load_matrix(self, tensor: HostTensor) -> Any:  # a Matrix or the Router
         if tensor.role is Role.ROUTER:
             return matmul.router(tensor)
         packed = pack(tensor, self._pool, lambda n: np.empty(n, np.uint8))
@@ -77,11 +79,11 @@ class CudaBackend:
             self._tables[packed.layout] = Tables(packed.layout)
         tables = self._tables[packed.layout]
         if tensor.role is Role.EXPERTS and tensor.layer in self._plan.streamed_layers:
-            matrix = Matrix(tensor, packed, tables, planes=None)
+            matrix = GpuMatrix(tensor, packed, tables, planes=None)
             self._experts.add(matrix)
             return matrix
         planes = matmul.device_planes(self._queue.upload(packed.data), packed.layout, packed.n_units)
-        return Matrix(tensor, replace(packed, data=packed.data[:0]), tables, planes)
+        return GpuMatrix(tensor, replace(packed, data=packed.data[:0]), tables, planes)
 
     def load_vector(self, tensor: HostTensor) -> Array:
         return upload(matmul.decoded(tensor)[0])
@@ -99,11 +101,6 @@ class CudaBackend:
         copy = self._memory.empty((heads, count, dim), np.float16)  # source and target may overlap
         self._queue.run(attention.copy_rows, count, source.view, first, copy.view, 0, count)
         self._queue.run(attention.copy_rows, count, copy.view, 0, source.view, 0, count)
-
-    def scratch_bytes(
-        self, vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
-    ) -> int:
-        return scratch_bytes(vocab_size, hidden_size, canvas_length, rows, n_experts_used)
 
     def to_host(self, x: Array) -> np.ndarray:
         return self._device.download(x.view)
@@ -126,7 +123,7 @@ class CudaBackend:
             self._last_halves = x, out, scales
         return self._last_halves[1:]
 
-    def _product(self, x: Array, w: Matrix, cap: float, out: Array) -> None:
+    def _product(self, x: Array, w: GpuMatrix, cap: float, out: Array) -> None:
         """cap * tanh(x @ w.T / cap), or without a cap if it is 0."""
         assert w.planes is not None
         rows = x.shape[0]
@@ -156,7 +153,7 @@ class CudaBackend:
 
     # The network
 
-    def embed(self, table: Matrix, tokens: np.ndarray, scale: float) -> Array:
+    def embed(self, table: GpuMatrix, tokens: np.ndarray, scale: float) -> Array:
         assert table.planes is not None
         out = self._empty(len(tokens), table.columns)
         ids = self._queue.input("tokens", tokens.astype(np.int32))
@@ -164,7 +161,7 @@ class CudaBackend:
         self._queue.run(matmul.embed, len(tokens), *table.arguments(table.planes), ids, factor, out.view)
         return out
 
-    def linear(self, x: Array, w: Matrix) -> Array:
+    def linear(self, x: Array, w: GpuMatrix) -> Array:
         out = self._empty(x.shape[0], w.rows)
         self._product(x, w, 0.0, out)
         return out
@@ -285,7 +282,7 @@ class CudaBackend:
         return chosen, weights
 
     def experts(
-        self, x: Array, gate: Matrix, up: Matrix, down: Matrix, chosen: Array, weights: Array
+        self, x: Array, gate: GpuMatrix, up: GpuMatrix, down: GpuMatrix, chosen: Array, weights: Array
     ) -> Array:
         rows, n_used = chosen.shape
         slots = rows * n_used
@@ -300,7 +297,7 @@ class CudaBackend:
         )  # fmt: skip
         own = self._one_matrix(slots)[0]
 
-        def product(inputs: Array, w: Matrix, planes: Planes, gather: Array | None) -> Array:
+        def product(inputs: Array, w: GpuMatrix, planes: Planes, gather: Array | None) -> Array:
             out = self._empty(slots, w.rows)
             if self._reference:
                 source = own if gather is None else gather
@@ -331,13 +328,13 @@ class CudaBackend:
 
     # The vocabulary
 
-    def head(self, x: Array, w: Matrix, softcap: float) -> Array:
+    def head(self, x: Array, w: GpuMatrix, softcap: float) -> Array:
         out = self._empty(x.shape[0], w.rows)
         self._product(x, w, softcap, out)
         return out
 
     def predict(
-        self, x: Array, w: Matrix, softcap: float, temperature: float, uniforms: np.ndarray
+        self, x: Array, w: GpuMatrix, softcap: float, temperature: float, uniforms: np.ndarray
     ) -> Prediction:
         n = x.shape[0]
         if self._reading is None or self._reading.logits.shape != (n, w.rows):
@@ -420,7 +417,7 @@ class CudaBackend:
         self._queue.repeat()
         return self._read(self._reading)
 
-    def soft_embed(self, conditioning: logits.Reading, table: Matrix, scale: float) -> Array:
+    def soft_embed(self, conditioning: logits.Reading, table: GpuMatrix, scale: float) -> Array:
         assert table.planes is not None
         n = conditioning.logits.shape[0]
         slices = self._empty(n, logits.SOFT_SLICES, table.columns)

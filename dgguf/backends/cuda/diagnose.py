@@ -4,14 +4,14 @@ import importlib.metadata
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dgguf.backends.check import Check
 from dgguf.backends.cuda.device import INSTALL, OLDEST, Device, check_package, count_devices, reason
-from dgguf.backends.cuda.plan import RESERVE, Plan, Sizes, make_plan, spread
+from dgguf.backends.cuda.plan import RESERVE, PlacementPlan, Sizes, make_plan, spread
 from dgguf.errors import BackendError
 
 # The toolkit's parts and the wheels that bring them for CUDA 12 and 13.
@@ -21,23 +21,6 @@ PARTS = {
     "nvjitlink": ("nvidia-nvjitlink-cu12", "nvidia-nvjitlink"),
 }
 PINNED_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        name: of it.
-        ok: whether it will do.
-        found: what was found.
-        remedy: the one step that mends it; "" if nothing is wrong.
-    """
-
-    name: str
-    ok: bool
-    found: str
-    remedy: str = ""
 
 
 def installed_versions() -> dict[str, str]:
@@ -143,7 +126,7 @@ def examine(number: int, sizes: Sizes | None) -> Iterator[Check]:
 def needs(sizes: Sizes) -> str:
     """How much free GPU memory a model takes."""
     everything, least = (
-        (Plan(sizes, spread(len(sizes.experts), missing)).gpu_bytes + RESERVE) / 1e9
+        (PlacementPlan(sizes, spread(len(sizes.experts), missing)).gpu_bytes + RESERVE) / 1e9
         for missing in (0, len(sizes.experts))
     )
     return (
@@ -237,7 +220,9 @@ def _run_checks(device: Device) -> Iterator[Check]:
     again = "report this, with all of doctor's output"
     for what, reference in (("plain kernels", True), ("tensor cores", False)):
         try:
-            backend = CudaBackend(device, Plan(Sizes(0, (), 0, 0), frozenset()), 1, reference=reference)
+            backend = CudaBackend(
+                device, PlacementPlan(Sizes(0, (), 0, 0), frozenset()), 1, reference=reference
+            )
             found = backend.to_host(backend.linear(upload(x), backend.load_matrix(tensor)))
             error = float(abs(found - wanted).max() / abs(wanted).max())
             yield Check(
@@ -248,7 +233,7 @@ def _run_checks(device: Device) -> Iterator[Check]:
             return
     try:
         queue = Queue(device, device.launcher())
-        backend = CudaBackend(device, Plan(Sizes(0, (), 0, 0), frozenset()), 1, queue=queue)
+        backend = CudaBackend(device, PlacementPlan(Sizes(0, (), 0, 0), frozenset()), 1, queue=queue)
         given, w, outs = upload(x), backend.load_matrix(tensor), []
         backend.linear(given, w)
         queue.record(lambda: outs.append(backend.linear(given, w)))

@@ -14,15 +14,15 @@ from dgguf.backends.cuda.elementwise import block_max, block_sum
 from dgguf.backends.cuda.jit import SIMULATED, THREADS, device_function, kernel
 from dgguf.backends.cuda.matmul import weight_at
 from dgguf.backends.cuda.memory import Memory
+from dgguf.backends.limits import GPU_BINS, GPU_SLICES, GPU_SOFT_SLICES, MOST_TOKENS
 
-SLICES = 4 if SIMULATED else 64
-SOFT_SLICES = 2 if SIMULATED else 8
-# A kept distribution leaves out at most this mass, and never keeps more tokens than MOST_TOKENS.
+SLICES = 4 if SIMULATED else GPU_SLICES
+SOFT_SLICES = 2 if SIMULATED else GPU_SOFT_SLICES
+# A kept distribution leaves out at most this mass, unless it would need more than MOST_TOKENS.
 TAIL = 1e-3
-MOST_TOKENS = 512
 # Tokens are told apart by z only to 1 / BINS_PER_NAT, down to where all that follow together are
 # less than the tail in any vocabulary of a million.
-BINS, BINS_PER_NAT = 256, 12.0
+BINS, BINS_PER_NAT = GPU_BINS, 12.0
 MASS_UNIT = 2.0**-40  # masses are counted in whole ones, so that the order of adding does not matter
 LOWEST = -3e38  # below every z
 # Columns of `slice_statistics`.

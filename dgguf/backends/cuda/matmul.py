@@ -53,7 +53,7 @@ class Tables:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class GpuMatrix:
     """A quantized matrix, or a stack of experts' matrices.
 
     Attributes:
@@ -212,7 +212,7 @@ def reference_product(
 
 
 def qgemm_arguments(
-    w: Matrix,
+    w: GpuMatrix,
     planes: Planes,
     x: Array,
     x_scales: Array,
@@ -239,6 +239,6 @@ def qgemm_arguments(
     ]  # fmt: skip
 
 
-def grid(w: Matrix, token_tiles: int) -> tuple[int, int]:
+def grid(w: GpuMatrix, token_tiles: int) -> tuple[int, int]:
     """The grid of a kernel in qgemm.cu."""
     return -(-w.rows // (UNIT_ROWS * QGEMM_WARPS)), token_tiles

@@ -5,19 +5,13 @@ every step (`stream`): at 25 GB/s the bus beats a CPU that would compute them. T
 evenly, so that a layer's copy hides behind the layers before it.
 """
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dgguf.backends.cuda.layout import layout
 from dgguf.errors import BackendError
-from dgguf.ggufio.read_header import TensorInfo
 
 # Left alone: the driver's context, kernels, and what the desktop takes.
 RESERVE = 800_000_000
-KV_BYTES = 2  # of a number in the KV cache
 SLOTS = 2  # expert layers being copied or used
-_EXPERTS = re.compile(r"blk\.(\d+)\.ffn_(gate|up|gate_up|down)_exps\.weight")
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlacementPlan:
     """Where the weights go.
 
     Attributes:
@@ -75,40 +69,12 @@ class Plan:
         )
 
 
-def expert_layer(name: str) -> int | None:
-    """The layer whose experts' tensor this is; None for any other tensor."""
-    match = _EXPERTS.fullmatch(name)
-    return int(match[1]) if match else None
-
-
-def measure(tensors: Iterable[TensorInfo], kv_cache: int, scratch: int) -> Sizes:
-    """The bytes that a model's tensors take in GPU memory."""
-    dense = 0
-    experts: dict[int, int] = {}
-    for tensor in tensors:
-        *outer, columns = tensor.shape
-        if len(outer) == 0 or tensor.name.endswith("ffn_gate_inp.weight"):
-            n_bytes = 4 * tensor.n_weights
-        else:
-            n_bytes = (outer[0] if len(outer) == 2 else 1) * layout(tensor.format).matrix_bytes(
-                outer[-1], columns
-            )
-        layer = expert_layer(tensor.name)
-        if layer is None:
-            dense += n_bytes
-        else:
-            experts[layer] = experts.get(layer, 0) + n_bytes
-    return Sizes(
-        dense, tuple(experts.get(i, 0) for i in range(max(experts, default=-1) + 1)), kv_cache, scratch
-    )
-
-
 def spread(n_layers: int, missing: int) -> frozenset[int]:
     """`missing` of so many layers, evenly spread."""
     return frozenset((2 * i + 1) * n_layers // (2 * missing) for i in range(missing))
 
 
-def make_plan(sizes: Sizes, free_bytes: int, resident: int | None, reserve: int = RESERVE) -> Plan:
+def make_plan(sizes: Sizes, free_bytes: int, resident: int | None, reserve: int = RESERVE) -> PlacementPlan:
     """Decide which layers' experts stay in GPU memory.
 
     Args:
@@ -124,10 +90,10 @@ def make_plan(sizes: Sizes, free_bytes: int, resident: int | None, reserve: int 
     if resident is not None and not 0 <= resident <= n:
         raise BackendError(f"the model has {n} layers: --gpu-layers must be from 0 to {n}, not {resident}")
     budget = free_bytes - reserve
-    plans = (Plan(sizes, spread(n, missing)) for missing in range(n + 1))
+    plans = (PlacementPlan(sizes, spread(n, missing)) for missing in range(n + 1))
     best = next((plan for plan in plans if plan.gpu_bytes <= budget), None)
     if best is None:
-        least = min(Plan(sizes, spread(n, missing)).gpu_bytes for missing in {0, n})
+        least = min(PlacementPlan(sizes, spread(n, missing)).gpu_bytes for missing in {0, n})
         raise BackendError(
             f"the GPU has {_gb(free_bytes)} of free memory; the model needs {_gb(least + reserve)} "
             f"with none of its experts there, {_gb(sizes.kv_cache)} of it for the context: close what else "
@@ -135,7 +101,7 @@ def make_plan(sizes: Sizes, free_bytes: int, resident: int | None, reserve: int 
         )
     if resident is None:
         return best
-    wanted = Plan(sizes, spread(n, n - resident))
+    wanted = PlacementPlan(sizes, spread(n, n - resident))
     if wanted.gpu_bytes > budget:
         raise BackendError(
             f"{resident} layers need {_gb(wanted.gpu_bytes + reserve)} of GPU memory, "
@@ -143,18 +109,6 @@ def make_plan(sizes: Sizes, free_bytes: int, resident: int | None, reserve: int 
             "or more with a smaller context (-c)"
         )
     return wanted
-
-
-def scratch_bytes(
-    vocab_size: int, hidden_size: int, canvas_length: int, rows: int, n_experts_used: int
-) -> int:
-    """GPU memory of the largest arrays that live at once beside weights and KV cache."""
-    logits = 4 * canvas_length * vocab_size
-    soft_embeddings = 4 * 9 * canvas_length * hidden_size
-    bins = 12 * 64 * 256 * canvas_length  # what `vocabulary.count_bins` counts
-    expert_outputs = 4 * rows * n_experts_used * hidden_size
-    rest = 16 * 4 * rows * hidden_size  # the residual stream, projections, and float16 copies
-    return logits + max(soft_embeddings, bins) + 2 * expert_outputs + rest
 
 
 def _gb(n_bytes: int) -> str:

@@ -1,5 +1,5 @@
 // What qgemm.cu and attention.cu need of the hardware, and nothing else, so that tests can put
-// tests/cuda_emulation.h in its place and run the same kernels on a CPU.
+// tests/support/cuda_emulation.h in its place and run the same kernels on a CPU.
 #pragma once
 
 #ifdef DGGUF_EMULATION

@@ -106,7 +106,7 @@ def _run(pool: Pool, piece: Callable[[int, int, int], None], stack: int, rows: i
 
 def _decoded(tensor: HostTensor, raw: np.ndarray) -> np.ndarray:
     """Some rows as float32, in the thread's scratch."""
-    weights = SCRATCH.panel(len(raw), tensor.columns)
+    weights = SCRATCH.array(len(raw), tensor.columns)
     decoder(tensor.format)(np.ascontiguousarray(raw), weights)
     return weights
 

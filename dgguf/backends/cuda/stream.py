@@ -13,7 +13,7 @@ import numpy as np
 from numba import cuda
 
 from dgguf.backends.cuda.device import Device
-from dgguf.backends.cuda.matmul import Matrix, Planes, device_planes
+from dgguf.backends.cuda.matmul import GpuMatrix, Planes, device_planes
 from dgguf.backends.cuda.memory import ALIGNMENT, allocate
 from dgguf.backends.cuda.plan import SLOTS
 
@@ -34,7 +34,7 @@ class ExpertStream:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._layers: dict[int, list[Matrix]] = {}
+        self._layers: dict[int, list[GpuMatrix]] = {}
         self._slots: list[_Slot] = []
         self._chunks: list[tuple[np.ndarray, Any]] = []
         self._copies = cuda.stream()
@@ -44,14 +44,14 @@ class ExpertStream:
             1, "dgguf-stream", initializer=lambda: cuda.select_device(device.number)
         )
 
-    def add(self, matrix: Matrix) -> None:
+    def add(self, matrix: GpuMatrix) -> None:
         """Learn of a stack that stays in the host's memory; in the order of a layer's gate, up, down."""
         layer = matrix.tensor.layer
         assert layer is not None
         self._layers.setdefault(layer, []).append(matrix)
 
     @contextlib.contextmanager
-    def planes(self, matrices: tuple[Matrix, ...]) -> Iterator[tuple[Planes, ...]]:
+    def planes(self, matrices: tuple[GpuMatrix, ...]) -> Iterator[tuple[Planes, ...]]:
         """The planes of a layer's gate, up and down stacks, for kernels started within the context."""
         resident = [w.planes for w in matrices if w.planes is not None]
         if len(resident) == len(matrices):

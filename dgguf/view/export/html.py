@@ -42,10 +42,10 @@ def render(shown: Sequence[Screen], width: int, tokens: RecordedTexts, title: st
                 "accepted": [int(a) for a in event.accepted],
             }
             ids = event.tokens.tolist()
-            if event.guesses:
-                frame["guesses"] = event.guesses.tokens.tolist()
-                frame["chances"] = [[round(float(p), 3) for p in row] for row in event.guesses.probabilities]
-                ids += event.guesses.tokens.ravel().tolist()
+            if top := event.top:
+                frame["top_tokens"] = top.tokens.tolist()
+                frame["probabilities"] = [[round(float(p), 3) for p in row] for row in top.probabilities]
+                ids += top.tokens.ravel().tolist()
             texts |= {t: safe(tokens.token_text(t), draft=True) for t in ids if t not in texts}
         frames.append(frame)
     data = {

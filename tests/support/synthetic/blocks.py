@@ -1,21 +1,15 @@
-"""Random blocks of every type that a recipe uses: valid, zero-mean, with the spread asked for."""
+"""Random blocks of Q1_0 and every type that a recipe uses: valid, zero-mean, with the spread asked for."""
 
 import functools
 
-import gguf
 import numpy as np
 
 from dgguf.quants.block import BlockFormat
+from dgguf.quants.decode import decoder
+from dgguf.quants.scheme import SCHEMES, Scales
 
-# Where a block keeps its float16 scale.
-_SCALE_AT = {
-    **dict.fromkeys(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "IQ3_S", "IQ4_NL", "IQ4_XS"), 0),
-    "Q2_K": 80,
-    "Q3_K": 108,
-    "Q6_K": 208,
-}
-# Where it keeps its float16 min, and the min over the scale at which the codes' mean becomes zero.
-_MIN_AT = {"Q4_1": (2, -7.5), "Q5_1": (2, -15.5), "Q2_K": (82, 1.5), "Q4_K": (2, 7.5), "Q5_K": (2, 15.5)}
+# The min over the scale at which the codes' mean becomes zero.
+_MIN_RATIO = {"Q4_1": -7.5, "Q5_1": -15.5, "Q2_K": 1.5, "Q4_K": 7.5, "Q5_K": 15.5}
 # Types with one code more below zero than above: only scales of either sign give a mean of zero.
 _LOPSIDED = ("Q4_0", "Q5_0", "IQ4_NL")
 
@@ -45,7 +39,8 @@ def _floats(fmt: BlockFormat, weights: np.ndarray) -> np.ndarray:
 def _unit_std(fmt: BlockFormat) -> float:
     """The standard deviation of the weights of blocks filled with a scale of 1."""
     sample = _filled(fmt, 1 << 14, np.ones(()), np.random.default_rng(0))
-    weights = gguf.quants.dequantize(sample, gguf.GGMLQuantizationType(fmt.ggml_type))
+    weights = np.empty((len(sample), fmt.block_size), np.float32)
+    decoder(fmt)(sample, weights)
     return float(weights.std())
 
 
@@ -60,10 +55,10 @@ def _filled(fmt: BlockFormat, n_blocks: int, scale: np.ndarray, rng: np.random.G
     scales = scale * rng.uniform(0.75, 1.25, n_blocks)
     if fmt.name in _LOPSIDED:
         scales *= rng.choice((-1.0, 1.0), n_blocks)
-    _put_float16(blocks, _SCALE_AT[fmt.name], scales)
-    if fmt.name in _MIN_AT:
-        at, ratio = _MIN_AT[fmt.name]
-        _put_float16(blocks, at, scales * ratio)
+    scheme = SCHEMES[fmt.name]
+    _put_units(blocks, scheme.scales, scales)
+    if scheme.minimums:
+        _put_units(blocks, scheme.minimums, scales * _MIN_RATIO[fmt.name])
     if fmt.name == "Q8_0":
         codes = blocks[:, 2:].view(np.int8)
         codes[codes == -128] = 0  # a quantizer never writes it
@@ -74,8 +69,10 @@ def _filled(fmt: BlockFormat, n_blocks: int, scale: np.ndarray, rng: np.random.G
     return blocks
 
 
-def _put_float16(blocks: np.ndarray, at: int, values: np.ndarray) -> None:
-    blocks[:, at : at + 2] = values.astype("<f2").view(np.uint8).reshape(-1, 2)
+def _put_units(blocks: np.ndarray, kind: Scales, values: np.ndarray) -> None:
+    """Write the float16 that a block's scales or minimums are multiples of."""
+    (((first, _),),) = kind.units
+    blocks[:, first // 8 : first // 8 + 2] = values.astype("<f2").view(np.uint8).reshape(-1, 2)
 
 
 def _scale_bytes(n_blocks: int, rng: np.random.Generator) -> np.ndarray:

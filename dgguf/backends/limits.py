@@ -1,0 +1,27 @@
+"""How much the backends hold at once: numbers that decide what a call takes in memory.
+
+They stand apart from the kernels that keep them, so that `model.memory` needs no numba.
+"""
+
+# A kept distribution never has more tokens than this.
+MOST_TOKENS = 512
+
+# The CPU backend: rows of logits computed together, and the parts that a mean embedding is summed in.
+CPU_ROWS_AT_ONCE = 64
+CPU_SOFT_SLICES = 16
+
+# The CUDA backend: the parts of a row of logits and of a mean embedding, and the bins of a histogram.
+GPU_SLICES = 64
+GPU_SOFT_SLICES = 8
+GPU_BINS = 256
+
+
+def kv_bytes(exact: bool) -> int:
+    """Of a number in the KV cache: float32 where exact, else 16 bits on every backend."""
+    return 4 if exact else 2
+
+
+def cpu_rows_at_once(canvas_length: int, vocab_size: int, exact: bool) -> int:
+    """Rows of logits that the CPU backend holds: all, where what is kept of them would not be less."""
+    few = exact or vocab_size <= MOST_TOKENS
+    return canvas_length if few else min(canvas_length, CPU_ROWS_AT_ONCE)

@@ -1,0 +1,235 @@
+"""A conversation with a model: messages are answered, lines that start with "/" are commands."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from dgguf.cli.answer_writer import AnswerWriter
+from dgguf.cli.display import Display
+from dgguf.cli.messages import Keyboard
+from dgguf.cli.options import Asking, Showing
+from dgguf.cli.output import say
+from dgguf.diffusion.statistics import Statistics
+from dgguf.errors import DggufError, PromptError, sentence
+from dgguf.session import Session, new_seed
+from dgguf.text.chat import Message
+from dgguf.view.summary import statistics_table
+
+
+class Dialog:
+    """Messages and their answers, and the commands between them.
+
+    Args:
+        session: of the model.
+        asking: what the answers are asked for; commands change some of it.
+        showing: how answers are shown.
+        keyboard: of the person; None where messages come through a pipe.
+        when_full: "ask", "drop" or "stop".
+
+    Attributes:
+        system, think, seed: as in `Asking`; a command changes them.
+        messages: so far; of answers without the thoughts.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        asking: Asking,
+        showing: Showing,
+        *,
+        keyboard: Keyboard | None,
+        when_full: str,
+    ) -> None:
+        self._session = session
+        self._settings = asking.settings(session)
+        self._max_tokens = asking.max_tokens
+        self._showing = showing
+        self._keyboard = keyboard
+        self._when_full = when_full
+        self._statistics: Statistics | None = None
+        self.system = asking.system
+        self.think = asking.think
+        self.seed = asking.seed
+        self.messages: list[Message] = []
+
+    def run(self, messages: Iterator[str]) -> None:
+        """Answer messages and obey commands until they end."""
+        if self._keyboard:
+            say(f"{Path(self._session.name).name}: type a message. /help lists commands, Ctrl-D ends.")
+        for text in messages:
+            try:
+                if not text.strip():
+                    continue
+                if text.startswith("/"):
+                    if not self.command(text):
+                        return
+                else:
+                    self.answer(text)
+            except KeyboardInterrupt:
+                if not self._keyboard:
+                    raise
+                say("stopped")
+            except (DggufError, OSError) as error:
+                if not self._keyboard:
+                    raise
+                say(f"error: {sentence(error)}")
+
+    def answer(self, text: str) -> None:
+        """Answer one message; what was answered before Ctrl-C stays in the conversation."""
+        self.messages.append({"role": "user", "content": text})
+        written, interrupted = "", True
+        try:
+            ids = self._fit_context()
+            seed = new_seed() if self.seed is None else self.seed
+            writer: AnswerWriter | None = None
+            try:
+                with Display(self._showing) as display:
+                    writer = AnswerWriter(
+                        self._session.tokenizer,
+                        as_json=False,
+                        echo=not display.choice.shows_answer,
+                        show_thoughts=False,
+                    )
+                    events = self._session.stream(
+                        ids, settings=self._settings, max_tokens=self._max_tokens, seed=seed
+                    )
+                    with contextlib.closing(events):
+                        for event in display.show(events, self._session, None):
+                            writer.add(event)
+                interrupted = False
+            finally:
+                if writer:
+                    writer.finish(seed=seed, settings=self._settings, interrupted=interrupted, table=False)
+                    self._statistics, written = writer.answer.statistics, writer.answer.text
+        finally:
+            if written.strip() or not interrupted:
+                self.messages.append({"role": "assistant", "content": written})
+            else:
+                self.messages.pop()
+
+    def _encode(self) -> np.ndarray:
+        return self._session.encode(self.messages, system=self.system, think=self.think)
+
+    def _fit_context(self) -> np.ndarray:
+        """The ids of the conversation; where they leave no room for a canvas, turns are dropped or not."""
+        ids = self._encode()
+        room = self._session.context - self._session.config.canvas_length
+        if len(ids) <= room:
+            return ids
+        full = (
+            f"the conversation has {len(ids)} tokens; with a canvas of {self._session.config.canvas_length} "
+            f"it does not fit the context of {self._session.context}"
+        )
+        choice = self._when_full
+        if choice == "ask" and self._keyboard and len(self.messages) > 1:
+            choice = self._keyboard.choose(full, {"d": "drop", "c": "clear", "k": "stop"})
+        dropped = 0
+        while (
+            choice in ("drop", "clear") and len(self.messages) > 1 and (choice == "clear" or len(ids) > room)
+        ):
+            del self.messages[:2]
+            dropped += 1
+            ids = self._encode()
+        if dropped:
+            say(f"dropped the {'oldest turn' if dropped == 1 else f'{dropped} oldest turns'}")
+        if len(ids) > room:
+            raise PromptError(f"{full}: /clear begins anew, --when-full drop forgets, -c asks for more")
+        return ids
+
+    def command(self, text: str) -> bool:
+        """Obey a line that starts with "/"; whether to go on."""
+        name, _, argument = text[1:].strip().partition(" ")
+        argument = argument.strip()
+        if name in ("exit", "quit", "bye"):
+            return False
+        if name not in self._COMMANDS:
+            say(f"there is no command /{name}; /help lists them")
+        else:
+            self._COMMANDS[name](self, argument)
+        return True
+
+    def _help(self, argument: str) -> None:
+        for line in (
+            "/clear           forget the conversation; the system message stays",
+            "/system [TEXT]   show, or set, the system message; /system - takes it away",
+            "/think on|off    let the model think before it answers",
+            "/seed N|random   the same seed repeats an answer",
+            "/save FILE       write the conversation as JSON",
+            "/load FILE       go on from such a file",
+            "/stats           what the last answer cost",
+            "/exit            end; so does Ctrl-D",
+            "Alt-Enter starts a new line, Ctrl-C stops an answer.",
+        ):
+            say(line)
+
+    def _clear(self, argument: str) -> None:
+        self.messages.clear()
+        say("a new conversation")
+
+    def _set_system(self, argument: str) -> None:
+        if argument:
+            self.system = None if argument == "-" else argument
+        say(f"system message: {self.system}" if self.system else "there is no system message")
+
+    def _set_think(self, argument: str) -> None:
+        self.think = {"on": True, "off": False}.get(argument, not self.think)
+        say(f"thinking is {'on' if self.think else 'off'}")
+
+    def _set_seed(self, argument: str) -> None:
+        if argument.isdecimal() and int(argument) < 1 << 64:
+            self.seed = int(argument)
+        elif argument == "random":
+            self.seed = None
+        elif argument:
+            say("a seed is a number from 0 to 2^64 - 1, or random")
+            return
+        say("a new seed for each answer" if self.seed is None else f"seed {self.seed} for every answer")
+
+    def _save(self, argument: str) -> None:
+        if not argument:
+            raise PromptError("/save needs the name of a file")
+        path = Path(argument).expanduser()
+        if path.exists() and not _is_conversation(path):
+            raise PromptError(f"{path}: this file exists and is no conversation; choose another name")
+        content = {"system": self.system, "messages": self.messages}
+        path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        say(f"{path}: {len(self.messages)} messages")
+
+    def _load(self, argument: str) -> None:
+        path = Path(argument).expanduser()
+        if not argument or not _is_conversation(path):
+            raise PromptError(f"{argument or '/load'}: this is no conversation that /save wrote")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        self.system, self.messages = content.get("system"), content["messages"]
+        say(f"{path}: {len(self.messages)} messages")
+
+    def _stats(self, argument: str) -> None:
+        for line in statistics_table(self._statistics) if self._statistics else ["there is no answer yet"]:
+            say(line)
+
+    _COMMANDS: ClassVar = {
+        "help": _help,
+        "clear": _clear,
+        "system": _set_system,
+        "think": _set_think,
+        "seed": _set_seed,
+        "save": _save,
+        "load": _load,
+        "stats": _stats,
+    }
+    COMMANDS: ClassVar = tuple(f"/{name}" for name in (*_COMMANDS, "exit"))
+
+
+def _is_conversation(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return all(
+            message["role"] in ("user", "assistant") and isinstance(message["content"], str)
+            for message in content["messages"]
+        ) and isinstance(content.get("system"), str | None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False

@@ -1,0 +1,93 @@
+"""Where a conversation's messages come from: a person who types, or a pipe."""
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+_FENCE = '"""'
+
+
+class Keyboard:
+    """Reads messages from a person, with editing and a history that is kept.
+
+    Args:
+        commands: that the Tab key completes, each with its "/".
+    """
+
+    def __init__(self, commands: Iterable[str]) -> None:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.completion import WordCompleter
+        from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+        from prompt_toolkit.key_binding import KeyBindings
+        from prompt_toolkit.output import create_output
+
+        history: History = InMemoryHistory()
+        with contextlib.suppress(OSError):
+            history = FileHistory(str(_history_file()))
+        bindings = KeyBindings()
+
+        @bindings.add("escape", "enter")
+        def _(event: Any) -> None:
+            event.current_buffer.insert_text("\n")
+
+        self._prompt: PromptSession[str] = PromptSession(
+            history=history,
+            key_bindings=bindings,
+            completer=WordCompleter([*commands], sentence=True),
+            complete_while_typing=False,
+            output=create_output(stdout=sys.stdout if sys.stdout.isatty() else sys.stderr),
+        )
+
+    def messages(self) -> Iterator[str]:
+        """What is typed, until Ctrl-D."""
+        while True:
+            try:
+                text = self._prompt.prompt("> ", prompt_continuation="  ")
+                while text.lstrip().startswith(_FENCE) and text.count(_FENCE) < 2:
+                    text += "\n" + self._prompt.prompt("  ")
+                yield text.strip().removeprefix(_FENCE).removesuffix(_FENCE).strip("\n")
+            except KeyboardInterrupt:
+                continue  # gives up the line, not the conversation
+            except EOFError:
+                return
+
+    def choose(self, question: str, choices: dict[str, str]) -> str:
+        """Ask until one of the letters is given; giving up is the last of them."""
+        words = {"drop": "[d]rop the oldest turns", "clear": "[c]lear all of them", "stop": "[k]eep them"}
+        text = f"{question}.\n{', '.join(words[choice] for choice in choices.values())}? "
+        while True:
+            try:
+                given = self._prompt.prompt(text).strip().lower()[:1]
+            except (KeyboardInterrupt, EOFError):
+                return list(choices.values())[-1]
+            if given in choices:
+                return choices[given]
+
+
+def piped_messages() -> Iterator[str]:
+    """Every line of standard input; the lines between two fences are one message."""
+    block: list[str] | None = None
+    for raw in sys.stdin.buffer:
+        line = raw.decode("utf-8", "replace").rstrip("\r\n")
+        if line.strip() == _FENCE:
+            if block is not None:
+                yield "\n".join(block)
+            block = [] if block is None else None
+        elif block is not None:
+            block.append(line)
+        else:
+            yield line
+    if block:
+        yield "\n".join(block)
+
+
+def _history_file() -> Path:
+    import platformdirs
+
+    folder = Path(platformdirs.user_state_dir("dgguf", appauthor=False))
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "chat_history"
+    file.touch(mode=0o600)
+    return file

@@ -1,0 +1,156 @@
+"""What the system says about this machine: memory, processor, cores. The one module that asks it.
+
+What it does not tell is None, never 0. Linux answers in files, macOS and Windows by calls (`systems`).
+"""
+
+import os
+import platform
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from dgguf.systems import System, macos, windows
+
+_ROOT = Path("/")  # of the files that Linux answers in
+_DOT_PRODUCT = 43  # Windows' PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE
+
+
+def system_memory(root: Path = _ROOT) -> tuple[int | None, int | None]:
+    """Bytes of memory: available without swapping, and installed."""
+    if other := _by_calls():
+        return other.memory()
+    sizes = _table(root / "proc/meminfo")
+    return _kilobytes(sizes.get("MemAvailable")), _kilobytes(sizes.get("MemTotal"))
+
+
+def private_bytes(root: Path = _ROOT) -> int | None:
+    """Memory of this process that is not part of a mapped file, in bytes."""
+    if other := _by_calls():
+        return other.private_bytes()
+    return _kilobytes(_table(root / "proc/self/status").get("RssAnon"))
+
+
+def processor(root: Path = _ROOT) -> str | None:
+    """What the system calls this processor."""
+    other = _by_calls()
+    name = other.processor() if other else _linux_processor(root)
+    return name or platform.processor() or platform.machine() or None
+
+
+def _linux_processor(root: Path) -> str | None:
+    """Its name; on ARM, where there is none, the board's, or the numbers of maker and part."""
+    cpu = _table(root / "proc/cpuinfo")
+    board = _read(root / "sys/firmware/devicetree/base/model").strip("\0 \n")
+    if name := cpu.get("model name") or board:
+        return name
+    if "CPU implementer" in cpu and "CPU part" in cpu:
+        return f"{platform.machine()}, maker {cpu['CPU implementer']}, part {cpu['CPU part']}"
+    return None
+
+
+def has_dot_product(root: Path = _ROOT) -> bool:
+    """Whether every core has ARM's SDOT and UDOT (FEAT_DotProd); False on other processors."""
+    if platform.machine().lower() not in ("aarch64", "arm64"):
+        return False
+    other = _by_calls()
+    if other is macos:
+        return macos.number("hw.optional.arm.FEAT_DotProd") == 1
+    if other is windows:
+        return windows.has_processor_feature(_DOT_PRODUCT)
+    cores = re.findall(r"^Features\s*:(.*)$", _read(root / "proc/cpuinfo"), re.MULTILINE)
+    return bool(cores) and all("asimddp" in features.split() for features in cores)
+
+
+def usable_cores(root: Path = _ROOT) -> int:
+    """Cores that this process may keep busy: those it may run on, or the CPU quota of its container."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS or Windows
+        # A thread on an efficiency core of a Mac would hold up the others.
+        cores = (macos.fast_cores() if _by_calls() is macos else None) or os.cpu_count() or 1
+    quota = cpu_quota(root)
+    return cores if quota is None else max(1, min(cores, int(quota + 0.5)))
+
+
+def drop_from_page_cache(paths: Sequence[Path]) -> bool:
+    """Let the system forget the files' contents, so that the next read comes from the disk.
+
+    Returns:
+        whether the system can; only Linux does
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    for path in paths:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return True
+
+
+def _by_calls() -> System | None:
+    """The module of `systems` for this system, where it does not answer in files."""
+    systems: dict[str, System] = {"Darwin": macos, "Windows": windows}
+    return systems.get(platform.system())
+
+
+def cpu_quota(root: Path = _ROOT) -> float | None:
+    """The least CPU quota of this process's control groups and those above them, in cores."""
+    found: list[float] = []
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, colon, group = rest.partition(":")
+        if not colon:
+            continue
+        if not controllers:
+            top, quota = "sys/fs/cgroup", _quota_2
+        elif "cpu" in controllers.split(","):
+            top, quota = "sys/fs/cgroup/cpu", _quota_1
+        else:
+            continue
+        # Inside a container the group's path may be the host's, which is not there: then the top is its own.
+        parts = [part for part in group.split("/") if part not in ("", "..")]
+        for depth in range(len(parts) + 1):
+            limit = quota(root.joinpath(top, *parts[:depth]))
+            if limit is not None:
+                found.append(limit)
+    return min(found, default=None)
+
+
+def _quota_2(group: Path) -> float | None:
+    """Of a group of cgroup v2: "max 100000", or microseconds of CPU in each period of as many."""
+    return _share(_read(group / "cpu.max").split())
+
+
+def _quota_1(group: Path) -> float | None:
+    """Of a group of cgroup v1, where a quota of -1 is none."""
+    return _share([_read(group / "cpu.cfs_quota_us").strip(), _read(group / "cpu.cfs_period_us").strip()])
+
+
+def _share(numbers: list[str]) -> float | None:
+    if len(numbers) == 2 and all(number.isdecimal() for number in numbers):
+        quota, period = map(int, numbers)
+        return quota / period if quota and period else None
+    return None
+
+
+def _read(path: Path) -> str:
+    """The text of a file; "" where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _table(path: Path) -> dict[str, str]:
+    """Of lines "name: value", the first of each name."""
+    found: dict[str, str] = {}
+    for line in _read(path).splitlines():
+        name, colon, value = line.partition(":")
+        if colon:
+            found.setdefault(name.strip(), value.strip())
+    return found
+
+
+def _kilobytes(value: str | None) -> int | None:
+    """Bytes of "123 kB"."""
+    number = (value or "").partition(" ")[0]
+    return 1024 * int(number) if number.isdecimal() else None

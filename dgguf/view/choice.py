@@ -1,0 +1,66 @@
+"""Which view shows a generation, and on which stream."""
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TextIO
+
+from dgguf.text.tokenizer import TokenTexts
+from dgguf.view.grid import GridView
+from dgguf.view.names import LIVE_VIEWS, Thoughts
+from dgguf.view.sudoku import SudokuView
+from dgguf.view.text import TextView, View
+
+_KINDS = {"text": TextView, "grid": GridView, "sudoku": SudokuView}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A view and its stream.
+
+    Attributes:
+        view: one of `names.VIEWS`, never "auto".
+        screen: the terminal that a live view draws on; None for any other view.
+        shows_answer: the view puts the answer on stdout, or puts something else there.
+    """
+
+    view: str
+    screen: TextIO | None
+    shows_answer: bool
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it repaints a terminal."""
+        return self.screen is not None
+
+
+def choose_view(wanted: str, *, as_json: bool) -> Choice:
+    """The view that the standard streams allow: a live one needs a terminal, else there are plain lines.
+
+    Args:
+        wanted: one of `names.VIEWS`.
+        as_json: stdout is for one JSON object.
+    """
+    screen = _terminal(as_json)
+    view = wanted
+    if wanted == "auto":
+        both = screen is not None and sys.stdout.isatty() and sys.stderr.isatty() and not as_json
+        view = "text" if both else "plain"
+    elif wanted in LIVE_VIEWS and screen is None:
+        view = "plain"
+    if view not in LIVE_VIEWS:
+        screen = None
+    return Choice(view, screen, shows_answer=view == "jsonl" or screen is sys.stdout)
+
+
+def make_view(name: str, tokens: TokenTexts, thoughts: Thoughts = "dim") -> View:
+    """A live view by its name, one of `names.LIVE_VIEWS`."""
+    return _KINDS[name](tokens, thoughts)
+
+
+def _terminal(as_json: bool) -> TextIO | None:
+    """The stream that leads to a terminal which can be drawn on, if one does."""
+    if os.environ.get("TERM") == "dumb":
+        return None
+    streams = (sys.stderr,) if as_json else (sys.stdout, sys.stderr)
+    return next((stream for stream in streams if stream.isatty()), None)

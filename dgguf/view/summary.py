@@ -1,0 +1,65 @@
+"""What an answer cost, as a line and as a table; counts and sizes with their units."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dgguf.diffusion.statistics import Statistics
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: "1 step", "2 steps"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def format_bytes(n_bytes: int) -> str:
+    """A size in the largest unit that keeps it above 1."""
+    return _in_units(n_bytes, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))) or f"{n_bytes} bytes"
+
+
+def format_count(count: int) -> str:
+    """A number in words that keep it above 1."""
+    return _in_units(count, (("billion", 1e9), ("million", 1e6), ("thousand", 1e3))) or str(count)
+
+
+def _in_units(value: int, units: tuple[tuple[str, float], ...]) -> str:
+    return next((f"{value / factor:.2f} {unit}" for unit, factor in units if value >= factor), "")
+
+
+def summary(s: "Statistics", seed: int) -> str:
+    """One line of what an answer cost."""
+    steps = "+".join(map(str, s.steps))
+    reused = f" · reused {count(s.reused_tokens, 'token')}" if s.reused_tokens else ""
+    return (
+        f"{count(len(s.steps), 'block')} of {steps} step{'s' * (steps != '1')} · "
+        f"{count(s.answer_tokens, 'answer token')} at {s.answer_tokens_per_second:.1f} tokens/s"
+        f" · first block after {s.first_block_seconds:.1f} s{reused} · seed {seed}"
+    )
+
+
+def statistics_table(s: "Statistics") -> list[str]:
+    """Everything that was counted, a line each."""
+
+    def per_block(values: Sequence[object]) -> str:
+        return " ".join(map(str, values)) or "none"
+
+    other = max(0.0, s.seconds - s.prompt_seconds - s.step_seconds - s.commit_seconds)
+    rows = [
+        ("prompt", f"{count(s.prompt_tokens, 'token')}, {s.reused_tokens} of them reused"),
+        ("answer", f"{count(s.answer_tokens, 'token')}, {s.answer_tokens_per_second:.2f} tokens/s"),
+        (
+            "canvas",
+            f"{count(s.canvas_positions, 'position')}, {s.canvas_positions_per_second:.2f} positions/s",
+        ),
+        ("steps per block", per_block(s.steps)),
+        ("tokens per step", f"{s.tokens_per_step:.2f}"),
+        ("settled", f"{sum(s.converged)} of {count(len(s.converged), 'block')}"),
+        ("last mean entropy", per_block([f"{value:.4f}" for value in s.last_entropy]) + " nats"),
+        ("revisions", per_block(s.revisions) + "  (changes after a token was accepted)"),
+        ("time: prompt", f"{s.prompt_seconds:.2f} s"),
+        ("time: denoising", f"{s.step_seconds:.2f} s"),
+        ("time: committing", f"{s.commit_seconds:.2f} s"),
+        ("time: other", f"{other:.2f} s"),
+        ("time: all", f"{s.seconds:.2f} s"),
+    ]
+    return [f"  {name:<18} {value}" for name, value in rows]
