@@ -8,7 +8,7 @@ import click
 
 # Besides the weights a run needs room for its context and its scratch memory.
 _BESIDE_WEIGHTS = 2 * 10**9
-_FITS = {True: "yes", False: "no", None: "?"}
+_FITS: dict[object, str] = {True: "yes", False: "no", None: "?"}
 
 
 @click.command()
