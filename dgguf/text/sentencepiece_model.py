@@ -32,7 +32,8 @@ class SentencePieceEncoder:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text without surrogates, special tokens not looked for."""
-        return self._processor.encode(text)
+        ids: list[int] = self._processor.encode(text)
+        return ids
 
 
 def is_exact(vocabulary: Vocabulary, merges: Merges) -> bool:
@@ -96,7 +97,8 @@ class _SubstringHashes:
 
     def of(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
         """Of the letters from each `start` up to each `stop`."""
-        return (self._sums[stop] - self._sums[start]) * self._inverse[start] >> np.uint64(64 - _BITMAP_BITS)
+        sums: np.ndarray = (self._sums[stop] - self._sums[start]) * self._inverse[start]
+        return sums >> np.uint64(64 - _BITMAP_BITS)
 
     def of_each(self) -> np.ndarray:
         """Of every letter."""

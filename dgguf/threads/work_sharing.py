@@ -39,7 +39,14 @@ def make_counter(threads: int) -> np.ndarray:
 def publish(typing: Any, counter: Any) -> Any:
     """Let the threads that share `counter` call the kernel that this stands in, before it takes a piece.
 
-    Arrays among its arguments must live until all threads are done.
+    Arrays among its arguments must live until all threads are done. This rebuilds a call by numba's
+    convention, as it was in numba 0.61 and is in 0.68; tests/threads/test_calling_convention.py checks it:
+
+    - A kernel is a function (place of the result, place of the exception, *arguments) that returns a
+      status, 0 without an error. `call_conv.get_arguments` are its arguments, flattened to scalars and
+      pointers; `get_arg_packer` makes one value of each argument, and back in `call_function`.
+    - An array's first two fields, meminfo and parent, serve counting references. The caller holds the
+      arrays, so other threads get null for them and count nothing.
     """
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
@@ -48,7 +55,7 @@ def publish(typing: Any, counter: Any) -> Any:
         given = context.call_conv.get_arguments(kernel)
         values = context.get_arg_packer(described.argtypes).from_arguments(b, given)
         for i, kind in enumerate(described.argtypes):
-            if isinstance(kind, types.Array):  # nobody but the caller counts references: they end with it
+            if isinstance(kind, types.Array):
                 array = context.make_array(kind)(context, b, values[i])
                 array.meminfo = array.parent = ir.Constant(array.meminfo.type, None)
                 values[i] = array._getvalue()

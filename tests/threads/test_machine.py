@@ -59,6 +59,15 @@ def test_processor(root, monkeypatch):
             },
             0.5,
         ),
+        # A parent's is more.
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/b/cpu.max": "50000 100000\n",
+                "sys/fs/cgroup/a/cpu.max": "400000 100000\n",
+            },
+            0.5,
+        ),
         # In a container: the path is the host's, or leads out of it.
         ({"proc/self/cgroup": "0::/docker/0a\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2.0),
         ({"proc/self/cgroup": "0::/../other\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2.0),

@@ -5,7 +5,7 @@ it. A row is one run of bytes, so that gathering rows is one copy:
 
     codes      K int8
     scales     K/32 float32
-    sums       K/group of each group of 16 or 32 codes, as the weights want them (see `tiles`): int32
+    sums       K/group of each group of 16 or 32 codes, as the weights want them (see `qgemm_tile`): int32
                -offset * sum, or float32 scale * sum where they have minimums and no offset
 """
 
@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from dgguf.jit import kernel
-from dgguf.llvm_ir import F32, I8, I32, int64, intrinsic, load, splat, store, vector
+from dgguf.llvm_ir import F32, I8, I32, call, constant, emits, int64, load, splat, store, vector
 from dgguf.threads.work_sharing import next_chunk, publish
 
 GROUP = 32  # inputs that share a scale
@@ -30,39 +29,27 @@ def row_bytes(columns: int, group: int) -> int:
     return columns + columns // 32 * 4 + columns // group * 4
 
 
-@intrinsic
-def _quantize_group(typing: Any, x: Any, codes: Any, scale: Any) -> Any:
+@emits(types.UniTuple(types.int32, 2), *[types.int64] * 3)
+def _quantize_group(b: Any, x: Any, codes: Any, scale_at: Any) -> list[Any]:
     """Quantize 32 float32 at address `x` to the two addresses; returns the sums of each 16 codes."""
-
-    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        x, codes, scale_at = args
-        halves = [load(b, x, vector(F32)), load(b, b.add(x, int64(64)), vector(F32))]
-
-        def call(name: str, result: Any, *operands: Any) -> Any:
-            kind = ir.FunctionType(result, [o.type for o in operands])
-            return b.call(cgutils.get_or_insert_function(b.module, kind, name), operands)
-
-        # As integers, magnitudes keep their order, and a NaN is the largest.
-        bits = [
-            b.and_(b.bitcast(v, vector(I32)), ir.Constant(vector(I32), [0x7FFFFFFF] * 16)) for v in halves
-        ]
-        largest_bits = call(
-            "llvm.vector.reduce.umax.v16i32", I32, call("llvm.umax.v16i32", vector(I32), *bits)
-        )
-        scale = b.fmul(b.bitcast(largest_bits, F32), ir.Constant(F32, 1 / 127))
-        usable = b.fcmp_ordered(">", scale, ir.Constant(F32, TINY))
-        inverse = b.select(usable, b.fdiv(ir.Constant(F32, 1.0), scale), ir.Constant(F32, 0.0))
-        sums = []
-        for i, v in enumerate(halves):
-            rounded = call("llvm.rint.v16f32", vector(F32), b.fmul(v, splat(b, inverse)))
-            zero = ir.Constant(vector(F32), [0.0] * 16)  # a NaN is no integer; the scale keeps it
-            integers = b.fptosi(b.select(b.fcmp_ordered("ord", rounded, rounded), rounded, zero), vector(I32))
-            store(b, b.add(codes, int64(16 * i)), b.trunc(integers, vector(I8)))
-            sums.append(call("llvm.vector.reduce.add.v16i32", I32, integers))
-        store(b, scale_at, scale)
-        return context.make_tuple(b, signature.return_type, sums)
-
-    return types.UniTuple(types.int32, 2)(*[types.int64] * 3), generate
+    halves = [load(b, x, vector(F32)), load(b, b.add(x, int64(64)), vector(F32))]
+    # As integers, magnitudes keep their order, and a NaN is the largest.
+    bits = [b.and_(b.bitcast(v, vector(I32)), constant(vector(I32), [0x7FFFFFFF] * 16)) for v in halves]
+    larger = call(b, "llvm.umax.v16i32", vector(I32), *bits)
+    largest_bits = call(b, "llvm.vector.reduce.umax.v16i32", I32, larger)
+    scale = b.fmul(b.bitcast(largest_bits, F32), ir.Constant(F32, 1 / 127))
+    usable = b.fcmp_ordered(">", scale, ir.Constant(F32, TINY))
+    inverse = b.select(usable, b.fdiv(ir.Constant(F32, 1.0), scale), ir.Constant(F32, 0.0))
+    zero = constant(vector(F32), [0.0] * 16)
+    sums = []
+    for i, v in enumerate(halves):
+        rounded = call(b, "llvm.rint.v16f32", vector(F32), b.fmul(v, splat(b, inverse)))
+        number = b.fcmp_ordered("ord", rounded, rounded)  # a NaN is no integer; the scale keeps it
+        integers = b.fptosi(b.select(number, rounded, zero), vector(I32))
+        store(b, b.add(codes, int64(16 * i)), b.trunc(integers, vector(I8)))
+        sums.append(call(b, "llvm.vector.reduce.add.v16i32", I32, integers))
+    store(b, scale_at, scale)
+    return sums
 
 
 @kernel

@@ -17,12 +17,12 @@ from dgguf.llvm_ir import (
     F32,
     I16,
     I32,
-    I64,
     LANES,
+    Loop,
     call,
     constant,
+    emits,
     int64,
-    intrinsic,
     load,
     shuffle,
     splat,
@@ -75,23 +75,19 @@ def _tile(accumulate: bool) -> Any:
     of 32 float32, or adds to them.
     """
 
-    @intrinsic
+    @emits(types.void, *[types.int64] * 7)
     def tile(
-        typing: Any, rows: Any, x: Any, stride: Any, panel: Any, words: Any, out: Any, out_stride: Any
-    ) -> Any:
-        def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            end = b.append_basic_block("end")
-            switch = b.switch(args[0], end)
-            for n in range(1, TILE_ROWS + 1):
-                case = b.append_basic_block(f"rows{n}")
-                switch.add_case(int64(n), case)
-                b.position_at_end(case)
-                _tile_of(b, n, accumulate, *args[1:])
-                b.branch(end)
-            b.position_at_end(end)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 7), generate
+        b: Any, rows: Any, x: Any, stride: Any, panel: Any, words: Any, out: Any, out_stride: Any
+    ) -> None:
+        end = b.append_basic_block("end")
+        switch = b.switch(rows, end)
+        for n in range(1, TILE_ROWS + 1):
+            case = b.append_basic_block(f"rows{n}")
+            switch.add_case(int64(n), case)
+            b.position_at_end(case)
+            _tile_of(b, n, accumulate, x, stride, panel, words, out, out_stride)
+            b.branch(end)
+        b.position_at_end(end)
 
     return tile
 
@@ -113,15 +109,8 @@ def _tile_of(
     zero = constant(vector(F32), [0.0] * LANES)
     first = {rv: load(b, target[rv], vector(F32)) if accumulate else zero for rv in tile}
 
-    before, body, after = b.block, b.append_basic_block("words"), b.append_basic_block("done")
-    b.branch(body)
-    b.position_at_end(body)
-    w = b.phi(I64)
-    w.add_incoming(int64(0), before)
-    totals = {rv: b.phi(vector(F32)) for rv in tile}
-    for rv in tile:
-        totals[rv].add_incoming(first[rv], before)
-    sums = dict(totals)
+    loop = Loop(b, int64(0), list(first.values()))
+    w, sums = loop.index, dict(zip(tile, loop.values, strict=True))
     columns = b.add(panel, b.mul(w, int64(PANEL_BYTES)))
     for k in range(UNROLLED):
         y = [
@@ -132,12 +121,7 @@ def _tile_of(
             word = splat(b, load(b, b.add(rows[r], b.add(b.mul(w, int64(4)), int64(4 * k))), I32))
             for v in range(_WIDTH):
                 sums[r, v] = _dot(b, sums[r, v], word, y[v])
-    following = b.add(w, int64(UNROLLED))
-    w.add_incoming(following, b.block)
-    for rv in tile:
-        totals[rv].add_incoming(sums[rv], b.block)
-    b.cbranch(b.icmp_signed("<", following, words), body, after)
-    b.position_at_end(after)
+    loop.close(words, [sums[rv] for rv in tile], step=UNROLLED)
     for rv in tile:
         store(b, target[rv], sums[rv])
 
@@ -146,43 +130,24 @@ multiply = _tile(accumulate=False)
 multiply_add = _tile(accumulate=True)
 
 
-@intrinsic
-def pack_columns(typing: Any, source: Any, stride: Any, words: Any, panel: Any) -> Any:
+@emits(types.void, *[types.int64] * 4)
+def pack_columns(b: Any, source: Any, stride: Any, words: Any, panel: Any) -> None:
     """Make 16 rows of `words` words, a multiple of 8, half the columns of a panel."""
-
-    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        source, stride, words, panel = args
-        start, body, end = b.block, b.append_basic_block("words"), b.append_basic_block("end")
-        b.branch(body)
-        b.position_at_end(body)
-        w = b.phi(I64)
-        w.add_incoming(int64(0), start)
-        at = b.add(source, b.mul(w, int64(4)))
-        rows = [load(b, b.add(at, b.mul(stride, int64(row))), vector(I32, 8)) for row in range(LANES)]
-        for i, column in enumerate(transposed(b, rows)):
-            store(b, b.add(panel, b.mul(b.add(w, int64(i)), int64(PANEL_BYTES))), column)
-        following = b.add(w, int64(8))
-        w.add_incoming(following, b.block)
-        b.cbranch(b.icmp_signed("<", following, words), body, end)
-        b.position_at_end(end)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 4), generate
+    loop = Loop(b, int64(0))
+    at = b.add(source, b.mul(loop.index, int64(4)))
+    rows = [load(b, b.add(at, b.mul(stride, int64(row))), vector(I32, 8)) for row in range(LANES)]
+    for i, column in enumerate(transposed(b, rows)):
+        store(b, b.add(panel, b.mul(b.add(loop.index, int64(i)), int64(PANEL_BYTES))), column)
+    loop.close(words, step=8)
 
 
-@intrinsic
-def pack_rows(typing: Any, upper: Any, lower: Any, panel: Any) -> Any:
+@emits(types.void, *[types.int64] * 3)
+def pack_rows(b: Any, upper: Any, lower: Any, panel: Any) -> None:
     """Make 32 numbers each at `upper` and `lower` two rows of a panel."""
-
-    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        upper, lower, panel = args
-        x, y = (load(b, address, vector(I16, PANEL_ROWS)) for address in (upper, lower))
-        for v in range(_WIDTH):
-            order = [i for n in range(v * LANES, (v + 1) * LANES) for i in (n, PANEL_ROWS + n)]
-            store(b, b.add(panel, int64(4 * LANES * v)), shuffle(b, x, y, order))
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 3), generate
+    x, y = (load(b, address, vector(I16, PANEL_ROWS)) for address in (upper, lower))
+    for v in range(_WIDTH):
+        order = [i for n in range(v * LANES, (v + 1) * LANES) for i in (n, PANEL_ROWS + n)]
+        store(b, b.add(panel, int64(4 * LANES * v)), shuffle(b, x, y, order))
 
 
 def _exp(b: Any, x: Any) -> Any:
@@ -207,8 +172,8 @@ def _exp(b: Any, x: Any) -> Any:
     return b.fmul(p, b.bitcast(b.shl(exponent, constant(vector(I32), [23] * LANES)), vector(F32)))
 
 
-@intrinsic
-def softmax_row(typing: Any, scores: Any, first: Any, end: Any, state: Any, weights: Any) -> Any:
+@emits(types.float32, *[types.int64] * 5)
+def softmax_row(b: Any, scores: Any, first: Any, end: Any, state: Any, weights: Any) -> Any:
     """Go on with a row's softmax over the next KEYS scores: those first..end, the others weigh nothing.
 
     Args:
@@ -219,46 +184,41 @@ def softmax_row(typing: Any, scores: Any, first: Any, end: Any, state: Any, weig
     Returns:
         float32, what the weights before are to be multiplied with, as the largest may be another
     """
+    first, end = (splat(b, b.trunc(bound, I32)) for bound in (first, end))
+    lowest = constant(vector(F32), [float("-inf")] * LANES)
+    seen = []
+    for v in range(KEYS // LANES):
+        number = constant(vector(I32), list(range(v * LANES, (v + 1) * LANES)))
+        inside = b.and_(b.icmp_signed("<=", first, number), b.icmp_signed("<", number, end))
+        x = load(b, b.add(scores, int64(4 * LANES * v)), vector(F32))
+        seen.append(b.select(inside, x, lowest))
 
-    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        scores, first, end, state, weights = args
-        first, end = (splat(b, b.trunc(bound, I32)) for bound in (first, end))
-        lowest = constant(vector(F32), [float("-inf")] * LANES)
-        seen = []
-        for v in range(KEYS // LANES):
-            number = constant(vector(I32), list(range(v * LANES, (v + 1) * LANES)))
-            inside = b.and_(b.icmp_signed("<=", first, number), b.icmp_signed("<", number, end))
-            x = load(b, b.add(scores, int64(4 * LANES * v)), vector(F32))
-            seen.append(b.select(inside, x, lowest))
+    def largest_of(vectors: list[Any]) -> Any:
+        while len(vectors) > 1:
+            pairs = zip(vectors[::2], vectors[1::2], strict=True)
+            vectors = [call(b, "llvm.maxnum.v16f32", vector(F32), x, y) for x, y in pairs]
+        return call(b, "llvm.vector.reduce.fmax.v16f32", F32, vectors[0])
 
-        def largest_of(vectors: list[Any]) -> Any:
-            while len(vectors) > 1:
-                pairs = zip(vectors[::2], vectors[1::2], strict=True)
-                vectors = [call(b, "llvm.maxnum.v16f32", vector(F32), x, y) for x, y in pairs]
-            return call(b, "llvm.vector.reduce.fmax.v16f32", F32, vectors[0])
-
-        before = load(b, state, F32)
-        largest = call(b, "llvm.maxnum.f32", F32, before, largest_of(seen))
-        nothing = b.fcmp_ordered("==", largest, ir.Constant(F32, float("-inf")))
-        origin = splat(b, b.select(nothing, ir.Constant(F32, 0.0), largest))
-        sums = constant(vector(F32), [0.0] * LANES)
-        for v, x in enumerate(seen):
-            e = _exp(b, b.fsub(x, origin))
-            rounded = call(b, "llvm.x86.avx512bf16.cvtneps2bf16.512", ir.VectorType(_BFloat(), LANES), e)
-            bits = b.bitcast(rounded, vector(I16))
-            store(b, b.add(weights, int64(2 * LANES * v)), bits)
-            wide = b.shl(b.zext(bits, vector(I32)), constant(vector(I32), [16] * LANES))
-            sums = b.fadd(sums, b.bitcast(wide, vector(F32)))
-        factor = b.extract_element(_exp(b, b.fsub(splat(b, before), origin)), ir.Constant(I32, 0))
-        total = ir.Constant(F32, 0.0)
-        for lane in range(LANES):
-            total = b.fadd(total, b.extract_element(sums, ir.Constant(I32, lane)))
-        kept = b.fmul(load(b, b.add(state, int64(4)), F32), factor)
-        store(b, state, largest)
-        store(b, b.add(state, int64(4)), b.fadd(kept, total))
-        return factor
-
-    return types.float32(*[types.int64] * 5), generate
+    before = load(b, state, F32)
+    largest = call(b, "llvm.maxnum.f32", F32, before, largest_of(seen))
+    nothing = b.fcmp_ordered("==", largest, ir.Constant(F32, float("-inf")))
+    origin = splat(b, b.select(nothing, ir.Constant(F32, 0.0), largest))
+    sums = constant(vector(F32), [0.0] * LANES)
+    for v, x in enumerate(seen):
+        e = _exp(b, b.fsub(x, origin))
+        rounded = call(b, "llvm.x86.avx512bf16.cvtneps2bf16.512", ir.VectorType(_BFloat(), LANES), e)
+        bits = b.bitcast(rounded, vector(I16))
+        store(b, b.add(weights, int64(2 * LANES * v)), bits)
+        wide = b.shl(b.zext(bits, vector(I32)), constant(vector(I32), [16] * LANES))
+        sums = b.fadd(sums, b.bitcast(wide, vector(F32)))
+    factor = b.extract_element(_exp(b, b.fsub(splat(b, before), origin)), ir.Constant(I32, 0))
+    total = ir.Constant(F32, 0.0)
+    for lane in range(LANES):
+        total = b.fadd(total, b.extract_element(sums, ir.Constant(I32, lane)))
+    kept = b.fmul(load(b, b.add(state, int64(4)), F32), factor)
+    store(b, state, largest)
+    store(b, b.add(state, int64(4)), b.fadd(kept, total))
+    return factor
 
 
 @kernel

@@ -72,7 +72,8 @@ class CpuBackend:
         return matmul.matrix(tensor, self._int8 and not exact and not kept)
 
     def load_vector(self, tensor: HostTensor) -> np.ndarray:
-        return matmul.decode_rows(CpuMatrix(tensor), 0, 1)[0].copy()
+        vector: np.ndarray = matmul.decode_rows(CpuMatrix(tensor), 0, 1)[0]
+        return vector.copy()
 
     def kv_store(self, shape: tuple[int, int, int]) -> np.ndarray:
         return np.empty(shape, np.float32 if self._exact else np.uint16)

@@ -13,7 +13,7 @@ from numba import types
 from dgguf.backends.cpu import panel_fields, panel_floats, panel_grids
 from dgguf.backends.cpu.unpack import PanelFormat, emit_decoder
 from dgguf.jit import address
-from dgguf.llvm_ir import intrinsic
+from dgguf.llvm_ir import LITERAL, emits
 from dgguf.quants.block import FORMATS_BY_NAME
 
 PANEL_FORMATS: dict[str, PanelFormat] = {
@@ -23,23 +23,19 @@ PANEL_FORMATS: dict[str, PanelFormat] = {
 }
 
 
-@intrinsic(prefer_literal=True)
+@emits(types.void, LITERAL, LITERAL, *[types.int64] * 6)
 def _decode(
-    typing: Any,
-    name: Any,
-    path: Any,
+    b: Any,
+    name: str,
+    path: str,
     source: Any,
     stride: Any,
     blocks: Any,
     codes: Any,
     scales: Any,
     minimums: Any,
-) -> Any:
-    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        emit_decoder(b, path.literal_value, PANEL_FORMATS[name.literal_value], args[2:])
-        return context.get_dummy_value()
-
-    return types.void(name, path, *[types.int64] * 6), generate
+) -> None:
+    emit_decoder(b, path, PANEL_FORMATS[name], (source, stride, blocks, codes, scales, minimums))
 
 
 def _decoder(name: str, path: str) -> Callable[..., None]:

@@ -1,19 +1,21 @@
-"""Fast products: a panel of weights is decoded to codes, and tiles of rows run over it."""
+"""Fast products: a panel of weights is decoded to codes, and tiles of rows run over it.
+
+A product is (M, K) activations times (N, K) weights, giving (M, N): M are `activations.shape[0]` rows, N are
+`raw.shape[0]` rows of the matrix, K are `columns` inputs of both.
+"""
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from dgguf.backends.cpu.panels import PANEL_FORMATS, decoder_address
 from dgguf.backends.cpu.qgemm_tile import LEAST_BITS, LINE, MOST_ROWS, PATHS, tile_address
 from dgguf.backends.cpu.unpack import PANEL_ROWS
 from dgguf.jit import kernel
-from dgguf.llvm_ir import I64, LANES, intrinsic
+from dgguf.llvm_ir import I64, LANES, TUPLE, Builder, Value, emits
 from dgguf.threads.work_sharing import next_chunk, publish
 
 
@@ -59,17 +61,11 @@ def kernels(name: str, path: str) -> Kernels:
     )
 
 
-@intrinsic
-def _call(typing: Any, function: Any, arguments: Any) -> Any:
+@emits(types.void, types.int64, TUPLE)
+def _call(b: Builder, function: Value, arguments: list[Value]) -> None:
     """Call the function of int64 at an address."""
-
-    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        operands = cgutils.unpack_tuple(b, args[1])
-        kind = ir.FunctionType(ir.VoidType(), [I64] * len(operands))
-        b.call(b.inttoptr(args[0], kind.as_pointer()), operands)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, arguments), generate
+    kind = ir.FunctionType(ir.VoidType(), [I64] * len(arguments))
+    b.call(b.inttoptr(function, kind.as_pointer()), arguments)
 
 
 @kernel
@@ -111,8 +107,8 @@ def product(
     first, end = next_chunk(counter, n_panels)
     while first < end:
         rows = first * PANEL_ROWS, min(end * PANEL_ROWS, raw.shape[0])
-        behind = start_of(raw) + rows[1] * raw.strides[0]
-        product_panels(decode, tile, sizes, raw, blocks, activations, columns, out, scratch, *rows, behind)
+        following = start_of(raw) + rows[1] * raw.strides[0]
+        product_panels(decode, tile, sizes, raw, blocks, activations, columns, out, scratch, *rows, following)
         first, end = next_chunk(counter, n_panels)
 
 
@@ -129,11 +125,13 @@ def product_panels(
     scratch: np.ndarray,
     first: int,
     end: int,
-    behind: int,
+    following: int,
 ) -> None:
-    """The product with rows first … end of `raw`, `first` a multiple of PANEL_ROWS.
+    """The product with rows first … end of `raw`, `first` a multiple of PANEL_ROWS; see `product`.
 
-    What lies at the address `behind` will be wanted next.
+    Args:
+        scratch: uint8, `scratch_bytes` long.
+        following: address of what will be wanted after this; it is prefetched with the last panel.
     """
     tile_rows, tile_columns, group = sizes
     n_rows = activations.shape[0]
@@ -143,7 +141,7 @@ def product_panels(
     corner = np.empty((MOST_ROWS, PANEL_ROWS), np.float32)
     edge = np.empty((PANEL_ROWS if end % PANEL_ROWS else 0, raw.shape[1]), np.uint8)
     tiles = (n_rows + tile_rows - 1) // tile_rows
-    fetches = max(1, tiles * (PANEL_ROWS // tile_columns) * (columns // 32))
+    n_prefetches = max(1, tiles * (PANEL_ROWS // tile_columns) * (columns // 32))
     for p in range(first, end, PANEL_ROWS):
         valid = min(PANEL_ROWS, end - p)
         source, stride = start_of(raw) + p * raw.strides[0], raw.strides[0]
@@ -156,9 +154,9 @@ def product_panels(
                 decode,
                 (source + at * stride, stride, blocks, codes + 4 * at, scales + 4 * at, minimums + 4 * at),
             )
-        # The next panel comes from memory while this one is used.
-        ahead = behind if p + PANEL_ROWS >= end else start_of(raw) + (p + PANEL_ROWS) * raw.strides[0]
-        lines = (PANEL_ROWS * raw.strides[0] - 1) // (LINE * fetches) + 1
+        beyond = start_of(raw) + (p + PANEL_ROWS) * raw.strides[0]
+        prefetch_next = following if p + PANEL_ROWS >= end else beyond  # while this panel is used
+        prefetch_lines = (PANEL_ROWS * raw.strides[0] - 1) // (LINE * n_prefetches) + 1
         t = 0
         for i in range(tiles):
             size = (n_rows - t + tiles - i - 1) // (tiles - i)
@@ -168,8 +166,9 @@ def product_panels(
                 target, step = start_of(corner), 4 * PANEL_ROWS
             for c in range(0, 4 * PANEL_ROWS, 4 * tile_columns):
                 panel = (codes + c, scales + c, minimums + c)
-                _call(tile, (size, *panel, a, a_stride, columns, target + c, step, ahead, lines))
-                ahead += lines * LINE * (columns // 32)
+                prefetch = (prefetch_next, prefetch_lines)
+                _call(tile, (size, *panel, a, a_stride, columns, target + c, step, *prefetch))
+                prefetch_next += prefetch_lines * LINE * (columns // 32)
             if valid < PANEL_ROWS:
                 for r in range(size):
                     out[t + r, p : p + valid] = corner[r, :valid]

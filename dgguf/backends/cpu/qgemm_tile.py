@@ -21,7 +21,24 @@ from numba.core import cgutils
 
 from dgguf.backends.cpu.unpack import PANEL_ROWS
 from dgguf.jit import address
-from dgguf.llvm_ir import F32, I8, I16, I32, I64, call, constant, int64, intrinsic, load, splat, store, vector
+from dgguf.llvm_ir import (
+    F32,
+    I8,
+    I16,
+    I32,
+    I64,
+    LITERAL,
+    TUPLE,
+    Loop,
+    call,
+    constant,
+    emits,
+    int64,
+    load,
+    splat,
+    store,
+    vector,
+)
 
 LINE = 64  # bytes of a cache line
 
@@ -97,17 +114,11 @@ def _prefetch(b: Any, address: Any, lines: Any) -> None:
     pointer = I8.as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
     prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-    before, body, after = b.block, b.append_basic_block("line"), b.append_basic_block("fetched")
-    b.cbranch(b.icmp_signed(">", lines, int64(0)), body, after)
-    b.position_at_end(body)
-    i = b.phi(I64)
-    i.add_incoming(int64(0), before)
-    line = b.inttoptr(b.add(address, b.mul(i, int64(LINE))), pointer)
-    b.call(prefetch, [line, ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)])
-    following = b.add(i, int64(1))
-    i.add_incoming(following, b.block)
-    b.cbranch(b.icmp_signed("<", following, lines), body, after)
-    b.position_at_end(after)
+    with b.if_then(b.icmp_signed(">", lines, int64(0))):
+        loop = Loop(b, int64(0))
+        line = b.inttoptr(b.add(address, b.mul(loop.index, int64(LINE))), pointer)
+        b.call(prefetch, [line, ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)])
+        loop.close(lines)
 
 
 Sums = dict[tuple[int, int], Any]  # by row and register of a tile
@@ -129,7 +140,7 @@ class Tile:
     ) -> None:
         self.b, self.path, self.affine, self.group, self.bits = b, path, affine, group, bits
         self.codes, self.scales, self.minimums, activations, stride, self.columns = args[:6]
-        self.out, self.out_stride, self.ahead, self.ahead_lines = args[6:]
+        self.out, self.out_stride, self.prefetch_next, self.prefetch_lines = args[6:]
         self.rows = [b.add(activations, b.mul(stride, int64(r))) for r in range(n_rows)]
         self.tile = [(r, v) for r in range(n_rows) for v in range(self.path.width)]
         self.ints, self.floats = vector(I32, path.lanes), vector(F32, path.lanes)
@@ -140,18 +151,14 @@ class Tile:
         paired = parts == 2 and self.path.registers == 32
         groups_32 = b.lshr(self.columns, int64(5))
         self.sums_at = b.add(self.columns, b.mul(groups_32, int64(4)))  # in a row (see `activations`)
-        before, body, after = b.block, b.append_basic_block("group"), b.append_basic_block("done")
-        b.branch(body)
-        b.position_at_end(body)
-        i, totals = b.phi(I64), {rv: b.phi(self.floats) for rv in self.tile}
-        i.add_incoming(int64(0), before)
-        for phi in totals.values():
-            phi.add_incoming(constant(self.floats, [0.0] * self.path.lanes), before)
-
-        _prefetch(b, b.add(self.ahead, b.mul(b.mul(i, self.ahead_lines), int64(LINE))), self.ahead_lines)
+        zero = constant(self.floats, [0.0] * self.path.lanes)
+        loop = Loop(b, int64(0), [zero] * len(self.tile))
+        i = loop.index
+        prefetched = b.mul(b.mul(i, self.prefetch_lines), int64(LINE))
+        _prefetch(b, b.add(self.prefetch_next, prefetched), self.prefetch_lines)
         a_scales = b.add(self.columns, b.mul(i, int64(4)))
         a_scale = [self._splat(load(b, b.add(row, a_scales), F32)) for row in self.rows]
-        following: Sums = dict(totals)
+        following: Sums = dict(zip(self.tile, loop.values, strict=True))
         together: Sums = {}
         for part in range(parts):
             self.g = b.add(b.mul(i, int64(parts)), int64(part))
@@ -169,12 +176,7 @@ class Tile:
             self.g = b.add(b.mul(i, int64(parts)), int64(part))
             scaled, least = self._each_row(self.sums_at, F32), self._panel_floats(self.minimums)
             following = {(r, v): _multiply_add(b, least[v], scaled[r], x) for (r, v), x in following.items()}
-        next_i = b.add(i, int64(1))
-        i.add_incoming(next_i, b.block)
-        for rv in self.tile:
-            totals[rv].add_incoming(following[rv], b.block)
-        b.cbranch(b.icmp_signed("<", next_i, groups_32), body, after)
-        b.position_at_end(after)
+        loop.close(groups_32, [following[rv] for rv in self.tile])
         for r, v in self.tile:
             target = b.add(b.add(self.out, b.mul(self.out_stride, int64(r))), int64(4 * v * self.path.lanes))
             store(b, target, following[r, v])
@@ -279,26 +281,16 @@ class Tile:
         It stays a loop: unrolled, LLVM goes row by row and keeps the panel's words in memory.
         """
         b = self.b
-        before, block, after = b.block, b.append_basic_block("word"), b.append_basic_block("words")
         # What passes through assembly LLVM does not know.
         unknown = b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [int64(end)], side_effect=False)
-        b.branch(block)
-        b.position_at_end(block)
-        k, sums = b.phi(I64), {rv: b.phi(of) for rv in self.tile}
-        following = body(k, sums)
-        next_k = b.add(k, int64(1))
-        for phi, start, value in [(k, int64(first), next_k)] + [
-            (sums[rv], constant(of, [0] * of.count), following[rv]) for rv in self.tile
-        ]:
-            phi.add_incoming(start, before)
-            phi.add_incoming(value, b.block)
-        b.cbranch(b.icmp_signed("<", next_k, unknown), block, after)
-        b.position_at_end(after)
+        loop = Loop(b, int64(first), [constant(of, [0] * of.count)] * len(self.tile))
+        following = body(loop.index, dict(zip(self.tile, loop.values, strict=True)))
+        loop.close(unknown, [following[rv] for rv in self.tile])
         return following
 
 
-@intrinsic(prefer_literal=True)
-def _tile(typing: Any, path: Any, affine: Any, group: Any, bits: Any, arguments: Any) -> Any:
+@emits(types.void, LITERAL, LITERAL, LITERAL, LITERAL, TUPLE)
+def _tile(b: Any, path: str, affine: int, group: int, bits: int, arguments: list[Any]) -> None:
     """A tile of 1 to `Path.rows` rows by `Path.width` registers.
 
     Args:
@@ -306,30 +298,24 @@ def _tile(typing: Any, path: Any, affine: Any, group: Any, bits: Any, arguments:
         arguments: int64: how many rows; addresses of codes, scales, minimums and activations; the bytes
             from row to row of the activations, quantized for this group and offset; the inputs of a row;
             the output's address and bytes from row to row; and what will be wanted next: an address,
-            and how many cache lines of it to fetch in each 32 inputs
+            and how many cache lines of it to prefetch in each 32 inputs
     """
-
-    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        rows, *rest = cgutils.unpack_tuple(b, args[4])
-        kind = PATHS[path.literal_value], bool(affine.literal_value), group.literal_value, bits.literal_value
-        end = b.append_basic_block("end")
-        cases = [b.append_basic_block(f"rows{n}") for n in range(1, kind[0].rows + 1)]
-        switch = b.switch(rows, end)
-        for n, case in enumerate(cases, 1):
-            switch.add_case(int64(n), case)
-            b.position_at_end(case)
-            Tile(b, *kind, n, rest).write()
-            b.branch(end)
-        b.position_at_end(end)
-        return context.get_dummy_value()
-
-    return types.void(path, affine, group, bits, arguments), generate
+    rows, *rest = arguments
+    end = b.append_basic_block("end")
+    cases = [b.append_basic_block(f"rows{n}") for n in range(1, PATHS[path].rows + 1)]
+    switch = b.switch(rows, end)
+    for n, case in enumerate(cases, 1):
+        switch.add_case(int64(n), case)
+        b.position_at_end(case)
+        Tile(b, PATHS[path], bool(affine), group, bits, n, rest).write()
+        b.branch(end)
+    b.position_at_end(end)
 
 
 def _tile_function(path: str, affine: int, group: int, bits: int) -> Callable[..., None]:
     # What it captures is plain, so that numba finds the compiled function again.
-    def tile(rows, codes, scales, minimums, activations, stride, columns, out, step, ahead, lines):  # type: ignore[no-untyped-def]
-        arguments = (rows, codes, scales, minimums, activations, stride, columns, out, step, ahead, lines)
+    def tile(rows, codes, scales, minimums, activations, stride, columns, out, step, next_, lines):  # type: ignore[no-untyped-def]
+        arguments = (rows, codes, scales, minimums, activations, stride, columns, out, step, next_, lines)
         _tile(path, affine, group, bits, arguments)
 
     return tile

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 
 from dgguf.backends.cpu import qgemm_tile
-from dgguf.llvm_ir import I16, I32, I64, constant, int64, intrinsic, splat, vector
+from dgguf.llvm_ir import I16, I32, I64, Loop, constant, emits, int64, splat, vector
 from dgguf.threads.pool import Pool
 
 SUMS = 12  # independent sums, enough to fill the pipelines
@@ -54,35 +54,21 @@ def _loop(path: str) -> tuple[Callable[[int], int], int]:
     pairs = kind.dot == "pairs"
     of = vector(I16, 2 * kind.lanes) if pairs else vector(I32, kind.lanes)
 
-    @intrinsic
-    def loop(typing: Any, count: Any) -> Any:
-        def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            start, body, end = b.block, b.append_basic_block("body"), b.append_basic_block("end")
-            b.branch(body)
-            b.position_at_end(body)
-            i, sums = b.phi(I64), [b.phi(of) for _ in range(SUMS)]
-            four = splat(b, b.trunc(i, I32), kind.lanes)
-            following = [
-                b.add(
-                    x, qgemm_tile.pairs_of_products(b, b.xor(four, four.type([k] * kind.lanes)), four, False)
-                )
-                if pairs
-                else qgemm_tile.four_products(b, kind, x, four, four)
-                for k, x in enumerate(sums)
-            ]
-            next_i = b.add(i, int64(1))
-            for k, (phi, value) in enumerate(zip(sums, following, strict=True)):
-                phi.add_incoming(constant(of, [k] * of.count), start)
-                phi.add_incoming(value, body)
-            i.add_incoming(int64(0), start)
-            i.add_incoming(next_i, body)
-            b.cbranch(b.icmp_signed("<", next_i, args[0]), body, end)
-            b.position_at_end(end)
-            total = following[0]
-            for x in following[1:]:
-                total = b.xor(total, x)
-            return b.zext(b.extract_element(total, ir.Constant(I32, 0)), I64)
+    @emits(types.int64, types.int64)
+    def run(b: Any, count: Any) -> Any:
+        loop = Loop(b, int64(0), [constant(of, [k] * of.count) for k in range(SUMS)])
+        four = splat(b, b.trunc(loop.index, I32), kind.lanes)
+        following = []
+        for k, x in enumerate(loop.values):
+            if pairs:
+                codes = b.xor(four, four.type([k] * kind.lanes))
+                following.append(b.add(x, qgemm_tile.pairs_of_products(b, codes, four, False)))
+            else:
+                following.append(qgemm_tile.four_products(b, kind, x, four, four))
+        loop.close(count, following)
+        total = following[0]
+        for x in following[1:]:
+            total = b.xor(total, x)
+        return b.zext(b.extract_element(total, ir.Constant(I32, 0)), I64)
 
-        return types.int64(types.int64), generate
-
-    return numba.njit(nogil=True)(lambda count: loop(count)), 2 * 4 * kind.lanes * SUMS
+    return numba.njit(nogil=True)(lambda count: run(count)), 2 * 4 * kind.lanes * SUMS

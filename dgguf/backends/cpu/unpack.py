@@ -18,6 +18,7 @@ from dgguf.llvm_ir import (
     I64,
     LANES,
     Builder,
+    Loop,
     Value,
     call,
     constant,
@@ -279,29 +280,26 @@ def emit_decoder(b: Builder, path: str, form: PanelFormat, args: Any) -> None:
             row has, addresses of the codes, scales and minimums to write
     """
     source, stride, blocks, codes, scales, minimums = args
-    start, body, end = b.block, b.append_basic_block("block"), b.append_basic_block("end")
-    b.branch(body)
-    b.position_at_end(body)
-    i = b.phi(I64)
-    i.add_incoming(int64(0), start)
+    loop = Loop(b, int64(0))
+
+    def ahead(address: Value, n_bytes: int) -> Value:
+        return b.add(address, b.mul(loop.index, int64(n_bytes)))
+
     n_groups = form.block_size // form.group
     block = RowBlocks(
         b,
         path,
         form.offset,
-        b.add(source, b.mul(i, int64(form.block_bytes))),
+        ahead(source, form.block_bytes),
         stride,
-        b.add(codes, b.mul(i, int64(form.block_size * PANEL_ROWS))),
-        b.add(scales, b.mul(i, int64(n_groups * 4 * PANEL_ROWS))),
-        b.add(minimums, b.mul(i, int64(n_groups * 4 * PANEL_ROWS))),
+        ahead(codes, form.block_size * PANEL_ROWS),
+        ahead(scales, n_groups * 4 * PANEL_ROWS),
+        ahead(minimums, n_groups * 4 * PANEL_ROWS),
     )
     form.emit(block)
     if form.scheme:
         _emit_scales(block, form.scheme, n_groups)
-    following = b.add(i, int64(1))
-    i.add_incoming(following, b.block)
-    b.cbranch(b.icmp_signed("<", following, blocks), body, end)
-    b.position_at_end(end)
+    loop.close(blocks)
 
 
 def _emit_scales(block: RowBlocks, scheme: Scheme, n_groups: int) -> None:
