@@ -89,7 +89,7 @@ def _prepare_streams() -> None:
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     if platform.system() == "Windows":
-        from dgguf.systems.windows import enable_escape_codes
+        from dgguf.machine.windows import enable_escape_codes
 
         if not enable_escape_codes():
             os.environ["TERM"] = "dumb"

@@ -243,6 +243,7 @@ def test_errors_of_the_machine_are_sentences(error, monkeypatch, capsys):
     assert re.fullmatch(r"dgguf: error: .*(enough memory|No space left).*\n", capsys.readouterr().err)
 
 
+@pytest.mark.posix
 def test_a_full_disk_behind_stdout():
     command = f"'{sys.executable}' -m dgguf run demo -p Hi -n 1 --max-steps 1 --seed 1 > /dev/full"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
@@ -252,6 +253,7 @@ def test_a_full_disk_behind_stdout():
 
 
 @pytest.mark.parametrize("closed", ["1", "2"])
+@pytest.mark.posix
 def test_a_closed_output_is_no_other(closed, model):
     """What belongs to a closed stream goes nowhere, above all not to the other stream."""
     command = f"'{sys.executable}' -m dgguf run '{model}' -p Hi {' '.join(QUICK)} {closed}>&-"
@@ -330,6 +332,7 @@ def test_debug_shows_the_traceback(tmp_path):
         assert "Traceback" in dgguf(*arguments).stderr
 
 
+@pytest.mark.posix
 def test_a_closed_pipe_is_quiet(model):
     command = f"'{sys.executable}' -m dgguf info '{model}' --tensors | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
@@ -354,6 +357,7 @@ def test_help_is_quick():
     assert best < 0.8  # 0.2 s on a quiet machine
 
 
+@pytest.mark.posix
 def test_ctrl_c_ends_with_130_and_what_is_settled(model):
     import signal
 

@@ -238,7 +238,7 @@ def test_run_of_a_known_model_says_how_to_get_it(dgguf) -> None:
     assert "`dgguf pull diffusiongemma` downloads it" in failed.stderr
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.posix
 @pytest.mark.parametrize(("command", "answer"), [("run", "y"), ("run", "n"), ("chat", "n")])
 def test_a_terminal_is_asked_whether_to_download(hub: Hub, tmp_path: Path, command: str, answer: str) -> None:
     import pty

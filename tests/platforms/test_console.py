@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 import dgguf.cli
-from dgguf.systems import windows
+from dgguf.machine import windows
 from dgguf.view.live import Live
 
 replay = importlib.import_module("dgguf.cli.replay")  # in dgguf.cli the name is the command's

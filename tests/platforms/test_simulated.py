@@ -142,3 +142,16 @@ def test_memory_is_told(done):
     assert private > 1 << 20
     checks = json.loads(results["doctor"]["stdout"])["cpu"]
     assert next(check for check in checks if check["name"] == "memory")["found"] != "unknown"
+
+
+def test_the_suite_is_collected_without_posix():
+    """No module of it needs to be importable only on POSIX; what a test needs of it skips the test."""
+    command = [sys.executable, "-m", "tests.support.platforms", "windows", "pytest", "--collect-only", "-q"]
+    collected = subprocess.run(
+        [*command, "-p", "no:cacheprovider", "tests"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert collected.returncode == 0, collected.stdout[-3000:]
+    assert "tests/view/test_text_view.py" in collected.stdout

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from dgguf import machine
-from dgguf.systems import windows
+from dgguf.machine import windows
 from tests.support.platforms.libraries import GB, Kernel32, MacLibrary
 
 

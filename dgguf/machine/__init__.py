@@ -1,6 +1,6 @@
 """What the system says about this machine: memory, processor, cores. The one module that asks it.
 
-What it does not tell is None, never 0. Linux answers in files, macOS and Windows by calls (`systems`).
+What it does not tell is None, never 0. Linux answers in files, macOS and Windows by calls.
 """
 
 import os
@@ -8,11 +8,22 @@ import platform
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
-from dgguf.systems import System, macos, windows
+from dgguf.machine import macos, windows
 
 _ROOT = Path("/")  # of the files that Linux answers in
 _DOT_PRODUCT = 43  # Windows' PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE
+
+
+class System(Protocol):
+    """What the modules of this folder answer."""
+
+    def memory(self) -> tuple[int | None, int | None]: ...
+
+    def private_bytes(self) -> int | None: ...
+
+    def processor(self) -> str | None: ...
 
 
 def system_memory(root: Path = _ROOT) -> tuple[int | None, int | None]:
@@ -87,7 +98,7 @@ def drop_from_page_cache(paths: Sequence[Path]) -> bool:
 
 
 def _by_calls() -> System | None:
-    """The module of `systems` for this system, where it does not answer in files."""
+    """The module of this system, where it does not answer in files."""
     systems: dict[str, System] = {"Darwin": macos, "Windows": windows}
     return systems.get(platform.system())
 
