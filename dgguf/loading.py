@@ -1,5 +1,7 @@
 """Opens a model: the file, its tokenizer, its geometry, its weights where a backend wants them."""
 
+import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,8 @@ from dgguf.model.config import ModelConfig
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights
 from dgguf.text.tokenizer import Tokenizer
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ def load_model(model: str | Path, make_backend: Callable[[GgufFile, ModelConfig]
     Raises:
         DggufError: the file cannot be used; the message says why.
     """
+    began = time.perf_counter()
     file = GgufFile(find_model(str(model)))
     config = ModelConfig.from_file(file)
     tokenizer = Tokenizer.from_metadata(file.metadata, str(file.path))
@@ -51,4 +56,5 @@ def load_model(model: str | Path, make_backend: Callable[[GgufFile, ModelConfig]
         )
     backend = make_backend(file, config)
     network = Transformer(config, load_weights(file, config, backend), backend)
+    _LOG.debug("loaded in %.2f s", time.perf_counter() - began)
     return LoadedModel(str(model), file, config, tokenizer, backend, network)

@@ -33,20 +33,9 @@ class Loading:
 
     def open(self) -> "Session":
         """Load the model."""
-        import logging
-        import time
-
-        from dgguf.jit import CACHE_FOLDER
         from dgguf.session import Session
 
-        began = time.perf_counter()
-        session = Session(
-            self.model, threads=self.threads, context=self.context, exact=self.exact, gpu=self.gpu
-        )
-        log = logging.getLogger(__name__)
-        log.debug("compiled kernels: %s", CACHE_FOLDER or "kept nowhere, as no folder can be written")
-        log.debug("loaded in %.2f s", time.perf_counter() - began)
-        return session
+        return Session(self.model, threads=self.threads, context=self.context, exact=self.exact, gpu=self.gpu)
 
 
 @dataclass(frozen=True)

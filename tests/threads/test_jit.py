@@ -46,7 +46,7 @@ def test_an_edited_source_gets_another_folder(package, name):
         "import numba",
         "from llvmlite import ir",
         "from dgguf.llvm_ir import (\n    load,\n)",
-        "from dgguf.backends.cuda.jit import kernel",
+        "from dgguf.backends.cuda.jit import gpu_kernel",
     ],
 )
 def test_a_kernel_in_a_new_folder_counts_wherever_it_lies(package, line):

@@ -1,5 +1,6 @@
 """The CPU backend: each verb of `backends.base.Backend`, on numpy arrays."""
 
+import logging
 import math
 import weakref
 from collections.abc import Callable, Hashable
@@ -13,12 +14,14 @@ from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.matmul import CpuMatrix
 from dgguf.backends.limits import cpu_rows_at_once, kv_bytes
 from dgguf.errors import BackendError
+from dgguf.jit import CACHE_FOLDER
 from dgguf.machine import usable_cores
 from dgguf.threads.allocator import keep_freed_memory
 from dgguf.threads.pool import Pool
 
 MAX_THREADS = 1024
 NUMBERS_PER_THREAD = 1 << 16  # of an elementwise kernel: some 20 µs, worth sharing out
+_LOG = logging.getLogger(__name__)
 _NO_WEIGHT = np.empty(0, np.float32)
 
 
@@ -37,6 +40,7 @@ class CpuBackend:
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise BackendError(f"the number of threads must be from 1 to {MAX_THREADS}, not {threads}")
         keep_freed_memory()
+        _LOG.debug("compiled kernels: %s", CACHE_FOLDER or "kept nowhere, as no folder can be written")
         cores = usable_cores()
         self._surplus = max(0, (threads or 0) - cores)
         self._pool = Pool(cores if threads is None else min(threads, cores))

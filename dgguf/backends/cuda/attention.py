@@ -7,10 +7,10 @@ import numpy as np
 from numba import cuda
 
 from dgguf.backends.cuda.elementwise import block_max, block_sum
-from dgguf.backends.cuda.jit import THREADS, kernel
+from dgguf.backends.cuda.jit import THREADS, gpu_kernel
 
 
-@kernel
+@gpu_kernel
 def store_rows(k: Any, v: Any, keys: Any, values: Any, first: int, rows: Any) -> None:
     """Put (T, G, Dh) keys and values into rows first + rows[r] of (G, capacity, Dh); a block a row of T."""
     row, dim = cuda.blockIdx.x, k.shape[2]
@@ -21,7 +21,7 @@ def store_rows(k: Any, v: Any, keys: Any, values: Any, first: int, rows: Any) ->
         values[head, place, i] = np.float16(v[row, head, i])
 
 
-@kernel
+@gpu_kernel
 def copy_rows(source: Any, first: int, target: Any, to: int, count: int) -> None:
     """Rows first..first+count of (G, n, Dh) to rows to..to+count of another; a block a row."""
     row, dim = cuda.blockIdx.x, source.shape[2]
@@ -30,7 +30,7 @@ def copy_rows(source: Any, first: int, target: Any, to: int, count: int) -> None
         target[head, to + row, i] = source[head, first + row, i]
 
 
-@kernel
+@gpu_kernel
 def reference_attention(q: Any, keys: Any, values: Any, scores: Any, runs: Any, out: Any) -> None:
     """As the kernel in attention.cu: (T, H, Dh) queries; a block for each of them.
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numba import cuda
 
-from dgguf.backends.cuda.jit import THREADS, device_function, kernel
+from dgguf.backends.cuda.jit import THREADS, device_function, gpu_kernel
 
 ROUTER_ROWS, ROUTER_INPUTS = 8, 128  # that a block of `router_scores` takes
 
@@ -38,7 +38,7 @@ def block_max(parts: np.ndarray) -> float:
     return parts[0]
 
 
-@kernel
+@gpu_kernel
 def rms_norm(x: np.ndarray, weight: np.ndarray, weighted: int, eps: float, out: np.ndarray) -> None:
     """x / sqrt(mean(x²) + eps), times `weight` (n,) if `weighted`, by row: (rows, n); a block a row."""
     parts = cuda.shared.array(THREADS, np.float64)
@@ -53,7 +53,7 @@ def rms_norm(x: np.ndarray, weight: np.ndarray, weighted: int, eps: float, out: 
         out[row, i] = value * weight[i] if weighted else value
 
 
-@kernel
+@gpu_kernel
 def residual(
     x: np.ndarray, y: np.ndarray, weight: np.ndarray, eps: float, factor: float, out: np.ndarray
 ) -> None:
@@ -69,7 +69,7 @@ def residual(
         out[row, i] = (x[row, i] + y[row, i] * scale * weight[i]) * np.float32(factor)
 
 
-@kernel
+@gpu_kernel
 def add(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
     """x + y by row: (rows, n); a block a row."""
     row = cuda.blockIdx.x
@@ -77,7 +77,7 @@ def add(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
         out[row, i] = x[row, i] + y[row, i]
 
 
-@kernel
+@gpu_kernel
 def geglu(gate: np.ndarray, up: np.ndarray, out: np.ndarray) -> None:
     """gelu(gate) * up, gelu in its tanh form: (rows, n); a block a row. `out` may be `gate`."""
     row = cuda.blockIdx.x
@@ -87,7 +87,7 @@ def geglu(gate: np.ndarray, up: np.ndarray, out: np.ndarray) -> None:
         out[row, i] = np.float32(0.5) * g * (np.float32(1.0) + np.float32(math.tanh(inner))) * up[row, i]
 
 
-@kernel
+@gpu_kernel
 def rope(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, out: np.ndarray) -> None:
     """Rotate (rows, heads, Dh) by cos and sin (rows, Dh/2); element i pairs with i + Dh/2; a block a row."""
     row = cuda.blockIdx.x
@@ -99,7 +99,7 @@ def rope(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, out: np.ndarray) -> No
         out[row, head, half + i] = b * cos[row, i] + a * sin[row, i]
 
 
-@kernel
+@gpu_kernel
 def to_half(x: np.ndarray, out: np.ndarray, scales: np.ndarray) -> None:
     """Rows of x (rows, n), each times a power of two, as float16 (rows, at least n); a block a row.
 
@@ -124,7 +124,7 @@ def to_half(x: np.ndarray, out: np.ndarray, scales: np.ndarray) -> None:
         scales[row] = np.float32(1.0) / factor
 
 
-@kernel
+@gpu_kernel
 def router_scores(x: np.ndarray, w: np.ndarray, partial: np.ndarray) -> None:
     """x @ w in float32, (rows, n) with (n, E), summed over ROUTER_INPUTS at a time: (parts, rows, E).
 
@@ -159,7 +159,7 @@ def router_scores(x: np.ndarray, w: np.ndarray, partial: np.ndarray) -> None:
             partial[part, row + 3, expert] = d
 
 
-@kernel
+@gpu_kernel
 def choose_experts(
     partial: np.ndarray,
     factor: float,

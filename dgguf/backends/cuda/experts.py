@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from dgguf.backends.cuda.jit import THREADS, kernel
+from dgguf.backends.cuda.jit import THREADS, gpu_kernel
 
 
-@kernel
+@gpu_kernel
 def group_rows(chosen: Any, row_of: Any, matrix_of: Any, slot_of: Any, tiles: Any, height: int) -> None:
     """Sort the (T, A) choices by expert, stably, and cut each expert's rows into tiles; a block an expert.
 
@@ -57,7 +57,7 @@ def group_rows(chosen: Any, row_of: Any, matrix_of: Any, slot_of: Any, tiles: An
         tiles[tile, 2] = max(0, min(count - done, height))
 
 
-@kernel
+@gpu_kernel
 def combine(y: Any, slot_of: Any, weights: Any, out: Any) -> None:
     """Sum weights[t, a] * y[slot_of[t * A + a]] over a, in order: (T, D); a block a row."""
     row, n_used = cuda.blockIdx.x, weights.shape[1]

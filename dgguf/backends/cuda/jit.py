@@ -19,7 +19,7 @@ SIMULATED = bool(config.ENABLE_CUDASIM)
 THREADS = 4 if SIMULATED else 256  # of a block; a power of two
 
 
-def kernel(function: Callable[..., None]) -> Any:
+def gpu_kernel(function: Callable[..., None]) -> Any:
     """Compile `function` for the GPU on first use, cached on disk; launched as kernel[grid, THREADS, stream].
 
     Floating point stays IEEE but for contraction into fused multiply-adds.

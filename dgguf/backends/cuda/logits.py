@@ -11,7 +11,7 @@ import numpy as np
 from numba import cuda
 
 from dgguf.backends.cuda.elementwise import block_max, block_sum
-from dgguf.backends.cuda.jit import SIMULATED, THREADS, device_function, kernel
+from dgguf.backends.cuda.jit import SIMULATED, THREADS, device_function, gpu_kernel
 from dgguf.backends.cuda.matmul import weight_at
 from dgguf.backends.cuda.memory import Memory
 from dgguf.backends.limits import GPU_BINS, GPU_SLICES, GPU_SOFT_SLICES, MOST_TOKENS
@@ -53,7 +53,7 @@ class Reading:
         self.temperature: Any = None
 
 
-@kernel
+@gpu_kernel
 def slice_statistics(logits: Any, temperature: Any, out: Any) -> None:
     """Of z = logits / temperature (1,) in each slice; the grid is (C, SLICES), out (C, SLICES, 5) float64.
 
@@ -103,7 +103,7 @@ def slice_statistics(logits: Any, temperature: Any, out: Any) -> None:
         out[row, part, FIRST_BAD] = any_bad
 
 
-@kernel
+@gpu_kernel
 def row_statistics(slices: Any, uniforms: Any, argmax: Any, out: Any) -> None:
     """Put the slices together: argmax (C,), -1 if a logit is not finite, and out (C, 5) float64.
 
@@ -160,7 +160,7 @@ def row_statistics(slices: Any, uniforms: Any, argmax: Any, out: Any) -> None:
     out[row, ROW_LARGEST] = largest
 
 
-@kernel
+@gpu_kernel
 def draw(logits: Any, temperature: Any, rows: Any, sampled: Any) -> None:
     """The token of each row's draw (C,): the first in its slice where the sum exceeds the rest."""
     parts = cuda.shared.array(THREADS, np.float64)
@@ -202,7 +202,7 @@ def draw(logits: Any, temperature: Any, rows: Any, sampled: Any) -> None:
         sampled[row] = token if token >= 0 else last
 
 
-@kernel
+@gpu_kernel
 def top_tokens(logits: Any, temperature: Any, rows: Any, ids: Any, probabilities: Any) -> None:
     """The likeliest tokens of each row (C, K), the likeliest first, equal ones by number; a block a row."""
     parts = cuda.shared.array(THREADS, np.float64)
@@ -235,7 +235,7 @@ def bin_of(shifted: float) -> int:
     return BINS
 
 
-@kernel
+@gpu_kernel
 def count_bins(logits: Any, temperature: Any, rows: Any, counts: Any, masses: Any) -> None:
     """How many tokens of each slice are in each bin of `bin_of`, and their exp(z - largest) together.
 
@@ -263,7 +263,7 @@ def count_bins(logits: Any, temperature: Any, rows: Any, counts: Any, masses: An
         masses[row, part, b] = mass_in[b]
 
 
-@kernel
+@gpu_kernel
 def choose_edge(counts: Any, masses: Any, rows: Any, edges: Any, places: Any, kept: Any) -> None:
     """Which bins are kept: the fewest that leave out at most TAIL, or as many as there is room for.
 
@@ -315,7 +315,7 @@ def choose_edge(counts: Any, masses: Any, rows: Any, edges: Any, places: Any, ke
         kept[row] = place
 
 
-@kernel
+@gpu_kernel
 def keep_likeliest(
     logits: Any, temperature: Any, rows: Any, edges: Any, places: Any, kept: Any, tokens: Any, weights: Any
 ) -> None:
@@ -344,7 +344,7 @@ def keep_likeliest(
         cuda.syncthreads()
 
 
-@kernel
+@gpu_kernel
 def soft_embed_slices(
     low: Any, high: Any, scales: Any, halves: Any, values: Any,
     high_bits: int, group: int, minimum: int, chunks: int,
@@ -371,7 +371,7 @@ def soft_embed_slices(
         out[row, part, column] = mean
 
 
-@kernel
+@gpu_kernel
 def add_slices(slices: Any, factor: float, out: Any) -> None:
     """The sum of (C, slices, D) over the slices, in order, times factor: (C, D); a block a row."""
     row = cuda.blockIdx.x

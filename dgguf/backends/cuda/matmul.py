@@ -13,7 +13,7 @@ import numpy as np
 from numba import cuda
 
 from dgguf.backends.base import HostTensor
-from dgguf.backends.cuda.jit import THREADS, device_function, kernel
+from dgguf.backends.cuda.jit import THREADS, device_function, gpu_kernel
 from dgguf.backends.cuda.kernels import Macros
 from dgguf.backends.cuda.layout import UNIT_COLUMNS, UNIT_ROWS, Layout
 from dgguf.backends.cuda.memory import Array, upload
@@ -176,7 +176,7 @@ def weight_at(
     return value + np.float32(scales[entry + 1]) if minimum else value
 
 
-@kernel
+@gpu_kernel
 def embed(
     low: Any, high: Any, scales: Any, halves: Any, values: Any,
     high_bits: int, group: int, minimum: int, chunks: int, tokens: Any, factor: float, out: Any,
@@ -189,7 +189,7 @@ def embed(
         out[i, column] = weight * np.float32(factor)
 
 
-@kernel
+@gpu_kernel
 def reference_product(
     low: Any, high: Any, scales: Any, halves: Any, values: Any,
     high_bits: int, group: int, minimum: int, chunks: int,
