@@ -265,9 +265,11 @@ def test_a_closed_output_is_no_other(closed, model):
     assert bool(done.stderr) == (closed == "1")
 
 
+@pytest.mark.posix
 def test_beside_plain_lines_on_a_terminal_the_answer_comes_whole(model):
     """Progress and answer share the screen: the answer is not torn apart by progress lines."""
-    pty = pytest.importorskip("pty")
+    import pty
+
     command = [
         sys.executable,
         "-m",
@@ -305,6 +307,7 @@ def test_beside_plain_lines_on_a_terminal_the_answer_comes_whole(model):
     assert lines[committed + 1] == piped.splitlines()[0]
 
 
+@pytest.mark.posix
 def test_quantize_never_replaces_a_pipe(tmp_path):
     from tests.support.checkpoints import Checkpoint
 

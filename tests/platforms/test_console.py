@@ -116,6 +116,7 @@ def test_a_pipe_that_closes(monkeypatch, system, error, closed):
     assert dgguf.cli._is_closed_pipe(error) is closed
 
 
+@pytest.mark.posix  # it takes a signal of theirs for SIGBREAK
 def test_a_console_that_closes_gives_the_terminal_back(monkeypatch):
     for name in ("SIGTSTP", "SIGHUP"):
         monkeypatch.delattr(signal, name)

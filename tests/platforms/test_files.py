@@ -15,7 +15,7 @@ from tests.support.platforms.simulate import forbid_open_files
 @pytest.fixture
 def windows_files(monkeypatch):
     forbid_open_files(lambda name, replacement: monkeypatch.setattr(os, name, replacement))
-    monkeypatch.delattr(os, "pread")
+    monkeypatch.delattr(os, "pread", raising=False)
 
 
 def test_the_simulation_refuses_open_and_mapped_files(windows_files, tmp_path):

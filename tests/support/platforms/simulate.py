@@ -1,7 +1,7 @@
 """Makes this process look like Windows, macOS or Linux with musl to dgguf and its tests.
 
 Other packages are left to the system that is really here: what they import and ask is not hidden, but
-files that cannot be renamed, missing links and code pages are the same for all.
+files that cannot be renamed and missing links are the same for all.
 """
 
 import builtins
@@ -30,6 +30,7 @@ _FUNCTIONS = {
     "musl": (),
 }  # fmt: skip
 _SIGNALS = ("SIGKILL", "SIGHUP", "SIGTSTP", "SIGCONT", "SIGWINCH", "SIGPIPE", "SIGQUIT", "SIGALRM", "SIGUSR1")
+_OURS = ("dgguf", "tests", "conftest")
 _SYSTEMS = {"windows": "Windows", "macos": "Darwin", "musl": "Linux"}
 _real_open, _real_readlink, _real_listdir = io.open, os.readlink, os.listdir
 
@@ -43,7 +44,7 @@ def install(profile):
         delattr(os, name)
     _answer_as(_SYSTEMS[profile])
     if profile == "musl":
-        libc_ver, platform.libc_ver = platform.libc_ver, lambda *_: ("", "") if _asked_by_us() else libc_ver()
+        libc_ver, platform.libc_ver = platform.libc_ver, lambda *_: ("", "") if _asked_by() else libc_ver()
         return
     _hide_proc()
     if profile == "macos":
@@ -107,16 +108,12 @@ def _refuse_link(*_, **__):
     raise error
 
 
-def _asked_by_us():
-    """Whether dgguf or a test has called, itself or through pathlib."""
+def _asked_by(*packages):
+    """Whether one of these packages calls, maybe through pathlib; dgguf and tests if none is named."""
     frame = sys._getframe(1)
     while frame and (module := frame.f_globals.get("__name__", "")) in (__name__, "pathlib"):
         frame = frame.f_back
-    return frame is not None and _is_ours(module)
-
-
-def _is_ours(module):
-    return module.split(".")[0] in ("dgguf", "tests", "conftest")
+    return frame is not None and module.split(".")[0] in (packages or _OURS)
 
 
 def _hide_modules(names):
@@ -124,7 +121,7 @@ def _hide_modules(names):
 
     def import_unless_hidden(name, globals=None, locals=None, fromlist=(), level=0):
         asked_by = (globals or {}).get("__name__", "")
-        if name in names and (_is_ours(asked_by) or asked_by == "_pytest.outcomes"):
+        if name in names and (asked_by.split(".")[0] in _OURS or asked_by == "_pytest.outcomes"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return load(name, globals, locals, fromlist, level)
 
@@ -133,7 +130,7 @@ def _hide_modules(names):
 
 def _answer_as(system):
     tell = platform.system
-    platform.system = lambda: system if _asked_by_us() else tell()
+    platform.system = lambda: system if _asked_by() else tell()
 
 
 def _hide_proc():
@@ -141,19 +138,27 @@ def _hide_proc():
         return str(path).startswith(("/proc/", "/sys/"))
 
     def open_unless_hidden(file, *arguments, **options):
-        if isinstance(file, str | os.PathLike) and hides(file) and _asked_by_us():
+        if isinstance(file, str | os.PathLike) and hides(file) and _asked_by():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
         return _real_open(file, *arguments, **options)
 
+    find = os.stat
+
+    def stat_unless_hidden(path, **options):
+        if isinstance(path, str | os.PathLike) and hides(path) and _asked_by():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return find(path, **options)
+
     io.open = builtins.open = open_unless_hidden
+    os.stat = stat_unless_hidden
 
 
 def _use_code_page():
-    """Text files and streams are cp1252 where no encoding is named, and streams end lines with CR LF."""
+    """Text files that dgguf opens are cp1252 where it names no encoding."""
     before = io.open
 
     def open_as_windows(file, mode="r", buffering=-1, encoding=None, *rest, **options):
-        if "b" not in mode and encoding in (None, "locale"):
+        if "b" not in mode and encoding in (None, "locale") and _asked_by("dgguf"):
             encoding = "cp1252"
         return before(file, mode, buffering, encoding, *rest, **options)
 
