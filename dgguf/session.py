@@ -209,11 +209,23 @@ class Session:
         settings: SamplerSettings | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
         seed: int | None = None,
+        canvas_length: int | None = None,
+        pins: Mapping[int, int] | None = None,
+        conversation: Conversation | None = None,
         **options: Unpack[PromptOptions],
     ) -> Answer:
         """Answer a message or a conversation and return when all of it is there; arguments as in `stream`."""
         builder = AnswerBuilder(self.tokenizer)
-        for event in self.stream(prompt, settings=settings, max_tokens=max_tokens, seed=seed, **options):
+        for event in self.stream(
+            prompt,
+            settings=settings,
+            max_tokens=max_tokens,
+            seed=seed,
+            canvas_length=canvas_length,
+            pins=pins,
+            conversation=conversation,
+            **options,
+        ):
             builder.add(event)
         return builder.answer()
 

@@ -119,15 +119,15 @@ class Visible:
     from `LayerStore.length` on are the call's canvas store.
 
     Attributes:
-        runs: (R, T, 2) int64, R 1 or 2. A row's runs do not overlap, and one of them is not empty. In a
-            run, neither bound falls from one query row to the next: tiles of rows rely on it.
+        runs: (R, T, 2) int64, R 1 or 2. A row's run 1 lies behind its run 0; one of them may be empty. In
+            a run neither bound falls from one query row to the next: tiles of rows rely on it.
     """
 
     runs: np.ndarray
 
 
 class Backend(Protocol):
-    """How to run a dozen array verbs on one kind of machine.
+    """How to run these array verbs on one kind of machine.
 
     All results are new float32 arrays. What a verb was given is not changed afterwards.
 

@@ -57,7 +57,8 @@ class Scheme:
         group: consecutive weights that are computed with one scale, 16 or 32. Groups of a block may
             still have the same.
         values: what a weight may be in units of its scale: integers from -128 to 255, in the order of
-            the codes where the file has codes, else ascending.
+            the codes that an emitter writes where there are codes (unsigned ones: Q8_0's is its byte
+            + 128), else ascending.
         scales: of the groups.
         minimums: of the groups; None if there are none. Then `values` lie on both sides of 0, otherwise
             they are the codes themselves.

@@ -1,6 +1,6 @@
 """Every verb of the CUDA backend against its float64 twin: on a GPU, or without one.
 
-`test_cuda.py` runs this file in a process of its own. With NUMBA_ENABLE_CUDASIM=1, which has to be
+`test_without_gpu.py` runs this file in a process of its own. With NUMBA_ENABLE_CUDASIM=1, which has to be
 set before numba is imported, numba's simulator runs the small kernels and g++ compiles the C++ ones;
 without it a GPU runs them all. The simulator makes a Python thread of each GPU thread: small shapes.
 """

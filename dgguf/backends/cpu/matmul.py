@@ -10,6 +10,7 @@ M, N and K are the field's: (M, K) inputs times the transpose of an (N, K) matri
 
 import threading
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -39,21 +40,21 @@ class CpuMatrix:
     tensor: HostTensor
     int8: bool = False
 
-    @property
+    @cached_property
     def rows(self) -> int:
         return int(self.tensor.raw.shape[-2])
 
-    @property
+    @cached_property
     def columns(self) -> int:
         return self.tensor.columns
 
-    @property
+    @cached_property
     def decoded_rows(self) -> int:
         """Rows decoded together as float32; set by the shape alone: results depend on nothing else."""
         pieces = max(LEAST_PIECES, -(-4 * self.rows * self.columns // DECODED_BYTES))
         return max(1, min(-(-self.rows // pieces), DECODED_BYTES // (4 * self.columns)))
 
-    @property
+    @cached_property
     def activation_layout(self) -> tuple[int, int] | None:
         """Group and offset that `activations.quantize` takes for it; None if inputs stay float32."""
         layout = PANEL_FORMATS[self.tensor.format.name] if self.int8 else None

@@ -6,6 +6,7 @@ scale * code + minimum.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from llvmlite import ir
@@ -46,7 +47,7 @@ _LOOK_UPS = {
 
 @dataclass(frozen=True)
 class PanelFormat:
-    """How a block format becomes a weight panel.
+    """How a block format becomes a weight panel; every product asks for what follows from it.
 
     Attributes:
         format: of the blocks.
@@ -56,37 +57,37 @@ class PanelFormat:
     format: BlockFormat
     emit: "Callable[[RowBlocks], None]"
 
-    @property
+    @cached_property
     def scheme(self) -> Scheme | None:
         """None for plain numbers."""
         return SCHEMES.get(self.format.name)
 
-    @property
+    @cached_property
     def group(self) -> int:
         """Weights that share a scale, 16 or 32."""
         return self.scheme.group if self.scheme else PLAIN_GROUP
 
-    @property
+    @cached_property
     def bits(self) -> int:
         """Of the codes."""
         return self.scheme.value_bits if self.scheme else PLAIN_BITS
 
-    @property
+    @cached_property
     def minimum(self) -> bool:
         """Whether there are minimums; otherwise an offset of half the codes' range."""
         return bool(self.scheme and self.scheme.minimums)
 
-    @property
+    @cached_property
     def offset(self) -> int:
         """Of the codes; 0 where there are minimums."""
         return 0 if self.minimum else 1 << self.bits - 1
 
-    @property
+    @cached_property
     def block_size(self) -> int:
         """Weights decoded together; plain numbers count as blocks of as many as will share a scale."""
         return max(self.format.block_size, self.group)
 
-    @property
+    @cached_property
     def block_bytes(self) -> int:
         return self.format.row_bytes(self.block_size)
 
