@@ -1,13 +1,11 @@
 """What a model costs on this machine: each part of a denoising step, encoding, starting, memory."""
 
 import dataclasses
-import os
 import statistics
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,13 +119,6 @@ class PeakMemory(threading.Thread):
             seen = private_bytes()
             if seen is not None:
                 self.bytes = max(self.bytes or 0, seen)
-
-
-def drop_from_page_cache(paths: list[Path]) -> None:
-    """Let the system forget the files' contents, so that the next read comes from the disk."""
-    for path in paths:
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @dataclasses.dataclass

@@ -8,9 +8,9 @@ import numba
 import numpy as np
 
 from dgguf.backends.check import Check
-from dgguf.backends.cpu.features import cpu_path, features
+from dgguf.backends.cpu.features import cpu_path
 from dgguf.errors import BackendError
-from dgguf.jit import CACHE_FOLDER
+from dgguf.jit import CACHE_FOLDER, compiled_features
 from dgguf.machine import processor, usable_cores
 from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.quants.decode import decoder
@@ -24,7 +24,7 @@ def examine_cpu() -> Iterator[Check]:
     """Look at everything that the CPU backend needs but for memory; a kernel is compiled and run."""
     versions = f"Python {platform.python_version()}, numba {numba.__version__}"
     yield Check("system", True, f"{platform.platform()}, {versions}")
-    vectors = " ".join(sorted(feature for feature in features() if feature.startswith(_VECTORS)))
+    vectors = " ".join(sorted(name for name in compiled_features() if name.startswith(_VECTORS)))
     yield Check("processor", True, f"{processor() or 'unknown'}: {vectors or 'no vector extensions'}")
     try:
         yield Check("kernels", True, cpu_path())

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,20 +152,30 @@ def _fetch_blob(file: HubFile, cache: Path, checking: Callable[[str], None]) -> 
     """Put a file's contents where the cache keeps them; `hf_hub_download` then finds them there.
 
     Left to itself that function begins anew after an interruption, as its unfinished files have names
-    that no later run knows.
+    that no later run knows. Where there are no symbolic links it would copy the blob to its name.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.file_download import http_get, repo_folder_name
     from huggingface_hub.utils import build_hf_headers
 
     url = hf_hub_url(file.repository, file.name)
-    etag = get_hf_file_metadata(url).etag
+    metadata = get_hf_file_metadata(url)
+    etag = metadata.etag
     if not etag:
         return
-    blobs = cache / repo_folder_name(repo_id=file.repository, repo_type="model") / "blobs"
+    folder = cache / repo_folder_name(repo_id=file.repository, repo_type="model")
+    blobs = folder / "blobs"
     blobs.mkdir(parents=True, exist_ok=True)
     blob, partial = blobs / etag, blobs / f"{etag}.dgguf.incomplete"
-    if blob.exists():
+    place = blob
+    if metadata.commit_hash and not _can_link(cache):
+        place = folder / "snapshots" / metadata.commit_hash / file.name
+        if not place.resolve().is_relative_to((folder / "snapshots").resolve()):
+            raise DownloadError(f"{file.repository} names a file {file.name!r}, which leads out of the cache")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if blob.exists():
+            blob.replace(place)
+    if place.exists():
         return
     with partial.open("ab") as out:
         http_get(
@@ -182,7 +193,16 @@ def _fetch_blob(file: HubFile, cache: Path, checking: Callable[[str], None]) -> 
             raise DownloadError(
                 f"{file.name} arrived damaged: its digest is not the hub's; it was deleted, pull it again"
             )
-    partial.replace(blob)
+    partial.replace(place)
+
+
+def _can_link(cache: Path) -> bool:
+    """Whether the cache's disk and this user may have symbolic links."""
+    from huggingface_hub.file_download import are_symlinks_supported
+
+    with warnings.catch_warnings():  # of space that copies take: there are none
+        warnings.simplefilter("ignore")
+        return are_symlinks_supported(cache)
 
 
 def _check_room(files: Sequence[HubFile], cache: Path) -> None:

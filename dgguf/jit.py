@@ -6,6 +6,7 @@ numba notices only edits of the file that a kernel stands in: an upgrade gets a 
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import platform
@@ -14,9 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import llvmlite.binding as llvm
 import numba
 import platformdirs
 from numba.core import event as numba_event
+from numba.core.registry import cpu_target
+
+from dgguf.machine import has_dot_product
 
 _CONFIG: Any = numba.config  # its attributes are made when it is imported
 
@@ -83,6 +88,25 @@ def _make_cache_folder() -> str:
 
 
 CACHE_FOLDER = _make_cache_folder()
+
+
+def _complete_features() -> None:
+    """Tell numba of ARM's dot instructions, which LLVM does not find; not if the user names a CPU."""
+    if _CONFIG.CPU_FEATURES is None and _CONFIG.CPU_NAME is None and has_dot_product():
+        _CONFIG.CPU_FEATURES = f"{llvm.get_host_cpu_features().flatten()},+dotprod"
+
+
+_complete_features()  # numba looks at it once, before the first kernel
+
+
+@functools.cache
+def compiled_features() -> frozenset[str]:
+    """LLVM's names of the instruction sets that kernels are compiled for, such as "avx512vnni".
+
+    These are the host's, or what NUMBA_CPU_NAME, NUMBA_CPU_FEATURES and NUMBA_ENABLE_AVX make of them.
+    """
+    _, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return frozenset(name[1:] for name in features.split(",") if name.startswith("+"))
 
 
 def kernel(function: F) -> F:

@@ -42,6 +42,8 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.path in products:
             item.add_marker("products")
+        if "posix" in item.keywords and not hasattr(signal, "SIGKILL"):
+            item.add_marker(pytest.mark.skip(reason="needs POSIX"))
     yield  # -m and -k choose here
     slow = [item for item in items if "slow" in item.keywords]
     if config.getoption("--slow"):

@@ -1,7 +1,9 @@
 """The command line. Commands import what they need when they run, so that `--help` is quick."""
 
+import errno
 import io
 import os
+import platform
 import sys
 
 import click
@@ -72,14 +74,37 @@ for command in (cli, *cli.commands.values()):  # before a command's name and beh
     _debug_option(command)
 
 
-def main() -> None:
-    """Run a command and end with its exit code: 0 done, 1 an error, 2 usage, 130 Ctrl-C."""
+def _prepare_streams() -> None:
+    """Let what a model writes pass: UTF-8 and LF through pipes, replaced where a terminal lacks it.
+
+    Windows would write cp1252 and CR LF into pipes; a console of it is told to obey escape codes.
+    """
+    named = bool(os.environ.get("PYTHONIOENCODING"))
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by whoever started us
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper) and not (named or stream.isatty()):
+            stream.reconfigure(encoding="utf-8", errors="replace", newline="\n")
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal's encoding may lack what a model writes
+            stream.reconfigure(errors="replace")
+    if platform.system() == "Windows":
+        from dgguf.machine.windows import enable_escape_codes
+
+        if not enable_escape_codes():
+            os.environ["TERM"] = "dumb"
+
+
+def _is_closed_pipe(error: OSError) -> bool:
+    """Whether who read our output has gone, which Windows calls an invalid argument."""
+    return isinstance(error, BrokenPipeError) or (
+        error.errno == errno.EINVAL and error.filename is None and platform.system() == "Windows"
+    )
+
+
+def main() -> None:
+    """Run a command and end with its exit code: 0 done, 1 an error, 2 usage, 130 Ctrl-C."""
+    _prepare_streams()
     try:
         code = cli.main(standalone_mode=False) or 0
         sys.stdout.flush()
@@ -88,13 +113,13 @@ def main() -> None:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 130
-    except BrokenPipeError:
-        # Whoever read our output has gone: quietly stop, and keep Python from flushing into nothing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     except (DggufError, MemoryError, OSError) as error:
-        if _debug:
-            raise
-        click.echo(f"dgguf: error: {sentence(error)}", err=True)
         code = 1
+        if isinstance(error, OSError) and _is_closed_pipe(error):
+            # Quietly stop, and keep Python from flushing into nothing.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        elif _debug:
+            raise
+        else:
+            click.echo(f"dgguf: error: {sentence(error)}", err=True)
     sys.exit(code)

@@ -45,16 +45,17 @@ def bench(
     """
     from dgguf.backends.cpu import CpuBackend
     from dgguf.backends.cpu.roofline import peak_gops
-    from dgguf.benchmark import PeakMemory, drop_from_page_cache, measure
+    from dgguf.benchmark import PeakMemory, measure
     from dgguf.catalog import find_model
     from dgguf.cli.output import announce_compilation, say
     from dgguf.ggufio.file import GgufFile
-    from dgguf.machine import processor
+    from dgguf.machine import drop_from_page_cache, processor
     from dgguf.session import Session
 
     if cold:
         with GgufFile(find_model(model)) as file:
-            drop_from_page_cache(file.paths)
+            if not drop_from_page_cache(file.paths):
+                raise click.UsageError("--cold needs Linux: this system drops no file from its page cache")
     with PeakMemory() as peak, announce_compilation():
         began = time.perf_counter()
         session = Session(model, threads=threads, exact=exact, gpu=gpu)

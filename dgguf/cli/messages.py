@@ -69,8 +69,8 @@ class Keyboard:
 def piped_messages() -> Iterator[str]:
     """Every line of standard input; the lines between two fences are one message."""
     block: list[str] | None = None
-    for raw in sys.stdin.buffer:
-        line = raw.decode("utf-8", "replace").rstrip("\r\n")
+    for number, raw in enumerate(sys.stdin.buffer):
+        line = raw.decode("utf-8" if number else "utf-8-sig", "replace").rstrip("\r\n")
         if line.strip() == _FENCE:
             if block is not None:
                 yield "\n".join(block)

@@ -1,7 +1,6 @@
 """`dgguf models` and `dgguf pull`: the models known by name, and getting them."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import click
 
 # Besides the weights a run needs room for its context and its scratch memory.
 _BESIDE_WEIGHTS = 2 * 10**9
+_FITS: dict[object, str] = {True: "yes", False: "no", None: "?"}
 
 
 @click.command()
@@ -22,13 +22,14 @@ def models(as_json: bool) -> None:
       dgguf pull diffusiongemma && dgguf run diffusiongemma -p "Why is the sky blue?"
     """
     from dgguf.catalog import known_models, path_of
+    from dgguf.machine import system_memory
     from dgguf.view.summary import format_bytes
 
-    memory = total_memory()
+    _, memory = system_memory()
     rows = []
     for known in known_models():
         path = path_of(known)
-        fits = memory is None or known.n_bytes + _BESIDE_WEIGHTS <= memory
+        fits = None if memory is None else known.n_bytes + _BESIDE_WEIGHTS <= memory
         rows.append(
             {
                 "name": known.name,
@@ -47,19 +48,11 @@ def models(as_json: bool) -> None:
     width = max(len(known.name) for known in known_models())
     click.echo(f"{'name':<{width}}  {'type':<7} {'size':>9}  {'here':<5} {'fits':<5} note")
     for row, known in zip(rows, known_models(), strict=True):
-        here, fit = ("yes" if row["path"] else "no"), ("yes" if row["fits_memory"] else "no")
+        here, fit = ("yes" if row["path"] else "no"), _FITS[row["fits_memory"]]
         click.echo(
             f"{known.name:<{width}}  {known.type:<7} {format_bytes(known.n_bytes):>9}  "
             f"{here:<5} {fit:<5} {known.note}"
         )
-
-
-def total_memory() -> int | None:
-    """Bytes of this machine's memory, where the system tells."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 @click.command()

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from dgguf.diffusion.events import Event
     from dgguf.view.recording import Recording
 
-_NEXT, _BACK, _QUIT = (" ", "\r", "\n", "n", "\x1b[C"), ("b", "p", "\x7f", "\x1b[D"), ("q", "\x1b", "\x04")
+# Arrows are escape codes on terminals, and two characters on Windows' consoles.
+_NEXT = (" ", "\r", "\n", "n", "\x1b[C", "\xe0M", "\0M")
+_BACK = ("b", "p", "\x7f", "\b", "\x1b[D", "\xe0K", "\0K")
+_QUIT = ("q", "\x1b", "\x04")
+_WAIT = 0.2  # seconds for a key, before the terminal's size is looked at
 
 
 @click.command()
@@ -112,7 +116,7 @@ def _keyboard() -> Iterator[Callable[[], list[str]]]:
         import termios
         import tty
     except ImportError:  # Windows
-        yield lambda: [click.getchar()]
+        yield _console_keys
         return
     import os
     import select
@@ -120,7 +124,7 @@ def _keyboard() -> Iterator[Callable[[], list[str]]]:
     keyboard = sys.stdin.fileno()
 
     def pressed() -> list[str]:
-        if not select.select([keyboard], [], [], 0.2)[0]:
+        if not select.select([keyboard], [], [], _WAIT)[0]:
             return []
         text = os.read(keyboard, 64).decode(errors="replace")
         return re.findall(r"\x1b\[[A-D]|.", text, re.DOTALL) or ["q"]  # nobody types any more
@@ -131,3 +135,21 @@ def _keyboard() -> Iterator[Callable[[], list[str]]]:
         yield pressed
     finally:
         termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+
+
+def _console_keys() -> list[str]:
+    """The next key on Windows' console, if one comes within _WAIT."""
+    import msvcrt
+
+    console: Any = msvcrt  # its types are known on Windows alone
+    end = time.monotonic() + _WAIT
+    while not console.kbhit():
+        if time.monotonic() > end:
+            return []
+        time.sleep(0.02)
+    key = str(console.getwch())
+    if key in ("\0", "\xe0") and console.kbhit():  # else it is the letter "à"
+        key += console.getwch()
+    if key == "\x03":
+        raise KeyboardInterrupt
+    return [key]

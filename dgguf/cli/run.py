@@ -167,7 +167,7 @@ def answer(
 
 
 def read_prompt(prompt: str | None, file: IO[bytes] | None) -> str:
-    """The prompt from -p, -f or a pipe; what is not UTF-8 in it becomes U+FFFD."""
+    """The prompt from -p, -f or a pipe, without BOM and CR; what is not UTF-8 in it becomes U+FFFD."""
     if prompt is not None and file is not None:
         raise click.UsageError("give the prompt by -p or by -f, not by both")
     if prompt is not None:
@@ -176,4 +176,4 @@ def read_prompt(prompt: str | None, file: IO[bytes] | None) -> str:
         if sys.stdin.isatty():
             raise click.UsageError('there is no prompt: give one with -p "…", with -f FILE or through a pipe')
         file = sys.stdin.buffer
-    return file.read().decode("utf-8", "replace")
+    return file.read().decode("utf-8-sig", "replace").replace("\r\n", "\n")

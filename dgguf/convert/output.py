@@ -125,7 +125,9 @@ class OutputFile:
     def read(self, index: int, n_bytes: int) -> bytes:
         """The first bytes of a tensor that is already there."""
         start = len(self._plan.header) + sum(padded(t.n_bytes) for t in self._plan.tensors[:index])
-        return os.pread(self._file.fileno(), n_bytes, start)
+        with self._partial.open("rb") as file:  # threads call this, and not every system has pread
+            file.seek(start)
+            return file.read(n_bytes)
 
     def write(self, data: memoryview) -> None:
         with _named(self._partial, self._kept()):
@@ -150,6 +152,7 @@ class OutputFile:
                 f"{self._out} has come to exist meanwhile: choose another name or use --force"
             )
         with _named(self._out):
+            self._file.close()  # Windows renames no open file
             self._partial.replace(self._out)
 
     def close(self, *, keep: bool) -> None:

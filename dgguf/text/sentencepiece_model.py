@@ -5,7 +5,6 @@ byte pair encoding goes by the rank of the pair. `is_exact` says when both come 
 """
 
 import numpy as np
-import sentencepiece
 
 from dgguf.text.vocabulary import BYTE, Merges, Vocabulary
 
@@ -20,9 +19,15 @@ _HASH_BASE_INVERSE = pow(_HASH_BASE, -1, 2**64)
 
 
 class SentencePieceEncoder:
-    """Encodes text between special tokens with sentencepiece; only for what `is_exact`."""
+    """Encodes text between special tokens with sentencepiece; only for what `is_exact`.
+
+    Raises:
+        ImportError: sentencepiece is not installed.
+    """
 
     def __init__(self, vocabulary: Vocabulary, merges: Merges) -> None:
+        import sentencepiece
+
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=build_model(vocabulary, merges))
 
     def encode(self, text: str) -> list[int]:

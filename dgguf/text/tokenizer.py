@@ -5,6 +5,7 @@ byte fallback over each whole stretch. Nothing is put before a text, and the fil
 """
 
 import codecs
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -155,7 +156,8 @@ class Tokenizer:
     def _encoder(self) -> Encoder:
         merges = self._vocabulary.read_merges()
         if is_exact(self._vocabulary, merges):
-            return SentencePieceEncoder(self._vocabulary, merges)
+            with contextlib.suppress(ImportError):  # not every system has it; the same, only faster
+                return SentencePieceEncoder(self._vocabulary, merges)
         return BytePairEncoder(self._vocabulary, merges)
 
     def _find_stop_ids(self, metadata: Mapping[str, Any]) -> frozenset[int]:

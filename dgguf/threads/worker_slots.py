@@ -28,7 +28,7 @@ from dgguf.threads.atomics import atomic_load, atomic_store, compare_exchange, p
 from dgguf.threads.work_sharing import ALL_TAKEN, ARGUMENTS, FAILED, FUNCTION, THREADS
 
 STATE, PARKED = range(2)
-_SLOT_WORDS = 8  # a cache line, which no other thread but the caller looks at
+_SLOT_WORDS = 16  # a cache line of Apple's, two of others', which no other thread but the caller looks at
 
 
 class WorkerState(IntEnum):
@@ -53,7 +53,7 @@ _PARK, _LOOK_LATER, _RUN_JOB = (int(what) for what in Next)
 
 
 def make_slots(count: int) -> np.ndarray:
-    """(count, 8) int64, for so many workers; each row is a cache line."""
+    """(count, 16) int64, for so many workers; rows share no cache line."""
     room = np.zeros((count + 1) * _SLOT_WORDS, np.int64)
     first = -room.ctypes.data % (8 * _SLOT_WORDS) // 8
     return room[first : first + count * _SLOT_WORDS].reshape(count, _SLOT_WORDS)

@@ -132,8 +132,8 @@ class Live:
                     self._draw(Activity(seconds, layer, n_layers, self._compiled))
 
     def _handle_signals(self) -> list[Callable[[], Any]]:
-        """Ctrl-Z and a request to end give the terminal back too."""
-        if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGTSTP"):
+        """Ctrl-Z and a request to end, of which SIGBREAK is Windows', give the terminal back too."""
+        if threading.current_thread() is not threading.main_thread():
             return []
 
         def suspend(number: int, frame: FrameType | None) -> None:
@@ -147,9 +147,11 @@ class Live:
         def end(number: int, frame: FrameType | None) -> None:
             sys.exit(128 + number)
 
+        handlers = {"SIGTSTP": suspend, "SIGTERM": end, "SIGHUP": end, "SIGBREAK": end}
         before = {
             number: signal.signal(number, handler)
-            for number, handler in ((signal.SIGTSTP, suspend), (signal.SIGTERM, end), (signal.SIGHUP, end))
+            for name, handler in handlers.items()
+            if (number := getattr(signal, name, None)) is not None  # no system has all of them
         }
         return [lambda: [signal.signal(number, handler) for number, handler in before.items()]]
 

@@ -243,6 +243,7 @@ def test_errors_of_the_machine_are_sentences(error, monkeypatch, capsys):
     assert re.fullmatch(r"dgguf: error: .*(enough memory|No space left).*\n", capsys.readouterr().err)
 
 
+@pytest.mark.posix
 def test_a_full_disk_behind_stdout():
     command = f"'{sys.executable}' -m dgguf run demo -p Hi -n 1 --max-steps 1 --seed 1 > /dev/full"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
@@ -252,6 +253,7 @@ def test_a_full_disk_behind_stdout():
 
 
 @pytest.mark.parametrize("closed", ["1", "2"])
+@pytest.mark.posix
 def test_a_closed_output_is_no_other(closed, model):
     """What belongs to a closed stream goes nowhere, above all not to the other stream."""
     command = f"'{sys.executable}' -m dgguf run '{model}' -p Hi {' '.join(QUICK)} {closed}>&-"
@@ -263,9 +265,11 @@ def test_a_closed_output_is_no_other(closed, model):
     assert bool(done.stderr) == (closed == "1")
 
 
+@pytest.mark.posix
 def test_beside_plain_lines_on_a_terminal_the_answer_comes_whole(model):
     """Progress and answer share the screen: the answer is not torn apart by progress lines."""
-    pty = pytest.importorskip("pty")
+    import pty
+
     command = [
         sys.executable,
         "-m",
@@ -303,6 +307,7 @@ def test_beside_plain_lines_on_a_terminal_the_answer_comes_whole(model):
     assert lines[committed + 1] == piped.splitlines()[0]
 
 
+@pytest.mark.posix
 def test_quantize_never_replaces_a_pipe(tmp_path):
     from tests.support.checkpoints import Checkpoint
 
@@ -330,6 +335,7 @@ def test_debug_shows_the_traceback(tmp_path):
         assert "Traceback" in dgguf(*arguments).stderr
 
 
+@pytest.mark.posix
 def test_a_closed_pipe_is_quiet(model):
     command = f"'{sys.executable}' -m dgguf info '{model}' --tensors | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
@@ -354,6 +360,7 @@ def test_help_is_quick():
     assert best < 0.8  # 0.2 s on a quiet machine
 
 
+@pytest.mark.posix
 def test_ctrl_c_ends_with_130_and_what_is_settled(model):
     import signal
 

@@ -354,6 +354,7 @@ def large(tmp_path_factory):
     return folder
 
 
+@pytest.mark.posix
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="a single core is not to be had")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 def test_a_conversion_that_is_cut_off_goes_on(large, tmp_path, name):

@@ -191,7 +191,7 @@ def test_the_best_path_is_chosen(monkeypatch):
     ],
 )
 def test_paths_of_other_cpus(monkeypatch, cpu, wanted):
-    monkeypatch.setattr(features, "features", lambda: frozenset(cpu.split()))
+    monkeypatch.setattr(features, "compiled_features", lambda: frozenset(cpu.split()))
     assert list(features.possible_paths.__wrapped__()) == [*wanted, "portable"]
 
 

@@ -177,6 +177,39 @@ def test_the_token_comes_from_the_environment(hub: Hub, dgguf) -> None:
     assert dgguf("pull", f"hf:{REPOSITORY}:Q8_0", HF_TOKEN="secret").returncode == 0
 
 
+def test_without_symbolic_links_a_file_is_on_the_disk_once(hub: Hub, tmp_path: Path) -> None:
+    """As on most Windows machines."""
+    hub.drops = [1 << 20]
+    for name in ("tiny-Q8_0.gguf", "tiny-Q4_K_M.gguf"):
+        pulled = None
+        for _ in range(2):  # the first connection breaks
+            code = "import os; os.symlink = lambda *_: os.open('', 0); from dgguf.cli import main; main()"
+            command = [sys.executable, "-c", code, "pull", f"hf:{REPOSITORY}:{name}"]
+            pulled = subprocess.run(
+                command, env=hub_environment(hub, tmp_path), capture_output=True, text=True
+            )
+        assert pulled is not None
+        assert pulled.returncode == 0, pulled.stderr
+        assert Path(pulled.stdout.strip()).read_bytes() == hub.files[name]
+        assert "symlink" not in pulled.stderr
+    kept = [path.stat().st_size for path in (tmp_path / "hub").rglob("*") if path.is_file()]
+    assert sum(kept) < len(DEMO) * 2 + 10_000
+    downloads = [r for r in hub.requests if r.startswith("GET") and "resolve" in r]
+    assert len(downloads) == 3
+
+
+def test_a_hub_cannot_write_outside_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.file_download import HfFileMetadata
+
+    metadata = HfFileMetadata(commit_hash="0" * 40, etag="x", location="", size=1, xet_file_data=None)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: metadata)
+    monkeypatch.setattr(hub_module, "_can_link", lambda cache: False)
+    file = hub_module.HubFile(REPOSITORY, "../../../../x.gguf", 1, "")
+    with pytest.raises(DownloadError, match="out of the cache"):
+        hub_module._fetch_blob(file, tmp_path / "cache", lambda name: None)
+
+
 def test_no_network_is_one_sentence(dgguf) -> None:
     failed = dgguf("pull", f"hf:{REPOSITORY}:Q8_0", HF_ENDPOINT="http://127.0.0.1:9")
     assert failed.returncode == 1
@@ -205,7 +238,7 @@ def test_run_of_a_known_model_says_how_to_get_it(dgguf) -> None:
     assert "`dgguf pull diffusiongemma` downloads it" in failed.stderr
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.posix
 @pytest.mark.parametrize(("command", "answer"), [("run", "y"), ("run", "n"), ("chat", "n")])
 def test_a_terminal_is_asked_whether_to_download(hub: Hub, tmp_path: Path, command: str, answer: str) -> None:
     import pty

@@ -4,6 +4,7 @@ import inspect
 import os
 import random
 import re
+import sys
 import textwrap
 import time
 
@@ -203,6 +204,18 @@ def test_byte_pair_encoding_equals_hf_and_sentencepiece(trained):
     by_sentencepiece = SentencePieceEncoder(vocabulary, merges)
     for text in ADVERSARIAL + Fuzzer(vocabulary.tokens, seed=3).strings(5_000):
         assert_equal(by_sentencepiece.encode(text), by_definition.encode(text), text)
+
+
+def test_without_sentencepiece_text_is_encoded_by_definition(trained, monkeypatch):
+    """Its wheels are not made for every system."""
+    metadata = to_metadata(*trained)
+    usual = Tokenizer.from_metadata(metadata, "x")
+    assert isinstance(usual._encoder, SentencePieceEncoder)
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    plain = Tokenizer.from_metadata(metadata, "x")
+    assert isinstance(plain._encoder, BytePairEncoder)
+    for text in ADVERSARIAL:
+        assert plain.encode(text) == usual.encode(text)
 
 
 def test_decoding_gives_the_text_back(both):

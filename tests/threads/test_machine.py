@@ -7,6 +7,12 @@ import pytest
 from dgguf import machine
 
 
+@pytest.fixture(autouse=True)
+def linux(monkeypatch):
+    """These are its files, wherever the tests run."""
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+
+
 @pytest.fixture
 def root(tmp_path):
     def write(**files):

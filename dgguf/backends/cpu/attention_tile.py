@@ -11,9 +11,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from dgguf.backends.cpu.features import features
 from dgguf.backends.cpu.unpack import PANEL_ROWS, transposed
-from dgguf.jit import kernel
+from dgguf.jit import compiled_features, kernel
 from dgguf.llvm_ir import (
     F32,
     I16,
@@ -40,7 +39,7 @@ _WIDTH = PANEL_ROWS // LANES
 
 def supported() -> bool:
     """Whether this CPU and this LLVM have the instructions."""
-    return "avx512bf16" in features() and llvm.llvm_version_info[0] >= 17
+    return "avx512bf16" in compiled_features() and llvm.llvm_version_info[0] >= 17
 
 
 class _BFloat(ir.Type):

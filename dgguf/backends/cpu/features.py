@@ -1,11 +1,10 @@
-"""What this CPU can do, and which kind of product kernels that means."""
+"""Which kind of product kernels this CPU can run."""
 
 import functools
 import os
 
-import llvmlite.binding as llvm
-
 from dgguf.errors import BackendError
+from dgguf.jit import compiled_features
 
 _AVX2 = frozenset({"avx2", "fma", "f16c"})
 
@@ -20,17 +19,11 @@ PATHS: dict[str, tuple[frozenset[str], ...]] = {
 
 
 @functools.cache
-def features() -> frozenset[str]:
-    """LLVM's names of the instruction sets that this CPU and its system offer, such as "avx512vnni"."""
-    found = frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
-    # LLVM does not ask macOS; every processor that Apple calls M has the instructions.
-    return found | {"dotprod"} if llvm.get_host_cpu_name().startswith("apple-m") else found
-
-
-@functools.cache
 def possible_paths() -> tuple[str, ...]:
     """The kinds of product kernels that this CPU can run, best first."""
-    return tuple(name for name, sets in PATHS.items() if any(needed <= features() for needed in sets))
+    return tuple(
+        name for name, sets in PATHS.items() if any(needed <= compiled_features() for needed in sets)
+    )
 
 
 def cpu_path() -> str:

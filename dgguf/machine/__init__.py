@@ -1,30 +1,75 @@
 """What the system says about this machine: memory, processor, cores. The one module that asks it.
 
-What it does not tell is None, never 0. Linux answers all; macOS and Windows some.
+What it does not tell is None, never 0. Linux answers in files, macOS and Windows by calls.
 """
 
 import os
 import platform
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
+
+from dgguf.machine import macos, windows
 
 _ROOT = Path("/")  # of the files that Linux answers in
+_DOT_PRODUCT = 43  # Windows' PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE
+
+
+class System(Protocol):
+    """What the modules of this folder answer."""
+
+    def memory(self) -> tuple[int | None, int | None]: ...
+
+    def private_bytes(self) -> int | None: ...
+
+    def processor(self) -> str | None: ...
 
 
 def system_memory(root: Path = _ROOT) -> tuple[int | None, int | None]:
     """Bytes of memory: available without swapping, and installed."""
+    if other := _by_calls():
+        return other.memory()
     sizes = _table(root / "proc/meminfo")
     return _kilobytes(sizes.get("MemAvailable")), _kilobytes(sizes.get("MemTotal"))
 
 
 def private_bytes(root: Path = _ROOT) -> int | None:
     """Memory of this process that is not part of a mapped file, in bytes."""
+    if other := _by_calls():
+        return other.private_bytes()
     return _kilobytes(_table(root / "proc/self/status").get("RssAnon"))
 
 
 def processor(root: Path = _ROOT) -> str | None:
     """What the system calls this processor."""
-    name = _table(root / "proc/cpuinfo").get("model name")
+    other = _by_calls()
+    name = other.processor() if other else _linux_processor(root)
     return name or platform.processor() or platform.machine() or None
+
+
+def _linux_processor(root: Path) -> str | None:
+    """Its name; on ARM, where there is none, the board's, or the numbers of maker and part."""
+    cpu = _table(root / "proc/cpuinfo")
+    board = _read(root / "sys/firmware/devicetree/base/model").strip("\0 \n")
+    if name := cpu.get("model name") or board:
+        return name
+    if "CPU implementer" in cpu and "CPU part" in cpu:
+        return f"{platform.machine()}, maker {cpu['CPU implementer']}, part {cpu['CPU part']}"
+    return None
+
+
+def has_dot_product(root: Path = _ROOT) -> bool:
+    """Whether every core has ARM's SDOT and UDOT (FEAT_DotProd); False on other processors."""
+    if platform.machine().lower() not in ("aarch64", "arm64"):
+        return False
+    other = _by_calls()
+    if other is macos:
+        return macos.number("hw.optional.arm.FEAT_DotProd") == 1
+    if other is windows:
+        return windows.has_processor_feature(_DOT_PRODUCT)
+    cores = re.findall(r"^Features\s*:(.*)$", _read(root / "proc/cpuinfo"), re.MULTILINE)
+    return bool(cores) and all("asimddp" in features.split() for features in cores)
 
 
 def usable_cores(root: Path = _ROOT) -> int:
@@ -32,9 +77,30 @@ def usable_cores(root: Path = _ROOT) -> int:
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS or Windows
-        cores = os.cpu_count() or 1
+        # A thread on an efficiency core of a Mac would hold up the others.
+        cores = (macos.fast_cores() if _by_calls() is macos else None) or os.cpu_count() or 1
     quota = cpu_quota(root)
     return cores if quota is None else max(1, min(cores, int(quota + 0.5)))
+
+
+def drop_from_page_cache(paths: Sequence[Path]) -> bool:
+    """Let the system forget the files' contents, so that the next read comes from the disk.
+
+    Returns:
+        whether the system can; only Linux does
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    for path in paths:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return True
+
+
+def _by_calls() -> System | None:
+    """The module of this system, where it does not answer in files."""
+    systems: dict[str, System] = {"Darwin": macos, "Windows": windows}
+    return systems.get(platform.system())
 
 
 def cpu_quota(root: Path = _ROOT) -> float | None:

@@ -1,0 +1,76 @@
+"""What macOS tells by sysctl(3) and libproc. None where it does not."""
+
+import ctypes
+import os
+from typing import Any
+
+_LIBRARY = "/usr/lib/libSystem.B.dylib"
+_PERCENT = 100
+
+
+class _ResourceUsage(ctypes.Structure):
+    """`struct rusage_info_v0` of <sys/resource.h>."""
+
+    _fields_ = (
+        ("uuid", ctypes.c_uint8 * 16),
+        ("user_time", ctypes.c_uint64),
+        ("system_time", ctypes.c_uint64),
+        ("package_idle_wakeups", ctypes.c_uint64),
+        ("interrupt_wakeups", ctypes.c_uint64),
+        ("page_ins", ctypes.c_uint64),
+        ("wired_size", ctypes.c_uint64),
+        ("resident_size", ctypes.c_uint64),
+        ("physical_footprint", ctypes.c_uint64),
+        ("start_time", ctypes.c_uint64),
+        ("exit_time", ctypes.c_uint64),
+    )
+
+
+def sysctl(name: str) -> bytes | None:
+    """The value of a name such as "hw.memsize", as it lies in memory."""
+    library = _load()
+    size = ctypes.c_size_t(0)
+    if library is None or library.sysctlbyname(name.encode(), None, ctypes.byref(size), None, 0):
+        return None
+    value = ctypes.create_string_buffer(size.value)
+    if library.sysctlbyname(name.encode(), value, ctypes.byref(size), None, 0):
+        return None
+    return value.raw[: size.value]
+
+
+def number(name: str) -> int | None:
+    """A sysctl that is an integer of any size."""
+    value = sysctl(name)
+    return int.from_bytes(value, "little") if value else None
+
+
+def memory() -> tuple[int | None, int | None]:
+    """Bytes of memory: available without swapping, to a percent, and installed."""
+    total, level = number("hw.memsize"), number("kern.memorystatus_level")
+    return (total * level // _PERCENT if total and level is not None else None), total
+
+
+def private_bytes() -> int | None:
+    """Memory of this process that is not part of a mapped file, in bytes."""
+    library, usage = _load(), _ResourceUsage()
+    if library is None or library.proc_pid_rusage(os.getpid(), 0, ctypes.byref(usage)):
+        return None
+    return int(usage.physical_footprint)
+
+
+def processor() -> str | None:
+    """What the system calls this processor, such as "Apple M2 Max"."""
+    value = sysctl("machdep.cpu.brand_string")
+    return value.rstrip(b"\0").decode("utf-8", "replace") or None if value else None
+
+
+def fast_cores() -> int | None:
+    """Performance cores of Apple silicon; a thread on an efficiency core would hold up the others."""
+    return number("hw.perflevel0.logicalcpu") or None
+
+
+def _load() -> Any:
+    try:
+        return ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return None
