@@ -97,5 +97,5 @@ def takes_a_list(numbers, counter):
 
 def test_what_counts_references_elsewhere_is_refused():
     numbers = numba.typed.List([1, 2])
-    with pytest.raises(TypeError, match="cannot be offered"):
+    with pytest.raises(TypeError, match="cannot be published"):
         Pool(2).run_kernel(takes_a_list, 2, numbers)
