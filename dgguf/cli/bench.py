@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dgguf.cli.options import gpu_options
+from dgguf.cli.options import gpu_options, threads_option
 
 
 @click.command()
@@ -17,7 +17,7 @@ from dgguf.cli.options import gpu_options
 @click.option(
     "--steps", type=click.IntRange(1), default=5, help="Denoising steps measured, after one to warm up."
 )
-@click.option("-t", "--threads", type=click.IntRange(1), help="CPU threads.  [default: all usable cores]")
+@threads_option
 @click.option("--exact", is_flag=True, help="Float32 products, as the reference computes them.")
 @click.option("--cold", is_flag=True, help="Drop the file from the system's page cache first (Linux).")
 @click.option("--json", "as_json", is_flag=True, envvar="DGGUF_BENCH_JSON", help="Print one JSON object.")

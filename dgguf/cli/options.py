@@ -143,6 +143,26 @@ def _sampler_options(command: Command) -> Command:
     return decorated
 
 
+def _say_surplus(context: click.Context, parameter: click.Parameter, threads: int | None) -> int | None:
+    """More threads than there are cores would only wait for each other: a note says how many are used."""
+    from dgguf.cli.output import say
+    from dgguf.machine import usable_cores
+
+    cores = usable_cores()
+    if threads is not None and threads > cores:
+        say(f"note: {cores} threads are used, as many as there are usable cores, not {threads}")
+    return threads
+
+
+threads_option = click.option(
+    "-t",
+    "--threads",
+    type=click.IntRange(1),
+    callback=_say_surplus,
+    help="CPU threads.  [default: all usable cores]",
+)
+
+
 def _model_options(command: Command) -> Command:
     """What every command that generates lets a user set: length, seed, context, threads, exactness."""
     for option in (
@@ -164,9 +184,7 @@ def _model_options(command: Command) -> Command:
             type=click.IntRange(2),
             help="Positions, prompt and answer together.  [default: 8192, or what the model can]",
         ),
-        click.option(
-            "-t", "--threads", type=click.IntRange(1), help="CPU threads.  [default: all usable cores]"
-        ),
+        threads_option,
         click.option(
             "--exact", is_flag=True, help="Compute in float32 as the reference does: several times slower."
         ),
@@ -227,9 +245,7 @@ def evaluation_options(default_chunks: int | None) -> Callable[[Command], Comman
     def decorate(command: Command) -> Command:
         for option in (
             click.option("--exact", is_flag=True, help="Compute in float32: several times slower."),
-            click.option(
-                "-t", "--threads", type=click.IntRange(1), help="CPU threads.  [default: all usable cores]"
-            ),
+            threads_option,
             click.option(
                 "--chunks",
                 type=click.IntRange(1),
