@@ -162,6 +162,31 @@ def test_legacy_importances_reach_each_expert(source, tmp_path, tail):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_matrix_without_importances_is_encoded_as_one_of_equal_ones(source, tmp_path):
+    name, rng = "blk.1.ffn_down_exps.weight", np.random.default_rng(3)
+    sums = rng.random((WIDE.expert_count, WIDE.expert_feed_forward_length)).astype(np.float32)
+    found = []
+    for importance in (0, 1):
+        sums[2] = importance
+        imatrix = convert.read_imatrix(legacy_imatrix(tmp_path / "i.dat", {name: (1, sums.ravel())}))
+        run(source, tmp_path / "out.gguf", "IQ4_NL", imatrix=imatrix, force=True)
+        found.append(values(tmp_path / "out.gguf", name).reshape(len(sums), -1, sums.shape[1]))
+    np.testing.assert_array_equal(*found)
+    assert found[0][2].any()
+
+
+@pytest.mark.parametrize("type_name", ["IQ4_NL", "Q4_0", "Q4_K"])
+def test_scales_that_are_not_finite_are_an_error(source, tmp_path, type_name):
+    name = "blk.1.attn_q.weight"
+    huge = np.full(WIDE.embedding_length, 3e38, np.float32)
+    imatrix = convert.read_imatrix(legacy_imatrix(tmp_path / "i.dat", {name: (1, huge)}))
+    plan = convert.plan(source, "Q8_0", tensor_types=[("blk.1.attn_q", type_name)], imatrix=imatrix)
+    words = rf"source\.gguf: the tensor {name} with its importances gives {type_name} scales that are not"
+    with pytest.raises(ConversionError, match=words):
+        list(convert.run(plan, tmp_path / "out.gguf"))
+    assert [p.name for p in tmp_path.iterdir()] == ["i.dat"]
+
+
 def test_importances_of_halves_serve_the_fused_tensor_and_back(tmp_path):
     one = np.ones(WIDE.expert_count * WIDE.embedding_length, np.float32)
     shape = (WIDE.expert_count, 64, WIDE.embedding_length)
