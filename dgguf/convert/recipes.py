@@ -156,7 +156,13 @@ def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
 
 
 def mixture(recipe: Recipe, columns: Mapping[str, int], overrides: Mapping[str, str] = {}) -> dict[str, str]:
-    """The type of every weight matrix of a model.
+    """The type of every weight matrix of a model: what `chosen` names, or what fits its rows; see there."""
+    types = chosen(recipe, columns, overrides)
+    return {name: fitting(type_name, columns[name]) for name, type_name in types.items()}
+
+
+def chosen(recipe: Recipe, columns: Mapping[str, int], overrides: Mapping[str, str] = {}) -> dict[str, str]:
+    """The type that each weight matrix of a model should get, whether its blocks divide the rows or not.
 
     Args:
         columns: the matrices by name, in file order, with the length of their rows. What is no matrix
@@ -167,18 +173,17 @@ def mixture(recipe: Recipe, columns: Mapping[str, int], overrides: Mapping[str, 
     layers_and_kinds = {name: layer_and_kind(name) for name in columns}
     kinds = {name: kind for name, (layer, kind) in layers_and_kinds.items() if layer is not None}
     types = {}
-    for name, n_columns in columns.items():
+    for name in columns:
         kind = kinds.get(name, "")
         if name in overrides:
-            chosen = overrides[name]
+            types[name] = overrides[name]
         elif name == head:
-            chosen = recipe.head
+            types[name] = recipe.head
         elif kind in recipe.rules:
             of_kind = [other for other, its_kind in kinds.items() if its_kind == kind]
-            chosen = recipe.rules[kind](of_kind.index(name), len(of_kind))
+            types[name] = recipe.rules[kind](of_kind.index(name), len(of_kind))
         else:
-            chosen = recipe.base
-        types[name] = fitting(chosen, n_columns)
+            types[name] = recipe.base
     return types
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -114,8 +115,29 @@ def test_types_of_single_tensors(source, tmp_path):
     assert found["blk.1.ffn_gate_inp.weight"] == "BF16"
     assert found["token_embd.weight"] == "Q5_K"
     assert found["blk.0.attn_norm.weight"] == "F32"
-    plan = convert.plan(source, "Q8_0", tensor_types=[("ffn_down", "Q4_K")])
-    assert {t.format.name for t in plan.tensors if "ffn_down" in t.name and len(t.shape) > 1} == {"Q5_0"}
+
+
+def test_a_fallback_of_the_recipe_is_said_in_one_line(source):
+    (note,) = convert.plan(source, "Q4_K_M").notes
+    assert note.startswith("blocks of the recipe's types do not divide all rows: ")
+    assert "Q8_0 instead of Q6_K (rows of 96)" in note
+    assert "Q8_0 instead of Q6_K (rows of 32)" in note
+    assert not convert.plan(source, "Q4_0").notes
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--tensor-type", "ffn_down=q4_k"], "blk.0.ffn_down.weight and 3 more cannot be Q4_K"),
+        (["--tensor-type", "1.ffn_down.weight=iq4_xs"], "rows of 96; choose another type, such as IQ4_NL"),
+    ],
+)
+def test_a_type_that_cannot_be_had_is_refused(source, tmp_path, options, words, dry_run):
+    arguments = ["quantize", str(source), str(tmp_path / "out.gguf"), "--type", "Q8_0", *options]
+    with pytest.raises(ConversionError, match=re.escape(words)):
+        cli.main(arguments + ["--dry-run"] * dry_run, standalone_mode=False)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
