@@ -15,6 +15,7 @@ from dgguf.convert.source import Source, SourceTensor
 from dgguf.errors import ConversionError
 from dgguf.ggufio.layout import padded
 from dgguf.ggufio.write_header import pack_header, split_metadata
+from dgguf.model.tensor_names import DOWN_EXPERTS, layer_and_kind
 from dgguf.quants.block import FORMATS_BY_NAME, BlockFormat
 from dgguf.quants.encode import ENCODERS, WEIGHTED
 
@@ -177,7 +178,7 @@ def _plan_tensors(
     columns = {
         t.name: t.shape[-1] for t in source.tensors if is_matrix(t.name, t.shape) or t.name in overrides
     }
-    types = chosen(recipe, columns, overrides)
+    types = chosen(recipe, columns, overrides, _count_experts(source))
     plans = []
     for tensor in source.tensors:
         asked = types.get(tensor.name, "F32")
@@ -192,6 +193,11 @@ def _plan_tensors(
                 importance = np.ones((1, tensor.shape[-1]), np.float32)
         plans.append(TensorPlan(tensor, fmt, note, importance))
     return tuple(plans)
+
+
+def _count_experts(source: Source) -> int:
+    """Those of the first layer that has any; 0 if none has."""
+    return next((t.shape[0] for t in source.tensors if layer_and_kind(t.name)[1] == DOWN_EXPERTS), 0)
 
 
 def _overrides(

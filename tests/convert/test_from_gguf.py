@@ -83,7 +83,7 @@ def test_a_quantized_source_and_a_split_one(source, tmp_path):
     run(tmp_path / "s-00002-of-00003.gguf", tmp_path / "parts.gguf")
     assert (tmp_path / "parts.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
     plan = convert.plan(tmp_path / "whole.gguf", "Q8_0")
-    assert any("quantized already (Q4_K, Q5_0, Q6_K, Q8_0)" in note for note in plan.notes)
+    assert any("quantized already (Q4_K, Q5_0, Q5_K, Q6_K, Q8_0)" in note for note in plan.notes)
     # What has the type already is copied: no second rounding.
     run(tmp_path / "whole.gguf", tmp_path / "again.gguf")
     assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
@@ -115,6 +115,14 @@ def test_types_of_single_tensors(source, tmp_path):
     assert found["blk.1.ffn_gate_inp.weight"] == "BF16"
     assert found["token_embd.weight"] == "Q5_K"
     assert found["blk.0.attn_norm.weight"] == "F32"
+
+
+def test_eight_experts_get_the_types_of_llama_cpp(source):
+    assert WIDE.expert_count == 8
+    found = {t.name: t.format.name for t in convert.plan(source, "Q4_K_M").tensors}
+    assert found["blk.0.attn_k.weight"] == found["blk.0.attn_v.weight"] == "Q8_0"
+    assert found["blk.0.attn_output.weight"] == "Q5_K"
+    assert found["blk.0.attn_q.weight"] == "Q4_K"
 
 
 def test_a_fallback_of_the_recipe_is_said_in_one_line(source):
