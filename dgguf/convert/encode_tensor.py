@@ -12,6 +12,7 @@ from dgguf.convert.source import StoredTensor
 from dgguf.errors import ConversionError
 from dgguf.quants.decode import decoder
 from dgguf.quants.encode import ENCODERS, NO_IMPORTANCE
+from dgguf.quants.finite import finite_rows
 from dgguf.threads.pool import Pool
 
 # Weights in a slice: few enough that its float32 values stay in a core's cache.
@@ -19,7 +20,8 @@ _SLICE_WEIGHTS = 1 << 19
 _SLICES_PER_THREAD = 4  # between two writes
 # What rounds to infinity in F16; the blocks' scales are F16 too.
 _F16_LIMIT = 65520.0
-_WIDE = ("F32", "BF16", "MXFP4")
+# What rounds to infinity in other formats, and the type that holds it.
+_LIMITS = {"F32": (math.inf, ""), "MXFP4": (math.inf, ""), "BF16": (2.0**128 - 2.0**119, "F32")}
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class TensorEncoder:
                 target[place] = rows
             else:
                 _encode_rows(tensor, first + place.start, values[place], target[place])
+        _check_encoded(tensor, first, target)
         if self._losses is not None:
             self._losses[first] = _loss(tensor, first, values, target)
 
@@ -180,7 +183,21 @@ def _check_values(tensor: TensorPlan, values: np.ndarray) -> None:
     where = f"{tensor.source.parts[0].path}: the tensor {tensor.name}"
     if not math.isfinite(largest):
         raise ConversionError(f"{where} holds values that are not finite: the source is damaged")
-    if tensor.format.name not in _WIDE and largest >= _F16_LIMIT:
+    limit, wider = _LIMITS.get(tensor.format.name, (_F16_LIMIT, "BF16"))
+    if largest >= limit:
         raise ConversionError(
-            f"{where} holds {largest:g}, which is beyond {tensor.format.name}: convert to BF16 instead"
+            f"{where} holds {largest:g}, which is beyond {tensor.format.name}: convert to {wider} instead"
+        )
+
+
+def _check_encoded(tensor: TensorPlan, first: int, encoded: np.ndarray) -> None:
+    """Refuse scales that are no numbers, such as sums of importances beyond float32 lead to."""
+    finite = finite_rows(tensor.format, encoded)
+    if not finite.all():
+        where = f"{tensor.source.parts[0].path}: the tensor {tensor.name}"
+        importances = " with its importances" if tensor.importance is not None else ""
+        raise ConversionError(
+            f"{where}{importances} gives {tensor.format.name} scales that are not finite, first in row "
+            f"{first + int(finite.argmin())}: "
+            "give it another type by --tensor-type" + ", or check the imatrix" * bool(importances)
         )

@@ -51,6 +51,8 @@ class Imatrix:
     def of(self, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
         """The importances of a matrix, (experts or 1, columns); None if the file has none.
 
+        Where all of a matrix are 0, nothing is known of it, as it never got an input: then they are 1.
+
         Raises:
             ConversionError: they are of another number than the matrix has.
         """
@@ -66,7 +68,8 @@ class Imatrix:
                 f"{self.path} has {values.size} importances for {name}, which has "
                 f"{n_matrices * shape[-1]}: it was made for another model"
             )
-        return np.ascontiguousarray(values.reshape(n_matrices, shape[-1]))
+        matrices = values.reshape(n_matrices, shape[-1])
+        return np.ascontiguousarray(np.where(matrices.any(axis=1, keepdims=True), matrices, np.float32(1)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from dgguf.convert.imatrix import Imatrix
-from dgguf.convert.recipes import RECIPES, Recipe, head_name, is_matrix, mixture
+from dgguf.convert.recipes import RECIPES, Recipe, chosen, fitting, head_name, is_matrix
 from dgguf.convert.source import Source, SourceTensor
 from dgguf.errors import ConversionError
 from dgguf.ggufio.layout import padded
 from dgguf.ggufio.write_header import pack_header, split_metadata
+from dgguf.model.tensor_names import DOWN_EXPERTS, layer_and_kind
 from dgguf.quants.block import FORMATS_BY_NAME, BlockFormat
 from dgguf.quants.encode import ENCODERS, WEIGHTED
 
@@ -28,7 +29,7 @@ class TensorPlan:
     Attributes:
         source: where its values come from.
         format: the type it is written in.
-        note: why it is not the type that was asked for; "" if it is.
+        note: which type it has instead of the recipe's; "" if it has that.
         importance: (experts or 1, columns) float32, how much errors in each column matter; None where
             nothing says so, or the format takes none.
     """
@@ -137,7 +138,8 @@ def plan(
         split_bytes: begin a new file before the tensors of one take more than this.
 
     Raises:
-        ConversionError: the source cannot be converted, or there is no such type or tensor.
+        ConversionError: the source cannot be converted, there is no such type or tensor, or a type of
+            `tensor_types` or `output_type` has blocks that do not divide the rows of a tensor it is for.
     """
     recipe = RECIPES.get(type_name)
     if recipe is None:
@@ -173,16 +175,17 @@ def plan(
 def _plan_tensors(
     source: Source, recipe: Recipe, overrides: Mapping[str, str], imatrix: Imatrix | None
 ) -> tuple[TensorPlan, ...]:
-    chosen = {
+    columns = {
         t.name: t.shape[-1] for t in source.tensors if is_matrix(t.name, t.shape) or t.name in overrides
     }
-    types = mixture(recipe, chosen, overrides)
+    types = chosen(recipe, columns, overrides, _count_experts(source))
     plans = []
     for tensor in source.tensors:
-        fmt = FORMATS_BY_NAME[types.get(tensor.name, "F32")]
+        asked = types.get(tensor.name, "F32")
+        fmt = FORMATS_BY_NAME[fitting(asked, tensor.shape[-1])]
         note = ""
-        if fmt.name == "F16" and overrides.get(tensor.name, recipe.base) != "F16":
-            note = f"F16, as blocks of 32 do not divide rows of {tensor.shape[-1]}"
+        if fmt.name != asked:
+            note = f"{fmt.name} instead of {asked} (rows of {tensor.shape[-1]})"
         importance = None
         if fmt.name in WEIGHTED:
             importance = imatrix.of(tensor.name, tensor.shape) if imatrix else None
@@ -190,6 +193,11 @@ def _plan_tensors(
                 importance = np.ones((1, tensor.shape[-1]), np.float32)
         plans.append(TensorPlan(tensor, fmt, note, importance))
     return tuple(plans)
+
+
+def _count_experts(source: Source) -> int:
+    """Those of the first layer that has any; 0 if none has."""
+    return next((t.shape[0] for t in source.tensors if layer_and_kind(t.name)[1] == DOWN_EXPERTS), 0)
 
 
 def _overrides(
@@ -206,6 +214,15 @@ def _overrides(
         if not found:
             raise ConversionError(f"no matrix of the model has a name in which {pattern!r} is found")
         given |= dict.fromkeys(found, _known(type_name))
+    for type_name in dict.fromkeys(given.values()):
+        size = FORMATS_BY_NAME[type_name].block_size
+        unfit = [name for name, of_name in given.items() if of_name == type_name and names[name] % size]
+        if unfit:
+            more = f" and {len(unfit) - 1} more" * (len(unfit) > 1)
+            raise ConversionError(
+                f"{unfit[0]}{more} cannot be {type_name}: its blocks of {size} weights do not divide rows of "
+                f"{names[unfit[0]]}; choose another type, such as {fitting(type_name, names[unfit[0]])}"
+            )
     return given
 
 
@@ -218,8 +235,12 @@ def _known(type_name: str) -> str:
 
 
 def _count_notes(tensors: Sequence[TensorPlan]) -> list[str]:
+    """One sentence of all tensors that get another type than the recipe's, or nothing."""
     notes = Counter(tensor.note for tensor in tensors if tensor.note)
-    return [f"{count} tensor{'s' * (count > 1)}: {note}" for note, count in notes.items()]
+    if not notes:
+        return []
+    counted = [f"{count} tensor{'s' * (count > 1)} {note}" for note, count in notes.items()]
+    return [f"blocks of the recipe's types do not divide all rows: {', '.join(counted)}"]
 
 
 def _split(

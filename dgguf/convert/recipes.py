@@ -5,10 +5,11 @@ files have the types and the size of the published ones. `Q4_K_DG` is dgguf's ow
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dgguf.backends.base import Role
 from dgguf.model.tensor_names import (
+    ATTENTION_K,
     ATTENTION_OUTPUT,
     ATTENTION_V,
     DOWN_EXPERTS,
@@ -63,6 +64,7 @@ class Recipe:
         base: the type of every matrix that no other field speaks of.
         head: the type of the output head, which is the embedding table where the two are tied.
         rules: kinds of a layer's tensors that get another type, see `tensor_names`.
+        rules_of_8: what comes before `rules` in a model of exactly eight experts.
         searched: search for the best scales even where nothing is known of the columns' importance.
     """
 
@@ -70,6 +72,7 @@ class Recipe:
     base: str
     head: str = "Q6_K"
     rules: Mapping[str, Rule] = field(default_factory=dict)
+    rules_of_8: Mapping[str, Rule] = field(default_factory=dict)
     searched: bool = False
 
 
@@ -147,6 +150,22 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+def _with_rules_of_8(name: str, recipe: Recipe) -> Recipe:
+    """llama.cpp's rules for Mixtral's eight experts, beside which the attention is small.
+
+    It asks for eight experts, not for Mixtral, and gives the output five bits in some recipes only.
+    """
+    if recipe.searched or FORMATS_BY_NAME[recipe.base].block_size == 1:
+        return recipe
+    five_bits = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS")
+    output = "Q5_K" if name in five_bits else recipe.base
+    rules = dict.fromkeys((ATTENTION_K, ATTENTION_V), always("Q8_0"))
+    return replace(recipe, rules_of_8=rules | {ATTENTION_OUTPUT: always(output)})
+
+
+RECIPES |= {name: _with_rules_of_8(name, recipe) for name, recipe in RECIPES.items()}
+
+
 def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
     """Whether a recipe chooses a tensor's type: vectors and the router stay F32 in every one.
 
@@ -155,30 +174,39 @@ def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
     return len(shape) > 1 and role_of(name) is not Role.ROUTER
 
 
-def mixture(recipe: Recipe, columns: Mapping[str, int], overrides: Mapping[str, str] = {}) -> dict[str, str]:
-    """The type of every weight matrix of a model.
+def mixture(recipe: Recipe, columns: Mapping[str, int], n_experts: int = 0) -> dict[str, str]:
+    """The type of every weight matrix of a model: what `chosen` names, or what fits its rows; see there."""
+    types = chosen(recipe, columns, n_experts=n_experts)
+    return {name: fitting(type_name, columns[name]) for name, type_name in types.items()}
+
+
+def chosen(
+    recipe: Recipe, columns: Mapping[str, int], overrides: Mapping[str, str] = {}, n_experts: int = 0
+) -> dict[str, str]:
+    """The type that each weight matrix of a model should get, whether its blocks divide the rows or not.
 
     Args:
         columns: the matrices by name, in file order, with the length of their rows. What is no matrix
             does not belong here, see `is_matrix`.
         overrides: types for some of them, instead of the recipe's.
+        n_experts: of a layer.
     """
     head = head_name(columns)
     layers_and_kinds = {name: layer_and_kind(name) for name in columns}
     kinds = {name: kind for name, (layer, kind) in layers_and_kinds.items() if layer is not None}
+    rules = {**recipe.rules, **(recipe.rules_of_8 if n_experts == 8 else {})}
     types = {}
-    for name, n_columns in columns.items():
+    for name in columns:
         kind = kinds.get(name, "")
         if name in overrides:
-            chosen = overrides[name]
+            types[name] = overrides[name]
         elif name == head:
-            chosen = recipe.head
-        elif kind in recipe.rules:
+            types[name] = recipe.head
+        elif kind in rules:
             of_kind = [other for other, its_kind in kinds.items() if its_kind == kind]
-            chosen = recipe.rules[kind](of_kind.index(name), len(of_kind))
+            types[name] = rules[kind](of_kind.index(name), len(of_kind))
         else:
-            chosen = recipe.base
-        types[name] = fitting(chosen, n_columns)
+            types[name] = recipe.base
     return types
 
 

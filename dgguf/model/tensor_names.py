@@ -11,7 +11,7 @@ from dgguf.backends.base import Role
 EMBEDDING = "token_embd.weight"
 HEAD = "output.weight"  # missing where the embedding is the head, too
 ROUTER = "ffn_gate_inp.weight"
-ATTENTION_V, ATTENTION_OUTPUT = "attn_v.weight", "attn_output.weight"
+ATTENTION_K, ATTENTION_V, ATTENTION_OUTPUT = "attn_k.weight", "attn_v.weight", "attn_output.weight"
 MLP_DOWN = "ffn_down.weight"
 # The experts' gate and up matrices are one tensor, gate first, or two.
 GATE_UP_EXPERTS, GATE_EXPERTS, UP_EXPERTS = (
@@ -26,7 +26,7 @@ _ROLES = {
     EMBEDDING: Role.EMBEDDING,
     HEAD: Role.HEAD,
     ROUTER: Role.ROUTER,
-    **dict.fromkeys(("attn_q.weight", "attn_k.weight", ATTENTION_V, ATTENTION_OUTPUT), Role.ATTENTION),
+    **dict.fromkeys(("attn_q.weight", ATTENTION_K, ATTENTION_V, ATTENTION_OUTPUT), Role.ATTENTION),
     **dict.fromkeys(("ffn_gate.weight", "ffn_up.weight", MLP_DOWN), Role.MLP),
     **dict.fromkeys((GATE_UP_EXPERTS, GATE_EXPERTS, UP_EXPERTS, DOWN_EXPERTS), Role.EXPERTS),
     **dict.fromkeys(

@@ -133,6 +133,7 @@ def _fit(s: np.ndarray, x: int) -> None:
         for k in range(SEARCH_WIDTH):
             qx, q2, best, old = s[_QX, k], s[_Q2, k], s[_BEST, k], s[_SCALE, k]
             scale = qx / q2
+            scale = scale if q2 > _ZERO else _ZERO  # no column of the group matters
             better = is_first | ((q2 > _ZERO) & (qx * qx > best * q2))
             s[_BEST, k] = scale * qx if better else best
             s[_SCALE, k] = scale if better else old

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -82,7 +83,7 @@ def test_a_quantized_source_and_a_split_one(source, tmp_path):
     run(tmp_path / "s-00002-of-00003.gguf", tmp_path / "parts.gguf")
     assert (tmp_path / "parts.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
     plan = convert.plan(tmp_path / "whole.gguf", "Q8_0")
-    assert any("quantized already (Q4_K, Q5_0, Q6_K, Q8_0)" in note for note in plan.notes)
+    assert any("quantized already (Q4_K, Q5_0, Q5_K, Q6_K, Q8_0)" in note for note in plan.notes)
     # What has the type already is copied: no second rounding.
     run(tmp_path / "whole.gguf", tmp_path / "again.gguf")
     assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
@@ -114,8 +115,37 @@ def test_types_of_single_tensors(source, tmp_path):
     assert found["blk.1.ffn_gate_inp.weight"] == "BF16"
     assert found["token_embd.weight"] == "Q5_K"
     assert found["blk.0.attn_norm.weight"] == "F32"
-    plan = convert.plan(source, "Q8_0", tensor_types=[("ffn_down", "Q4_K")])
-    assert {t.format.name for t in plan.tensors if "ffn_down" in t.name and len(t.shape) > 1} == {"Q5_0"}
+
+
+def test_eight_experts_get_the_types_of_llama_cpp(source):
+    assert WIDE.expert_count == 8
+    found = {t.name: t.format.name for t in convert.plan(source, "Q4_K_M").tensors}
+    assert found["blk.0.attn_k.weight"] == found["blk.0.attn_v.weight"] == "Q8_0"
+    assert found["blk.0.attn_output.weight"] == "Q5_K"
+    assert found["blk.0.attn_q.weight"] == "Q4_K"
+
+
+def test_a_fallback_of_the_recipe_is_said_in_one_line(source):
+    (note,) = convert.plan(source, "Q4_K_M").notes
+    assert note.startswith("blocks of the recipe's types do not divide all rows: ")
+    assert "Q8_0 instead of Q6_K (rows of 96)" in note
+    assert "Q8_0 instead of Q6_K (rows of 32)" in note
+    assert not convert.plan(source, "Q4_0").notes
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--tensor-type", "ffn_down=q4_k"], "blk.0.ffn_down.weight and 3 more cannot be Q4_K"),
+        (["--tensor-type", "1.ffn_down.weight=iq4_xs"], "rows of 96; choose another type, such as IQ4_NL"),
+    ],
+)
+def test_a_type_that_cannot_be_had_is_refused(source, tmp_path, options, words, dry_run):
+    arguments = ["quantize", str(source), str(tmp_path / "out.gguf"), "--type", "Q8_0", *options]
+    with pytest.raises(ConversionError, match=re.escape(words)):
+        cli.main(arguments + ["--dry-run"] * dry_run, standalone_mode=False)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -160,6 +190,31 @@ def test_legacy_importances_reach_each_expert(source, tmp_path, tail):
     for expert in range(len(x)):
         ENCODERS["Q4_0"](x[expert], sums[expert] / np.float32(4), expected[expert])
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_matrix_without_importances_is_encoded_as_one_of_equal_ones(source, tmp_path):
+    name, rng = "blk.1.ffn_down_exps.weight", np.random.default_rng(3)
+    sums = rng.random((WIDE.expert_count, WIDE.expert_feed_forward_length)).astype(np.float32)
+    found = []
+    for importance in (0, 1):
+        sums[2] = importance
+        imatrix = convert.read_imatrix(legacy_imatrix(tmp_path / "i.dat", {name: (1, sums.ravel())}))
+        run(source, tmp_path / "out.gguf", "IQ4_NL", imatrix=imatrix, force=True)
+        found.append(values(tmp_path / "out.gguf", name).reshape(len(sums), -1, sums.shape[1]))
+    np.testing.assert_array_equal(*found)
+    assert found[0][2].any()
+
+
+@pytest.mark.parametrize("type_name", ["IQ4_NL", "Q4_0", "Q4_K"])
+def test_scales_that_are_not_finite_are_an_error(source, tmp_path, type_name):
+    name = "blk.1.attn_q.weight"
+    huge = np.full(WIDE.embedding_length, 3e38, np.float32)
+    imatrix = convert.read_imatrix(legacy_imatrix(tmp_path / "i.dat", {name: (1, huge)}))
+    plan = convert.plan(source, "Q8_0", tensor_types=[("blk.1.attn_q", type_name)], imatrix=imatrix)
+    words = rf"source\.gguf: the tensor {name} with its importances gives {type_name} scales that are not"
+    with pytest.raises(ConversionError, match=words):
+        list(convert.run(plan, tmp_path / "out.gguf"))
+    assert [p.name for p in tmp_path.iterdir()] == ["i.dat"]
 
 
 def test_importances_of_halves_serve_the_fused_tensor_and_back(tmp_path):

@@ -130,6 +130,7 @@ def spoiled(tensor: Tensor, value: float) -> Tensor:
         ("F32", -np.inf, "not finite"),
         ("Q8_0", np.nan, "not finite"),
         ("F16", -65520.0, "-?65520, which is beyond F16"),
+        ("BF16", 3.4e38, r"3\.4e\+38, which is beyond BF16: convert to F32"),
     ],
 )
 def test_values_that_cannot_be_stored_are_named(

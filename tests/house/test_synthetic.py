@@ -13,6 +13,7 @@ import jinja2.sandbox
 import numpy as np
 import pytest
 
+from dgguf.convert.recipes import RECIPES as WRITTEN
 from dgguf.convert.recipes import mixture
 from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.quants.decode import decoder
@@ -215,6 +216,28 @@ def test_mixture_is_that_of_llama_quantize(recipe, tiny):
     types = {t.name: t.format.name for t in tensors if t.is_matrix}
     assert types == golden_types(recipe)
     assert RECIPES[recipe].file_type == GOLDEN_MIXTURES[recipe]["file_type"]
+
+
+OF_8 = {"attn_k": "Q8_0", "attn_v": "Q8_0"}
+OUTPUTS_OF_8 = {  # llama.cpp's, of the recipes that dgguf writes
+    **dict.fromkeys(("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS"), "Q5_K"),
+    "Q3_K_L": "Q3_K",
+    "Q5_K_S": "Q5_K",
+    "Q5_K_M": "Q5_K",
+    "MXFP4_MOE": "Q8_0",
+    **{name: name for name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q6_K", "Q8_0")},
+}
+
+
+@pytest.mark.parametrize("recipe", WRITTEN)
+def test_eight_experts_have_rules_of_their_own(recipe, tiny):
+    _, tensors = plan(FULL_SIZE, recipe, tiny, Variants())
+    columns = {t.name: t.shape[-1] for t in tensors if t.is_matrix}
+    usual, of_8 = mixture(RECIPES[recipe], columns), mixture(RECIPES[recipe], columns, 8)
+    rules = OF_8 | {"attn_output": OUTPUTS_OF_8[recipe]} if recipe in OUTPUTS_OF_8 else {}
+    assert of_8 == {name: rules.get(name.split(".")[-2], usual[name]) for name in columns}
+    assert set(WRITTEN) - set(OUTPUTS_OF_8) == {"F32", "F16", "BF16", "Q4_K_DG"}
+    assert mixture(RECIPES[recipe], columns, 128) == usual
 
 
 def test_mixture_of_rows_that_no_block_divides():

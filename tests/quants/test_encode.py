@@ -8,6 +8,7 @@ import pytest
 from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.quants.decode import decoder
 from dgguf.quants.encode import ENCODERS, NO_IMPORTANCE, WEIGHTED
+from dgguf.quants.finite import finite_rows
 from tests.support import slow_encoders as slow
 
 # ggml's quantizers on twelve rows of 1024 numbers of many kinds: "x", "imatrix", for each format its
@@ -129,6 +130,28 @@ def test_strange_rows_with_importances_encode_as_by_the_slow_twin(name):
     with np.errstate(all="ignore"):
         want = np.array([twin_values(name, row, importance) for row in rows])
     np.testing.assert_array_equal(decode(name, encode(name, rows, importance), 256), want)
+
+
+@pytest.mark.parametrize("name", sorted(WEIGHTED))
+@pytest.mark.parametrize("nothing", [slice(32, 64), slice(0, 256)])
+def test_columns_without_importance_encode_as_by_the_slow_twin(name, nothing):
+    rows, importance = strange_rows()[::3], np.ones(256, np.float32)
+    importance[nothing] = 0
+    raw = encode(name, rows, importance)
+    assert finite_rows(FORMATS_BY_NAME[name], raw).all()
+    with np.errstate(all="ignore"):
+        want = np.array([twin_values(name, row, importance) for row in rows])
+    assert np.isfinite(want).all()
+    np.testing.assert_array_equal(decode(name, raw, 256), want)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_what_is_not_finite_is_found(name):
+    """Every byte of a row set to 0xFF, one at a time: the row is finite exactly if its values are."""
+    raw = np.tile(encode(name, np.ones((1, 256), np.float32)), (FORMATS_BY_NAME[name].row_bytes(256), 1))
+    np.fill_diagonal(raw, 0xFF)
+    want = np.isfinite(decode(name, raw, 256)).all(axis=1)
+    np.testing.assert_array_equal(finite_rows(FORMATS_BY_NAME[name], raw), want)
 
 
 @pytest.mark.parametrize("name", BLOCK_FORMATS)

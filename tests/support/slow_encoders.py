@@ -186,7 +186,7 @@ def fit_codebook(x, w):
         qx = total([F(F(wi * qi) * v) for wi, qi, v in zip(w, q, x, strict=True)])
         q2 = total([F(F(wi * qi) * qi) for wi, qi in zip(w, q, strict=True)])
         if found is None or (q2 > 0 and F(qx * qx) > F(found[0] * q2)):
-            scale = F(qx / q2)
+            scale = F(qx / q2) if q2 > 0 else ZERO
             found = F(scale * qx), scale
     return found[1]
 
