@@ -147,6 +147,18 @@ def test_html_is_one_file_that_asks_for_nothing(story, tmp_path):
     )
 
 
+def test_the_page_shows_no_token_without_a_probability(tmp_path):
+    tokens, events = generation([[(["a", "b"], [0, 0])]])
+    top = TopTokens(np.array([[5, 0, 0], [3, 4, 0]]), np.array([[1, 0, 0], [0.9, 0.1, 0]], np.float32))
+    events = [type(e)(**{**vars(e), "top": top}) if isinstance(e, DenoisingStep) else e for e in events]
+    export(record(tmp_path / "padded.jsonl", tokens, events), tmp_path / "padded.html")
+    page = (tmp_path / "padded.html").read_text()
+    data = json.loads(re.search(r"^const data = (.*);$", page, re.MULTILINE)[1])
+    [step] = [frame for frame in data["frames"] if "entropy" in frame]
+    assert step["top_tokens"] == [[5], [3, 4]]
+    assert step["probabilities"] == [[1.0], [0.9, 0.1]]
+
+
 def test_nothing_in_a_recording_becomes_part_of_the_page_or_the_picture(tmp_path):
     evil = ["</script><script>alert(1)</script>", "<!--", "]]>", "&amp;", "\x00", "\x1b[2J", '"', "<turn|>"]
     tokens, events = generation([[(evil, [2] * 8), (evil, [0] * 8)]])
