@@ -49,7 +49,7 @@ def test_boards_of_every_step():
         "7 of 10 found · 0 taken back",
         "── block 1 ───────────────────",
         "mean entropy █",
-        "block 1/1 · step 1/4",
+        "block 1 · step 1/4",
     ]
     assert looks(first[1]) == [("1", "given"), ("2", "sure"), ("·", "noise"), ("4", "given")]
     assert looks(second[1]) == [("1", "given"), ("2", "conflict"), ("2", "conflict"), ("4", "given")]
