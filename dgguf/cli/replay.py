@@ -79,11 +79,15 @@ def paced(recording: "Recording", speed: float) -> Generator["Event", None, None
 
 def step_through(recording: "Recording", view: str, thoughts: Thoughts) -> None:
     """Show one screen after the other, on and back by keys."""
+    from dgguf.cli.output import say
     from dgguf.view.ansi import use_colours
     from dgguf.view.choice import make_view
     from dgguf.view.painter import Painter, terminal_size
     from dgguf.view.screens import screens
+    from dgguf.view.sudoku import NO_BOARD, asked_board
 
+    if view == "sudoku" and asked_board(recording.started, recording.tokens) is None:
+        say(NO_BOARD)
     painter = Painter(sys.stdout, lambda: terminal_size(sys.stdout), use_colours())
     at, size, shown = 0, (0, 0), []
     painter.enter()

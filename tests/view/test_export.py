@@ -268,6 +268,28 @@ def test_a_recording_cut_off_in_its_first_block(kind, story, tmp_path):
     assert done == "" or "started" in done
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        ("html", ["--theme", "light"], "--theme does not go with .html files, only with .svg, .gif, .png"),
+        ("gif", ["--steps", 4], "--steps does not go with .gif files, only with .png"),
+        ("png", ["--pace", 1], "--pace does not go with .png"),
+        ("txt", ["--view", "grid"], "--view does not go with .txt"),
+        ("png", ["--at", 3, "--steps", 3], "--at and --steps do not go together"),
+        ("png", ["--at", 99], "--at 99: the recording has 24 denoising steps"),
+    ],
+)
+def test_options_without_an_effect_are_usage_errors(kind, options, words, story, tmp_path):
+    assert words in export(story, tmp_path / f"a.{kind}", *options, code=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sudoku_view_without_a_sudoku_says_so(story, tmp_path):
+    assert "the prompt holds no sudoku" in export(story, tmp_path / "a.svg", "--view", "sudoku")
+    board = record(tmp_path / "board.jsonl", *made_up_sudoku(steps=5))
+    assert "note" not in export(board, tmp_path / "b.svg", "--view", "sudoku")
+
+
 def test_mistakes_are_told(story, tmp_path):
     assert "must end in one of" in export(story, tmp_path / "a.jpg", code=2)
     other = tmp_path / "other.svg"

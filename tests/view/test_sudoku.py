@@ -66,6 +66,7 @@ def test_a_wrong_end_is_not_called_solved():
     tokens, events = generation([[wrong, wrong]], prompt=PROMPT, noise=DIGITS)
     scrolled = [line for scroll, _ in play(SudokuView(tokens), events) for line in scroll]
     assert line_text(scrolled[-1]) == "not solved · 0 taken back"
+    assert scrolled[-1][0].style == "conflict"
     assert [style for _, style in looks(scrolled[5])] == ["given", "settled", "conflict", "conflict"]
 
 
