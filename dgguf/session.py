@@ -1,11 +1,12 @@
 """A loaded model and its conversation: text in, events or text out."""
 
 import functools
+import operator
 import secrets
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, TypedDict, Unpack
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from dgguf.ggufio.file import GgufFile
 from dgguf.loading import load_model
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, gpu_sizes, rows_per_call
-from dgguf.text.chat import AnswerText, ChatTemplate, Message, encode_chat
+from dgguf.text.chat import AnswerText, ChatTemplate, Message, check_messages, encode_chat
 
 DEFAULT_MAX_TOKENS = 1024
 FULL_CONVERSATIONS = 4  # whose KV caches are kept whole
@@ -118,10 +119,16 @@ class Session:
         return SamplerSettings.from_metadata(self.file.metadata, **given)
 
     def encode(self, prompt: str | list[Message], **options: Unpack[PromptOptions]) -> np.ndarray:
-        """The ids of a user's message or a conversation, as the model is to see it: (P,) int64."""
+        """The ids of a user's message or a conversation, as the model is to see it: (P,) int64.
+
+        Raises:
+            PromptError: the prompt is empty, or a message lacks role or content.
+            TypeError: it is neither a text nor messages.
+        """
         unknown = options.keys() - PromptOptions.__annotations__.keys()
         if unknown:
             raise TypeError(f"there is no prompt option {', '.join(sorted(unknown))}")
+        _check_types(prompt, options.get("system"))
         if isinstance(prompt, str) and not prompt.strip():
             raise PromptError("the prompt is empty")
         system, think = options.get("system"), options.get("think", False)
@@ -137,6 +144,7 @@ class Session:
             messages = [Message(role="user", content=prompt)] if isinstance(prompt, str) else list(prompt)
             if system is not None:
                 messages.insert(0, Message(role="system", content=system))
+            check_messages(messages)
             ids = encode_chat(self.tokenizer, self._template, messages, think=think, special=special)
         return np.array(ids, np.int64)
 
@@ -174,6 +182,8 @@ class Session:
                 drawn from in turns, between canvases.
             options: see `PromptOptions`; none with ids.
         """
+        max_tokens, top_k = _whole("max_tokens", max_tokens), _whole("top_k", top_k)
+        seed = None if seed is None else _whole("the seed", seed)
         if max_tokens < 1:
             raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
         if seed is not None and not 0 <= seed < 1 << 64:
@@ -246,6 +256,25 @@ class Session:
 def new_seed() -> int:
     """A seed short enough to type again."""
     return secrets.randbelow(2**32)
+
+
+def _whole(name: str, value: Any) -> int:
+    """A number that must be whole."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r:.99}") from None
+
+
+def _check_types(prompt: Any, system: Any) -> None:
+    """See that a prompt is a text or messages, and the system message a text, or None."""
+    if isinstance(prompt, bytes | bytearray | Mapping) or not isinstance(prompt, Iterable):
+        raise TypeError(
+            f"a prompt of type {type(prompt).__name__}: it must be a str, a list of messages "
+            '{"role": "user", "content": "…"} or, for `stream` and `generate`, a numpy vector of ids'
+        )
+    if not isinstance(system, str | None):
+        raise TypeError(f"the system message must be a str, not of type {type(system).__name__}")
 
 
 def _cpu_backend(threads: int | None, exact: bool) -> Backend:

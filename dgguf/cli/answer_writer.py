@@ -15,6 +15,8 @@ from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.summary import statistics_table, summary
 from dgguf.view.terminal import safe
 
+_MANY_STEPS = 10  # in which a sound model settles; whoever sets fewer does not expect it
+
 
 class AnswerWriter:
     """Writes an answer as its blocks are committed, and what it cost when it ends.
@@ -87,7 +89,7 @@ class AnswerWriter:
 
     def _advise(self, max_steps: int) -> None:
         s = self.answer.statistics
-        if s.converged and not any(s.converged):
+        if s.converged and not any(s.converged) and max_steps >= _MANY_STEPS:
             say(
                 f"warning: no block settled within {max_steps} steps: usual for random weights, "
                 "otherwise a sign of a damaged file or of wrong numbers"

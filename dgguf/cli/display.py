@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Self
 from dgguf.cli.log import log_to
 from dgguf.cli.options import Showing
 from dgguf.cli.output import announce_compilation, say
-from dgguf.diffusion.events import Event
+from dgguf.diffusion.events import Event, Started
 from dgguf.view.choice import choose_view, make_view
 from dgguf.view.names import LIVE_VIEWS
+from dgguf.view.sudoku import NO_BOARD, asked_board
 
 if TYPE_CHECKING:
     from dgguf.session import Session
@@ -94,6 +95,8 @@ class Display:
         """Show events and pass them on."""
         view = self.choice.view
         if self._live:
+            if view == "sudoku":
+                events = self._note_missing_board(events, tokens)
             yield from self._live.show(events, make_view(view, tokens, self._showing.thoughts), layers)
         elif view == "plain":
             from dgguf.view import plain
@@ -105,3 +108,10 @@ class Display:
             yield from Recorder(sys.stdout, tokens).record(events)
         else:
             yield from events
+
+    def _note_missing_board(self, events: Iterable[Event], tokens: "TokenTexts") -> Events:
+        """The same events; a note says so if the Sudoku view has no board to show."""
+        for event in events:
+            if isinstance(event, Started) and asked_board(event, tokens) is None:
+                self.note(NO_BOARD)
+            yield event

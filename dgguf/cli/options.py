@@ -114,7 +114,10 @@ _SAMPLER: dict[str, tuple[ParamType, str]] = {
         "Denoising steps a canvas gets at most.  [default: the file's, else 48]",
     ),
     "t_min": (click.FloatRange(0), "Temperature towards the last step.  [default: the file's, else 0.4]"),
-    "t_max": (click.FloatRange(0), "Temperature of the first step.  [default: the file's, else 0.8]"),
+    "t_max": (
+        click.FloatRange(0, min_open=True),
+        "Temperature of the first step.  [default: the file's, else 0.8]",
+    ),
     "entropy_bound": (
         click.FloatRange(0, min_open=True),
         "Uncertainty accepted in a step, in nats.  [default: the file's, else 0.1]",

@@ -18,9 +18,22 @@ if TYPE_CHECKING:
     from dgguf.view.recording import Recording
 
 # Arrows are escape codes on terminals, and two characters on Windows' consoles.
-_NEXT = (" ", "\r", "\n", "n", "\x1b[C", "\xe0M", "\0M")
-_BACK = ("b", "p", "\x7f", "\b", "\x1b[D", "\xe0K", "\0K")
+_NEXT = (" ", "\r", "\n", "n", "\x1b[C", "\x1bOC", "\xe0M", "\0M")
+_BACK = ("b", "p", "\x7f", "\b", "\x1b[D", "\x1bOD", "\xe0K", "\0K")
+_PAGE_DOWN, _PAGE_UP = ("\x1b[6~", "\xe0Q", "\0Q"), ("\x1b[5~", "\xe0I", "\0I")
+_HOME = ("\x1b[H", "\x1bOH", "\x1b[1~", "\x1b[7~", "\xe0G", "\0G")
+_END = ("\x1b[F", "\x1bOF", "\x1b[4~", "\x1b[8~", "\xe0O", "\0O")
 _QUIT = ("q", "\x1b", "\x04")
+_FAR = 1 << 30
+# By how many screens a key moves.
+_MOVES = {
+    key: by
+    for keys, by in ((_NEXT, 1), (_BACK, -1), (_PAGE_DOWN, 10), (_PAGE_UP, -10), (_HOME, -_FAR), (_END, _FAR))
+    for key in keys
+}
+_KEY_HELP = ["space → on", "← back", "PgDn PgUp by 10", "Home End", "q ends"]
+# A key as a terminal sends it: an escape code, a letter with Alt, or a character.
+_KEY = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1bO[ -~]|\x1b[^\x1b\[O]|.", re.DOTALL)
 _WAIT = 0.2  # seconds for a key, before the terminal's size is looked at
 
 
@@ -29,7 +42,9 @@ _WAIT = 0.2  # seconds for a key, before the terminal's size is looked at
 @click.option(
     "--speed", type=click.FloatRange(0, min_open=True), default=1.0, help="How many times faster than it was."
 )
-@click.option("--step", is_flag=True, help="Go by keys: space or → on, ← back, q ends.")
+@click.option(
+    "--step", is_flag=True, help="Go by keys: space or → on, ← back, PgDn, PgUp, Home, End; q ends."
+)
 @view_options(VIEWS)
 def replay(recording: Path, speed: float, step: bool, showing: Showing) -> None:
     """Show a RECORDING of `dgguf run --record` again; no model is needed.
@@ -79,13 +94,19 @@ def paced(recording: "Recording", speed: float) -> Generator["Event", None, None
 
 def step_through(recording: "Recording", view: str, thoughts: Thoughts) -> None:
     """Show one screen after the other, on and back by keys."""
+    from dgguf.cli.output import say
     from dgguf.view.ansi import use_colours
     from dgguf.view.choice import make_view
+    from dgguf.view.frame import Line, Span, Style, fit
     from dgguf.view.painter import Painter, terminal_size
     from dgguf.view.screens import screens
+    from dgguf.view.sudoku import NO_BOARD, asked_board
 
+    if view == "sudoku" and asked_board(recording.started, recording.tokens) is None:
+        say(NO_BOARD)
     painter = Painter(sys.stdout, lambda: terminal_size(sys.stdout), use_colours())
     at, size, shown = 0, (0, 0), []
+    keys: list[Line] = []
     painter.enter()
     try:
         with _keyboard() as pressed:
@@ -94,14 +115,19 @@ def step_through(recording: "Recording", view: str, thoughts: Thoughts) -> None:
                 if size != painter.size:
                     size = painter.size
                     made = make_view(view, recording.tokens, thoughts)
-                    shown = list(screens(recording.events, made, *size, pace=0.0, speed=None))
+                    helps = size[1] > 2  # else the row is needed
+                    shown = list(
+                        screens(recording.events, made, size[0], size[1] - helps, pace=0.0, speed=None)
+                    )
+                    keys = [(Span(fit(_KEY_HELP, size[0]), Style.LABEL),)] if helps else []
                 if not shown:
                     break
-                painter.paint([], shown[at].lines, size[0])
+                painter.paint([], [*shown[at].lines, *keys], size[0])
                 for key in pressed():
-                    going = going and key not in _QUIT and not (at == len(shown) - 1 and key in _NEXT)
-                    at += (key in _NEXT) - (key in _BACK)
-                    at = max(0, min(at, len(shown) - 1))
+                    going = key not in _QUIT and not (at == len(shown) - 1 and key in _NEXT)
+                    if not going:
+                        break
+                    at = max(0, min(at + _MOVES.get(key, 0), len(shown) - 1))
     except KeyboardInterrupt:
         pass
     finally:
@@ -126,8 +152,8 @@ def _keyboard() -> Iterator[Callable[[], list[str]]]:
     def pressed() -> list[str]:
         if not select.select([keyboard], [], [], _WAIT)[0]:
             return []
-        text = os.read(keyboard, 64).decode(errors="replace")
-        return re.findall(r"\x1b\[[A-D]|.", text, re.DOTALL) or ["q"]  # nobody types any more
+        text = os.read(keyboard, 4096).decode(errors="replace")
+        return _KEY.findall(text) or ["q"]  # nobody types any more
 
     before = termios.tcgetattr(keyboard)
     tty.setcbreak(keyboard, termios.TCSADRAIN)

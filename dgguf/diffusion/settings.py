@@ -17,7 +17,7 @@ class SamplerSettings:
 
     Attributes:
         max_steps: denoising steps a canvas gets at most.
-        t_min, t_max: temperature falls linearly from t_max at the first step towards t_min.
+        t_min, t_max: temperature falls linearly from t_max at the first step towards t_min; may be equal.
         entropy_bound: nats; how much uncertainty may be accepted in one step beyond the surest token.
         stability_threshold: further steps in a row that must agree on every token before stopping.
         confidence_threshold: nats; the canvas's mean entropy must be below it before stopping.
@@ -40,7 +40,8 @@ class SamplerSettings:
             require(math.isfinite(value), f"{field.name} must be a number, not {value}")
         require(self.max_steps >= 1, f"max_steps must be at least 1, not {self.max_steps}")
         require(self.t_min >= 0, f"t_min must not be negative, not {self.t_min}")
-        require(self.t_max > self.t_min, f"t_max ({self.t_max}) must be above t_min ({self.t_min})")
+        require(self.t_max > 0, f"t_max must be above 0, not {self.t_max}")
+        require(self.t_max >= self.t_min, f"t_max ({self.t_max}) must not be below t_min ({self.t_min})")
         require(self.entropy_bound > 0, f"entropy_bound must be above 0, not {self.entropy_bound}")
         require(
             self.stability_threshold >= 0,

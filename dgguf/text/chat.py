@@ -23,6 +23,44 @@ class Message(TypedDict):
     content: str
 
 
+# Templates know more roles than `Message` promises; these are the ones that mean something to some model.
+_ROLES = ("system", "developer", "user", "assistant", "model", "tool")
+_FORM = '{"role": "user", "content": "…"}, the role "system", "user" or "assistant"'
+
+
+def check_messages(messages: Sequence[Any]) -> None:
+    """See that these are messages: a template would leave out, or make up, what is missing in them.
+
+    Raises:
+        PromptError: there are none, or one has no role, an unknown one or no content.
+        TypeError: one is no mapping.
+    """
+    if not messages:
+        raise PromptError("the conversation is empty: it takes at least one message")
+    for number, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise TypeError(
+                f"message {number} is of type {type(message).__name__}: a message is {_FORM}; "
+                "ids of tokens are a prompt as a numpy vector, of `stream` and `generate`"
+            )
+        role, content = message.get("role"), message.get("content")
+        if role not in _ROLES:
+            what = f"has the unknown role {role!r:.50}" if "role" in message else "has no role"
+            raise PromptError(f"message {number} {what}: a message is {_FORM}")
+        calls = content is None and ("tool_calls" in message or "tool_responses" in message)
+        if not (isinstance(content, str) or _is_parts(content) or calls):
+            what = f"of type {type(content).__name__}" if "content" in message else "missing"
+            raise PromptError(
+                f"message {number}: its content is {what}, and must be text; a message is {_FORM}"
+            )
+
+
+def _is_parts(content: Any) -> bool:
+    """Whether a content is a list of parts, as templates take them: {"type": "text", "text": "…"}."""
+    parts = list(content) if isinstance(content, list | tuple) else []
+    return bool(parts) and all(isinstance(part, Mapping) for part in parts)
+
+
 class ChatTemplate:
     """The Jinja text in a model file that turns messages into one text with control tokens."""
 

@@ -1,6 +1,5 @@
 """Where a generation stands, gathered from its events: what every view draws."""
 
-import math
 from typing import Literal
 
 import numpy as np
@@ -85,11 +84,6 @@ class Progress:
         """Nothing more comes, although `Finished` has not come: the answer was given up."""
         self.phase = "finished"
         self.pieces = self.answer.finish()
-
-    @property
-    def n_blocks(self) -> int:
-        """Canvases there can be at most."""
-        return math.ceil(self.started.max_tokens / self.started.canvas_length) if self.started else 0
 
     @property
     def max_steps(self) -> int:

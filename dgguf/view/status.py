@@ -60,7 +60,7 @@ def _parts(progress: Progress) -> list[str]:
             *([f"reused {event.reused}"] if event.reused else []),
         ]
     parts = [
-        f"block {progress.block + 1}/{progress.n_blocks}",
+        f"block {progress.block + 1}",
         f"step {progress.step:>{len(str(progress.max_steps))}}/{progress.max_steps}",
     ]
     if progress.step:

@@ -15,6 +15,10 @@ from dgguf.view.text import TextView
 
 # Rows and columns of a box, by the size of the board.
 _BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
+NO_BOARD = (
+    "note: the prompt holds no sudoku, so this is the text view; a sudoku is a line of digits a row, "
+    "with . or 0 for what is open"
+)
 _LIKELY = LEVELS.index(Style.LIKELY)
 
 
@@ -37,8 +41,7 @@ class SudokuView(TextView):
     def add(self, event: Event) -> None:
         progress = self.progress
         if isinstance(event, Started):
-            prompt = b"".join(map(progress.tokens.piece, event.prompt.tolist()))
-            self._givens = find_board(prompt.decode(errors="replace"))
+            self._givens = asked_board(event, progress.tokens)
         if isinstance(event, CanvasStarted):
             self._before += self._digits(progress.draft.tolist())
             self._revised = np.zeros(len(event.canvas), bool)
@@ -142,10 +145,17 @@ class SudokuView(TextView):
         back = f"{self._taken_back} taken back"
         if self.progress.is_committed:
             solved = sure == n_open and not wrong
-            return (Span(fit(["solved" if solved else "not solved", back], width), Style.COMMITTED),)
+            text, style = ("solved", Style.COMMITTED) if solved else ("not solved", Style.CONFLICT)
+            return (Span(fit([text, back], width), style),)
         return (
             Span(fit([f"{sure} of {n_open} found", back, f"{wrong} against the rules"], width), Style.STATUS),
         )
+
+
+def asked_board(started: Started, tokens: TokenTexts) -> np.ndarray | None:
+    """The board that the prompt of a generation asks about, as of `find_board`."""
+    prompt = b"".join(map(tokens.piece, started.prompt.tolist()))
+    return find_board(prompt.decode(errors="replace"))
 
 
 def find_board(text: str) -> np.ndarray | None:

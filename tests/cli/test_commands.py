@@ -50,7 +50,7 @@ def test_run_prints_the_answer_alone_to_stdout(model):
     summary = next(line for line in done.stderr.splitlines() if line.startswith("1 block of 3 steps"))
     for word in ("32 answer tokens", "tokens/s", "first block after", "seed 5"):
         assert word in summary
-    assert "warning: no block settled within 3 steps" in done.stderr
+    assert "warning" not in done.stderr  # whoever asks for 3 steps expects no settled block
 
 
 def test_the_same_seed_gives_the_same_answer_on_any_number_of_threads(model):

@@ -82,7 +82,7 @@ def test_resizing_and_keys_while_it_runs(model):
             shown = [line.rstrip() for line in terminal.screen.display]
             while not shown[-1]:
                 shown.pop()
-            assert re.match(r"block 1/2 · step +\d+/40", shown[-1])
+            assert re.match(r"block 1 · step +\d+/40", shown[-1])
             rule = shown[-3]
             assert len(rule) == width
             assert rule.startswith("── block 1 ─")

@@ -89,7 +89,7 @@ def test_a_run_is_recorded_and_replayed_with_the_same_answer(model, tmp_path):
     assert len(entropies) == 12
     assert entropies == pytest.approx(entropies_of_run, abs=1.01e-4)
     none = dgguf("replay", recording, "--view", "none")
-    assert (none.stdout, len(none.stderr.splitlines())) == (run.stdout, 3)
+    assert (none.stdout, len(none.stderr.splitlines())) == (run.stdout, 2)
 
 
 def test_jsonl_is_a_recording(model, tmp_path):
@@ -185,6 +185,15 @@ class TestInATerminal:
             ):  # fmt: skip
                 terminal.send(keys)
                 terminal.wait_for(shown.replace("step ", "step  "))
+            assert terminal.lines[-1].startswith("space → on · ← back · PgDn PgUp by 10 · Home End · q ends")
+            for keys, shown in (
+                ("\x1b[H", "block 1 · fresh noise"), ("\x1b[6~", "block 2 · step  2/48"),
+                ("\x1b[5~", "block 1 · fresh noise"), ("\x1b[F\x1b[D", "block 2 committed"),
+                ("\x1b[1~", "block 1 · fresh noise"), ("\x1b[1;5C\x1bOP\x1b[3~\x1bx ", "step  1/48"),
+                (" " * 6, "block 1 committed"),
+            ):  # fmt: skip
+                terminal.send(keys)
+                terminal.wait_for(shown)
             terminal.resize(50, 40)
             terminal.send(" ")
             terminal.wait_for("block 2 · fresh noise")
@@ -192,6 +201,12 @@ class TestInATerminal:
             assert terminal.wait() == 0
             assert terminal.is_restored()
             assert "block 2 · fresh noise" in "\n".join(terminal.lines)
+
+    def test_a_sudoku_view_without_a_sudoku_says_so(self, story):
+        quick = ("--view", "sudoku", "--pace", "0", "--speed", "50")
+        with self.terminal("replay", str(story), *quick) as terminal:
+            assert terminal.wait() == 0
+            assert "note: the prompt holds no sudoku" in terminal.written
 
 
 def test_help_of_both_commands_teaches_by_example():

@@ -37,6 +37,11 @@ def test_temperature_falls_from_t_max_and_stops_short_of_t_min():
     assert [round(temperature(settings, n), 12) for n in (4, 3, 2, 1)] == [0.8, 0.7, 0.6, 0.5]
 
 
+def test_equal_temperatures_are_one_that_is_constant():
+    settings = SamplerSettings(max_steps=4, t_min=0.01, t_max=0.01)
+    assert [temperature(settings, n) for n in (4, 3, 2, 1)] == [0.01] * 4
+
+
 @pytest.mark.parametrize(("threshold", "stops_at"), [(0, 1), (1, 2), (2, 3), (3, 4)])
 def test_stopping_needs_threshold_plus_one_equal_canvases(threshold, stops_at):
     rule = StoppingRule(SamplerSettings(stability_threshold=threshold))
@@ -91,7 +96,8 @@ def test_settings_come_from_the_user_then_the_file_then_the_reference():
     [
         {"max_steps": 0},
         {"t_min": -0.1},
-        {"t_min": 0.8, "t_max": 0.8},
+        {"t_min": 0.9, "t_max": 0.8},
+        {"t_min": 0.0, "t_max": 0.0},
         {"entropy_bound": 0.0},
         {"stability_threshold": -1},
         {"confidence_threshold": 0.0},

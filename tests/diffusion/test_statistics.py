@@ -1,10 +1,12 @@
 """What a generation cost: every figure of a generation written by hand."""
 
+import dataclasses
 import json
 
 import pytest
 
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, Finished, PromptEncoded
+from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.statistics import Statistics
 from dgguf.view.summary import statistics_table, summary
 from tests.support.recordings import generation
@@ -95,6 +97,21 @@ def test_json_holds_the_same(capsys):
             assert result[name] == value, name
     for name in ("answer_tokens_per_second", "canvas_positions_per_second", "tokens_per_step"):
         assert result[name] == getattr(gathered(events), name)
+
+
+@pytest.mark.parametrize(("max_steps", "warns"), [(1, False), (9, False), (10, True), (48, True)])
+def test_blocks_that_do_not_settle_are_a_warning_only_after_many_steps(max_steps, warns, capsys):
+    from dgguf.cli.answer_writer import AnswerWriter
+
+    tokens, events = generation([FIRST])
+    writer = AnswerWriter(tokens, as_json=False, echo=True, show_thoughts=False)
+    for event in events:
+        writer.add(
+            dataclasses.replace(event, converged=False) if isinstance(event, CanvasCommitted) else event
+        )
+    settings = SamplerSettings(max_steps=max_steps)
+    writer.finish(seed=7, settings=settings, interrupted=False, table=False)
+    assert ("warning: no block settled" in capsys.readouterr().err) is warns
 
 
 def test_reused_tokens_count():

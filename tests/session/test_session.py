@@ -6,6 +6,7 @@ import pytest
 import dgguf
 from dgguf.diffusion.events import PromptEncoded
 from dgguf.errors import BackendError, ModelFileError, PromptError, UnsupportedModelError
+from dgguf.text.chat import check_messages
 from tests.support.endless import write_endless_model
 from tests.support.synthetic.writer import TINY, write_model
 
@@ -180,3 +181,45 @@ def test_a_newer_answer_ends_an_older_one(session, model, quick):
         next(old)
     old.close()
     assert session.generate("Hello, who are you?", **quick).text == wanted
+
+
+USER = {"role": "user", "content": "Hi"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "error", "words"),
+    [
+        (b"Hi", {}, TypeError, "a prompt of type bytes: it must be a str, a list of"),
+        (None, {}, TypeError, "a prompt of type NoneType"),
+        (USER, {}, TypeError, "a prompt of type dict"),
+        (b"Hi", {"raw": True}, TypeError, "a prompt of type bytes"),
+        ([1, 2, 3], {}, TypeError, "message 0 is of type int: .* numpy vector"),
+        (["Hi"], {}, TypeError, "message 0 is of type str: a message is"),
+        ([], {}, PromptError, "the conversation is empty"),
+        ([USER, {"content": "Hi"}], {}, PromptError, "message 1 has no role: a message is"),
+        ([{"role": "usr", "content": "Hi"}], {}, PromptError, "message 0 has the unknown role 'usr'"),
+        ([{"role": ["user"], "content": "Hi"}], {}, PromptError, "message 0 has the unknown role"),
+        ([{"role": "user"}], {}, PromptError, "message 0: its content is missing, and must be text"),
+        ([{"role": "user", "content": None}], {}, PromptError, "its content is of type NoneType"),
+        ([{"role": "user", "content": b"Hi"}], {}, PromptError, "its content is of type bytes"),
+        ([{"role": "user", "content": []}], {}, PromptError, "its content is of type list"),
+        ("Hi", {"system": b"Be brief."}, TypeError, "the system message must be a str"),
+        ("Hi", {"seed": 1.5}, TypeError, "the seed must be an integer, not 1.5"),
+        ("Hi", {"seed": "7"}, TypeError, "the seed must be an integer, not '7'"),
+        ("Hi", {"max_tokens": 10.0}, TypeError, "max_tokens must be an integer, not 10.0"),
+    ],
+)
+def test_what_is_no_prompt_is_told_with_the_right_form(prompt, options, error, words, session):
+    with pytest.raises(error, match=words):
+        session.generate(prompt, **options)
+
+
+def test_messages_that_templates_know_are_taken(session):
+    text = session.encode([USER])
+    np.testing.assert_array_equal(session.encode((dict(USER),)), text)
+    for message in (
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+        {"role": "assistant", "content": None, "tool_calls": []},
+    ):
+        check_messages([USER, message])

@@ -147,6 +147,18 @@ def test_html_is_one_file_that_asks_for_nothing(story, tmp_path):
     )
 
 
+def test_the_page_shows_no_token_without_a_probability(tmp_path):
+    tokens, events = generation([[(["a", "b"], [0, 0])]])
+    top = TopTokens(np.array([[5, 0, 0], [3, 4, 0]]), np.array([[1, 0, 0], [0.9, 0.1, 0]], np.float32))
+    events = [type(e)(**{**vars(e), "top": top}) if isinstance(e, DenoisingStep) else e for e in events]
+    export(record(tmp_path / "padded.jsonl", tokens, events), tmp_path / "padded.html")
+    page = (tmp_path / "padded.html").read_text()
+    data = json.loads(re.search(r"^const data = (.*);$", page, re.MULTILINE)[1])
+    [step] = [frame for frame in data["frames"] if "entropy" in frame]
+    assert step["top_tokens"] == [[5], [3, 4]]
+    assert step["probabilities"] == [[1.0], [0.9, 0.1]]
+
+
 def test_nothing_in_a_recording_becomes_part_of_the_page_or_the_picture(tmp_path):
     evil = ["</script><script>alert(1)</script>", "<!--", "]]>", "&amp;", "\x00", "\x1b[2J", '"', "<turn|>"]
     tokens, events = generation([[(evil, [2] * 8), (evil, [0] * 8)]])
@@ -196,7 +208,7 @@ def test_the_page_in_a_browser_with_its_slider_moved(story, tmp_path):
 
     report = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", dom, re.DOTALL)[1]))
     assert report["label"] == "block 1 · step 1/48"
-    assert "block 1/2 · step  1/48" in report["early"]
+    assert "block 1 · step  1/48" in report["early"]
     assert report["tip"].startswith("position 5: “")
     assert "entropy" in report["tip"]
     assert " 90.0 % ███████████·" in report["tip"]
@@ -254,6 +266,28 @@ def test_a_recording_cut_off_in_its_first_block(kind, story, tmp_path):
         only_started, tmp_path / f"started.{kind}", code=1 if kind in ("svg", "gif", "html", "png") else 0
     )
     assert done == "" or "started" in done
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        ("html", ["--theme", "light"], "--theme does not go with .html files, only with .svg, .gif, .png"),
+        ("gif", ["--steps", 4], "--steps does not go with .gif files, only with .png"),
+        ("png", ["--pace", 1], "--pace does not go with .png"),
+        ("txt", ["--view", "grid"], "--view does not go with .txt"),
+        ("png", ["--at", 3, "--steps", 3], "--at and --steps do not go together"),
+        ("png", ["--at", 99], "--at 99: the recording has 24 denoising steps"),
+    ],
+)
+def test_options_without_an_effect_are_usage_errors(kind, options, words, story, tmp_path):
+    assert words in export(story, tmp_path / f"a.{kind}", *options, code=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sudoku_view_without_a_sudoku_says_so(story, tmp_path):
+    assert "the prompt holds no sudoku" in export(story, tmp_path / "a.svg", "--view", "sudoku")
+    board = record(tmp_path / "board.jsonl", *made_up_sudoku(steps=5))
+    assert "note" not in export(board, tmp_path / "b.svg", "--view", "sudoku")
 
 
 def test_mistakes_are_told(story, tmp_path):

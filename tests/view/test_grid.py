@@ -22,7 +22,7 @@ def test_cells_say_how_unsure_and_what_was_accepted():
         "█世界     █␛[2J     █image    ●extraord ",
         "── block 1 ─────────────────────────────",
         "mean entropy █",
-        "block 1/1 · step 1/4 · H 1.11 nats",
+        "block 1 · step 1/4 · H 1.11 nats",
     ]
     assert [(span.style.value, span.position) for span in frame[0]] == [
         ("spark", None), ("sure", 0), ("spark", None), ("likely", 1),

@@ -49,7 +49,7 @@ def test_boards_of_every_step():
         "7 of 10 found · 0 taken back",
         "── block 1 ───────────────────",
         "mean entropy █",
-        "block 1/1 · step 1/4",
+        "block 1 · step 1/4",
     ]
     assert looks(first[1]) == [("1", "given"), ("2", "sure"), ("·", "noise"), ("4", "given")]
     assert looks(second[1]) == [("1", "given"), ("2", "conflict"), ("2", "conflict"), ("4", "given")]
@@ -66,6 +66,7 @@ def test_a_wrong_end_is_not_called_solved():
     tokens, events = generation([[wrong, wrong]], prompt=PROMPT, noise=DIGITS)
     scrolled = [line for scroll, _ in play(SudokuView(tokens), events) for line in scroll]
     assert line_text(scrolled[-1]) == "not solved · 0 taken back"
+    assert scrolled[-1][0].style == "conflict"
     assert [style for _, style in looks(scrolled[5])] == ["given", "settled", "conflict", "conflict"]
 
 

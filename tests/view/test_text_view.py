@@ -45,24 +45,24 @@ def test_every_frame_of_two_blocks():
         ([], ["prompt"]),
         ([], ["prompt 1 token"]),
         ([], ["<|image|>#%%~␛[2J#␛[2J", rule("block 1 · fresh noise", 60),
-              "mean entropy ", "block 1/2 · step 0/4"]),
+              "mean entropy ", "block 1 · step 0/4"]),
         ([], ["The# sat~. %%·", rule("block 1", 60), "mean entropy █",
-              "block 1/2 · step 1/4 · H 1.35 nats · accepted 1/8"]),
+              "block 1 · step 1/4 · H 1.35 nats · accepted 1/8"]),
         ([], ["The dog sat↵.␛[2J<|image|>·", rule("block 1", 60), "mean entropy █▄",
-              "block 1/2 · step 2/4 · H 0.66 nats · accepted 5/8"]),
+              "block 1 · step 2/4 · H 0.66 nats · accepted 5/8"]),
         ([], ["The cat sat", "Then it said 世", rule("block 1", 60), "mean entropy █▄▁",
-              "block 1/2 · step 3/4 · H 0.00 nats · accepted 8/8"]),
+              "block 1 · step 3/4 · H 0.00 nats · accepted 8/8"]),
         ([], ["The cat sat", "Then it said 世", rule("block 1 committed · settled after 3 steps", 60),
-              "mean entropy █▄▁", "block 1/2 · step 3/4 · H 0.00 nats · accepted 8/8"]),
+              "mean entropy █▄▁", "block 1 · step 3/4 · H 0.00 nats · accepted 8/8"]),
         (["The cat sat"], ["Then it said 世<|image|>#~%␛[2J~<|image|>#",
                            rule("block 2 · fresh noise", 60), "mean entropy ",
-                           "block 2/2 · step 0/4 · 5 tok/s"]),
+                           "block 2 · step 0/4 · 5 tok/s"]),
         ([], ["Then it said 世世界e\u0301ש→~~", rule("block 2", 60), "mean entropy █",
-              "block 2/2 · step 1/4 · H 0.56 nats · accepted 5/8"]),
+              "block 2 · step 1/4 · H 0.56 nats · accepted 5/8"]),
         ([], ["Then it said 世 世界 e\u0301 של!·", rule("block 2", 60), "mean entropy █▁",
-              "block 2/2 · step 2/4 · H 0.00 nats · accepted 8/8"]),
+              "block 2 · step 2/4 · H 0.00 nats · accepted 8/8"]),
         ([], ["Then it said 世 世界 e\u0301 של!", rule("block 2 committed · settled after 2 steps", 60),
-              "mean entropy █▁", "block 2/2 · step 2/4 · H 0.00 nats · accepted 8/8"]),
+              "mean entropy █▁", "block 2 · step 2/4 · H 0.00 nats · accepted 8/8"]),
         (["Then it said 世 世界 e\u0301 של!"], []),
     ]  # fmt: skip
 
@@ -71,14 +71,14 @@ def test_every_frame_of_two_blocks():
     ("width", "height", "frame"),
     [
         (100, 12, ["The dog sat↵.␛[2J<|image|>·", rule("block 1", 100), "mean entropy █▄",
-                   "block 1/2 · step 2/4 · H 0.66 nats · accepted 5/8 · 0.50 s/step"]),
+                   "block 1 · step 2/4 · H 0.66 nats · accepted 5/8 · 0.50 s/step"]),
         (40, 12, ["The dog sat↵.␛[2J<|image|>·", rule("block 1", 40), "mean entropy █▄",
-                  "block 1/2 · step 2/4 · H 0.66 nats"]),
-        (20, 12, ["The dog", "sat↵.␛[2J<|image|>·", rule("block 1", 20), "H █▄", "block 1/2 · step 2/4"]),
-        (8, 12, ["The dog", "sat↵.␛[2", "J<|image", "|>·", "── block", "H █▄", "block 1/"]),
-        (8, 5, ["The dog", "sat↵.␛[2", "J<|image", "H █▄", "block 1/"]),
-        (20, 4, ["The dog", "sat↵.␛[2J<|image|>·", "block 1/2 · step 2/4"]),
-        (20, 1, ["block 1/2 · step 2/4"]),
+                  "block 1 · step 2/4 · H 0.66 nats"]),
+        (20, 12, ["The dog", "sat↵.␛[2J<|image|>·", rule("block 1", 20), "H █▄", "block 1 · step 2/4"]),
+        (8, 12, ["The dog", "sat↵.␛[2", "J<|image", "|>·", "── block", "H █▄", "block 1"]),
+        (8, 5, ["The dog", "sat↵.␛[2", "J<|image", "H █▄", "block 1"]),
+        (20, 4, ["The dog", "sat↵.␛[2J<|image|>·", "block 1 · step 2/4"]),
+        (20, 1, ["block 1 · step 2/4"]),
         (1, 2, ["t", "b"]),
         (20, 0, []),
     ],
@@ -137,7 +137,7 @@ def test_a_window_too_small_shows_where_something_moves():
     nats = [0, 0, 0, 0, 0, 2, 0, 0]
     tokens, events = generation([[(draft, nats), (draft, nats)]], noise=("x", "y"))
     *_, (_, frame) = play(TextView(tokens), events[:5], 20, 4)
-    assert texts(frame) == ["line4", "line5↵line6", "end", "block 1/1 · step 2/4"]
+    assert texts(frame) == ["line4", "line5↵line6", "end", "block 1 · step 2/4"]
 
 
 THOUGHT = ["<|channel>", "thought", "\n", "hmm", "<channel|>", "So", " so", "<turn|>"]
@@ -201,10 +201,10 @@ def test_between_steps_it_lives():
         return line_text(view.frame(100, 12, Activity(*activity))[-1])
 
     rest = "H 1.35 nats · accepted 1/8 · 0.50 s/step"
-    assert status(0.3, 2, 30) == f"block 1/2 · step 1/4 · {rest}"
-    assert status(2.0, 2, 30) == f"block 1/2 · step 1/4 · ⠋ layer  3/30 · 2.0 s · {rest}"
-    assert status(2.1, 30, 30) == f"block 1/2 · step 1/4 · ⠙ vocabulary · 2.1 s · {rest}"
-    assert status(7.2, 0, 30, 5).startswith("⠹ compiling kernels, once (5 so far) · 7 s · block 1/2")
+    assert status(0.3, 2, 30) == f"block 1 · step 1/4 · {rest}"
+    assert status(2.0, 2, 30) == f"block 1 · step 1/4 · ⠋ layer  3/30 · 2.0 s · {rest}"
+    assert status(2.1, 30, 30) == f"block 1 · step 1/4 · ⠙ vocabulary · 2.1 s · {rest}"
+    assert status(7.2, 0, 30, 5).startswith("⠹ compiling kernels, once (5 so far) · 7 s · block 1 · ")
     waiting = TextView(tokens)
     list(play(waiting, events[:1], 100, 12))
     assert line_text(waiting.frame(100, 12, Activity(3.0, 4, 30))[-1]) == "prompt · ⠋ layer  5/30 · 3.0 s"

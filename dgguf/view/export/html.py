@@ -1,12 +1,13 @@
 """One page to scrub through a generation: it needs no network and no other file."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, Event
+from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, Event, TopTokens
 from dgguf.view.export.theme import THEMES
 from dgguf.view.frame import Line
 from dgguf.view.recording import RecordedTexts
@@ -43,9 +44,8 @@ def render(shown: Sequence[Screen], width: int, tokens: RecordedTexts, title: st
             }
             ids = event.tokens.tolist()
             if top := event.top:
-                frame["top_tokens"] = top.tokens.tolist()
-                frame["probabilities"] = [[round(float(p), 3) for p in row] for row in top.probabilities]
-                ids += top.tokens.ravel().tolist()
+                frame |= _likeliest(top)
+                ids += itertools.chain.from_iterable(frame["top_tokens"])
             texts |= {t: safe(tokens.token_text(t), draft=True) for t in ids if t not in texts}
         frames.append(frame)
     data = {
@@ -69,6 +69,16 @@ def render(shown: Sequence[Screen], width: int, tokens: RecordedTexts, title: st
     ):
         page = page.replace(mark, text)
     return page
+
+
+def _likeliest(top: TopTokens) -> dict[str, list[list[Any]]]:
+    """A row a position; what has no probability, such as the padding of rows, is left out."""
+    probabilities = [[round(float(p), 3) for p in row] for row in top.probabilities]
+    kept = [[k for k, p in enumerate(row) if p > 0] for row in probabilities]
+    return {
+        "top_tokens": [[row[k] for k in ks] for row, ks in zip(top.tokens.tolist(), kept, strict=True)],
+        "probabilities": [[row[k] for k in ks] for row, ks in zip(probabilities, kept, strict=True)],
+    }
 
 
 def _label(event: Event) -> str:
