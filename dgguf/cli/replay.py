@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _NEXT = (" ", "\r", "\n", "n", "\x1b[C", "\xe0M", "\0M")
 _BACK = ("b", "p", "\x7f", "\b", "\x1b[D", "\xe0K", "\0K")
 _QUIT = ("q", "\x1b", "\x04")
+_LONGEST = 1e9  # seconds; what `sleep` takes on every system
 _WAIT = 0.2  # seconds for a key, before the terminal's size is looked at
 
 
@@ -73,7 +74,7 @@ def paced(recording: "Recording", speed: float) -> Generator["Event", None, None
 
     began = time.perf_counter()
     for event, when in zip(recording.events, times(recording.events), strict=True):
-        time.sleep(max(0.0, began + when / speed - time.perf_counter()))
+        time.sleep(min(_LONGEST, max(0.0, began + when / speed - time.perf_counter())))
         yield event
 
 
