@@ -91,8 +91,7 @@ class ChatTemplate:
             raise self._failure("fails", error) from error
 
     def _failure(self, what: str, error: Exception) -> TokenizerError:
-        first_line = (str(error).splitlines() or [""])[0][:200]
-        reason = "".join(c if c.isprintable() else "\ufffd" for c in first_line) or type(error).__name__
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
         return TokenizerError(
             f"{self._where}: the chat template {what} ({reason}); use --raw to run without it"
         )
