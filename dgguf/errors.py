@@ -14,9 +14,17 @@ DggufError                  exit code 1, one clear sentence: what, where, what t
 
 import errno
 
+_MOST, _TAIL = 499, 160  # characters of a message, and of its end where the middle is left out
+
 
 class DggufError(Exception):
-    """Base of every error that dgguf reports to a user without a traceback."""
+    """Base of every error that dgguf reports to a user without a traceback.
+
+    Whatever its message quotes from a file, it is one line, under 500 characters, and controls no terminal.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class ModelFileError(DggufError):
@@ -55,11 +63,18 @@ class BackendError(DggufError):
     """This machine cannot run the computation that was asked for."""
 
 
+def one_line(text: str) -> str:
+    """A text as one line of fewer than 500 visible characters; the middle of a longer one is left out."""
+    if len(text) > _MOST:
+        text = text[: _MOST - _TAIL - 3] + " … " + text[-_TAIL:]
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
+
+
 def sentence(error: Exception) -> str:
     """What went wrong, for a user to read: of an error of ours or of the machine."""
     if isinstance(error, MemoryError):
         return "there is not enough memory; a smaller context (-c) needs less"
     if isinstance(error, OSError):
         where = error.filename or ("the output" if error.errno == errno.ENOSPC else "")
-        return f"{where}: {error.strerror}" if where else str(error)
-    return str(error)
+        return one_line(f"{where}: {error.strerror}" if where else str(error))
+    return one_line(str(error))

@@ -37,6 +37,7 @@ def doctor(
       dgguf doctor model.gguf --context 32768 --json
     """
     from dgguf.checks import examine_cpu
+    from dgguf.view.terminal import safe
 
     cpu = [*examine_cpu(), *memory_checks(model, context)]
     sections = {"cpu": cpu, "gpu": list(gpu_checks(model, context, device))}
@@ -49,9 +50,9 @@ def doctor(
         click.echo(json.dumps(report, ensure_ascii=False, indent=2))
     else:
         click.echo("CPU")
-        click.echo("\n".join(lines(sections["cpu"], "FAIL")))
+        click.echo(safe("\n".join(lines(sections["cpu"], "FAIL")), draft=False))
         click.echo("\nGPU, for --cuda")
-        click.echo("\n".join(lines(sections["gpu"], "FAIL" if cuda else "no")))
+        click.echo(safe("\n".join(lines(sections["gpu"], "FAIL" if cuda else "no")), draft=False))
     if not all(check.ok for check in fatal):
         click_context.exit(1)
 

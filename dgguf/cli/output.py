@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 import click
 
+from dgguf.view.terminal import safe
+
 
 def say(line: str) -> None:
-    """A line for the user, beside the answer; dim on a terminal."""
+    """A line for the user, beside the answer; dim on a terminal, which nothing in it controls."""
+    line = safe(line, draft=False)
     click.echo(line if os.environ.get("TERM") == "dumb" else click.style(line, dim=True), err=True)
 
 

@@ -131,6 +131,7 @@ def quantize(
     from dgguf.cli.output import announce_compilation, say
     from dgguf.hub import parse_reference
     from dgguf.view.summary import format_bytes, format_count
+    from dgguf.view.terminal import safe
 
     if not source.exists() and (find_known(str(source)) or parse_reference(str(source))):
         source = find_model(str(source))
@@ -152,7 +153,7 @@ def quantize(
         f"{format_bytes(plan.n_bytes)}, {bits:.2f} bits per weight"
     )
     if dry_run:
-        click.echo("\n".join(plan_lines(plan)))
+        click.echo(safe("\n".join(plan_lines(plan)), draft=False))
         return
     events = convert.run(plan, out, force, resume=resume, measure=report is not None)
     with announce_compilation():
@@ -226,6 +227,8 @@ def plan_lines(plan: "ConversionPlan") -> list[str]:
 
 def write_report(path: Path, plan: "ConversionPlan", written: "list[TensorWritten]") -> None:
     """What each tensor lost, worst first in the table, in file order in the JSON."""
+    from dgguf.view.terminal import safe
+
     rows = [
         {
             "tensor": event.name,
@@ -262,5 +265,5 @@ def write_report(path: Path, plan: "ConversionPlan", written: "list[TensorWritte
             )
         if unmeasured:
             lines.append(f"without {unmeasured} tensors that an earlier run, now resumed, had written")
-        text = "\n".join(lines)
+        text = safe("\n".join(lines), draft=False)
     path.write_text(text + "\n", "utf-8")

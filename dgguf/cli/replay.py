@@ -34,6 +34,7 @@ _MOVES = {
 _KEY_HELP = ["space → on", "← back", "PgDn PgUp by 10", "Home End", "q ends"]
 # A key as a terminal sends it: an escape code, a letter with Alt, or a character.
 _KEY = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1bO[ -~]|\x1b[^\x1b\[O]|.", re.DOTALL)
+_LONGEST = 1e9  # seconds; what `sleep` takes on every system
 _WAIT = 0.2  # seconds for a key, before the terminal's size is looked at
 
 
@@ -88,7 +89,7 @@ def paced(recording: "Recording", speed: float) -> Generator["Event", None, None
 
     began = time.perf_counter()
     for event, when in zip(recording.events, times(recording.events), strict=True):
-        time.sleep(max(0.0, began + when / speed - time.perf_counter()))
+        time.sleep(min(_LONGEST, max(0.0, began + when / speed - time.perf_counter())))
         yield event
 
 

@@ -63,12 +63,13 @@ class SamplerSettings:
             kind, value = type(field.default), given.get(field.name)
             if value is None and (key := f"diffusion.eb_{field.name}") in metadata:
                 value = metadata[key]
-                if isinstance(value, bool) or not isinstance(value, (int, float)):
+                if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                     raise UnsupportedModelError(f"the file's {key} must be a number, not {value!r:.99}")
                 if kind is float:
                     value = float(
                         str(np.float32(value))
                     )  # 0.4 is stored as 0.4000000059604645 and meant as 0.4
             if value is not None:
-                values[field.name] = kind(value)  # type: ignore[misc]
+                # A user's NaN stays one, to be refused with all others.
+                values[field.name] = kind(value) if math.isfinite(value) else value  # type: ignore[misc]
         return cls(**values)

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
@@ -128,8 +129,7 @@ class ChatTemplate:
             raise self._failure("fails", error) from error
 
     def _failure(self, what: str, error: Exception) -> TokenizerError:
-        first_line = (str(error).splitlines() or [""])[0][:200]
-        reason = "".join(c if c.isprintable() else "\ufffd" for c in first_line) or type(error).__name__
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
         return TokenizerError(
             f"{self._where}: the chat template {what} ({reason}); use --raw to run without it"
         )
@@ -197,8 +197,8 @@ class _Disguise:
         self._letters = str.maketrans({mask: letter for letter, mask in self._masks.items()})
         self._start = re.compile(f"(?={tokenizer.special_pattern.pattern}).", re.DOTALL)
         # What of a special token could stand in a message, with the rest of it in the text around.
-        self._heads = tuple({t[:n] for t in tokenizer.special for n in range(1, len(t))})
-        self._tails = tuple({t[n:] for t in tokenizer.special for n in range(1, len(t))})
+        self._heads = _Heads(tokenizer.special)
+        self._tails = _Heads(t[::-1] for t in tokenizer.special)
 
     def put_on(self, value: Any, *, ends: bool = True) -> Any:
         """The same messages, every text in them disguised.
@@ -228,11 +228,34 @@ class _Disguise:
         body = text.strip()  # templates trim: what stands first and last is what is left then
         begin = text.index(body)
         end = begin + len(body)
-        if body.startswith(self._tails):
+        if self._tails.end(body[: self._tails.longest][::-1]):
             text = text[:begin] + self._masks[text[begin]] + text[begin + 1 :]
-        if body.endswith(self._heads) and text[end - 1] in self._masks:
+        if self._heads.end(body) and text[end - 1] in self._masks:
             text = text[: end - 1] + self._masks[text[end - 1]] + text[end:]
         return text
+
+
+class _Heads:
+    """Knows the beginnings of some texts, whole texts left out, in memory linear in the texts.
+
+    Attributes:
+        longest: characters of the longest beginning.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = sorted(texts)
+        self._first = {text[0] for text in self._texts}
+        self.longest = max(map(len, self._texts), default=1) - 1
+
+    def end(self, text: str) -> bool:
+        """Whether a text ends with one of them."""
+        for start in range(max(0, len(text) - self.longest), len(text)):
+            if text[start] in self._first:
+                head = text[start:]
+                i = bisect_right(self._texts, head)  # longer texts that begin so come next
+                if i < len(self._texts) and self._texts[i].startswith(head):
+                    return True
+        return False
 
 
 def _letters(value: Any) -> set[str]:

@@ -11,12 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Protocol
 
-import numpy as np
-
 from dgguf.errors import TokenizerError
 from dgguf.text.bpe import BytePairEncoder
 from dgguf.text.sentencepiece_model import SentencePieceEncoder, is_exact
-from dgguf.text.vocabulary import BYTE, Vocabulary, unmark_spaces
+from dgguf.text.vocabulary import BYTE, Vocabulary, unmark_spaces, whole_numbers
 
 MODEL = "gemma4"
 # A text that ends an answer, beside the ids that the file names: <turn|> is written by the model
@@ -63,7 +61,10 @@ class Tokenizer:
         self.eos_id = vocabulary.token_id(metadata, "tokenizer.ggml.eos_token_id")
         self.pad_id = vocabulary.token_id(metadata, "tokenizer.ggml.padding_token_id")
         self.unk_id = vocabulary.unk_id
-        self.add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", True)) and self.bos_id is not None
+        add_bos = metadata.get("tokenizer.ggml.add_bos_token", True)
+        if not isinstance(add_bos, bool | int):
+            raise TokenizerError(f"{vocabulary.where}: tokenizer.ggml.add_bos_token is not true or false")
+        self.add_bos = bool(add_bos) and self.bos_id is not None
         self.special: Mapping[str, int] = vocabulary.special
         self.stop_ids = self._find_stop_ids(metadata)
         self.channel_open_id = self.special.get("<|channel>")
@@ -81,9 +82,9 @@ class Tokenizer:
             TokenizerError: the vocabulary is of another make, or contradicts itself.
         """
         model = metadata.get("tokenizer.ggml.model")
-        if model != MODEL:
+        if not isinstance(model, str) or model != MODEL:
             raise TokenizerError(
-                f"{where}: tokenizer.ggml.model is {model!r}, but dgguf only knows {MODEL!r}"
+                f"{where}: tokenizer.ggml.model is {model!r:.99}, but dgguf only knows {MODEL!r}"
             )
         return cls(Vocabulary(metadata, where), metadata)
 
@@ -162,9 +163,7 @@ class Tokenizer:
 
     def _find_stop_ids(self, metadata: Mapping[str, Any]) -> frozenset[int]:
         key = "tokenizer.ggml.eos_token_ids"
-        named = np.asarray(metadata.get(key, []))
-        if named.ndim != 1 or (len(named) and named.dtype.kind not in "iu"):
-            raise TokenizerError(f"{self._vocabulary.where}: {key} is not an array of whole numbers")
+        named = whole_numbers(metadata.get(key, []), key, self._vocabulary.where)
         if len(named) and not 0 <= named.min() <= named.max() < self.n_tokens:
             raise TokenizerError(
                 f"{self._vocabulary.where}: {key} names a token beyond the {self.n_tokens} there are"

@@ -165,13 +165,24 @@ def _strings(metadata: Mapping[str, Any], key: str, where: str) -> Sequence[str]
     return values
 
 
+def whole_numbers(values: Any, key: str, where: str) -> np.ndarray:
+    """The numbers of a metadata array, (n,); strings are refused before an array is made of them.
+
+    Raises:
+        TokenizerError: it is no array of whole numbers.
+    """
+    if isinstance(values, list) and all(type(value) is int for value in values):
+        values = np.array(values, np.int64)
+    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "iu":
+        raise TokenizerError(f"{where}: {key} is not an array of whole numbers")
+    return values
+
+
 def _types(metadata: Mapping[str, Any], n_tokens: int, where: str) -> bytes:
     key = "tokenizer.ggml.token_type"
     if key not in metadata:
         raise TokenizerError(f"{where}: {key} is missing, so control tokens cannot be told from text")
-    types = np.asarray(metadata[key])
-    if types.ndim != 1 or types.dtype.kind not in "iu":
-        raise TokenizerError(f"{where}: {key} is not an array of whole numbers")
+    types = whole_numbers(metadata[key], key, where)
     if len(types) != n_tokens:
         raise TokenizerError(f"{where}: {key} has {len(types)} entries for {n_tokens} tokens")
     if len(types) and not 0 <= types.min() <= types.max() <= _HIGHEST_TYPE:

@@ -21,7 +21,7 @@ def describe(event: Event) -> str:
     match event:
         case PromptEncoded() if event.done < event.total:
             fresh = event.done - event.reused
-            left = (event.total - event.done) * event.seconds / fresh
+            left = (event.total - event.done) * event.seconds / max(1, fresh)
             return f"prompt {event.done}/{event.total} tokens · {left:.0f} s left"
         case PromptEncoded():
             reused = f" · {event.reused} reused" if event.reused else ""

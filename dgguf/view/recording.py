@@ -25,6 +25,7 @@ import dataclasses
 import gzip
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
@@ -50,6 +51,10 @@ from dgguf.view.progress import ENTROPY_DECIMALS
 FORMAT, VERSION = "dgguf recording", 1
 _MARK = f'{{"type":"started","format":"{FORMAT}"'
 _MAX_CANVAS = 1 << 20
+# Far above what real recordings hold: characters of a line, and of a compressed file as a whole, which
+# may also be so many times its size. Objects made of a line take twenty times its memory at most.
+_MAX_LINE, _MAX_UNPACKED, _MAX_RATIO = 1 << 25, 1 << 27, 50
+_MAX_COUNT, _MAX_SECONDS = 1 << 64, 1e9
 # What reading a line that says something impossible may raise.
 _DAMAGE = (
     LookupError, TypeError, ValueError, ArithmeticError, AttributeError, OSError, RecursionError, DggufError
@@ -167,7 +172,7 @@ def read_recording(path: Path) -> Recording:
     reader, number = _Reader(), 1
     with open_recording(path, "r") as file:
         try:
-            for line in file:
+            for line in _bounded_lines(file, path):
                 if not line.endswith("\n"):
                     break  # whoever wrote it was stopped
                 reader.take(json.loads(line))
@@ -181,6 +186,20 @@ def read_recording(path: Path) -> Recording:
     if not reader.events:
         raise RecordingError(f"{path}: line 1 is damaged")
     return Recording(reader.tokens, reader.events)
+
+
+def _bounded_lines(file: IO[str], path: Path) -> Iterator[str]:
+    """The lines of a recording, as long as they stay within what one holds.
+
+    Raises:
+        RecordingError: a line, or all that is unpacked, is longer.
+    """
+    left = max(_MAX_UNPACKED, _MAX_RATIO * path.stat().st_size)
+    while line := file.readline(_MAX_LINE):
+        left -= len(line)
+        if left < 0 or len(line) == _MAX_LINE:
+            raise RecordingError("it holds more text than any recording does; the file is damaged")
+        yield line
 
 
 class _Reader:
@@ -293,7 +312,7 @@ _PLAIN: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (
 
 
 def _pick(event: type, line: dict[str, Any]) -> dict[str, Any]:
-    """The fields of an event that are plain values in its line; counts and seconds are never negative."""
+    """The fields of an event that are plain values in its line; counts and seconds make sense."""
     picked = {}
     for field in dataclasses.fields(event):
         if field.name == "reason" and line["reason"] not in get_args(field.type):
@@ -305,7 +324,8 @@ def _pick(event: type, line: dict[str, Any]) -> dict[str, Any]:
         value = line[field.name]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise TypeError(field.name)
-        if isinstance(value, float | int) and not 0 <= value < math.inf:
+        limit = _MAX_SECONDS if field.type is float else _MAX_COUNT
+        if isinstance(value, float | int) and not 0 <= value < limit:
             raise ValueError(field.name)
         picked[field.name] = value
     return picked

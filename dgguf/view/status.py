@@ -53,7 +53,7 @@ def _parts(progress: Progress) -> list[str]:
     if progress.phase == "prompt" and progress.prompt:
         event = progress.prompt
         if event.done < event.total:
-            left = (event.total - event.done) * event.seconds / (event.done - event.reused)
+            left = (event.total - event.done) * event.seconds / max(1, event.done - event.reused)
             return [f"prompt {event.done}/{event.total} tokens", f"{left:.0f} s left"]
         return [
             f"prompt {count(event.total, 'token')}",

@@ -1,5 +1,7 @@
 """The sampler's decisions, against slow or hand-made twins."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -112,6 +114,16 @@ def test_settings_that_make_no_sense_are_refused(wrong):
 def test_settings_of_the_wrong_type_in_a_file_are_refused():
     with pytest.raises(UnsupportedModelError, match="max_steps"):
         SamplerSettings.from_metadata({"diffusion.eb_max_steps": "many"})
+
+
+@pytest.mark.parametrize("name", ["max_steps", "t_min"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, np.ones(2)])
+def test_what_is_no_finite_number_is_refused(name, value):
+    with pytest.raises(UnsupportedModelError, match=f"the file's diffusion.eb_{name} must be a number"):
+        SamplerSettings.from_metadata({f"diffusion.eb_{name}": value})
+    if isinstance(value, float):
+        with pytest.raises(PromptError, match=f"{name} must be a number"):
+            SamplerSettings.from_metadata({}, **{name: value})
 
 
 def test_settings_stored_as_float32_are_what_was_meant():

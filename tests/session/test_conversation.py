@@ -80,6 +80,12 @@ def test_every_command(model, tmp_path):
     assert [message["role"] for message in content["messages"]] == ["user", "assistant"]
 
 
+def test_a_loaded_system_message_controls_no_terminal(model, tmp_path):
+    path = tmp_path / "talk.json"
+    path.write_text(json.dumps({"system": "\x1b[2Jbrief", "messages": []}))
+    assert "system message: ␛[2Jbrief\n" in talk(model, f"/load {path}\n/system\n")[2]
+
+
 def test_a_conversation_that_was_loaded_goes_on(model, tmp_path):
     saved = tmp_path / "talk.json"
     whole = talk(model, "Hi\nAnd then?\n")[1]

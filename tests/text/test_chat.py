@@ -3,12 +3,21 @@
 import hashlib
 import itertools
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from dgguf.errors import PromptError, TokenizerError
-from dgguf.text.chat import AnswerText, ChannelSplitter, ChatTemplate, Segment, encode_chat
+from dgguf.text.chat import (
+    AnswerText,
+    ChannelSplitter,
+    ChatTemplate,
+    Segment,
+    _Disguise,
+    _Heads,
+    encode_chat,
+)
 from dgguf.text.template_sandbox import MAX_TEMPLATE
 from dgguf.text.tokenizer import Tokenizer
 from tests.support.small_vocabulary import SPECIALS, small_metadata
@@ -202,6 +211,32 @@ def test_overlapping_special_texts():
     ids = encode_chat(tokenizer, simple("{{ messages[0].content }}"), contents("\udcc3\udca9!"))
     assert control_ids(tokenizer, ids) == [tokenizer.bos_id]
     assert tokenizer.decode(ids) == "é!"
+
+
+def test_heads_are_found_as_a_list_of_all_of_them_would():
+    rng = random.Random(5)
+    for _ in range(300):
+        texts = {"".join(rng.choices("ab<", k=rng.randint(1, 6))) for _ in range(rng.randint(0, 5))}
+        all_heads = tuple({t[:n] for t in texts for n in range(1, len(t))})
+        heads = _Heads(texts)
+        for _ in range(20):
+            text = "".join(rng.choices("ab<", k=rng.randint(0, 8)))
+            assert heads.end(text) == text.endswith(all_heads)
+
+
+def test_a_long_special_text_takes_memory_in_proportion():
+    metadata = small_metadata()
+    long = "<" + "abcdefghij" * 2000
+    tokens = [long if token == "<mask>" else token for token in metadata["tokenizer.ggml.tokens"]]
+    tokenizer = Tokenizer.from_metadata(metadata | {"tokenizer.ggml.tokens": tokens}, "f")
+    assert tokenizer.special_pattern.match(long)  # compiled before it is measured
+    tracemalloc.start()
+    disguise = _Disguise(tokenizer, [])
+    assert disguise.take_off(disguise.put_on(long[:10])) == long[:10] != disguise.put_on(long[:10])
+    assert disguise.take_off(disguise.put_on(long[10:])) == long[10:] != disguise.put_on(long[10:])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6  # 400 MB where every beginning and every end was kept
 
 
 def test_roles_and_names_never_become_control_tokens(tokenizer, template):

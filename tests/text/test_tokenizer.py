@@ -4,14 +4,17 @@ import inspect
 import os
 import random
 import re
+import struct
 import sys
 import textwrap
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from dgguf.errors import TokenizerError
+from dgguf.ggufio.read_header import StringArray
 from dgguf.text.bpe import BytePairEncoder
 from dgguf.text.sentencepiece_model import SentencePieceEncoder, is_exact
 from dgguf.text.tokenizer import Tokenizer, replace_surrogates
@@ -479,6 +482,10 @@ def no_unknown_and_a_byte_short(metadata):
         (put("unknown_token_id", "3"), "unknown_token_id is not a number"),
         (put("eos_token_ids", np.array([1, 10**6])), "eos_token_ids names a token beyond"),
         (put("eos_token_ids", 7), "eos_token_ids is not an array"),
+        (put("eos_token_ids", np.ones(2, np.float32)), "eos_token_ids is not an array of whole numbers"),
+        (put("add_bos_token", np.ones(2, bool)), "add_bos_token is not true or false"),
+        (put("add_bos_token", "yes"), "add_bos_token is not true or false"),
+        (put("model", np.ones(2, np.int32)), "model is .*, but dgguf only knows"),
         (no_unknown_and_a_byte_short, "1 of the 256 byte tokens are missing and there is no unknown"),
     ],
 )
@@ -487,6 +494,19 @@ def test_a_broken_vocabulary_is_one_clear_sentence(change, says):
         Tokenizer.from_metadata(broken(change), "bad.gguf").encode("Hi")
     assert str(error.value).startswith("bad.gguf: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["eos_token_ids", "token_type"])
+def test_strings_where_numbers_belong_take_no_memory(key):
+    raw = struct.pack("<Q", 100_000) + b"a" * 100_000 + bytes(8) * 999
+    offsets = np.array([0, *range(100_008, len(raw) + 1, 8)])
+    metadata = small_metadata() | {f"tokenizer.ggml.{key}": StringArray(raw, offsets)}
+    tracemalloc.start()
+    with pytest.raises(TokenizerError, match=f"{key} is not an array of whole numbers"):
+        Tokenizer.from_metadata(metadata, "bad.gguf")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6  # 400 MB as an array of strings
 
 
 def test_two_broken_merges_do_not_hide_each_other():

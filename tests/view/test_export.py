@@ -16,9 +16,11 @@ from PIL import Image
 
 from dgguf.cli import cli
 from dgguf.diffusion.events import DenoisingStep, TopTokens
+from dgguf.view.export.picture import _durations
 from dgguf.view.export.theme import THEMES
 from dgguf.view.frame import Style
 from dgguf.view.recorder import Recorder
+from dgguf.view.screens import Screen
 from tests.support.recordings import STORY, generation, made_up, made_up_sudoku
 
 KINDS = ("svg", "gif", "html", "png", "cast", "txt")
@@ -61,6 +63,19 @@ def test_svg(story, tmp_path):
     for look in (Style.NOISE, Style.SETTLED, Style.COMMITTED, Style.REVISED):
         assert f'class="{look}"' in text
     assert len(text) < 200_000
+
+
+def test_a_gif_can_stand_still_for_eleven_minutes_at_most(story, tmp_path):
+    export(story, tmp_path / "story.gif", "--speed", 1e-5)
+    with Image.open(tmp_path / "story.gif") as gif:
+        gif.seek(3)
+        assert gif.info["duration"] == 655_350
+
+
+def test_equal_images_of_a_gif_last_together_as_long_as_one_may():
+    one, other = Image.new("P", (2, 2), 1), Image.new("P", (2, 2), 2)
+    shown = [Screen(None, seconds, ()) for seconds in (400, 400, 1e9, 0, 1e9)]
+    assert _durations(shown, [one, one, one, other, one]) == [400_000, 255_350, 0, 20, 655_350]
 
 
 def test_gif(story, tmp_path):

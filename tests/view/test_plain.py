@@ -40,3 +40,8 @@ def test_lines():
         "block 2 committed · not settled after 48 steps · 4 answer tokens · 60.00 s",
         "block 3 committed · settled after 1 step · 1 answer token · 1.00 s",
     ]
+
+
+def test_a_recording_may_claim_that_nothing_was_encoded():
+    event = PromptEncoded(done=3, total=9, reused=3, seconds=2.0)
+    assert plain.describe(event) == "prompt 3/9 tokens · 12 s left"

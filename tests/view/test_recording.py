@@ -11,6 +11,7 @@ import pytest
 
 from dgguf.diffusion.events import CanvasStarted, DenoisingStep, TopTokens
 from dgguf.errors import RecordingError
+from dgguf.view import recording
 from dgguf.view.recorder import Recorder
 from dgguf.view.recording import RecordedTexts, is_recording, read_recording
 from tests.support.recordings import generation, made_up
@@ -159,6 +160,10 @@ def change(number, **values):
         (change(3, block=1), "line 4 is damaged"),
         (change(3, seconds=float("inf")), "line 4 is damaged"),
         (change(3, seconds=-1), "line 4 is damaged"),
+        (change(3, seconds=1e308), "line 4 is damaged"),
+        (change(1, total=10**400), "line 2 is damaged"),
+        (change(0, max_tokens=10**400), "line 1 is damaged"),
+        (change(0, settings={"max_steps": 10**400}), "line 1 is damaged"),
         (change(5, seconds=None), "line 6 is damaged"),
         (change(5, stopped=1), "line 6 is damaged"),
         (change(5, answer_length=9), "line 6 is damaged"),
@@ -184,6 +189,16 @@ def test_what_is_damaged_or_foreign_is_one_sentence(harm, complaint, tmp_path):
         read_recording(path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("bomb", ["a" * (1 << 19), '{"type":"x"}\n' * 40_000])
+def test_a_compressed_file_is_unpacked_within_bounds(bomb, tmp_path, monkeypatch):
+    monkeypatch.setattr(recording, "_MAX_LINE", 1 << 18)
+    monkeypatch.setattr(recording, "_MAX_UNPACKED", 1 << 18)
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(f"{lines_of(tmp_path)[0]}\n{bomb}".encode()))
+    with pytest.raises(RecordingError, match="more text than any recording does"):
+        read_recording(path)
 
 
 def test_what_is_no_text_is_no_recording(tmp_path):

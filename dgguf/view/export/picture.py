@@ -16,6 +16,7 @@ _FONTS = Path(__file__).parents[2] / "data" / "fonts"
 CELL, ROW, FONT_SIZE = 9, 19, 15  # pixels
 PADDING, BAR = 14, 32
 _SHADES = 4
+_MOST_MS = 655_350  # a GIF counts an image's time in 16 bits, in 1/100 s
 # Which ways the lines of a character go from the middle of its cell: up, down, left, right.
 _LINES = {"─": "lr", "│": "ud", "┌": "dr", "┐": "dl", "└": "ur", "┘": "ul"}
 _LINES |= {"├": "udr", "┤": "udl", "┬": "dlr", "┴": "ulr", "┼": "udlr"}
@@ -124,10 +125,22 @@ def write_gif(path: Path, shown: Sequence[Screen], width: int, height: int, them
         format="GIF",
         save_all=True,
         append_images=rest,
-        duration=[max(20, round(screen.seconds * 1000)) for screen in shown],
+        duration=_durations(shown, [first, *rest]),
         loop=0,
         optimize=False,
     )
+
+
+def _durations(shown: Sequence[Screen], images: Sequence[Image.Image]) -> list[int]:
+    """For how long each image stands, in ms; equal neighbours, which become one, share what a GIF can say."""
+    durations: list[int] = []
+    before, total = b"", 0
+    for screen, image in zip(shown, images, strict=True):
+        pixels = image.tobytes()
+        total = total if pixels == before else 0
+        durations.append(min(max(20, round(screen.seconds * 1000)), _MOST_MS - total))
+        before, total = pixels, total + durations[-1]
+    return durations
 
 
 def _palette(theme: Theme) -> Image.Image:
