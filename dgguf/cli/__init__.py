@@ -80,6 +80,8 @@ def _prepare_streams() -> None:
 
     Windows would write cp1252 and CR LF into pipes; a console of it is told to obey escape codes.
     """
+    if sys.stdin is None:  # as below; Python knows no closed stream
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
     named = bool(os.environ.get("PYTHONIOENCODING"))
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

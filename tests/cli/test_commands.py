@@ -410,3 +410,25 @@ def test_more_threads_than_usable_cores_are_said(model):
     assert note.startswith("note: ")
     assert note.endswith("usable cores, not 1000")
     assert "note:" not in dgguf("run", model, "-p", "Hi", "-n", "1", "--max-steps", "1", "-t", "1").stderr
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("run demo", "the prompt is empty"),
+        ("run demo -f -", "the prompt is empty"),
+        ("run nosuch -p Hi", "no file 'nosuch'"),
+        ("chat nosuch", "no file 'nosuch'"),
+    ],
+)
+def test_a_closed_stdin_is_an_empty_one(command, words):
+    line = f"exec {sys.executable} -m dgguf {command} <&-"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, encoding="utf-8")
+    one_sentence(done, words)
+
+
+def test_what_numba_is_told_not_to_compile(model):
+    without = {"NUMBA_DISABLE_JIT": "1"}
+    assert dgguf("info", model, environment=without).returncode == 0
+    one_sentence(dgguf("run", model, "-p", "Hi", environment=without), "NUMBA_DISABLE_JIT", "unset it")
