@@ -12,7 +12,12 @@ DggufError                  exit code 1, one clear sentence: what, where, what t
 └── BackendError            the machine cannot run what was asked for
 """
 
+import contextlib
 import errno
+import os
+from collections.abc import Iterator
+
+_MOST_LETTERS = 2000  # of a message: what it quotes from a file can have megabytes
 
 
 class DggufError(Exception):
@@ -56,10 +61,24 @@ class BackendError(DggufError):
 
 
 def sentence(error: Exception) -> str:
-    """What went wrong, for a user to read: of an error of ours or of the machine."""
+    """What went wrong, for a user to read: of an error of ours or of the machine; long ones are cut."""
     if isinstance(error, MemoryError):
         return "there is not enough memory; a smaller context (-c) needs less"
+    text = str(error)
     if isinstance(error, OSError):
         where = error.filename or ("the output" if error.errno == errno.ENOSPC else "")
-        return f"{where}: {error.strerror}" if where else str(error)
-    return str(error)
+        text = f"{where}: {error.strerror}" if where else text
+    if len(text) > _MOST_LETTERS:  # what to do stands at the end
+        text = f"{text[: _MOST_LETTERS // 2]} … {text[-_MOST_LETTERS // 2 :]}"
+    return text
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Give an OSError within the name of the file, which one of writing (a full disk) has not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise

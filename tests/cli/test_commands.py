@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from dgguf.cli import cli
+from dgguf.errors import ModelFileError, naming, sentence
 from tests.support.synthetic.writer import TINY, write_model
 
 
@@ -432,3 +433,21 @@ def test_what_numba_is_told_not_to_compile(model):
     without = {"NUMBA_DISABLE_JIT": "1"}
     assert dgguf("info", model, environment=without).returncode == 0
     one_sentence(dgguf("run", model, "-p", "Hi", environment=without), "NUMBA_DISABLE_JIT", "unset it")
+
+
+def test_long_messages_are_cut():
+    text = sentence(ModelFileError(f"m.gguf: the token {'x' * 10**6!r} is strange: do this"))
+    assert text.startswith("m.gguf: the token 'xxx")
+    assert text.endswith("xxx' is strange: do this")
+    assert len(text) < 2100
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")
+def test_a_full_disk_is_told_with_the_name_of_the_file():
+    with (
+        pytest.raises(OSError, match="/dev/full") as caught,
+        naming("/dev/full"),
+        open("/dev/full", "w") as file,
+    ):
+        file.write("x")
+    assert sentence(caught.value) == "/dev/full: No space left on device"
