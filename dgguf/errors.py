@@ -12,7 +12,10 @@ DggufError                  exit code 1, one clear sentence: what, where, what t
 └── BackendError            the machine cannot run what was asked for
 """
 
+import contextlib
 import errno
+import os
+from collections.abc import Iterator
 
 _MOST, _TAIL = 499, 160  # characters of a message, and of its end where the middle is left out
 
@@ -71,10 +74,21 @@ def one_line(text: str) -> str:
 
 
 def sentence(error: Exception) -> str:
-    """What went wrong, for a user to read: of an error of ours or of the machine."""
+    """What went wrong, for a user to read: of an error of ours or of the machine; long ones are cut."""
     if isinstance(error, MemoryError):
         return "there is not enough memory; a smaller context (-c) needs less"
     if isinstance(error, OSError):
         where = error.filename or ("the output" if error.errno == errno.ENOSPC else "")
         return one_line(f"{where}: {error.strerror}" if where else str(error))
     return one_line(str(error))
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Give an OSError within the name of the file, which one of writing (a full disk) has not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise

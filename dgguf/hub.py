@@ -7,6 +7,7 @@ what arrived is compared with the hub's digest after.
 
 import contextlib
 import hashlib
+import os
 import re
 import shutil
 import warnings
@@ -49,6 +50,7 @@ def parts(name: str) -> list[str]:
 
 def cached(repository: str, name: str) -> Path | None:
     """The first part of a model in the cache, if all its parts are there."""
+    _check_environment()
     from huggingface_hub import try_to_load_from_cache
 
     paths = [try_to_load_from_cache(repository, part) for part in parts(name)]
@@ -59,6 +61,7 @@ def cached_like(repository: str, wanted: str) -> Path | None:
     """As `cached`, of a file or of a type, of which only one file may be there."""
     if wanted.endswith(".gguf"):
         return cached(repository, wanted)
+    _check_environment()
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -83,9 +86,9 @@ def choose(repository: str, wanted: str) -> list[HubFile]:
     Raises:
         DownloadError: the hub does not answer, or has no such file, or several.
     """
-    from huggingface_hub import HfApi
-
     with _explained(repository):
+        from huggingface_hub import HfApi
+
         siblings = HfApi().model_info(repository, files_metadata=True).siblings or []
     files = {
         s.rfilename: HubFile(repository, s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else "")
@@ -136,12 +139,13 @@ def download(files: Sequence[HubFile], checking: Callable[[str], None] = lambda 
     Raises:
         DownloadError: no room, no network, or a file that is not what the hub says it is.
     """
+    _check_environment()
     from huggingface_hub import constants, hf_hub_download
 
     _check_room(files, Path(constants.HF_HUB_CACHE))
     paths = []
     for file in files:
-        with _explained(file.repository):
+        with _explained(file.repository, begun=True):
             if _missing(file) and file.n_bytes <= constants.MAX_HTTP_DOWNLOAD_SIZE:
                 _fetch_blob(file, Path(constants.HF_HUB_CACHE), checking)
             paths.append(Path(hf_hub_download(file.repository, file.name)))
@@ -233,9 +237,33 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _check_environment() -> None:
+    """See that what the hub's client takes from the environment can be used.
+
+    Raises:
+        DownloadError: a variable cannot, by name.
+    """
+    try:
+        from huggingface_hub import constants, get_token  # reads the variables
+    except ValueError as error:
+        names = [
+            name for name, value in os.environ.items() if name.startswith("HF_") and repr(value) in str(error)
+        ]
+        raise DownloadError(f"{' or '.join(names) or 'a variable HF_…'} is no number: {error}") from None
+    if not re.fullmatch(r"[!-~]*", get_token() or ""):
+        where = "HF_TOKEN" if os.environ.get("HF_TOKEN") else constants.HF_TOKEN_PATH
+        raise DownloadError(
+            f"{where}: this is no token of the hub, which has letters and digits of ASCII only"
+        )
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if (path := os.environ.get(name)) and not os.path.exists(path):
+            raise DownloadError(f"{name} names {path}, which does not exist: correct or unset it")
+
+
 @contextlib.contextmanager
-def _explained(repository: str) -> Iterator[None]:
-    """The hub's and the network's errors become one sentence."""
+def _explained(repository: str, *, begun: bool = False) -> Iterator[None]:
+    """The hub's and the network's errors become one sentence; `begun` if some of a file may be there."""
+    _check_environment()
     from huggingface_hub import errors
 
     try:
@@ -250,8 +278,17 @@ def _explained(repository: str) -> Iterator[None]:
         ) from None
     except errors.HFValidationError as error:
         raise DownloadError(f"{repository} is no name of a repository: {error}") from None
-    except (errors.HfHubHTTPError, errors.HTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except errors.OfflineModeIsEnabled:
         raise DownloadError(
-            f"the download from {repository} failed: {reason}; pull again, and it goes on from there"
+            f"{repository} cannot be asked: HF_HUB_OFFLINE is set; unset it where there is a network"
+        ) from None
+    except (errors.HfHubHTTPError, errors.HTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if begun:
+            raise DownloadError(
+                f"the download from {repository} failed: {reason}; pull again, and it goes on from there"
+            ) from error
+        raise DownloadError(
+            f"the hub cannot be asked for {repository}: {reason}; is there a network? HTTPS_PROXY names a "
+            "proxy, HF_ENDPOINT another hub"
         ) from error

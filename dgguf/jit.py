@@ -19,8 +19,10 @@ import llvmlite.binding as llvm
 import numba
 import platformdirs
 from numba.core import event as numba_event
+from numba.core.ccallback import CFunc
 from numba.core.registry import cpu_target
 
+from dgguf.kernel_cache import guard, note_failure
 from dgguf.machine import has_dot_product
 
 _CONFIG: Any = numba.config  # its attributes are made when it is imported
@@ -109,19 +111,48 @@ def compiled_features() -> frozenset[str]:
     return frozenset(name[1:] for name in features.split(",") if name.startswith("+"))
 
 
+@contextlib.contextmanager
+def _caching() -> Iterator[None]:
+    """Within the context, numba makes caches in the folder of kernels."""
+    before = _CONFIG.CACHE_DIR
+    _CONFIG.CACHE_DIR = CACHE_FOLDER
+    try:
+        yield
+    finally:
+        _CONFIG.CACHE_DIR = before
+
+
+def enable_cache(compiled: Any, *, sealed: bool = True) -> None:
+    """Keep what numba compiles for a function on disk, if that is possible.
+
+    Args:
+        compiled: a function of numba's that is not compiled yet.
+        sealed: as for `kernel_cache.guard`.
+    """
+    if not CACHE_FOLDER or _CONFIG.DISABLE_JIT:
+        return
+    nowhere = compiled._cache
+    with _caching():
+        try:
+            compiled.enable_caching()
+        except (RuntimeError, OSError):  # the folder went, or its disk is full
+            compiled._cache = nowhere
+    if compiled._cache is not nowhere and Path(compiled._cache.cache_path).is_relative_to(CACHE_FOLDER):
+        guard(compiled._cache, sealed=sealed)
+    else:  # numba may take a folder beside the source, where edits of what a kernel imports go unnoticed
+        compiled._cache = nowhere
+        note_failure(OSError(f"{CACHE_FOLDER} cannot be written"))
+
+
 def kernel(function: F) -> F:
     """Compile `function` with numba on first use: serial, without the GIL, cached on disk.
 
     Floating point stays IEEE: no reassociation and no contraction, so results do not depend on
     how LLVM vectorises a loop. Arrays are passed in, outputs too; numba ignores the annotations.
     """
-    before = _CONFIG.CACHE_DIR
-    _CONFIG.CACHE_DIR = CACHE_FOLDER
-    try:
-        compiled: Any = numba.njit(nogil=True, error_model="numpy", cache=bool(CACHE_FOLDER))(function)
-        return cast(F, compiled)
-    finally:
-        _CONFIG.CACHE_DIR = before
+    compiled: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    enable_cache(compiled)
+    return cast(F, compiled)
 
 
 def address(function: Callable[..., None], n_arguments: int) -> int:
@@ -130,13 +161,11 @@ def address(function: Callable[..., None], n_arguments: int) -> int:
     A kernel can take no other kernel as an argument without losing its place in the cache; an
     address costs it nothing.
     """
-    before = _CONFIG.CACHE_DIR
-    _CONFIG.CACHE_DIR = CACHE_FOLDER
-    try:
-        signature = numba.void(*[numba.int64] * n_arguments)
-        compiled: Any = numba.cfunc(signature, error_model="numpy", cache=bool(CACHE_FOLDER))(function)
-    finally:
-        _CONFIG.CACHE_DIR = before
+    arguments = (numba.int64,) * n_arguments
+    options = {"error_model": "numpy"}
+    compiled: Any = CFunc(function, (arguments, numba.void), locals={}, options=options)
+    enable_cache(compiled)
+    compiled.compile()
     _ADDRESSED.append(compiled)
     return int(compiled.address)
 

@@ -1,5 +1,6 @@
 """The command line. Commands import what they need when they run, so that `--help` is quick."""
 
+import contextlib
 import errno
 import io
 import os
@@ -79,6 +80,8 @@ def _prepare_streams() -> None:
 
     Windows would write cp1252 and CR LF into pipes; a console of it is told to obey escape codes.
     """
+    if sys.stdin is None:  # as below; Python knows no closed stream
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
     named = bool(os.environ.get("PYTHONIOENCODING"))
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -111,8 +114,13 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
         code = 130
+        if isinstance(error.__cause__, EOFError):  # click takes it for Ctrl-D at a question
+            if _debug:
+                raise
+            code = 1
+            click.echo("dgguf: error: something that was read ended too early; --debug shows what", err=True)
     except (DggufError, MemoryError, OSError) as error:
         code = 1
         if isinstance(error, OSError) and _is_closed_pipe(error):
@@ -122,4 +130,13 @@ def main() -> None:
             raise
         else:
             click.echo(f"dgguf: error: {sentence(error)}", err=True)
+    _say_not_kept()
     sys.exit(code)
+
+
+def _say_not_kept() -> None:
+    """Say it where kernels were compiled that the next run will compile again."""
+    kernel_cache = sys.modules.get("dgguf.kernel_cache")  # of commands that need no compiler it is not
+    if kernel_cache and (reason := kernel_cache.not_kept()):
+        with contextlib.suppress(OSError):
+            click.echo(f"dgguf: compiled kernels were not kept for later runs: {reason}", err=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +15,7 @@ from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import say
 from dgguf.diffusion.statistics import Statistics
-from dgguf.errors import DggufError, PromptError, sentence
+from dgguf.errors import DggufError, PromptError, naming, sentence
 from dgguf.session import Session, new_seed
 from dgguf.text.chat import Message
 from dgguf.view.summary import statistics_table
@@ -196,7 +197,15 @@ class Dialog:
         if path.exists() and not _is_conversation(path):
             raise PromptError(f"{path}: this file exists and is no conversation; choose another name")
         content = {"system": self.system, "messages": self.messages}
-        path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        part = path.with_name(path.name + ".part")
+        try:
+            with naming(path), part.open("w", encoding="utf-8") as file:
+                file.write(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path.resolve())  # where a link leads
+        finally:
+            part.unlink(missing_ok=True)
         say(f"{path}: {len(self.messages)} messages")
 
     def _load(self, argument: str) -> None:

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 import threadpoolctl
 
@@ -50,10 +51,12 @@ class Pool:
 
     Raises:
         BackendError: from any call, while another thread is in a call, or in a process that was forked
-            since; from the constructor, if the system starts no more threads.
+            since; from the constructor, if the system starts no more threads, or numba is not to compile.
     """
 
     def __init__(self, threads: int) -> None:
+        if getattr(numba.config, "DISABLE_JIT", 0):  # intrinsics have no meaning in Python
+            raise BackendError("NUMBA_DISABLE_JIT is set, but dgguf computes with compiled kernels: unset it")
         self.threads = threads
         self._limit = ThreadLimit(threads)
         self._looks = _LOOKS if threads <= usable_cores() else 0  # who spins takes another's core

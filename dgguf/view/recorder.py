@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +18,7 @@ from dgguf.diffusion.events import (
     PromptEncoded,
     Started,
 )
-from dgguf.errors import RecordingError
+from dgguf.errors import RecordingError, naming
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.progress import ENTROPY_DECIMALS
 from dgguf.view.recording import FORMAT, VERSION, Canvases, is_recording, open_recording
@@ -30,10 +30,12 @@ class Recorder:
     Args:
         out: takes the text; it is flushed after every line.
         tokens: texts of the tokens.
+        path: of the file, for errors; None of a stream.
     """
 
-    def __init__(self, out: IO[str], tokens: TokenTexts) -> None:
+    def __init__(self, out: IO[str], tokens: TokenTexts, path: Path | None = None) -> None:
         self._out = out
+        self._path = path
         self._tokens = tokens
         self._known: set[int] = set()
         self._canvases: Canvases | None = None
@@ -49,13 +51,15 @@ class Recorder:
         if path.exists() and path.stat().st_size and not is_recording(path):
             raise RecordingError(f"{path}: this file exists and is no recording; choose another name")
         with open_recording(path, "w") as out:
-            yield cls(out, tokens)
+            yield cls(out, tokens, path)
 
     def record(self, events: Iterable[Event]) -> Generator[Event, None, None]:
         """Write each event and pass it on."""
         for event in events:
-            self._out.write(json.dumps(self._encode(event), ensure_ascii=False, separators=(",", ":")) + "\n")
-            self._out.flush()
+            line = json.dumps(self._encode(event), ensure_ascii=False, separators=(",", ":"))
+            with naming(self._path) if self._path else nullcontext():
+                self._out.write(line + "\n")
+                self._out.flush()
             yield event
 
     def _encode(self, event: Event) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from dgguf.cli import cli
+from dgguf.errors import ModelFileError, naming, sentence
 from tests.support.synthetic.writer import TINY, write_model
 
 
@@ -410,3 +411,43 @@ def test_more_threads_than_usable_cores_are_said(model):
     assert note.startswith("note: ")
     assert note.endswith("usable cores, not 1000")
     assert "note:" not in dgguf("run", model, "-p", "Hi", "-n", "1", "--max-steps", "1", "-t", "1").stderr
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("run demo", "the prompt is empty"),
+        ("run demo -f -", "the prompt is empty"),
+        ("run nosuch -p Hi", "no file 'nosuch'"),
+        ("chat nosuch", "no file 'nosuch'"),
+    ],
+)
+def test_a_closed_stdin_is_an_empty_one(command, words):
+    line = f"exec {sys.executable} -m dgguf {command} <&-"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, encoding="utf-8")
+    one_sentence(done, words)
+
+
+def test_what_numba_is_told_not_to_compile(model):
+    without = {"NUMBA_DISABLE_JIT": "1"}
+    assert dgguf("info", model, environment=without).returncode == 0
+    one_sentence(dgguf("run", model, "-p", "Hi", environment=without), "NUMBA_DISABLE_JIT", "unset it")
+
+
+def test_long_messages_are_cut():
+    text = sentence(ModelFileError(f"m.gguf: the token {'x' * 10**6!r} is strange: do this"))
+    assert text.startswith("m.gguf: the token 'xxx")
+    assert text.endswith("xxx' is strange: do this")
+    assert len(text) < 2100
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")
+def test_a_full_disk_is_told_with_the_name_of_the_file():
+    with (
+        pytest.raises(OSError, match="/dev/full") as caught,
+        naming("/dev/full"),
+        open("/dev/full", "w") as file,
+    ):
+        file.write("x")
+    assert sentence(caught.value) == "/dev/full: No space left on device"

@@ -15,6 +15,7 @@ PACKAGE = Path(dgguf.__file__).parent
 LEVELS = {
     "errors": 0,
     "machine": 0,
+    "kernel_cache": 0,
     "jit": 1,
     "llvm_ir": 1,
     "threads": 2,

@@ -213,7 +213,31 @@ def test_a_hub_cannot_write_outside_its_cache(tmp_path: Path, monkeypatch: pytes
 def test_no_network_is_one_sentence(dgguf) -> None:
     failed = dgguf("pull", f"hf:{REPOSITORY}:Q8_0", HF_ENDPOINT="http://127.0.0.1:9")
     assert failed.returncode == 1
-    assert failed.stderr.splitlines()[-1].startswith("dgguf: error: the download from")
+    assert failed.stderr.splitlines()[-1].startswith("dgguf: error: the hub cannot be asked for")
+    assert "is there a network" in failed.stderr
+    assert "pull again" not in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HF_TOKEN", "tökén"),
+        ("HF_TOKEN", "two words"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "abc"),
+        ("HF_HUB_ETAG_TIMEOUT", "1.5s"),
+        ("SSL_CERT_FILE", "/none/such.pem"),
+        ("HTTPS_PROXY", "abc://x"),
+        ("HF_HUB_OFFLINE", "1"),
+        ("HF_ENDPOINT", "nonsense"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_named(dgguf, name: str, value: str) -> None:
+    failed = dgguf("pull", f"hf:{REPOSITORY}:Q8_0", **{name: value})
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1].startswith("dgguf: error: ")
+    assert name in failed.stderr.splitlines()[-1]
+    assert "pull again" not in failed.stderr
     assert "Traceback" not in failed.stderr
 
 

@@ -117,6 +117,26 @@ def test_through_a_pipe_a_command_that_fails_ends_it_with_one_sentence(command, 
     assert (tmp_path / "other").read_text() == '{"messages": 5}'
 
 
+FULL_DISK = """
+import errno, os
+def full(*_): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+os.fsync = full
+from dgguf.cli import main
+main()
+"""
+
+
+def test_a_save_that_fails_leaves_the_file_before(model, tmp_path):
+    saved = tmp_path / "talk.json"
+    saved.write_text('{"messages": []}')
+    command = [sys.executable, "-c", FULL_DISK, "chat", model, *QUICK]
+    done = subprocess.run(command, input=f"/save {saved}\n", capture_output=True, encoding="utf-8")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"dgguf: error: {saved}: No space left on device"
+    assert saved.read_text() == '{"messages": []}'
+    assert list(tmp_path.iterdir()) == [saved]
+
+
 def test_a_full_context(model):
     long = "word " * 25 + "\n"
     code, stdout, stderr = talk(model, long * 4, "-c", "160")

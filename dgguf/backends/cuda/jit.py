@@ -11,7 +11,7 @@ from typing import Any
 from numba import cuda
 from numba.cuda.core import config
 
-from dgguf.jit import CACHE_FOLDER
+from dgguf.jit import CACHE_FOLDER, enable_cache
 
 # A router for 256 rows is a small grid, and right so.
 config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
@@ -24,12 +24,14 @@ def gpu_kernel(function: Callable[..., None]) -> Any:
 
     Floating point stays IEEE but for contraction into fused multiply-adds.
     """
-    before = config.CACHE_DIR
-    config.CACHE_DIR = CACHE_FOLDER
-    try:
-        return cuda.jit(cache=bool(CACHE_FOLDER) and not SIMULATED)(function)
-    finally:
-        config.CACHE_DIR = before
+    compiled = cuda.jit(function)
+    if CACHE_FOLDER and not SIMULATED:
+        before, config.CACHE_DIR = config.CACHE_DIR, CACHE_FOLDER
+        try:
+            enable_cache(compiled, sealed=False)  # what its entries are differs between versions
+        finally:
+            config.CACHE_DIR = before
+    return compiled
 
 
 def device_function(function: Callable[..., Any]) -> Any:

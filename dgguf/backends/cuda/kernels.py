@@ -3,6 +3,7 @@
 A cubin, unlike PTX, runs on any driver of the toolkit's major version. Compiling needs no driver.
 """
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from dgguf.backends.cuda.memory import Array, pointer
 from dgguf.errors import BackendError
 from dgguf.jit import CACHE_FOLDER
+from dgguf.kernel_cache import note_failure, seal, unseal
 
 SOURCES = Path(__file__).parent
 Macros = tuple[tuple[str, int], ...]
@@ -73,12 +75,19 @@ def cached_cubin(source: str, macros: Macros, arch: str) -> bytes:
         return compile_cubin(source, macros, arch)
     name = "-".join([source, arch, *(f"{value}" for _, value in macros)])
     path = Path(CACHE_FOLDER) / f"{name}.cubin"
-    if path.exists():
-        return path.read_bytes()
+    with contextlib.suppress(OSError, ValueError):  # not there, or damaged
+        return unseal(path.read_bytes())
     code = compile_cubin(source, macros, arch)
-    with tempfile.NamedTemporaryFile(dir=CACHE_FOLDER, delete=False) as file:
-        file.write(code)
-    os.replace(file.name, path)  # never half-written, whoever else compiles it
+    partial = ""
+    try:
+        with tempfile.NamedTemporaryFile(dir=CACHE_FOLDER, delete=False) as file:
+            partial = file.name
+            file.write(seal(code))
+        os.replace(partial, path)  # never half-written, whoever else compiles it
+    except OSError as error:
+        note_failure(error)
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
     return code
 
 

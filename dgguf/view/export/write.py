@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dgguf.diffusion.events import DenoisingStep
-from dgguf.errors import RecordingError
+from dgguf.errors import RecordingError, naming
 from dgguf.view.choice import make_view
 from dgguf.view.export import cast, html, svg
 from dgguf.view.export.theme import THEMES
@@ -59,13 +59,14 @@ def write(recording: Recording, out: Path, drawing: Drawing) -> None:
     """
     part = out.with_name(out.name + ".part")
     try:
-        match out.suffix.lower():
-            case ".txt":
-                part.write_text(answer_text(recording), encoding="utf-8")
-            case ".cast":
-                part.write_text(_cast(recording, drawing), encoding="utf-8")
-            case kind:
-                _write_screens(recording, part, kind, drawing)
+        with naming(out):
+            match out.suffix.lower():
+                case ".txt":
+                    part.write_text(answer_text(recording), encoding="utf-8")
+                case ".cast":
+                    part.write_text(_cast(recording, drawing), encoding="utf-8")
+                case kind:
+                    _write_screens(recording, part, kind, drawing)
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
