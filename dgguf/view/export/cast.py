@@ -4,6 +4,8 @@ import io
 import json
 from collections.abc import Sequence
 
+from rich.color import ColorSystem
+
 from dgguf.diffusion.events import Event
 from dgguf.view.painter import Painter
 from dgguf.view.screens import times
@@ -22,7 +24,7 @@ def render(
 ) -> str:
     """The bytes that the live view would send; arguments as of `screens.screens`."""
     out = io.StringIO()
-    painter = Painter(out, lambda: (width, height), colours=True)
+    painter = Painter(out, lambda: (width, height), ColorSystem.EIGHT_BIT)
     header = {
         "version": 2,
         "width": width,
