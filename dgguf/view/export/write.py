@@ -78,6 +78,8 @@ def write(recording: Recording, out: Path, drawing: Drawing) -> None:
                 part.write_text(_text(recording), encoding="utf-8")
             elif kind == ".cast":
                 part.write_text(_cast(recording, drawing), encoding="utf-8")
+            elif kind == ".html":
+                part.write_text(page(recording, drawing), encoding="utf-8")
             else:
                 _write_screens(recording, part, kind, drawing)
         part.replace(out)
@@ -96,6 +98,17 @@ def check_name(out: Path) -> None:
         raise RecordingError(f"{out}: the name must end in one of {', '.join(EXPORTS)}")
     if kind in CODECS:
         video.require()
+
+
+def page(recording: Recording, drawing: Drawing) -> str:
+    """The page to scrub through.
+
+    Raises:
+        RecordingError: the recording holds nothing that can be drawn, or its end is higher than the height.
+    """
+    shown, question = _screens(recording, drawing), asked_text(recording.started, recording.tokens)
+    title, question = _title(recording, drawing), safe(question, draft=False)
+    return html.render(shown, drawing.columns, recording.tokens, title, question, facts(recording))
 
 
 def facts(recording: Recording) -> str:
@@ -155,11 +168,7 @@ def _write_screens(recording: Recording, out: Path, kind: str, drawing: Drawing)
     shown = _screens(recording, drawing)
     height = drawing.height or crop(shown)
     scale = drawing.scale or 1
-    if kind == ".html":
-        question = safe(asked_text(recording.started, recording.tokens), draft=False)
-        page = html.render(shown, width, recording.tokens, title, question, facts(recording))
-        out.write_text(page, encoding="utf-8")
-    elif kind == ".svg":
+    if kind == ".svg":
         out.write_text(svg.render(shown, width, height, theme, title), encoding="utf-8")
     elif kind in CODECS:
         video.write(out, kind, shown, width, height, theme, title, scale)
