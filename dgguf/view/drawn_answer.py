@@ -48,4 +48,4 @@ class DrawnAnswer(Answer):
             inside = page(self.recording, Drawing())
         except RecordingError:  # nothing was generated
             return f"<pre>{escape(self.text)}</pre>"
-        return f'<iframe srcdoc="{escape(inside)}" style="width:100%;height:560px;border:0"></iframe>'
+        return f'<iframe srcdoc="{escape(inside)}" style="width:100%;height:660px;border:0"></iframe>'

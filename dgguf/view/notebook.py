@@ -56,7 +56,9 @@ def _html(lines: Sequence[Line]) -> Any:
 def screen_html(lines: Sequence[Line], theme: Theme) -> str:
     """Lines as a piece of HTML that needs no style sheet."""
     rows = "\n".join("".join(_span_html(span.text, theme, span.style) for span in line) for line in lines)
-    style = f"background:{theme.ground};padding:12px;border-radius:8px;line-height:1.4;overflow-x:auto"
+    style = (
+        f"background:{theme.ground};padding:12px;border-radius:8px;font:13px/1.4 monospace;overflow-x:auto"
+    )
     return f'<pre style="{style}">{rows or " "}</pre>'
 
 

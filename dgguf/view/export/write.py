@@ -106,7 +106,10 @@ def page(recording: Recording, drawing: Drawing) -> str:
     Raises:
         RecordingError: the recording holds nothing that can be drawn, or its end is higher than the height.
     """
-    shown, question = _screens(recording, drawing), asked_text(recording.started, recording.tokens)
+    shown, question = (
+        _screens(recording, drawing, framed=False),
+        asked_text(recording.started, recording.tokens),
+    )
     title, question = _title(recording, drawing), safe(question, draft=False)
     return html.render(shown, drawing.columns, recording.tokens, title, question, facts(recording))
 
@@ -200,13 +203,20 @@ def _fitted(recording: Recording, drawing: Drawing) -> Drawing:
     return dataclasses.replace(fitted, height=drawing.height or max(rows, needed))
 
 
-def _screens(recording: Recording, drawing: Drawing, *, cast: bool = False) -> list[Screen]:
+def _screens(
+    recording: Recording, drawing: Drawing, *, cast: bool = False, framed: bool = True
+) -> list[Screen]:
     """All screens below what was asked; the last stands still for a while, with what the answer cost.
+
+    Args:
+        cast: leave a row for a terminal's cursor.
+        framed: show the question above and the cost below; a page has its own places for them.
 
     Raises:
         RecordingError: there is none, or the last one does not fit the height that was asked for.
     """
-    above, below = _heading(recording, drawing), _ending(recording, drawing)
+    above = _heading(recording, drawing) if framed else []
+    below = _ending(recording, drawing) if framed else []
 
     def made(height: int, pace: float) -> list[Screen]:
         view = make_view(drawing.view, recording.tokens, drawing.thoughts)
