@@ -34,6 +34,7 @@ LEVELS = {
     "convert": 11,
     "benchmark": 12,
     "evaluate": 12,
+    "verify": 12,
     "view": 12,
     "checks": 13,
     "cli": 14,
