@@ -20,30 +20,73 @@ if TYPE_CHECKING:
     help="Compare with the hub's size and digest of this model: a name of `dgguf models` or "
     "hf:owner/repo:file. Nothing is downloaded.",
 )
+@click.option(
+    "--acceptance",
+    is_flag=True,
+    help="Then ask the model what is known, for 20 minutes at most, and print one JSON object for a report.",
+)
 @click.option("--json", "as_json", is_flag=True, envvar="DGGUF_CHECK_JSON", help="Print one JSON object.")
-def check(model: str, against: str | None, as_json: bool) -> None:
+@click.pass_context
+def check(
+    click_context: click.Context, model: str, against: str | None, acceptance: bool, as_json: bool
+) -> None:
     """Read all of MODEL once: every scale finite, every tensor where it should be, and its digest.
 
-    What is wrong is named, with its place in the file, and the exit code is 1.
+    What is wrong is named, with its place in the file, and the exit code is 1. With --acceptance it is 0
+    only if all passed: known token ids, the chat template, ten prompts, canvases that settle.
 
     \b
     Examples:
       dgguf check demo
       dgguf check model-00001-of-00002.gguf --json
       dgguf check model.gguf --against hf:unsloth/diffusiongemma-26B-A4B-it-GGUF:Q4_K_M
+      dgguf check model.gguf --acceptance > report.json
     """
+    if acceptance and as_json:
+        raise click.UsageError("--acceptance prints JSON as it is: leave --json out")
     from dgguf.catalog import ask_hub
     from dgguf.errors import ModelFileError
     from dgguf.view.terminal import safe
 
-    report = examine(model, ask_hub(against) if against else None)
+    published = ask_hub(against) if against else None
+    if acceptance:
+        if not accept(model, published):
+            click_context.exit(1)
+        return
+    report = examine(model, published)
     if as_json:
-        click.echo(json.dumps(report, ensure_ascii=False, indent=2))
+        click.echo(json.dumps(report, indent=2))
     else:
         click.echo(safe("\n".join(lines(report)), draft=False))
     if problems := report["problems"]:
         more = f" ({len(problems) - 1} more: --json lists them)" if len(problems) > 1 else ""
         raise ModelFileError(problems[0] + more)
+
+
+def accept(model: str, published: "list[HubFile] | None") -> bool:
+    """Check a file and what the model answers, and print the report; whether all passed."""
+    import time
+
+    from dgguf.cli.output import announce_compilation, say
+    from dgguf.session import Session
+    from dgguf.verify import acceptance
+
+    began = time.monotonic()
+    budget = acceptance.Budget.begin()
+    file = examine(model, published)
+    status = acceptance.FAIL if file["problems"] else acceptance.PASS
+    report: dict[str, Any] = {"checks": {"file": {"status": status, "faults": file["problems"]}}}
+    if file["loads"]:
+        with announce_compilation(), Session(file["model"]) as session:
+            asked = acceptance.accept(session, budget, say)
+        report = asked | {"checks": report["checks"] | asked["checks"]}
+    # As the first keys, where a reader looks.
+    ok = file["loads"] and acceptance.passed(report["checks"])
+    report = {"ok": ok, "seconds": time.monotonic() - began, **report, "file": file}
+    for line in acceptance.summary(report):
+        say(line)
+    click.echo(json.dumps(report, indent=2))
+    return bool(ok)
 
 
 def examine(model: str, published: "list[HubFile] | None") -> dict[str, Any]:

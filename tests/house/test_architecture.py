@@ -34,9 +34,9 @@ LEVELS = {
     "convert": 11,
     "benchmark": 12,
     "evaluate": 12,
-    "verify": 12,
     "view": 12,
     "checks": 13,
+    "verify": 13,
     "cli": 14,
     "__main__": 15,
 }
