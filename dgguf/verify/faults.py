@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dgguf.errors import DggufError
+from dgguf.errors import BackendError, DggufError
 from dgguf.hub import HubFile
 from dgguf.session import Session
 from dgguf.verify.whole_file import WholeFile
@@ -14,11 +14,16 @@ def loading_fault(path: Path) -> str:
 
     Configuration, tensors, vocabulary, sampler settings and chat template are looked at by whoever uses
     them. One thread, and no weights are read but for the norms.
+
+    Raises:
+        BackendError: this machine cannot run any model as it is set up.
     """
     try:
         with Session(path, threads=1) as session:
             session.settings()
             session.encode("Hello")
+    except BackendError:
+        raise
     except DggufError as error:
         return str(error)
     return ""

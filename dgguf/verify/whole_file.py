@@ -19,6 +19,7 @@ from dgguf.ggufio import layout
 from dgguf.ggufio.file import GgufFile
 from dgguf.ggufio.read_header import TensorInfo
 from dgguf.quants.finite import finite_blocks
+from dgguf.view.summary import count
 
 _PIECE = 1 << 22  # bytes that are read together
 _BUFFERS = 4  # pieces in memory
@@ -61,9 +62,10 @@ class BadTensor:
 
     def __str__(self) -> str:
         plain = self.type in ("F32", "F16", "BF16", "F64")
-        what = "values" if plain else "blocks with scales"
+        number = count(self.n_blocks, "place" if plain else "block")
+        what = f"values at {number}" if plain else f"scales of {number}"
         return (
-            f"the tensor {self.name!r:.99} ({self.type}) has {self.n_blocks} {what} that are not finite, the "
+            f"the tensor {self.name!r:.99} ({self.type}): {what} are not finite, the "
             f"first in row {self.row}, column {self.column}, at byte {self.offset} of {self.path}"
         )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dgguf.cli import cli
-from dgguf.errors import ModelFileError
+from dgguf.errors import BackendError, ModelFileError
 from dgguf.ggufio.file import GgufFile
 from dgguf.hub import HubFile
 from tests.support.synthetic.writer import write_model
@@ -20,11 +21,17 @@ def check(*arguments: object) -> Result:
     return CliRunner().invoke(cli, ["check", *map(str, arguments)])
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.gguf"
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
     write_model(path, type_name="Q4_K_M", seed=3)
     return path
+
+
+@pytest.fixture
+def model(written: Path, tmp_path: Path) -> Path:
+    """A sound file, to be spoiled."""
+    return shutil.copy(written, tmp_path / "tiny.gguf")
 
 
 def test_a_sound_file(model: Path) -> None:
@@ -77,7 +84,7 @@ def test_bad_blocks_are_named_with_their_place(model: Path) -> None:
     with GgufFile(model) as file:
         info = file.tensors["blk.0.ffn_gate.weight"]
     row, column = divmod(5 * info.format.block_size, info.shape[-1])
-    assert f"'blk.0.ffn_gate.weight' ({info.format.name}) has 1 blocks with scales that" in message
+    assert f"'blk.0.ffn_gate.weight' ({info.format.name}): scales of 1 block are not finite" in message
     assert f"row {row}, column {column}, at byte {places['blk.0.ffn_gate.weight']} of {model}" in message
     assert message.endswith("(1 more: --json lists them)")
     assert len(message) < 500
@@ -110,6 +117,15 @@ def test_what_cannot_be_loaded_is_told_and_read_all_the_same(
     assert found["loads"] is False
     assert found["files"][0]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert "reading on" in done.stderr
+
+
+def test_a_machine_that_is_set_up_wrongly_is_no_fault_of_the_file(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DGGUF_CPU_PATH", "none_such")
+    done = check(model)
+    assert isinstance(done.exception, BackendError)
+    assert not done.stdout
 
 
 def test_a_cut_file_is_refused_at_once(model: Path) -> None:

@@ -30,6 +30,11 @@ from dgguf.verify.known_answers import KNOWN_ANSWERS
 from tests.support.synthetic.writer import write_model
 
 DATA = Path(__file__).parents[1] / "data"
+TEMPLATE = (
+    "{{ bos_token }}<|turn>system\n{{ '<|think|>\n' if enable_thinking }}{{ messages[0].content }}<turn|>\n"
+    "{% for m in messages[1:] %}<|turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+    "{{ m.content }}<turn|>\n{% endfor %}{{ '<|turn>model\n' }}"
+)  # renders as the published ones do
 DAYS = "Monday\nTuesday\nWednesday\nThursday\nFriday\nSaturday\nSunday"
 RIGHT = {
     "arithmetic": ["42", "17 + 25 = **42**", "The answer is 42."],
@@ -98,9 +103,7 @@ class Answering:
         self.tokenizer = Letters()
         self.backend = SimpleNamespace(describe=lambda: "a table")
         self.n_steps = 0
-        template = (DATA / "chat_template.jinja").read_text(encoding="utf-8")
-        path = Path(__file__)
-        metadata = {"tokenizer.chat_template": template}
+        path, metadata = Path(__file__), {"tokenizer.chat_template": TEMPLATE}
         self.file = SimpleNamespace(metadata=metadata, path=path, paths=[path], n_bytes=1000)
 
     def __enter__(self) -> "Answering":

@@ -81,6 +81,7 @@ def test_what_lies_behind_the_last_tensor_is_counted(tmp_path: Path) -> None:
 def test_a_bad_tensor_is_one_short_sentence() -> None:
     bad = BadTensor("x" * 5000, "Q4_K", Path("m.gguf"), 3, 5, 256, 999)
     assert len(str(bad)) < 300
-    assert str(bad).endswith("(Q4_K) has 3 blocks with scales that are not finite, the first in row 5, "
-                             "column 256, at byte 999 of m.gguf")  # fmt: skip
-    assert "3 values that are" in str(BadTensor("x", "BF16", Path("m.gguf"), 3, 5, 256, 999))
+    words = "(Q4_K): scales of 3 blocks are not finite, the first in row 5, column 256, at byte 999 of m.gguf"
+    assert str(bad).endswith(words)
+    one = BadTensor("x", "BF16", Path("m.gguf"), 1, 5, 256, 999)
+    assert "(BF16): values at 1 place are not finite" in str(one)
