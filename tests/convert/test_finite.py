@@ -11,7 +11,7 @@ from dgguf import convert
 from dgguf.errors import ConversionError
 from dgguf.ggufio.layout import padded
 from dgguf.ggufio.write_header import pack_header
-from dgguf.quants.encode import ENCODERS, WEIGHTED
+from dgguf.quants.encode import ENCODERS, NO_IMPORTANCE, WEIGHTED
 from dgguf.quants.finite import finite_blocks
 from tests.convert.test_from_gguf import legacy_imatrix
 from tests.model.test_transformer import WIDE
@@ -66,10 +66,15 @@ def test_values_of_the_source(exact: Path, tmp_path: Path, type_name: str, value
 
 @pytest.mark.parametrize("type_name", ENCODERS)
 def test_blocks_that_are_copied(exact: Path, tmp_path: Path, type_name: str) -> None:
-    source = tmp_path / "source.gguf"
-    list(convert.run(convert.plan(exact, "F32", tensor_types=[("1.attn_q", type_name)]), source))
-    plan = plan_one(source, type_name)
-    assert "not finite" in refusal(spoil(plan, b"\xff" * plan.tensors[0].format.type_size), tmp_path)
+    plan = plan_one(exact, type_name)
+    (tensor,) = plan.tensors
+    (part,) = tensor.source.parts
+    raw = np.empty((len(part.raw), tensor.format.row_bytes(tensor.shape[-1])), np.uint8)
+    ENCODERS[type_name](part.raw.view("<f4").copy(), NO_IMPORTANCE, raw)
+    stored = replace(part, format=tensor.format, raw=raw)
+    tensor = replace(tensor, source=replace(tensor.source, parts=(stored,)))
+    plan = replace(plan, files=(replace(plan.files[0], tensors=(tensor,)),))
+    assert "not finite" in refusal(spoil(plan, b"\xff" * tensor.format.type_size), tmp_path)
 
 
 @pytest.mark.parametrize("type_name", ENCODERS)

@@ -1,5 +1,6 @@
 """Numbers that are not finite: the layer where they begin and the tensor that makes them are named."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,19 @@ from tests.support.synthetic.writer import write_model
 
 # As a stream of numpy's: of BLAS and of the twin of a kernel.
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value", "ignore:overflow")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "m.gguf"
+    write_model(path, SMALL, "F32")
+    return path
+
+
+@pytest.fixture
+def model(written: Path, tmp_path: Path) -> Path:
+    """A sound model in F32, to be spoiled."""
+    return shutil.copy(written, tmp_path / "m.gguf")
 
 
 def spoil(path: Path, name: str, value: float = np.nan, expert: int | None = None) -> None:
@@ -65,10 +79,9 @@ def run(path: Path, prompt: int = 13, steps: int = 1, exact: bool = True) -> str
         ("output_norm.weight", "the head"),
     ],
 )
-def test_the_layer_and_the_tensor_are_named(tmp_path: Path, name: str, where: str) -> None:
-    write_model(tmp_path / "m.gguf", SMALL, "F32")
-    spoil(tmp_path / "m.gguf", name)
-    message = run(tmp_path / "m.gguf")
+def test_the_layer_and_the_tensor_are_named(model: Path, name: str, where: str) -> None:
+    spoil(model, name)
+    message = run(model)
     assert f"first in {where}: the tensor {name} holds values that are not finite" in message
     assert message.endswith("`dgguf check` reads the whole file")
 
@@ -91,23 +104,20 @@ def test_a_head_of_its_own_is_named(tmp_path: Path) -> None:
     assert "first in the head: the tensor output.weight holds" in run(tmp_path / "m.gguf")
 
 
-def test_self_conditioning_is_named_although_it_is_not_computed_again(tmp_path: Path) -> None:
-    write_model(tmp_path / "m.gguf", SMALL, "F32")
-    spoil(tmp_path / "m.gguf", "self_cond_up.weight")
-    message = run(tmp_path / "m.gguf", steps=2)
+def test_self_conditioning_is_named_although_it_is_not_computed_again(model: Path) -> None:
+    spoil(model, "self_cond_up.weight")
+    message = run(model, steps=2)
     assert "first in the self-conditioning: the tensor self_cond_up.weight holds" in message
 
 
-def test_what_only_the_prompt_passed_is_found_by_encoding_it_again(tmp_path: Path) -> None:
+def test_what_only_the_prompt_passed_is_found_by_encoding_it_again(model: Path) -> None:
     """The encoder's scale of a layer is not the canvas's: its damage shows as keys of the next layer."""
-    write_model(tmp_path / "m.gguf", SMALL, "F32")
-    spoil(tmp_path / "m.gguf", "blk.0.enc_layer_output_scale.weight")
-    message = run(tmp_path / "m.gguf")
+    spoil(model, "blk.0.enc_layer_output_scale.weight")
+    message = run(model)
     assert "first in layer 0: the tensor blk.0.enc_layer_output_scale.weight holds" in message
 
 
-def test_values_that_are_too_large_are_told_apart_from_damage(tmp_path: Path) -> None:
-    write_model(tmp_path / "m.gguf", SMALL, "F32")
-    spoil(tmp_path / "m.gguf", "blk.1.attn_norm.weight", 3e38)
-    message = run(tmp_path / "m.gguf")
+def test_values_that_are_too_large_are_told_apart_from_damage(model: Path) -> None:
+    spoil(model, "blk.1.attn_norm.weight", 3e38)
+    message = run(model)
     assert "first in layer 1: its tensors are finite, so their values are far too large" in message
