@@ -122,9 +122,9 @@ class OutputFile:
             if not self._position:
                 self._file.write(self._plan.header)
 
-    def read(self, index: int, n_bytes: int) -> bytes:
-        """The first bytes of a tensor that is already there."""
-        start = len(self._plan.header) + sum(padded(t.n_bytes) for t in self._plan.tensors[:index])
+    def read(self, index: int, n_bytes: int, first: int = 0) -> bytes:
+        """Bytes of a tensor that is already there, from its byte `first` on."""
+        start = len(self._plan.header) + sum(padded(t.n_bytes) for t in self._plan.tensors[:index]) + first
         with self._partial.open("rb") as file:  # threads call this, and not every system has pread
             file.seek(start)
             return file.read(n_bytes)

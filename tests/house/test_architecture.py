@@ -36,6 +36,7 @@ LEVELS = {
     "benchmark": 13,
     "evaluate": 13,
     "checks": 14,
+    "verify": 14,
     "cli": 15,
     "__main__": 16,
 }
