@@ -75,7 +75,7 @@ def load(
 
     Args:
         model: path or name.
-        threads: None for all usable cores.
+        threads: None for one on each usable core.
         context: positions, prompt and answer together; None for 8192 or what the model can.
         exact: compute in float32 what the reference does: several times slower.
         gpu: run on this GPU, such as dgguf.Gpu(); None for the CPU.

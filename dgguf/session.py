@@ -64,7 +64,7 @@ class Session:
 
     Args:
         model: a path, or a name from models.txt.
-        threads: of the CPU backend; None for all usable cores.
+        threads: of the CPU backend; None for one on each usable core.
         context: positions of a conversation, prompt and answer together; None for 8192 or what the model
             can.
         exact: compute in float32 what the reference does: several times slower.
