@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from dgguf.errors import DownloadError
-from dgguf.hub.cache import begun_bytes, cache, folder, name_in_cache, partial, sha256
+from dgguf.hub.cache import cache, folder, name_in_cache, partial, sha256
 from dgguf.hub.environment import check_network
 from dgguf.hub.failures import network_errors, reason
 from dgguf.hub.repository import HubFile
@@ -136,7 +136,7 @@ def _name(file: HubFile, here: Path) -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)  # a link to what is no more
     try:
-        if constants.HF_HUB_DISABLE_SYMLINKS:
+        if getattr(constants, "HF_HUB_DISABLE_SYMLINKS", False):  # which its first versions do not know
             raise OSError(errno.EPERM, "the user does not want links")
         place.symlink_to(os.path.relpath(here, place.parent))
     except OSError:
@@ -174,7 +174,7 @@ def _check_room(files: Sequence[HubFile], say: Say) -> None:
     while not existing.exists():
         existing = existing.parent
     free = shutil.disk_usage(existing).free
-    here = sum(partial(file).stat().st_size for file in files if partial(file).exists())
+    here = _begun(files)
     needed = max(0, sum(file.n_bytes for file in files) - here)
     already = f"{here / 1e9:.2f} GB are here already; " if here else ""
     if free < needed:
@@ -185,6 +185,11 @@ def _check_room(files: Sequence[HubFile], say: Say) -> None:
     say(f"{already}{needed / 1e9:.2f} GB to download, {free / 1e9:.2f} GB free in {place}")
 
 
+def _begun(files: Sequence[HubFile]) -> int:
+    """How many bytes of files an earlier download left."""
+    return sum(partial(file).stat().st_size for file in files if partial(file).exists())
+
+
 @contextlib.contextmanager
 def _explained(files: Sequence[HubFile]) -> Iterator[None]:
     """Errors of the network and of the disk become one sentence."""
@@ -192,10 +197,9 @@ def _explained(files: Sequence[HubFile]) -> Iterator[None]:
     try:
         yield
     except network_errors() as error:
-        here = begun_bytes(repository)
-        after = (
-            f"{here / 1e9:.2f} GB are here: pull again, and it goes on from there" if here else "nothing came"
-        )
+        unfinished = [file for file in files if not _blob(file).exists()]
+        share = _begun(unfinished) / max(1, sum(file.n_bytes for file in unfinished))
+        after = f"{share:.0%} are here: pull again, and it goes on from there" if share else "nothing came"
         raise DownloadError(f"the download from {repository} failed: {reason(error)}; {after}") from error
     except BrokenPipeError:
         raise  # of whoever read what is said

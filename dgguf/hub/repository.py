@@ -97,6 +97,8 @@ def _ask(repository: str, say: Callable[[str], None]) -> Any:
             try:
                 patience.wait(error)
                 continue
+            except errors.HfHubHTTPError:  # so there is a network
+                why = f"{repository} cannot be had: {reason(error)}"
             except network_errors():
                 why = (
                     f"{repository} needs a network to {host()}: {reason(error)}; HTTPS_PROXY names a proxy, "

@@ -29,7 +29,7 @@ def damaged(data: bytes, how: str) -> bytes:
 @pytest.mark.parametrize("how", ["cut", "longer", "flipped"])
 @pytest.mark.parametrize("links", [True, False])
 def test_pull_mends_what_is_damaged(hub: Hub, pull, tmp_path, monkeypatch, how: str, links: bool) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_SYMLINKS", not links)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_SYMLINKS", not links, raising=False)
     path = pull().path
     path.resolve().write_bytes(damaged(DEMO, how))
     hub.requests.clear()

@@ -94,7 +94,7 @@ def test_a_fault_that_lasts_is_a_sentence(hub: Hub, pull, monkeypatch: pytest.Mo
 def test_what_came_is_kept_and_gone_on_with(hub: Hub, pull) -> None:
     hub.faults, hub.always = [Fault(after=HALF)], Fault(after=0)
     pulled = pull()
-    assert "0.00 GB are here: pull again, and it goes on from there" in pulled.error
+    assert "; 50% are here: pull again, and it goes on from there" in pulled.error
     hub.requests.clear()
     hub.always = None
     again = pull()
