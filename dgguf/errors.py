@@ -7,6 +7,7 @@ DggufError                  exit code 1, one clear sentence: what, where, what t
 ├── PromptError             what was asked for does not fit (context, empty prompt, settings)
 ├── NumericsError           the network computed something that is not a number
 ├── DownloadError           the hub, the network, or a file that arrived damaged
+│   └── NoAnswerError           the hub could not be asked what it has
 ├── ConversionError         `dgguf quantize`: the source, the recipe or the disk
 ├── RecordingError          a recording of a generation cannot be read or written
 └── BackendError            the machine cannot run what was asked for
@@ -52,6 +53,10 @@ class NumericsError(DggufError):
 
 class DownloadError(DggufError):
     """A model cannot be downloaded."""
+
+
+class NoAnswerError(DownloadError):
+    """The hub does not say which files it has: no network, no access, no such repository."""
 
 
 class ConversionError(DggufError):
