@@ -126,6 +126,7 @@ def answer(
     from dgguf.cli.answer_writer import AnswerWriter
     from dgguf.cli.display import Display
     from dgguf.cli.log import show_log
+    from dgguf.diffusion.events import Finished
     from dgguf.session import new_seed
 
     log = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ def answer(
                 with contextlib.closing(events):
                     for event in display.show(events, session, record):
                         writer.add(event)
-                interrupted = False
+                        interrupted = not isinstance(event, Finished)
         finally:
             if writer and settings:
                 writer.finish(seed=seed, settings=settings, interrupted=interrupted, table=table)

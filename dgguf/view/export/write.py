@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dgguf.diffusion.events import DenoisingStep
-from dgguf.errors import RecordingError, naming
+from dgguf.errors import RecordingError
 from dgguf.view.choice import make_view
 from dgguf.view.export import cast, html, svg
 from dgguf.view.export.theme import THEMES
@@ -15,6 +15,7 @@ from dgguf.view.names import Thoughts
 from dgguf.view.recording import Recording
 from dgguf.view.screens import Screen, crop, screens
 from dgguf.view.summary import summary
+from dgguf.whole_file import whole_file
 
 KINDS = (".svg", ".gif", ".html", ".png", ".cast", ".txt")
 _LONGEST = 40  # rows that a screen gets by itself
@@ -57,19 +58,14 @@ def write(recording: Recording, out: Path, drawing: Drawing) -> None:
     Raises:
         RecordingError: the recording holds nothing that can be drawn.
     """
-    part = out.with_name(out.name + ".part")
-    try:
-        with naming(out):
-            match out.suffix.lower():
-                case ".txt":
-                    part.write_text(answer_text(recording), encoding="utf-8")
-                case ".cast":
-                    part.write_text(_cast(recording, drawing), encoding="utf-8")
-                case kind:
-                    _write_screens(recording, part, kind, drawing)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(out) as part:
+        match out.suffix.lower():
+            case ".txt":
+                part.write_text(answer_text(recording), encoding="utf-8")
+            case ".cast":
+                part.write_text(_cast(recording, drawing), encoding="utf-8")
+            case kind:
+                _write_screens(recording, part, kind, drawing)
 
 
 def answer_text(recording: Recording) -> str:
