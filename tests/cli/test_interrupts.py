@@ -56,9 +56,8 @@ def test_random_moments(cases, folder):
 
 @pytest.mark.slow(10)
 @pytest.mark.parametrize("number", [INT, TERM, getattr(signal, "SIGKILL", 0)])
-def test_a_conversion_cut_in_the_middle_goes_on(number, folder, tmp_path):
+def test_a_conversion_cut_in_the_middle_goes_on(number, cases, folder, tmp_path):
     """What was written before is taken over, and the file has the bytes of one that was never cut."""
-    case = strike_cases.quantize(folder)
     source, out, partial = folder / "large.gguf", tmp_path / "out.gguf", tmp_path / "out.gguf.partial"
     command = [sys.executable, "-m", "dgguf", "quantize", str(source), str(out), "--type", "Q6_K"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -73,7 +72,7 @@ def test_a_conversion_cut_in_the_middle_goes_on(number, folder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "tensors that an earlier run, now resumed, had written" in (tmp_path / "r.txt").read_text()
     assert (out.stat().st_ino, out.read_bytes()[: 4 << 20]) == begun
-    case.check(tmp_path)
+    cases["quantize"].check(tmp_path)
 
 
 class TestExceptions:
