@@ -18,7 +18,7 @@ def write(argument: str, system: str | None, messages: list[Message]) -> Path:
     Raises:
         PromptError, OSError: it cannot be written there.
     """
-    path = _path(argument, "/save")
+    path = typed_path(argument, "/save")
     if path.exists() and not _is_conversation(path):
         raise PromptError(f"{path}: this file exists and is no conversation; choose another name")
     content = {"system": system, "messages": messages}
@@ -34,7 +34,7 @@ def read(argument: str) -> tuple[Path, str | None, list[Message]]:
     Raises:
         PromptError, OSError: it cannot be read, or is no conversation.
     """
-    path = _path(argument, "/load")
+    path = typed_path(argument, "/load")
     if not path.exists():
         raise PromptError(f"{path}: there is no such file; /save writes one")
     if not path.is_file():
@@ -52,7 +52,12 @@ def read(argument: str) -> tuple[Path, str | None, list[Message]]:
         raise PromptError(f"{path}: this is no conversation that /save wrote: {error}") from None
 
 
-def _path(argument: str, command: str) -> Path:
+def typed_path(argument: str, command: str) -> Path:
+    """The file that a person named behind a command.
+
+    Raises:
+        PromptError: there is no name, or no file can have it.
+    """
     if not argument:
         raise PromptError(f"{command} needs the name of a file")
     try:

@@ -120,7 +120,8 @@ def test_a_thousand_random_lines(session, lines, tmp_path, monkeypatch):
     words = [
         *FILES, "odd_order", "mine.json", "", " ", "on", "off", "-", "random", "0", "²", "-1", "1e3", "٣",
         str(2**64), "9" * 5000, "x" * 5000, "/", ".", "..", "~", "~nosuchuser/x", "nowhere/x", "\x1b[2J",
-        "a\0b", "\ud800", "--help", "{0}", "%s", "/dev/null", "/proc/self/mem", '"""', "\u202e",
+        "a\0b", "a\0b.txt", "x.txt",
+        "~nosuchuser/x.svg", "\ud800", "--help", "{0}", "%s", "/dev/null", "/proc/self/mem", '"""', "\u202e",
     ]  # fmt: skip
     commands = [*Dialog.COMMANDS[:-1], "/", "//", "/nonsense", "/\x1b[2J", "/ save", "/SAVE"]
 
