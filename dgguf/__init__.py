@@ -6,10 +6,11 @@ session = dgguf.load("demo")
 print(session.generate("Why is the sky blue?").text)
 """
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # not imported: typing takes a while, in which the entry point could not answer Ctrl-C
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     from dgguf.answer import Answer
     from dgguf.conversation import Conversation
@@ -93,7 +94,7 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in _HOMES:
         import importlib
 
