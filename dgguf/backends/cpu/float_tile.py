@@ -21,7 +21,7 @@ ROWS = 6  # of a tile, at most: 12 sums and two vectors of weights fit all CPUs'
 INPUTS = 32  # multiplied in one turn of the loop
 
 
-def _write_tile(b: Any, path: str, pairs: bool, n_rows: int, arguments: Any) -> None:
+def write_tile(b: Any, path: str, pairs: bool, n_rows: int, arguments: Any) -> None:
     """Write the loop over the inputs for a tile of `n_rows` rows by `Path.width` registers.
 
     Args:
@@ -63,7 +63,7 @@ def _tile(b: Any, path: str, pairs: int, arguments: list[Any]) -> None:
     """A tile of 1 to ROWS rows by `Path.width` registers.
 
     Args:
-        path, pairs: known when compiling; see `_write_tile`.
+        path, pairs: known when compiling; see `write_tile`.
         arguments: int64, those of `qgemm_tile`'s tiles, so that one product serves both; the addresses of
             scales and minimums mean nothing
     """
@@ -74,7 +74,7 @@ def _tile(b: Any, path: str, pairs: int, arguments: list[Any]) -> None:
     for n, case in enumerate(cases, 1):
         switch.add_case(int64(n), case)
         b.position_at_end(case)
-        _write_tile(b, path, bool(pairs), n, rest)
+        write_tile(b, path, bool(pairs), n, rest)
         b.branch(end)
     b.position_at_end(end)
 
