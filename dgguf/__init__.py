@@ -69,6 +69,7 @@ def load(
     threads: int | None = None,
     context: int | None = None,
     exact: bool = False,
+    keep_weights: bool = False,
     gpu: "Gpu | None" = None,
     kv_budget: int | None = None,
 ) -> "Session":
@@ -79,6 +80,7 @@ def load(
         threads: None for one on each usable core.
         context: positions, prompt and answer together; None for 8192 or what the model can.
         exact: compute in float32 what the reference does: several times slower.
+        keep_weights: take weights in F32, F16 and BF16 as they are stored, not in 8 bits; exact implies it.
         gpu: run on this GPU, such as dgguf.Gpu(); None for the CPU.
         kv_budget: bytes for the KV caches of all conversations; None for four full ones, on a GPU one.
 
@@ -87,7 +89,15 @@ def load(
     """
     from dgguf.session import Session
 
-    return Session(model, threads=threads, context=context, exact=exact, gpu=gpu, kv_budget=kv_budget)
+    return Session(
+        model,
+        threads=threads,
+        context=context,
+        exact=exact,
+        keep_weights=keep_weights,
+        gpu=gpu,
+        kv_budget=kv_budget,
+    )
 
 
 def __dir__() -> list[str]:

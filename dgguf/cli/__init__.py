@@ -31,7 +31,8 @@ from dgguf.errors import DggufError, sentence
     epilog="Every option can be set by an environment variable: DGGUF_RUN_THREADS=4 for `run --threads 4`.",
 )
 @click.version_option(__version__, prog_name="dgguf")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Run Google's DiffusionGemma on your own machine, and watch it think.
 
     \b
@@ -42,6 +43,11 @@ def cli() -> None:
       dgguf info diffusiongemma-26B-A4B-it-Q4_K_M.gguf
       dgguf quantize ./diffusiongemma-checkpoint out.gguf --type Q8_0
     """
+    import logging
+
+    from dgguf.cli.log import show_log
+
+    context.with_resource(show_log(logging.WARNING))
 
 
 _debug = False
