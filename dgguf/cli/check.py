@@ -39,6 +39,7 @@ def check(
     Examples:
       dgguf check demo
       dgguf check model-00001-of-00002.gguf --json
+      dgguf check diffusiongemma --against diffusiongemma
       dgguf check model.gguf --against hf:unsloth/diffusiongemma-26B-A4B-it-GGUF:Q4_K_M
       dgguf check model.gguf --acceptance > report.json
     """
