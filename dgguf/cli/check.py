@@ -56,12 +56,13 @@ def check(
         raise click.UsageError("--acceptance prints JSON as it is: leave --json out")
     if gpu and not acceptance:
         raise click.UsageError("--cuda goes with --acceptance: without it nothing is computed")
-    from dgguf.catalog import ask_hub
-    from dgguf.cli.output import announce_compilation
+    from dgguf import hub
+    from dgguf.catalog import hub_name
+    from dgguf.cli.output import announce_compilation, say
     from dgguf.errors import ModelFileError
     from dgguf.view.terminal import safe
 
-    published = ask_hub(against) if against else None
+    published = hub.choose(*hub_name(against), say) if against else None
     with announce_compilation():
         if acceptance:
             if not accept(model, published, gpu):
