@@ -26,6 +26,8 @@ class System(Protocol):
 
     def private_bytes(self) -> int | None: ...
 
+    def peak_resident_bytes(self) -> int | None: ...
+
     def processor(self) -> str | None: ...
 
     def cores(self) -> tuple[int | None, int | None]: ...
@@ -44,6 +46,13 @@ def private_bytes(root: Path = _ROOT) -> int | None:
     if other := _by_calls():
         return other.private_bytes()
     return _kilobytes(_table(root / "proc/self/status").get("RssAnon"))
+
+
+def peak_resident_bytes(root: Path = _ROOT) -> int | None:
+    """The most memory that this process has had, with the parts of mapped files that were there, in bytes."""
+    if other := _by_calls():
+        return other.peak_resident_bytes()
+    return _kilobytes(_table(root / "proc/self/status").get("VmHWM"))
 
 
 def processor(root: Path = _ROOT) -> str | None:

@@ -63,6 +63,13 @@ def private_bytes() -> int | None:
     return int(usage.physical_footprint)
 
 
+def peak_resident_bytes() -> int | None:
+    """The most memory that this process has had, with the parts of mapped files that were there, in bytes."""
+    import resource  # which Windows has not
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes here, unlike on Linux
+
+
 def processor() -> str | None:
     """What the system calls this processor, such as "Apple M2 Max"."""
     value = sysctl("machdep.cpu.brand_string")

@@ -57,13 +57,24 @@ def memory() -> tuple[int | None, int | None]:
 
 def private_bytes() -> int | None:
     """Memory of this process that no other can share, in bytes; parts of mapped files do not count."""
+    counters = _process_memory()
+    return int(counters.private) if counters else None
+
+
+def peak_resident_bytes() -> int | None:
+    """The most memory that this process has had, in bytes, with the parts of mapped files that were there."""
+    counters = _process_memory()
+    return int(counters.peak_working_set) if counters else None
+
+
+def _process_memory() -> _ProcessMemory | None:
     kernel32, counters = _load(), _ProcessMemory()
     counters.length = ctypes.sizeof(counters)
     if kernel32 is None:
         return None
     if not kernel32.K32GetProcessMemoryInfo(_CURRENT_PROCESS, ctypes.byref(counters), counters.length):
         return None
-    return int(counters.private)
+    return counters
 
 
 def processor() -> str | None:

@@ -33,6 +33,7 @@ def kernel32(monkeypatch):
 def test_macos_tells_memory_and_processor(mac):
     assert machine.system_memory() == (16 * GB, 64 * GB)
     assert machine.private_bytes() == 300 << 20
+    assert machine.peak_resident_bytes() > 0
     assert machine.processor() == "Apple M2 Max"
 
 
@@ -77,6 +78,7 @@ def test_windows_tells_memory_and_processor(kernel32, monkeypatch):
     monkeypatch.setitem(sys.modules, "winreg", registry("Snapdragon X Elite  "))
     assert machine.system_memory() == (10 * GB, 32 * GB)
     assert machine.private_bytes() == 400 << 20
+    assert machine.peak_resident_bytes() == 500 << 20
     assert machine.processor() == "Snapdragon X Elite"
 
 
@@ -86,6 +88,7 @@ def test_what_windows_does_not_tell_is_none(kernel32, monkeypatch):
     kernel32.GlobalMemoryStatusEx = kernel32.K32GetProcessMemoryInfo = lambda *_: 0
     assert machine.system_memory() == (None, None)
     assert machine.private_bytes() is None
+    assert machine.peak_resident_bytes() is None
     assert machine.processor() == "AMD64"  # there is no registry here
 
 

@@ -106,7 +106,8 @@ class Kernel32:
     def K32GetProcessMemoryInfo(self, process, counters, size):
         assert process.value == ctypes.c_void_p(-1).value
         assert size == ctypes.sizeof(counters._obj) == 80
-        (ctypes.c_uint64 * 10).from_buffer(counters._obj)[9] = 400 << 20  # PrivateUsage
+        numbers = (ctypes.c_uint64 * 10).from_buffer(counters._obj)
+        numbers[1], numbers[9] = 500 << 20, 400 << 20  # PeakWorkingSetSize, PrivateUsage
         return 1
 
     def GetProcessAffinityMask(self, process, own, system):
