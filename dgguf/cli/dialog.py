@@ -15,7 +15,7 @@ from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import say
 from dgguf.diffusion.statistics import Statistics
-from dgguf.errors import DggufError, PromptError, naming, sentence
+from dgguf.errors import DggufError, FileChangedError, PromptError, naming, sentence
 from dgguf.session import Session, new_seed
 from dgguf.text.chat import Message
 from dgguf.view.summary import statistics_table
@@ -58,16 +58,21 @@ class Dialog:
         self.messages: list[Message] = []
 
     def run(self, messages: Iterator[str]) -> None:
-        """Answer messages and obey commands until they end."""
+        """Answer messages and obey commands until they end.
+
+        Raises:
+            FileChangedError: at the end, if the model's file has changed: it could answer nothing more.
+        """
         if self._keyboard:
             say(f"{Path(self._session.name).name}: type a message. /help lists commands, Ctrl-D ends.")
+        changed: FileChangedError | None = None
         for text in messages:
             try:
                 if not text.strip():
                     continue
                 if text.startswith("/"):
                     if not self.command(text):
-                        return
+                        break
                 else:
                     self.answer(text)
             except KeyboardInterrupt:
@@ -78,6 +83,11 @@ class Dialog:
                 if not self._keyboard:
                     raise
                 say(f"error: {sentence(error)}")
+                if isinstance(error, FileChangedError):  # no message can be answered any more
+                    say("/save keeps the conversation, /exit ends")
+                    changed = error
+        if changed:
+            raise changed
 
     def answer(self, text: str) -> None:
         """Answer one message; what was answered before Ctrl-C stays in the conversation."""

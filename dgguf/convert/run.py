@@ -8,9 +8,9 @@ from pathlib import Path
 from dgguf.convert.encode_tensor import TensorEncoder, TensorError
 from dgguf.convert.output import OutputFile, OutputFiles
 from dgguf.convert.plan import ConversionPlan, FilePlan
-from dgguf.convert.source import release
 from dgguf.errors import ConversionError
 from dgguf.machine import usable_cores
+from dgguf.mapping.mapped_file import reading
 from dgguf.threads.pool import Pool
 
 
@@ -90,6 +90,7 @@ def run(
     Raises:
         ConversionError: `out` cannot be written or exists, the disk is full, or a tensor holds values
             that cannot be converted.
+        FileChangedError: a file of the source was cut or written to meanwhile, or its disk failed.
     """
     started = time.perf_counter()
     pool = Pool(usable_cores())
@@ -102,16 +103,18 @@ def run(
                 resumed = number < file.n_done
                 encoder = TensorEncoder(tensor, pool, measure=measure)
                 if not resumed:
-                    n_rows = 0
-                    for batch in encoder.batches():
-                        file.write(batch.data)
-                        n_rows += len(batch)
-                        if n_rows < tensor.n_rows:
-                            n_weights = n_rows * tensor.shape[-1]
-                            yield RowsWritten(index, n_weights, time.perf_counter() - started)
+                    with reading(tensor.source.maps):
+                        n_rows = 0
+                        for batch in encoder.batches():
+                            file.write(batch.data)
+                            n_rows += len(batch)
+                            if n_rows < tensor.n_rows:
+                                n_weights = n_rows * tensor.shape[-1]
+                                yield RowsWritten(index, n_weights, time.perf_counter() - started)
                     file.end_tensor(tensor)
                     for part in tensor.source.parts:
-                        release(part)
+                        if part.map is not None:
+                            part.map.release(part.raw)
                 seconds = time.perf_counter() - started
                 error = None if resumed else encoder.error
                 yield TensorWritten(index, tensor.name, tensor.n_bytes, seconds, resumed, error)
@@ -125,7 +128,8 @@ def _check_progress(plan: FilePlan, file: OutputFile, pool: Pool) -> None:
 
     def check(number: int) -> None:
         tensor = plan.tensors[number]
-        expected = TensorEncoder(tensor, pool).sample().tobytes()
+        with reading(tensor.source.maps):
+            expected = TensorEncoder(tensor, pool).sample().tobytes()
         if file.read(number, len(expected)) != expected:
             file.keep = True
             raise ConversionError(

@@ -18,6 +18,7 @@ LEVELS = {
     "kernel_cache": 0,
     "jit": 1,
     "llvm_ir": 1,
+    "mapping": 2,
     "threads": 2,
     "quants": 3,
     "ggufio": 4,
