@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgguf.errors import FileChangedError
+from dgguf.machine import release_pages
 
 if TYPE_CHECKING:
     from dgguf.mapping.fault_handler import Guard
@@ -82,11 +83,8 @@ class MappedFile(mmap.mmap):
 
     def release(self, array: NDArray[np.uint8]) -> None:
         """Give back the memory that reading one of its arrays took, where the system can: the file has it."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            first = _address(array) - _address(np.frombuffer(self, np.uint8))
-            first -= first % mmap.PAGESIZE
-            with contextlib.suppress(OSError, ValueError):
-                self.madvise(mmap.MADV_DONTNEED, first, array.nbytes)
+        start = _address(np.frombuffer(self, np.uint8))
+        release_pages(self, start, _address(array) - start, array.nbytes)
 
     def close(self) -> None:
         """Unmap and close the file.
