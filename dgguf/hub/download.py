@@ -36,7 +36,7 @@ def download(files: Sequence[HubFile], say: Say = lambda line: None) -> Path:
             says it is.
     """
     check_network()
-    with _explained(files):
+    with _explained(files, say):
         paths = {file.name: _whole(file, say) for file in files}
         missing = [file for file in files if paths[file.name] is None]
         if missing:
@@ -190,17 +190,26 @@ def _begun(files: Sequence[HubFile]) -> int:
     return sum(partial(file).stat().st_size for file in files if partial(file).exists())
 
 
+def _goes_on(files: Sequence[HubFile]) -> str:
+    """How much is here of the files that are not done; "" if nothing is."""
+    unfinished = [file for file in files if not _blob(file).exists()]
+    share = _begun(unfinished) / max(1, sum(file.n_bytes for file in unfinished))
+    return f"{share:.0%} are here: pull again, and it goes on from there" if share else ""
+
+
 @contextlib.contextmanager
-def _explained(files: Sequence[HubFile]) -> Iterator[None]:
+def _explained(files: Sequence[HubFile], say: Say) -> Iterator[None]:
     """Errors of the network and of the disk become one sentence."""
     repository = files[0].repository
     try:
         yield
     except network_errors() as error:
-        unfinished = [file for file in files if not _blob(file).exists()]
-        share = _begun(unfinished) / max(1, sum(file.n_bytes for file in unfinished))
-        after = f"{share:.0%} are here: pull again, and it goes on from there" if share else "nothing came"
+        after = _goes_on(files) or "nothing came"
         raise DownloadError(f"the download from {repository} failed: {reason(error)}; {after}") from error
+    except KeyboardInterrupt:
+        if after := _goes_on(files):
+            say(after)
+        raise
     except BrokenPipeError:
         raise  # of whoever read what is said
     except OSError as error:

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -184,7 +185,8 @@ def test_a_file_too_large_for_http_is_left_to_huggingface_hub(hub: Hub, pull, mo
 
 
 def test_three_at_once_download_once(hub: Hub, hub_environment) -> None:
-    hub.faults = [Fault(after=1_000_000, stall=3)]
+    both_wait = threading.Event()
+    hub.faults = [Fault(after=1_000_000, until=both_wait)]
     command = [sys.executable, "-m", "dgguf", "pull", MODEL]
     pulls = [
         subprocess.Popen(
@@ -192,11 +194,30 @@ def test_three_at_once_download_once(hub: Hub, hub_environment) -> None:
         )
         for _ in range(3)
     ]
-    ends = [process.communicate() for process in pulls]
-    assert [process.returncode for process in pulls] == [0, 0, 0], ends
-    assert len({out for out, _ in ends}) == 1
-    assert Path(ends[0][0].strip()).read_bytes() == DEMO
-    assert sum("another process downloads tiny-Q8_0.gguf: waiting for it" in err for _, err in ends) == 2
+    said = ["", "", ""]
+    waiting = threading.Semaphore(0)
+
+    def read(i: int) -> None:
+        for line in pulls[i].stderr:
+            said[i] += line
+            if "another process downloads tiny-Q8_0.gguf: waiting for it" in line:
+                waiting.release()
+
+    readers = [threading.Thread(target=read, args=(i,)) for i in range(3)]
+    for reader in readers:
+        reader.start()
+    waited = [waiting.acquire(timeout=120) for _ in range(2)]
+    both_wait.set()
+    printed = {process.stdout.read() for process in pulls}
+    for reader, process in zip(readers, pulls, strict=True):
+        reader.join()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+    assert waited == [True, True], said
+    assert [process.returncode for process in pulls] == [0, 0, 0], said
+    (path,) = printed
+    assert Path(path.strip()).read_bytes() == DEMO
     assert len(hub.downloads) == 2  # the connection that broke, and the one that went on
 
 
@@ -219,6 +240,7 @@ def test_a_pull_that_was_stopped_goes_on(hub: Hub, hub_environment, pull, tmp_pa
     assert b"Traceback" not in error
     if number == signal.SIGINT:
         assert process.returncode == 130
+        assert b"66% are here: pull again, and it goes on from there" in error
     hub.requests.clear()
     again = pull()  # the lock of who is dead holds nobody
     assert again.data == DEMO
