@@ -88,9 +88,11 @@ def test_a_cache_that_cannot_be_written_is_read(hub: Hub, pull, tmp_path, monkey
     assert "Permission denied; HF_HOME moves it" in failed
 
 
+@pytest.mark.parametrize("links", [True, False])
 def test_another_version_of_the_repository_is_fetched_only_where_the_file_is_new(
-    hub: Hub, pull, monkeypatch
+    hub: Hub, pull, monkeypatch, links: bool
 ) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_SYMLINKS", not links, raising=False)
     first = pull().path
     monkeypatch.setattr("tests.support.hub_server.COMMIT", "f" * 40)
     assert pull().path == first
@@ -117,8 +119,12 @@ def test_a_link_to_nothing_is_replaced(hub: Hub, pull, tmp_path) -> None:
     assert path.read_bytes() == DEMO
 
 
+@pytest.mark.parametrize("links", [True, False])
 @pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"../../x", b"f" * 40])
-def test_nonsense_in_the_cache_is_nothing_in_the_cache(hub: Hub, pull, tmp_path, text: bytes) -> None:
+def test_nonsense_in_the_cache_is_nothing_in_the_cache(
+    hub: Hub, pull, monkeypatch, text: bytes, links: bool
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_SYMLINKS", not links, raising=False)
     path = pull().path
     (path.parents[2] / "refs" / "main").write_bytes(text)
     with pytest.raises(ModelFileError, match="is not on this machine; `dgguf pull"):
