@@ -1,6 +1,5 @@
 """Models that can be named instead of given as a path: the lines of models.txt."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,22 +74,19 @@ def find_model(model: str) -> Path:
     raise ModelFileError(f"there is no file {model!r}, and no model of that name is known (known: {names})")
 
 
-def ask_hub(model: str, say: Callable[[str], None] = lambda line: None) -> list[hub.HubFile]:
-    """What the hub has of a model that is named in models.txt or as hf:owner/repo:file: all its parts.
-
-    Args:
-        say: is told what is waited for.
+def hub_name(model: str) -> tuple[str, str]:
+    """Repository, and file or type, of a model that is named in models.txt or as hf:owner/repo:file.
 
     Raises:
-        NoAnswerError: the hub does not answer.
-        DownloadError: there is no such name, or it is bundled, or the hub has no such file.
+        DownloadError: there is no such name, or it is bundled.
     """
     known, reference = find_known(model), hub.parse_reference(model)
     if known and known.repository == "bundled":
         raise DownloadError(f"{model} comes with dgguf: no hub has it")
-    if known is None and reference is None:
+    if known:
+        return known.repository, known.file
+    if reference is None:
         raise DownloadError(
             f"no model {model!r} is known: `dgguf models` lists those that are, others are hf:owner/repo:file"
         )
-    repository, wanted = (known.repository, known.file) if known else reference or ("", "")
-    return hub.choose(repository, wanted, say)
+    return reference

@@ -13,10 +13,7 @@ DggufError                  exit code 1, one clear sentence: what, where, what t
 └── BackendError            the machine cannot run what was asked for
 """
 
-import contextlib
 import errno
-import os
-from collections.abc import Iterator
 
 _MOST, _TAIL = 499, 160  # characters of a message, and of its end where the middle is left out
 
@@ -86,14 +83,3 @@ def sentence(error: Exception) -> str:
         where = error.filename or ("the output" if error.errno == errno.ENOSPC else "")
         return one_line(f"{where}: {error.strerror}" if where else str(error))
     return one_line(str(error))
-
-
-@contextlib.contextmanager
-def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Give an OSError within the name of the file, which one of writing (a full disk) has not."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = os.fspath(path)
-        raise

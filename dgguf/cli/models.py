@@ -75,9 +75,9 @@ def pull(model: str) -> None:
 def download(model: str) -> Path:
     """Bring a model to this machine, with progress, and see that it can be opened."""
     from dgguf import hub
-    from dgguf.catalog import ask_hub, find_known, path_of
+    from dgguf.catalog import find_known, hub_name, path_of
     from dgguf.cli.output import say
-    from dgguf.errors import NoAnswerError
+    from dgguf.errors import DownloadError, NoAnswerError
     from dgguf.ggufio.file import GgufFile
     from dgguf.view.summary import format_bytes
 
@@ -86,32 +86,30 @@ def download(model: str) -> Path:
         path = path_of(known)
         assert path is not None
         return path
+    repository, wanted = hub_name(model)
     try:
-        files = ask_hub(model, say)
+        files = hub.choose(repository, wanted, say)
     except NoAnswerError as error:
-        return _here_already(model, error)
-    say(f"{files[0].repository}: {files[0].name}, {format_bytes(sum(file.n_bytes for file in files))}")
+        here = hub.cached_like(repository, wanted)
+        if here is not None:
+            return _seen_to(here, error)
+        size = f"{format_bytes(known.n_bytes)} to download: " if known else ""
+        begun = hub.begun_bytes(repository)
+        kept = f"{format_bytes(begun)} are here and kept" if begun else "nothing was begun"
+        raise DownloadError(f"{size}{error}; {kept}") from error
+    say(f"{repository}: {files[0].name}, {format_bytes(sum(file.n_bytes for file in files))}")
     path = hub.download(files, say)
     GgufFile(path).close()
     return path
 
 
-def _here_already(model: str, error: Exception) -> Path:
-    """A model that is on this machine and whole, where the hub could not be asked."""
+def _seen_to(path: Path, error: Exception) -> Path:
+    """A model that is here, when it is whole; the hub could not be asked."""
     from dgguf import hub
-    from dgguf.catalog import find_known, path_of
     from dgguf.cli.output import say
     from dgguf.errors import DownloadError, ModelFileError
     from dgguf.ggufio.file import GgufFile
-    from dgguf.view.summary import format_bytes
 
-    known, reference = find_known(model), hub.parse_reference(model)
-    path = path_of(known) if known else hub.cached_like(*reference) if reference else None
-    if path is None:
-        size = f"{format_bytes(known.n_bytes)} to download: " if known else ""
-        begun = hub.begun_bytes(known.repository if known else reference[0] if reference else "")
-        kept = f"{format_bytes(begun)} are here and kept" if begun else "nothing was begun"
-        raise DownloadError(f"{size}{error}; {kept}") from error
     say(f"{error}; checking what is here")
     try:
         GgufFile(path).close()

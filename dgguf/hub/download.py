@@ -213,7 +213,7 @@ def _explained(files: Sequence[HubFile], say: Say) -> Iterator[None]:
     except network_errors() as error:
         after = _goes_on(files) or "nothing came"
         raise DownloadError(f"the download from {repository} failed: {reason(error)}; {after}") from error
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         if after := _goes_on(files):
             say(after)
         raise
