@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -87,7 +88,9 @@ def _bring(file: HubFile, say: Say) -> Path:
             path.unlink(missing_ok=True)  # also a link to what is no more
         if file.n_bytes > constants.MAX_HTTP_DOWNLOAD_SIZE:
             try:
-                return Path(hf_hub_download(file.repository, file.name))
+                with warnings.catch_warnings():  # of space that copies take: there are none
+                    warnings.simplefilter("ignore")
+                    return Path(hf_hub_download(file.repository, file.name))
             except Exception as error:  # of hf_xet any
                 raise DownloadError(f"the download of {file.name} failed: {error}; pull again") from error
         return _name(file, _fetch_blob(file, say))

@@ -214,6 +214,7 @@ def test_a_certificate_nobody_signed(pull, client, monkeypatch, tmp_path) -> Non
     assert "SSL_CERT_FILE names" in error
 
 
+@pytest.mark.usefixtures("with_links")
 @pytest.mark.parametrize("where", ["a file", "a link to nothing", "a file above"])
 def test_a_cache_that_is_no_folder(hub: Hub, pull, monkeypatch, tmp_path, where: str) -> None:
     place = tmp_path / "x"
