@@ -2,7 +2,8 @@
 
 DggufError                  exit code 1, one clear sentence: what, where, what to do
 ├── ModelFileError          the file: missing, truncated, lying, of an unknown type
-│   └── UnsupportedModelError   a sound file, but not a model that dgguf runs
+│   ├── UnsupportedModelError   a sound file, but not a model that dgguf runs
+│   └── FileChangedError        cut or written to while it was in use, or its disk failed
 ├── TokenizerError          the vocabulary or the chat template in the file
 ├── PromptError             what was asked for does not fit (context, empty prompt, settings)
 ├── NumericsError           the network computed something that is not a number
@@ -34,6 +35,10 @@ class ModelFileError(DggufError):
 
 class UnsupportedModelError(ModelFileError):
     """The file is sound but holds no DiffusionGemma, or lacks something one needs."""
+
+
+class FileChangedError(ModelFileError):
+    """A mapped file was cut or written to while it was in use, or its disk failed: it must be opened anew."""
 
 
 class TokenizerError(DggufError):

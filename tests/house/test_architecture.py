@@ -20,6 +20,7 @@ LEVELS = {
     "whole_file": 0,
     "jit": 1,
     "llvm_ir": 1,
+    "mapping": 2,
     "threads": 2,
     "quants": 3,
     "ggufio": 4,
