@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     )
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.errors import DggufError
-    from dgguf.session import Gpu, Session
+    from dgguf.session import Chat, Gpu, Session
 
 __version__ = "0.1.0"
 
 # Where each public name lives. Nothing is imported before it is asked for: numba takes half a second.
 _HOMES = {
     "Answer": "dgguf.answer",
+    "Chat": "dgguf.session",
     "CanvasCommitted": "dgguf.diffusion.events",
     "CanvasStarted": "dgguf.diffusion.events",
     "Conversation": "dgguf.conversation",
@@ -48,6 +49,7 @@ __all__ = [
     "Answer",
     "CanvasCommitted",
     "CanvasStarted",
+    "Chat",
     "Conversation",
     "DenoisingStep",
     "DggufError",
@@ -67,6 +69,7 @@ def load(
     threads: int | None = None,
     context: int | None = None,
     exact: bool = False,
+    keep_weights: bool = False,
     gpu: "Gpu | None" = None,
     kv_budget: int | None = None,
 ) -> "Session":
@@ -74,9 +77,10 @@ def load(
 
     Args:
         model: path or name.
-        threads: None for all usable cores.
+        threads: None for one on each usable core.
         context: positions, prompt and answer together; None for 8192 or what the model can.
         exact: compute in float32 what the reference does: several times slower.
+        keep_weights: take weights in F32, F16 and BF16 as they are stored, not in 8 bits; exact implies it.
         gpu: run on this GPU, such as dgguf.Gpu(); None for the CPU.
         kv_budget: bytes for the KV caches of all conversations; None for four full ones, on a GPU one.
 
@@ -85,7 +89,19 @@ def load(
     """
     from dgguf.session import Session
 
-    return Session(model, threads=threads, context=context, exact=exact, gpu=gpu, kv_budget=kv_budget)
+    return Session(
+        model,
+        threads=threads,
+        context=context,
+        exact=exact,
+        keep_weights=keep_weights,
+        gpu=gpu,
+        kv_budget=kv_budget,
+    )
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
 
 
 def __getattr__(name: str) -> "Any":

@@ -8,6 +8,7 @@ from dgguf import __version__, interrupts
 from dgguf.cli import streams
 from dgguf.cli.bench import bench
 from dgguf.cli.chat import chat
+from dgguf.cli.check import check
 from dgguf.cli.compare import compare
 from dgguf.cli.doctor import doctor
 from dgguf.cli.export import export
@@ -30,7 +31,8 @@ from dgguf.errors import DggufError, sentence
     epilog="Every option can be set by an environment variable: DGGUF_RUN_THREADS=4 for `run --threads 4`.",
 )
 @click.version_option(__version__, prog_name="dgguf")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Run Google's DiffusionGemma on your own machine, and watch it think.
 
     \b
@@ -41,6 +43,11 @@ def cli() -> None:
       dgguf info diffusiongemma-26B-A4B-it-Q4_K_M.gguf
       dgguf quantize ./diffusiongemma-checkpoint out.gguf --type Q8_0
     """
+    import logging
+
+    from dgguf.cli.log import show_log
+
+    context.with_resource(show_log(logging.WARNING))
 
 
 _debug = False
@@ -57,7 +64,21 @@ def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) 
         context.with_resource(show_log(logging.DEBUG))
 
 
-for command in (run, chat, replay, export, bench, doctor, info, models, pull, quantize, imatrix, compare):
+for command in (
+    run,
+    chat,
+    replay,
+    export,
+    bench,
+    doctor,
+    info,
+    check,
+    models,
+    pull,
+    quantize,
+    imatrix,
+    compare,
+):
     cli.add_command(command)
 
 _debug_option = click.option(

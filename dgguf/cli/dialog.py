@@ -17,7 +17,7 @@ from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import say
 from dgguf.diffusion.events import Event
 from dgguf.diffusion.statistics import Statistics
-from dgguf.errors import DggufError, PromptError, sentence
+from dgguf.errors import DggufError, FileChangedError, PromptError, sentence
 from dgguf.interrupts import forget
 from dgguf.session import Session, new_seed
 from dgguf.text.chat import Message
@@ -64,16 +64,21 @@ class Dialog:
         self._seen: list[Event] = []  # of the last answer
 
     def run(self, messages: Iterator[str]) -> None:
-        """Answer messages and obey commands until they end."""
+        """Answer messages and obey commands until they end.
+
+        Raises:
+            FileChangedError: at the end, if the model's file has changed: it could answer nothing more.
+        """
         if self._keyboard:
             say(f"{Path(self._session.name).name}: type a message. /help lists commands, Ctrl-D ends.")
+        changed: FileChangedError | None = None
         for text in messages:
             try:
                 if not text.strip():
                     continue
                 if text.startswith("/"):
                     if not self.command(text):
-                        return
+                        break
                 else:
                     self.answer(text)
             except KeyboardInterrupt:
@@ -85,6 +90,11 @@ class Dialog:
                 if not self._keyboard:
                     raise
                 say(f"error: {sentence(error)}")
+                if isinstance(error, FileChangedError):  # no message can be answered any more
+                    say("/save keeps the conversation, /exit ends")
+                    changed = error
+        if changed:
+            raise changed
 
     def answer(self, text: str) -> None:
         """Answer one message; what was answered before Ctrl-C stays in the conversation."""
@@ -112,6 +122,8 @@ class Dialog:
                             self._seen.append(event)
                 interrupted = False
             finally:
+                if writer and self._keyboard:
+                    self._keyboard.expect(display.typed)
                 if writer:
                     writer.finish(seed=seed, settings=self._settings, interrupted=interrupted, table=False)
                     self._statistics, written = writer.answer.statistics, writer.answer.text

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dgguf.cli.options import evaluation_options
+from dgguf.cli.options import evaluation_options, keep_weights_option
 
 if TYPE_CHECKING:
     from dgguf.convert.imatrix import Sums
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @evaluation_options(default_chunks=None)
+@keep_weights_option
 @click.option(
     "-o",
     "--out",
@@ -30,6 +31,7 @@ def imatrix(
     chunks: int | None,
     threads: int | None,
     exact: bool,
+    keep_weights: bool,
     out: Path,
     force: bool,
 ) -> None:
@@ -55,7 +57,7 @@ def imatrix(
 
     check_name(out, force)
     contents = [read_text(path) for path in texts]
-    backend = CollectingBackend(CpuBackend(threads, exact=exact))
+    backend = CollectingBackend(CpuBackend(threads, exact=exact, keep_weights=keep_weights))
     loaded = Model(model, backend)
     samples = cut(loaded, contents, special=special, limit=chunks)
     say(

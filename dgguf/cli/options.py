@@ -29,13 +29,21 @@ class Loading:
     threads: int | None
     context: int | None
     exact: bool
+    keep_weights: bool
     gpu: "Gpu | None"
 
     def open(self) -> "Session":
         """Load the model."""
         from dgguf.session import Session
 
-        return Session(self.model, threads=self.threads, context=self.context, exact=self.exact, gpu=self.gpu)
+        return Session(
+            self.model,
+            threads=self.threads,
+            context=self.context,
+            exact=self.exact,
+            keep_weights=self.keep_weights,
+            gpu=self.gpu,
+        )
 
 
 @dataclass(frozen=True)
@@ -147,13 +155,13 @@ def _sampler_options(command: Command) -> Command:
 
 
 def _say_surplus(context: click.Context, parameter: click.Parameter, threads: int | None) -> int | None:
-    """More threads than there are cores would only wait for each other: a note says how many are used."""
+    """More threads than run at once would only wait for each other: a note says how many are used."""
     from dgguf.cli.output import say
-    from dgguf.machine import usable_cores
+    from dgguf.machine import usable_processors
 
-    cores = usable_cores()
-    if threads is not None and threads > cores:
-        say(f"note: {cores} threads are used, as many as there are usable cores, not {threads}")
+    most = usable_processors()
+    if threads is not None and threads > most:
+        say(f"note: {most} threads are used, as many as run at once here, not {threads}")
     return threads
 
 
@@ -162,7 +170,14 @@ threads_option = click.option(
     "--threads",
     type=click.IntRange(1),
     callback=_say_surplus,
-    help="CPU threads.  [default: all usable cores]",
+    help="CPU threads.  [default: one on each usable core]",
+)
+
+
+keep_weights_option = click.option(
+    "--keep-weights",
+    is_flag=True,
+    help="Multiply F32, F16 and BF16 weights as they are stored, not in 8 bits: slower.",
 )
 
 
@@ -188,6 +203,7 @@ def _model_options(command: Command) -> Command:
             help="Positions, prompt and answer together.  [default: 8192, or what the model can]",
         ),
         threads_option,
+        keep_weights_option,
         click.option(
             "--exact", is_flag=True, help="Compute in float32 as the reference does: several times slower."
         ),
@@ -215,8 +231,10 @@ def gpu_options(command: Command) -> Command:
         for name, value in (("--gpu-layers", gpu_layers), ("--device", device)):
             if value is not None and not cuda:
                 raise click.UsageError(f"{name} goes with --cuda")
-        if cuda and options.get("exact"):
-            raise click.UsageError("--exact is a computation of the CPU: it does not go with --cuda")
+        for name in ("exact", "keep_weights"):
+            if cuda and options.get(name):
+                option = f"--{name.replace('_', '-')}"
+                raise click.UsageError(f"{option} is a computation of the CPU: it does not go with --cuda")
         gpu = None
         if cuda:
             from dgguf.session import Gpu

@@ -166,7 +166,7 @@ def read_imatrix(path: Path) -> Imatrix:
 
 
 def _read_gguf(path: Path) -> Imatrix:
-    with GgufFile(path) as file:
+    with GgufFile(path) as file, file.reading():
         if file.get("general.type", str, "") != "imatrix":
             raise ConversionError(f"{path} is a GGUF file but no imatrix: its general.type says otherwise")
         found = {}

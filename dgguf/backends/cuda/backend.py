@@ -32,7 +32,7 @@ class CudaBackend:
     Args:
         device: the GPU.
         plan: which layers' experts stay in its memory.
-        threads: that repack the weights; None for all usable cores.
+        threads: that repack the weights; None for one on each usable core.
         reference: plain kernels in place of those in qgemm.cu and attention.cu; slow, for tests.
         queue: what starts kernels; None for the device's own.
     """
@@ -48,6 +48,7 @@ class CudaBackend:
     ) -> None:
         keep_freed_memory()
         self.kv_bytes, self.is_async = kv_bytes(exact=False), True
+        self.rounded: dict[str, int] = {}  # plain numbers are kept as float16
         self._device = device
         self._plan = plan
         self._pool = Pool(usable_cores() if threads is None else threads)
