@@ -6,10 +6,11 @@ session = dgguf.load("demo")
 print(session.generate("Why is the sky blue?").text)
 """
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # not imported: typing takes a while, in which the entry point could not answer Ctrl-C
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     from dgguf.answer import Answer
     from dgguf.conversation import Conversation
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
     )
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.errors import DggufError
-    from dgguf.session import Gpu, Session
+    from dgguf.session import Chat, Gpu, Session
 
 __version__ = "0.1.0"
 
 # Where each public name lives. Nothing is imported before it is asked for: numba takes half a second.
 _HOMES = {
     "Answer": "dgguf.answer",
+    "Chat": "dgguf.session",
     "CanvasCommitted": "dgguf.diffusion.events",
     "CanvasStarted": "dgguf.diffusion.events",
     "Conversation": "dgguf.conversation",
@@ -47,6 +49,7 @@ __all__ = [
     "Answer",
     "CanvasCommitted",
     "CanvasStarted",
+    "Chat",
     "Conversation",
     "DenoisingStep",
     "DggufError",
@@ -74,7 +77,7 @@ def load(
 
     Args:
         model: path or name.
-        threads: None for all usable cores.
+        threads: None for one on each usable core.
         context: positions, prompt and answer together; None for 8192 or what the model can.
         exact: compute in float32 what the reference does: several times slower.
         keep_weights: take weights in F32, F16 and BF16 as they are stored, not in 8 bits; exact implies it.
@@ -97,7 +100,11 @@ def load(
     )
 
 
-def __getattr__(name: str) -> Any:
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+def __getattr__(name: str) -> "Any":
     if name in _HOMES:
         import importlib
 

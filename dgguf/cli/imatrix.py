@@ -40,7 +40,7 @@ def imatrix(
 
     The texts are cut into chunks of twice the canvas length. The first half of each is encoded as a
     prompt, the second is denoised from all noise to mostly text: both passes need to be seen, as importances
-    of the prompt alone make bad files of few bits. Ctrl-C writes what the chunks done so far gave.
+    of the prompt alone make bad files of few bits. Ctrl-C or SIGTERM writes what the chunks so far gave.
 
     \b
     Examples:
@@ -65,7 +65,7 @@ def imatrix(
         f"{count(len(samples), 'chunk')} of at most {2 * loaded.config.canvas_length} tokens, "
         f"{PASSES} passes each"
     )
-    done, interrupted = _collect(collect(loaded, samples), PASSES * len(samples))
+    done, stop = _collect(collect(loaded, samples), PASSES * len(samples))
     n_chunks = done // PASSES
     if n_chunks:
         write_imatrix(
@@ -79,12 +79,12 @@ def imatrix(
         say(f"{out}: {len(backend.sums)} matrices from {n_chunks} of {count(len(samples), 'chunk')}")
         for line in _unseen(backend.sums):
             say(line)
-    if interrupted:
-        raise KeyboardInterrupt
+    if stop:
+        raise stop
 
 
-def _collect(passes: Iterable[int], n_passes: int) -> tuple[int, bool]:
-    """Go through all passes, with a bar; returns how many were done, and whether Ctrl-C stopped them."""
+def _collect(passes: Iterable[int], n_passes: int) -> tuple[int, BaseException | None]:
+    """Go through all passes, with a bar; returns how many were done, and the interrupt that stopped them."""
     from dgguf.cli.output import announce_compilation
 
     done = 0
@@ -96,9 +96,9 @@ def _collect(passes: Iterable[int], n_passes: int) -> tuple[int, bool]:
             for now in passes:
                 bar.update(now - done)
                 done = now
-        except KeyboardInterrupt:
-            return done, True
-    return done, False
+        except (KeyboardInterrupt, SystemExit) as stop:
+            return done, stop
+    return done, None
 
 
 def _unseen(sums: "Mapping[str, Sums]") -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from dgguf.cli import cli
-from dgguf.errors import ModelFileError, naming, sentence
+from dgguf.errors import ModelFileError, sentence
 from tests.support.synthetic.writer import TINY, write_model
 
 
@@ -404,12 +404,12 @@ def test_quantize_offers_every_recipe():
     assert list(option.type.choices) == list(RECIPES)
 
 
-def test_more_threads_than_usable_cores_are_said(model):
+def test_more_threads_than_run_at_once_are_said(model):
     done = dgguf("run", model, "-p", "Hi", "-n", "1", "--max-steps", "1", "-t", "1000")
     assert done.returncode == 0
     note = done.stderr.splitlines()[0]
     assert note.startswith("note: ")
-    assert note.endswith("usable cores, not 1000")
+    assert note.endswith("as many as run at once here, not 1000")
     assert "note:" not in dgguf("run", model, "-p", "Hi", "-n", "1", "--max-steps", "1", "-t", "1").stderr
 
 
@@ -440,14 +440,3 @@ def test_long_messages_are_cut():
     assert text.startswith("m.gguf: the token 'xxx")
     assert text.endswith("xxx' is strange: do this")
     assert len(text) < 2100
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")
-def test_a_full_disk_is_told_with_the_name_of_the_file():
-    with (
-        pytest.raises(OSError, match="/dev/full") as caught,
-        naming("/dev/full"),
-        open("/dev/full", "w") as file,
-    ):
-        file.write("x")
-    assert sentence(caught.value) == "/dev/full: No space left on device"

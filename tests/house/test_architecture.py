@@ -14,10 +14,13 @@ PACKAGE = Path(dgguf.__file__).parent
 # Level of every module or folder; an import may only go to a lower level or stay within its folder.
 LEVELS = {
     "errors": 0,
+    "interrupts": 0,
     "machine": 0,
     "kernel_cache": 0,
+    "whole_file": 0,
     "jit": 1,
     "llvm_ir": 1,
+    "mapping": 2,
     "threads": 2,
     "quants": 3,
     "ggufio": 4,
@@ -30,14 +33,15 @@ LEVELS = {
     "diffusion": 9,
     "answer": 10,
     "conversation": 10,
-    "session": 11,
+    "view": 11,
     "convert": 11,
-    "benchmark": 12,
-    "evaluate": 12,
-    "view": 12,
-    "checks": 13,
-    "cli": 14,
-    "__main__": 15,
+    "session": 12,
+    "benchmark": 13,
+    "evaluate": 13,
+    "checks": 14,
+    "verify": 14,
+    "cli": 15,
+    "__main__": 16,
 }
 
 MOST_LINES = {"module": 400, "function": 60}

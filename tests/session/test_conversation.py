@@ -105,7 +105,7 @@ def test_a_conversation_that_was_loaded_goes_on(model, tmp_path):
         ("/save {folder}", "is no conversation; choose another name"),
         ("/save {other}", "this file exists and is no conversation"),
         ("/save {folder}/none/a.json", "No such file or directory"),
-        ("/load", "this is no conversation that /save wrote"),
+        ("/load", "/load needs the name of a file"),
         ("/load {other}", "this is no conversation that /save wrote"),
     ],
 )
@@ -177,6 +177,14 @@ class TestInATerminal:
             terminal.wait_for("step  3/48")
             terminal.send("\x03")
             terminal.wait_for("not committed")
+            self.ready(terminal, 0)
+            terminal.send("Again\r")
+            terminal.wait_for("step  2/48")
+            terminal.send("typed\x1b[A meanwhile")
+            terminal.wait_for("step  6/48")
+            terminal.send("\x03")
+            terminal.wait_for("> typed meanwhile")  # what was typed is where the next message begins
+            terminal.send("\x03")
             self.ready(terminal, 0)
             terminal.send("half a line")
             terminal.wait_for("> half a line")

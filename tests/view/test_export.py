@@ -231,7 +231,7 @@ def test_the_page_in_a_browser_with_its_slider_moved(story, tmp_path):
     assert "entropy" in report["tip"]
     assert " 90.0 % ███████████·" in report["tip"]
     late = " ".join(report["late"].split())
-    assert late.startswith("> The lighthouse keeper kept " + " ".join(STORY.split()))
+    assert late.startswith(" ".join(STORY.split()))
     assert report["button"] == "play"
     assert report["before"] == "block 2 · committed"
     # And it is drawn: several colours, not one blank sheet.

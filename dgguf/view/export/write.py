@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dgguf.diffusion.events import DenoisingStep
-from dgguf.errors import RecordingError, naming
+from dgguf.errors import RecordingError
 from dgguf.view.asked import asked_text, heading
 from dgguf.view.choice import make_view
 from dgguf.view.export import cast, html, svg, video
@@ -18,6 +18,7 @@ from dgguf.view.screens import Screen, crop, screens
 from dgguf.view.sudoku import asked_board, grid_fault
 from dgguf.view.summary import summary
 from dgguf.view.terminal import safe
+from dgguf.whole_file import whole_file
 
 _LONGEST = 40  # rows that a screen of noise gets by itself; the last screen gets what it needs
 _COLUMNS = 80
@@ -70,19 +71,16 @@ def write(recording: Recording, out: Path, drawing: Drawing) -> None:
     Raises:
         RecordingError: the recording holds nothing that can be drawn, or its end is higher than the height.
     """
-    part = out.with_name(out.name + ".part")
     kind = out.suffix.lower()
-    try:
-        with naming(out):
-            if kind == ".txt":
-                part.write_text(_text(recording), encoding="utf-8")
-            elif kind == ".cast":
-                part.write_text(_cast(recording, drawing), encoding="utf-8")
-            else:
-                _write_screens(recording, part, kind, drawing)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(out) as part:
+        if kind == ".txt":
+            part.write_text(_text(recording), encoding="utf-8")
+        elif kind == ".cast":
+            part.write_text(_cast(recording, drawing), encoding="utf-8")
+        elif kind == ".html":
+            part.write_text(page(recording, drawing), encoding="utf-8")
+        else:
+            _write_screens(recording, part, kind, drawing)
 
 
 def check_name(out: Path) -> None:
@@ -96,6 +94,20 @@ def check_name(out: Path) -> None:
         raise RecordingError(f"{out}: the name must end in one of {', '.join(EXPORTS)}")
     if kind in CODECS:
         video.require()
+
+
+def page(recording: Recording, drawing: Drawing) -> str:
+    """The page to scrub through.
+
+    Raises:
+        RecordingError: the recording holds nothing that can be drawn, or its end is higher than the height.
+    """
+    shown, question = (
+        _screens(recording, drawing, framed=False),
+        asked_text(recording.started, recording.tokens),
+    )
+    title, question = _title(recording, drawing), safe(question, draft=False)
+    return html.render(shown, drawing.columns, recording.tokens, title, question, facts(recording))
 
 
 def facts(recording: Recording) -> str:
@@ -155,11 +167,7 @@ def _write_screens(recording: Recording, out: Path, kind: str, drawing: Drawing)
     shown = _screens(recording, drawing)
     height = drawing.height or crop(shown)
     scale = drawing.scale or 1
-    if kind == ".html":
-        question = safe(asked_text(recording.started, recording.tokens), draft=False)
-        page = html.render(shown, width, recording.tokens, title, question, facts(recording))
-        out.write_text(page, encoding="utf-8")
-    elif kind == ".svg":
+    if kind == ".svg":
         out.write_text(svg.render(shown, width, height, theme, title), encoding="utf-8")
     elif kind in CODECS:
         video.write(out, kind, shown, width, height, theme, title, scale)
@@ -191,13 +199,20 @@ def _fitted(recording: Recording, drawing: Drawing) -> Drawing:
     return dataclasses.replace(fitted, height=drawing.height or max(rows, needed))
 
 
-def _screens(recording: Recording, drawing: Drawing, *, cast: bool = False) -> list[Screen]:
+def _screens(
+    recording: Recording, drawing: Drawing, *, cast: bool = False, framed: bool = True
+) -> list[Screen]:
     """All screens below what was asked; the last stands still for a while, with what the answer cost.
+
+    Args:
+        cast: leave a row for a terminal's cursor.
+        framed: show the question above and the cost below; a page has its own places for them.
 
     Raises:
         RecordingError: there is none, or the last one does not fit the height that was asked for.
     """
-    above, below = _heading(recording, drawing), _ending(recording, drawing)
+    above = _heading(recording, drawing) if framed else []
+    below = _ending(recording, drawing) if framed else []
 
     def made(height: int, pace: float) -> list[Screen]:
         view = make_view(drawing.view, recording.tokens, drawing.thoughts)
