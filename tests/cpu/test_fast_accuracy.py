@@ -164,7 +164,7 @@ def test_kept_weights_are_more_exact(type_name, tmp_path):
     if cpu_path() == "portable":
         pytest.skip("nothing is rounded there")
     errors = {"kept": [], "rounded": []}
-    for seed in range(3):
+    for seed in range(2):
         path = tmp_path / f"{seed}.gguf"
         write_model(path, replace(GEOMETRY, expert_used_count=2), type_name, seed=seed)
         rng = np.random.default_rng(seed)
