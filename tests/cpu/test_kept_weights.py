@@ -95,7 +95,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(rng, monkeypatch, name, pat
     w = matmul.matrix(tensor, panels=True, keep=True)
     x = rng.standard_normal((20, 200), np.float32)
     whole = matmul.linear(matmul.prepare(x, w), w, Pool(1))
-    for first in range(len(x)):
+    for first in range(0, len(x), 3):
         for end in (first + 1, first + float_tile.ROWS, len(x)):
             some = matmul.linear(matmul.prepare(x[first:end], w, Pool(2)), w, Pool(2))
             np.testing.assert_array_equal(some, whole[first:end])

@@ -66,6 +66,15 @@ class CpuMatrix:
         return CpuMatrix(one, self.panel)
 
 
+def kept_formats() -> list[PanelFormat]:
+    """Those of KEPT_FORMATS that this CPU path multiplies, the fastest for each type of weights first."""
+    if cpu_path() == "portable":
+        return []
+    pairs = cpu_path() == "avx512_vnni" and attention_tile.supported()
+    forms = [form for form in KEPT_FORMATS.values() if pairs or form.kept != "bfloat16"]
+    return sorted(forms, key=lambda form: form.weight_bytes)
+
+
 def matrix(tensor: HostTensor, panels: bool, keep: bool = False) -> CpuMatrix:
     """The matrix of a tensor.
 
@@ -78,10 +87,7 @@ def matrix(tensor: HostTensor, panels: bool, keep: bool = False) -> CpuMatrix:
     if not panels:
         return CpuMatrix(tensor)
     if keep and tensor.format.block_size == 1:
-        pairs = cpu_path() == "avx512_vnni" and attention_tile.supported()
-        kinds = ("bfloat16", "float32") if pairs else ("float32",)
-        forms = (KEPT_FORMATS.get(f"{name} as {kind}") for kind in kinds)
-        return CpuMatrix(tensor, next((form for form in forms if form), None))
+        return CpuMatrix(tensor, next((form for form in kept_formats() if form.format.name == name), None))
     return CpuMatrix(tensor, PANEL_FORMATS.get(name) if tensor.columns % activations.GROUP == 0 else None)
 
 
