@@ -482,15 +482,6 @@ def test_soft_embed(backend, rng, monkeypatch, rows):
     close(backend.soft_embed(p, backend.load_matrix(table), 2.0), p.astype(np.float64) @ decoded * 2)
 
 
-@pytest.fixture
-def many_cores(monkeypatch):
-    """A backend takes as many threads as it is told to."""
-    monkeypatch.setattr("dgguf.backends.cpu.backend.usable_cores", lambda: 64)
-    monkeypatch.setattr("dgguf.threads.crowding.LIMIT", math.inf)
-    monkeypatch.setattr("dgguf.backends.cpu.grain.NUMBERS_PER_THREAD", 1)
-    monkeypatch.setattr("dgguf.backends.cpu.grain.MULTIPLY_ADDS_PER_THREAD", 1)
-
-
 def test_no_more_threads_than_usable_cores(monkeypatch):
     monkeypatch.setattr("dgguf.backends.cpu.backend.usable_cores", lambda: 3)
     assert [CpuBackend(threads).threads for threads in (None, 1, 3, 1000)] == [3, 1, 3, 3]

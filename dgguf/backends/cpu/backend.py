@@ -63,7 +63,7 @@ class CpuBackend:
         return self._path
 
     def describe(self) -> str:
-        products = f"8-bit products ({self._path})" if self._int8 else "float32 products through BLAS"
+        products = f"8-bit products ({self._path})" if self._int8 else "float32 products"
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
         if self._surplus:
             threads += f" ({self.threads + self._surplus} asked for, more than usable cores)"
