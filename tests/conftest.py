@@ -86,7 +86,7 @@ def sample(slow, budget, seed):
 @pytest.fixture
 def many_cores(monkeypatch):
     """A backend takes as many threads as it is told to."""
-    monkeypatch.setattr("dgguf.backends.cpu.backend.usable_cores", lambda: 64)
+    monkeypatch.setattr("dgguf.backends.cpu.backend.usable_processors", lambda: 64)
     monkeypatch.setattr("dgguf.threads.crowding.LIMIT", math.inf)
     monkeypatch.setattr("dgguf.backends.cpu.grain.NUMBERS_PER_THREAD", 1)
     monkeypatch.setattr("dgguf.backends.cpu.grain.MULTIPLY_ADDS_PER_THREAD", 1)

@@ -482,9 +482,10 @@ def test_soft_embed(backend, rng, monkeypatch, rows):
     close(backend.soft_embed(p, backend.load_matrix(table), 2.0), p.astype(np.float64) @ decoded * 2)
 
 
-def test_no_more_threads_than_usable_cores(monkeypatch):
-    monkeypatch.setattr("dgguf.backends.cpu.backend.usable_cores", lambda: 3)
-    assert [CpuBackend(threads).threads for threads in (None, 1, 3, 1000)] == [3, 1, 3, 3]
+def test_no_more_threads_than_run_at_once(monkeypatch):
+    monkeypatch.setattr("dgguf.backends.cpu.backend.usable_cores", lambda: 2)
+    monkeypatch.setattr("dgguf.backends.cpu.backend.usable_processors", lambda: 3)
+    assert [CpuBackend(threads).threads for threads in (None, 1, 3, 1000)] == [2, 1, 3, 3]
     assert "3 threads (1000 asked for" in CpuBackend(1000).describe()
     assert "asked for" not in CpuBackend(3).describe()
 
