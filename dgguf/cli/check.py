@@ -44,11 +44,12 @@ def check(
     """
     if acceptance and as_json:
         raise click.UsageError("--acceptance prints JSON as it is: leave --json out")
-    from dgguf.catalog import ask_hub
+    from dgguf import hub
+    from dgguf.catalog import hub_name
     from dgguf.errors import ModelFileError
     from dgguf.view.terminal import safe
 
-    published = ask_hub(against) if against else None
+    published = hub.choose(*hub_name(against)) if against else None
     if acceptance:
         if not accept(model, published):
             click_context.exit(1)

@@ -1,8 +1,6 @@
 """A conversation with a model: messages are answered, lines that start with "/" are commands."""
 
 import contextlib
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +8,7 @@ from typing import ClassVar
 import click
 import numpy as np
 
+from dgguf.cli import saved
 from dgguf.cli.answer_writer import AnswerWriter
 from dgguf.cli.display import Display
 from dgguf.cli.export import check_out, draw
@@ -18,10 +17,13 @@ from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import say
 from dgguf.diffusion.events import Event
 from dgguf.diffusion.statistics import Statistics
-from dgguf.errors import DggufError, PromptError, naming, sentence
+from dgguf.errors import DggufError, PromptError, sentence
+from dgguf.interrupts import forget
 from dgguf.session import Session, new_seed
 from dgguf.text.chat import Message
 from dgguf.view.summary import statistics_table
+
+_SEED_DIGITS = 20
 
 
 class Dialog:
@@ -77,6 +79,7 @@ class Dialog:
             except KeyboardInterrupt:
                 if not self._keyboard:
                     raise
+                forget()
                 say("stopped")
             except (DggufError, OSError) as error:
                 if not self._keyboard:
@@ -188,7 +191,7 @@ class Dialog:
         say(f"thinking is {'on' if self.think else 'off'}")
 
     def _set_seed(self, argument: str) -> None:
-        if argument.isdecimal() and int(argument) < 1 << 64:
+        if argument.isdecimal() and len(argument) <= _SEED_DIGITS and int(argument) < 1 << 64:
             self.seed = int(argument)
         elif argument == "random":
             self.seed = None
@@ -198,37 +201,17 @@ class Dialog:
         say("a new seed for each answer" if self.seed is None else f"seed {self.seed} for every answer")
 
     def _save(self, argument: str) -> None:
-        if not argument:
-            raise PromptError("/save needs the name of a file")
-        path = Path(argument).expanduser()
-        if path.exists() and not _is_conversation(path):
-            raise PromptError(f"{path}: this file exists and is no conversation; choose another name")
-        content = {"system": self.system, "messages": self.messages}
-        part = path.with_name(path.name + ".part")
-        try:
-            with naming(path), part.open("w", encoding="utf-8") as file:
-                file.write(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path.resolve())  # where a link leads
-        finally:
-            part.unlink(missing_ok=True)
+        path = saved.write(argument, self.system, self.messages)
         say(f"{path}: {len(self.messages)} messages")
 
     def _load(self, argument: str) -> None:
-        path = Path(argument).expanduser()
-        if not argument or not _is_conversation(path):
-            raise PromptError(f"{argument or '/load'}: this is no conversation that /save wrote")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        self.system, self.messages = content.get("system"), content["messages"]
+        path, self.system, self.messages = saved.read(argument)
         say(f"{path}: {len(self.messages)} messages")
 
     def _export(self, argument: str) -> None:
-        if not argument:
-            raise PromptError("/export needs the name of a file, such as story.gif")
+        path = saved.typed_path(argument, "/export")
         if not self._statistics:
             raise PromptError("/export draws the last answer, and there is none yet")
-        path = Path(argument).expanduser()
         try:
             check_out(path, force=False)
         except click.UsageError as error:
@@ -251,14 +234,3 @@ class Dialog:
         "stats": _stats,
     }
     COMMANDS: ClassVar = tuple(f"/{name}" for name in (*_COMMANDS, "exit"))
-
-
-def _is_conversation(path: Path) -> bool:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return all(
-            message["role"] in ("user", "assistant") and isinstance(message["content"], str)
-            for message in content["messages"]
-        ) and isinstance(content.get("system"), str | None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False

@@ -1,16 +1,18 @@
 """`dgguf replay`: a recording shown again, with no model."""
 
 import contextlib
+import platform
 import re
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dgguf.cli.options import Showing, view_options
+from dgguf.interrupts import held
 from dgguf.view.names import VIEWS, Thoughts
 
 if TYPE_CHECKING:
@@ -102,15 +104,15 @@ def step_through(recording: "Recording", view: str, thoughts: Thoughts) -> None:
     from dgguf.view.painter import Painter, terminal_size
     from dgguf.view.screens import screens
     from dgguf.view.sudoku import NO_BOARD, asked_board
+    from dgguf.view.taken import taken
 
     if view == "sudoku" and asked_board(recording.started, recording.tokens) is None:
         say(NO_BOARD)
     painter = Painter(sys.stdout, lambda: terminal_size(sys.stdout), colour_system(sys.stdout))
     at, size, shown = 0, (0, 0), []
     keys: list[Line] = []
-    painter.enter()
-    try:
-        with _keyboard() as pressed:
+    with taken(painter, by_keys=True):
+        try:
             going = True
             while going:
                 if size != painter.size:
@@ -124,44 +126,28 @@ def step_through(recording: "Recording", view: str, thoughts: Thoughts) -> None:
                 if not shown:
                     break
                 painter.paint([], [*shown[at].lines, *keys], size[0])
-                for key in pressed():
+                for key in _pressed():
                     going = key not in _QUIT and not (at == len(shown) - 1 and key in _NEXT)
                     if not going:
                         break
                     at = max(0, min(at + _MOVES.get(key, 0), len(shown) - 1))
-    except KeyboardInterrupt:
-        pass
-    finally:
-        painter.paint(shown[at].lines if shown else [], [], size[0])
-        painter.leave()
+        finally:
+            with held():
+                painter.paint(shown[at].lines if shown else [], [], size[0])
 
 
-@contextlib.contextmanager
-def _keyboard() -> Iterator[Callable[[], list[str]]]:
-    """Gives what waits for keys: those that were pressed, or none after a while; nothing is echoed."""
-    try:
-        import termios
-        import tty
-    except ImportError:  # Windows
-        yield _console_keys
-        return
+def _pressed() -> list[str]:
+    """The keys that are pressed within _WAIT, or none."""
+    if platform.system() == "Windows":
+        return _console_keys()
     import os
     import select
 
     keyboard = sys.stdin.fileno()
-
-    def pressed() -> list[str]:
-        if not select.select([keyboard], [], [], _WAIT)[0]:
-            return []
-        text = os.read(keyboard, 4096).decode(errors="replace")
-        return _KEY.findall(text) or ["q"]  # nobody types any more
-
-    before = termios.tcgetattr(keyboard)
-    tty.setcbreak(keyboard, termios.TCSADRAIN)
-    try:
-        yield pressed
-    finally:
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+    if not select.select([keyboard], [], [], _WAIT)[0]:
+        return []
+    text = os.read(keyboard, 4096).decode(errors="replace")
+    return _KEY.findall(text) or ["q"]  # nobody types any more
 
 
 def _console_keys() -> list[str]:

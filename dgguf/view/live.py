@@ -1,19 +1,18 @@
 """The live view: a painter driven by events and by the clock; the terminal is given back whatever happens."""
 
 import contextlib
-import os
-import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from types import FrameType, TracebackType
-from typing import Any, Self
+from collections.abc import Callable, Generator, Iterable
+from types import TracebackType
+from typing import Self
 
 from dgguf.diffusion.events import Event, Finished
+from dgguf.interrupts import held
 from dgguf.view.frame import Line, Span, Style, fit, wrap
 from dgguf.view.painter import Painter
 from dgguf.view.status import Activity
+from dgguf.view.taken import taken
 from dgguf.view.terminal import safe
 from dgguf.view.text import View
 
@@ -44,27 +43,27 @@ class Live:
         self._since = self._drawn_at = time.perf_counter()
         self._cost = 0.0
         self._compiled = 0
-        self._restore: list[Callable[[], Any]] = []
+        self._terminal = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._painter.enter()
-        self._restore = [self._painter.leave, *_keep_keys_off_the_screen(), *self._handle_signals()]
-        self._ticker.start()
+        try:
+            self._terminal.enter_context(taken(self._painter))
+            self._ticker.start()
+        except BaseException:
+            self._stop.set()
+            self._terminal.close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with _without_interrupts():
+        with held(), self._terminal:
             self._stop.set()
             self._ticker.join()
-            try:
-                if self._view:
-                    self._view.end()
-                self._draw()
-            finally:
-                for restore in reversed(self._restore):
-                    restore()
+            if self._view:
+                self._view.end()
+            self._draw()
 
     def say(self, caption: str) -> None:
         """Show one line, with the time since, until there is something to draw."""
@@ -130,57 +129,3 @@ class Live:
                 layer, n_layers = self._layers() if self._layers else (0, 0)
                 if seconds > TICK_SECONDS or self._painter.resized():
                     self._draw(Activity(seconds, layer, n_layers, self._compiled))
-
-    def _handle_signals(self) -> list[Callable[[], Any]]:
-        """Ctrl-Z and a request to end, of which SIGBREAK is Windows', give the terminal back too."""
-        if threading.current_thread() is not threading.main_thread():
-            return []
-
-        def suspend(number: int, frame: FrameType | None) -> None:
-            self._painter.leave()
-            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTSTP)  # and here it goes on, when it does
-            signal.signal(signal.SIGTSTP, suspend)
-            _keep_keys_off_the_screen()  # the shell has set the terminal as it likes it
-            self._painter.enter()
-
-        def end(number: int, frame: FrameType | None) -> None:
-            sys.exit(128 + number)
-
-        handlers = {"SIGTSTP": suspend, "SIGTERM": end, "SIGHUP": end, "SIGBREAK": end}
-        before = {
-            number: signal.signal(number, handler)
-            for name, handler in handlers.items()
-            if (number := getattr(signal, name, None)) is not None  # no system has all of them
-        }
-        return [lambda: [signal.signal(number, handler) for number, handler in before.items()]]
-
-
-def _keep_keys_off_the_screen() -> list[Callable[[], Any]]:
-    """Let the terminal not show what is typed meanwhile; returns what undoes it."""
-    try:
-        import termios
-    except ImportError:  # Windows
-        return []
-    try:
-        keyboard = sys.stdin.fileno()
-        before = termios.tcgetattr(keyboard)
-    except (OSError, ValueError, AttributeError, termios.error):
-        return []
-    quiet = [*before]
-    quiet[3] &= ~termios.ECHO
-    termios.tcsetattr(keyboard, termios.TCSADRAIN, quiet)
-    return [lambda: termios.tcsetattr(keyboard, termios.TCSADRAIN, before)]
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back, so that it cannot keep the terminal from being restored."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

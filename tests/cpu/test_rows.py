@@ -67,6 +67,13 @@ def test_linear(backend, rng, name):
     assert_rows_alone(lambda x: backend.linear(x, w), normal(rng, ROWS, 768))
 
 
+@pytest.mark.parametrize("name", ["F32", "F16", "BF16"])
+def test_weights_as_stored(rng, many_cores, name):
+    backend = CpuBackend(2, keep_weights=True)
+    w = matrix(backend, rng, name, 75, 300)
+    assert_rows_alone(lambda x: backend.linear(x, w), normal(rng, ROWS, 300))
+
+
 @pytest.mark.parametrize("columns", [8, 40, 300, 1000])
 def test_linear_of_any_width(backend, rng, columns):
     w = matrix(backend, rng, "F32", 33, columns)
