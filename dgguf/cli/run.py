@@ -17,6 +17,7 @@ from dgguf.cli.options import (
     generation_options,
     view_options,
 )
+from dgguf.errors import PromptError
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
@@ -196,4 +197,8 @@ def read_prompt(prompt: str | None, file: IO[bytes] | None) -> str:
         if sys.stdin.isatty():
             raise click.UsageError('there is no prompt: give one with -p "…", with -f FILE or through a pipe')
         file = sys.stdin.buffer
-    return file.read().decode("utf-8-sig", "replace").replace("\r\n", "\n")
+    try:
+        content = file.read()
+    except OSError as error:  # of reading, which names no file
+        raise PromptError(f"{file.name}: cannot read the prompt: {error.strerror}") from None
+    return content.decode("utf-8-sig", "replace").replace("\r\n", "\n")
