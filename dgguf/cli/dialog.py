@@ -122,6 +122,8 @@ class Dialog:
                             self._seen.append(event)
                 interrupted = False
             finally:
+                if writer and self._keyboard:
+                    self._keyboard.expect(display.typed)
                 if writer:
                     writer.finish(seed=seed, settings=self._settings, interrupted=interrupted, table=False)
                     self._statistics, written = writer.answer.statistics, writer.answer.text

@@ -36,6 +36,7 @@ class Keyboard:
         def _(event: Any) -> None:
             event.current_buffer.insert_text("\n")
 
+        self._typed = ""
         self._screen = sys.stdout if sys.stdout.isatty() else sys.stderr
         self._reset_keyboard = keyboard()[1]
         self._prompt: PromptSession[str] = PromptSession(
@@ -46,10 +47,15 @@ class Keyboard:
             output=create_output(stdout=self._screen),
         )
 
+    def expect(self, text: str) -> None:
+        """The next message begins with what was typed before it was asked for."""
+        self._typed = text
+
     def _ask(self, text: str, continuation: str = "") -> str:
         """One message or answer; the terminal is given back whatever happens."""
+        typed, self._typed = self._typed, ""
         with undone(self._give_back):
-            return self._prompt.prompt(text, prompt_continuation=continuation)
+            return self._prompt.prompt(text, prompt_continuation=continuation, default=typed)
 
     def _give_back(self) -> None:
         self._reset_keyboard()

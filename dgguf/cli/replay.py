@@ -1,18 +1,17 @@
 """`dgguf replay`: a recording shown again, with no model."""
 
 import contextlib
-import platform
-import re
 import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from dgguf.cli.options import Showing, view_options
 from dgguf.interrupts import held
+from dgguf.view.keys import END
 from dgguf.view.names import VIEWS, Thoughts
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ _BACK = ("b", "p", "\x7f", "\b", "\x1b[D", "\x1bOD", "\xe0K", "\0K")
 _PAGE_DOWN, _PAGE_UP = ("\x1b[6~", "\xe0Q", "\0Q"), ("\x1b[5~", "\xe0I", "\0I")
 _HOME = ("\x1b[H", "\x1bOH", "\x1b[1~", "\x1b[7~", "\xe0G", "\0G")
 _END = ("\x1b[F", "\x1bOF", "\x1b[4~", "\x1b[8~", "\xe0O", "\0O")
-_QUIT = ("q", "\x1b", "\x04")
+_QUIT = ("q", "\x1b", END)
 _FAR = 1 << 30
 # By how many screens a key moves.
 _MOVES = {
@@ -33,9 +32,7 @@ _MOVES = {
     for keys, by in ((_NEXT, 1), (_BACK, -1), (_PAGE_DOWN, 10), (_PAGE_UP, -10), (_HOME, -_FAR), (_END, _FAR))
     for key in keys
 }
-_KEY_HELP = ["space → on", "← back", "PgDn PgUp by 10", "Home End", "q ends"]
-# A key as a terminal sends it: an escape code, a letter with Alt, or a character.
-_KEY = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1bO[ -~]|\x1b[^\x1b\[O]|.", re.DOTALL)
+_KEY_HELP = ["space → on", "← back", "PgDn PgUp by 10", "Home End", "? explains", "q ends"]
 _LONGEST = 1e9  # seconds; what `sleep` takes on every system
 _WAIT = 0.2  # seconds for a key, before the terminal's size is looked at
 
@@ -46,7 +43,9 @@ _WAIT = 0.2  # seconds for a key, before the terminal's size is looked at
     "--speed", type=click.FloatRange(0, min_open=True), default=1.0, help="How many times faster than it was."
 )
 @click.option(
-    "--step", is_flag=True, help="Go by keys: space or → on, ← back, PgDn, PgUp, Home, End; q ends."
+    "--step",
+    is_flag=True,
+    help="Go by keys: space or → on, ← back, PgDn, PgUp, Home, End; q ends.",
 )
 @view_options(VIEWS)
 def replay(recording: Path, speed: float, step: bool, showing: Showing) -> None:
@@ -101,6 +100,7 @@ def step_through(recording: "Recording", view: str, thoughts: Thoughts) -> None:
     from dgguf.view.ansi import colour_system
     from dgguf.view.choice import make_view
     from dgguf.view.frame import Line, Span, Style, fit
+    from dgguf.view.keys import pressed
     from dgguf.view.painter import Painter, terminal_size
     from dgguf.view.screens import screens
     from dgguf.view.sudoku import NO_BOARD, asked_board
@@ -113,7 +113,7 @@ def step_through(recording: "Recording", view: str, thoughts: Thoughts) -> None:
     keys: list[Line] = []
     with taken(painter, by_keys=True):
         try:
-            going = True
+            going, explains = True, False
             while going:
                 if size != painter.size:
                     size = painter.size
@@ -125,8 +125,12 @@ def step_through(recording: "Recording", view: str, thoughts: Thoughts) -> None:
                     keys = [(Span(fit(_KEY_HELP, size[0]), Style.LABEL),)] if helps else []
                 if not shown:
                     break
-                painter.paint([], [*shown[at].lines, *keys], size[0])
-                for key in _pressed():
+                legend = made.legend(size[0])[: size[1] - 1] if explains else []
+                lines = shown[at].lines
+                below = [*legend, *keys]
+                painter.paint([], [*lines[max(0, len(lines) + len(below) - size[1]) :], *below], size[0])
+                for key in pressed(_WAIT):
+                    explains ^= key == "?"
                     going = key not in _QUIT and not (at == len(shown) - 1 and key in _NEXT)
                     if not going:
                         break
@@ -134,35 +138,3 @@ def step_through(recording: "Recording", view: str, thoughts: Thoughts) -> None:
         finally:
             with held():
                 painter.paint(shown[at].lines if shown else [], [], size[0])
-
-
-def _pressed() -> list[str]:
-    """The keys that are pressed within _WAIT, or none."""
-    if platform.system() == "Windows":
-        return _console_keys()
-    import os
-    import select
-
-    keyboard = sys.stdin.fileno()
-    if not select.select([keyboard], [], [], _WAIT)[0]:
-        return []
-    text = os.read(keyboard, 4096).decode(errors="replace")
-    return _KEY.findall(text) or ["q"]  # nobody types any more
-
-
-def _console_keys() -> list[str]:
-    """The next key on Windows' console, if one comes within _WAIT."""
-    import msvcrt
-
-    console: Any = msvcrt  # its types are known on Windows alone
-    end = time.monotonic() + _WAIT
-    while not console.kbhit():
-        if time.monotonic() > end:
-            return []
-        time.sleep(0.02)
-    key = str(console.getwch())
-    if key in ("\0", "\xe0") and console.kbhit():  # else it is the letter "à"
-        key += console.getwch()
-    if key == "\x03":
-        raise KeyboardInterrupt
-    return [key]

@@ -9,7 +9,8 @@ from typing import Self
 
 from dgguf.diffusion.events import Event, Finished
 from dgguf.interrupts import held
-from dgguf.view.frame import Line, Span, Style, fit, wrap
+from dgguf.view import keys
+from dgguf.view.frame import Line, Span, Style, fit, line_width, wrap
 from dgguf.view.painter import Painter
 from dgguf.view.status import Activity
 from dgguf.view.taken import taken
@@ -19,6 +20,7 @@ from dgguf.view.text import View
 FRAME_SECONDS = 0.05  # at most 20 frames a second
 DRAWING_SHARE = 50  # a frame is followed by at least so many times its own cost without one: 2 %
 TICK_SECONDS = 0.1
+_HINT = " · ? explains"
 
 Layers = Callable[[], tuple[int, int]]
 
@@ -29,6 +31,9 @@ class Live:
     Args:
         painter: of the terminal.
         pace: seconds for which every event is to be seen at least; 0 draws what there is time for.
+
+    Attributes:
+        typed: what was typed meanwhile, but for the key "?", which shows what the colours mean.
     """
 
     def __init__(self, painter: Painter, pace: float = 0.0) -> None:
@@ -43,11 +48,14 @@ class Live:
         self._since = self._drawn_at = time.perf_counter()
         self._cost = 0.0
         self._compiled = 0
+        self._has_keys = keys.can_be_read()
+        self._explains = False
+        self.typed = ""
         self._terminal = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         try:
-            self._terminal.enter_context(taken(self._painter))
+            self._terminal.enter_context(taken(self._painter, by_keys=True))
             self._ticker.start()
         except BaseException:
             self._stop.set()
@@ -110,7 +118,7 @@ class Live:
         frame: list[Line] = []
         if self._view:
             scroll = self._view.scroll(width)
-            self._painter.paint(scroll, self._view.frame(width, height, activity), width)
+            self._painter.paint(scroll, self._frame(self._view, width, height, activity), width)
         elif self._caption and activity:
             parts = [self._caption, f"{activity.seconds:.1f} s"]
             if activity.compiled:
@@ -122,10 +130,28 @@ class Live:
         self._drawn_at = time.perf_counter()
         self._cost = self._drawn_at - began
 
+    def _frame(self, view: View, width: int, height: int, activity: Activity | None) -> list[Line]:
+        """A view's frame, and below it what the colours mean, or which key tells."""
+        legend = view.legend(width)[:height] if self._explains else []
+        frame = view.frame(width, height - len(legend), activity)
+        if frame and not legend and self._has_keys and line_width(frame[-1]) + len(_HINT) <= width:
+            frame[-1] = (*frame[-1], Span(_HINT, Style.LABEL))
+        return [*frame, *legend] if frame else []
+
+    def _read_keys(self) -> bool:
+        """Take what was typed; whether the legend is to appear or to go."""
+        pressed = keys.pressed(0) if self._has_keys else []
+        self._has_keys &= keys.END not in pressed
+        asked = pressed.count("?") % 2 == 1
+        self._explains ^= asked
+        self.typed += "".join(key for key in pressed if key.isprintable() and key != "?")
+        return asked
+
     def _tick_until_stopped(self) -> None:
         while not self._stop.wait(max(TICK_SECONDS, DRAWING_SHARE * self._cost)):
             with self._lock:
+                asked = self._read_keys()
                 seconds = time.perf_counter() - self._since
                 layer, n_layers = self._layers() if self._layers else (0, 0)
-                if seconds > TICK_SECONDS or self._painter.resized():
+                if asked or seconds > TICK_SECONDS or self._painter.resized():
                     self._draw(Activity(seconds, layer, n_layers, self._compiled))
