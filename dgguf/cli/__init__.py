@@ -18,6 +18,7 @@ from dgguf.cli.models import models, pull
 from dgguf.cli.quantize import quantize
 from dgguf.cli.replay import replay
 from dgguf.cli.run import run
+from dgguf.cli.tour import tour
 from dgguf.errors import DggufError, sentence
 
 
@@ -37,6 +38,7 @@ def cli(context: click.Context) -> None:
 
     \b
     Examples:
+      dgguf tour
       dgguf run demo -p "Tell me a story."
       dgguf chat demo
       dgguf run diffusiongemma-26B-A4B-it-Q4_K_M.gguf -p "Why is the sky blue?"
@@ -67,6 +69,7 @@ def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) 
 for command in (
     run,
     chat,
+    tour,
     replay,
     export,
     bench,

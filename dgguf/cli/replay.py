@@ -15,6 +15,7 @@ from dgguf.view.keys import END
 from dgguf.view.names import VIEWS, Thoughts
 
 if TYPE_CHECKING:
+    from dgguf.cli.display import Display
     from dgguf.diffusion.events import Event
     from dgguf.view.recording import Recording
 
@@ -57,25 +58,36 @@ def replay(recording: Path, speed: float, step: bool, showing: Showing) -> None:
       dgguf replay story.jsonl --speed 0.5
       dgguf replay story.jsonl --step --view grid
     """
-    from dgguf.cli.answer_writer import AnswerWriter
     from dgguf.cli.display import Display
     from dgguf.view.recording import read_recording
 
     read = read_recording(recording)
-    started = read.started
     display = Display(showing)
     if step:
         if not (display.choice.is_live and sys.stdin.isatty()):
             raise click.UsageError("--step needs a terminal and one of the views text, grid, sudoku")
         step_through(read, display.choice.view, showing.thoughts)
         return
+    play(read, display, speed)
+
+
+def play(read: "Recording", display: "Display", speed: float | None) -> None:
+    """Show a recording once, as a run would have been seen.
+
+    Args:
+        display: where; it is entered here.
+        speed: how many times faster than it was; None for the display's own pace.
+    """
+    from dgguf.cli.answer_writer import AnswerWriter
+
+    started = read.started
     writer = AnswerWriter(
         read.tokens, as_json=False, echo=not display.choice.shows_answer, show_thoughts=False
     )
     interrupted = True
     try:
         with display:
-            events = paced(read, speed) if display.choice.is_live else iter(read.events)
+            events = paced(read, speed) if speed and display.choice.is_live else iter(read.events)
             with contextlib.closing(display.draw(events, read.tokens)) as shown:
                 for event in shown:
                     writer.add(event)
