@@ -7,6 +7,8 @@ from typing import IO
 
 import click
 
+from dgguf.errors import PromptError
+
 _PATIENCE = 0.5  # seconds for which a pipe may be silent without a word
 
 
@@ -27,21 +29,25 @@ def read_prompt(words: list[str | None], file: IO[bytes] | None, *, use_stdin: b
     if len(given) + (file is not None) > 1:
         raise click.UsageError("give the prompt once: behind the model, by -p or by -f")
     if file is not None:
-        given = [_decoded(file.read())]
+        given = [_read(file)]
     elif given:
         given = [given[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")]
     elif sys.stdin.isatty() or not use_stdin:
         raise click.UsageError('there is no prompt: give one as in `dgguf run MODEL "…"`, by -f or by a pipe')
     if use_stdin and not _is_stdin(file) and (not given or _sends_data()):
         _say_silence()
-        piped = _decoded(sys.stdin.buffer.read())
+        piped = _read(sys.stdin.buffer)
         if given and piped.strip():
             return f"{piped.removesuffix(chr(10))}\n{given[0]}"
         return given[0] if given else piped
     return given[0]
 
 
-def _decoded(data: bytes) -> str:
+def _read(file: IO[bytes]) -> str:
+    try:
+        data = file.read()
+    except OSError as error:  # of reading, which names no file
+        raise PromptError(f"{file.name}: cannot read the prompt: {error.strerror}") from None
     return data.decode("utf-8-sig", "replace").replace("\r\n", "\n")
 
 

@@ -7,26 +7,7 @@ import dgguf
 from dgguf.diffusion.events import PromptEncoded
 from dgguf.errors import BackendError, ModelFileError, PromptError, UnsupportedModelError
 from dgguf.text.chat import check_messages
-from tests.support.endless import write_endless_model
 from tests.support.synthetic.writer import TINY, write_model
-
-QUICK = {"max_tokens": 32, "seed": 3}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A file with random weights: answers that fill every canvas, whatever is asked."""
-    return write_endless_model(tmp_path_factory.mktemp("models") / "tiny.gguf")
-
-
-@pytest.fixture
-def session(model):
-    return dgguf.load(model)
-
-
-@pytest.fixture
-def quick(session):
-    return QUICK | {"settings": session.settings(max_steps=3)}
 
 
 def reused(session, prompt, **options):
