@@ -1,6 +1,6 @@
 """What an answer depends on: how many are the same to the last bit when only the way to them differs.
 
-    python tools/accuracy/histories.py [--seeds 12]
+    python tools/accuracy/histories.py [--seeds 12] [--paths avx2 exact]
 
 The demo answers a prompt of 163 tokens, longer than its window, on every CPU path that the machine can
 run and in exact mode. Counted are the answers whose every step (canvas, argmax, accepted positions,
@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need 
 import numpy as np
 
 import dgguf
+from dgguf.backends.cpu.features import possible_paths
 from dgguf.diffusion.events import DenoisingStep
 from tools.accuracy.same_answers import digest
 
@@ -79,14 +80,15 @@ def answers(session: dgguf.Session, history: str, n_seeds: int) -> Iterator[tupl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, default=12, help="answers each (default: 12)")
-    n = parser.parse_args().seeds
-    from dgguf.backends.cpu.features import possible_paths
-
+    every = ("exact", *possible_paths())
+    parser.add_argument("--paths", nargs="+", choices=every, default=every, help="CPU paths (default: all)")
+    options = parser.parse_args()
+    n = options.seeds
     names = [*list(HISTORIES)[1:], "1 thread"]
     print("  ".join(f"{x:>11}" for x in ["", *names, "text: exact", "first step"]))
     with dgguf.load("demo", exact=True, threads=2) as session:
         exact = list(answers(session, "cold", n))
-    for path in ("exact", *possible_paths()):
+    for path in options.paths:
         os.environ["DGGUF_CPU_PATH"] = "" if path == "exact" else path
         sessions = {t: dgguf.load("demo", exact=path == "exact", threads=t) for t in (1, 2)}
         found = list(answers(sessions[2], "cold", n))

@@ -16,7 +16,7 @@ from dgguf.backends.cpu.unpack import PANEL_ROWS
 from dgguf.jit import compiled_features, kernel
 from dgguf.llvm_ir import F32, LANES, Loop, call, constant, emits, int64, load, splat, store, vector
 
-SUM_BLOCK = 256  # terms of a sum that are added up before the next are: a panel of so many fits the L1 cache
+SUM_BLOCK = 64  # terms of a sum that are added up before the next are: fewer roundings in a row
 TILE_ROWS = 6
 _PANEL_BYTES = 4 * PANEL_ROWS  # of one row of a panel
 
