@@ -1,8 +1,6 @@
 """A conversation with a model: messages are answered, lines that start with "/" are commands."""
 
 import contextlib
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -14,8 +12,9 @@ from dgguf.cli.display import Display
 from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import say
+from dgguf.cli.saved import Saved, load_conversation, save_conversation
 from dgguf.diffusion.statistics import Statistics
-from dgguf.errors import DggufError, PromptError, naming, sentence
+from dgguf.errors import DggufError, PromptError, sentence
 from dgguf.session import Session, new_seed
 from dgguf.text.chat import Message
 from dgguf.view.summary import statistics_table
@@ -194,26 +193,15 @@ class Dialog:
         if not argument:
             raise PromptError("/save needs the name of a file")
         path = Path(argument).expanduser()
-        if path.exists() and not _is_conversation(path):
-            raise PromptError(f"{path}: this file exists and is no conversation; choose another name")
-        content = {"system": self.system, "messages": self.messages}
-        part = path.with_name(path.name + ".part")
-        try:
-            with naming(path), part.open("w", encoding="utf-8") as file:
-                file.write(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path.resolve())  # where a link leads
-        finally:
-            part.unlink(missing_ok=True)
+        save_conversation(path, Saved(self.system, self.messages))
         say(f"{path}: {len(self.messages)} messages")
 
     def _load(self, argument: str) -> None:
+        if not argument:
+            raise PromptError("/load needs the name of a file that /save wrote")
         path = Path(argument).expanduser()
-        if not argument or not _is_conversation(path):
-            raise PromptError(f"{argument or '/load'}: this is no conversation that /save wrote")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        self.system, self.messages = content.get("system"), content["messages"]
+        loaded = load_conversation(path)
+        self.system, self.messages = loaded.system, loaded.messages
         say(f"{path}: {len(self.messages)} messages")
 
     def _stats(self, argument: str) -> None:
@@ -231,14 +219,3 @@ class Dialog:
         "stats": _stats,
     }
     COMMANDS: ClassVar = tuple(f"/{name}" for name in (*_COMMANDS, "exit"))
-
-
-def _is_conversation(path: Path) -> bool:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return all(
-            message["role"] in ("user", "assistant") and isinstance(message["content"], str)
-            for message in content["messages"]
-        ) and isinstance(content.get("system"), str | None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False

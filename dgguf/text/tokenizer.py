@@ -12,9 +12,10 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from dgguf.errors import TokenizerError
+from dgguf.ggufio.metadata import metadata_integers, metadata_value
 from dgguf.text.bpe import BytePairEncoder
 from dgguf.text.sentencepiece_model import SentencePieceEncoder, is_exact
-from dgguf.text.vocabulary import BYTE, Vocabulary, unmark_spaces, whole_numbers
+from dgguf.text.vocabulary import BYTE, Vocabulary, unmark_spaces
 
 MODEL = "gemma4"
 # A text that ends an answer, beside the ids that the file names: <turn|> is written by the model
@@ -61,10 +62,10 @@ class Tokenizer:
         self.eos_id = vocabulary.token_id(metadata, "tokenizer.ggml.eos_token_id")
         self.pad_id = vocabulary.token_id(metadata, "tokenizer.ggml.padding_token_id")
         self.unk_id = vocabulary.unk_id
-        add_bos = metadata.get("tokenizer.ggml.add_bos_token", True)
-        if not isinstance(add_bos, bool | int):
-            raise TokenizerError(f"{vocabulary.where}: tokenizer.ggml.add_bos_token is not true or false")
-        self.add_bos = bool(add_bos) and self.bos_id is not None
+        add_bos = metadata_value(
+            metadata, vocabulary.where, "tokenizer.ggml.add_bos_token", bool, True, error=TokenizerError
+        )
+        self.add_bos = add_bos and self.bos_id is not None
         self.special: Mapping[str, int] = vocabulary.special
         self.stop_ids = self._find_stop_ids(metadata)
         self.channel_open_id = self.special.get("<|channel>")
@@ -81,8 +82,8 @@ class Tokenizer:
         Raises:
             TokenizerError: the vocabulary is of another make, or contradicts itself.
         """
-        model = metadata.get("tokenizer.ggml.model")
-        if not isinstance(model, str) or model != MODEL:
+        model = metadata_value(metadata, where, "tokenizer.ggml.model", str, None, error=TokenizerError)
+        if model != MODEL:
             raise TokenizerError(
                 f"{where}: tokenizer.ggml.model is {model!r:.99}, but dgguf only knows {MODEL!r}"
             )
@@ -157,18 +158,18 @@ class Tokenizer:
     def _encoder(self) -> Encoder:
         merges = self._vocabulary.read_merges()
         if is_exact(self._vocabulary, merges):
-            with contextlib.suppress(ImportError):  # not every system has it; the same, only faster
+            # Not every system has it, and it takes no token of over 512 bytes; the same, only faster.
+            with contextlib.suppress(ImportError, RuntimeError):
                 return SentencePieceEncoder(self._vocabulary, merges)
         return BytePairEncoder(self._vocabulary, merges)
 
     def _find_stop_ids(self, metadata: Mapping[str, Any]) -> frozenset[int]:
         key = "tokenizer.ggml.eos_token_ids"
-        named = whole_numbers(metadata.get(key, []), key, self._vocabulary.where)
-        if len(named) and not 0 <= named.min() <= named.max() < self.n_tokens:
-            raise TokenizerError(
-                f"{self._vocabulary.where}: {key} names a token beyond the {self.n_tokens} there are"
-            )
-        ids = {int(i) for i in named} | {self.special[t] for t in _STOP_TEXTS if t in self.special}
+        most = self.n_tokens - 1
+        named = metadata_integers(
+            metadata, self._vocabulary.where, key, [], least=0, most=most, error=TokenizerError
+        )
+        ids = set(named.tolist()) | {self.special[t] for t in _STOP_TEXTS if t in self.special}
         return frozenset(ids if self.eos_id is None else ids | {self.eos_id})
 
 

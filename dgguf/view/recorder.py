@@ -22,6 +22,7 @@ from dgguf.errors import RecordingError, naming
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.progress import ENTROPY_DECIMALS
 from dgguf.view.recording import FORMAT, VERSION, Canvases, is_recording, open_recording
+from dgguf.view.terminal import safe_json
 
 
 class Recorder:
@@ -57,6 +58,8 @@ class Recorder:
         """Write each event and pass it on."""
         for event in events:
             line = json.dumps(self._encode(event), ensure_ascii=False, separators=(",", ":"))
+            if self._path is None:  # it may be a terminal
+                line = safe_json(line)
             with naming(self._path) if self._path else nullcontext():
                 self._out.write(line + "\n")
                 self._out.flush()

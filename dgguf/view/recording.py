@@ -25,6 +25,7 @@ import dataclasses
 import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,8 @@ _MAX_LINE, _MAX_UNPACKED, _MAX_RATIO = 1 << 25, 1 << 27, 50
 _MAX_COUNT, _MAX_SECONDS = 1 << 64, 1e9
 # What reading a line that says something impossible may raise.
 _DAMAGE = (
-    LookupError, TypeError, ValueError, ArithmeticError, AttributeError, OSError, RecursionError, DggufError
+    LookupError, TypeError, ValueError, ArithmeticError, AttributeError, OSError, RecursionError, DggufError,
+    zlib.error,
 )  # fmt: skip
 _NOTHING: np.ndarray = np.empty(0, np.int64)
 
@@ -155,7 +157,7 @@ def is_recording(path: Path) -> bool:
     try:
         with open_recording(path, "r") as file:
             return file.read(len(_MARK)) == _MARK
-    except (OSError, EOFError, UnicodeError, ValueError):
+    except (OSError, EOFError, UnicodeError, ValueError, zlib.error):
         return False
 
 

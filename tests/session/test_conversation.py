@@ -102,7 +102,7 @@ def test_a_conversation_that_was_loaded_goes_on(model, tmp_path):
         ("/save {folder}", "is no conversation; choose another name"),
         ("/save {other}", "this file exists and is no conversation"),
         ("/save {folder}/none/a.json", "No such file or directory"),
-        ("/load", "this is no conversation that /save wrote"),
+        ("/load", "/load needs the name of a file"),
         ("/load {other}", "this is no conversation that /save wrote"),
     ],
 )

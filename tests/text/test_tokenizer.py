@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dgguf.errors import TokenizerError
-from dgguf.ggufio.read_header import StringArray
+from dgguf.ggufio.string_array import StringArray
 from dgguf.text.bpe import BytePairEncoder
 from dgguf.text.sentencepiece_model import SentencePieceEncoder, is_exact
 from dgguf.text.tokenizer import Tokenizer, replace_surrogates
@@ -460,32 +460,35 @@ def no_unknown_and_a_byte_short(metadata):
         (drop("model"), "tokenizer.ggml.model is None"),
         (put("model", "llama"), "tokenizer.ggml.model is 'llama'"),
         (put("model", "gpt2"), "only knows 'gemma4'"),
-        (drop("tokens"), "tokenizer.ggml.tokens is missing"),
-        (put("tokens", np.arange(9)), "tokenizer.ggml.tokens is not an array of strings"),
-        (put("tokens", "abc"), "tokenizer.ggml.tokens is not an array of strings"),
-        (drop("token_type"), "token_type is missing"),
-        (put("token_type", ["a"]), "token_type is not an array of whole numbers"),
+        (drop("tokens"), "'tokenizer.ggml.tokens' is missing"),
+        (put("tokens", np.arange(9)), "tokens' should be a list of strings but is a list of integers"),
+        (put("tokens", "abc"), "tokens' should be a list of strings but is a string"),
+        (drop("token_type"), "token_type' is missing"),
+        (put("token_type", ["a"]), "token_type' should be a list of integers but is a list of strings"),
         (put("token_type", np.ones(5, np.int32)), "token_type has 5 entries for"),
-        (set_type(77, 9), "gives token 77 the unknown type 9"),
-        (set_type(77, -1), "gives token 77 the unknown type -1"),
+        (set_type(77, 9), "token_type' holds 9, but should be from 0 to 6"),
+        (set_type(77, -1), "token_type' holds -1, but should be from 0 to 6"),
         (set_type(300, BYTE), "token 300, .* is a byte by its type but not by its text"),
         (set_token(300, "Hi"), r"tokens \d+ and \d+ .* are both 'Hi'"),
         (set_token(300, ""), "token 300 .* is empty"),
         (set_token(300, "a\udcff"), "token 300 .* is not UTF-8"),
-        (drop("merges"), "tokenizer.ggml.merges is missing"),
+        (drop("merges"), "merges' is missing"),
         (add_merge("ab"), "merge 7 .* 'ab', is not two tokens"),
         (add_merge("a b c"), "merge 7 .* 'a b c', is not two tokens"),
         (add_merge("no such"), "merge 7 .* 'no such', needs a token that is not"),
         (add_merge("x y"), "merge 7 .* 'x y', needs a token that is not"),
-        (put("bos_token_id", 10**6), r"bos_token_id is 1000000, but there are \d+ tokens"),
-        (put("eos_token_id", -1), "eos_token_id is -1"),
-        (put("unknown_token_id", "3"), "unknown_token_id is not a number"),
-        (put("eos_token_ids", np.array([1, 10**6])), "eos_token_ids names a token beyond"),
-        (put("eos_token_ids", 7), "eos_token_ids is not an array"),
-        (put("eos_token_ids", np.ones(2, np.float32)), "eos_token_ids is not an array of whole numbers"),
-        (put("add_bos_token", np.ones(2, bool)), "add_bos_token is not true or false"),
-        (put("add_bos_token", "yes"), "add_bos_token is not true or false"),
-        (put("model", np.ones(2, np.int32)), "model is .*, but dgguf only knows"),
+        (put("bos_token_id", 10**6), r"bos_token_id' is 1000000, but should be from 0 to \d+"),
+        (put("eos_token_id", -1), "eos_token_id' is -1"),
+        (put("unknown_token_id", "3"), "unknown_token_id' should be an integer but is a string"),
+        (put("eos_token_ids", np.array([1, 10**6])), "eos_token_ids' holds 1000000, but should be from 0"),
+        (put("eos_token_ids", 7), "eos_token_ids' should be a list of integers but is an integer"),
+        (
+            put("eos_token_ids", np.ones(2, np.float32)),
+            "eos_token_ids' should be a list of integers but is a list",
+        ),
+        (put("add_bos_token", np.ones(2, bool)), "add_bos_token' should be a boolean but is a list of b"),
+        (put("add_bos_token", "yes"), "add_bos_token' should be a boolean but is a string"),
+        (put("model", np.ones(2, np.int32)), "model' should be a string but is a list"),
         (no_unknown_and_a_byte_short, "1 of the 256 byte tokens are missing and there is no unknown"),
     ],
 )
@@ -502,7 +505,7 @@ def test_strings_where_numbers_belong_take_no_memory(key):
     offsets = np.array([0, *range(100_008, len(raw) + 1, 8)])
     metadata = small_metadata() | {f"tokenizer.ggml.{key}": StringArray(raw, offsets)}
     tracemalloc.start()
-    with pytest.raises(TokenizerError, match=f"{key} is not an array of whole numbers"):
+    with pytest.raises(TokenizerError, match=f"{key}' should be a list of integers but is a list of strings"):
         Tokenizer.from_metadata(metadata, "bad.gguf")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
