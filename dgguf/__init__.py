@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     )
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.errors import DggufError
-    from dgguf.session import Gpu, Session
+    from dgguf.session import Chat, Gpu, Session
 
 __version__ = "0.1.0"
 
 # Where each public name lives. Nothing is imported before it is asked for: numba takes half a second.
 _HOMES = {
     "Answer": "dgguf.answer",
+    "Chat": "dgguf.session",
     "CanvasCommitted": "dgguf.diffusion.events",
     "CanvasStarted": "dgguf.diffusion.events",
     "Conversation": "dgguf.conversation",
@@ -47,6 +48,7 @@ __all__ = [
     "Answer",
     "CanvasCommitted",
     "CanvasStarted",
+    "Chat",
     "Conversation",
     "DenoisingStep",
     "DggufError",
@@ -73,7 +75,7 @@ def load(
 
     Args:
         model: path or name.
-        threads: None for all usable cores.
+        threads: None for one on each usable core.
         context: positions, prompt and answer together; None for 8192 or what the model can.
         exact: compute in float32 what the reference does: several times slower.
         gpu: run on this GPU, such as dgguf.Gpu(); None for the CPU.
@@ -85,6 +87,10 @@ def load(
     from dgguf.session import Session
 
     return Session(model, threads=threads, context=context, exact=exact, gpu=gpu, kv_budget=kv_budget)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

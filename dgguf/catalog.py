@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dgguf import hub
-from dgguf.errors import ModelFileError
+from dgguf.errors import DownloadError, ModelFileError
 
 _PACKAGE = Path(__file__).parent
 
@@ -72,3 +72,20 @@ def find_model(model: str) -> Path:
         return path  # a folder or a device: whoever opens it says so
     names = ", ".join(known.name for known in known_models())
     raise ModelFileError(f"there is no file {model!r}, and no model of that name is known (known: {names})")
+
+
+def ask_hub(model: str) -> list[hub.HubFile]:
+    """What the hub has of a model that is named in models.txt or as hf:owner/repo:file: all its parts.
+
+    Raises:
+        DownloadError: there is no such name, or it is bundled; the hub does not answer, or has no such file.
+    """
+    known, reference = find_known(model), hub.parse_reference(model)
+    if known and known.repository == "bundled":
+        raise DownloadError(f"{model} comes with dgguf: no hub has it")
+    if known is None and reference is None:
+        raise DownloadError(
+            f"no model {model!r} is known: `dgguf models` lists those that are, others are hf:owner/repo:file"
+        )
+    repository, wanted = (known.repository, known.file) if known else reference or ("", "")
+    return hub.choose(repository, wanted)

@@ -11,7 +11,7 @@ from dgguf.backends.check import Check
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.errors import BackendError
 from dgguf.jit import CACHE_FOLDER, compiled_features
-from dgguf.machine import processor, usable_cores
+from dgguf.machine import processor, usable_cores, usable_processors
 from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.quants.decode import decoder
 from dgguf.view.summary import format_bytes
@@ -30,7 +30,11 @@ def examine_cpu() -> Iterator[Check]:
         yield Check("kernels", True, cpu_path())
     except BackendError as error:
         yield Check("kernels", False, str(error), "unset DGGUF_CPU_PATH")
-    yield Check("threads", True, f"{usable_cores()} of {os.cpu_count()} cores")
+    yield Check(
+        "threads",
+        True,
+        f"{usable_cores()} by default, {usable_processors()} at most; {os.cpu_count()} processors",
+    )
     yield _runs_a_kernel()
     if CACHE_FOLDER:
         yield Check("cache", True, f"compiled kernels are kept in {CACHE_FOLDER}")

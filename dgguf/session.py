@@ -3,14 +3,14 @@
 import functools
 import operator
 import secrets
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack
 
 import numpy as np
 
-from dgguf.answer import Answer, AnswerBuilder
+from dgguf.answer import AnswerBuilder
 from dgguf.backends.base import Backend
 from dgguf.conversation import Conversation, Request, Turns
 from dgguf.diffusion.events import Event, Started
@@ -21,6 +21,10 @@ from dgguf.loading import load_model
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, gpu_sizes, rows_per_call
 from dgguf.text.chat import AnswerText, ChatTemplate, Message, check_messages, encode_chat
+from dgguf.view.drawn_answer import DrawnAnswer
+from dgguf.view.names import LIVE_VIEWS, Thoughts
+from dgguf.view.recording import Recording
+from dgguf.view.watching import watch
 
 DEFAULT_MAX_TOKENS = 1024
 FULL_CONVERSATIONS = 4  # whose KV caches are kept whole
@@ -60,7 +64,7 @@ class Session:
 
     Args:
         model: a path, or a name from models.txt.
-        threads: of the CPU backend; None for all usable cores.
+        threads: of the CPU backend; None for one on each usable core.
         context: positions of a conversation, prompt and answer together; None for 8192 or what the model
             can.
         exact: compute in float32 what the reference does: several times slower.
@@ -127,7 +131,11 @@ class Session:
         """
         unknown = options.keys() - PromptOptions.__annotations__.keys()
         if unknown:
-            raise TypeError(f"there is no prompt option {', '.join(sorted(unknown))}")
+            raise TypeError(
+                f"there is no option {', '.join(sorted(unknown))}; of a prompt there are "
+                f"{', '.join(PromptOptions.__annotations__)}, and the sampler's go by "
+                "settings=session.settings(max_steps=…)"
+            )
         _check_types(prompt, options.get("system"))
         if isinstance(prompt, str) and not prompt.strip():
             raise PromptError("the prompt is empty")
@@ -236,10 +244,9 @@ class Session:
         pins: Mapping[int, int] | None = None,
         conversation: Conversation | None = None,
         **options: Unpack[PromptOptions],
-    ) -> Answer:
+    ) -> DrawnAnswer:
         """Answer a message or a conversation and return when all of it is there; arguments as in `stream`."""
-        builder = AnswerBuilder(self.tokenizer)
-        for event in self.stream(
+        events = self.stream(
             prompt,
             settings=settings,
             max_tokens=max_tokens,
@@ -248,9 +255,75 @@ class Session:
             pins=pins,
             conversation=conversation,
             **options,
-        ):
+        )
+        return self._answer(events)
+
+    def watch(
+        self,
+        prompt: str | list[Message] | np.ndarray,
+        *,
+        view: str = "auto",
+        pace: float = 0.15,
+        thoughts: Thoughts = "dim",
+        **arguments: Any,
+    ) -> DrawnAnswer:
+        """`generate`, and show the canvas meanwhile: in a notebook, on a terminal, else as lines on stderr.
+
+        Args:
+            prompt: as of `stream`.
+            view: "auto" or one of "text", "grid" and "sudoku".
+            pace: seconds for which every step is seen at least.
+            thoughts: "show", "dim" or "hide".
+            arguments: the others of `stream`.
+        """
+        if view not in ("auto", *LIVE_VIEWS):
+            raise ValueError(f"there is no view {view!r:.99}; there are auto, {', '.join(LIVE_VIEWS)}")
+        events = self.stream(prompt, **arguments)
+
+        def layers() -> tuple[int, int]:
+            return self.model.layers_done, len(self.config.layers)
+
+        return self._answer(watch(events, self.tokenizer, layers, view=view, pace=pace, thoughts=thoughts))
+
+    def _answer(self, events: Iterable[Event]) -> DrawnAnswer:
+        builder, seen = AnswerBuilder(self.tokenizer), []
+        for event in events:
             builder.add(event)
-        return builder.answer()
+            seen.append(event)
+        return DrawnAnswer(**vars(builder.answer()), recording=Recording(self.tokenizer, seen))
+
+    def chat(self, *, system: str | None = None) -> "Chat":
+        """A conversation that remembers its messages, and keeps what it has encoded."""
+        return Chat(self, system)
+
+
+class Chat:
+    """Messages and their answers, made by `Session.chat`. Its KV cache is kept between them.
+
+    Attributes:
+        messages: so far; of answers without the thoughts.
+        system: the message before all others, or None.
+    """
+
+    def __init__(self, session: Session, system: str | None) -> None:
+        self.messages: list[Message] = []
+        self.system = system
+        self._session = session
+        self._conversation = session.conversation()
+
+    def send(self, text: str, **arguments: Any) -> DrawnAnswer:
+        """Answer a message; arguments as of `Session.generate`. One that fails leaves no message behind."""
+        return self._reply(self._session.generate, text, arguments)
+
+    def watch(self, text: str, **arguments: Any) -> DrawnAnswer:
+        """As `send`, and show the canvas meanwhile; arguments as of `Session.watch`."""
+        return self._reply(self._session.watch, text, arguments)
+
+    def _reply(self, answer: Callable[..., DrawnAnswer], text: str, arguments: dict[str, Any]) -> DrawnAnswer:
+        asked: list[Message] = [*self.messages, Message(role="user", content=text)]
+        given = answer(asked, system=self.system, conversation=self._conversation, **arguments)
+        self.messages = [*asked, Message(role="assistant", content=given.text)]
+        return given
 
 
 def new_seed() -> int:

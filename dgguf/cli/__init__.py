@@ -12,6 +12,7 @@ import click
 from dgguf import __version__
 from dgguf.cli.bench import bench
 from dgguf.cli.chat import chat
+from dgguf.cli.check import check
 from dgguf.cli.compare import compare
 from dgguf.cli.doctor import doctor
 from dgguf.cli.export import export
@@ -61,7 +62,21 @@ def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) 
         context.with_resource(show_log(logging.DEBUG))
 
 
-for command in (run, chat, replay, export, bench, doctor, info, models, pull, quantize, imatrix, compare):
+for command in (
+    run,
+    chat,
+    replay,
+    export,
+    bench,
+    doctor,
+    info,
+    check,
+    models,
+    pull,
+    quantize,
+    imatrix,
+    compare,
+):
     cli.add_command(command)
 
 _debug_option = click.option(

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import click
 
 from dgguf.answer import AnswerBuilder
-from dgguf.cli.output import say
+from dgguf.cli.output import say, warn
 from dgguf.diffusion.events import Event
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.text.tokenizer import TokenTexts
+from dgguf.view.sudoku import asked_board, grid_fault
 from dgguf.view.summary import statistics_table, summary
 from dgguf.view.terminal import safe, safe_json
 
@@ -33,6 +34,7 @@ class AnswerWriter:
 
     def __init__(self, texts: TokenTexts, *, as_json: bool, echo: bool, show_thoughts: bool) -> None:
         self.answer = AnswerBuilder(texts)
+        self._texts = texts
         self._as_json = as_json
         self._echo = echo and not as_json
         self._show_thoughts = show_thoughts
@@ -87,13 +89,21 @@ class AnswerWriter:
                 click.echo(safe(text, draft=False) if sys.stdout.isatty() else text, nl=False)
         sys.stdout.flush()
 
+    def _grid_fault(self) -> str:
+        """What is wrong with the answer to a sudoku; "" if nothing is, or it is none."""
+        started = self.answer.started
+        board = asked_board(started, self._texts) if started else None
+        return "" if board is None else grid_fault(board, self.answer.text)
+
     def _advise(self, max_steps: int) -> None:
         s = self.answer.statistics
         if s.converged and not any(s.converged) and max_steps >= _MANY_STEPS:
-            say(
-                f"warning: no block settled within {max_steps} steps: usual for random weights, "
+            warn(
+                f"no block settled within {max_steps} steps: usual for random weights, "
                 "otherwise a sign of a damaged file or of wrong numbers"
             )
+        if fault := self._grid_fault():
+            warn(f"this sudoku is not solved: {fault}")
         if s.reason == "stop" and not self.answer.text.strip():
             say("the answer is empty: the model ended its turn at once; a fuller prompt or --think may help")
         if s.reason == "length":

@@ -5,14 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import click
 import numpy as np
 
 from dgguf.cli.answer_writer import AnswerWriter
 from dgguf.cli.display import Display
+from dgguf.cli.export import check_out, draw
 from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import say
 from dgguf.cli.saved import Saved, load_conversation, save_conversation
+from dgguf.diffusion.events import Event
 from dgguf.diffusion.statistics import Statistics
 from dgguf.errors import DggufError, PromptError, sentence
 from dgguf.session import Session, new_seed
@@ -55,6 +58,7 @@ class Dialog:
         self.think = asking.think
         self.seed = asking.seed
         self.messages: list[Message] = []
+        self._seen: list[Event] = []  # of the last answer
 
     def run(self, messages: Iterator[str]) -> None:
         """Answer messages and obey commands until they end."""
@@ -98,8 +102,10 @@ class Dialog:
                         ids, settings=self._settings, max_tokens=self._max_tokens, seed=seed
                     )
                     with contextlib.closing(events):
+                        self._seen = []
                         for event in display.show(events, self._session, None):
                             writer.add(event)
+                            self._seen.append(event)
                 interrupted = False
             finally:
                 if writer:
@@ -160,6 +166,7 @@ class Dialog:
             "/seed N|random   the same seed repeats an answer",
             "/save FILE       write the conversation as JSON",
             "/load FILE       go on from such a file",
+            "/export FILE     draw the last answer: .gif, .svg, .html, .png, .mp4 …",
             "/stats           what the last answer cost",
             "/exit            end; so does Ctrl-D",
             "Alt-Enter starts a new line, Ctrl-C stops an answer.",
@@ -204,6 +211,18 @@ class Dialog:
         self.system, self.messages = loaded.system, loaded.messages
         say(f"{path}: {len(self.messages)} messages")
 
+    def _export(self, argument: str) -> None:
+        if not argument:
+            raise PromptError("/export needs the name of a file, such as story.gif")
+        if not self._statistics:
+            raise PromptError("/export draws the last answer, and there is none yet")
+        path = Path(argument).expanduser()
+        try:
+            check_out(path, force=False)
+        except click.UsageError as error:
+            raise PromptError(error.message.removesuffix("; --force overwrites it")) from None
+        draw(self._seen, self._session.tokenizer, path, self._showing)
+
     def _stats(self, argument: str) -> None:
         for line in statistics_table(self._statistics) if self._statistics else ["there is no answer yet"]:
             say(line)
@@ -216,6 +235,7 @@ class Dialog:
         "seed": _set_seed,
         "save": _save,
         "load": _load,
+        "export": _export,
         "stats": _stats,
     }
     COMMANDS: ClassVar = tuple(f"/{name}" for name in (*_COMMANDS, "exit"))

@@ -46,11 +46,11 @@ class Display:
 
     def __enter__(self) -> Self:
         if screen := self.choice.screen:
-            from dgguf.view.ansi import use_colours
+            from dgguf.view.ansi import colour_system
             from dgguf.view.live import Live
             from dgguf.view.painter import Painter, terminal_size
 
-            painter = Painter(screen, lambda: terminal_size(screen), use_colours())
+            painter = Painter(screen, lambda: terminal_size(screen), colour_system(screen))
             self._live = self._stack.enter_context(Live(painter, self._showing.pace))
             self._stack.enter_context(log_to(self._live.note))
         else:

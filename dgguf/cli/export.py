@@ -1,18 +1,24 @@
 """`dgguf export`: a recording as a picture, a film, a page or a text."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dgguf.view.names import LIVE_VIEWS, THOUGHTS
+from dgguf.cli.options import Showing
+from dgguf.view.names import FILMS, LIVE_VIEWS, PIXELS, SIZES, THOUGHTS
 
-_FILMS = (".svg", ".gif", ".html", ".cast")
+if TYPE_CHECKING:
+    from dgguf.diffusion.events import Event
+    from dgguf.text.tokenizer import TokenTexts
+
 # The kinds of files for which an option means something; all others go with each kind but .txt.
 _ONLY_FOR = {
-    "theme": (".svg", ".gif", ".png"),
-    "pace": _FILMS,
-    "speed": _FILMS,
+    "theme": (".svg", *PIXELS),
+    "scale": PIXELS,
+    "purpose": (".svg", *PIXELS),
+    "pace": FILMS,
+    "speed": FILMS,
     "steps": (".png",),
     "at": (".png",),
 }
@@ -21,15 +27,31 @@ _ONLY_FOR = {
 @click.command()
 @click.argument("recording", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--view", type=click.Choice(LIVE_VIEWS), default="text", help="What is drawn.")
-@click.option("--width", type=click.IntRange(20, 400), default=80, help="Columns.")
-@click.option("--height", type=click.IntRange(2, 200), help="Rows.  [default: as many as needed, at most 40]")
-@click.option("--theme", type=click.Choice(("dark", "light")), default="dark", help="For .svg, .gif, .png.")
+@click.option(
+    "--view",
+    type=click.Choice(("auto", *LIVE_VIEWS)),
+    default="auto",
+    help="What is drawn; auto is a board for a sudoku, else the text.",
+)
+@click.option(
+    "--for",
+    "purpose",
+    type=click.Choice(tuple(SIZES)),
+    default="readme",
+    help="A size: 80 columns for a README, 1920 x 1080 points for a slide, 1080 x 1080 for a post.",
+)
+@click.option("--width", type=click.IntRange(20, 400), help="Columns.  [default: 80, or as --for says]")
+@click.option("--height", type=click.IntRange(2, 200), help="Rows.  [default: as many as needed]")
+@click.option(
+    "--scale",
+    type=click.IntRange(1, 4),
+    help="How fine pictures are.  [default: 2 for .png, else 1, or as --for says]",
+)
+@click.option("--theme", type=click.Choice(("dark", "light")), default="dark", help="For .svg and pictures.")
 @click.option(
     "--pace",
-    type=click.FloatRange(0.01, 60),
-    default=0.15,
-    help="Seconds that each step is shown for at least.",
+    type=click.FloatRange(0.02, 60),
+    help="Seconds that each step is shown for at least.  [default: for a film of 8 s]",
 )
 @click.option(
     "--speed",
@@ -42,44 +64,42 @@ _ONLY_FOR = {
     help="For .png: a sheet of so many screens, from first to last.  [default: the last one]",
 )
 @click.option("--at", type=click.IntRange(1), help="For .png: the screen after so many denoising steps.")
-@click.option("--title", help="In the bar above.  [default: the model's name]")
+@click.option("--title", help="In the bar above.  [default: the model's name and the seed]")
 @click.option("--thoughts", type=click.Choice(THOUGHTS), default="dim", help="As in `dgguf run`.")
+@click.option("--force", is_flag=True, help="Overwrite OUT if it exists.")
 @click.pass_context
 def export(
     context: click.Context,
     /,
     recording: Path,
     out: Path,
-    title: str | None,
     at: int | None,
+    force: bool,
     **options: Any,
 ) -> None:
     """Draw a RECORDING of `dgguf run --record` into the file OUT, whose name says how.
 
     \b
     .svg   animated, for a README    .gif   animated, for everywhere else
-    .html  a page to scrub through   .png   the last screen, or a sheet of steps
-    .cast  for asciinema             .txt   the answer
+    .html  a page to scrub through   .mp4 .webm  films; pip install 'dgguf[video]'
+    .cast  for asciinema             .png   the last screen, or a sheet of steps
+    .txt   question and answer
 
     \b
     Examples:
       dgguf run demo -p "Tell me a story." --record story.jsonl
       dgguf export story.jsonl story.gif
       dgguf export story.jsonl story.png --steps 6 --theme light
-      dgguf export story.jsonl story.html --width 100
+      dgguf export story.jsonl story.gif --for slide --force
     """
     from dgguf.cli.output import say
     from dgguf.diffusion.events import DenoisingStep
-    from dgguf.view.export.write import KINDS, Drawing, write
-    from dgguf.view.recording import is_recording, read_recording
+    from dgguf.view.export.write import Drawing, write
+    from dgguf.view.recording import read_recording
     from dgguf.view.sudoku import NO_BOARD, asked_board
     from dgguf.view.summary import count, format_bytes
-    from dgguf.view.terminal import safe
 
-    if out.suffix.lower() not in KINDS:
-        raise click.UsageError(f"{out}: the name must end in one of {', '.join(KINDS)}")
-    if out.exists() and is_recording(out):
-        raise click.UsageError(f"{out} is a recording itself; choose another name")
+    check_out(out, force=force)
     _check_options(context, out.suffix.lower())
     read = read_recording(recording)
     n_steps = sum(isinstance(event, DenoisingStep) for event in read.events)
@@ -87,9 +107,36 @@ def export(
         raise click.UsageError(f"--at {at}: the recording has {count(n_steps, 'denoising step')}")
     if options["view"] == "sudoku" and asked_board(read.started, read.tokens) is None:
         say(NO_BOARD)
-    title = safe(title or f"dgguf · {read.started.model}", draft=True)
-    write(read, out, Drawing(title=title, at=at, **options))
+    write(read, out, Drawing(at=at, **options))
     say(f"{out}: {format_bytes(out.stat().st_size)}")
+
+
+def draw(events: "list[Event]", tokens: "TokenTexts", out: Path, showing: Showing) -> None:
+    """Draw what was just generated into a file, as it was shown."""
+    from dgguf.cli.output import say
+    from dgguf.view.export.write import Drawing, write
+    from dgguf.view.recording import Recording
+    from dgguf.view.summary import format_bytes
+
+    view = showing.view if showing.view in LIVE_VIEWS else "auto"
+    write(Recording(tokens, events), out, Drawing(view=view, thoughts=showing.thoughts))
+    say(f"{out}: {format_bytes(out.stat().st_size)}")
+
+
+def check_out(out: Path, *, force: bool) -> None:
+    """See that a file may be drawn under this name: of a kind that there is, and nothing is lost."""
+    from dgguf.errors import RecordingError
+    from dgguf.view.export.write import check_name
+    from dgguf.view.recording import is_recording
+
+    try:
+        check_name(out)
+    except RecordingError as error:
+        raise click.UsageError(str(error)) from None
+    if out.exists() and is_recording(out):
+        raise click.UsageError(f"{out} is a recording itself; choose another name")
+    if out.exists() and not force:
+        raise click.UsageError(f"{out} exists; --force overwrites it")
 
 
 def _check_options(context: click.Context, kind: str) -> None:
@@ -98,11 +145,12 @@ def _check_options(context: click.Context, kind: str) -> None:
         name
         for name in context.params
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        and name not in ("recording", "out")
+        and name not in ("recording", "out", "force")
     ]
     for name in given:
-        kinds = _ONLY_FOR.get(name, (*_FILMS, ".png"))
+        kinds = _ONLY_FOR.get(name, (*FILMS, ".png"))
         if kind not in kinds:
-            raise click.UsageError(f"--{name} does not go with {kind} files, only with {', '.join(kinds)}")
+            option = "for" if name == "purpose" else name
+            raise click.UsageError(f"--{option} does not go with {kind} files, only with {', '.join(kinds)}")
     if "at" in given and "steps" in given:
         raise click.UsageError("--at and --steps do not go together: one screen, or a sheet of several")

@@ -53,12 +53,7 @@ def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> di
     from dgguf.model.memory import choose_context, cpu_memory
 
     context = choose_context(config, context)
-    types: dict[str, dict[str, int]] = {}
-    for t in file.tensors.values():
-        row = types.setdefault(t.format.name, {"tensors": 0, "weights": 0, "bytes": 0})
-        row["tensors"] += 1
-        row["weights"] += t.n_weights
-        row["bytes"] += t.n_bytes
+    types = count_types(file)
     geometry = dataclasses.asdict(config)
     layers = geometry.pop("layers")
     settings = SamplerSettings.from_metadata(file.metadata)
@@ -69,7 +64,7 @@ def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> di
         "gguf_version": file.version,
         "bytes": file.n_bytes,
         "weights": sum(row["weights"] for row in types.values()),
-        "types": dict(sorted(types.items(), key=lambda item: -item[1]["bytes"])),
+        "types": types,
         "geometry": {
             **geometry,
             "n_layers": len(layers),
@@ -82,6 +77,17 @@ def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> di
         "sampler_source": "file" if all(in_file) else "file and defaults" if any(in_file) else "defaults",
         "memory": {"context": context, **dataclasses.asdict(cpu_memory(file, config, context))},
     }
+
+
+def count_types(file: "GgufFile") -> dict[str, dict[str, int]]:
+    """Tensors, weights and bytes of each type; what takes most stands first."""
+    types: dict[str, dict[str, int]] = {}
+    for t in file.tensors.values():
+        row = types.setdefault(t.format.name, {"tensors": 0, "weights": 0, "bytes": 0})
+        row["tensors"] += 1
+        row["weights"] += t.n_weights
+        row["bytes"] += t.n_bytes
+    return dict(sorted(types.items(), key=lambda item: -item[1]["bytes"]))
 
 
 def lines(report: dict[str, Any]) -> list[str]:

@@ -75,24 +75,18 @@ def pull(model: str) -> None:
 def download(model: str) -> Path:
     """Bring a model to this machine, with progress, and see that it can be opened."""
     from dgguf import hub
-    from dgguf.catalog import find_known, path_of
+    from dgguf.catalog import ask_hub, find_known, path_of
     from dgguf.cli.output import say
-    from dgguf.errors import DownloadError
     from dgguf.ggufio.file import GgufFile
     from dgguf.view.summary import format_bytes
 
-    known, reference = find_known(model), hub.parse_reference(model)
+    known = find_known(model)
     if known and known.repository == "bundled":
         path = path_of(known)
         assert path is not None
         return path
-    if known is None and reference is None:
-        raise DownloadError(
-            f"no model {model!r} is known: `dgguf models` lists those that are, others are hf:owner/repo:file"
-        )
-    repository, wanted = (known.repository, known.file) if known else reference or ("", "")
-    files = hub.choose(repository, wanted)
-    say(f"{repository}: {files[0].name}, {format_bytes(sum(file.n_bytes for file in files))}")
+    files = ask_hub(model)
+    say(f"{files[0].repository}: {files[0].name}, {format_bytes(sum(file.n_bytes for file in files))}")
     path = hub.download(files, lambda name: say(f"checking {name}"))
     GgufFile(path).close()
     return path

@@ -147,13 +147,13 @@ def _sampler_options(command: Command) -> Command:
 
 
 def _say_surplus(context: click.Context, parameter: click.Parameter, threads: int | None) -> int | None:
-    """More threads than there are cores would only wait for each other: a note says how many are used."""
+    """More threads than run at once would only wait for each other: a note says how many are used."""
     from dgguf.cli.output import say
-    from dgguf.machine import usable_cores
+    from dgguf.machine import usable_processors
 
-    cores = usable_cores()
-    if threads is not None and threads > cores:
-        say(f"note: {cores} threads are used, as many as there are usable cores, not {threads}")
+    most = usable_processors()
+    if threads is not None and threads > most:
+        say(f"note: {most} threads are used, as many as run at once here, not {threads}")
     return threads
 
 
@@ -162,7 +162,7 @@ threads_option = click.option(
     "--threads",
     type=click.IntRange(1),
     callback=_say_surplus,
-    help="CPU threads.  [default: all usable cores]",
+    help="CPU threads.  [default: one on each usable core]",
 )
 
 

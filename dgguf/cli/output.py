@@ -15,6 +15,12 @@ def say(line: str) -> None:
     click.echo(line if os.environ.get("TERM") == "dumb" else click.style(line, dim=True), err=True)
 
 
+def warn(line: str) -> None:
+    """A line for the user about something that is probably not as they want it."""
+    line = f"warning: {safe(line, draft=False)}"
+    click.echo(line if os.environ.get("TERM") == "dumb" else click.style(line, fg="yellow"), err=True)
+
+
 @contextlib.contextmanager
 def announce_compilation() -> Iterator[None]:
     """Say it, once, when kernels have to be compiled."""

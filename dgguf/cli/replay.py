@@ -96,7 +96,7 @@ def paced(recording: "Recording", speed: float) -> Generator["Event", None, None
 def step_through(recording: "Recording", view: str, thoughts: Thoughts) -> None:
     """Show one screen after the other, on and back by keys."""
     from dgguf.cli.output import say
-    from dgguf.view.ansi import use_colours
+    from dgguf.view.ansi import colour_system
     from dgguf.view.choice import make_view
     from dgguf.view.frame import Line, Span, Style, fit
     from dgguf.view.painter import Painter, terminal_size
@@ -105,7 +105,7 @@ def step_through(recording: "Recording", view: str, thoughts: Thoughts) -> None:
 
     if view == "sudoku" and asked_board(recording.started, recording.tokens) is None:
         say(NO_BOARD)
-    painter = Painter(sys.stdout, lambda: terminal_size(sys.stdout), use_colours())
+    painter = Painter(sys.stdout, lambda: terminal_size(sys.stdout), colour_system(sys.stdout))
     at, size, shown = 0, (0, 0), []
     keys: list[Line] = []
     painter.enter()

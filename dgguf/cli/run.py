@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from dgguf.cli.export import check_out, draw
 from dgguf.cli.options import (
     Asking,
     Loading,
@@ -19,6 +20,7 @@ from dgguf.cli.options import (
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
+    from dgguf.diffusion.events import Event
     from dgguf.diffusion.settings import SamplerSettings
 
 
@@ -47,6 +49,12 @@ if TYPE_CHECKING:
     metavar="K",
     help="Record the K likeliest tokens of every position and step too; an exported page shows them.",
 )
+@click.option(
+    "--export",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw what happened into this file, as `dgguf export` does: .gif, .svg, .html, .mp4 …",
+)
+@click.option("--force", is_flag=True, help="Overwrite the file of --export if it exists.")
 @click.option("--stats", is_flag=True, help="Print a table of what it cost and how it went.")
 @click.option(
     "--json",
@@ -64,6 +72,8 @@ def run(
     file: IO[bytes] | None,
     record: Path | None,
     record_top: int,
+    export: Path | None,
+    force: bool,
     stats: bool,
     as_json: bool,
     verbose: bool,
@@ -77,6 +87,7 @@ def run(
     Examples:
       dgguf run demo -p "Tell me a story."
       dgguf run model.gguf -p "Explain entropy." --system "Be brief." --think
+      dgguf run demo -p "Tell me a story." --export story.gif
       git diff | dgguf run model.gguf --json > review.json
       dgguf run model.gguf -f notes.txt -n 512 --seed 7 2>/dev/null
     """
@@ -90,8 +101,13 @@ def run(
     text = read_prompt(prompt, file)
     if asking.raw and (asking.system is not None or asking.think):
         raise click.UsageError("--raw takes the prompt as it is: it goes with neither --system nor --think")
-    if record_top and not (record or showing.view == "jsonl"):
-        raise click.UsageError("--record-top goes with --record FILE or --view jsonl")
+    is_page = export is not None and export.suffix.lower() == ".html"
+    if record_top and not (record or is_page or showing.view == "jsonl"):
+        raise click.UsageError("--record-top goes with --record FILE, --export FILE.html or --view jsonl")
+    if export is not None:
+        check_out(export, force=force)
+    elif force:
+        raise click.UsageError("--force goes with --export FILE")
     from dgguf.cli.models import offer
 
     offer(loading.model)
@@ -102,6 +118,7 @@ def run(
         showing,
         record=record,
         record_top=record_top,
+        export=export,
         table=stats,
         as_json=as_json,
         verbose=verbose,
@@ -116,6 +133,7 @@ def answer(
     *,
     record: Path | None,
     record_top: int,
+    export: Path | None,
     table: bool,
     as_json: bool,
     verbose: bool,
@@ -128,8 +146,7 @@ def answer(
     from dgguf.cli.log import show_log
     from dgguf.session import new_seed
 
-    log = logging.getLogger(__name__)
-    seed = new_seed() if asking.seed is None else asking.seed
+    log, seed = logging.getLogger(__name__), new_seed() if asking.seed is None else asking.seed
     with contextlib.ExitStack() as stack:
         if verbose:
             stack.enter_context(show_log(logging.INFO))
@@ -137,6 +154,7 @@ def answer(
         writer: AnswerWriter | None = None
         settings: SamplerSettings | None = None
         interrupted = True
+        seen: list[Event] = []
         try:
             with Display(showing, as_json=as_json) as display:
                 display.say(f"loading {loading.model}")
@@ -160,10 +178,13 @@ def answer(
                 with contextlib.closing(events):
                     for event in display.show(events, session, record):
                         writer.add(event)
+                        seen += [event] if export else []
                 interrupted = False
         finally:
             if writer and settings:
                 writer.finish(seed=seed, settings=settings, interrupted=interrupted, table=table)
+        if export:
+            draw(seen, session.tokenizer, export, showing)
 
 
 def read_prompt(prompt: str | None, file: IO[bytes] | None) -> str:

@@ -16,6 +16,7 @@ from dgguf.convert.plan import ConversionPlan, FilePlan, TensorPlan
 from dgguf.convert.target import check_name, partial_name
 from dgguf.errors import ConversionError
 from dgguf.ggufio.layout import padded, padding, split_names
+from dgguf.machine import try_lock
 
 # A tensor of at least this many bytes is brought to the disk when it is written.
 _SYNC_BYTES = 1 << 20
@@ -65,32 +66,26 @@ class OutputFile:
         self.keep = False
         with _named(self._partial):
             self._file = self._open(force, resume)
-        self._lock()
         self._position = 0
         if resume:
             self._find_progress()
 
     def _open(self, force: bool, resume: bool) -> BinaryIO:
-        if resume and self._partial.exists():
-            return self._partial.open("r+b")
-        try:
-            return self._partial.open("w+b" if force else "x+b")
-        except FileExistsError:
-            raise ConversionError(
-                f"{self._partial} exists, from a conversion that was cut off or still runs: "
-                "use --resume to go on with it, or --force to begin anew"
-            ) from None
-
-    def _lock(self) -> None:
-        """Keep another conversion from writing the same file, where the system can."""
-        with contextlib.suppress(ImportError):
-            import fcntl
-
+        """The partial file, which no other conversion may be writing; what it holds stays as it is."""
+        if (force or resume) and self._partial.exists():
+            file = self._partial.open("r+b")
+        else:
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                self._file.close()
-                raise ConversionError(f"{self._partial} is being written by another conversion") from None
+                file = self._partial.open("x+b")
+            except FileExistsError:
+                raise ConversionError(
+                    f"{self._partial} exists, from a conversion that was cut off or still runs: "
+                    "use --resume to go on with it, or --force to begin anew"
+                ) from None
+        if not try_lock(file):
+            file.close()
+            raise ConversionError(f"{self._partial} is being written by another conversion")
+        return file
 
     def _find_progress(self) -> None:
         """Count the tensors that are surely on the disk."""
@@ -122,9 +117,9 @@ class OutputFile:
             if not self._position:
                 self._file.write(self._plan.header)
 
-    def read(self, index: int, n_bytes: int) -> bytes:
-        """The first bytes of a tensor that is already there."""
-        start = len(self._plan.header) + sum(padded(t.n_bytes) for t in self._plan.tensors[:index])
+    def read(self, index: int, n_bytes: int, first: int = 0) -> bytes:
+        """Bytes of a tensor that is already there, from its byte `first` on."""
+        start = len(self._plan.header) + sum(padded(t.n_bytes) for t in self._plan.tensors[:index]) + first
         with self._partial.open("rb") as file:  # threads call this, and not every system has pread
             file.seek(start)
             return file.read(n_bytes)

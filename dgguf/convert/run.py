@@ -5,12 +5,15 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dgguf.convert.encode_tensor import TensorEncoder, TensorError
 from dgguf.convert.output import OutputFile, OutputFiles
 from dgguf.convert.plan import ConversionPlan, FilePlan
 from dgguf.convert.source import release
 from dgguf.errors import ConversionError
 from dgguf.machine import usable_cores
+from dgguf.quants.finite import finite_rows
 from dgguf.threads.pool import Pool
 
 
@@ -121,16 +124,21 @@ def run(
 
 
 def _check_progress(plan: FilePlan, file: OutputFile, pool: Pool) -> None:
-    """Refuse to go on with tensors that this conversion would have written otherwise."""
+    """Refuse to go on with tensors that this conversion would have written otherwise, or are damaged."""
+
+    def refuse(why: str) -> ConversionError:
+        file.keep = True
+        return ConversionError(f"the partial file's {why}: use --force to begin anew")
 
     def check(number: int) -> None:
         tensor = plan.tensors[number]
-        expected = TensorEncoder(tensor, pool).sample().tobytes()
-        if file.read(number, len(expected)) != expected:
-            file.keep = True
-            raise ConversionError(
-                f"the partial file's {tensor.name} is from another source or other settings: "
-                "use --force to begin anew"
-            )
+        row_bytes = tensor.n_bytes // tensor.n_rows
+        sample = TensorEncoder(tensor, pool).sample()
+        if file.read(number, sample.nbytes) != sample.tobytes():
+            raise refuse(f"{tensor.name} is from another source or other settings")
+        for first in range(0, tensor.n_bytes, sample.nbytes):
+            part = file.read(number, min(sample.nbytes, tensor.n_bytes - first), first)
+            if not finite_rows(tensor.format, np.frombuffer(part, np.uint8).reshape(-1, row_bytes)).all():
+                raise refuse(f"{tensor.name} holds blocks that are not finite")
 
     pool.parallel_for(check, file.n_done)

@@ -4,7 +4,6 @@ A reader of some kind of model (`checkpoint` for Hugging Face folders) fills the
 know nothing else of where a model comes from.
 """
 
-import contextlib
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dgguf.machine import release_pages
 from dgguf.quants.block import BlockFormat
 
 
@@ -78,10 +78,7 @@ def release(tensor: StoredTensor) -> None:
         base = base.base
     if isinstance(base, memoryview):
         base = base.obj
-    if not isinstance(base, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    start = np.frombuffer(base, np.uint8).__array_interface__["data"][0]
-    first = tensor.raw.__array_interface__["data"][0] - start
-    first -= first % mmap.PAGESIZE
-    with contextlib.suppress(OSError, ValueError):
-        base.madvise(mmap.MADV_DONTNEED, first, tensor.raw.nbytes)
+    if isinstance(base, mmap.mmap):
+        start = np.frombuffer(base, np.uint8).__array_interface__["data"][0]
+        first = tensor.raw.__array_interface__["data"][0] - start
+        release_pages(base, start, first, tensor.raw.nbytes)

@@ -58,9 +58,9 @@ class SamplerSettings:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any], **given: float | None) -> "SamplerSettings":
         """Settings from a GGUF header, which may lack any of them; `given` values that are not None win."""
-        unknown = given.keys() - {field.name for field in dataclasses.fields(cls)}
-        if unknown:
-            raise TypeError(f"there is no sampler setting {', '.join(sorted(unknown))}")
+        known = [field.name for field in dataclasses.fields(cls)]
+        if unknown := sorted(given.keys() - set(known)):
+            raise TypeError(f"there is no sampler setting {', '.join(unknown)}; there are {', '.join(known)}")
         values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             kind, value = type(field.default), given.get(field.name)

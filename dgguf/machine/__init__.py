@@ -3,12 +3,15 @@
 What it does not tell is None, never 0. Linux answers in files, macOS and Windows by calls.
 """
 
+import contextlib
+import mmap
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from dgguf.machine import macos, windows
 
@@ -23,7 +26,11 @@ class System(Protocol):
 
     def private_bytes(self) -> int | None: ...
 
+    def peak_resident_bytes(self) -> int | None: ...
+
     def processor(self) -> str | None: ...
+
+    def cores(self) -> tuple[int | None, int | None]: ...
 
 
 def system_memory(root: Path = _ROOT) -> tuple[int | None, int | None]:
@@ -39,6 +46,13 @@ def private_bytes(root: Path = _ROOT) -> int | None:
     if other := _by_calls():
         return other.private_bytes()
     return _kilobytes(_table(root / "proc/self/status").get("RssAnon"))
+
+
+def peak_resident_bytes(root: Path = _ROOT) -> int | None:
+    """The most memory that this process has had, with the parts of mapped files that were there, in bytes."""
+    if other := _by_calls():
+        return other.peak_resident_bytes()
+    return _kilobytes(_table(root / "proc/self/status").get("VmHWM"))
 
 
 def processor(root: Path = _ROOT) -> str | None:
@@ -73,14 +87,82 @@ def has_dot_product(root: Path = _ROOT) -> bool:
 
 
 def usable_cores(root: Path = _ROOT) -> int:
-    """Cores that this process may keep busy: those it may run on, or the CPU quota of its container."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS or Windows
-        # A thread on an efficiency core of a Mac would hold up the others.
-        cores = (macos.fast_cores() if _by_calls() is macos else None) or os.cpu_count() or 1
+    """Physical cores that this process may keep busy: the number of threads that is best by default.
+
+    Threads that share a core also share its vector units, and one on an efficiency core of a Mac would
+    hold up the others. A container's CPU quota counts as so many cores.
+    """
+    return _within_quota(_cores(root)[0], root)
+
+
+def usable_processors(root: Path = _ROOT) -> int:
+    """The most threads of this process that run at once: as `usable_cores`, with every kind of core."""
+    return _within_quota(_cores(root)[1], root)
+
+
+def _within_quota(cores: int, root: Path) -> int:
     quota = cpu_quota(root)
     return cores if quota is None else max(1, min(cores, int(quota + 0.5)))
+
+
+def _cores(root: Path) -> tuple[int, int]:
+    """Physical cores and logical processors that this process may run on."""
+    other = _by_calls()
+    cores, processors = other.cores() if other else _linux_cores(root)
+    processors = processors or os.cpu_count() or 1
+    return min(cores or processors, processors), processors
+
+
+def _linux_cores(root: Path) -> tuple[int | None, int | None]:
+    """Cores are sets of siblings, in the form "0,8" or "0-1"; a container may hide them."""
+    if not hasattr(os, "sched_getaffinity"):  # nor on other systems with such files
+        return None, None
+    usable = os.sched_getaffinity(0)
+    topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    siblings = {_read(root / topology.format(number)).strip() for number in usable}
+    return None if "" in siblings else len(siblings), len(usable)
+
+
+def one_blas_thread() -> Callable[[], AbstractContextManager[None]]:
+    """Maker of contexts in which BLAS takes no threads beside the calling one: of the BLAS of macOS.
+
+    `threadpoolctl` does it for all others.
+    """
+    return macos.one_blas_thread() if _by_calls() is macos else contextlib.nullcontext
+
+
+def release_pages(mapping: mmap.mmap, address: int, first: int, n_bytes: int) -> None:
+    """Give back the memory that reading a file's map took, where the system can: the file keeps it.
+
+    Args:
+        address: where the map begins in memory.
+        first: byte of the map to begin with; the page that it is in is given back, too.
+    """
+    n_bytes += first % mmap.PAGESIZE
+    first -= first % mmap.PAGESIZE
+    if _by_calls() is windows:
+        windows.release_pages(address + first, n_bytes)
+    elif hasattr(mmap, "MADV_DONTNEED"):
+        with contextlib.suppress(OSError, ValueError):
+            mapping.madvise(mmap.MADV_DONTNEED, first, n_bytes)
+
+
+def try_lock(file: BinaryIO) -> bool:
+    """Keep other processes from locking a file until it is closed; False if one of them has locked it.
+
+    A file system that has no locks says nothing: True.
+    """
+    if _by_calls() is windows:
+        return windows.try_lock(file.fileno())
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def drop_from_page_cache(paths: Sequence[Path]) -> bool:

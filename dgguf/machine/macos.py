@@ -1,10 +1,15 @@
-"""What macOS tells by sysctl(3) and libproc. None where it does not."""
+"""What macOS tells by sysctl(3) and libproc, None where it does not; and the threads of its BLAS."""
 
+import contextlib
 import ctypes
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 _LIBRARY = "/usr/lib/libSystem.B.dylib"
+_ACCELERATE = "/System/Library/Frameworks/Accelerate.framework/Accelerate"
+_SINGLE_THREADED = 1  # BLAS_THREADING_SINGLE_THREADED
 _PERCENT = 100
 
 
@@ -58,19 +63,47 @@ def private_bytes() -> int | None:
     return int(usage.physical_footprint)
 
 
+def peak_resident_bytes() -> int | None:
+    """The most memory that this process has had, with the parts of mapped files that were there, in bytes."""
+    import resource  # which Windows has not
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes here, unlike on Linux
+
+
 def processor() -> str | None:
     """What the system calls this processor, such as "Apple M2 Max"."""
     value = sysctl("machdep.cpu.brand_string")
     return value.rstrip(b"\0").decode("utf-8", "replace") or None if value else None
 
 
-def fast_cores() -> int | None:
-    """Performance cores of Apple silicon; a thread on an efficiency core would hold up the others."""
-    return number("hw.perflevel0.logicalcpu") or None
+def cores() -> tuple[int | None, int | None]:
+    """Physical cores, of Apple silicon the performance cores; how many processors there are Python knows."""
+    return number("hw.perflevel0.physicalcpu") or number("hw.physicalcpu") or None, None
 
 
-def _load() -> Any:
+def one_blas_thread() -> Callable[[], AbstractContextManager[None]]:
+    """Maker of contexts in which Accelerate computes on the calling thread alone; from macOS 15 on.
+
+    Source: Apple's documentation of BLASSetThreading, which sets it for one thread.
+    """
+    library = _load(_ACCELERATE)
+    if not hasattr(library, "BLASSetThreading"):
+        return contextlib.nullcontext
+
+    @contextlib.contextmanager
+    def context() -> Iterator[None]:
+        before = library.BLASGetThreading()
+        library.BLASSetThreading(_SINGLE_THREADED)
+        try:
+            yield
+        finally:
+            library.BLASSetThreading(before)
+
+    return context
+
+
+def _load(path: str = _LIBRARY) -> Any:
     try:
-        return ctypes.CDLL(_LIBRARY)
+        return ctypes.CDLL(path)
     except OSError:
         return None

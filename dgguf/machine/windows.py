@@ -1,10 +1,15 @@
-"""What Windows tells by kernel32 and the registry, None where it does not; and the console's mode."""
+"""What Windows tells by kernel32 and the registry, None where it does not; and what it is told."""
 
 import ctypes
+from collections.abc import Iterator
 from typing import Any
 
 _OUTPUT, _ERROR = -11, -12  # STD_OUTPUT_HANDLE, STD_ERROR_HANDLE
 _VIRTUAL_TERMINAL = 4  # ENABLE_VIRTUAL_TERMINAL_PROCESSING
+_CURRENT_PROCESS = ctypes.c_void_p(-1)  # what GetCurrentProcess returns
+_PROCESSOR_CORE = 0  # RelationProcessorCore
+# Where one byte is locked, in units of 4 GB: others cannot read what is locked, so beyond any file's end.
+_LOCKED_BYTE = 0x7FFFFFFF
 
 
 class _MemoryStatus(ctypes.Structure):
@@ -52,14 +57,24 @@ def memory() -> tuple[int | None, int | None]:
 
 def private_bytes() -> int | None:
     """Memory of this process that no other can share, in bytes; parts of mapped files do not count."""
+    counters = _process_memory()
+    return int(counters.private) if counters else None
+
+
+def peak_resident_bytes() -> int | None:
+    """The most memory that this process has had, in bytes, with the parts of mapped files that were there."""
+    counters = _process_memory()
+    return int(counters.peak_working_set) if counters else None
+
+
+def _process_memory() -> _ProcessMemory | None:
     kernel32, counters = _load(), _ProcessMemory()
     counters.length = ctypes.sizeof(counters)
     if kernel32 is None:
         return None
-    current = ctypes.c_void_p(-1)  # what GetCurrentProcess returns
-    if not kernel32.K32GetProcessMemoryInfo(current, ctypes.byref(counters), counters.length):
+    if not kernel32.K32GetProcessMemoryInfo(_CURRENT_PROCESS, ctypes.byref(counters), counters.length):
         return None
-    return int(counters.private)
+    return counters
 
 
 def processor() -> str | None:
@@ -75,10 +90,61 @@ def processor() -> str | None:
         return None
 
 
+def cores() -> tuple[int | None, int | None]:
+    """Physical cores and logical processors that this process may run on.
+
+    `start /affinity` restricts a process to some of its group of up to 64 processors; one that is not
+    restricted may run in all groups.
+    """
+    kernel32, length = _load(), ctypes.c_uint32(0)
+    own, system = ctypes.c_size_t(0), ctypes.c_size_t(0)
+    if kernel32 is None or not kernel32.GetProcessAffinityMask(
+        _CURRENT_PROCESS, ctypes.byref(own), ctypes.byref(system)
+    ):
+        return None, None
+    kernel32.GetLogicalProcessorInformationEx(_PROCESSOR_CORE, None, ctypes.byref(length))
+    buffer = ctypes.create_string_buffer(length.value)
+    if not kernel32.GetLogicalProcessorInformationEx(_PROCESSOR_CORE, buffer, ctypes.byref(length)):
+        return None, None
+    usable = own.value if own.value != system.value else -1
+    used = [mask & usable for mask in _core_masks(buffer.raw[: length.value]) if mask & usable]
+    return len(used) or None, sum(mask.bit_count() for mask in used) or None
+
+
+def _core_masks(records: bytes) -> Iterator[int]:
+    """The processors of each core, as bits: of SYSTEM_LOGICAL_PROCESSOR_INFORMATION_EX, 64-bit layout.
+
+     0 relationship, 4 size of the record, 8 flags, 9 efficiency class, 10 reserved, 30 number of groups,
+    32 mask of the first group, of which alone a core is
+    """
+    while records:
+        size = int.from_bytes(records[4:8], "little")
+        yield int.from_bytes(records[32:40], "little")
+        records = records[size:]
+
+
 def has_processor_feature(number: int) -> bool:
     """What IsProcessorFeaturePresent says of a PF_ constant."""
     kernel32 = _load()
     return kernel32 is not None and bool(kernel32.IsProcessorFeaturePresent(number))
+
+
+def release_pages(address: int, n_bytes: int) -> None:
+    """Take pages out of the working set, which is what unlocking those does that are not locked."""
+    if kernel32 := _load():
+        kernel32.VirtualUnlock(ctypes.c_void_p(address), ctypes.c_size_t(n_bytes))
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file against other processes; False if one of them has locked it."""
+    kernel32 = _load()
+    if kernel32 is None:
+        return True
+    import msvcrt
+
+    runtime: Any = msvcrt  # its types are known on Windows alone
+    handle = ctypes.c_void_p(runtime.get_osfhandle(descriptor))
+    return bool(kernel32.LockFile(handle, 0, _LOCKED_BYTE, 1, 0))
 
 
 def enable_escape_codes() -> bool:

@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 from dgguf.backends.base import Array, Backend, Prediction, Visible
+from dgguf.errors import NumericsError
 from dgguf.model.cache import KVCache, LayerCache
 from dgguf.model.canvas import Call, Canvas
 from dgguf.model.config import LayerConfig, ModelConfig
@@ -56,6 +57,9 @@ class Transformer:
             previous: the last step's prediction, the self-conditioning; None on the first step.
             temperature: of the softmax.
             uniforms: (C,) in [0, 1), which token each position draws.
+
+        Raises:
+            NumericsError: a logit is not finite; says in which layer that began, and which tensor did it.
         """
         be, w = self.backend, self.weights
 
@@ -63,11 +67,16 @@ class Transformer:
             x = self._canvas_rows(canvas, cache, previous)
             return be.predict(x, w.output, self.config.logit_softcap, temperature, uniforms)
 
-        if previous is None:
-            return compute()  # there is one such step of a canvas
-        cache.reserve(len(canvas))  # before `place` is asked for: arrays that were trimmed move
-        place = (cache.place, Call.denoise(canvas).key)
-        return be.replay_step(place, compute, canvas.tokens, temperature, uniforms)
+        try:
+            if previous is None:
+                return compute()  # there is one such step of a canvas
+            cache.reserve(len(canvas))  # before `place` is asked for: arrays that were trimmed move
+            place = (cache.place, Call.denoise(canvas).key)
+            return be.replay_step(place, compute, canvas.tokens, temperature, uniforms)
+        except NumericsError as error:
+            from dgguf.model.not_finite import explain  # which computes with a Transformer
+
+            raise explain(self, canvas, cache, conditioned=previous is not None) from error
 
     def top_tokens(self, prediction: Prediction, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest tokens of the last prediction and their probabilities; see `Backend.top_tokens`."""

@@ -16,6 +16,13 @@ from dgguf.ggufio.metadata import metadata_integers, metadata_strings, metadata_
 UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6
 _HIGHEST_TYPE = 6
 _SPACE_MARK = "\u2581"  # "▁" stands for a space inside tokens
+CHANNEL_TEXTS = ("<|channel>", "<channel|>")  # around thoughts
+# Marks of the release that are special in its checkpoint and user-defined in its GGUF files, so that
+# an answer shows a call and what it is quoted with. No ordinary text may become one.
+_MARKS = (
+    *CHANNEL_TEXTS,
+    *("<|tool>", "<tool|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>'),
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,11 @@ class Vocabulary:
         tokens: texts by id, "▁" for a space.
         types: one byte per id.
         ids: id by text.
-        special: id by text of the tokens that ordinary text never becomes: control, user-defined, unknown.
+        special: id by text of the tokens that ordinary text never becomes: control, unknown, and the
+            release's marks.
+        user_defined: id by text, "▁" for a space, of the tokens that are cut out of ordinary text first.
+        hidden: ids of the tokens that stand for no text of their own: of `special` all but
+            user-defined ones, and the marks around thoughts.
         bytes: id by value of the tokens that stand for one byte.
         unk_id: of the token for what nothing else stands for.
     """
@@ -53,9 +64,19 @@ class Vocabulary:
         self._check_tokens()
         self._merges = metadata_strings(metadata, where, "tokenizer.ggml.merges", error=TokenizerError)
         self.unk_id = self._find_unk(metadata)
-        self.special = {self.tokens[i]: i for i in self._of_types(UNKNOWN, CONTROL, USER_DEFINED)}
+        self.special = {self.tokens[i]: i for i in self._of_types(UNKNOWN, CONTROL)}
         if self.unk_id is not None:
             self.special[self.tokens[self.unk_id]] = self.unk_id
+        self.hidden = set(self.special.values())
+        self.user_defined: dict[str, int] = {}
+        for i in self._of_types(USER_DEFINED):
+            text = self.tokens[i]
+            if text in _MARKS:
+                self.special[text] = i
+                if text in CHANNEL_TEXTS:
+                    self.hidden.add(i)
+            elif text not in self.special:
+                self.user_defined.setdefault(mark_spaces(text), i)
         self.bytes = {self._byte_value(i): i for i in self._of_types(BYTE)}
         if len(self.bytes) < 256 and self.unk_id is None:
             raise TokenizerError(

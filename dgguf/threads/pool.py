@@ -18,7 +18,7 @@ import numpy as np
 import threadpoolctl
 
 from dgguf.errors import BackendError
-from dgguf.machine import usable_cores
+from dgguf.machine import one_blas_thread, usable_processors
 from dgguf.threads import worker_slots
 from dgguf.threads.crowding import ThreadLimit
 from dgguf.threads.work_sharing import ALL_TAKEN, FAILED, make_counter
@@ -59,7 +59,7 @@ class Pool:
             raise BackendError("NUMBA_DISABLE_JIT is set, but dgguf computes with compiled kernels: unset it")
         self.threads = threads
         self._limit = ThreadLimit(threads)
-        self._looks = _LOOKS if threads <= usable_cores() else 0  # who spins takes another's core
+        self._looks = _LOOKS if threads <= usable_processors() else 0  # who spins takes another's
         self._slots = worker_slots.make_slots(threads - 1)
         self._counter = make_counter(max(2, threads))
         self._alone = make_counter(1)
@@ -72,6 +72,7 @@ class Pool:
             worker_slots.retire(slot)
         # Pieces may call BLAS; its threads on top would only get in each other's way.
         self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
+        self._one_blas_thread = one_blas_thread()
         workers = [
             threading.Thread(
                 target=_work_off,
@@ -159,13 +160,14 @@ class Pool:
         def work() -> None:
             nonlocal start, failed
             try:
-                while not failed:
-                    with lock:
-                        first = start
-                        start = end = first + max(1, int((count - first) * _TAKEN / threads))
-                    if first >= count:
-                        return
-                    part(first, end)
+                with self._one_blas_thread() if blas else contextlib.nullcontext():
+                    while not failed:
+                        with lock:
+                            first = start
+                            start = end = first + max(1, int((count - first) * _TAKEN / threads))
+                        if first >= count:
+                            return
+                        part(first, end)
             except BaseException:
                 failed = True
                 raise

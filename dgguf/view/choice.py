@@ -11,7 +11,8 @@ from dgguf.view.names import LIVE_VIEWS, Thoughts
 from dgguf.view.sudoku import SudokuView
 from dgguf.view.text import TextView, View
 
-_KINDS = {"text": TextView, "grid": GridView, "sudoku": SudokuView}
+# The Sudoku view of a prompt that holds no Sudoku is the text view: so "auto" is that one.
+_KINDS = {"auto": SudokuView, "text": TextView, "grid": GridView, "sudoku": SudokuView}
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Choice:
     """A view and its stream.
 
     Attributes:
-        view: one of `names.VIEWS`, never "auto".
+        view: one of `names.VIEWS`.
         screen: the terminal that a live view draws on; None for any other view.
         shows_answer: the view puts the answer on stdout, or puts something else there.
     """
@@ -45,16 +46,16 @@ def choose_view(wanted: str, *, as_json: bool) -> Choice:
     view = wanted
     if wanted == "auto":
         both = screen is not None and sys.stdout.isatty() and sys.stderr.isatty() and not as_json
-        view = "text" if both else "plain"
+        view = "auto" if both else "plain"
     elif wanted in LIVE_VIEWS and screen is None:
         view = "plain"
-    if view not in LIVE_VIEWS:
+    if view not in ("auto", *LIVE_VIEWS):
         screen = None
     return Choice(view, screen, shows_answer=view == "jsonl" or screen is sys.stdout)
 
 
 def make_view(name: str, tokens: TokenTexts, thoughts: Thoughts = "dim") -> View:
-    """A live view by its name, one of `names.LIVE_VIEWS`."""
+    """A live view by its name: "auto" or one of `names.LIVE_VIEWS`."""
     return _KINDS[name](tokens, thoughts)
 
 

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from rich.color import ColorSystem
+
 from dgguf.view.ansi import encode
 from dgguf.view.frame import Line, line_width
 
@@ -22,10 +24,10 @@ class Painter:
     Args:
         out: the terminal.
         size: its columns and rows, asked at every frame.
-        colours: whether to use colours beside attributes.
+        colours: that the terminal has; None for attributes alone.
     """
 
-    def __init__(self, out: TextIO, size: Size, colours: bool) -> None:
+    def __init__(self, out: TextIO, size: Size, colours: ColorSystem | None) -> None:
         self._out = out
         self._size = size
         self._colours = colours

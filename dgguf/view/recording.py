@@ -47,6 +47,7 @@ from dgguf.diffusion.events import (
 from dgguf.diffusion.sampler import SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError, RecordingError
+from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.progress import ENTROPY_DECIMALS
 
 FORMAT, VERSION = "dgguf recording", 1
@@ -130,10 +131,10 @@ class Recording:
 
     Attributes:
         tokens: texts of its tokens.
-        events: as they came, each with the line's entropies and seconds.
+        events: as they came; of a file, each with the line's entropies and seconds.
     """
 
-    tokens: RecordedTexts
+    tokens: TokenTexts
     events: list[Event]
 
     @property

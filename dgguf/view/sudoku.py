@@ -7,10 +7,12 @@ import numpy as np
 
 from dgguf.diffusion.events import CanvasStarted, DenoisingStep, Event, Started
 from dgguf.text.tokenizer import TokenTexts
+from dgguf.view.asked import asked_text
 from dgguf.view.frame import Line, Span, Style, clip, fit
 from dgguf.view.names import Thoughts
 from dgguf.view.progress import LEVELS
 from dgguf.view.status import border
+from dgguf.view.summary import count
 from dgguf.view.text import TextView
 
 # Rows and columns of a box, by the size of the board.
@@ -153,9 +155,8 @@ class SudokuView(TextView):
 
 
 def asked_board(started: Started, tokens: TokenTexts) -> np.ndarray | None:
-    """The board that the prompt of a generation asks about, as of `find_board`."""
-    prompt = b"".join(map(tokens.piece, started.prompt.tolist()))
-    return find_board(prompt.decode(errors="replace"))
+    """The board that a generation is asked about, as of `find_board`."""
+    return find_board(asked_text(started, tokens))
 
 
 def find_board(text: str) -> np.ndarray | None:
@@ -167,6 +168,23 @@ def find_board(text: str) -> np.ndarray | None:
         if n in _BOXES and len(rows) == n and all(re.fullmatch(rf"[0-{n}]{{{n}}}", row) for row in rows):
             return np.array([[int(character) for character in row] for row in rows])
     return None
+
+
+def grid_fault(givens: np.ndarray, answer: str) -> str:
+    """What is wrong with the board in an answer, in words; "" if it solves the one that was asked about.
+
+    Args:
+        givens: (n, n) as of `find_board`.
+    """
+    board = find_board(answer)
+    if board is None or board.shape != givens.shape:
+        return f"there is no board of {len(givens)} rows in the answer"
+    faults = [
+        (int(np.count_nonzero(board == 0)), "not filled"),
+        (int(np.count_nonzero((givens > 0) & (board != givens))), "other than given"),
+        (int(np.count_nonzero(conflicts(board))), "against the rules"),
+    ]
+    return ", ".join(f"{count(number, 'cell')} {what}" for number, what in faults if number)
 
 
 def find_answer(digits: list[int], givens: np.ndarray) -> int:

@@ -7,7 +7,7 @@ type on the keyboard. None of it passes: what controls a terminal is shown as a 
 import json
 import unicodedata
 
-import wcwidth
+from rich.cells import get_character_cell_size
 
 _JOINERS = "\u200c\u200d"  # ZWNJ, which Persian and Indic spelling needs, and ZWJ, which emoji need
 _CARRIER = "\u25cc"  # "◌", on which a combining mark without a letter is shown
@@ -62,7 +62,7 @@ class _Widths(dict[str, int]):
     """How many columns each character takes, looked up once."""
 
     def __missing__(self, character: str) -> int:
-        self[character] = width = max(0, wcwidth.wcwidth(character))
+        self[character] = width = get_character_cell_size(character)
         return width
 
 

@@ -12,6 +12,7 @@ from dgguf.backends.cpu.features import cpu_path, possible_paths
 from dgguf.backends.cpu.roofline import peak_gops
 from dgguf.cli import cli
 from tests.support.synthetic.writer import write_model
+from tools.bench import llama_cpp
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,20 +63,27 @@ def test_peak(path):
 
 
 def test_comparison_with_llama_cpp(model, tmp_path):
-    """A stand-in that takes a while for loading and a tenth a step."""
+    """A stand-in that takes no time; the machine's own times say nothing."""
     program = tmp_path / "bin" / "llama-diffusion-cli"
     program.parent.mkdir()
-    program.write_text(
-        f"#!{sys.executable}\nimport sys, time\n"
-        "steps = int(sys.argv[sys.argv.index('--diffusion-steps') + 1])\ntime.sleep(1 + 0.1 * steps)\n"
-    )
+    program.write_text(f"#!{sys.executable}\nimport sys\nassert '--diffusion-steps' in sys.argv\n")
     program.chmod(0o755)
     command = [sys.executable, "tools/bench/llama_cpp.py", model, "--build", tmp_path, "--repeats", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    seconds = float(done.stdout.split("llama.cpp ")[1].split(" s")[0])
-    assert 0.05 < seconds < 0.2  # a start takes longer or shorter by chance
     assert "times as fast" in done.stdout
+
+
+def test_llama_cpp_s_step_is_what_a_further_one_takes(monkeypatch, tmp_path, capsys):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "llama-diffusion-cli").touch()
+    seconds = {1: 7.25, 4: 8.0}  # loading and the prompt: 7
+    monkeypatch.setattr(llama_cpp, "llama_seconds", lambda *_, steps, **__: seconds[steps])
+    monkeypatch.setattr(llama_cpp, "dgguf_step", lambda model, threads: 0.125)
+    monkeypatch.setattr(sys, "argv", ["llama_cpp.py", "model.gguf", "--build", str(tmp_path)])
+    llama_cpp.main()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "median: llama.cpp 0.25 s, dgguf 0.12 s a step: dgguf is 2.00 times as fast"
 
 
 def test_comparison_without_a_build_says_what_is_missing(model, tmp_path):

@@ -404,12 +404,12 @@ def test_quantize_offers_every_recipe():
     assert list(option.type.choices) == list(RECIPES)
 
 
-def test_more_threads_than_usable_cores_are_said(model):
+def test_more_threads_than_run_at_once_are_said(model):
     done = dgguf("run", model, "-p", "Hi", "-n", "1", "--max-steps", "1", "-t", "1000")
     assert done.returncode == 0
     note = done.stderr.splitlines()[0]
     assert note.startswith("note: ")
-    assert note.endswith("usable cores, not 1000")
+    assert note.endswith("as many as run at once here, not 1000")
     assert "note:" not in dgguf("run", model, "-p", "Hi", "-n", "1", "--max-steps", "1", "-t", "1").stderr
 
 

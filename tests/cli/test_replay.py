@@ -16,7 +16,7 @@ from dgguf.view.recorder import Recorder
 from dgguf.view.recording import read_recording
 from dgguf.view.screens import screens, times
 from tests.support.endless import write_endless_model
-from tests.support.recordings import STORY, made_up
+from tests.support.recordings import STORY, generation, made_up
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +216,54 @@ def test_help_of_both_commands_teaches_by_example():
         text = CliRunner().invoke(cli, [command, "--help"]).output
         assert "Examples:" in text
         assert "--record story.jsonl" in text
+
+
+@pytest.mark.parametrize("view", ["none", "plain"])
+def test_a_wrong_board_is_said_in_every_view(view, tmp_path):
+    right = record_board(tmp_path / "right.jsonl", "1234\n3412\n2143\n4321")
+    assert "not solved" not in dgguf("replay", right, "--view", view).stderr
+    wrong = record_board(tmp_path / "wrong.jsonl", "1224\n3412\n2143\n4321")
+    done = dgguf("replay", wrong, "--view", view)
+    assert "warning: this sudoku is not solved: 4 cells against the rules" in done.stderr
+    assert done.stdout == "1224\n3412\n2143\n4321\n"
+
+
+def record_board(path, answer):
+    tokens, events = generation(
+        [[([*answer, "<turn|>"], [0.0] * (len(answer) + 1))]],
+        prompt=["Solve:", "\n", *"1..4\n..1.\n.1..\n4..1"],
+    )
+    with Recorder.to_file(path, tokens) as recorder:
+        list(recorder.record(events))
+    return path
+
+
+def test_a_run_is_drawn_at_once(model, tmp_path):
+    film = tmp_path / "a.svg"
+    options = ["-n", "32", "--seed", "3", "--max-steps", "2"]
+    done = dgguf("run", model, "-p", "Hi", *options, "--export", film)
+    assert done.returncode == 0
+    assert "a.svg: " in done.stderr
+    assert "seed 3" in film.read_text()
+    recorded = dgguf("run", model, "-p", "Hi", *options, "--record", tmp_path / "a.jsonl")
+    assert recorded.stdout == done.stdout
+    dgguf("export", tmp_path / "a.jsonl", tmp_path / "b.svg")
+
+    def film_alone(path):  # the same but for how long it took
+        return re.sub(r"[\d.]+ (s/step|tokens/s|tok/s|s)\b", "", path.read_text())
+
+    assert len(film_alone(film)) == pytest.approx(len(film_alone(tmp_path / "b.svg")), rel=0.02)
+    before = film.read_bytes()
+    again = dgguf("run", model, "-p", "Hi", *options, "--export", film)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "--force overwrites it" in again.stderr
+    assert film.read_bytes() == before
+    assert dgguf("run", model, "-p", "Hi", *options, "--export", film, "--force").returncode == 0
+    for wrong, words in (
+        (["--export", tmp_path / "a.jpg"], "must end in one of"),
+        (["--force"], "--force goes with --export"),
+        (["--record-top", "3", "--export", tmp_path / "c.svg"], "--record-top goes with"),
+    ):
+        done = dgguf("run", model, "-p", "Hi", *options, *wrong)
+        assert done.returncode == 2
+        assert words in done.stderr

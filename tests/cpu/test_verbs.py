@@ -485,15 +485,16 @@ def test_soft_embed(backend, rng, monkeypatch, rows):
 @pytest.fixture
 def many_cores(monkeypatch):
     """A backend takes as many threads as it is told to."""
-    monkeypatch.setattr("dgguf.backends.cpu.backend.usable_cores", lambda: 64)
+    monkeypatch.setattr("dgguf.backends.cpu.backend.usable_processors", lambda: 64)
     monkeypatch.setattr("dgguf.threads.crowding.LIMIT", math.inf)
     monkeypatch.setattr("dgguf.backends.cpu.grain.NUMBERS_PER_THREAD", 1)
     monkeypatch.setattr("dgguf.backends.cpu.grain.MULTIPLY_ADDS_PER_THREAD", 1)
 
 
-def test_no_more_threads_than_usable_cores(monkeypatch):
-    monkeypatch.setattr("dgguf.backends.cpu.backend.usable_cores", lambda: 3)
-    assert [CpuBackend(threads).threads for threads in (None, 1, 3, 1000)] == [3, 1, 3, 3]
+def test_no_more_threads_than_run_at_once(monkeypatch):
+    monkeypatch.setattr("dgguf.backends.cpu.backend.usable_cores", lambda: 2)
+    monkeypatch.setattr("dgguf.backends.cpu.backend.usable_processors", lambda: 3)
+    assert [CpuBackend(threads).threads for threads in (None, 1, 3, 1000)] == [2, 1, 3, 3]
     assert "3 threads (1000 asked for" in CpuBackend(1000).describe()
     assert "asked for" not in CpuBackend(3).describe()
 

@@ -698,6 +698,22 @@ def test_repeated_steps_are_the_same_to_the_bit(tmp_path):
     assert len({tuple(p.entropy) for p in results[:8]}) == 8  # no two steps are alike
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")  # numpy's; a GPU gives none
+def test_the_layer_and_the_tensor_of_what_is_not_finite_are_named(tmp_path):
+    write_small(tmp_path / "m.gguf", "Q8_0")
+    with GgufFile(tmp_path / "m.gguf") as file:
+        tensor = file.tensors["blk.1.attn_q.weight"]
+    with (tmp_path / "m.gguf").open("r+b") as out:
+        out.seek(tensor.offset)
+        out.write(np.array([np.nan], np.float16).tobytes())
+    backend = make_backend("reference")
+    model = load_network(backend, tmp_path / "m.gguf")
+    cache = KVCache(model.config, backend, 32, 5)
+    model.encode(np.array([1, 2, 3]), cache)
+    with pytest.raises(NumericsError, match=r"first in layer 1: the tensor blk\.1\.attn_q\.weight holds"):
+        model.denoise(Canvas(np.array([1, 2, 3, 4])), cache, None, 0.7, np.full(4, 0.5))
+
+
 def test_a_recording_ends_with_the_arrays_of_the_cache(tmp_path):
     """The cache is trimmed, and other ids come to the same positions in other arrays."""
     write_small(tmp_path / "m.gguf", "Q8_0", block_count=1)

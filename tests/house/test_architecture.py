@@ -30,14 +30,15 @@ LEVELS = {
     "diffusion": 9,
     "answer": 10,
     "conversation": 10,
-    "session": 11,
+    "view": 11,
     "convert": 11,
-    "benchmark": 12,
-    "evaluate": 12,
-    "view": 12,
-    "checks": 13,
-    "cli": 14,
-    "__main__": 15,
+    "session": 12,
+    "benchmark": 13,
+    "evaluate": 13,
+    "checks": 14,
+    "verify": 14,
+    "cli": 15,
+    "__main__": 16,
 }
 
 MOST_LINES = {"module": 400, "function": 60}

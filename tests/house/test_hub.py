@@ -145,6 +145,20 @@ def test_a_damaged_file_is_deleted_and_said_so(hub: Hub, dgguf) -> None:
     assert Path(dgguf("pull", f"hf:{REPOSITORY}:Q8_0").stdout.strip()).read_bytes() == DEMO
 
 
+def test_a_file_is_checked_against_the_hub_without_a_download(hub: Hub, dgguf) -> None:
+    same = dgguf("check", "demo", "--against", f"hf:{REPOSITORY}:Q8_0")
+    assert same.returncode == 0, same.stderr
+    assert f"the same: {REPOSITORY}:tiny-Q8_0.gguf" in same.stdout
+    other = dgguf("check", "demo", "--against", f"hf:{REPOSITORY}:Q4_K_M")
+    assert other.returncode == 1
+    assert f"tiny-Q4_K_M.gguf of {REPOSITORY} has {len(DEMO) + 1}" in other.stderr.splitlines()[-1]
+    offline = dgguf("check", "demo", "--against", f"hf:{REPOSITORY}:Q8_0", HF_HUB_OFFLINE="1")
+    assert offline.returncode == 1
+    assert offline.stderr.splitlines()[-1].startswith("dgguf: error: ")
+    assert "HF_HUB_OFFLINE is set" in offline.stderr
+    assert not [r for r in hub.requests if "resolve" in r]
+
+
 def test_a_file_that_is_no_model_is_refused(hub: Hub, dgguf) -> None:
     hub.files["page-Q2_K.gguf"] = b"<!doctype html>" * 100
     failed = dgguf("pull", f"hf:{REPOSITORY}:Q2_K")

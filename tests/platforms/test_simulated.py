@@ -27,6 +27,7 @@ def commands(folder):
         "help": (["--help"], ""),
         "help of run": (["run", "--help"], ""),
         "info": (["info", "demo"], ""),
+        "check": (["check", "demo"], ""),
         "models": (["models"], ""),
         "models --json": (["models", "--json"], ""),
         "doctor": (["doctor", "demo", "--json"], ""),

@@ -10,7 +10,8 @@ import pytest
 
 from dgguf import machine
 from dgguf.machine import windows
-from tests.support.platforms.libraries import GB, Kernel32, MacLibrary
+from dgguf.threads.pool import Pool
+from tests.support.platforms.libraries import GB, Accelerate, Kernel32, MacLibrary
 
 
 @pytest.fixture
@@ -32,15 +33,8 @@ def kernel32(monkeypatch):
 def test_macos_tells_memory_and_processor(mac):
     assert machine.system_memory() == (16 * GB, 64 * GB)
     assert machine.private_bytes() == 300 << 20
+    assert machine.peak_resident_bytes() > 0
     assert machine.processor() == "Apple M2 Max"
-
-
-def test_a_mac_uses_its_fast_cores(mac, monkeypatch):
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 12)
-    assert machine.usable_cores() == 8
-    mac.values["hw.perflevel0.logicalcpu"] = None  # an Intel Mac
-    assert machine.usable_cores() == 12
 
 
 def test_what_macos_does_not_tell_is_none(mac, monkeypatch):
@@ -52,10 +46,39 @@ def test_what_macos_does_not_tell_is_none(mac, monkeypatch):
     assert machine.processor() == "arm"
 
 
+def test_each_thread_of_a_mac_computes_blas_alone(mac, monkeypatch):
+    """threadpoolctl does not know Accelerate, whose threading is a setting of each thread."""
+    library, load = Accelerate(), ctypes.CDLL
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library if name.endswith("/Accelerate") else load(name))
+    context = machine.one_blas_thread()
+    monkeypatch.undo()  # numpy's BLAS is another one here
+    monkeypatch.setattr("dgguf.threads.pool.one_blas_thread", lambda: context)
+    pool, found = Pool(2), []
+    pool.parallel_for(lambda i: found.append(library.BLASGetThreading()), 8)
+    assert found == [1] * 8
+    assert library.BLASGetThreading() == 0  # of this thread, as it was
+    pool.parallel_for(lambda i: found.append(library.BLASGetThreading()), 1, blas=False)
+    assert found[8:] == [0]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_mac_before_15_cannot_be_told(monkeypatch, there):
+    def load(name):
+        if not there:
+            raise OSError
+        return object()
+
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    with machine.one_blas_thread()():
+        pass
+
+
 def test_windows_tells_memory_and_processor(kernel32, monkeypatch):
     monkeypatch.setitem(sys.modules, "winreg", registry("Snapdragon X Elite  "))
     assert machine.system_memory() == (10 * GB, 32 * GB)
     assert machine.private_bytes() == 400 << 20
+    assert machine.peak_resident_bytes() == 500 << 20
     assert machine.processor() == "Snapdragon X Elite"
 
 
@@ -65,6 +88,7 @@ def test_what_windows_does_not_tell_is_none(kernel32, monkeypatch):
     kernel32.GlobalMemoryStatusEx = kernel32.K32GetProcessMemoryInfo = lambda *_: 0
     assert machine.system_memory() == (None, None)
     assert machine.private_bytes() is None
+    assert machine.peak_resident_bytes() is None
     assert machine.processor() == "AMD64"  # there is no registry here
 
 

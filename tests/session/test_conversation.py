@@ -63,6 +63,7 @@ def test_every_command(model, tmp_path):
         ("/seed 28", "seed 28 for every answer"),
         ("Hi", "seed 28"),
         ("/stats", "steps per block    2"),
+        (f"/export {tmp_path / 'a.svg'}", "a.svg: "),
         (f"/save {saved}", "talk.json: 2 messages"),
         ("/clear", "a new conversation"),
         (f"/load {saved}", "talk.json: 2 messages"),
@@ -99,6 +100,8 @@ def test_a_conversation_that_was_loaded_goes_on(model, tmp_path):
     ("command", "complaint"),
     [
         ("/save", "/save needs the name of a file"),
+        ("/export", "/export needs the name of a file"),
+        ("/export {folder}/a.svg", "there is none yet"),
         ("/save {folder}", "is no conversation; choose another name"),
         ("/save {other}", "this file exists and is no conversation"),
         ("/save {folder}/none/a.json", "No such file or directory"),

@@ -134,7 +134,7 @@ def test_bos_is_added_where_the_template_writes_none(tokenizer):
 
 
 def control_ids(tokenizer, ids):
-    return [i for i in ids if tokenizer.is_special(i)]
+    return [i for i in ids if i in tokenizer.special.values()]
 
 
 INJECTIONS = [

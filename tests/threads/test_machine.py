@@ -28,14 +28,15 @@ def root(tmp_path):
 def test_memory(root):
     meminfo = "MemTotal:       16000 kB\nMemFree:  12 kB\nMemAvailable:    9000 kB\nHugePages_Total:    0\n"
     assert machine.system_memory(root(**{"proc/meminfo": meminfo})) == (9000 * 1024, 16000 * 1024)
-    assert (
-        machine.private_bytes(root(**{"proc/self/status": "Name:\tpython\nRssAnon:\t  12 kB\n"})) == 12 * 1024
-    )
+    status = {"proc/self/status": "Name:\tpython\nVmHWM:\t  77 kB\nRssAnon:\t  12 kB\n"}
+    assert machine.private_bytes(root(**status)) == 12 * 1024
+    assert machine.peak_resident_bytes(root(**status)) == 77 * 1024
 
 
 def test_what_the_system_does_not_tell_is_none(tmp_path):
     assert machine.system_memory(tmp_path) == (None, None)
     assert machine.private_bytes(tmp_path) is None
+    assert machine.peak_resident_bytes(tmp_path) is None
     assert machine.cpu_quota(tmp_path) is None
 
 

@@ -29,7 +29,7 @@ def connect(monkeypatch):
 @pytest.mark.parametrize(
     ("wanted", "stdout", "stderr", "as_json", "view", "screen", "shows_answer"),
     [
-        ("auto", True, True, False, "text", "stdout", True),
+        ("auto", True, True, False, "auto", "stdout", True),
         ("auto", False, True, False, "plain", None, False),
         ("auto", True, False, False, "plain", None, False),
         ("auto", True, True, True, "plain", None, False),
@@ -47,7 +47,7 @@ def test_the_view_and_its_stream(wanted, stdout, stderr, as_json, view, screen, 
     choice = choose_view(wanted, as_json=as_json)
     assert (choice.view, choice.shows_answer) == (view, shows_answer)
     assert choice.screen is (getattr(sys, screen) if screen else None)
-    assert choice.is_live == (view in LIVE_VIEWS)
+    assert choice.is_live == (view in ("auto", *LIVE_VIEWS))
 
 
 @pytest.mark.parametrize("wanted", VIEWS)

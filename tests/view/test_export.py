@@ -19,11 +19,12 @@ from dgguf.diffusion.events import DenoisingStep, TopTokens
 from dgguf.view.export.picture import _durations
 from dgguf.view.export.theme import THEMES
 from dgguf.view.frame import Style
+from dgguf.view.names import EXPORTS, FILMS
 from dgguf.view.recorder import Recorder
 from dgguf.view.screens import Screen
 from tests.support.recordings import STORY, generation, made_up, made_up_sudoku
 
-KINDS = ("svg", "gif", "html", "png", "cast", "txt")
+KINDS = tuple(kind[1:] for kind in EXPORTS)
 
 
 def record(path, tokens, events):
@@ -45,7 +46,7 @@ def story(tmp_path_factory):
 def export(recording, out, *options, code=0):
     done = CliRunner().invoke(cli, ["export", str(recording), str(out), *map(str, options)])
     assert done.exit_code == code, done.output
-    return done.output
+    return done.output or str(done.exception)  # what `main` prints
 
 
 def test_svg(story, tmp_path):
@@ -87,8 +88,8 @@ def test_gif(story, tmp_path):
             gif.seek(frame)
             lasting.append(gif.info["duration"])
         assert gif.size == (60 * 9 + 28, gif.size[1])
-    assert sum(lasting) == pytest.approx(1000 * (0.2 * 28 + 3), abs=200)
-    assert lasting[-1] >= 3000
+    assert sum(lasting) == pytest.approx(1000 * (0.2 * 28 + 2.5), abs=200)
+    assert lasting[-1] >= 2500
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
@@ -130,22 +131,24 @@ def test_every_letter_of_a_picture_is_where_its_cell_is():
 
 def test_txt(story, tmp_path):
     export(story, tmp_path / "story.txt")
-    assert (tmp_path / "story.txt").read_text() == STORY + "\n"
+    steps, speed = "2 blocks of 12+12 steps", "97 answer tokens at 69.3 tokens/s"
+    facts = f"made up · {steps} · {speed} · first block after 0.7 s · seed 3"
+    assert (tmp_path / "story.txt").read_text() == f"> The lighthouse keeper kept\n\n{STORY}\n\n{facts}\n"
 
 
 def test_cast_is_what_the_live_view_sends(story, tmp_path):
-    export(story, tmp_path / "story.cast", "--width", 60, "--height", 20)
+    export(story, tmp_path / "story.cast", "--width", 60, "--height", 24)
     header, *events = [json.loads(line) for line in (tmp_path / "story.cast").read_text().splitlines()]
-    assert (header["version"], header["width"], header["height"]) == (2, 60, 20)
+    assert (header["version"], header["width"], header["height"]) == (2, 60, 24)
     times = [at for at, _, _ in events]
     assert times == sorted(times)
     assert {kind for _, kind, _ in events} == {"o"}
-    screen = pyte.Screen(60, 20)
+    screen = pyte.Screen(60, 24)
     stream = pyte.Stream(screen)
     for _, _, text in events:
         stream.feed(text)
     shown = " ".join(line.rstrip() for line in screen.display if line.strip())
-    assert " ".join(STORY.split()) == shown
+    assert shown.startswith("> The lighthouse keeper kept " + " ".join(STORY.split()) + " made up · 2 blocks")
     assert not screen.cursor.hidden
 
 
@@ -227,7 +230,8 @@ def test_the_page_in_a_browser_with_its_slider_moved(story, tmp_path):
     assert report["tip"].startswith("position 5: “")
     assert "entropy" in report["tip"]
     assert " 90.0 % ███████████·" in report["tip"]
-    assert " ".join(report["late"].split()).startswith(" ".join(STORY.split()))
+    late = " ".join(report["late"].split())
+    assert late.startswith(" ".join(STORY.split()))
     assert report["button"] == "play"
     assert report["before"] == "block 2 · committed"
     # And it is drawn: several colours, not one blank sheet.
@@ -260,10 +264,10 @@ def test_other_views(view, kind, tmp_path):
 
 def test_speed_gives_steps_their_own_time(story, tmp_path):
     def total(*options):
-        export(story, tmp_path / "a.cast", *options)
-        return json.loads((tmp_path / "a.cast").read_text().splitlines()[-1])[0]
+        export(story, tmp_path / "a.cast", "--force", *options)
+        return json.loads((tmp_path / "a.cast").read_text().splitlines()[-2])[0]
 
-    slow, quick = total("--speed", 0.1, "--pace", 0.01), total("--speed", 10, "--pace", 0.01)
+    slow, quick = total("--speed", 0.1, "--pace", 0.02), total("--speed", 10, "--pace", 0.02)
     assert slow == pytest.approx(10 * 24 * 0.05 + 10 * 0.1, rel=0.2)
     assert quick < 1
 
@@ -277,16 +281,20 @@ def test_a_recording_cut_off_in_its_first_block(kind, story, tmp_path):
         assert (tmp_path / f"short.{kind}").stat().st_size > 1000
     only_started = tmp_path / "started.jsonl"
     only_started.write_text(story.read_text().splitlines(keepends=True)[0])
-    done = export(
-        only_started, tmp_path / f"started.{kind}", code=1 if kind in ("svg", "gif", "html", "png") else 0
-    )
-    assert done == "" or "started" in done
+    done = export(only_started, tmp_path / f"started.{kind}", code=0 if kind == "txt" else 1)
+    assert "started" in done or kind != "txt"
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [
-        ("html", ["--theme", "light"], "--theme does not go with .html files, only with .svg, .gif, .png"),
+        (
+            "html",
+            ["--theme", "light"],
+            "--theme does not go with .html files, only with .svg, .gif, .png",
+        ),
+        ("svg", ["--scale", 2], "--scale does not go with .svg files, only with .gif, .png, .mp4, .webm"),
+        ("cast", ["--for", "slide"], "--for does not go with .cast"),
         ("gif", ["--steps", 4], "--steps does not go with .gif files, only with .png"),
         ("png", ["--pace", 1], "--pace does not go with .png"),
         ("txt", ["--view", "grid"], "--view does not go with .txt"),
@@ -319,7 +327,8 @@ def test_what_is_not_written_whole_changes_nothing(story, tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("dgguf.view.export.svg.render", full)
-    export(story, tmp_path / "a.svg", code=1)
+    assert "--force overwrites it" in export(story, tmp_path / "a.svg", code=2)
+    export(story, tmp_path / "a.svg", "--force", code=1)
     assert [path.name for path in tmp_path.iterdir()] == ["a.svg"]
     assert (tmp_path / "a.svg").read_text() == "precious"
 
@@ -344,3 +353,114 @@ def test_settled_is_told_from_noise_by_brightness_not_by_hue():
 def test_the_fonts_come_with_dgguf():
     folder = Path(__file__).parents[2] / "dgguf" / "data" / "fonts"
     assert {path.name for path in folder.iterdir()} >= {"DejaVuSansMono.ttf", "LICENSE"}
+
+
+def lasting(path):
+    """Seconds that a film takes."""
+    if path.suffix == ".gif":
+        with Image.open(path) as gif:
+            return sum(seek_duration(gif, frame) for frame in range(gif.n_frames)) / 1000
+    if path.suffix == ".cast":
+        return json.loads(path.read_text().splitlines()[-1])[0]
+    if path.suffix == ".svg":
+        return float(re.search(r"animation:film ([\d.]+)s", path.read_text())[1])
+    if path.suffix == ".html":
+        return sum(float(s) for s in re.findall(r'"seconds":([\d.]+)', path.read_text()))
+    import av
+
+    with av.open(str(path)) as film:
+        return film.duration / 1e6
+
+
+def seek_duration(gif, frame):
+    gif.seek(frame)
+    return gif.info["duration"]
+
+
+@pytest.mark.parametrize("kind", [kind[1:] for kind in FILMS])
+@pytest.mark.parametrize("steps", [4, 48])
+def test_a_film_lasts_six_to_ten_seconds_and_holds_its_end(kind, steps, tmp_path):
+    recording = record(tmp_path / "a.jsonl", *made_up(length=64, steps=steps))
+    film = tmp_path / f"a.{kind}"
+    export(recording, film, "--width", 40)
+    assert 6 <= lasting(film) <= 10
+    quick = tmp_path / f"b.{kind}"
+    export(recording, quick, "--width", 40, "--pace", 0.02)
+    assert 2.5 <= lasting(quick) < lasting(film)
+
+
+@pytest.mark.parametrize(("kind", "codec"), [("mp4", "h264"), ("webm", "vp9")])
+def test_video(kind, codec, story, tmp_path):
+    import av
+
+    export(story, tmp_path / f"story.{kind}", "--for", "post", "--theme", "light")
+    with av.open(str(tmp_path / f"story.{kind}")) as film:
+        [stream] = film.streams
+        assert stream.codec_context.name == codec
+        assert abs(stream.width - 1080) < 40
+        assert abs(stream.height - 1080) < 80
+        pictures = [picture.to_ndarray(format="rgb24") for picture in film.decode(stream)]
+    assert len(pictures) == 2 * (1 + 12 + 1) + 1 + 1  # noise, steps, commit; the end, and where it ends
+    different = [(a != b).any() for a, b in itertools.pairwise(pictures)]
+    assert sum(different) >= 20
+    assert np.median(pictures[-1]) > 240  # a light ground
+
+
+def test_video_without_its_package_says_what_to_install(story, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install 'dgguf[video]'" in export(story, tmp_path / "a.mp4", code=2)
+
+
+def shown_text(path):
+    """The text of an export."""
+    text = path.read_text()
+    if path.suffix == ".svg":
+        return " ".join(ElementTree.fromstring(text).itertext())
+    if path.suffix == ".cast":
+        return "".join(json.loads(line)[2] for line in text.splitlines()[1:])
+    return text
+
+
+@pytest.mark.parametrize("kind", ["svg", "html", "cast", "txt"])
+def test_every_export_says_what_was_asked_of_which_model_with_which_seed(kind, story, tmp_path):
+    out = tmp_path / f"a.{kind}"
+    export(story, out, *(["--title", "mine"] if kind != "txt" else []))
+    text = shown_text(out)
+    assert "The lighthouse keeper kept" in text
+    assert re.search(r"made up · 2 blocks .* seed\s+3", text, re.DOTALL)
+
+
+def test_the_question_is_the_last_message_of_the_user():
+    from dgguf.view.asked import asked_text, heading
+    from dgguf.view.frame import line_text
+
+    turns = (
+        "<bos> <|turn> user ~ old <turn|> ~ <|turn> model ~ x <turn|> ~ <|turn> user ~ now ~ this <turn|> ~"
+    )
+    prompt = [piece.replace("~", "\n") for piece in turns.split()]
+    tokens, (started, *_) = generation([[(["a"], [0])]], prompt=prompt)
+    assert asked_text(started, tokens) == "now\nthis"
+    assert [line_text(line) for line in heading(started, tokens, 40)] == ["> now↵this"]
+    assert [line_text(line) for line in heading(started, tokens, 8, most=1)] == ["> now↵ …"]
+
+
+@pytest.mark.parametrize("kind", ["svg", "png", "gif"])
+def test_the_end_is_never_cut(kind, tmp_path):
+    text = "\n".join(f"line {i}" for i in range(60))
+    recording = record(tmp_path / "long.jsonl", *made_up(text, length=128, steps=3))
+    export(recording, tmp_path / f"a.{kind}", "--width", 40)
+    if kind == "svg":
+        assert "line 0" in shown_text(tmp_path / "a.svg")
+        assert "line 59" in shown_text(tmp_path / "a.svg")
+    else:
+        with Image.open(tmp_path / f"a.{kind}") as image:
+            assert image.height > 60 * 19
+    message = export(recording, tmp_path / f"b.{kind}", "--width", 40, "--height", 20, code=1)
+    assert "a height of 20 would cut the end" in message
+
+
+@pytest.mark.parametrize(("purpose", "size"), [("slide", (1920, 1080)), ("post", (1080, 1080))])
+def test_pictures_fill_the_size_of_their_purpose(purpose, size, story, tmp_path):
+    export(story, tmp_path / "a.png", "--for", purpose)
+    with Image.open(tmp_path / "a.png") as image:
+        assert all(0 <= wanted - got < 76 for wanted, got in zip(size, image.size, strict=True))

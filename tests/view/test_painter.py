@@ -4,6 +4,7 @@ import io
 
 import pyte
 import pytest
+from rich.color import ColorSystem
 
 from dgguf.view.frame import Span, Style, line_text
 from dgguf.view.painter import Painter, terminal_size
@@ -19,7 +20,9 @@ class Terminal:
         # A real terminal on a pipe's line ends: pyte takes "\n" as it is.
         self._stream = pyte.Stream(self.screen)
         self.out = io.StringIO()
-        self.painter = Painter(self.out, lambda: (self.screen.columns, self.screen.lines), colours=True)
+        self.painter = Painter(
+            self.out, lambda: (self.screen.columns, self.screen.lines), ColorSystem.EIGHT_BIT
+        )
         self.written = []
 
     def update(self):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dgguf.view.frame import line_text
-from dgguf.view.sudoku import SudokuView, conflicts, find_answer, find_board
+from dgguf.view.sudoku import SudokuView, conflicts, find_answer, find_board, grid_fault
 from tests.support.recordings import SUDOKU, generation, made_up_sudoku
 
 FOUR = "1..4\n..1.\n.1..\n4..1"
@@ -152,3 +152,19 @@ def test_conflicts():
     six[0, 0] = six[1, 2] = 5  # a box of six is two rows of three
     six[2, 3] = six[4, 4] = 6
     assert np.argwhere(conflicts(six)).tolist() == [[0, 0], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("1234\n3412\n2143\n4321", ""),
+        ("Here it is:\n1234\n3412\n2143\n4321\n", ""),
+        ("1224\n3412\n2143\n4321", "4 cells against the rules"),
+        ("2134\n4312\n1243\n3421", "3 cells other than given"),
+        ("1234\n3412\n2143\n43.1", "1 cell not filled"),
+        ("I cannot solve this one.", "there is no board of 4 rows in the answer"),
+        ("", "there is no board of 4 rows in the answer"),
+    ],
+)
+def test_what_is_wrong_with_an_answer(answer, fault):
+    assert grid_fault(find_board(FOUR), answer) == fault

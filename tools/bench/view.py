@@ -18,6 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need not be installed
 
+from rich.color import ColorSystem
+
 from dgguf.session import Session
 from dgguf.view.choice import make_view
 from dgguf.view.live import Live
@@ -75,7 +77,7 @@ def main() -> None:
     bare, seen, drawing, frames = [], [], [], []
     for _ in range(options.runs):
         bare.append(run(None))
-        painter = MeasuredPainter(screen, lambda: (options.width, options.height), colours=True)
+        painter = MeasuredPainter(screen, lambda: (options.width, options.height), ColorSystem.EIGHT_BIT)
         painter.frames = []
         with MeasuredLive(painter) as live:
             seen.append(run(live))

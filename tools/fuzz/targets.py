@@ -31,7 +31,7 @@ from dgguf.text.chat import ChatTemplate, encode_chat
 from dgguf.text.tokenizer import Tokenizer
 from dgguf.view import plain
 from dgguf.view.choice import make_view
-from dgguf.view.export.write import KINDS, Drawing, facts, write
+from dgguf.view.export.write import Drawing, facts, write
 from dgguf.view.recording import Recording, read_recording
 from dgguf.view.screens import screens
 from dgguf.view.terminal import safe, safe_json
@@ -231,15 +231,12 @@ def recording(path: Path, stages: Stages) -> None:
     if read is None:
         return
     stages.run("view", lambda: _watch(read, stages))
-    kinds = KINDS if stages.thorough else (".html", ".svg")
+    kinds = (".html", ".svg", ".cast", ".txt", ".png") if stages.thorough else (".html",)
     for kind in kinds:
         stages.run(kind, lambda kind=kind: write(read, path.with_name(f"out{kind}"), _DRAWING))
 
 
-_DRAWING = Drawing(
-    title="t", view="text", width=40, height=8, theme="dark", pace=0.05, speed=1.0, steps=2, at=None,
-    thoughts="show",
-)  # fmt: skip
+_DRAWING = Drawing(width=40, height=24, pace=0.05, speed=1.0)
 
 
 def _watch(read: Recording, stages: Stages) -> None:

@@ -94,7 +94,7 @@ def film(recording: Recording, view: str, prompt: str, pace: float) -> list[Scre
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the README's pictures.")
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "pictures")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--film", type=Path, metavar="FOLDER", help="also draw a film of a minute there")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def main() -> None:
             screen for view, recording, prompt in parts for screen in film(recording, view, prompt, pace)
         ]
         path = options.film / "demo.gif"
-        picture.write_gif(path, shown, WIDTH, crop(shown), DARK, title)
+        picture.write_gif(path, shown, WIDTH, crop(shown), DARK, title, 1)
         seconds = sum(screen.seconds for screen in shown)
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB, {seconds:.0f} s")
 

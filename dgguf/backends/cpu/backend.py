@@ -16,7 +16,7 @@ from dgguf.backends.cpu.matmul import CpuMatrix
 from dgguf.backends.limits import cpu_rows_at_once, kv_bytes
 from dgguf.errors import BackendError
 from dgguf.jit import CACHE_FOLDER
-from dgguf.machine import usable_cores
+from dgguf.machine import usable_cores, usable_processors
 from dgguf.threads.allocator import keep_freed_memory
 from dgguf.threads.pool import Pool
 
@@ -29,7 +29,7 @@ class CpuBackend:
     """Runs the network on `threads` threads; results do not depend on how many.
 
     Args:
-        threads: None for all usable cores; of more than there are cores, so many as there are.
+        threads: None for one on each usable core; of more than run at once, so many as do.
         exact: compute in float32 what the reference does; otherwise faster, and nearly the same.
         round_weights: take weights in F32, F16 and BF16 in 8 bits, where not exact.
     """
@@ -41,9 +41,9 @@ class CpuBackend:
             raise BackendError(f"the number of threads must be from 1 to {MAX_THREADS}, not {threads}")
         keep_freed_memory()
         _LOG.debug("compiled kernels: %s", CACHE_FOLDER or "kept nowhere, as no folder can be written")
-        cores = usable_cores()
-        self._surplus = max(0, (threads or 0) - cores)
-        self._pool = Pool(cores if threads is None else min(threads, cores))
+        threads = usable_cores() if threads is None else threads
+        self._surplus = max(0, threads - usable_processors())
+        self._pool = Pool(threads - self._surplus)
         self._exact = exact
         self._path = "portable" if exact else cpu_path()
         self._int8, self._round_weights = self._path != "portable", round_weights
@@ -66,7 +66,7 @@ class CpuBackend:
         products = f"8-bit products ({self._path})" if self._int8 else "float32 products through BLAS"
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
         if self._surplus:
-            threads += f" ({self.threads + self._surplus} asked for, more than usable cores)"
+            threads += f" ({self.threads + self._surplus} asked for, more than run at once)"
         return f"CPU, {threads}, {products}"
 
     def load_matrix(self, tensor: HostTensor) -> CpuMatrix:

@@ -16,7 +16,7 @@ def open_backend(sizes: Sizes, *, device: int, gpu_layers: int | None, threads: 
         sizes: of the model.
         device: number of the GPU.
         gpu_layers: layers whose experts stay in its memory; None for as many as fit.
-        threads: that prepare the weights; None for all usable cores.
+        threads: that prepare the weights; None for one on each usable core.
 
     Raises:
         BackendError: the GPU cannot be used or the model does not fit; says what is missing.

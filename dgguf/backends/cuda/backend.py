@@ -32,7 +32,7 @@ class CudaBackend:
     Args:
         device: the GPU.
         plan: which layers' experts stay in its memory.
-        threads: that repack the weights; None for all usable cores.
+        threads: that repack the weights; None for one on each usable core.
         reference: plain kernels in place of those in qgemm.cu and attention.cu; slow, for tests.
         queue: what starts kernels; None for the device's own.
     """

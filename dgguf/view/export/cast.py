@@ -4,7 +4,10 @@ import io
 import json
 from collections.abc import Sequence
 
+from rich.color import ColorSystem
+
 from dgguf.diffusion.events import Event
+from dgguf.view.frame import Line
 from dgguf.view.painter import Painter
 from dgguf.view.screens import times
 from dgguf.view.text import View
@@ -16,13 +19,19 @@ def render(
     width: int,
     height: int,
     *,
+    above: Sequence[Line],
+    below: Sequence[Line],
     pace: float,
     speed: float | None,
+    hold: float,
     title: str,
 ) -> str:
-    """The bytes that the live view would send; arguments as of `screens.screens`."""
+    """The bytes that the live view would send, between lines above and below.
+
+    Arguments as of `screens.screens`; `hold` are the seconds for which the end stands still.
+    """
     out = io.StringIO()
-    painter = Painter(out, lambda: (width, height), colours=True)
+    painter = Painter(out, lambda: (width, height), ColorSystem.EIGHT_BIT)
     header = {
         "version": 2,
         "width": width,
@@ -32,6 +41,7 @@ def render(
     }
     lines, now, before = [json.dumps(header)], 0.0, 0.0
     painter.enter()
+    painter.paint(above, [], width)
     for event, when in zip(events, times(events), strict=True):
         view.add(event)
         painter.paint(view.scroll(width), view.frame(width, height - 1), width)
@@ -42,7 +52,8 @@ def render(
             out.truncate()
         before = when
     view.end()
-    painter.paint(view.scroll(width), [], width)
+    painter.paint([*view.scroll(width), *below], [], width)
     painter.leave()
     lines.append(json.dumps([round(now + pace, 3), "o", out.getvalue()]))
+    lines.append(json.dumps([round(now + pace + hold, 3), "o", ""]))
     return "\n".join(lines) + "\n"

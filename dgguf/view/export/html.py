@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, Event, TopTokens
+from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.export.theme import THEMES
 from dgguf.view.frame import Line
-from dgguf.view.recording import RecordedTexts
 from dgguf.view.screens import Screen
 from dgguf.view.terminal import safe
 
 _PAGE = Path(__file__).with_name("page.html")
 
 
-def render(shown: Sequence[Screen], width: int, tokens: RecordedTexts, title: str, facts: str) -> str:
+def render(
+    shown: Sequence[Screen], width: int, tokens: TokenTexts, title: str, question: str, facts: str
+) -> str:
     """The page.
 
     Args:
@@ -25,6 +27,7 @@ def render(shown: Sequence[Screen], width: int, tokens: RecordedTexts, title: st
         width: their columns.
         tokens: texts of the tokens.
         title: of the page.
+        question: that was asked.
         facts: one line of how it was made.
     """
     rows: dict[Line, int] = {}
@@ -64,6 +67,7 @@ def render(shown: Sequence[Screen], width: int, tokens: RecordedTexts, title: st
         ("/*LIGHT*/", _css("light")),
         ("/*STYLES*/", _style_css()),
         ("<!--TITLE-->", escape(title)),
+        ("<!--QUESTION-->", escape(question)),
         ("<!--FACTS-->", escape(facts)),
         ('"DATA"', encoded),
     ):

@@ -30,6 +30,11 @@ def _font(bold: bool, scale: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(_FONTS / name, FONT_SIZE * scale, layout_engine=ImageFont.Layout.BASIC)
 
 
+def cells(size: tuple[int, int], scale: int) -> tuple[int, int]:
+    """Columns and rows of the largest screen within so many pixels, the window around it included."""
+    return (size[0] // scale - 2 * PADDING) // CELL, (size[1] // scale - 2 * PADDING - BAR) // ROW
+
+
 def draw(screen: Screen, width: int, height: int, theme: Theme, title: str, scale: int = 1) -> Image.Image:
     """One screen in a window.
 
@@ -115,9 +120,11 @@ def _known_characters() -> frozenset[str]:
     return frozenset(c for c in [*candidates, "\ufffd"] if bytes(font.getmask(c)) != missing)
 
 
-def write_gif(path: Path, shown: Sequence[Screen], width: int, height: int, theme: Theme, title: str) -> None:
-    """All screens, over and over."""
-    images = [draw(screen, width, height, theme, title) for screen in shown]
+def write_gif(
+    path: Path, shown: Sequence[Screen], width: int, height: int, theme: Theme, title: str, scale: int
+) -> None:
+    """All screens, over and over; arguments as of `draw`."""
+    images = [draw(screen, width, height, theme, title, scale) for screen in shown]
     palette = _palette(theme)
     first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     first.save(
@@ -159,9 +166,10 @@ def _palette(theme: Theme) -> Image.Image:
     return palette
 
 
-def write_png(path: Path, shown: Sequence[Screen], width: int, height: int, theme: Theme, title: str) -> None:
-    """One screen twice as fine, or several as a sheet, two beside each other."""
-    scale = 2 if len(shown) == 1 else 1
+def write_png(
+    path: Path, shown: Sequence[Screen], width: int, height: int, theme: Theme, title: str, scale: int
+) -> None:
+    """One screen, or several as a sheet, two beside each other; arguments as of `draw`."""
     images = [draw(screen, width, height, theme, title, scale) for screen in shown]
     columns = min(2, len(images))
     gap = PADDING if len(images) > 1 else 0

@@ -7,19 +7,23 @@ from pathlib import Path
 
 from dgguf.diffusion.events import DenoisingStep
 from dgguf.errors import RecordingError, naming
+from dgguf.view.asked import asked_text, heading
 from dgguf.view.choice import make_view
-from dgguf.view.export import cast, html, svg
+from dgguf.view.export import cast, html, svg, video
 from dgguf.view.export.theme import THEMES
-from dgguf.view.frame import Span, Style, fit
-from dgguf.view.names import Thoughts
+from dgguf.view.frame import Line, Span, Style, wrap
+from dgguf.view.names import CODECS, EXPORTS, SIZES, Thoughts
 from dgguf.view.recording import Recording
 from dgguf.view.screens import Screen, crop, screens
+from dgguf.view.sudoku import asked_board, grid_fault
 from dgguf.view.summary import summary
+from dgguf.view.terminal import safe
 
-KINDS = (".svg", ".gif", ".html", ".png", ".cast", ".txt")
-_LONGEST = 40  # rows that a screen gets by itself
-_CAST_ROWS = 24  # a film for asciinema has the rows of a terminal
-_LAST_SECONDS = 3.0  # for which a film stands still at its end
+_LONGEST = 40  # rows that a screen of noise gets by itself; the last screen gets what it needs
+_COLUMNS = 80
+_CAST_ROWS = 24  # a film for asciinema has the rows of a terminal at least
+_FILM_SECONDS, _LAST_SECONDS = 8.0, 2.5  # of a film, and for how long of it the end stands still
+_SHORTEST = 0.02  # seconds; the least that a GIF can say
 
 
 @dataclass(frozen=True)
@@ -27,63 +31,110 @@ class Drawing:
     """How a recording is drawn. A kind of file that cannot show something does without it.
 
     Attributes:
-        title: in the bar above.
-        view: one of `names.LIVE_VIEWS`.
-        width: columns.
-        height: rows; None for as many as needed, at most 40.
+        title: in the bar above; None for the model's name and the seed.
+        view: "auto" or one of `names.LIVE_VIEWS`.
+        purpose: one of `names.SIZES`; says width, height and scale where these are not given.
+        width: columns; None for 80.
+        height: rows; None for as many as needed.
+        scale: of pictures, how many times finer than a cell of 9 x 19 points.
         theme: one of `theme.THEMES`.
-        pace: seconds that each step is shown for at least.
+        pace: seconds that each step is shown for at least; None for a film of 8 s.
         speed: how many times faster than it was; None shows all steps for `pace`.
         steps: of a PNG, so many screens from first to last; None for the last one.
         at: of a PNG, the screen after so many denoising steps.
         thoughts: how the view shows them.
     """
 
-    title: str
-    view: str
-    width: int
-    height: int | None
-    theme: str
-    pace: float
-    speed: float | None
-    steps: int | None
-    at: int | None
-    thoughts: Thoughts
+    title: str | None = None
+    view: str = "auto"
+    purpose: str = "readme"
+    width: int | None = None
+    height: int | None = None
+    scale: int | None = None
+    theme: str = "dark"
+    pace: float | None = None
+    speed: float | None = None
+    steps: int | None = None
+    at: int | None = None
+    thoughts: Thoughts = "dim"
+
+    @property
+    def columns(self) -> int:
+        """Columns of every screen."""
+        return self.width or _COLUMNS
 
 
 def write(recording: Recording, out: Path, drawing: Drawing) -> None:
-    """Draw a recording into `out`, whose suffix is one of KINDS; the file appears when it is whole.
+    """Draw a recording into `out`, whose suffix is one of EXPORTS; the file appears when it is whole.
 
     Raises:
-        RecordingError: the recording holds nothing that can be drawn.
+        RecordingError: the recording holds nothing that can be drawn, or its end is higher than the height.
     """
     part = out.with_name(out.name + ".part")
+    kind = out.suffix.lower()
     try:
         with naming(out):
-            match out.suffix.lower():
-                case ".txt":
-                    part.write_text(answer_text(recording), encoding="utf-8")
-                case ".cast":
-                    part.write_text(_cast(recording, drawing), encoding="utf-8")
-                case kind:
-                    _write_screens(recording, part, kind, drawing)
+            if kind == ".txt":
+                part.write_text(_text(recording), encoding="utf-8")
+            elif kind == ".cast":
+                part.write_text(_cast(recording, drawing), encoding="utf-8")
+            elif kind == ".html":
+                part.write_text(page(recording, drawing), encoding="utf-8")
+            else:
+                _write_screens(recording, part, kind, drawing)
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
 
 
-def answer_text(recording: Recording) -> str:
-    """The answer of a recording, as `dgguf run` printed it."""
-    text = recording.answer().text
-    return text if text.endswith("\n") or not text else text + "\n"
+def check_name(out: Path) -> None:
+    """See that a file of this name could be written, before anything is drawn for it.
+
+    Raises:
+        RecordingError: the name says no kind that there is, or the kind needs a package that is missing.
+    """
+    kind = out.suffix.lower()
+    if kind not in EXPORTS:
+        raise RecordingError(f"{out}: the name must end in one of {', '.join(EXPORTS)}")
+    if kind in CODECS:
+        video.require()
+
+
+def page(recording: Recording, drawing: Drawing) -> str:
+    """The page to scrub through.
+
+    Raises:
+        RecordingError: the recording holds nothing that can be drawn, or its end is higher than the height.
+    """
+    shown, question = (
+        _screens(recording, drawing, framed=False),
+        asked_text(recording.started, recording.tokens),
+    )
+    title, question = _title(recording, drawing), safe(question, draft=False)
+    return html.render(shown, drawing.columns, recording.tokens, title, question, facts(recording))
 
 
 def facts(recording: Recording) -> str:
     """One line of how a recording was made."""
-    answer = recording.answer()
-    return (
-        summary(answer.statistics, answer.seed) if answer.statistics.steps else "cut off in its first block"
-    )
+    answer, model = recording.answer(), Path(recording.started.model).name
+    if not answer.statistics.steps:
+        return f"{model} · cut off in its first block · seed {answer.seed}"
+    return f"{model} · {summary(answer.statistics, answer.seed)}"
+
+
+def _title(recording: Recording, drawing: Drawing) -> str:
+    started = recording.started
+    title = drawing.title or f"dgguf · {Path(started.model).name} · seed {started.seed}"
+    return safe(title, draft=True)
+
+
+def _text(recording: Recording) -> str:
+    """Question, answer and how it was made."""
+    question = asked_text(recording.started, recording.tokens).replace("\n", "\n> ")
+    answer = recording.answer().text
+    parts = [f"> {question}\n"] if question else []
+    parts += [answer if answer.endswith("\n") else answer + "\n"] if answer else []
+    return "\n".join([*parts, facts(recording) + "\n"])
 
 
 def _choose(shown: Sequence[Screen], steps: int | None, at: int | None) -> Sequence[Screen]:
@@ -98,45 +149,111 @@ def _choose(shown: Sequence[Screen], steps: int | None, at: int | None) -> Seque
 
 
 def _cast(recording: Recording, drawing: Drawing) -> str:
+    made = _screens(recording, drawing, cast=True)
     return cast.render(
         recording.events,
         make_view(drawing.view, recording.tokens, drawing.thoughts),
-        drawing.width,
-        drawing.height or _CAST_ROWS,
-        pace=drawing.pace,
+        drawing.columns,
+        drawing.height or max(_CAST_ROWS, crop(made) + 1),  # the cursor ends below
+        above=_heading(recording, drawing),
+        below=_ending(recording, drawing),
+        pace=_pace(drawing, len(made)),
         speed=drawing.speed,
-        title=drawing.title,
+        hold=_LAST_SECONDS,
+        title=_title(recording, drawing),
     )
 
 
 def _write_screens(recording: Recording, out: Path, kind: str, drawing: Drawing) -> None:
     """Write the kinds of files that are made of screens."""
-    width, title, theme = drawing.width, drawing.title, THEMES[drawing.theme]
+    drawing = _fitted(recording, drawing)
+    width, title, theme = drawing.columns, _title(recording, drawing), THEMES[drawing.theme]
     shown = _screens(recording, drawing)
     height = drawing.height or crop(shown)
-    if kind == ".html":
-        page = html.render(shown, width, recording.tokens, title, facts(recording))
-        out.write_text(page, encoding="utf-8")
-    elif kind == ".svg":
+    scale = drawing.scale or 1
+    if kind == ".svg":
         out.write_text(svg.render(shown, width, height, theme, title), encoding="utf-8")
+    elif kind in CODECS:
+        video.write(out, kind, shown, width, height, theme, title, scale)
     else:
         from dgguf.view.export import picture  # loads Pillow, which the other kinds do without
 
         if kind == ".gif":
-            picture.write_gif(out, shown, width, height, theme, title)
+            picture.write_gif(out, shown, width, height, theme, title, scale)
         else:
             chosen = _choose(shown, drawing.steps, drawing.at)
-            picture.write_png(out, chosen, width, drawing.height or crop(chosen), theme, title)
+            height = drawing.height or crop(chosen)
+            scale = drawing.scale or (2 if len(chosen) == 1 else 1)
+            picture.write_png(out, chosen, width, height, theme, title, scale)
 
 
-def _screens(recording: Recording, drawing: Drawing) -> list[Screen]:
-    """All screens; the last stands still for a while, with what the answer cost below it."""
-    view = make_view(drawing.view, recording.tokens, drawing.thoughts)
-    width, height = drawing.width, drawing.height or _LONGEST
-    shown = list(screens(recording.events, view, width, height, pace=drawing.pace, speed=drawing.speed))
-    if not shown:
+def _fitted(recording: Recording, drawing: Drawing) -> Drawing:
+    """A drawing that fills its purpose's size, with the largest letters with which the end fits."""
+    size = SIZES[drawing.purpose]
+    if size is None:
+        return drawing
+    from dgguf.view.export.picture import cells
+
+    for scale in (drawing.scale,) if drawing.scale else (4, 3, 2, 1):
+        columns, rows = cells(size, scale)
+        fitted = dataclasses.replace(drawing, width=drawing.width or columns, scale=scale)
+        needed = crop(_screens(recording, fitted)[-1:])
+        if needed <= rows:
+            break
+    return dataclasses.replace(fitted, height=drawing.height or max(rows, needed))
+
+
+def _screens(
+    recording: Recording, drawing: Drawing, *, cast: bool = False, framed: bool = True
+) -> list[Screen]:
+    """All screens below what was asked; the last stands still for a while, with what the answer cost.
+
+    Args:
+        cast: leave a row for a terminal's cursor.
+        framed: show the question above and the cost below; a page has its own places for them.
+
+    Raises:
+        RecordingError: there is none, or the last one does not fit the height that was asked for.
+    """
+    above = _heading(recording, drawing) if framed else []
+    below = _ending(recording, drawing) if framed else []
+
+    def made(height: int, pace: float) -> list[Screen]:
+        view = make_view(drawing.view, recording.tokens, drawing.thoughts)
+        return list(screens(recording.events, view, drawing.columns, height, pace=pace, speed=drawing.speed))
+
+    unbounded = made(1 << 20, 0.0)
+    if not unbounded:
         raise RecordingError("the recording holds no step: there is nothing to draw")
-    *before, last = shown
-    cost = (Span(fit(facts(recording).split(" · "), width), Style.STATUS),)
-    lines = (*last.lines, (), cost)[-height:]
-    return [*before, dataclasses.replace(last, lines=lines, seconds=max(_LAST_SECONDS, last.seconds))]
+    needed, around = len(unbounded[-1].lines), len(above) + len(below) + cast
+    if drawing.height and needed + around > drawing.height:
+        raise RecordingError(
+            f"a height of {drawing.height} would cut the end, which has {needed + around} rows: leave"
+            " --height out, or ask for more --width"
+        )
+    room = drawing.height - around if drawing.height else max(_LONGEST, needed)
+    *before, last = made(room, _pace(drawing, len(unbounded)))
+    film = [dataclasses.replace(screen, lines=(*above, *screen.lines)) for screen in before]
+    seconds = max(_LAST_SECONDS, last.seconds)
+    return [*film, dataclasses.replace(last, lines=(*above, *last.lines, *below), seconds=seconds)]
+
+
+def _pace(drawing: Drawing, n_screens: int) -> float:
+    """Seconds of a screen: as asked for, as it was, or such that the film has a length that people watch."""
+    if drawing.pace is not None:
+        return drawing.pace
+    if drawing.speed is not None:
+        return _SHORTEST
+    return max(_SHORTEST, round((_FILM_SECONDS - _LAST_SECONDS) / max(1, n_screens - 1), 2))
+
+
+def _heading(recording: Recording, drawing: Drawing) -> list[Line]:
+    lines = heading(recording.started, recording.tokens, drawing.columns)
+    return [*lines, ()] if lines else []
+
+
+def _ending(recording: Recording, drawing: Drawing) -> list[Line]:
+    board, wrong = asked_board(recording.started, recording.tokens), list[Line]()
+    if board is not None and (fault := grid_fault(board, recording.answer().text)):
+        wrong = wrap([Span(f"not solved: {fault}", Style.CONFLICT)], drawing.columns)
+    return [*wrong, (), *wrap([Span(safe(facts(recording), draft=True), Style.STATUS)], drawing.columns)]

@@ -15,7 +15,7 @@ import signal
 import sys
 from types import SimpleNamespace
 
-from tests.support.platforms.libraries import Kernel32, MacLibrary
+from tests.support.platforms.libraries import Accelerate, Kernel32, MacLibrary, msvcrt
 
 PROFILES = ("windows", "macos", "musl")
 
@@ -49,15 +49,16 @@ def install(profile):
     _hide_proc()
     if profile == "macos":
         load = ctypes.CDLL
-        library = MacLibrary()
+        libraries = {"libSystem.B.dylib": MacLibrary(), "Accelerate": Accelerate()}
 
         def load_simulated(name, *arguments, **options):
-            return library if "libSystem" in str(name) else load(name, *arguments, **options)
+            return libraries.get(os.path.basename(str(name))) or load(name, *arguments, **options)
 
         ctypes.CDLL = load_simulated
         return
     kernel32 = Kernel32()
     ctypes.WinDLL = lambda name: kernel32
+    sys.modules.setdefault("msvcrt", msvcrt)
     for name in [name for name in dir(mmap) if name.startswith("MADV_")]:
         delattr(mmap, name)
     for name in _SIGNALS:

@@ -1,0 +1,186 @@
+"""`dgguf check`: whether a model file is whole, and whether the model answers as it should."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from dgguf.ggufio.file import GgufFile
+    from dgguf.hub import HubFile
+    from dgguf.verify.whole_file import WholeFile
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--against",
+    metavar="REFERENCE",
+    help="Compare with the hub's size and digest of this model: a name of `dgguf models` or "
+    "hf:owner/repo:file. Nothing is downloaded.",
+)
+@click.option(
+    "--acceptance",
+    is_flag=True,
+    help="Then ask the model what is known, for 20 minutes at most, and print one JSON object for a report.",
+)
+@click.option("--json", "as_json", is_flag=True, envvar="DGGUF_CHECK_JSON", help="Print one JSON object.")
+@click.pass_context
+def check(
+    click_context: click.Context, model: str, against: str | None, acceptance: bool, as_json: bool
+) -> None:
+    """Read all of MODEL once: every scale finite, every tensor where it should be, and its digest.
+
+    What is wrong is named, with its place in the file, and the exit code is 1. With --acceptance it is 0
+    only if all passed: known token ids, the chat template, ten prompts, canvases that settle.
+
+    \b
+    Examples:
+      dgguf check demo
+      dgguf check model-00001-of-00002.gguf --json
+      dgguf check model.gguf --against hf:unsloth/diffusiongemma-26B-A4B-it-GGUF:Q4_K_M
+      dgguf check model.gguf --acceptance > report.json
+    """
+    if acceptance and as_json:
+        raise click.UsageError("--acceptance prints JSON as it is: leave --json out")
+    from dgguf.catalog import ask_hub
+    from dgguf.errors import ModelFileError
+    from dgguf.view.terminal import safe
+
+    published = ask_hub(against) if against else None
+    if acceptance:
+        if not accept(model, published):
+            click_context.exit(1)
+        return
+    report = examine(model, published)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        click.echo(safe("\n".join(lines(report)), draft=False))
+    if problems := report["problems"]:
+        more = f" ({len(problems) - 1} more: --json lists them)" if len(problems) > 1 else ""
+        raise ModelFileError(problems[0] + more)
+
+
+def accept(model: str, published: "list[HubFile] | None") -> bool:
+    """Check a file and what the model answers, and print the report; whether all passed."""
+    import time
+
+    from dgguf.cli.output import announce_compilation, say
+    from dgguf.session import Session
+    from dgguf.verify import acceptance
+
+    began = time.monotonic()
+    budget = acceptance.Budget.begin()
+    file = examine(model, published)
+    status = acceptance.FAIL if file["problems"] else acceptance.PASS
+    report: dict[str, Any] = {"checks": {"file": {"status": status, "faults": file["problems"]}}}
+    if file["loads"]:
+        with announce_compilation(), Session(file["model"]) as session:
+            asked = acceptance.accept(session, budget, say)
+        report = asked | {"checks": report["checks"] | asked["checks"]}
+    # As the first keys, where a reader looks.
+    ok = file["loads"] and acceptance.passed(report["checks"])
+    report = {"ok": ok, "seconds": time.monotonic() - began, **report, "file": file}
+    for line in acceptance.summary(report):
+        say(line)
+    click.echo(json.dumps(report, indent=2))
+    return bool(ok)
+
+
+def examine(model: str, published: "list[HubFile] | None") -> dict[str, Any]:
+    """What `check` finds, as JSON types; sizes in bytes.
+
+    Args:
+        published: what the hub has under the name to compare with; None for nothing to compare.
+    """
+    from dgguf.catalog import find_model
+    from dgguf.cli.info import count_types
+    from dgguf.cli.output import announce_compilation, say
+    from dgguf.ggufio.file import GgufFile
+    from dgguf.verify.faults import differences, loading_fault
+
+    with GgufFile(find_model(model)) as file:
+        types = count_types(file)
+        with announce_compilation():
+            fault = loading_fault(file.path)
+        if fault:
+            say(f"{fault}; reading on")
+        whole = _read(file)
+    problems = [fault] if fault else []
+    problems += [f"{bad}; the file is damaged, download or convert it again" for bad in whole.bad]
+    different = None if published is None else differences(whole, published)
+    return {
+        "model": str(file.path),
+        "files": [
+            {"path": str(read.path), "bytes": read.n_bytes, "sha256": read.sha256, "behind": read.behind}
+            for read in whole.files
+        ],
+        "bytes": whole.n_bytes,
+        "types": types,
+        "bad_tensors": [
+            {
+                "tensor": bad.name,
+                "type": bad.type,
+                "path": str(bad.path),
+                "blocks": bad.n_blocks,
+                "row": bad.row,
+                "column": bad.column,
+                "offset": bad.offset,
+            }
+            for bad in whole.bad
+        ],
+        "loads": not fault,
+        "hub": published and [f"{of_hub.repository}:{of_hub.name}" for of_hub in published],
+        "same_as_hub": None if different is None else not different,
+        "seconds": whole.seconds,
+        "bytes_per_second": whole.bytes_per_second,
+        "problems": problems + (different or []),
+    }
+
+
+def _read(file: "GgufFile") -> "WholeFile":
+    """Read it all, with a bar: how much, how fast, how long it will take."""
+    import time
+
+    from dgguf.verify.whole_file import read_whole
+    from dgguf.view.summary import format_bytes
+
+    began = time.perf_counter()
+    with click.progressbar(
+        length=file.n_bytes,
+        label=f"reading {format_bytes(file.n_bytes)}",
+        file=sys.stderr,
+        item_show_func=lambda item: item,
+        update_min_steps=1 << 24,
+    ) as bar:
+
+        def progress(n_bytes: int) -> None:
+            speed = (bar.pos + n_bytes) / (time.perf_counter() - began)
+            bar.update(n_bytes, f"{format_bytes(int(speed))}/s")
+
+        return read_whole(file, progress)
+
+
+def lines(report: dict[str, Any]) -> list[str]:
+    """The report as text."""
+    from dgguf.view.summary import count, format_bytes
+
+    out = []
+    for file in report["files"]:
+        behind = f", {file['behind']} of them behind the last tensor" if file["behind"] else ""
+        out += [file["path"], f"  sha256   {file['sha256']}", f"  size     {file['bytes']} bytes{behind}"]
+    types = report["types"]
+    number = count(sum(row["tensors"] for row in types.values()), "tensor")
+    out.append(f"  tensors  {number}: " + ", ".join(f"{row['tensors']} {n}" for n, row in types.items()))
+    bad = report["bad_tensors"]
+    out.append(f"  numbers  {'not finite in ' + count(len(bad), 'tensor') if bad else 'all finite'}")
+    out.append(f"  loads    {'yes' if report['loads'] else 'no'}")
+    if report["hub"]:
+        out.append(
+            f"  hub      {'the same' if report['same_as_hub'] else 'not the same'}: {report['hub'][0]}"
+        )
+    speed = format_bytes(int(report["bytes_per_second"]))
+    out.append(f"  read     {format_bytes(report['bytes'])} in {report['seconds']:.1f} s, {speed}/s")
+    return out

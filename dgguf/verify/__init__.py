@@ -1,0 +1,1 @@
+"""Whether a model file is whole, and whether the model answers as it should."""

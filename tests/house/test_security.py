@@ -1,0 +1,56 @@
+"""SECURITY.md's table: each row has a command that there is, a figure, a machine and a date."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from dgguf.cli import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split(" | ")]
+    for line in TEXT.splitlines()
+    if line.startswith("| ") and not line.startswith("| what")
+]
+
+
+def test_there_are_rows_of_three_cells():
+    assert ROWS
+    assert {len(row) for row in ROWS} == {3}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0][:50])
+def test_a_row_can_be_run_again(row):
+    _, commands, result = row
+    assert re.search(r"\d", result), "a figure"
+    assert re.search(r"; .*\b20\d\d$", result), "a machine and a date"
+    found = re.findall(r"`([^`]+)`", commands)
+    assert found
+    for command in found:
+        check(shlex.split(command))
+
+
+def check(words):
+    """See that a command is one of this repository's."""
+    words = [word for word in words if not re.fullmatch(r"[A-Z_]+=.*", word)]
+    program, *rest = words
+    if program == "dgguf":
+        assert rest[0] in cli.commands, words
+    elif program == ".ci/run":
+        assert re.search(rf"^stage_{rest[0]}\(\)", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.M), (
+            words
+        )
+    elif program == "python":
+        module = rest[1].replace(".", "/") if rest[0] == "-m" else rest[0]
+        path = ROOT / module
+        assert path.is_file() or path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), words
+    else:
+        assert program == "pytest", words
+    for word in rest:
+        if word.startswith("tests/"):
+            path, _, name = word.partition("::")
+            assert (ROOT / path).exists(), word
+            assert not name or f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), word
