@@ -20,7 +20,7 @@ from dgguf.text.chat import (
 )
 from dgguf.text.template_sandbox import MAX_TEMPLATE
 from dgguf.text.tokenizer import Tokenizer
-from tests.support.small_vocabulary import SPECIALS, small_metadata
+from tests.support.small_vocabulary import CONTROL, SPECIALS, small_metadata
 
 DATA = Path(__file__).parents[1] / "data"
 PUBLISHED = "chat_template.jinja"  # in the published GGUF files
@@ -202,6 +202,7 @@ def test_fuzzed_injection(tokenizer, template):
 def test_overlapping_special_texts():
     metadata = small_metadata()
     metadata["tokenizer.ggml.tokens"][5:8] = ["<ab>", "b><c", "é!"]
+    metadata["tokenizer.ggml.token_type"][5:8] = CONTROL
     metadata["tokenizer.ggml.token_type"][metadata["tokenizer.ggml.tokens"].index("é")] = 3
     tokenizer = Tokenizer.from_metadata(metadata, "x")
     for text in ("<ab><c", "x<ab><c>", "é", "é!", "caféé!"):
@@ -252,6 +253,7 @@ def test_roles_and_names_never_become_control_tokens(tokenizer, template):
 def test_private_characters_of_the_template_and_the_vocabulary_stay():
     metadata = small_metadata()
     metadata["tokenizer.ggml.tokens"][5] = "<\U000f0000>"
+    metadata["tokenizer.ggml.token_type"][5] = CONTROL
     tokenizer = Tokenizer.from_metadata(metadata, "x")
     template = simple("\U000f0001{{ messages[0].content }}\U000f0002<\U000f0000>")
     ids = encode_chat(tokenizer, template, contents("<\U000f0000> <turn|>"))
@@ -262,6 +264,7 @@ def test_private_characters_of_the_template_and_the_vocabulary_stay():
 def test_the_disguise_is_no_special_text_itself():
     metadata = small_metadata()
     metadata["tokenizer.ggml.tokens"][5:7] = ["<\U000f0000>", '"x']
+    metadata["tokenizer.ggml.token_type"][5:7] = CONTROL
     tokenizer = Tokenizer.from_metadata(metadata, "x")
     ids = encode_chat(tokenizer, simple("{{ messages[0].content }}>"), contents('<"'))
     assert control_ids(tokenizer, ids) == [tokenizer.bos_id]

@@ -19,7 +19,15 @@ from dgguf.text.bpe import BytePairEncoder
 from dgguf.text.sentencepiece_model import SentencePieceEncoder, is_exact
 from dgguf.text.tokenizer import Tokenizer, replace_surrogates
 from dgguf.text.vocabulary import Vocabulary
-from tests.support.small_vocabulary import BYTE, NORMAL, SPECIALS, all_splits, small_metadata, to_metadata
+from tests.support.small_vocabulary import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    SPECIALS,
+    all_splits,
+    small_metadata,
+    to_metadata,
+)
 
 SENTENCES = """
 The quick brown fox jumps over the lazy dog, and 1234567890 other things happen in 2025.
@@ -194,7 +202,7 @@ def test_without_special_tokens_equals_hf(both):
         for text, encoding in zip(strings, hf.encode_batch_fast(strings), strict=True):
             ids = tokenizer.encode(text)
             assert_equal(ids, encoding.ids, text)
-            assert not tokenizer.special.values() & set(ids)
+            assert not set(tokenizer.special.values()) & set(ids)
     finally:
         hf.encode_special_tokens = False
 
@@ -365,6 +373,7 @@ def test_a_special_token_of_one_character_stays_special():
 def test_the_longest_special_token_wins():
     metadata = small_metadata()
     metadata["tokenizer.ggml.tokens"][5:9] = ["<a", "<a><b>", "b><", "><"]
+    metadata["tokenizer.ggml.token_type"][5:9] = CONTROL
     tokenizer = Tokenizer.from_metadata(metadata, "x")
     for text, ids in {"<a><b>": [6], "<a>": [5, *tokenizer.encode(">")], "<a><": [5, 8], "b><b": [7]}.items():
         assert tokenizer.encode(text, special=True)[: len(ids)] == ids
