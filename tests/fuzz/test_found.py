@@ -1,5 +1,6 @@
 """What the fuzzer has found, one small file each; every one was a traceback, a wrong answer or noise."""
 
+import dataclasses
 import gzip
 import json
 import struct
@@ -14,10 +15,12 @@ from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import ConversionError, DggufError, PromptError, RecordingError, UnsupportedModelError
 from dgguf.text.bpe import BytePairEncoder
 from dgguf.text.tokenizer import Tokenizer
-from dgguf.view.recording import is_recording, read_recording
+from dgguf.view.export.write import facts
+from dgguf.view.recording import Recording, is_recording, read_recording
 from dgguf.view.terminal import safe_json
 from tests.support.checkpoints import CONFIG
 from tests.support.gguf_by_hand import ARRAY, STRING, U64, array, gguf_bytes, key, tensor, text
+from tests.support.recordings import generation
 from tests.support.small_vocabulary import NORMAL, small_metadata
 
 
@@ -43,6 +46,12 @@ def test_a_recording_whose_compression_is_damaged(tmp_path):
     path.write_bytes(packed)
     assert not is_recording(path)
     refused(read_recording, path, error=RecordingError)
+
+
+def test_the_name_of_a_recorded_model(tmp_path):
+    tokens, events = generation([[(["a", "b"], [0.0, 0.0])]])
+    events[0] = dataclasses.replace(events[0], model="m\x9b31m\x1b]0;t\x07")
+    assert facts(Recording(tokens, events)).isprintable()
 
 
 def imatrix_file(folder, *keys, sums=(1.0, 2.0), count=1.0):

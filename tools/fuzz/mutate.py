@@ -185,7 +185,7 @@ def _written(rng: random.Random, tree: Any, name: str) -> bytes:
 
 def _json(rng: random.Random, value: Any) -> str:
     try:
-        return json.dumps(value, ensure_ascii=rng.random() < 0.5)
+        return json.dumps(value, ensure_ascii=rng.random() < 0.5, separators=(",", ":"))
     except ValueError:  # whole numbers of more digits than Python writes
         return "1" * 5000
 

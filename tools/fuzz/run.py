@@ -35,8 +35,8 @@ _HARD_SECONDS = 20  # after which it is stopped
 MEMORY = 200 << 20  # bytes beside twice the files
 # How often a seed is taken, where not once: headers of models have the most fields.
 _WEIGHTS = {"model": 6, "model with other names": 3, "model in floats": 2, "split model": 3, "vocabulary": 3,
-            "imatrix": 2, "checkpoint": 0.5, "sharded checkpoint": 0.25, "recording": 0.6,
-            "compressed recording": 0.4, "template": 0.1, "published template": 0.02}  # fmt: skip
+            "imatrix": 2, "checkpoint": 0.5, "sharded checkpoint": 0.25, "recording": 0.3,
+            "compressed recording": 0.2, "template": 0.1, "published template": 0.02}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def _mapped_bytes() -> int:
 def fuzz(
     fuzzer: Fuzzer, numbers: range, progress: float = 0.0
 ) -> tuple[collections.Counter[tuple[str, str]], list[Finding]]:
-    """Run cases: how often each outcome came for each seed, and the first finding of each kind.
+    """Run cases, up to Ctrl-C: how often each outcome came for each seed, and the first finding of each kind.
 
     Args:
         progress: seconds between lines to stderr; 0 for none.
@@ -208,27 +208,38 @@ def fuzz(
     findings: dict[tuple[str, str], Finding] = {}
     began = said = time.monotonic()
     for number in numbers:
-        name, files = fuzzer.case(number)
         try:
-            refusals = fuzzer.run(name, files, thorough=number % 4 == 0)
-            outcome = f"{refusals[0][1]} at {refusals[0][0]}" if refusals else "works"
+            name, files = fuzzer.case(number)
+            outcome = _outcome(fuzzer, number, name, files, findings)
         except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            outcome = "FINDING"
-            key = describe(error)
-            if (name, key) not in findings:
-                findings[name, key] = Finding(number, name, key, traceback.format_exc(), files)
+            break
         outcomes[name, outcome] += 1
         if progress and time.monotonic() - said > progress:
             said = time.monotonic()
             done = number - numbers.start + 1
-            print(
-                f"{done:,} cases, {done / (said - began):.0f}/s, {len(findings)} findings",
-                file=sys.stderr,
-                flush=True,
-            )
+            line = f"{done:,} cases, {done / (said - began):.0f}/s, {len(findings)} findings"
+            print(line, file=sys.stderr, flush=True)
     return outcomes, list(findings.values())
+
+
+def _outcome(
+    fuzzer: Fuzzer,
+    number: int,
+    name: str,
+    files: Mapping[str, bytes],
+    findings: dict[tuple[str, str], Finding],
+) -> str:
+    """What became of a case, in a few words; the first finding of each kind is added."""
+    try:
+        refusals = fuzzer.run(name, files, thorough=number % 4 == 0)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        what = describe(error)
+        if (name, what) not in findings:
+            findings[name, what] = Finding(number, name, what, traceback.format_exc(), files)
+        return "FINDING"
+    return f"{refusals[0][1]} at {refusals[0][0]}" if refusals else "works"
 
 
 def table(outcomes: Mapping[tuple[str, str], int]) -> str:
@@ -279,7 +290,8 @@ def main() -> None:
         outcomes, findings = fuzz(fuzzer, range(options.first, options.first + options.cases), progress=30.0)
         seconds = time.monotonic() - began
         print(table(outcomes))
-        print(f"\n{options.cases:,} cases from {options.first} of seed {options.seed} in {seconds:.0f} s")
+        done = sum(outcomes.values())
+        print(f"\n{done:,} cases from {options.first} of seed {options.seed} in {seconds:.0f} s")
         for finding in findings:
             kept = keep(finding, options.findings, fuzzer)
             print(f"case {finding.number}, {finding.seed}: {finding.what}: {kept}")

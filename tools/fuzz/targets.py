@@ -231,8 +231,7 @@ def recording(path: Path, stages: Stages) -> None:
     if read is None:
         return
     stages.run("view", lambda: _watch(read, stages))
-    kinds = (".html", ".svg", ".cast", ".txt", ".png") if stages.thorough else (".html",)
-    for kind in kinds:
+    for kind in (".html", ".svg", ".cast", ".txt", ".png") if stages.thorough else ():
         stages.run(kind, lambda kind=kind: write(read, path.with_name(f"out{kind}"), _DRAWING))
 
 
@@ -241,7 +240,7 @@ _DRAWING = Drawing(width=40, height=24, pace=0.05, speed=1.0)
 
 def _watch(read: Recording, stages: Stages) -> None:
     """Look at every screen of every view, and at all that is said in lines."""
-    for view in ("text", "grid", "sudoku"):
+    for view in ("text", "grid", "sudoku") if stages.thorough else ("text",):
         made = make_view(view, read.tokens, "show")
         shown = screens(read.events, made, 40, 12, pace=0.0, speed=1.0)
         stages.show(view, lambda shown=shown: "\n".join(
