@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import struct
+import tracemalloc
 import warnings
 
 import pytest
@@ -11,12 +12,14 @@ import pytest
 from dgguf.cli.saved import Saved, load_conversation, save_conversation
 from dgguf.convert.config import read_config
 from dgguf.convert.imatrix import read_imatrix
+from dgguf.convert.json_file import read_json
+from dgguf.convert.safetensors import read_safetensors
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import ConversionError, DggufError, PromptError, RecordingError, UnsupportedModelError
 from dgguf.text.bpe import BytePairEncoder
 from dgguf.text.tokenizer import Tokenizer
 from dgguf.view.export.write import facts
-from dgguf.view.recording import Recording, is_recording, read_recording
+from dgguf.view.recording import RecordedTexts, Recording, is_recording, read_recording
 from dgguf.view.terminal import safe_json
 from tests.support.checkpoints import CONFIG
 from tests.support.gguf_by_hand import ARRAY, STRING, U64, array, gguf_bytes, key, tensor, text
@@ -152,3 +155,25 @@ def test_json_for_a_terminal_says_the_same():
         assert "👩\u200d👩" in shown
         assert shown.replace("\n", "").replace("\u200d", "").isprintable()
     assert safe_json('{"é": "世"}') == '{"é": "世"}'
+
+
+@pytest.mark.parametrize("text", ["[[" + "[]," * 3_000_000 + "0]]", "[" + "{}," * 1_500_000 + "0]"])
+def test_json_that_would_fill_the_memory(text, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(text)
+    header = text.encode()
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    tracemalloc.start()
+    for read, name in ((read_json, "tokenizer.json"), (read_safetensors, "a.safetensors")):
+        message = refused(read, tmp_path / name, error=ConversionError)
+        assert "far more values" in message
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * len(text)  # as lists, 300 MB
+
+
+def test_a_recording_with_texts_of_very_many_tokens():
+    texts = RecordedTexts()
+    texts.add({"1048575": "a"})
+    for token in ("1048576", "-1"):
+        with pytest.raises(ValueError, match="a text"):
+            texts.add({token: "a"})
