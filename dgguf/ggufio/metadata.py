@@ -147,6 +147,7 @@ def _check_range(
 
 
 def _range(least: float | None, most: float | None) -> str:
+    low, high = (f"{end:g}" if isinstance(end, float) else str(end) for end in (least, most))
     if most is None:
-        return f"at least {least}"
-    return f"at most {most}" if least is None else f"from {least} to {most}"
+        return f"at least {low}"
+    return f"at most {high}" if least is None else f"from {low} to {high}"

@@ -15,6 +15,7 @@ from dgguf.ggufio.metadata import metadata_integers, metadata_strings, metadata_
 # tokenizer.ggml.token_type, as GGUF numbers them; all others are ordinary text.
 UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6
 _HIGHEST_TYPE = 6
+TOKENS = "tokenizer.ggml.tokens"  # the key of their texts
 _SPACE_MARK = "\u2581"  # "▁" stands for a space inside tokens
 CHANNEL_TEXTS = ("<|channel>", "<channel|>")  # around thoughts
 # Marks of the release that are special in its checkpoint and user-defined in its GGUF files, so that
@@ -58,7 +59,7 @@ class Vocabulary:
             TokenizerError: one is missing, or they contradict themselves or each other.
         """
         self.where = where
-        self.tokens = list(metadata_strings(metadata, where, "tokenizer.ggml.tokens", error=TokenizerError))
+        self.tokens = list(metadata_strings(metadata, where, TOKENS, error=TokenizerError))
         self.types = _types(metadata, len(self.tokens), where)
         self.ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
         self._check_tokens()
