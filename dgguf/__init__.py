@@ -6,10 +6,11 @@ session = dgguf.load("demo")
 print(session.generate("Why is the sky blue?").text)
 """
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # not imported: typing takes a while, in which the entry point could not answer Ctrl-C
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     from dgguf.answer import Answer
     from dgguf.conversation import Conversation
@@ -68,6 +69,7 @@ def load(
     threads: int | None = None,
     context: int | None = None,
     exact: bool = False,
+    keep_weights: bool = False,
     gpu: "Gpu | None" = None,
     kv_budget: int | None = None,
 ) -> "Session":
@@ -78,6 +80,7 @@ def load(
         threads: None for one on each usable core.
         context: positions, prompt and answer together; None for 8192 or what the model can.
         exact: compute in float32 what the reference does: several times slower.
+        keep_weights: take weights in F32, F16 and BF16 as they are stored, not in 8 bits; exact implies it.
         gpu: run on this GPU, such as dgguf.Gpu(); None for the CPU.
         kv_budget: bytes for the KV caches of all conversations; None for four full ones, on a GPU one.
 
@@ -86,14 +89,22 @@ def load(
     """
     from dgguf.session import Session
 
-    return Session(model, threads=threads, context=context, exact=exact, gpu=gpu, kv_budget=kv_budget)
+    return Session(
+        model,
+        threads=threads,
+        context=context,
+        exact=exact,
+        keep_weights=keep_weights,
+        gpu=gpu,
+        kv_budget=kv_budget,
+    )
 
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in _HOMES:
         import importlib
 

@@ -74,18 +74,19 @@ def find_model(model: str) -> Path:
     raise ModelFileError(f"there is no file {model!r}, and no model of that name is known (known: {names})")
 
 
-def ask_hub(model: str) -> list[hub.HubFile]:
-    """What the hub has of a model that is named in models.txt or as hf:owner/repo:file: all its parts.
+def hub_name(model: str) -> tuple[str, str]:
+    """Repository, and file or type, of a model that is named in models.txt or as hf:owner/repo:file.
 
     Raises:
-        DownloadError: there is no such name, or it is bundled; the hub does not answer, or has no such file.
+        DownloadError: there is no such name, or it is bundled.
     """
     known, reference = find_known(model), hub.parse_reference(model)
     if known and known.repository == "bundled":
         raise DownloadError(f"{model} comes with dgguf: no hub has it")
-    if known is None and reference is None:
+    if known:
+        return known.repository, known.file
+    if reference is None:
         raise DownloadError(
             f"no model {model!r} is known: `dgguf models` lists those that are, others are hf:owner/repo:file"
         )
-    repository, wanted = (known.repository, known.file) if known else reference or ("", "")
-    return hub.choose(repository, wanted)
+    return reference

@@ -2,20 +2,19 @@
 
 DggufError                  exit code 1, one clear sentence: what, where, what to do
 ├── ModelFileError          the file: missing, truncated, lying, of an unknown type
-│   └── UnsupportedModelError   a sound file, but not a model that dgguf runs
+│   ├── UnsupportedModelError   a sound file, but not a model that dgguf runs
+│   └── FileChangedError        cut or written to while it was in use, or its disk failed
 ├── TokenizerError          the vocabulary or the chat template in the file
 ├── PromptError             what was asked for does not fit (context, empty prompt, settings)
 ├── NumericsError           the network computed something that is not a number
 ├── DownloadError           the hub, the network, or a file that arrived damaged
+│   └── NoAnswerError           the hub could not be asked what it has
 ├── ConversionError         `dgguf quantize`: the source, the recipe or the disk
 ├── RecordingError          a recording of a generation cannot be read or written
 └── BackendError            the machine cannot run what was asked for
 """
 
-import contextlib
 import errno
-import os
-from collections.abc import Iterator
 
 _MOST, _TAIL = 499, 160  # characters of a message, and of its end where the middle is left out
 
@@ -38,6 +37,10 @@ class UnsupportedModelError(ModelFileError):
     """The file is sound but holds no DiffusionGemma, or lacks something one needs."""
 
 
+class FileChangedError(ModelFileError):
+    """A mapped file was cut or written to while it was in use, or its disk failed: it must be opened anew."""
+
+
 class TokenizerError(DggufError):
     """The file's vocabulary or chat template cannot be used."""
 
@@ -52,6 +55,10 @@ class NumericsError(DggufError):
 
 class DownloadError(DggufError):
     """A model cannot be downloaded."""
+
+
+class NoAnswerError(DownloadError):
+    """The hub does not say which files it has: no network, no access, no such repository."""
 
 
 class ConversionError(DggufError):
@@ -81,14 +88,3 @@ def sentence(error: Exception) -> str:
         where = error.filename or ("the output" if error.errno == errno.ENOSPC else "")
         return one_line(f"{where}: {error.strerror}" if where else str(error))
     return one_line(str(error))
-
-
-@contextlib.contextmanager
-def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Give an OSError within the name of the file, which one of writing (a full disk) has not."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = os.fspath(path)
-        raise

@@ -22,6 +22,7 @@ from numba.core import event as numba_event
 from numba.core.ccallback import CFunc
 from numba.core.registry import cpu_target
 
+from dgguf.interrupts import held
 from dgguf.kernel_cache import guard, note_failure
 from dgguf.machine import has_dot_product
 
@@ -139,6 +140,7 @@ def enable_cache(compiled: Any, *, sealed: bool = True) -> None:
             compiled._cache = nowhere
     if compiled._cache is not nowhere and Path(compiled._cache.cache_path).is_relative_to(CACHE_FOLDER):
         guard(compiled._cache, sealed=sealed)
+        compiled._cache.save_overload = held()(compiled._cache.save_overload)  # else it leaves files
     else:  # numba may take a folder beside the source, where edits of what a kernel imports go unnoticed
         compiled._cache = nowhere
         note_failure(OSError(f"{CACHE_FOLDER} cannot be written"))

@@ -38,6 +38,8 @@ class LoadedModel:
 def load_model(model: str | Path, make_backend: Callable[[GgufFile, ModelConfig], Backend]) -> LoadedModel:
     """Open a model and place its weights.
 
+    A warning is logged where the backend rounds plain weights: whoever keeps them does so for exactness.
+
     Args:
         model: a path, or a name from models.txt.
         make_backend: is called when the file is known to be one that can be run.
@@ -56,5 +58,17 @@ def load_model(model: str | Path, make_backend: Callable[[GgufFile, ModelConfig]
         )
     backend = make_backend(file, config)
     network = Transformer(config, load_weights(file, config, backend), backend)
+    if backend.rounded:
+        _LOG.warning(_note_of_rounding(backend.rounded, file.n_bytes))
     _LOG.debug("loaded in %.2f s", time.perf_counter() - began)
     return LoadedModel(str(model), file, config, tokenizer, backend, network)
+
+
+def _note_of_rounding(rounded: dict[str, int], n_bytes: int) -> str:
+    """What a user should know whose weights are taken in fewer bits than the file of `n_bytes` has."""
+    taken, formats = sum(rounded.values()), " and ".join(sorted(rounded))
+    return (
+        f"note: {taken / 1e9:#.3g} GB of {formats} weights, {taken / n_bytes:.0%} of the file, are "
+        "multiplied in 8 bits, as if they were Q8_0; --keep-weights (in Python keep_weights=True) takes them "
+        "as they are stored"
+    )

@@ -68,6 +68,7 @@ class Session:
         context: positions of a conversation, prompt and answer together; None for 8192 or what the model
             can.
         exact: compute in float32 what the reference does: several times slower.
+        keep_weights: take weights in F32, F16 and BF16 as they are stored, not in 8 bits; exact implies it.
         gpu: run on this GPU; None for the CPU.
         kv_budget: bytes for the KV caches of all conversations; None for four full ones, on a GPU one.
 
@@ -82,14 +83,20 @@ class Session:
         threads: int | None = None,
         context: int | None = None,
         exact: bool = False,
+        keep_weights: bool = False,
         gpu: Gpu | None = None,
         kv_budget: int | None = None,
     ) -> None:
         def make_backend(file: GgufFile, config: ModelConfig) -> Backend:
             self.context = choose_context(config, context)
             if gpu is None:
-                return _cpu_backend(threads, exact)
-            return _gpu_backend(file, config, self.context, gpu, threads, exact)
+                return _cpu_backend(threads, exact, keep_weights)
+            if exact or keep_weights:
+                raise BackendError(
+                    "the exact computation and kept weights are the CPU's: take them without a GPU, "
+                    "where F32, F16 and BF16 weights are float16"
+                )
+            return _gpu_backend(file, config, self.context, gpu, threads)
 
         self.loaded = load_model(model, make_backend)
         self.name = self.loaded.name
@@ -350,19 +357,15 @@ def _check_types(prompt: Any, system: Any) -> None:
         raise TypeError(f"the system message must be a str, not of type {type(system).__name__}")
 
 
-def _cpu_backend(threads: int | None, exact: bool) -> Backend:
+def _cpu_backend(threads: int | None, exact: bool, keep_weights: bool) -> Backend:
     from dgguf.backends.cpu import CpuBackend
 
-    return CpuBackend(threads, exact=exact)
+    return CpuBackend(threads, exact=exact, keep_weights=keep_weights)
 
 
-def _gpu_backend(
-    file: GgufFile, config: ModelConfig, context: int, gpu: Gpu, threads: int | None, exact: bool
-) -> Backend:
+def _gpu_backend(file: GgufFile, config: ModelConfig, context: int, gpu: Gpu, threads: int | None) -> Backend:
     from dgguf.backends.cuda import open_backend
 
-    if exact:
-        raise BackendError("the exact computation is the CPU's: take it without a GPU")
     return open_backend(
         gpu_sizes(file, config, context),
         device=gpu.device,

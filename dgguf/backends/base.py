@@ -134,10 +134,12 @@ class Backend(Protocol):
     Attributes:
         kv_bytes: of one number in a `kv_store`.
         is_async: whether a verb may return before its work is done; see `synchronize`.
+        rounded: bytes of plain numbers, by format, that products take in 8 bits as if they were Q8_0.
     """
 
     kv_bytes: int
     is_async: bool
+    rounded: dict[str, int]
 
     def describe(self) -> str:
         """One line for -v: what runs the products, on how many threads or which device."""

@@ -1,15 +1,11 @@
 """The command line. Commands import what they need when they run, so that `--help` is quick."""
 
-import contextlib
-import errno
-import io
-import os
-import platform
 import sys
 
 import click
 
-from dgguf import __version__
+from dgguf import __version__, interrupts
+from dgguf.cli import streams
 from dgguf.cli.bench import bench
 from dgguf.cli.chat import chat
 from dgguf.cli.check import check
@@ -22,6 +18,7 @@ from dgguf.cli.models import models, pull
 from dgguf.cli.quantize import quantize
 from dgguf.cli.replay import replay
 from dgguf.cli.run import run
+from dgguf.cli.tour import tour
 from dgguf.errors import DggufError, sentence
 
 
@@ -35,17 +32,24 @@ from dgguf.errors import DggufError, sentence
     epilog="Every option can be set by an environment variable: DGGUF_RUN_THREADS=4 for `run --threads 4`.",
 )
 @click.version_option(__version__, prog_name="dgguf")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Run Google's DiffusionGemma on your own machine, and watch it think.
 
     \b
     Examples:
+      dgguf tour
       dgguf run demo -p "Tell me a story."
       dgguf chat demo
       dgguf run diffusiongemma-26B-A4B-it-Q4_K_M.gguf -p "Why is the sky blue?"
       dgguf info diffusiongemma-26B-A4B-it-Q4_K_M.gguf
       dgguf quantize ./diffusiongemma-checkpoint out.gguf --type Q8_0
     """
+    import logging
+
+    from dgguf.cli.log import show_log
+
+    context.with_resource(show_log(logging.WARNING))
 
 
 _debug = False
@@ -65,6 +69,7 @@ def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) 
 for command in (
     run,
     chat,
+    tour,
     replay,
     export,
     bench,
@@ -90,41 +95,26 @@ for command in (cli, *cli.commands.values()):  # before a command's name and beh
     _debug_option(command)
 
 
-def _prepare_streams() -> None:
-    """Let what a model writes pass: UTF-8 and LF through pipes, replaced where a terminal lacks it.
-
-    Windows would write cp1252 and CR LF into pipes; a console of it is told to obey escape codes.
-    """
-    if sys.stdin is None:  # as below; Python knows no closed stream
-        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
-    named = bool(os.environ.get("PYTHONIOENCODING"))
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # closed by whoever started us
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-        elif isinstance(stream, io.TextIOWrapper) and not (named or stream.isatty()):
-            stream.reconfigure(encoding="utf-8", errors="replace", newline="\n")
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    if platform.system() == "Windows":
-        from dgguf.machine.windows import enable_escape_codes
-
-        if not enable_escape_codes():
-            os.environ["TERM"] = "dumb"
-
-
-def _is_closed_pipe(error: OSError) -> bool:
-    """Whether who read our output has gone, which Windows calls an invalid argument."""
-    return isinstance(error, BrokenPipeError) or (
-        error.errno == errno.EINVAL and error.filename is None and platform.system() == "Windows"
-    )
-
-
 def main() -> None:
-    """Run a command and end with its exit code: 0 done, 1 an error, 2 usage, 130 Ctrl-C."""
-    _prepare_streams()
+    """Run a command and end with its exit code.
+
+    It is 0 when done, 1 for an error, 2 for usage, and for a signal 128 + its number: 130 for Ctrl-C.
+    """
+    streams.prepare()
     try:
-        code = cli.main(standalone_mode=False) or 0
+        with interrupts.raised():
+            code = _run()
+    except SystemExit as request:  # by a signal
+        code = int(request.code or 0)
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command that the arguments name; its exit code."""
+    try:
+        code = int(cli.main(standalone_mode=False) or 0)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()
@@ -136,22 +126,22 @@ def main() -> None:
                 raise
             code = 1
             click.echo("dgguf: error: something that was read ended too early; --debug shows what", err=True)
-    except (DggufError, MemoryError, OSError) as error:
+    except Exception as error:
         code = 1
-        if isinstance(error, OSError) and _is_closed_pipe(error):
-            # Quietly stop, and keep Python from flushing into nothing.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        elif _debug:
+        if interrupts.received():  # what was interrupted has made another exception of it
+            pass
+        elif _debug or not isinstance(error, DggufError | MemoryError | OSError):
             raise
-        else:
+        elif not (isinstance(error, OSError) and streams.is_closed_pipe(error)):
             click.echo(f"dgguf: error: {sentence(error)}", err=True)
+    finally:
+        streams.give_up_stdout()
     _say_not_kept()
-    sys.exit(code)
+    return 128 + interrupts.received() if interrupts.received() else code
 
 
 def _say_not_kept() -> None:
     """Say it where kernels were compiled that the next run will compile again."""
     kernel_cache = sys.modules.get("dgguf.kernel_cache")  # of commands that need no compiler it is not
     if kernel_cache and (reason := kernel_cache.not_kept()):
-        with contextlib.suppress(OSError):
-            click.echo(f"dgguf: compiled kernels were not kept for later runs: {reason}", err=True)
+        click.echo(f"dgguf: compiled kernels were not kept for later runs: {reason}", err=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dgguf.cli.options import gpu_options, threads_option
+from dgguf.cli.options import gpu_options, keep_weights_option, threads_option
 
 
 @click.command()
@@ -18,6 +18,7 @@ from dgguf.cli.options import gpu_options, threads_option
     "--steps", type=click.IntRange(1), default=5, help="Denoising steps measured, after one to warm up."
 )
 @threads_option
+@keep_weights_option
 @click.option("--exact", is_flag=True, help="Float32 products, as the reference computes them.")
 @click.option("--cold", is_flag=True, help="Drop the file from the system's page cache first (Linux).")
 @click.option("--json", "as_json", is_flag=True, envvar="DGGUF_BENCH_JSON", help="Print one JSON object.")
@@ -27,6 +28,7 @@ def bench(
     prompt_tokens: int,
     steps: int,
     threads: int | None,
+    keep_weights: bool,
     exact: bool,
     gpu: Any,
     cold: bool,
@@ -58,7 +60,7 @@ def bench(
                 raise click.UsageError("--cold needs Linux: this system drops no file from its page cache")
     with PeakMemory() as peak, announce_compilation():
         began = time.perf_counter()
-        session = Session(model, threads=threads, exact=exact, gpu=gpu)
+        session = Session(model, threads=threads, exact=exact, keep_weights=keep_weights, gpu=gpu)
         loaded = time.perf_counter() - began
         cpu = session.backend if isinstance(session.backend, CpuBackend) else None
         result = {

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dgguf.cli.options import gpu_options
+
 if TYPE_CHECKING:
     from dgguf.ggufio.file import GgufFile
     from dgguf.hub import HubFile
+    from dgguf.session import Gpu
     from dgguf.verify.whole_file import WholeFile
 
 
@@ -26,9 +29,15 @@ if TYPE_CHECKING:
     help="Then ask the model what is known, for 20 minutes at most, and print one JSON object for a report.",
 )
 @click.option("--json", "as_json", is_flag=True, envvar="DGGUF_CHECK_JSON", help="Print one JSON object.")
+@gpu_options
 @click.pass_context
 def check(
-    click_context: click.Context, model: str, against: str | None, acceptance: bool, as_json: bool
+    click_context: click.Context,
+    model: str,
+    gpu: "Gpu | None",
+    against: str | None,
+    acceptance: bool,
+    as_json: bool,
 ) -> None:
     """Read all of MODEL once: every scale finite, every tensor where it should be, and its digest.
 
@@ -39,21 +48,27 @@ def check(
     Examples:
       dgguf check demo
       dgguf check model-00001-of-00002.gguf --json
+      dgguf check diffusiongemma --against diffusiongemma
       dgguf check model.gguf --against hf:unsloth/diffusiongemma-26B-A4B-it-GGUF:Q4_K_M
       dgguf check model.gguf --acceptance > report.json
     """
     if acceptance and as_json:
         raise click.UsageError("--acceptance prints JSON as it is: leave --json out")
-    from dgguf.catalog import ask_hub
+    if gpu and not acceptance:
+        raise click.UsageError("--cuda goes with --acceptance: without it nothing is computed")
+    from dgguf import hub
+    from dgguf.catalog import hub_name
+    from dgguf.cli.output import announce_compilation, say
     from dgguf.errors import ModelFileError
     from dgguf.view.terminal import safe
 
-    published = ask_hub(against) if against else None
-    if acceptance:
-        if not accept(model, published):
-            click_context.exit(1)
-        return
-    report = examine(model, published)
+    published = hub.choose(*hub_name(against), say) if against else None
+    with announce_compilation():
+        if acceptance:
+            if not accept(model, published, gpu):
+                click_context.exit(1)
+            return
+        report = examine(model, published)
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
@@ -63,30 +78,39 @@ def check(
         raise ModelFileError(problems[0] + more)
 
 
-def accept(model: str, published: "list[HubFile] | None") -> bool:
+def accept(model: str, published: "list[HubFile] | None", gpu: "Gpu | None") -> bool:
     """Check a file and what the model answers, and print the report; whether all passed."""
+    import contextlib
     import time
 
-    from dgguf.cli.output import announce_compilation, say
+    from dgguf.cli.output import say
+    from dgguf.errors import BackendError, DggufError
     from dgguf.session import Session
     from dgguf.verify import acceptance
 
     began = time.monotonic()
     budget = acceptance.Budget.begin()
-    file = examine(model, published)
-    status = acceptance.FAIL if file["problems"] else acceptance.PASS
-    report: dict[str, Any] = {"checks": {"file": {"status": status, "faults": file["problems"]}}}
-    if file["loads"]:
-        with announce_compilation(), Session(file["model"]) as session:
+    with contextlib.ExitStack() as stack:
+        session: Session | None = None
+        try:  # before the file is read, which takes long: the machine may lack something
+            session = stack.enter_context(Session(model, gpu=gpu))
+        except BackendError:
+            raise
+        except DggufError:
+            pass  # `examine` says why
+        file = examine(model, published)
+        status = acceptance.FAIL if file["problems"] else acceptance.PASS
+        report: dict[str, Any] = {"checks": {"file": {"status": status, "faults": file["problems"]}}}
+        if session:
             asked = acceptance.accept(session, budget, say)
-        report = asked | {"checks": report["checks"] | asked["checks"]}
+            report = asked | {"checks": report["checks"] | asked["checks"]}
     # As the first keys, where a reader looks.
-    ok = file["loads"] and acceptance.passed(report["checks"])
+    ok = session is not None and acceptance.passed(report["checks"])
     report = {"ok": ok, "seconds": time.monotonic() - began, **report, "file": file}
     for line in acceptance.summary(report):
         say(line)
     click.echo(json.dumps(report, indent=2))
-    return bool(ok)
+    return ok
 
 
 def examine(model: str, published: "list[HubFile] | None") -> dict[str, Any]:
@@ -97,14 +121,13 @@ def examine(model: str, published: "list[HubFile] | None") -> dict[str, Any]:
     """
     from dgguf.catalog import find_model
     from dgguf.cli.info import count_types
-    from dgguf.cli.output import announce_compilation, say
+    from dgguf.cli.output import say
     from dgguf.ggufio.file import GgufFile
     from dgguf.verify.faults import differences, loading_fault
 
     with GgufFile(find_model(model)) as file:
         types = count_types(file)
-        with announce_compilation():
-            fault = loading_fault(file.path)
+        fault = loading_fault(file.path)
         if fault:
             say(f"{fault}; reading on")
         whole = _read(file)

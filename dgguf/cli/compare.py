@@ -51,7 +51,7 @@ def compare(
     from dgguf.view.terminal import safe_json
 
     contents = [read_text(path) for path in texts]
-    cpu = CpuBackend(threads, exact=exact, round_weights=False)  # or Q8_0's cost would be hidden
+    cpu = CpuBackend(threads, exact=exact, keep_weights=True)  # or Q8_0's cost would be hidden
     backends = [LogitsBackend(cpu), LogitsBackend(cpu)]
     models = [Model(name, backend) for name, backend in zip((first, second), backends, strict=True)]
     check_comparable(*models)

@@ -8,19 +8,22 @@ from typing import ClassVar
 import click
 import numpy as np
 
+from dgguf.cli import saved
 from dgguf.cli.answer_writer import AnswerWriter
 from dgguf.cli.display import Display
 from dgguf.cli.export import check_out, draw
 from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import say
-from dgguf.cli.saved import Saved, load_conversation, save_conversation
 from dgguf.diffusion.events import Event
 from dgguf.diffusion.statistics import Statistics
-from dgguf.errors import DggufError, PromptError, sentence
+from dgguf.errors import DggufError, FileChangedError, PromptError, sentence
+from dgguf.interrupts import forget
 from dgguf.session import Session, new_seed
 from dgguf.text.chat import Message
 from dgguf.view.summary import statistics_table
+
+_SEED_DIGITS = 20
 
 
 class Dialog:
@@ -61,26 +64,37 @@ class Dialog:
         self._seen: list[Event] = []  # of the last answer
 
     def run(self, messages: Iterator[str]) -> None:
-        """Answer messages and obey commands until they end."""
+        """Answer messages and obey commands until they end.
+
+        Raises:
+            FileChangedError: at the end, if the model's file has changed: it could answer nothing more.
+        """
         if self._keyboard:
             say(f"{Path(self._session.name).name}: type a message. /help lists commands, Ctrl-D ends.")
+        changed: FileChangedError | None = None
         for text in messages:
             try:
                 if not text.strip():
                     continue
                 if text.startswith("/"):
                     if not self.command(text):
-                        return
+                        break
                 else:
                     self.answer(text)
             except KeyboardInterrupt:
                 if not self._keyboard:
                     raise
+                forget()
                 say("stopped")
             except (DggufError, OSError) as error:
                 if not self._keyboard:
                     raise
                 say(f"error: {sentence(error)}")
+                if isinstance(error, FileChangedError):  # no message can be answered any more
+                    say("/save keeps the conversation, /exit ends")
+                    changed = error
+        if changed:
+            raise changed
 
     def answer(self, text: str) -> None:
         """Answer one message; what was answered before Ctrl-C stays in the conversation."""
@@ -108,6 +122,8 @@ class Dialog:
                             self._seen.append(event)
                 interrupted = False
             finally:
+                if writer and self._keyboard:
+                    self._keyboard.expect(display.typed)
                 if writer:
                     writer.finish(seed=seed, settings=self._settings, interrupted=interrupted, table=False)
                     self._statistics, written = writer.answer.statistics, writer.answer.text
@@ -187,7 +203,7 @@ class Dialog:
         say(f"thinking is {'on' if self.think else 'off'}")
 
     def _set_seed(self, argument: str) -> None:
-        if argument.isdecimal() and int(argument) < 1 << 64:
+        if argument.isdecimal() and len(argument) <= _SEED_DIGITS and int(argument) < 1 << 64:
             self.seed = int(argument)
         elif argument == "random":
             self.seed = None
@@ -197,26 +213,17 @@ class Dialog:
         say("a new seed for each answer" if self.seed is None else f"seed {self.seed} for every answer")
 
     def _save(self, argument: str) -> None:
-        if not argument:
-            raise PromptError("/save needs the name of a file")
-        path = Path(argument).expanduser()
-        save_conversation(path, Saved(self.system, self.messages))
+        path = saved.write(argument, self.system, self.messages)
         say(f"{path}: {len(self.messages)} messages")
 
     def _load(self, argument: str) -> None:
-        if not argument:
-            raise PromptError("/load needs the name of a file that /save wrote")
-        path = Path(argument).expanduser()
-        loaded = load_conversation(path)
-        self.system, self.messages = loaded.system, loaded.messages
+        path, self.system, self.messages = saved.read(argument)
         say(f"{path}: {len(self.messages)} messages")
 
     def _export(self, argument: str) -> None:
-        if not argument:
-            raise PromptError("/export needs the name of a file, such as story.gif")
+        path = saved.typed_path(argument, "/export")
         if not self._statistics:
             raise PromptError("/export draws the last answer, and there is none yet")
-        path = Path(argument).expanduser()
         try:
             check_out(path, force=False)
         except click.UsageError as error:

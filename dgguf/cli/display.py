@@ -70,6 +70,11 @@ class Display:
 
             self._stack.enter_context(on_compile(self._live.notice_compilation))
 
+    @property
+    def typed(self) -> str:
+        """What was typed while a live view was shown."""
+        return self._live.typed if self._live else ""
+
     def note(self, line: str) -> None:
         """A line that stays."""
         if self._live:

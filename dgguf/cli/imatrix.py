@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dgguf.cli.options import evaluation_options
+from dgguf.cli.options import evaluation_options, keep_weights_option
 
 if TYPE_CHECKING:
     from dgguf.convert.imatrix import Sums
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @evaluation_options(default_chunks=None)
+@keep_weights_option
 @click.option(
     "-o",
     "--out",
@@ -31,6 +32,7 @@ def imatrix(
     chunks: int | None,
     threads: int | None,
     exact: bool,
+    keep_weights: bool,
     out: Path,
     force: bool,
 ) -> None:
@@ -38,7 +40,7 @@ def imatrix(
 
     The texts are cut into chunks of twice the canvas length. The first half of each is encoded as a
     prompt, the second is denoised from all noise to mostly text: both passes need to be seen, as importances
-    of the prompt alone make bad files of few bits. Ctrl-C writes what the chunks done so far gave.
+    of the prompt alone make bad files of few bits. Ctrl-C or SIGTERM writes what the chunks so far gave.
 
     \b
     Examples:
@@ -56,14 +58,14 @@ def imatrix(
 
     check_name(out, force)
     contents = [read_text(path) for path in texts]
-    backend = CollectingBackend(CpuBackend(threads, exact=exact))
+    backend = CollectingBackend(CpuBackend(threads, exact=exact, keep_weights=keep_weights))
     loaded = Model(model, backend)
     samples = cut(loaded, contents, special=special, limit=chunks)
     say(
         f"{count(len(samples), 'chunk')} of at most {2 * loaded.config.canvas_length} tokens, "
         f"{PASSES} passes each"
     )
-    done, interrupted = _collect(collect(loaded, samples), PASSES * len(samples))
+    done, stop = _collect(collect(loaded, samples), PASSES * len(samples))
     n_chunks = done // PASSES
     if n_chunks:
         write_imatrix(
@@ -77,12 +79,12 @@ def imatrix(
         say(f"{out}: {len(backend.sums)} matrices from {n_chunks} of {count(len(samples), 'chunk')}")
         for line in _unseen(backend.sums):
             say(line)
-    if interrupted:
-        raise KeyboardInterrupt
+    if stop:
+        raise stop
 
 
-def _collect(passes: Iterable[int], n_passes: int) -> tuple[int, bool]:
-    """Go through all passes, with a bar; returns how many were done, and whether Ctrl-C stopped them."""
+def _collect(passes: Iterable[int], n_passes: int) -> tuple[int, BaseException | None]:
+    """Go through all passes, with a bar; returns how many were done, and the interrupt that stopped them."""
     from dgguf.cli.output import announce_compilation
 
     done = 0
@@ -94,9 +96,9 @@ def _collect(passes: Iterable[int], n_passes: int) -> tuple[int, bool]:
             for now in passes:
                 bar.update(now - done)
                 done = now
-        except KeyboardInterrupt:
-            return done, True
-    return done, False
+        except (KeyboardInterrupt, SystemExit) as stop:
+            return done, stop
+    return done, None
 
 
 def _unseen(sums: "Mapping[str, Sums]") -> list[str]:

@@ -1,4 +1,4 @@
-"""What the logger "dgguf" says, as lines to stderr: -v shows what is of interest, --debug everything."""
+"""What the logger "dgguf" says, as lines to stderr: notes; with -v what is of interest, with --debug all."""
 
 import contextlib
 import logging

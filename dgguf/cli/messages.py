@@ -1,10 +1,14 @@
 """Where a conversation's messages come from: a person who types, or a pipe."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from dgguf.interrupts import forget, undone
+from dgguf.view.taken import keyboard
 
 _FENCE = '"""'
 
@@ -32,24 +36,43 @@ class Keyboard:
         def _(event: Any) -> None:
             event.current_buffer.insert_text("\n")
 
+        self._typed = ""
+        self._screen = sys.stdout if sys.stdout.isatty() else sys.stderr
+        self._reset_keyboard = keyboard()[1]
         self._prompt: PromptSession[str] = PromptSession(
             history=history,
             key_bindings=bindings,
             completer=WordCompleter([*commands], sentence=True),
             complete_while_typing=False,
-            output=create_output(stdout=sys.stdout if sys.stdout.isatty() else sys.stderr),
+            output=create_output(stdout=self._screen),
         )
+
+    def expect(self, text: str) -> None:
+        """The next message begins with what was typed before it was asked for."""
+        self._typed = text
+
+    def _ask(self, text: str, continuation: str = "") -> str:
+        """One message or answer; the terminal is given back whatever happens."""
+        typed, self._typed = self._typed, ""
+        with undone(self._give_back):
+            return self._prompt.prompt(text, prompt_continuation=continuation, default=typed)
+
+    def _give_back(self) -> None:
+        self._reset_keyboard()
+        if os.environ.get("TERM") != "dumb":
+            self._screen.write("\x1b[?2004l\x1b[?25h")  # pasted text is no longer marked; the cursor
+            self._screen.flush()
 
     def messages(self) -> Iterator[str]:
         """What is typed, until Ctrl-D."""
         while True:
             try:
-                text = self._prompt.prompt("> ", prompt_continuation="  ")
+                text = self._ask("> ", "  ")
                 while text.lstrip().startswith(_FENCE) and text.count(_FENCE) < 2:
-                    text += "\n" + self._prompt.prompt("  ")
+                    text += "\n" + self._ask("  ")
                 yield text.strip().removeprefix(_FENCE).removesuffix(_FENCE).strip("\n")
             except KeyboardInterrupt:
-                continue  # gives up the line, not the conversation
+                forget()  # it gives up the line, not the conversation
             except EOFError:
                 return
 
@@ -59,8 +82,9 @@ class Keyboard:
         text = f"{question}.\n{', '.join(words[choice] for choice in choices.values())}? "
         while True:
             try:
-                given = self._prompt.prompt(text).strip().lower()[:1]
+                given = self._ask(text).strip().lower()[:1]
             except (KeyboardInterrupt, EOFError):
+                forget()
                 return list(choices.values())[-1]
             if given in choices:
                 return choices[given]

@@ -61,8 +61,9 @@ def models(as_json: bool) -> None:
 def pull(model: str) -> None:
     """Download MODEL: a name of `dgguf models`, or hf:owner/repo, with a file or a type after a colon.
 
-    It goes to the cache of the Hugging Face hub, and what an interrupted download got is kept. The path
-    goes to stdout. HF_TOKEN opens repositories that need an account, HF_HOME moves the cache.
+    It goes to the cache of the Hugging Face hub. An interrupted download goes on, and a file that is there
+    is checked by its digest and mended, if it can be; without a network it is checked alone. The path goes
+    to stdout. HF_TOKEN opens repositories that need an account, HF_HOME moves the cache.
 
     \b
     Examples:
@@ -75,8 +76,9 @@ def pull(model: str) -> None:
 def download(model: str) -> Path:
     """Bring a model to this machine, with progress, and see that it can be opened."""
     from dgguf import hub
-    from dgguf.catalog import ask_hub, find_known, path_of
+    from dgguf.catalog import find_known, hub_name, path_of
     from dgguf.cli.output import say
+    from dgguf.errors import DownloadError, NoAnswerError
     from dgguf.ggufio.file import GgufFile
     from dgguf.view.summary import format_bytes
 
@@ -85,10 +87,38 @@ def download(model: str) -> Path:
         path = path_of(known)
         assert path is not None
         return path
-    files = ask_hub(model)
-    say(f"{files[0].repository}: {files[0].name}, {format_bytes(sum(file.n_bytes for file in files))}")
-    path = hub.download(files, lambda name: say(f"checking {name}"))
+    repository, wanted = hub_name(model)
+    try:
+        files = hub.choose(repository, wanted, say)
+    except NoAnswerError as error:
+        here = hub.cached_like(repository, wanted)
+        if here is not None:
+            return _seen_to(here, error)
+        size = f"{format_bytes(known.n_bytes)} to download: " if known else ""
+        begun = hub.begun_bytes(repository)
+        kept = f"{format_bytes(begun)} are here and kept" if begun else "nothing was begun"
+        raise DownloadError(f"{size}{error}; {kept}") from error
+    say(f"{repository}: {files[0].name}, {format_bytes(sum(file.n_bytes for file in files))}")
+    path = hub.download(files, say)
     GgufFile(path).close()
+    return path
+
+
+def _seen_to(path: Path, error: Exception) -> Path:
+    """A model that is here, when it is whole; the hub could not be asked."""
+    from dgguf import hub
+    from dgguf.cli.output import say
+    from dgguf.errors import DownloadError, ModelFileError
+    from dgguf.ggufio.file import GgufFile
+
+    say(f"{error}; checking what is here")
+    try:
+        GgufFile(path).close()
+        wrong = hub.damage(path)
+    except ModelFileError as damaged:
+        wrong = str(damaged)
+    if wrong:
+        raise DownloadError(f"{wrong}; with a network `dgguf pull` mends it") from error
     return path
 
 

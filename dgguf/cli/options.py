@@ -29,13 +29,21 @@ class Loading:
     threads: int | None
     context: int | None
     exact: bool
+    keep_weights: bool
     gpu: "Gpu | None"
 
     def open(self) -> "Session":
         """Load the model."""
         from dgguf.session import Session
 
-        return Session(self.model, threads=self.threads, context=self.context, exact=self.exact, gpu=self.gpu)
+        return Session(
+            self.model,
+            threads=self.threads,
+            context=self.context,
+            exact=self.exact,
+            keep_weights=self.keep_weights,
+            gpu=self.gpu,
+        )
 
 
 @dataclass(frozen=True)
@@ -166,6 +174,13 @@ threads_option = click.option(
 )
 
 
+keep_weights_option = click.option(
+    "--keep-weights",
+    is_flag=True,
+    help="Multiply F32, F16 and BF16 weights as they are stored, not in 8 bits: slower.",
+)
+
+
 def _model_options(command: Command) -> Command:
     """What every command that generates lets a user set: length, seed, context, threads, exactness."""
     for option in (
@@ -188,6 +203,7 @@ def _model_options(command: Command) -> Command:
             help="Positions, prompt and answer together.  [default: 8192, or what the model can]",
         ),
         threads_option,
+        keep_weights_option,
         click.option(
             "--exact", is_flag=True, help="Compute in float32 as the reference does: several times slower."
         ),
@@ -215,8 +231,10 @@ def gpu_options(command: Command) -> Command:
         for name, value in (("--gpu-layers", gpu_layers), ("--device", device)):
             if value is not None and not cuda:
                 raise click.UsageError(f"{name} goes with --cuda")
-        if cuda and options.get("exact"):
-            raise click.UsageError("--exact is a computation of the CPU: it does not go with --cuda")
+        for name in ("exact", "keep_weights"):
+            if cuda and options.get(name):
+                option = f"--{name.replace('_', '-')}"
+                raise click.UsageError(f"{option} is a computation of the CPU: it does not go with --cuda")
         gpu = None
         if cuda:
             from dgguf.session import Gpu

@@ -192,7 +192,7 @@ def _watch(
                     resumed += plan.tensors[event.index].n_weights if event.resumed else 0
                 bar.update(now - bar.pos, _speed(now - resumed, total - now, event.seconds))
                 event = next(events)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             events.close()
             kept = any(out.parent.glob(f"{glob.escape(out.stem)}*.partial"))
             say("\ninterrupted" + ": --resume goes on from what is done" * kept)
@@ -228,6 +228,7 @@ def plan_lines(plan: "ConversionPlan") -> list[str]:
 def write_report(path: Path, plan: "ConversionPlan", written: "list[TensorWritten]") -> None:
     """What each tensor lost, worst first in the table, in file order in the JSON."""
     from dgguf.view.terminal import safe
+    from dgguf.whole_file import whole_file
 
     rows = [
         {
@@ -266,4 +267,5 @@ def write_report(path: Path, plan: "ConversionPlan", written: "list[TensorWritte
         if unmeasured:
             lines.append(f"without {unmeasured} tensors that an earlier run, now resumed, had written")
         text = safe("\n".join(lines), draft=False)
-    path.write_text(text + "\n", "utf-8")
+    with whole_file(path) as part:
+        part.write_text(text + "\n", "utf-8")

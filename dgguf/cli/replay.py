@@ -1,19 +1,21 @@
 """`dgguf replay`: a recording shown again, with no model."""
 
 import contextlib
-import re
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from dgguf.cli.options import Showing, view_options
+from dgguf.interrupts import held
+from dgguf.view.keys import END
 from dgguf.view.names import VIEWS, Thoughts
 
 if TYPE_CHECKING:
+    from dgguf.cli.display import Display
     from dgguf.diffusion.events import Event
     from dgguf.view.recording import Recording
 
@@ -23,7 +25,7 @@ _BACK = ("b", "p", "\x7f", "\b", "\x1b[D", "\x1bOD", "\xe0K", "\0K")
 _PAGE_DOWN, _PAGE_UP = ("\x1b[6~", "\xe0Q", "\0Q"), ("\x1b[5~", "\xe0I", "\0I")
 _HOME = ("\x1b[H", "\x1bOH", "\x1b[1~", "\x1b[7~", "\xe0G", "\0G")
 _END = ("\x1b[F", "\x1bOF", "\x1b[4~", "\x1b[8~", "\xe0O", "\0O")
-_QUIT = ("q", "\x1b", "\x04")
+_QUIT = ("q", "\x1b", END)
 _FAR = 1 << 30
 # By how many screens a key moves.
 _MOVES = {
@@ -31,9 +33,7 @@ _MOVES = {
     for keys, by in ((_NEXT, 1), (_BACK, -1), (_PAGE_DOWN, 10), (_PAGE_UP, -10), (_HOME, -_FAR), (_END, _FAR))
     for key in keys
 }
-_KEY_HELP = ["space → on", "← back", "PgDn PgUp by 10", "Home End", "q ends"]
-# A key as a terminal sends it: an escape code, a letter with Alt, or a character.
-_KEY = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1bO[ -~]|\x1b[^\x1b\[O]|.", re.DOTALL)
+_KEY_HELP = ["space → on", "← back", "PgDn PgUp by 10", "Home End", "? explains", "q ends"]
 _LONGEST = 1e9  # seconds; what `sleep` takes on every system
 _WAIT = 0.2  # seconds for a key, before the terminal's size is looked at
 
@@ -44,7 +44,9 @@ _WAIT = 0.2  # seconds for a key, before the terminal's size is looked at
     "--speed", type=click.FloatRange(0, min_open=True), default=1.0, help="How many times faster than it was."
 )
 @click.option(
-    "--step", is_flag=True, help="Go by keys: space or → on, ← back, PgDn, PgUp, Home, End; q ends."
+    "--step",
+    is_flag=True,
+    help="Go by keys: space or → on, ← back, PgDn, PgUp, Home, End; q ends.",
 )
 @view_options(VIEWS)
 def replay(recording: Path, speed: float, step: bool, showing: Showing) -> None:
@@ -56,25 +58,36 @@ def replay(recording: Path, speed: float, step: bool, showing: Showing) -> None:
       dgguf replay story.jsonl --speed 0.5
       dgguf replay story.jsonl --step --view grid
     """
-    from dgguf.cli.answer_writer import AnswerWriter
     from dgguf.cli.display import Display
     from dgguf.view.recording import read_recording
 
     read = read_recording(recording)
-    started = read.started
     display = Display(showing)
     if step:
         if not (display.choice.is_live and sys.stdin.isatty()):
             raise click.UsageError("--step needs a terminal and one of the views text, grid, sudoku")
         step_through(read, display.choice.view, showing.thoughts)
         return
+    play(read, display, speed)
+
+
+def play(read: "Recording", display: "Display", speed: float | None) -> None:
+    """Show a recording once, as a run would have been seen.
+
+    Args:
+        display: where; it is entered here.
+        speed: how many times faster than it was; None for the display's own pace.
+    """
+    from dgguf.cli.answer_writer import AnswerWriter
+
+    started = read.started
     writer = AnswerWriter(
         read.tokens, as_json=False, echo=not display.choice.shows_answer, show_thoughts=False
     )
     interrupted = True
     try:
         with display:
-            events = paced(read, speed) if display.choice.is_live else iter(read.events)
+            events = paced(read, speed) if speed and display.choice.is_live else iter(read.events)
             with contextlib.closing(display.draw(events, read.tokens)) as shown:
                 for event in shown:
                     writer.add(event)
@@ -99,19 +112,20 @@ def step_through(recording: "Recording", view: str, thoughts: Thoughts) -> None:
     from dgguf.view.ansi import colour_system
     from dgguf.view.choice import make_view
     from dgguf.view.frame import Line, Span, Style, fit
+    from dgguf.view.keys import pressed
     from dgguf.view.painter import Painter, terminal_size
     from dgguf.view.screens import screens
     from dgguf.view.sudoku import NO_BOARD, asked_board
+    from dgguf.view.taken import taken
 
     if view == "sudoku" and asked_board(recording.started, recording.tokens) is None:
         say(NO_BOARD)
     painter = Painter(sys.stdout, lambda: terminal_size(sys.stdout), colour_system(sys.stdout))
     at, size, shown = 0, (0, 0), []
     keys: list[Line] = []
-    painter.enter()
-    try:
-        with _keyboard() as pressed:
-            going = True
+    with taken(painter, by_keys=True):
+        try:
+            going, explains = True, False
             while going:
                 if size != painter.size:
                     size = painter.size
@@ -123,60 +137,16 @@ def step_through(recording: "Recording", view: str, thoughts: Thoughts) -> None:
                     keys = [(Span(fit(_KEY_HELP, size[0]), Style.LABEL),)] if helps else []
                 if not shown:
                     break
-                painter.paint([], [*shown[at].lines, *keys], size[0])
-                for key in pressed():
+                legend = made.legend(size[0])[: size[1] - 1] if explains else []
+                lines = shown[at].lines
+                below = [*legend, *keys]
+                painter.paint([], [*lines[max(0, len(lines) + len(below) - size[1]) :], *below], size[0])
+                for key in pressed(_WAIT):
+                    explains ^= key == "?"
                     going = key not in _QUIT and not (at == len(shown) - 1 and key in _NEXT)
                     if not going:
                         break
                     at = max(0, min(at + _MOVES.get(key, 0), len(shown) - 1))
-    except KeyboardInterrupt:
-        pass
-    finally:
-        painter.paint(shown[at].lines if shown else [], [], size[0])
-        painter.leave()
-
-
-@contextlib.contextmanager
-def _keyboard() -> Iterator[Callable[[], list[str]]]:
-    """Gives what waits for keys: those that were pressed, or none after a while; nothing is echoed."""
-    try:
-        import termios
-        import tty
-    except ImportError:  # Windows
-        yield _console_keys
-        return
-    import os
-    import select
-
-    keyboard = sys.stdin.fileno()
-
-    def pressed() -> list[str]:
-        if not select.select([keyboard], [], [], _WAIT)[0]:
-            return []
-        text = os.read(keyboard, 4096).decode(errors="replace")
-        return _KEY.findall(text) or ["q"]  # nobody types any more
-
-    before = termios.tcgetattr(keyboard)
-    tty.setcbreak(keyboard, termios.TCSADRAIN)
-    try:
-        yield pressed
-    finally:
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
-
-
-def _console_keys() -> list[str]:
-    """The next key on Windows' console, if one comes within _WAIT."""
-    import msvcrt
-
-    console: Any = msvcrt  # its types are known on Windows alone
-    end = time.monotonic() + _WAIT
-    while not console.kbhit():
-        if time.monotonic() > end:
-            return []
-        time.sleep(0.02)
-    key = str(console.getwch())
-    if key in ("\0", "\xe0") and console.kbhit():  # else it is the letter "à"
-        key += console.getwch()
-    if key == "\x03":
-        raise KeyboardInterrupt
-    return [key]
+        finally:
+            with held():
+                painter.paint(shown[at].lines if shown else [], [], size[0])

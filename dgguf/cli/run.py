@@ -153,7 +153,6 @@ def answer(
         # Left in the opposite order: the answer is finished when the terminal is as it was.
         writer: AnswerWriter | None = None
         settings: SamplerSettings | None = None
-        interrupted = True
         seen: list[Event] = []
         try:
             with Display(showing, as_json=as_json) as display:
@@ -179,10 +178,10 @@ def answer(
                     for event in display.show(events, session, record):
                         writer.add(event)
                         seen += [event] if export else []
-                interrupted = False
         finally:
             if writer and settings:
-                writer.finish(seed=seed, settings=settings, interrupted=interrupted, table=table)
+                cut_off = writer.answer.statistics.reason is None
+                writer.finish(seed=seed, settings=settings, interrupted=cut_off, table=table)
         if export:
             draw(seen, session.tokenizer, export, showing)
 

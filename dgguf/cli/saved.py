@@ -1,75 +1,106 @@
-"""A conversation as `/save` of a chat writes it and `/load` reads it: a JSON file."""
+"""Conversations that a chat's /save writes and its /load reads: JSON, with "system" and "messages"."""
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
-from dgguf.errors import PromptError, naming
+from dgguf.errors import PromptError
 from dgguf.text.chat import Message
-from dgguf.view.terminal import safe_json
+from dgguf.whole_file import whole_file
 
-_MOST_BYTES = 1 << 23  # far more than any context holds
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A conversation.
-
-    Attributes:
-        system: the system message; None for none.
-        messages: of "user" and "assistant".
-    """
-
-    system: str | None
-    messages: list[Message]
+_MOST_BYTES = 1 << 23  # far more than any context holds; as lists in lists it takes twenty times that
+_ROLES = ("user", "assistant")
 
 
-def load_conversation(path: Path) -> Saved:
-    """Read a file.
+def write(argument: str, system: str | None, messages: list[Message]) -> Path:
+    """Write a conversation into the file that a person named; one that is no conversation is not replaced.
 
     Raises:
-        PromptError: it is no conversation that was saved, or cannot be read.
+        PromptError, OSError: it cannot be written there.
     """
-    try:
-        content = json.loads(path.read_bytes()) if path.stat().st_size <= _MOST_BYTES else {}
-        messages: list[Message] = [
-            {"role": message["role"], "content": message["content"]} for message in content["messages"]
-        ]
-        system = content.get("system")
-        valid = isinstance(content["messages"], list) and isinstance(system, str | None)
-        valid = valid and all(
-            message["role"] in ("user", "assistant") and isinstance(message["content"], str)
-            for message in messages
-        )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        valid = False
-    if not valid:
-        raise PromptError(f"{path}: this is no conversation that /save wrote")
-    return Saved(system, messages)
+    path = typed_path(argument, "/save")
+    if path.exists() and not _is_conversation(path):
+        raise PromptError(f"{path}: this file exists and is no conversation; choose another name")
+    content = {"system": system, "messages": messages}
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    with whole_file(path) as part:
+        part.write_bytes(text.encode("utf-8", "replace"))  # what is typed may be no Unicode
+    return path
 
 
-def save_conversation(path: Path, conversation: Saved) -> None:
-    """Write a file, which appears when it is whole; only a conversation is replaced.
+def read(argument: str) -> tuple[Path, str | None, list[Message]]:
+    """The file that a person named, and the conversation in it: the system message, and the others.
 
     Raises:
-        PromptError: there is another file of that name.
-        OSError: it cannot be written.
+        PromptError, OSError: it cannot be read, or is no conversation.
     """
-    if path.exists():
-        try:
-            load_conversation(path)
-        except PromptError:
-            raise PromptError(
-                f"{path}: this file exists and is no conversation; choose another name"
-            ) from None
-    content = {"system": conversation.system, "messages": conversation.messages}
-    part = path.with_name(path.name + ".part")
+    path = typed_path(argument, "/load")
+    if not path.exists():
+        raise PromptError(f"{path}: there is no such file; /save writes one")
+    if not path.is_file():
+        raise PromptError(f"{path}: this is no file; /load needs one that /save wrote")
+    if path.stat().st_size > _MOST_BYTES:
+        raise PromptError(f"{path}: this file is too large for a conversation")
     try:
-        with naming(path), part.open("w", encoding="utf-8") as file:
-            file.write(safe_json(json.dumps(content, ensure_ascii=False, indent=1)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path.resolve())  # where a link leads
-    finally:
-        part.unlink(missing_ok=True)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return path, *_checked(content)
+    except RecursionError:
+        raise PromptError(
+            f"{path}: this is no conversation that /save wrote: it is nested too deep"
+        ) from None
+    except ValueError as error:
+        raise PromptError(f"{path}: this is no conversation that /save wrote: {error}") from None
+
+
+def typed_path(argument: str, command: str) -> Path:
+    """The file that a person named behind a command.
+
+    Raises:
+        PromptError: there is no name, or no file can have it.
+    """
+    if not argument:
+        raise PromptError(f"{command} needs the name of a file")
+    try:
+        if b"\0" in os.fsencode(argument):
+            raise ValueError
+        return Path(argument).expanduser()
+    except ValueError:
+        raise PromptError(f"{argument}: no file can be called so") from None
+    except RuntimeError:
+        raise PromptError(f"{argument}: there is no user {argument.split('/')[0][1:]}") from None
+
+
+def _is_conversation(path: Path) -> bool:
+    try:
+        read(str(path))
+    except (PromptError, OSError):
+        return False
+    return True
+
+
+def _checked(content: object) -> tuple[str | None, list[Message]]:
+    """The system message and the others, if they are what /save writes."""
+    if not isinstance(content, dict) or not isinstance(messages := content.get("messages"), list):
+        raise ValueError("there is no list of messages")
+    system = content.get("system")
+    if not isinstance(system, str | None):
+        raise ValueError("the system message is no text")
+    for i, message in enumerate(messages):
+        if not isinstance(message, dict) or message.get("role") not in _ROLES:
+            raise ValueError(f"message {i} is neither the user's nor the assistant's")
+        if not isinstance(message.get("content"), str):
+            raise ValueError(f"message {i} has no text")
+    texts = [message["content"] for message in messages]
+    if not _is_unicode("".join([system or "", *texts])):
+        raise ValueError("a text in it is no Unicode")
+    return system, [
+        {"role": message["role"], "content": text} for message, text in zip(messages, texts, strict=True)
+    ]
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # halves of characters beyond U+FFFF
+        return False
+    return True

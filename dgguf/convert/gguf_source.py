@@ -22,7 +22,7 @@ def read_gguf(path: Path) -> Source:
         ConversionError: it cannot be read, or holds no DiffusionGemma.
     """
     try:
-        with GgufFile(path) as file:
+        with GgufFile(path) as file, file.reading():
             ModelConfig.from_file(file)
             metadata = {
                 key: value
@@ -45,5 +45,5 @@ def read_gguf(path: Path) -> Source:
 def _tensor(file: GgufFile, name: str) -> SourceTensor:
     info, data = file.tensors[name], file.data(name)
     raw = data.reshape(-1, data.shape[-1])
-    stored = StoredTensor(name, file.path, info.format, info.shape, raw)
+    stored = StoredTensor(name, file.path, info.format, info.shape, raw, file.maps[info.part])
     return SourceTensor(_NEW_NAMES.get(name, name), info.shape, (stored,))

@@ -9,8 +9,6 @@ A stack of experts has one row of columns for each expert. The encoders take the
 column as the weight of its errors. Source of the layouts: llama.cpp's `llama-imatrix`.
 """
 
-import contextlib
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +17,14 @@ from typing import Self
 
 import numpy as np
 
-from dgguf.convert.target import check_name, partial_name
+from dgguf.convert.target import check_name
 from dgguf.errors import ConversionError, ModelFileError
 from dgguf.ggufio.file import GgufFile
 from dgguf.ggufio.layout import MAGIC, padding
 from dgguf.ggufio.write_header import pack_header
 from dgguf.model.tensor_names import GATE_EXPERTS, GATE_UP_EXPERTS, UP_EXPERTS, layer_and_kind
 from dgguf.quants.block import FORMATS_BY_NAME, BlockFormat
+from dgguf.whole_file import whole_file
 
 _SAME_INPUTS = dict.fromkeys((GATE_EXPERTS, UP_EXPERTS), GATE_UP_EXPERTS) | {GATE_UP_EXPERTS: GATE_EXPERTS}
 _MAX_ENTRIES = 1 << 20
@@ -138,21 +137,13 @@ def write_imatrix(
         "imatrix.chunk_count": np.uint32(n_chunks),
         "imatrix.chunk_size": np.uint32(chunk_size),
     }
-    partial = partial_name(path)
     try:
-        with partial.open("wb") as file:
+        with whole_file(path) as part, part.open("wb") as file:
             file.write(pack_header(metadata, entries))
             for entry in entries:
                 file.write(entry.values.tobytes() + padding(entry.n_bytes))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise ConversionError(f"{path} cannot be written: {error.strerror}") from error
-        raise
+    except OSError as error:
+        raise ConversionError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def read_imatrix(path: Path) -> Imatrix:
@@ -176,7 +167,7 @@ def read_imatrix(path: Path) -> Imatrix:
 
 
 def _read_gguf(path: Path) -> Imatrix:
-    with GgufFile(path) as file:
+    with GgufFile(path) as file, file.reading():
         if file.get("general.type", str, "") != "imatrix":
             raise ConversionError(f"{path} is a GGUF file but no imatrix: its general.type says otherwise")
         found = {}

@@ -16,6 +16,7 @@ from dgguf.convert.plan import ConversionPlan, FilePlan, TensorPlan
 from dgguf.convert.target import check_name, partial_name
 from dgguf.errors import ConversionError
 from dgguf.ggufio.layout import padded, padding, split_names
+from dgguf.interrupts import held
 from dgguf.machine import try_lock
 
 # A tensor of at least this many bytes is brought to the disk when it is written.
@@ -189,9 +190,10 @@ class OutputFiles:
 
     def finish(self) -> None:
         """Give the files their names."""
-        for file in self._open:
-            file.rename(self._force)
-        _sync_folder(self.paths[0].parent)
+        with held():
+            for file in self._open:
+                file.rename(self._force)
+            _sync_folder(self.paths[0].parent)
 
     def __enter__(self) -> Self:
         return self
@@ -199,7 +201,7 @@ class OutputFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        cut_off = isinstance(error, (KeyboardInterrupt, GeneratorExit, OSError))
+        cut_off = isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit, OSError))
         cut_off |= isinstance(error, ConversionError) and isinstance(error.__cause__, OSError)
         for file in self._open:
             file.close(keep=cut_off)

@@ -10,9 +10,9 @@ import numpy as np
 from dgguf.convert.encode_tensor import TensorEncoder, TensorError
 from dgguf.convert.output import OutputFile, OutputFiles
 from dgguf.convert.plan import ConversionPlan, FilePlan
-from dgguf.convert.source import release
 from dgguf.errors import ConversionError
 from dgguf.machine import usable_cores
+from dgguf.mapping.mapped_file import reading
 from dgguf.quants.finite import finite_rows
 from dgguf.threads.pool import Pool
 
@@ -93,6 +93,7 @@ def run(
     Raises:
         ConversionError: `out` cannot be written or exists, the disk is full, or a tensor holds values
             that cannot be converted.
+        FileChangedError: a file of the source was cut or written to meanwhile, or its disk failed.
     """
     started = time.perf_counter()
     pool = Pool(usable_cores())
@@ -105,16 +106,18 @@ def run(
                 resumed = number < file.n_done
                 encoder = TensorEncoder(tensor, pool, measure=measure)
                 if not resumed:
-                    n_rows = 0
-                    for batch in encoder.batches():
-                        file.write(batch.data)
-                        n_rows += len(batch)
-                        if n_rows < tensor.n_rows:
-                            n_weights = n_rows * tensor.shape[-1]
-                            yield RowsWritten(index, n_weights, time.perf_counter() - started)
+                    with reading(tensor.source.maps):
+                        n_rows = 0
+                        for batch in encoder.batches():
+                            file.write(batch.data)
+                            n_rows += len(batch)
+                            if n_rows < tensor.n_rows:
+                                n_weights = n_rows * tensor.shape[-1]
+                                yield RowsWritten(index, n_weights, time.perf_counter() - started)
                     file.end_tensor(tensor)
                     for part in tensor.source.parts:
-                        release(part)
+                        if part.map is not None:
+                            part.map.release(part.raw)
                 seconds = time.perf_counter() - started
                 error = None if resumed else encoder.error
                 yield TensorWritten(index, tensor.name, tensor.n_bytes, seconds, resumed, error)
@@ -133,7 +136,8 @@ def _check_progress(plan: FilePlan, file: OutputFile, pool: Pool) -> None:
     def check(number: int) -> None:
         tensor = plan.tensors[number]
         row_bytes = tensor.n_bytes // tensor.n_rows
-        sample = TensorEncoder(tensor, pool).sample()
+        with reading(tensor.source.maps):
+            sample = TensorEncoder(tensor, pool).sample()
         if file.read(number, sample.nbytes) != sample.tobytes():
             raise refuse(f"{tensor.name} is from another source or other settings")
         for first in range(0, tensor.n_bytes, sample.nbytes):

@@ -14,6 +14,7 @@ import numpy as np
 from dgguf.convert.json_file import check_amount
 from dgguf.convert.source import StoredTensor
 from dgguf.errors import ConversionError
+from dgguf.mapping.mapped_file import MappedFile, reading
 from dgguf.quants.block import FORMATS_BY_NAME, BlockFormat
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -35,24 +36,24 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
         ConversionError: the file cannot be read, is cut off, or contradicts itself.
     """
     try:
-        size = path.stat().st_size
-        mapped = np.memmap(path, np.uint8, "r")
+        with path.open("rb") as file:
+            mapped = MappedFile.of(file, path)
+            length = int.from_bytes(file.read(8), "little")
+            text = file.read(length) if length <= min(mapped.n_bytes - 8, MAX_HEADER_BYTES) else None
     except (OSError, ValueError) as error:
         raise ConversionError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    # A plain array: slicing a memmap object costs more, and every tensor is a slice.
-    data = mapped.view(np.ndarray)
-    length = int.from_bytes(data[:8].tobytes(), "little")
-    if length > min(size - 8, MAX_HEADER_BYTES):
+    if text is None:
         raise ConversionError(
             f"{path} is cut off or no safetensors file: "
-            f"a header of {length} bytes does not fit its {size} bytes"
+            f"a header of {length} bytes does not fit its {mapped.n_bytes} bytes"
         )
-    header = _parse(path, data[8 : 8 + length].tobytes())
+    with reading([mapped]):
+        header = _parse(path, text)
     header.pop("__metadata__", None)
-    body = data[8 + length :]
+    body = mapped.array(8 + length, mapped.n_bytes - 8 - length)
     spans = {name: _check_entry(path, name, entry, len(body)) for name, entry in header.items()}
     _check_tiling(path, spans, len(body))
-    return {name: _stored(path, name, header[name], body[slice(*spans[name])]) for name in header}
+    return {name: _stored(mapped, name, header[name], body[slice(*spans[name])]) for name in header}
 
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
@@ -121,7 +122,8 @@ def _check_tiling(path: Path, spans: dict[str, tuple[int, int]], body_bytes: int
         )
 
 
-def _stored(path: Path, name: str, entry: dict[str, Any], raw: np.ndarray) -> StoredTensor:
+def _stored(mapped: MappedFile, name: str, entry: dict[str, Any], raw: np.ndarray) -> StoredTensor:
     shape, format_ = tuple(entry["shape"]), _FORMATS[entry["dtype"]]
     row_bytes = (shape[-1] if shape else 1) * format_.type_size
-    return StoredTensor(name, path, format_, shape, raw.reshape(-1, row_bytes) if raw.size else raw[None])
+    rows = raw.reshape(-1, row_bytes) if raw.size else raw[None]
+    return StoredTensor(name, mapped.path, format_, shape, rows, mapped)

@@ -4,7 +4,6 @@ A reader of some kind of model (`checkpoint` for Hugging Face folders) fills the
 know nothing else of where a model comes from.
 """
 
-import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.machine import release_pages
+from dgguf.mapping.mapped_file import MappedFile
 from dgguf.quants.block import BlockFormat
 
 
@@ -27,6 +26,7 @@ class StoredTensor:
         shape: slowest axis first.
         raw: (rows, bytes of a row) uint8, a read-only view of the file's map; all axes but the last
             are rows, and a vector is one row.
+        map: that `raw` is a view of; None where it was made in memory.
     """
 
     name: str
@@ -34,6 +34,7 @@ class StoredTensor:
     format: BlockFormat
     shape: tuple[int, ...]
     raw: np.ndarray
+    map: MappedFile | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,12 @@ class SourceTensor:
     parts: tuple[StoredTensor, ...]
     copies: tuple[tuple[StoredTensor, ...], ...] = ()
 
+    @property
+    def maps(self) -> set[MappedFile]:
+        """The maps that it is read from."""
+        stored = (*self.parts, *(part for copy in self.copies for part in copy))
+        return {tensor.map for tensor in stored if tensor.map is not None}
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
@@ -69,16 +76,3 @@ class Source:
     metadata: Mapping[str, Any]
     tensors: tuple[SourceTensor, ...]
     notes: tuple[str, ...] = ()
-
-
-def release(tensor: StoredTensor) -> None:
-    """Give back the memory that reading a tensor's map took, where the system can: the file keeps it."""
-    base: Any = tensor.raw
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, memoryview):
-        base = base.obj
-    if isinstance(base, mmap.mmap):
-        start = np.frombuffer(base, np.uint8).__array_interface__["data"][0]
-        first = tensor.raw.__array_interface__["data"][0] - start
-        release_pages(base, start, first, tensor.raw.nbytes)

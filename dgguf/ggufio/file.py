@@ -1,13 +1,12 @@
 """Opening a GGUF file, or all parts of a split one: typed metadata and zero-copy views of the tensors."""
 
 import contextlib
-import mmap
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, BinaryIO, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from dgguf.errors import ModelFileError, UnsupportedModelError
 from dgguf.ggufio import layout
 from dgguf.ggufio.metadata import REQUIRED, metadata_value
 from dgguf.ggufio.read_header import Header
+from dgguf.mapping.mapped_file import MappedFile, reading
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -63,13 +63,31 @@ class GgufFile:
         if name not in self.tensors:
             raise UnsupportedModelError(f"{self.path}: the tensor {name!r} is missing")
         tensor = self.tensors[name]
-        flat = np.frombuffer(self._parts[tensor.part].map, np.uint8, tensor.n_bytes, tensor.offset)
+        flat = self._parts[tensor.part].map.array(tensor.offset, tensor.n_bytes)
         return flat.reshape(*tensor.shape[:-1], tensor.format.row_bytes(tensor.shape[-1]))
 
     def stored_metadata(self) -> dict[str, bytes]:
         """Each key's value with its type as the bytes in the file, to be written again."""
         first = self._parts[0]
-        return {key: first.map[start:end] for key, (start, end) in first.spans.items()}
+        return {
+            key: first.map.array(start, end - start).tobytes() for key, (start, end) in first.spans.items()
+        }
+
+    def reading(self) -> contextlib.AbstractContextManager[None]:
+        """A context for computing from `data`: it is left only if the files are still what they were.
+
+        To be left before a result is used for good, as a file can change at any time. It takes some
+        microseconds a file.
+
+        Raises:
+            FileChangedError: on leaving it: one was cut or written to meanwhile, or its disk failed.
+        """
+        return reading(self.maps)
+
+    @property
+    def maps(self) -> list[MappedFile]:
+        """The maps of the files, which a tensor's `part` counts; none once it is closed."""
+        return [part.map for part in self._parts]
 
     @overload
     def get(self, key: str, kind: type[T], *, least: float | None = None, most: float | None = None) -> T: ...
@@ -107,18 +125,18 @@ class _Part:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.map = _map_file(path)
-        self.n_bytes = len(self.map)
-        try:
-            header = Header(path, self.map)
-            self.version, n_tensors, n_keys = header.preamble()
-            self.metadata = header.keys(n_keys)
-            self.spans = header.spans
-            self.alignment = header.alignment(self.metadata)
-            self.tensors = header.tensors(n_tensors, self.alignment)
-        except BaseException:
-            self.close()
-            raise
+        with contextlib.ExitStack() as on_error:
+            file, self.map = _open_and_map(path)
+            on_error.callback(self.close)
+            self.n_bytes = self.map.n_bytes
+            with file, reading([self.map]):
+                header = Header(path, file, self.n_bytes)
+                self.version, n_tensors, n_keys = header.preamble()
+                self.metadata = header.keys(n_keys)
+                self.spans = header.spans
+                self.alignment = header.alignment(self.metadata)
+                self.tensors = header.tensors(n_tensors, self.alignment)
+            on_error.pop_all()
 
     def close(self) -> None:
         # A map with views cannot be closed; it goes when the last of them does.
@@ -126,8 +144,8 @@ class _Part:
             self.map.close()
 
 
-def _map_file(path: Path) -> mmap.mmap:
-    """Map a file read-only, after refusing what can be told from its first bytes."""
+def _open_and_map(path: Path) -> tuple[BinaryIO, MappedFile]:
+    """Open a file, at its start, and map it, after refusing what can be told from its first bytes."""
     try:
         # Asked before opening, because opening a pipe waits for its writer.
         status = path.stat()
@@ -135,13 +153,17 @@ def _map_file(path: Path) -> mmap.mmap:
             raise ModelFileError(f"{path}: this is a directory; give the .gguf file in it")
         if not stat.S_ISREG(status.st_mode):
             raise ModelFileError(f"{path}: this is not a regular file, so it cannot be mapped")
-        with path.open("rb") as file:
+        with contextlib.ExitStack() as on_error:
+            file = on_error.enter_context(path.open("rb"))
             head = file.read(512)
             if not head:
                 raise ModelFileError(f"{path}: the file is empty; download it again")
             if not layout.MAGIC.startswith(head[:4]):
                 raise ModelFileError(f"{path}: this is not a GGUF file{_likeness(head)}")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            file.seek(0)
+            mapped = MappedFile.of(file, path)
+            on_error.pop_all()
+            return file, mapped
     except FileNotFoundError:
         raise ModelFileError(f"{path}: there is no such file") from None
     except OSError as error:

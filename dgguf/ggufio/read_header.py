@@ -12,13 +12,12 @@ Source of the layout: the GGUF specification (docs/gguf.md of ggml).
 """
 
 import math
-import mmap
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +34,7 @@ _MAX_ELEMENTS = 1 << 24  # of an array
 _MAX_STRING = 1 << 26  # bytes
 _MAX_NAME = (1 << 16) - 1  # bytes of a key or a tensor name: the specification's limit for keys
 _MAX_DIMS = 4
+_CHUNK = 1 << 16  # bytes read at a time
 _ALIGNMENTS = tuple(1 << n for n in range(3, 21))  # 8 bytes (the specification's least) to 1 MiB
 
 _MIN_KEY_BYTES = 8 + 4 + 1
@@ -64,12 +64,21 @@ class TensorInfo:
 
 
 class Header:
-    """Reads a header from front to back and never past the end of the file."""
+    """Reads a header from front to back and never past the end of the file.
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
+    It reads the file, not its map: a file that is cut off meanwhile then ends, and nothing worse.
+
+    Args:
+        path: for messages.
+        file: at its start.
+        n_bytes: its size.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO, n_bytes: int) -> None:
         self._path = path
-        self._map = data
-        self._size = len(data)
+        self._file = file
+        self._n_bytes = n_bytes
+        self._data = bytearray()  # of the file, as far as it was needed
         self._position = 0
         self.spans: dict[str, tuple[int, int]] = {}  # of each key's value, its type included
 
@@ -185,17 +194,15 @@ class Header:
     def _strings(self, count: int, what: str) -> StringArray:
         start = position = self._position
         self._require(start + count * 8, what)
-        data, n_bytes, read_length = self._map, len(self._map), struct.Struct("<Q").unpack_from
+        data, read_length = self._data, struct.Struct("<Q").unpack_from
         offsets = np.empty(count + 1, np.int64)
         view = offsets.data  # quicker to assign to than the array itself
-        try:
-            for i in range(count):
-                view[i] = position - start
-                position += 8 + read_length(data, position)[0]
-                if position > n_bytes:
-                    break
-        except struct.error:  # less than a length field is left
-            position += 8
+        for i in range(count):
+            if position + 8 > len(data):
+                self._require(position, what)
+                self._read_to(position + 8, what)
+            view[i] = position - start
+            position += 8 + read_length(data, position)[0]
         self._require(position, what)
         offsets[count] = position - start
         return StringArray(self._take(position - start, what), offsets)
@@ -216,22 +223,31 @@ class Header:
         return count
 
     def _integer(self, n_bytes: int, what: str) -> int:
-        start = self._position
-        end = self._position = start + n_bytes
-        if end > self._size:
-            self._require(end, what)
-        return int.from_bytes(self._map[start:end], "little")
+        return int.from_bytes(self._take(n_bytes, what), "little")
 
     def _take(self, n_bytes: int, what: str) -> bytes:
-        start = self._position
-        end = self._position = start + n_bytes
-        if end > self._size:
-            self._require(end, what)
-        return self._map[start:end]
+        start, end = self._position, self._position + n_bytes
+        self._read_to(end, what)
+        self._position = end
+        with memoryview(self._data) as data:
+            return bytes(data[start:end])
+
+    def _read_to(self, end: int, what: str) -> None:
+        """Have the bytes before `end` in memory."""
+        self._require(end, what)
+        while len(self._data) < end:
+            try:
+                more = self._file.read(_CHUNK)
+            except OSError as error:
+                raise ModelFileError(f"{self._path}: cannot read the file: {error.strerror}") from None
+            if not more:  # it was cut since its size was asked for
+                self._n_bytes = len(self._data)
+                self._require(end, what)
+            self._data += more
 
     def _require(self, n_bytes: int, what: str) -> None:
         """Refuse a file of less than `n_bytes`, which is where `what` ends at the earliest."""
-        missing = n_bytes - self._size
+        missing = n_bytes - self._n_bytes
         if missing > 0:
             raise ModelFileError(
                 f"{self._path}: the file ends before the end of {what}, at least {missing:,} bytes are"

@@ -21,7 +21,10 @@ from dgguf.model.weights import LayerWeights, ModelWeights
 
 
 class Transformer:
-    """The network: one stack of layers, run by an encoder pass and a denoising pass."""
+    """The network: one stack of layers, run by an encoder pass and a denoising pass.
+
+    Each pass raises FileChangedError if the file that the weights are read from is not what it was.
+    """
 
     def __init__(self, config: ModelConfig, weights: ModelWeights, backend: Backend) -> None:
         self.config = config
@@ -38,8 +41,9 @@ class Transformer:
                 rows_per_call.
         """
         cache.reserve(len(tokens))
-        x = self.backend.embed(self.weights.token_embd, tokens, self._embed_scale)  # (T, D)
-        self._stack(x, cache, Call.encode(len(tokens)))
+        with self.weights.file.reading():
+            x = self.backend.embed(self.weights.token_embd, tokens, self._embed_scale)  # (T, D)
+            self._stack(x, cache, Call.encode(len(tokens)))
         cache.commit(tokens)
 
     def denoise(
@@ -68,11 +72,12 @@ class Transformer:
             return be.predict(x, w.output, self.config.logit_softcap, temperature, uniforms)
 
         try:
-            if previous is None:
-                return compute()  # there is one such step of a canvas
-            cache.reserve(len(canvas))  # before `place` is asked for: arrays that were trimmed move
-            place = (cache.place, Call.denoise(canvas).key)
-            return be.replay_step(place, compute, canvas.tokens, temperature, uniforms)
+            with w.file.reading():
+                if previous is None:
+                    return compute()  # there is one such step of a canvas
+                cache.reserve(len(canvas))  # before `place` is asked for: arrays that were trimmed move
+                place = (cache.place, Call.denoise(canvas).key)
+                return be.replay_step(place, compute, canvas.tokens, temperature, uniforms)
         except NumericsError as error:
             from dgguf.model.not_finite import explain  # which computes with a Transformer
 

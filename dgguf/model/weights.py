@@ -47,8 +47,13 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """All tensors of a model."""
+    """All tensors of a model.
 
+    Attributes:
+        file: that they are read from, as long as they are used.
+    """
+
+    file: GgufFile
     token_embd: Weight  # (V, D)
     output: Weight  # (V, D); token_embd where the head is tied
     output_norm: Array  # (D,)
@@ -88,10 +93,12 @@ class _Loader:
         return name in self.file.tensors
 
     def matrix(self, name: str, *shape: int) -> Weight:
-        return self.backend.load_matrix(self.host(name, shape))
+        with self.file.reading():
+            return self.backend.load_matrix(self.host(name, shape))
 
     def vector(self, name: str, size: int) -> Array:
-        return self.backend.load_vector(self.host(name, (size,)))
+        with self.file.reading():
+            return self.backend.load_vector(self.host(name, (size,)))
 
     def scalar(self, name: str) -> float:
         return float(self.backend.to_host(self.vector(name, 1))[0])
@@ -106,7 +113,8 @@ class _Loader:
             )
         fused = self.host(f"{prefix}ffn_gate_up_exps.weight", (e, 2 * f, d))
         gate, up = (replace(fused, raw=raw) for raw in np.split(fused.raw, 2, axis=1))  # views of the map
-        return self.backend.load_matrix(gate), self.backend.load_matrix(up)
+        with self.file.reading():
+            return self.backend.load_matrix(gate), self.backend.load_matrix(up)
 
 
 def _load_layer(load: _Loader, i: int, config: ModelConfig, layer: LayerConfig) -> LayerWeights:
@@ -151,6 +159,7 @@ def load_weights(file: GgufFile, config: ModelConfig, backend: Backend) -> Model
     Raises:
         UnsupportedModelError: a tensor is missing, has another shape, or is one the network has no
             place for (running without it would answer wrongly).
+        FileChangedError: the file was cut or written to meanwhile, or its disk failed.
     """
     load = _Loader(file, backend)
     d, f, v = config.hidden_size, config.ff_size, config.vocab_size
@@ -161,6 +170,7 @@ def load_weights(file: GgufFile, config: ModelConfig, backend: Backend) -> Model
         "self_cond_pre_norm.weight" if load.has("self_cond_pre_norm.weight") else "self_cond_norm.weight"
     )
     weights = ModelWeights(
+        file=file,
         token_embd=token_embd,
         output=load.matrix("output.weight", v, d) if load.has("output.weight") else token_embd,
         output_norm=load.vector("output_norm.weight", d),

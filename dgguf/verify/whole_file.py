@@ -102,7 +102,7 @@ def read_whole(file: GgufFile, progress: Callable[[int], None] = lambda n_bytes:
         progress: told how many bytes more were read, often.
 
     Raises:
-        ModelFileError: a file has changed since it was opened, or cannot be read.
+        ModelFileError: a file cannot be read, or has changed since it was opened (FileChangedError).
     """
     began = time.perf_counter()
     files: list[ReadFile] = []
@@ -111,7 +111,8 @@ def read_whole(file: GgufFile, progress: Callable[[int], None] = lambda n_bytes:
     for number, path in enumerate(file.paths):
         tensors = [tensor for tensor in file.tensors.values() if tensor.part == number]
         reader = _Reader(path, sorted(tensors, key=lambda tensor: tensor.offset), alignment)
-        files.append(reader.read(progress))
+        with file.reading():
+            files.append(reader.read(progress))
         bad += reader.bad()
     return WholeFile(tuple(files), tuple(bad), time.perf_counter() - began)
 
@@ -140,8 +141,8 @@ class _Reader:
                 ThreadPoolExecutor(1) as digester,  # one thread each: both take the pieces in order
                 ThreadPoolExecutor(1) as scanner,
             ):
-                before = os.fstat(file.fileno())
-                for i, (tensor, start, size) in enumerate(self._pieces(before.st_size)):
+                n_bytes = os.fstat(file.fileno()).st_size
+                for i, (tensor, start, size) in enumerate(self._pieces(n_bytes)):
                     for future in waiting[i % _BUFFERS]:
                         future.result()
                     piece = buffers[i % _BUFFERS][:size]
@@ -152,15 +153,11 @@ class _Reader:
                     progress(size)
                 for future in (future for futures in waiting for future in futures):
                     future.result()
-                after = os.fstat(file.fileno())
         except OSError as error:
             raise ModelFileError(f"{self._path}: cannot be read: {error.strerror or error}") from error
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise self._changed()
-        size = before.st_size
         ends = (layout.padded(tensor.offset + tensor.n_bytes, self._alignment) for tensor in self._tensors)
-        behind = max(0, size - max(ends, default=size))
-        return ReadFile(self._path, size, self._digest.hexdigest(), behind)
+        behind = max(0, n_bytes - max(ends, default=n_bytes))
+        return ReadFile(self._path, n_bytes, self._digest.hexdigest(), behind)
 
     def bad(self) -> Iterator[BadTensor]:
         """The tensors with bad blocks, in the order of the file."""
@@ -178,8 +175,8 @@ class _Reader:
             yield from _cut(None, position, tensor.offset)
             yield from _cut(tensor, tensor.offset, tensor.offset + tensor.n_bytes)
             position = tensor.offset + tensor.n_bytes
-        if position > n_bytes:  # it was longer when its header was read
-            raise self._changed()
+        if position > n_bytes:
+            raise self._ended()
         yield from _cut(None, position, n_bytes)
 
     def _fill(self, readinto: Callable[[memoryview], int | None], piece: np.ndarray) -> None:
@@ -187,7 +184,7 @@ class _Reader:
         while done < len(piece):
             more = readinto(piece[done:].data)
             if not more:
-                raise self._changed()
+                raise self._ended()
             done += more
 
     def _scan(self, tensor: TensorInfo, start: int, piece: np.ndarray) -> None:
@@ -198,8 +195,8 @@ class _Reader:
                 first = (start - tensor.offset) // tensor.format.type_size + int(finite.argmin())
             self._bad[tensor.name] = first, count + int(np.count_nonzero(~finite))
 
-    def _changed(self) -> ModelFileError:
-        return ModelFileError(f"{self._path} has changed while it was read: check it again when it is whole")
+    def _ended(self) -> ModelFileError:
+        return ModelFileError(f"{self._path} is shorter than its header says: download it again")
 
 
 def _cut(tensor: TensorInfo | None, start: int, end: int) -> Iterator[tuple[TensorInfo | None, int, int]]:

@@ -3,6 +3,7 @@
 import math
 
 from dgguf.view.frame import Line, Span, Style, clip
+from dgguf.view.legend import MARKS, Entry
 from dgguf.view.progress import LEVELS
 from dgguf.view.terminal import cell_width, safe
 from dgguf.view.text import TextView
@@ -24,6 +25,9 @@ class GridView(TextView):
         cell = min(_WIDEST_CELL, width // columns)
         cells = [self._cell(position, level, cell) for position, level in enumerate(levels)]
         return [clip(sum(cells[i : i + columns], ()), width) for i in range(0, n, columns)]
+
+    def _signs(self) -> tuple[Entry, ...]:
+        return MARKS
 
     def _cell(self, position: int, level: int, width: int) -> Line:
         progress = self.progress

@@ -1,25 +1,26 @@
 """The live view: a painter driven by events and by the clock; the terminal is given back whatever happens."""
 
 import contextlib
-import os
-import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from types import FrameType, TracebackType
-from typing import Any, Self
+from collections.abc import Callable, Generator, Iterable
+from types import TracebackType
+from typing import Self
 
 from dgguf.diffusion.events import Event, Finished
-from dgguf.view.frame import Line, Span, Style, fit, wrap
+from dgguf.interrupts import held
+from dgguf.view import keys
+from dgguf.view.frame import Line, Span, Style, fit, line_width, wrap
 from dgguf.view.painter import Painter
 from dgguf.view.status import Activity
+from dgguf.view.taken import taken
 from dgguf.view.terminal import safe
 from dgguf.view.text import View
 
 FRAME_SECONDS = 0.05  # at most 20 frames a second
 DRAWING_SHARE = 50  # a frame is followed by at least so many times its own cost without one: 2 %
 TICK_SECONDS = 0.1
+_HINT = " · ? explains"
 
 Layers = Callable[[], tuple[int, int]]
 
@@ -30,6 +31,9 @@ class Live:
     Args:
         painter: of the terminal.
         pace: seconds for which every event is to be seen at least; 0 draws what there is time for.
+
+    Attributes:
+        typed: what was typed meanwhile, but for the key "?", which shows what the colours mean.
     """
 
     def __init__(self, painter: Painter, pace: float = 0.0) -> None:
@@ -44,27 +48,30 @@ class Live:
         self._since = self._drawn_at = time.perf_counter()
         self._cost = 0.0
         self._compiled = 0
-        self._restore: list[Callable[[], Any]] = []
+        self._has_keys = keys.can_be_read()
+        self._explains = False
+        self.typed = ""
+        self._terminal = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._painter.enter()
-        self._restore = [self._painter.leave, *_keep_keys_off_the_screen(), *self._handle_signals()]
-        self._ticker.start()
+        try:
+            self._terminal.enter_context(taken(self._painter, by_keys=True))
+            self._ticker.start()
+        except BaseException:
+            self._stop.set()
+            self._terminal.close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with _without_interrupts():
+        with held(), self._terminal:
             self._stop.set()
             self._ticker.join()
-            try:
-                if self._view:
-                    self._view.end()
-                self._draw()
-            finally:
-                for restore in reversed(self._restore):
-                    restore()
+            if self._view:
+                self._view.end()
+            self._draw()
 
     def say(self, caption: str) -> None:
         """Show one line, with the time since, until there is something to draw."""
@@ -111,7 +118,7 @@ class Live:
         frame: list[Line] = []
         if self._view:
             scroll = self._view.scroll(width)
-            self._painter.paint(scroll, self._view.frame(width, height, activity), width)
+            self._painter.paint(scroll, self._frame(self._view, width, height, activity), width)
         elif self._caption and activity:
             parts = [self._caption, f"{activity.seconds:.1f} s"]
             if activity.compiled:
@@ -123,64 +130,28 @@ class Live:
         self._drawn_at = time.perf_counter()
         self._cost = self._drawn_at - began
 
+    def _frame(self, view: View, width: int, height: int, activity: Activity | None) -> list[Line]:
+        """A view's frame, and below it what the colours mean, or which key tells."""
+        legend = view.legend(width)[:height] if self._explains else []
+        frame = view.frame(width, height - len(legend), activity)
+        if frame and not legend and self._has_keys and line_width(frame[-1]) + len(_HINT) <= width:
+            frame[-1] = (*frame[-1], Span(_HINT, Style.LABEL))
+        return [*frame, *legend] if frame else []
+
+    def _read_keys(self) -> bool:
+        """Take what was typed; whether the legend is to appear or to go."""
+        pressed = keys.pressed(0) if self._has_keys else []
+        self._has_keys &= keys.END not in pressed
+        asked = pressed.count("?") % 2 == 1
+        self._explains ^= asked
+        self.typed += "".join(key for key in pressed if key.isprintable() and key != "?")
+        return asked
+
     def _tick_until_stopped(self) -> None:
         while not self._stop.wait(max(TICK_SECONDS, DRAWING_SHARE * self._cost)):
             with self._lock:
+                asked = self._read_keys()
                 seconds = time.perf_counter() - self._since
                 layer, n_layers = self._layers() if self._layers else (0, 0)
-                if seconds > TICK_SECONDS or self._painter.resized():
+                if asked or seconds > TICK_SECONDS or self._painter.resized():
                     self._draw(Activity(seconds, layer, n_layers, self._compiled))
-
-    def _handle_signals(self) -> list[Callable[[], Any]]:
-        """Ctrl-Z and a request to end, of which SIGBREAK is Windows', give the terminal back too."""
-        if threading.current_thread() is not threading.main_thread():
-            return []
-
-        def suspend(number: int, frame: FrameType | None) -> None:
-            self._painter.leave()
-            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTSTP)  # and here it goes on, when it does
-            signal.signal(signal.SIGTSTP, suspend)
-            _keep_keys_off_the_screen()  # the shell has set the terminal as it likes it
-            self._painter.enter()
-
-        def end(number: int, frame: FrameType | None) -> None:
-            sys.exit(128 + number)
-
-        handlers = {"SIGTSTP": suspend, "SIGTERM": end, "SIGHUP": end, "SIGBREAK": end}
-        before = {
-            number: signal.signal(number, handler)
-            for name, handler in handlers.items()
-            if (number := getattr(signal, name, None)) is not None  # no system has all of them
-        }
-        return [lambda: [signal.signal(number, handler) for number, handler in before.items()]]
-
-
-def _keep_keys_off_the_screen() -> list[Callable[[], Any]]:
-    """Let the terminal not show what is typed meanwhile; returns what undoes it."""
-    try:
-        import termios
-    except ImportError:  # Windows
-        return []
-    try:
-        keyboard = sys.stdin.fileno()
-        before = termios.tcgetattr(keyboard)
-    except (OSError, ValueError, AttributeError, termios.error):
-        return []
-    quiet = [*before]
-    quiet[3] &= ~termios.ECHO
-    termios.tcsetattr(keyboard, termios.TCSADRAIN, quiet)
-    return [lambda: termios.tcsetattr(keyboard, termios.TCSADRAIN, before)]
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back, so that it cannot keep the terminal from being restored."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +19,7 @@ from dgguf.diffusion.events import (
     PromptEncoded,
     Started,
 )
-from dgguf.errors import RecordingError, naming
+from dgguf.errors import RecordingError
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.progress import ENTROPY_DECIMALS
 from dgguf.view.recording import FORMAT, VERSION, Canvases, is_recording, open_recording
@@ -31,7 +32,10 @@ class Recorder:
     Args:
         out: takes the text; it is flushed after every line.
         tokens: texts of the tokens.
-        path: of the file, for errors; None of a stream.
+        path: of the file; None of a stream.
+
+    Attributes:
+        failure: why the file ends too early, as on a full disk: that must not cost the answer.
     """
 
     def __init__(self, out: IO[str], tokens: TokenTexts, path: Path | None = None) -> None:
@@ -40,6 +44,7 @@ class Recorder:
         self._tokens = tokens
         self._known: set[int] = set()
         self._canvases: Canvases | None = None
+        self.failure: OSError | None = None
 
     @classmethod
     @contextmanager
@@ -48,11 +53,21 @@ class Recorder:
 
         Raises:
             RecordingError: there is something else than a recording in the file.
+            OSError: it cannot be opened; or, when all else is done, it could not be written to its end.
         """
         if path.exists() and path.stat().st_size and not is_recording(path):
             raise RecordingError(f"{path}: this file exists and is no recording; choose another name")
-        with open_recording(path, "w") as out:
-            yield cls(out, tokens, path)
+        out = open_recording(path, "w")
+        recorder = cls(out, tokens, path)
+        try:
+            yield recorder
+        finally:
+            try:
+                out.close()
+            except OSError as error:
+                recorder._fail(error)
+        if recorder.failure:
+            raise recorder.failure
 
     def record(self, events: Iterable[Event]) -> Generator[Event, None, None]:
         """Write each event and pass it on."""
@@ -60,10 +75,21 @@ class Recorder:
             line = json.dumps(self._encode(event), ensure_ascii=False, separators=(",", ":"))
             if self._path is None:  # it may be a terminal
                 line = safe_json(line)
-            with naming(self._path) if self._path else nullcontext():
-                self._out.write(line + "\n")
-                self._out.flush()
+            if not self.failure:
+                try:
+                    self._out.write(line + "\n")
+                    self._out.flush()
+                except OSError as error:
+                    self._fail(error)
             yield event
+
+    def _fail(self, error: OSError) -> None:
+        """Write no more to a file that cannot be written; of a stream it is an error at once."""
+        if self._path is None:
+            raise error
+        if error.filename is None:
+            error.filename = os.fspath(self._path)
+        self.failure = self.failure or error
 
     def _encode(self, event: Event) -> dict[str, Any]:
         line: dict[str, Any]

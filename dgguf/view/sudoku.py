@@ -9,6 +9,7 @@ from dgguf.diffusion.events import CanvasStarted, DenoisingStep, Event, Started
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.asked import asked_text
 from dgguf.view.frame import Line, Span, Style, clip, fit
+from dgguf.view.legend import BOARD, Entry
 from dgguf.view.names import Thoughts
 from dgguf.view.progress import LEVELS
 from dgguf.view.status import border
@@ -69,6 +70,9 @@ class SudokuView(TextView):
         if self._givens is None or self.progress.phase not in ("denoising", "committed"):
             return super()._canvas(width)
         return [clip(line, width) for line in (*self._board(), self._caption(width))]
+
+    def _signs(self) -> tuple[Entry, ...]:
+        return super()._signs() if self._givens is None else BOARD
 
     def _digits(self, tokens: Iterable[int]) -> list[int]:
         """The digit that each token is; 0 for any other."""

@@ -8,6 +8,7 @@ from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, Event, Finish
 from dgguf.text.chat import Kind
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.frame import Line, Span, Style, wrap
+from dgguf.view.legend import ACCEPTED, Entry, legend
 from dgguf.view.names import Thoughts
 from dgguf.view.progress import LEVELS, SURE, Progress
 from dgguf.view.status import Activity, border, entropy_line, status_line
@@ -33,6 +34,9 @@ class View(Protocol):
 
     def frame(self, width: int, height: int, activity: Activity | None = None) -> list[Line]:
         """What is in flight: at most `height` lines of at most `width` columns."""
+
+    def legend(self, width: int) -> list[Line]:
+        """What its colours and signs mean."""
 
 
 class TextView:
@@ -94,6 +98,12 @@ class TextView:
         if width not in self._laid_out:
             self._laid_out[width] = self._canvas(width)
         return [*self._window(self._laid_out[width], height - len(below)), *below]
+
+    def legend(self, width: int) -> list[Line]:
+        return legend(self._signs(), width)
+
+    def _signs(self) -> tuple[Entry, ...]:
+        return ACCEPTED
 
     def _canvas(self, width: int) -> list[Line]:
         """The canvas behind what its first line goes on from."""

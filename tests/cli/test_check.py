@@ -142,8 +142,8 @@ def published(model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
 
     def publish(count: int = 1, **other: object) -> None:
         fields = {"n_bytes": model.stat().st_size, "sha256": hashlib.sha256(model.read_bytes()).hexdigest()}
-        file = HubFile("a/b", "m-Q4_K_M.gguf", **fields | other)  # type: ignore[arg-type]
-        monkeypatch.setattr("dgguf.hub.choose", lambda repository, wanted: [file] * count)
+        file = HubFile("a/b", "m-Q4_K_M.gguf", blob="b", commit="c", **fields | other)  # type: ignore[arg-type]
+        monkeypatch.setattr("dgguf.hub.choose", lambda *_: [file] * count)
 
     return publish
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from dgguf.cli import cli
-from dgguf.errors import ModelFileError, naming, sentence
+from dgguf.errors import ModelFileError, sentence
 from tests.support.synthetic.writer import TINY, write_model
 
 
@@ -440,14 +440,3 @@ def test_long_messages_are_cut():
     assert text.startswith("m.gguf: the token 'xxx")
     assert text.endswith("xxx' is strange: do this")
     assert len(text) < 2100
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")
-def test_a_full_disk_is_told_with_the_name_of_the_file():
-    with (
-        pytest.raises(OSError, match="/dev/full") as caught,
-        naming("/dev/full"),
-        open("/dev/full", "w") as file,
-    ):
-        file.write("x")
-    assert sentence(caught.value) == "/dev/full: No space left on device"

@@ -96,6 +96,18 @@ def test_resizing_and_keys_while_it_runs(model):
         assert terminal.is_restored()
 
 
+def test_a_key_explains_the_colours(model):
+    with Terminal(*run(model, steps=48, pace=0.2)) as terminal:
+        terminal.wait_for("? explains")
+        terminal.send("?")
+        terminal.wait_for("taken back had settled")
+        terminal.send("?")
+        terminal.wait_for(lambda: "taken back had settled" not in "\n".join(terminal.lines))
+        terminal.send("\x03")
+        assert terminal.wait() == 130
+        assert terminal.is_restored()
+
+
 @pytest.mark.parametrize(
     ("environment", "attributes"),
     [({}, {"36", "35"}), ({"NO_COLOR": "1"}, {"2"})],

@@ -185,7 +185,14 @@ class TestInATerminal:
             ):  # fmt: skip
                 terminal.send(keys)
                 terminal.wait_for(shown.replace("step ", "step  "))
-            assert terminal.lines[-1].startswith("space → on · ← back · PgDn PgUp by 10 · Home End · q ends")
+            assert terminal.lines[-1].startswith(
+                "space → on · ← back · PgDn PgUp by 10 · Home End · ? explains · q ends"
+            )
+            terminal.send("?")
+            terminal.wait_for("taken back had settled")
+            assert terminal.lines[-1].startswith("space → on")
+            terminal.send("?")
+            terminal.wait_for(lambda: "taken back had settled" not in "\n".join(terminal.lines))
             for keys, shown in (
                 ("\x1b[H", "block 1 · fresh noise"), ("\x1b[6~", "block 2 · step  2/48"),
                 ("\x1b[5~", "block 1 · fresh noise"), ("\x1b[F\x1b[D", "block 2 committed"),

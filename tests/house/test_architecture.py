@@ -14,10 +14,13 @@ PACKAGE = Path(dgguf.__file__).parent
 # Level of every module or folder; an import may only go to a lower level or stay within its folder.
 LEVELS = {
     "errors": 0,
+    "interrupts": 0,
     "machine": 0,
     "kernel_cache": 0,
+    "whole_file": 0,
     "jit": 1,
     "llvm_ir": 1,
+    "mapping": 2,
     "threads": 2,
     "quants": 3,
     "ggufio": 4,

@@ -48,7 +48,7 @@ def check(words):
         path = ROOT / module
         assert path.is_file() or path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), words
     else:
-        assert program == "pytest", words
+        assert program in ("pytest", "pip"), words
     for word in rest:
         if word.startswith("tests/"):
             path, _, name = word.partition("::")

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 import dgguf.cli
+from dgguf import interrupts
+from dgguf.cli import streams
 from dgguf.machine import windows
 from dgguf.view.live import Live
 
@@ -59,11 +61,10 @@ def test_ctrl_c_ends(monkeypatch):
         replay._console_keys()
 
 
-def test_the_console_is_asked_where_there_is_no_termios(monkeypatch):
-    monkeypatch.setitem(sys.modules, "termios", None)
+def test_windows_console_is_asked(monkeypatch):
+    monkeypatch.setattr("platform.system", lambda: "Windows")
     monkeypatch.setitem(sys.modules, "msvcrt", console("q"))
-    with replay._keyboard() as pressed:
-        assert pressed() == ["q"]
+    assert replay._pressed() == ["q"]
 
 
 def run_main(monkeypatch, *, arguments=("--version",), stdout=None):
@@ -113,7 +114,7 @@ def test_a_console_without_escape_codes_is_dumb(monkeypatch, obeys):
 )
 def test_a_pipe_that_closes(monkeypatch, system, error, closed):
     monkeypatch.setattr(platform, "system", lambda: system)
-    assert dgguf.cli._is_closed_pipe(error) is closed
+    assert streams.is_closed_pipe(error) is closed
 
 
 @pytest.mark.posix  # it takes a signal of theirs for SIGBREAK
@@ -121,13 +122,13 @@ def test_a_console_that_closes_gives_the_terminal_back(monkeypatch):
     for name in ("SIGTSTP", "SIGHUP"):
         monkeypatch.delattr(signal, name)
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
-    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
     left = []
     painter = SimpleNamespace(
         enter=lambda: None, leave=lambda: left.append(True), size=(80, 24), resized=lambda: False
     )
     painter.paint = lambda *_: None
-    with pytest.raises(SystemExit), Live(painter):
+    with pytest.raises(SystemExit), interrupts.raised(), Live(painter):
         os.kill(os.getpid(), signal.SIGUSR1)
     assert left == [True]
-    assert signal.signal(signal.SIGUSR1, before) == signal.SIG_IGN
+    assert signal.signal(signal.SIGUSR1, before) == signal.SIG_DFL

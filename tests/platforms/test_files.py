@@ -12,7 +12,6 @@ import pytest
 
 from dgguf import convert, machine
 from dgguf.catalog import find_model
-from dgguf.convert.source import release
 from dgguf.errors import ConversionError
 from tests.support.checkpoints import Checkpoint
 from tests.support.platforms.libraries import Kernel32, msvcrt
@@ -117,7 +116,7 @@ def test_what_was_converted_leaves_memory(system, monkeypatch):
     monkeypatch.setattr(machine.windows, "release_pages", lambda *given: told.append(given))
     stored = convert.plan(find_model("demo"), "Q8_0").tensors[0].source.parts[0]
     before = stored.raw.copy()
-    release(stored)
+    stored.map.release(stored.raw)
     assert (stored.raw == before).all()  # the file still has it
     if platform.system() == "Windows":
         ((address, n_bytes),) = told

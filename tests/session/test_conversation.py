@@ -178,6 +178,14 @@ class TestInATerminal:
             terminal.send("\x03")
             terminal.wait_for("not committed")
             self.ready(terminal, 0)
+            terminal.send("Again\r")
+            terminal.wait_for("step  2/48")
+            terminal.send("typed\x1b[A meanwhile")
+            terminal.wait_for("step  6/48")
+            terminal.send("\x03")
+            terminal.wait_for("> typed meanwhile")  # what was typed is where the next message begins
+            terminal.send("\x03")
+            self.ready(terminal, 0)
             terminal.send("half a line")
             terminal.wait_for("> half a line")
             terminal.send("\x03")  # gives up the line

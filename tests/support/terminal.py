@@ -13,11 +13,8 @@ import time
 import pyte
 
 # The child makes the terminal its own, so that Ctrl-C and resizing reach it as signals.
-_LAUNCH = (
-    "import fcntl, os, sys, termios;"
-    "fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
-    "os.execv(sys.executable, [sys.executable, '-m', 'dgguf', *sys.argv[1:]])"
-)
+OWN_TERMINAL = "import fcntl, os, sys, termios;fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+_LAUNCH = f"{OWN_TERMINAL}os.execv(sys.executable, [sys.executable, '-m', 'dgguf', *sys.argv[1:]])"
 
 
 class Terminal:
@@ -28,16 +25,20 @@ class Terminal:
         screen: what a terminal shows of that.
     """
 
-    def __init__(self, *arguments, width=80, height=24, environment=None, stdout=None):
+    def __init__(
+        self, *arguments, width=80, height=24, environment=None, stdout=None, launch=_LAUNCH, folder=None
+    ):
         self._controller, self._terminal = pty.openpty()
         self.resize(width, height, tell=False)
         self.attributes = termios.tcgetattr(self._terminal)
         self.screen = pyte.HistoryScreen(width, height, history=5000, ratio=1)
         self.screen.write_process_input = self.send  # it answers where its cursor is
         self._stream = pyte.ByteStream(self.screen)
+        self._modes = set(self.screen.mode)
         self.written = ""
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCH, *arguments],
+            [sys.executable, "-c", launch, *arguments],
+            cwd=folder,
             stdin=self._terminal,
             stdout=stdout or self._terminal,
             stderr=self._terminal,
@@ -100,9 +101,9 @@ class Terminal:
         return lines
 
     def is_restored(self):
-        """Whether cursor, line wrapping and echo are as they were."""
+        """Whether echo, cursor and all modes, such as of wrapping, pasting and the mouse, are as before."""
         return (
             not self.screen.cursor.hidden
-            and pyte.modes.DECAWM in self.screen.mode
+            and set(self.screen.mode) == self._modes
             and termios.tcgetattr(self._terminal) == self.attributes
         )

@@ -21,7 +21,7 @@ from dgguf.diffusion.events import (
     Started,
 )
 from dgguf.diffusion.settings import SamplerSettings
-from dgguf.errors import NumericsError
+from dgguf.errors import BackendError, NumericsError
 from dgguf.session import Session
 from dgguf.text.chat import ChatTemplate
 from dgguf.verify import acceptance, published
@@ -246,7 +246,7 @@ def test_the_command_accepts(model: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     def opened(path: str, **options: Any) -> Any:
         """The model to see whether it loads, then what answers."""
-        return whole(path, **options) if options else Answering(first(RIGHT))
+        return whole(path, **options) if "threads" in options else Answering(first(RIGHT))
 
     monkeypatch.setattr("dgguf.session.Session", opened)
     done = check(model)
@@ -285,8 +285,23 @@ def test_a_model_that_does_not_load_is_not_asked(tmp_path: Path) -> None:
     assert "lacks the tensor" in report["checks"]["file"]["faults"][0]
 
 
-def test_json_is_not_asked_for_twice(model: Path) -> None:
+def test_options_that_would_do_nothing_are_refused(model: Path) -> None:
     assert check(model, "--json").exit_code == 2
+    done = CliRunner().invoke(cli, ["check", str(model), "--cuda"])
+    assert done.exit_code == 2
+    assert "--cuda goes with --acceptance" in done.stderr
+
+
+def test_a_gpu_that_is_missing_is_told_before_the_file_is_read(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise BackendError("there is no GPU")
+
+    monkeypatch.setattr("dgguf.session._gpu_backend", missing)
+    done = CliRunner().invoke(cli, ["check", str(model), "--acceptance", "--cuda"])
+    assert isinstance(done.exception, BackendError)
+    assert "reading" not in done.stderr
 
 
 @pytest.mark.slow(20)

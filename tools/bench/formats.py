@@ -3,7 +3,9 @@
     python tools/bench/formats.py [FORMAT …] [--rows 16 256] [--outputs 1408] [--inputs 2816]
     DGGUF_CPU_PATH=avx2 python tools/bench/formats.py
 
-The default size is an expert's: 16 rows come to each of 128 experts, 256 rows to the other matrices.
+"BF16" is rounded to 8 bits, as by default; "BF16 as bfloat16" and "F16 as float32" are as --keep-weights
+takes them, by instructions with half and a quarter of the 8-bit ones' peak. The default size is an
+expert's: 16 rows come to each of 128 experts, 256 rows to the other matrices.
 A GOP is 1e9 multiplications or additions. "decode" is a product with no rows at all; "x" is the time
 in Q4_K's. Above the table: what the dot instructions reach without memory, and BLAS in float32.
 Times are the best of several: other programs on the machine only add to them.
@@ -19,8 +21,10 @@ import numpy as np
 import threadpoolctl
 
 from dgguf.backends.base import HostTensor
-from dgguf.backends.cpu import matmul
+from dgguf.backends.cpu import attention_tile, matmul
 from dgguf.backends.cpu.features import cpu_path
+from dgguf.backends.cpu.matmul import CpuMatrix
+from dgguf.backends.cpu.panels import KEPT_FORMATS
 from dgguf.backends.cpu.roofline import best_seconds, peak_gops
 from dgguf.machine import processor
 from dgguf.quants.block import FORMATS_BY_NAME
@@ -36,9 +40,11 @@ def sgemm_gops(rows: int, outputs: int, inputs: int) -> float:
 
 def format_seconds(name: str, rows: int, outputs: int, inputs: int, rng: np.random.Generator) -> float:
     """A product of `rows` rows with a matrix of random bits."""
-    block = FORMATS_BY_NAME[name]
+    form = KEPT_FORMATS.get(name)
+    block = form.format if form else FORMATS_BY_NAME[name]
     raw = rng.integers(0, 256, (outputs, block.row_bytes(inputs)), np.uint8)
-    w = matmul.matrix(HostTensor(name, block, raw, inputs), cpu_path() != "portable")
+    tensor = HostTensor(name, block, raw, inputs)
+    w = CpuMatrix(tensor, form) if form else matmul.matrix(tensor, cpu_path() != "portable")
     x = matmul.prepare(rng.standard_normal((rows, inputs), np.float32), w)
     out = np.empty((rows, outputs), np.float32)
     with np.errstate(all="ignore"):  # random bits are no numbers now and then
@@ -56,7 +62,10 @@ def main() -> None:
     n_weights = options.outputs * options.inputs
     rng = np.random.default_rng(0)
     integers = ("F64", "I8", "I16", "I32", "I64")
-    names = options.formats or [name for name in FORMATS_BY_NAME if name not in integers]
+    pairs = cpu_path() == "avx512_vnni" and attention_tile.supported()
+    kept = [name for name in KEPT_FORMATS if pairs or "bfloat16" not in name]
+    every = [name for name in FORMATS_BY_NAME if name not in integers]
+    names = options.formats or [*every, *(kept if cpu_path() != "portable" else ())]
     with threadpoolctl.threadpool_limits(1):
         print(f"machine  {processor()}, CPU path {cpu_path()}, one core")
         print(f"matrix   {options.outputs} x {options.inputs}")
@@ -65,11 +74,12 @@ def main() -> None:
         blas = " · ".join(f"{sgemm_gops(rows, *shape):.0f} with {rows} rows" for rows in options.rows)
         print(f"sgemm    GFLOP/s: {blas}\n")
         print(
-            "format    decode ns/weight" + "".join(f"{rows:>7} rows: GOP/s      x" for rows in options.rows)
+            "format           decode ns/weight"
+            + "".join(f"{rows:>7} rows: GOP/s      x" for rows in options.rows)
         )
         base = {rows: format_seconds(BASE, rows, *shape, rng) for rows in options.rows}
         for name in names:
-            line = f"{name:<10}{1e9 * format_seconds(name, 0, *shape, rng) / n_weights:16.4f}"
+            line = f"{name:<17}{1e9 * format_seconds(name, 0, *shape, rng) / n_weights:16.4f}"
             for rows in options.rows:
                 seconds = format_seconds(name, rows, *shape, rng)
                 line += f"{2e-9 * rows * n_weights / seconds:20.0f}{seconds / base[rows]:7.2f}"

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dgguf import convert
+from dgguf.cli import saved
 from dgguf.cli.info import describe, lines
 from dgguf.cli.quantize import plan_lines
-from dgguf.cli.saved import load_conversation
 from dgguf.convert.imatrix import read_imatrix
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError
@@ -272,14 +272,16 @@ def _sound_text() -> dict[str, Any]:
 
 def conversation(path: Path, stages: Stages) -> None:
     """`/load` in a chat."""
-    loaded = stages.run("conversation", lambda: load_conversation(path))
+    loaded = stages.run("conversation", lambda: saved.read(str(path)))
     if loaded is None:
         return
-    messages = [{"role": "system", "content": loaded.system}] if loaded.system else []
+    _, system, messages = loaded
     tokenizer = Tokenizer.from_metadata(_sound_text(), "m.gguf")
     chat = ChatTemplate.from_metadata(_sound_text(), "m.gguf")
-    if messages or loaded.messages:
-        stages.run("encode", lambda: encode_chat(tokenizer, chat, [*messages, *loaded.messages]))
+    if system:
+        messages = [{"role": "system", "content": system}, *messages]
+    if messages:
+        stages.run("encode", lambda: encode_chat(tokenizer, chat, messages))
 
 
 TARGETS: dict[str, Callable[[Path, Stages], None]] = {

@@ -1,10 +1,10 @@
 """Draw the README's pictures, and a film to post, from real runs of dgguf.
 
-    python tools/pictures/make_pictures.py [--model demo] [--out tools/pictures] [--film FOLDER]
+    python tools/pictures/make_pictures.py [--model demo] [--out FOLDER] [--tour FOLDER] [--film FOLDER]
 
 Writes run.svg, the opening picture: a story that comes out of noise; and sudoku.svg: a board on which wrong
-guesses are taken back. With --film also demo.gif, both after each other in about a minute, as a
-terminal shows them.
+guesses are taken back. With --tour dgguf/data also the two recordings that `dgguf tour` plays. With --film
+also demo.gif, both after each other in about a minute, as a terminal shows them.
 Seeds are tried from 0 on, and the first story that ends by itself and the first board that is solved are
 taken; a model that manages neither (random weights) gets the last that was tried.
 """
@@ -34,22 +34,24 @@ TRIES = 20
 STORY = "Tell me a story."
 SUDOKU = """\
 Solve this sudoku:
-5.467...2
-6...953.8
-198.42.6.
-85..614.3
-.2.853.9.
-7.3.2485.
-961...2.4
-2.7419..5
-34.286179"""
+534.7..1.
+6..19.3.8
+.9.34.5.7
+.59761.2.
+.2......1
+.13924856
+...5.72.4
+2.7.1.6.5
+..5.....9"""
 
 
-def record(session: Session, prompt: str, max_tokens: int, good: Callable[[Recording], bool]) -> Recording:
-    """A generation that is good, of the first seeds."""
+def record(
+    session: Session, prompt: str, max_tokens: int, good: Callable[[Recording], bool], kept: Path | None
+) -> Recording:
+    """A generation that is good, of the first seeds, recorded into `kept` if there is such a file to be."""
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(TRIES):
-            path = Path(folder) / f"{seed}.jsonl"
+            path = kept or Path(folder) / f"{seed}.jsonl"
             with Recorder.to_file(path, session.tokenizer) as recorder:
                 for _ in recorder.record(session.stream(prompt, max_tokens=max_tokens, seed=seed)):
                     pass
@@ -95,12 +97,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the README's pictures.")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--tour", type=Path, metavar="FOLDER", help="also keep the recordings there")
     parser.add_argument("--film", type=Path, metavar="FOLDER", help="also draw a film of a minute there")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with Session(options.model) as session:
-        story = record(session, STORY, 192, is_whole)
-        board = record(session, SUDOKU, 96, is_solved)
+        kept = {name: options.tour and options.tour / f"{name}.jsonl.gz" for name in ("story", "sudoku")}
+        story = record(session, STORY, 192, is_whole, kept["story"])
+        board = record(session, SUDOKU, 96, is_solved, kept["sudoku"])
     title = "dgguf"
     for name, shown in (
         ("run", film(story, "text", STORY, 0.16)),

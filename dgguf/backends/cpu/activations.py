@@ -1,12 +1,18 @@
-"""Rows of activations as 8-bit integers, for dot products with codes.
+"""Rows of activations as products want them: as 8-bit integers for dot products with codes, or plain.
 
-Each 32 inputs share a scale, the largest magnitude over 127: an input is off by at most 1/254 of
+A *layout* says how, two integers: the group of codes summed together and the offset of the codes that they
+will meet; or 0 and the bytes of a plain number, 4 for float32 and 2 for bfloat16.
+
+Of integers, each 32 inputs share a scale, the largest magnitude over 127: an input is off by at most 1/254 of
 it. A row is one run of bytes, so that gathering rows is one copy:
 
     codes      K int8
     scales     K/32 float32
     sums       K/group of each group of 16 or 32 codes, as the weights want them (see `qgemm_tile`): int32
                -offset * sum, or float32 scale * sum where they have minimums and no offset
+
+Of plain numbers a row has as many as `padded` says, zeros at the end, and 64 bytes behind them that mean
+nothing: rows some KiB apart would meet in the same sets of a cache.
 """
 
 from typing import Any
@@ -15,6 +21,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
+from dgguf.backends.cpu.attention_tile import to_bfloat16
 from dgguf.jit import kernel
 from dgguf.llvm_ir import F32, I8, I32, call, constant, emits, int64, load, splat, store, vector
 from dgguf.threads.work_sharing import next_chunk, publish
@@ -25,8 +32,21 @@ TINY = 1e-30  # a scale below it is as good as 0, and its inverse would overflow
 
 @kernel
 def row_bytes(columns: int, group: int) -> int:
-    """Bytes of a row of `columns` inputs, a multiple of 4."""
+    """Bytes of a row of `columns` inputs in 8 bits, a multiple of 4."""
     return columns + columns // 32 * 4 + columns // group * 4
+
+
+@kernel
+def padded(columns: int) -> int:
+    """Inputs of a row of plain numbers: the next multiple of 32."""
+    return (columns + GROUP - 1) // GROUP * GROUP
+
+
+@kernel
+def prepared_bytes(columns: int, layout: tuple[int, int]) -> int:
+    """Bytes of a row of `columns` inputs in a layout, a multiple of 4."""
+    group, size = layout
+    return row_bytes(columns, group) if group else padded(columns) * size + 64
 
 
 @emits(types.UniTuple(types.int32, 2), *[types.int64] * 3)
@@ -53,13 +73,29 @@ def _quantize_group(b: Any, x: Any, codes: Any, scale_at: Any) -> list[Any]:
 
 
 @kernel
-def quantize_together(x: np.ndarray, out: np.ndarray, group: int, offset: int, counter: np.ndarray) -> None:
-    """As `quantize`, for several threads that share the rows."""
+def prepare_together(x: np.ndarray, out: np.ndarray, layout: tuple[int, int], counter: np.ndarray) -> None:
+    """As `prepare`, for several threads that share the rows."""
     publish(counter)
     first, end = next_chunk(counter, x.shape[0])
     while first < end:
-        quantize(x[first:end], out[first:end], group, offset)
+        prepare(x[first:end], out[first:end], layout)
         first, end = next_chunk(counter, x.shape[0])
+
+
+@kernel
+def prepare(x: np.ndarray, out: np.ndarray, layout: tuple[int, int]) -> None:
+    """Write (T, K) float32, contiguous, into (T, prepared_bytes(K, layout)) uint8."""
+    group, size = layout
+    if group:
+        quantize(x, out, group, size)
+        return
+    columns = x.shape[1]
+    for r in range(x.shape[0]):
+        if size == 4:
+            out[r, : 4 * columns].view(np.float32)[:] = x[r]
+        else:
+            to_bfloat16(x[r], out[r, : 2 * columns].view(np.uint16))
+        out[r, size * columns : size * padded(columns)] = np.uint8(0)
 
 
 @kernel

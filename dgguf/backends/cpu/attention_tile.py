@@ -55,7 +55,7 @@ class _BFloat(ir.Type):
         return hash(_BFloat)
 
 
-def _dot(b: Any, sums: Any, x: Any, y: Any) -> Any:
+def dot(b: Any, sums: Any, x: Any, y: Any) -> Any:
     """sums + the two products in each of 16 words."""
     pairs = ir.VectorType(_BFloat(), 2 * LANES)
     return call(
@@ -120,7 +120,7 @@ def _tile_of(
         for r in range(n_rows):
             word = splat(b, load(b, b.add(rows[r], b.add(b.mul(w, int64(4)), int64(4 * k))), I32))
             for v in range(_WIDTH):
-                sums[r, v] = _dot(b, sums[r, v], word, y[v])
+                sums[r, v] = dot(b, sums[r, v], word, y[v])
     loop.close(words, [sums[rv] for rv in tile], step=UNROLLED)
     for rv in tile:
         store(b, target[rv], sums[rv])

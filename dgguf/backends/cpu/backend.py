@@ -31,11 +31,11 @@ class CpuBackend:
     Args:
         threads: None for one on each usable core; of more than run at once, so many as do.
         exact: compute in float32 what the reference does; otherwise faster, and nearly the same.
-        round_weights: take weights in F32, F16 and BF16 in 8 bits, where not exact.
+        keep_weights: take weights in F32, F16 and BF16 as stored, not in 8 bits; see `matmul.matrix`.
     """
 
     def __init__(
-        self, threads: int | None = None, *, exact: bool = False, round_weights: bool = True
+        self, threads: int | None = None, *, exact: bool = False, keep_weights: bool = False
     ) -> None:
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise BackendError(f"the number of threads must be from 1 to {MAX_THREADS}, not {threads}")
@@ -46,9 +46,10 @@ class CpuBackend:
         self._pool = Pool(threads - self._surplus)
         self._exact = exact
         self._path = "portable" if exact else cpu_path()
-        self._int8, self._round_weights = self._path != "portable", round_weights
+        self._panels, self._keep_weights = self._path != "portable", keep_weights
         self._bf16 = self._path == "avx512_vnni" and attention_tile.supported()
         self.kv_bytes, self.is_async = kv_bytes(exact), False
+        self.rounded: dict[str, int] = {}
         self._logits = np.empty((0, 0), np.float32)
         # The last input of `linear`, while it lives, the `activation_layout` it met, and what it became.
         self._last: tuple[weakref.ref[np.ndarray], tuple[int, int], np.ndarray] | None = None
@@ -63,7 +64,9 @@ class CpuBackend:
         return self._path
 
     def describe(self) -> str:
-        products = f"8-bit products ({self._path})" if self._int8 else "float32 products through BLAS"
+        products = f"8-bit products ({self._path})" if self._panels else "float32 products through BLAS"
+        if self._panels and self._keep_weights:
+            products += ", F32, F16 and BF16 weights as stored"
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
         if self._surplus:
             threads += f" ({self.threads + self._surplus} asked for, more than run at once)"
@@ -71,9 +74,12 @@ class CpuBackend:
 
     def load_matrix(self, tensor: HostTensor) -> CpuMatrix:
         # The router picks experts by its sums: an error there changes which weights are used at all.
-        exact = tensor.role is Role.ROUTER
-        kept = tensor.format.block_size == 1 and not self._round_weights
-        return matmul.matrix(tensor, self._int8 and not exact and not kept)
+        panels = self._panels and tensor.role is not Role.ROUTER
+        w = matmul.matrix(tensor, panels, self._keep_weights)
+        if w.panel and w.panel.rounds:
+            name = tensor.format.name
+            self.rounded[name] = self.rounded.get(name, 0) + tensor.raw.nbytes
+        return w
 
     def load_vector(self, tensor: HostTensor) -> np.ndarray:
         vector: np.ndarray = matmul.decode_rows(CpuMatrix(tensor), 0, 1)[0]

@@ -4,15 +4,13 @@ import numpy as np
 
 from dgguf.backends.cpu import activations, qgemm
 from dgguf.backends.cpu.elementwise import geglu
-from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.grain import by_numbers, by_products
-from dgguf.backends.cpu.matmul import CpuMatrix, prepare, product_alone
+from dgguf.backends.cpu.matmul import Code, CpuMatrix, code_of, prepare, product_alone
 from dgguf.backends.cpu.unpack import PANEL_ROWS
 from dgguf.jit import kernel
 from dgguf.threads.pool import Pool
 from dgguf.threads.work_sharing import make_counter, next_chunk, next_item, publish
 
-SMALLEST_GROUP = 16  # weights that share a scale
 MANY = 2  # times the mean, of rows of an expert
 PIECES = 4  # for each thread, of the outputs of the sum over experts
 
@@ -35,12 +33,8 @@ def combine(
         first, end = next_chunk(counter, slots.shape[0])
 
 
-# The code of a matrix's products and the blocks of its rows, as `qgemm` wants them.
-Code = tuple[int, int, tuple[int, int, int], int]
-
-
 @kernel
-def int8_gated(
+def panel_gated(
     inputs: np.ndarray,
     order: np.ndarray,
     n_used: int,
@@ -49,30 +43,29 @@ def int8_gated(
     codes: tuple[Code, Code],
     gate: np.ndarray,
     up: np.ndarray,
-    columns: int,
     down_layout: tuple[int, int],
     out: np.ndarray,
     counter: np.ndarray,
 ) -> None:
-    """gelu(gate) * up of all experts by 8-bit products, in one call: thousands are made in a step.
+    """gelu(gate) * up of all experts in weight panels, in one call: thousands are made in a step.
 
     Threads share the experts.
 
     Args:
-        inputs: (T, row_bytes) uint8, from `activations.quantize` for gate and up.
+        inputs: (T, row_bytes) uint8, from `matmul.prepare` for gate and up.
         order: (T * A,), the assignments row * A + a by expert.
         numbers: (n,), the experts.
         bounds: (n, 2), where the assignments of each begin and end in `order`.
         codes: of gate and up.
         gate, up: (E, rows, row_bytes) uint8, as in the file.
-        columns: of gate and up, K.
         down_layout: the `activation_layout` of the matrix that comes next.
-        out: (T * A, row_bytes) uint8, quantized again for it, an assignment's result where `order` has it.
+        out: (T * A, row_bytes) uint8, prepared for it, an assignment's result where `order` has it.
     """
     publish(counter)
     width, last = gate.shape[1], numbers.shape[0] - 1
     alone = np.ones(2, np.int64)
-    scratch = np.empty(qgemm.scratch_bytes(columns, SMALLEST_GROUP), np.uint8)
+    room = max(qgemm.scratch_bytes(codes[0][4], codes[0][2]), qgemm.scratch_bytes(codes[1][4], codes[1][2]))
+    scratch = np.empty(room, np.uint8)
     i = next_item(counter, numbers.shape[0])
     while i <= last:
         e, members = numbers[i], order[bounds[i, 0] : bounds[i, 1]]
@@ -81,7 +74,7 @@ def int8_gated(
         g, u = np.empty((n, width), np.float32), np.empty((n, width), np.float32)
         h = np.empty((n, width), np.float32)  # in place, LLVM would not vectorise
         behind = qgemm.start_of(gate[numbers[min(i + counter[1], last)]])  # if all threads take turns
-        for (decode, tile, sizes, blocks), raw, target, following in (
+        for (decode, tile, sizes, blocks, columns), raw, target, following in (
             (codes[0], gate, g, qgemm.start_of(up[e])),
             (codes[1], up, u, behind),
         ):
@@ -90,7 +83,7 @@ def int8_gated(
             )
         alone[0] = 0
         geglu(g, u, h, alone)
-        activations.quantize(h, out[bounds[i, 0] : bounds[i, 1]], down_layout[0], down_layout[1])
+        activations.prepare(h, out[bounds[i, 0] : bounds[i, 1]], down_layout)
         i = next_item(counter, numbers.shape[0])
 
 
@@ -102,7 +95,7 @@ def add_weighted(x: np.ndarray, weight: np.float32, out: np.ndarray) -> None:
 
 
 @kernel
-def int8_down(
+def panel_down(
     inputs: np.ndarray,
     order: np.ndarray,
     weights: np.ndarray,
@@ -110,7 +103,6 @@ def int8_down(
     bounds: np.ndarray,
     code: Code,
     down: np.ndarray,
-    columns: int,
     out: np.ndarray,
     piece: int,
     counter: np.ndarray,
@@ -120,19 +112,18 @@ def int8_down(
     Threads share the outputs, N: so the results of all assignments never exist at once.
 
     Args:
-        inputs: (T * A, row_bytes) uint8, from `int8_gated`.
+        inputs: (T * A, row_bytes) uint8, from `panel_gated`.
         order, numbers, bounds: as there.
         weights: (T, A) float32.
         code, down: as there.
-        columns: of down, K.
         out: (T, D) float32, of N = D outputs.
         piece: outputs of a piece, a multiple of PANEL_ROWS.
     """
     publish(counter)
-    decode, tile, sizes, blocks = code
+    decode, tile, sizes, blocks, columns = code
     n_used, last = weights.shape[1], numbers.shape[0] - 1
     room = np.empty(((bounds[:, 1] - bounds[:, 0]).max(), piece), np.float32)
-    scratch = np.empty(qgemm.scratch_bytes(columns, SMALLEST_GROUP), np.uint8)
+    scratch = np.empty(qgemm.scratch_bytes(columns, sizes), np.uint8)
     pieces = (out.shape[1] + piece - 1) // piece
     first, end = next_chunk(counter, pieces)
     while first < end:
@@ -150,12 +141,6 @@ def int8_down(
                     t = members[m] // n_used
                     add_weighted(room[m], weights[t, members[m] % n_used], out[t, c : c + piece])
         first, end = next_chunk(counter, pieces)
-
-
-def code_of(w: CpuMatrix) -> Code:
-    """What the kernels need to know of a matrix with 8-bit products."""
-    k = qgemm.kernels(w.tensor.format.name, cpu_path())
-    return k.decode, k.tile, k.sizes, w.columns // k.block
 
 
 def experts(
@@ -177,10 +162,9 @@ def experts(
     ends = np.cumsum(counts)
     bounds = np.stack((ends - counts, ends), axis=1)
     out = np.empty((n_rows, down.rows), np.float32)
-    layout, down_layout = gate.activation_layout, down.activation_layout
-    if layout is not None and layout == up.activation_layout and down_layout is not None:
+    if gate.panel and up.panel and down.panel and gate.panel.layout == up.panel.layout:
         inputs = prepare(x, gate, pool)
-        gated = np.empty((order.size, activations.row_bytes(down.columns, down_layout[0])), np.uint8)
+        gated = np.empty((order.size, activations.prepared_bytes(down.columns, down.panel.layout)), np.uint8)
         n_pieces = PIECES * pool.threads
         piece = -(-down.rows // (PANEL_ROWS * n_pieces)) * PANEL_ROWS
         # In the file's order, where the system and the caches fetch ahead, but the few with very many rows
@@ -190,12 +174,13 @@ def experts(
         weights_of_one = gate.rows * gate.columns
         threads = by_products(order.size // len(numbers), 2 * len(numbers) * weights_of_one)
         pool.run_kernel(
-            int8_gated, min(threads, len(numbers)), inputs, order, n_used, numbers[first], bounds[first],
-            (code_of(gate), code_of(up)), gate.tensor.raw, up.tensor.raw, gate.columns, down_layout, gated,
+            panel_gated, min(threads, len(numbers)), inputs, order, n_used, numbers[first], bounds[first],
+            (code_of(gate, gate.panel), code_of(up, up.panel)), gate.tensor.raw, up.tensor.raw,
+            down.panel.layout, gated,
         )  # fmt: skip
         pool.run_kernel(
-            int8_down, min(threads, n_pieces), gated, order, weights, numbers, bounds, code_of(down),
-            down.tensor.raw, down.columns, out, piece,
+            panel_down, min(threads, n_pieces), gated, order, weights, numbers, bounds,
+            code_of(down, down.panel), down.tensor.raw, out, piece,
         )  # fmt: skip
         return out
 

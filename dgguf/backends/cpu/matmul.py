@@ -1,9 +1,9 @@
 """Products with matrices: decode some rows of weights, use them for every input row, forget them.
 
 This is the seam between block formats and arithmetic. What is decoded at once fits a core's cache, so
-nothing is decoded twice in a product and nothing of the file is held. There are two kinds: 8-bit codes
-against 8-bit activations (`qgemm`, in weight panels), and float32 through BLAS, which is exact and runs
-everywhere.
+nothing is decoded twice in a product and nothing of the file is held. There are two kinds: in weight panels
+(`qgemm`), 8-bit codes against 8-bit activations or plain numbers against plain ones; and float32 through
+BLAS, which is exact and runs everywhere.
 
 M, N and K are the field's: (M, K) inputs times the transpose of an (N, K) matrix are (M, N) outputs.
 """
@@ -15,11 +15,11 @@ from functools import cached_property
 import numpy as np
 
 from dgguf.backends.base import HostTensor
-from dgguf.backends.cpu import activations, qgemm
+from dgguf.backends.cpu import activations, attention_tile, qgemm
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.grain import by_numbers, by_products
-from dgguf.backends.cpu.panels import PANEL_FORMATS
-from dgguf.backends.cpu.unpack import PANEL_ROWS
+from dgguf.backends.cpu.panels import KEPT_FORMATS, PANEL_FORMATS
+from dgguf.backends.cpu.unpack import PANEL_ROWS, PanelFormat
 from dgguf.quants.decode import decoder
 from dgguf.threads.pool import Pool
 from dgguf.threads.work_sharing import make_counter
@@ -35,11 +35,11 @@ class CpuMatrix:
 
     Attributes:
         tensor: raw is (N, row_bytes), or (E, N, row_bytes) for a stack of experts.
-        int8: products round the activations to 8 bits, and weights that are plain numbers, too.
+        panel: what its weight panels hold, which says how products round; None for BLAS.
     """
 
     tensor: HostTensor
-    int8: bool = False
+    panel: PanelFormat | None = None
 
     @cached_property
     def rows(self) -> int:
@@ -57,20 +57,32 @@ class CpuMatrix:
 
     @cached_property
     def activation_layout(self) -> tuple[int, int] | None:
-        """Group and offset that `activations.quantize` takes for it; None if inputs stay float32."""
-        layout = PANEL_FORMATS[self.tensor.format.name] if self.int8 else None
-        return None if layout is None else (layout.group, layout.offset)
+        """How `activations.prepare` is to write its inputs; None if they stay as they are."""
+        return self.panel.layout if self.panel else None
 
     def expert(self, number: int) -> "CpuMatrix":
         t = self.tensor
         one = HostTensor(t.name, t.format, t.raw[number], t.columns, t.role, t.layer)
-        return CpuMatrix(one, self.int8)
+        return CpuMatrix(one, self.panel)
 
 
-def matrix(tensor: HostTensor, int8: bool) -> CpuMatrix:
-    """The matrix of a tensor, with 8-bit products if wanted and possible."""
-    possible = tensor.format.name in PANEL_FORMATS and tensor.columns % activations.GROUP == 0
-    return CpuMatrix(tensor, int8 and possible)
+def matrix(tensor: HostTensor, panels: bool, keep: bool = False) -> CpuMatrix:
+    """The matrix of a tensor.
+
+    Args:
+        panels: multiply in weight panels, where possible: in 8 bits, if not told otherwise.
+        keep: take plain numbers in F32, F16 and BF16 as they are: with inputs in float32 or, where the CPU
+            has dot instructions for it, BF16 with inputs in bfloat16. For any number of columns.
+    """
+    name = tensor.format.name
+    if not panels:
+        return CpuMatrix(tensor)
+    if keep and tensor.format.block_size == 1:
+        pairs = cpu_path() == "avx512_vnni" and attention_tile.supported()
+        kinds = ("bfloat16", "float32") if pairs else ("float32",)
+        forms = (KEPT_FORMATS.get(f"{name} as {kind}") for kind in kinds)
+        return CpuMatrix(tensor, next((form for form in forms if form), None))
+    return CpuMatrix(tensor, PANEL_FORMATS.get(name) if tensor.columns % activations.GROUP == 0 else None)
 
 
 class Scratch(threading.local):
@@ -100,29 +112,39 @@ def decode_rows(w: CpuMatrix, first: int, count: int) -> np.ndarray:
 
 
 def prepare(x: np.ndarray, w: CpuMatrix, pool: Pool | None = None) -> np.ndarray:
-    """The rows of x as products with `w` want them: x itself, or quantized.
+    """The rows of x as products with `w` want them: x itself, or written in its `activation_layout`.
 
     It serves all matrices of this `activation_layout`. Rows of the result may be gathered and belong to
     rows of x.
     """
     if w.activation_layout is None:
         return x
-    x, (group, offset) = np.ascontiguousarray(x), w.activation_layout
-    out = np.empty((x.shape[0], activations.row_bytes(w.columns, group)), np.uint8)
+    x, layout = np.ascontiguousarray(x), w.activation_layout
+    out = np.empty((x.shape[0], activations.prepared_bytes(w.columns, layout)), np.uint8)
     if pool is None:
-        activations.quantize(x, out, group, offset)
+        activations.prepare(x, out, layout)
     else:
-        pool.run_kernel(activations.quantize_together, by_numbers(x.size), x, out, group, offset)
+        pool.run_kernel(activations.prepare_together, by_numbers(x.size), x, out, layout)
     return out
 
 
-def int8_arguments(
-    inputs: np.ndarray, w: CpuMatrix, out: np.ndarray
-) -> tuple[int, int, tuple[int, int, int], np.ndarray, int, np.ndarray, int, np.ndarray]:
+# The code of a matrix's products, the blocks of its rows, and their weights, as `qgemm` wants them.
+Code = tuple[int, int, qgemm.Sizes, int, int]
+
+
+def code_of(w: CpuMatrix, panel: PanelFormat) -> Code:
+    """What the kernels need to know of a matrix with such weight panels."""
+    k = qgemm.kernels(panel.name, cpu_path())
+    blocks = -(-w.columns // k.block)
+    return k.decode, k.tile, k.sizes, blocks, blocks * k.block
+
+
+def panel_arguments(
+    inputs: np.ndarray, w: CpuMatrix, panel: PanelFormat, out: np.ndarray
+) -> tuple[int, int, qgemm.Sizes, np.ndarray, int, np.ndarray, int, np.ndarray]:
     """What `qgemm.product` wants for inputs @ w.T, `inputs` from `prepare`."""
-    t = w.tensor
-    code = qgemm.kernels(t.format.name, cpu_path())
-    return code.decode, code.tile, code.sizes, t.raw, w.columns // code.block, inputs, w.columns, out
+    decode, tile, sizes, blocks, columns = code_of(w, panel)
+    return decode, tile, sizes, w.tensor.raw, blocks, inputs, columns, out
 
 
 def float_product(inputs: np.ndarray, w: CpuMatrix, first: int, end: int, out: np.ndarray) -> None:
@@ -138,8 +160,8 @@ def float_product(inputs: np.ndarray, w: CpuMatrix, first: int, end: int, out: n
 
 def product_alone(inputs: np.ndarray, w: CpuMatrix, out: np.ndarray) -> None:
     """inputs @ w.T into `out`, (M, N), on this thread; `inputs` from `prepare`."""
-    if w.int8:
-        qgemm.product(*int8_arguments(inputs, w, out), make_counter(1))
+    if w.panel:
+        qgemm.product(*panel_arguments(inputs, w, w.panel, out), make_counter(1))
     else:
         float_product(inputs, w, 0, w.rows, out)
 
@@ -147,9 +169,9 @@ def product_alone(inputs: np.ndarray, w: CpuMatrix, out: np.ndarray) -> None:
 def products(inputs: np.ndarray, w: CpuMatrix, out: np.ndarray, pool: Pool) -> None:
     """inputs @ w.T into `out`, (M, N), on as many threads as it is worth; `inputs` from `prepare`."""
     threads = by_products(len(inputs), w.rows * w.columns)
-    if w.int8:
+    if w.panel:
         most = min(threads, w.rows // PANEL_ROWS)
-        pool.run_kernel(qgemm.product, most, *int8_arguments(inputs, w, out))
+        pool.run_kernel(qgemm.product, most, *panel_arguments(inputs, w, w.panel, out))
         return
     step = w.decoded_rows
     pool.parallel_ranges(

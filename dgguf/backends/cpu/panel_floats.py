@@ -1,6 +1,7 @@
-"""Emitters of the code that rounds plain numbers to codes, 16 rows at a time.
+"""Emitters of the code that makes panels of plain numbers, 16 rows at a time.
 
-32 of a row are rounded to 8 bits with one scale, their largest magnitude over 127, as Q8_0 does it.
+Either 32 of a row are rounded to 8 bits with one scale, their largest magnitude over 127, as Q8_0 does it.
+Or they are kept: widened to float32, which changes none, or bfloat16 as it is.
 See `unpack` for what is to be written.
 """
 
@@ -52,4 +53,31 @@ EMITTERS = {
     "F32": emit_f32,
     "F16": emit_f16,
     "BF16": emit_bf16,
+}
+
+
+def keep_f32(block: RowBlocks) -> None:
+    block.codes(0, [w for at in range(0, 128, 32) for w in block.words(at)])
+
+
+def keep_f16(block: RowBlocks) -> None:
+    words = [*block.words(0), *block.words(32)]
+    block.codes(0, [x.half().to_bits() for w in words for x in (w, w >> 16)])
+
+
+def keep_bf16(block: RowBlocks) -> None:
+    words = [*block.words(0), *block.words(32)]
+    block.codes(0, [x for w in words for x in (w << 16, w & 0xFFFF0000)])
+
+
+def keep_pairs(block: RowBlocks) -> None:
+    block.codes(0, [*block.words(0), *block.words(32)])
+
+
+# By the format and the numbers that a panel holds.
+KEEPERS = {
+    ("F32", "float32"): keep_f32,
+    ("F16", "float32"): keep_f16,
+    ("BF16", "float32"): keep_bf16,
+    ("BF16", "bfloat16"): keep_pairs,
 }

@@ -1,7 +1,8 @@
-"""Weight panels: the rows of a matrix as unsigned 8-bit codes, decoded 16 rows at a time.
+"""Weight panels: the rows of a matrix as products want them, decoded 16 rows at a time.
 
-Quantized weights are kept as they are; plain numbers are rounded, as Q8_0 would round them. What the
-bits of each format mean is drawn in `dgguf.quants`, what a panel holds is in `unpack`.
+Quantized weights become unsigned 8-bit codes of the same values. Plain numbers are rounded to such, as
+Q8_0 would round them, or kept. What the bits of each format mean is drawn in `dgguf.quants`, what a panel
+holds is in `unpack`.
 """
 
 import functools
@@ -21,6 +22,13 @@ PANEL_FORMATS: dict[str, PanelFormat] = {
     for emitters in (panel_fields.EMITTERS, panel_grids.EMITTERS, panel_floats.EMITTERS)
     for name, emit in emitters.items()
 }
+# Of plain numbers that are kept.
+KEPT_FORMATS: dict[str, PanelFormat] = {
+    form.name: form
+    for form in (
+        PanelFormat(FORMATS_BY_NAME[n], emit, kept) for (n, kept), emit in panel_floats.KEEPERS.items()
+    )
+}
 
 
 @emits(types.void, LITERAL, LITERAL, *[types.int64] * 6)
@@ -35,7 +43,12 @@ def _decode(
     scales: Any,
     minimums: Any,
 ) -> None:
-    emit_decoder(b, path, PANEL_FORMATS[name], (source, stride, blocks, codes, scales, minimums))
+    emit_decoder(b, path, panel_format(name), (source, stride, blocks, codes, scales, minimums))
+
+
+def panel_format(name: str) -> PanelFormat:
+    """The one of PANEL_FORMATS or KEPT_FORMATS that has this name."""
+    return PANEL_FORMATS.get(name) or KEPT_FORMATS[name]
 
 
 def _decoder(name: str, path: str) -> Callable[..., None]:
@@ -48,7 +61,7 @@ def _decoder(name: str, path: str) -> Callable[..., None]:
 
 @functools.cache
 def decoder_address(name: str, path: str) -> int:
-    """The compiled decoder of a format in PANEL_FORMATS for a CPU path.
+    """The compiled decoder of a panel format for a CPU path.
 
     It takes int64: the addresses of the first of 16 rows' blocks, the bytes from row to row, how many
     blocks (of `PanelFormat.block_size` weights) a row has, and the addresses of codes, scales and

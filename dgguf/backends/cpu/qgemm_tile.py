@@ -76,7 +76,8 @@ LEAST_BITS = {"vpdpbusd": 8, "sdot": 7, "pairs": 4}
 MOST_ROWS = max(path.rows for path in PATHS.values())
 
 
-def _multiply_add(b: Any, x: Any, y: Any, z: Any) -> Any:
+def multiply_add(b: Any, x: Any, y: Any, z: Any) -> Any:
+    """x * y + z of float32, rounded once."""
     return call(b, f"llvm.fma.v{x.type.count}f32", x.type, x, y, z)
 
 
@@ -109,15 +110,15 @@ def pairs_of_products(b: Any, codes: Any, activations: Any, signed: bool) -> Any
     return call(b, "llvm.x86.avx2.pmadd.ub.sw", vector(I16, 16), codes, activations)
 
 
-def _prefetch(b: Any, address: Any, lines: Any) -> None:
+def prefetch(b: Any, address: Any, lines: Any) -> None:
     """Ask for some consecutive cache lines."""
     pointer = I8.as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
-    prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+    function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
     with b.if_then(b.icmp_signed(">", lines, int64(0))):
         loop = Loop(b, int64(0))
         line = b.inttoptr(b.add(address, b.mul(loop.index, int64(LINE))), pointer)
-        b.call(prefetch, [line, ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)])
+        b.call(function, [line, ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)])
         loop.close(lines)
 
 
@@ -155,7 +156,7 @@ class Tile:
         loop = Loop(b, int64(0), [zero] * len(self.tile))
         i = loop.index
         prefetched = b.mul(b.mul(i, self.prefetch_lines), int64(LINE))
-        _prefetch(b, b.add(self.prefetch_next, prefetched), self.prefetch_lines)
+        prefetch(b, b.add(self.prefetch_next, prefetched), self.prefetch_lines)
         a_scales = b.add(self.columns, b.mul(i, int64(4)))
         a_scale = [self._splat(load(b, b.add(row, a_scales), F32)) for row in self.rows]
         following: Sums = dict(zip(self.tile, loop.values, strict=True))
@@ -165,17 +166,17 @@ class Tile:
             sums, scale = self._float_sums(), self._panel_floats(self.scales)
             if not paired:
                 scales = {(r, v): b.fmul(scale[v], a_scale[r]) for r, v in self.tile}
-                following = {rv: _multiply_add(b, sums[rv], scales[rv], x) for rv, x in following.items()}
+                following = {rv: multiply_add(b, sums[rv], scales[rv], x) for rv, x in following.items()}
             elif part == 0:
                 together = {rv: b.fmul(sums[rv], scale[rv[1]]) for rv in self.tile}
             else:
-                together = {rv: _multiply_add(b, sums[rv], scale[rv[1]], x) for rv, x in together.items()}
+                together = {rv: multiply_add(b, sums[rv], scale[rv[1]], x) for rv, x in together.items()}
         if paired:
-            following = {rv: _multiply_add(b, together[rv], a_scale[rv[0]], x) for rv, x in following.items()}
+            following = {rv: multiply_add(b, together[rv], a_scale[rv[0]], x) for rv, x in following.items()}
         for part in range(parts if self.has_minimum else 0):
             self.g = b.add(b.mul(i, int64(parts)), int64(part))
             scaled, least = self._each_row(self.sums_at, F32), self._panel_floats(self.minimums)
-            following = {(r, v): _multiply_add(b, least[v], scaled[r], x) for (r, v), x in following.items()}
+            following = {(r, v): multiply_add(b, least[v], scaled[r], x) for (r, v), x in following.items()}
         loop.close(groups_32, [following[rv] for rv in self.tile])
         for r, v in self.tile:
             target = b.add(b.add(self.out, b.mul(self.out_stride, int64(r))), int64(4 * v * self.path.lanes))

@@ -1,7 +1,8 @@
 """Blocks of 16 neighbouring rows, read and taken apart side by side: a row is a lane.
 
 What is written is a weight panel. With b bits, a weight is scale * (code - 2**(b - 1)), or
-scale * code + minimum.
+scale * code + minimum. Plain numbers may also be kept as they are: then the panel holds them instead of
+codes, as float32 or as pairs of bfloat16.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,10 +53,27 @@ class PanelFormat:
     Attributes:
         format: of the blocks.
         emit: writes the code for the codes of a block; for a group of plain numbers their scale, too.
+        kept: plain numbers stay as they are, as "float32" or "bfloat16"; "" for codes.
     """
 
     format: BlockFormat
     emit: "Callable[[RowBlocks], None]"
+    kept: str = ""
+
+    @property
+    def name(self) -> str:
+        """What `panels` calls it."""
+        return f"{self.format.name} as {self.kept}" if self.kept else self.format.name
+
+    @property
+    def rounds(self) -> bool:
+        """Whether its codes stand for other numbers than the file's: plain ones, in 8 bits."""
+        return self.scheme is None and not self.kept
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of a weight in the panel."""
+        return {"": 1, "bfloat16": 2, "float32": 4}[self.kept]
 
     @cached_property
     def scheme(self) -> Scheme | None:
@@ -82,6 +100,11 @@ class PanelFormat:
         """Of the codes; 0 where there are minimums."""
         return 0 if self.minimum else 1 << self.bits - 1
 
+    @property
+    def layout(self) -> tuple[int, int]:
+        """Of the inputs that it meets in products; see `activations`."""
+        return (0, self.weight_bytes) if self.kept else (self.group, self.offset)
+
     @cached_property
     def block_size(self) -> int:
         """Weights decoded together; plain numbers count as blocks of as many as will share a scale."""
@@ -96,7 +119,8 @@ class RowBlocks:
     """The same block of 16 neighbouring rows: where a format's decoder reads and writes.
 
     What it writes is a weight panel: codes as (weights / 4, PANEL_ROWS) words of four codes, scales and
-    minimums as (groups, PANEL_ROWS) float32. 16 rows are half of a panel's columns.
+    minimums as (groups, PANEL_ROWS) float32. Weights that are kept are words of one float32 or two bfloat16
+    instead, without scales. 16 rows are half of a panel's columns.
 
     Attributes:
         offset: what a code is above its value.
@@ -228,7 +252,7 @@ class RowBlocks:
         return self._b.module.globals[name]
 
     def codes(self, first: int, words: list[Lanes]) -> None:
-        """Write the codes of the weights 4 * first … of the block."""
+        """Write the words `first` … of the block: four codes each, or weights that are kept."""
         for i, word in enumerate(words):
             store(self._b, self._b.add(self._codes, int64((first + i) * 4 * PANEL_ROWS)), word.v)
 
@@ -293,7 +317,7 @@ def emit_decoder(b: Builder, path: str, form: PanelFormat, args: Any) -> None:
         form.offset,
         ahead(source, form.block_bytes),
         stride,
-        ahead(codes, form.block_size * PANEL_ROWS),
+        ahead(codes, form.block_size * PANEL_ROWS * form.weight_bytes),
         ahead(scales, n_groups * 4 * PANEL_ROWS),
         ahead(minimums, n_groups * 4 * PANEL_ROWS),
     )

@@ -48,6 +48,7 @@ class CudaBackend:
     ) -> None:
         keep_freed_memory()
         self.kv_bytes, self.is_async = kv_bytes(exact=False), True
+        self.rounded: dict[str, int] = {}  # plain numbers are kept as float16
         self._device = device
         self._plan = plan
         self._pool = Pool(usable_cores() if threads is None else threads)

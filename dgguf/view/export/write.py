@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dgguf.diffusion.events import DenoisingStep
-from dgguf.errors import RecordingError, naming
+from dgguf.errors import RecordingError
 from dgguf.view.asked import asked_text, heading
 from dgguf.view.choice import make_view
 from dgguf.view.export import cast, html, svg, video
@@ -18,6 +18,7 @@ from dgguf.view.screens import Screen, crop, screens
 from dgguf.view.sudoku import asked_board, grid_fault
 from dgguf.view.summary import summary
 from dgguf.view.terminal import safe
+from dgguf.whole_file import whole_file
 
 _LONGEST = 40  # rows that a screen of noise gets by itself; the last screen gets what it needs
 _COLUMNS = 80
@@ -70,21 +71,16 @@ def write(recording: Recording, out: Path, drawing: Drawing) -> None:
     Raises:
         RecordingError: the recording holds nothing that can be drawn, or its end is higher than the height.
     """
-    part = out.with_name(out.name + ".part")
     kind = out.suffix.lower()
-    try:
-        with naming(out):
-            if kind == ".txt":
-                part.write_text(_text(recording), encoding="utf-8")
-            elif kind == ".cast":
-                part.write_text(_cast(recording, drawing), encoding="utf-8")
-            elif kind == ".html":
-                part.write_text(page(recording, drawing), encoding="utf-8")
-            else:
-                _write_screens(recording, part, kind, drawing)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(out) as part:
+        if kind == ".txt":
+            part.write_text(_text(recording), encoding="utf-8")
+        elif kind == ".cast":
+            part.write_text(_cast(recording, drawing), encoding="utf-8")
+        elif kind == ".html":
+            part.write_text(page(recording, drawing), encoding="utf-8")
+        else:
+            _write_screens(recording, part, kind, drawing)
 
 
 def check_name(out: Path) -> None:

@@ -1,0 +1,96 @@
+"""The cache of the hub's files: what lies there, and whether it is whole.
+
+It has huggingface_hub's layout: `blobs/` has the contents, named by their digest; `snapshots/COMMIT/` the
+files' names, as links to them, or the contents themselves where there are no symbolic links; `refs/main` the
+commit. A download that is not done yet is `blobs/DIGEST.dgguf.incomplete`.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from dgguf.hub.environment import check_import
+from dgguf.hub.repository import HubFile, find_matching, parts
+
+_CHUNK = 1 << 22
+_PARTIAL = ".dgguf.incomplete"
+
+
+def cache() -> Path:
+    """The folder of all repositories."""
+    check_import()
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def folder(repository: str) -> Path:
+    """What the cache has of a repository."""
+    return cache() / f"models--{repository.replace('/', '--')}"
+
+
+def partial(file: HubFile) -> Path:
+    """The file that is not done yet."""
+    return folder(file.repository) / "blobs" / f"{file.blob}{_PARTIAL}"
+
+
+def begun_bytes(repository: str) -> int:
+    """How much of the repository's files came in downloads that are not done."""
+    found = 0
+    with contextlib.suppress(OSError):
+        found = sum(path.stat().st_size for path in (folder(repository) / "blobs").glob(f"*{_PARTIAL}"))
+    return found
+
+
+def cached(repository: str, name: str) -> Path | None:
+    """The first part of a model in the cache, if all its parts are there."""
+    paths = [name_in_cache(repository, part) for part in parts(name)]
+    return paths[0] if all(paths) else None
+
+
+def cached_like(repository: str, wanted: str) -> Path | None:
+    """As `cached`, of a file or of a type, of which only one file may be there."""
+    if wanted.endswith(".gguf"):
+        return cached(repository, wanted)
+    snapshot = folder(repository) / "snapshots" / (_commit(repository) or " ")
+    names = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*.gguf")]
+    found = find_matching(sorted(names), wanted)
+    return cached(repository, found[0]) if len(found) == 1 else None
+
+
+def name_in_cache(repository: str, name: str) -> Path | None:
+    """Where a file has its name in the cache, in the version that was asked for last."""
+    commit = _commit(repository)
+    path = folder(repository) / "snapshots" / commit / name if commit else None
+    return path if path and path.is_file() else None
+
+
+def _commit(repository: str) -> str:
+    """The version that `refs/main` names; "" if it names none."""
+    with contextlib.suppress(OSError, ValueError):
+        text = (folder(repository) / "refs" / "main").read_text(encoding="ascii").strip()
+        return text if re.fullmatch(r"[0-9a-f]{5,64}", text) else ""
+    return ""
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a file of the cache and the parts beside it; "" if nothing is, or none can know.
+
+    Reads them whole. The digests are the names of what the links lead to.
+    """
+    for part in parts(path.name):
+        digest = os.path.basename(os.path.realpath(path.with_name(part)))
+        if re.fullmatch(r"[0-9a-f]{64}", digest) and sha256(path.with_name(part)) != digest:
+            return f"{path.parent}: the digest of {part} is not the hub's"
+    return ""
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Files mapped into memory, and what happens when one of them changes meanwhile."""

@@ -1,0 +1,36 @@
+"""The one way a file is written that is there as a whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give the name under which to write what becomes the file `path` when the context is left well.
+
+    What is written under it is brought to the disk first. After an error or an interrupt `path` is as
+    before and nothing is left. A device or a pipe is written at once; a link stays, and leads to the file.
+
+    Raises:
+        OSError: of this file, whose name it has.
+    """
+    target = Path(os.path.realpath(path))
+    part = target.with_name(target.name + ".part")
+    try:
+        if target.exists() and not target.is_file():
+            yield target
+            return
+        try:
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.replace(target)
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno and str(error.filename) in ("None", str(part)):
+            error.filename = os.fspath(path)
+        raise

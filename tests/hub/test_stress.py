@@ -1,0 +1,75 @@
+"""Many pulls from a server with random faults: each ends with the right bytes, or with a sentence."""
+
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.support.hub_server import DEMO, Fault, Hub
+
+PULLS = 200
+SIZE = len(DEMO)
+
+
+def random_fault(draw: random.Random) -> Fault | None:
+    """Of a download; few are right answers."""
+    some = draw.randrange(SIZE)
+    return draw.choice(
+        [
+            Fault(after=0),
+            Fault(after=draw.randrange(100_000)),
+            Fault(after=some),
+            Fault(after=some, stall=0.5),
+            Fault(stall=0.5),
+            Fault(ignores_range=True),
+            Fault(ignores_range=True, after=some),
+            Fault(sends_other_range=draw.choice([-1000, -1, 1, 1000])),
+            Fault(length=some),
+            Fault(length=SIZE + some),
+            Fault(flips=some, after=draw.choice([None, some])),
+            Fault(status=draw.choice([200, 204, 206, 301, 302, 304, 400, 408, 416, 418, 500, 502, 503, 504])),
+            Fault(status=429, headers={"Retry-After": draw.choice(["0", "x", "-1", "9999"])}),
+            Fault(status=302, headers={"Location": draw.choice(["/", "//", "http://[", "?"])}),
+            Fault(status=206, headers={"Content-Range": draw.choice(["", "bytes 0-1/2"])}, body=b"ab"),
+            Fault(status=200, headers={"Content-Encoding": draw.choice(["gzip", "br"])}, body=bytes(99)),
+            None,
+        ]
+    )  # fmt: skip
+
+
+def random_listing_fault(draw: random.Random) -> Fault:
+    return draw.choice([Fault(), Fault(stall=0.5), Fault(status=503), Fault(status=502), Fault(status=403)])
+
+
+@pytest.mark.slow(60)
+def test_pulls_with_random_faults(hub: Hub, pull, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.2)
+    cache, came, requests = tmp_path / "hub", Counter[str](), 0
+    for seed in range(PULLS):
+        draw = random.Random(seed)
+        if draw.random() < 0.7:
+            shutil.rmtree(cache, ignore_errors=True)
+        for path in cache.rglob("blobs/*"):
+            if draw.random() < 0.3:
+                path.write_bytes(
+                    draw.choice([b"", DEMO[:9], DEMO + b"\0", bytes(SIZE), draw.randbytes(500_000)])
+                )
+        hub.faults = [random_fault(draw) for _ in range(draw.randrange(20))]
+        hub.listing_faults = [random_listing_fault(draw) for _ in range(draw.choice([0, 0, 1, 3]))]
+        hub.always = random_fault(draw) if draw.random() < 0.2 else None
+        pulled = pull()
+        if pulled.data is None:
+            assert 0 < len(pulled.error) < 500, seed
+            assert pulled.error.isprintable(), seed
+            hub.faults, hub.listing_faults, hub.always = [], [], None
+            assert pull().data == DEMO, seed
+        else:
+            assert pulled.data == DEMO, seed
+        came["sentences" if pulled.error else "files"] += 1
+        requests += len(hub.requests)
+        hub.requests.clear()
+    print(f"\n{PULLS} pulls, {requests} requests: {dict(came)}")
+    assert min(came["files"], came["sentences"]) >= PULLS // 10, "the faults are too many or too few"
