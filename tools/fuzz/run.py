@@ -277,6 +277,7 @@ def main() -> None:
         "--findings", type=Path, default=Path("findings"), metavar="DIR", help="where they are kept"
     )
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="dgguf-fuzz-", dir=memory if memory.is_dir() else None) as folder:
         fuzzer = Fuzzer(options.seed, Path(folder), tuple(options.only))
