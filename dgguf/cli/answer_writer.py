@@ -14,7 +14,7 @@ from dgguf.diffusion.settings import SamplerSettings
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.sudoku import asked_board, grid_fault
 from dgguf.view.summary import statistics_table, summary
-from dgguf.view.terminal import safe
+from dgguf.view.terminal import safe, safe_json
 
 _MANY_STEPS = 10  # in which a sound model settles; whoever sets fewer does not expect it
 
@@ -67,7 +67,7 @@ class AnswerWriter:
                 "canvas_positions_per_second": s.canvas_positions_per_second,
                 "tokens_per_step": s.tokens_per_step,
             }
-            click.echo(json.dumps(result, ensure_ascii=False))
+            click.echo(safe_json(json.dumps(result, ensure_ascii=False)))
         elif self._echo and text:
             if self._whole:
                 click.echo(safe(text, draft=False), nl=False)

@@ -47,6 +47,7 @@ def compare(
     from dgguf.evaluate.divergence import compare as compare_models
     from dgguf.evaluate.noised_chunks import PASSES, Model, cut, read_text
     from dgguf.view.summary import count
+    from dgguf.view.terminal import safe_json
 
     contents = [read_text(path) for path in texts]
     cpu = CpuBackend(threads, exact=exact, keep_weights=True)  # or Q8_0's cost would be hidden
@@ -71,7 +72,7 @@ def compare(
     if as_json:
         files = {"first": str(models[0].file.path), "second": str(models[1].file.path)}
         result = {**files, "chunks": len(found), "noise": rows}
-        click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+        click.echo(safe_json(json.dumps(result, ensure_ascii=False, indent=2)))
     else:
         click.echo("\n".join(_table(rows)))
 

@@ -37,7 +37,7 @@ def doctor(
       dgguf doctor model.gguf --context 32768 --json
     """
     from dgguf.checks import examine_cpu
-    from dgguf.view.terminal import safe
+    from dgguf.view.terminal import safe, safe_json
 
     cpu = [*examine_cpu(), *memory_checks(model, context)]
     sections = {"cpu": cpu, "gpu": list(gpu_checks(model, context, device))}
@@ -47,7 +47,7 @@ def doctor(
             name: [{"name": c.name, "ok": c.ok, "found": c.found, "remedy": c.remedy} for c in checks]
             for name, checks in sections.items()
         }
-        click.echo(json.dumps(report, ensure_ascii=False, indent=2))
+        click.echo(safe_json(json.dumps(report, ensure_ascii=False, indent=2)))
     else:
         click.echo("CPU")
         click.echo(safe("\n".join(lines(sections["cpu"], "FAIL")), draft=False))

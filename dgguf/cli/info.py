@@ -29,7 +29,7 @@ def info(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
     from dgguf.catalog import find_model
     from dgguf.ggufio.file import GgufFile
     from dgguf.model.config import ModelConfig
-    from dgguf.view.terminal import safe
+    from dgguf.view.terminal import safe, safe_json
 
     with GgufFile(find_model(model)) as file:
         config = ModelConfig.from_file(file)
@@ -40,7 +40,7 @@ def info(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
                 for t in file.tensors.values()
             ]
     if as_json:
-        click.echo(json.dumps(report, ensure_ascii=False, indent=2))
+        click.echo(safe_json(json.dumps(report, ensure_ascii=False, indent=2)))
     else:
         click.echo(safe("\n".join(lines(report)), draft=False))
 

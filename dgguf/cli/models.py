@@ -24,6 +24,7 @@ def models(as_json: bool) -> None:
     from dgguf.catalog import known_models, path_of
     from dgguf.machine import system_memory
     from dgguf.view.summary import format_bytes
+    from dgguf.view.terminal import safe_json
 
     _, memory = system_memory()
     rows = []
@@ -43,7 +44,7 @@ def models(as_json: bool) -> None:
             }
         )
     if as_json:
-        click.echo(json.dumps({"memory": memory, "models": rows}, ensure_ascii=False, indent=2))
+        click.echo(safe_json(json.dumps({"memory": memory, "models": rows}, ensure_ascii=False, indent=2)))
         return
     width = max(len(known.name) for known in known_models())
     click.echo(f"{'name':<{width}}  {'type':<7} {'size':>9}  {'here':<5} {'fits':<5} note")

@@ -8,7 +8,7 @@ from dgguf.errors import PromptError
 from dgguf.text.chat import Message
 from dgguf.whole_file import whole_file
 
-_MOST_BYTES = 1 << 26  # far more than any context holds
+_MOST_BYTES = 1 << 23  # far more than any context holds; as lists in lists it takes twenty times that
 _ROLES = ("user", "assistant")
 
 

@@ -5,7 +5,6 @@ The head size and KV heads of the full-attention layers stand either in `global_
 the defaults of transformers' `DiffusionGemmaTextConfig`.
 """
 
-import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -94,8 +93,8 @@ class _Section:
 
     def number(self, key: str, default: float | None = None) -> float:
         value: Any = self.values.get(key, default)
-        if type(value) not in (int, float) or not 0 < value < math.inf:
-            raise self.wrong(key, "a positive number")
+        if type(value) not in (int, float) or not 1e-30 <= value <= 1e30:
+            raise self.wrong(key, "a positive number that float32 can hold")
         return float(value)
 
     def require(self, key: str, default: Any, allowed: tuple[Any, ...]) -> None:

@@ -29,6 +29,7 @@ from dgguf.whole_file import whole_file
 _SAME_INPUTS = dict.fromkeys((GATE_EXPERTS, UP_EXPERTS), GATE_UP_EXPERTS) | {GATE_UP_EXPERTS: GATE_EXPERTS}
 _MAX_ENTRIES = 1 << 20
 _MAX_NAME = 1 << 12
+_MAX_COUNT = (1 << 31) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,10 +186,12 @@ def _read_gguf(path: Path) -> Imatrix:
                 )
             # An expert that never got an input: all its columns matter alike.
             seen = times[:, None] > 0
-            means = np.where(seen, sums / np.where(seen, times[:, None], 1), np.float32(1))
+            with np.errstate(all="ignore"):  # what is not finite is refused below
+                means = np.where(seen, sums / np.where(seen, times[:, None], 1), np.float32(1))
             found[base] = means.astype(np.float32).ravel()
         datasets = file.get("imatrix.datasets", list[str], [])
-        return Imatrix(path, ", ".join(datasets), file.get("imatrix.chunk_count", int, 0), found)
+        n_chunks = file.get("imatrix.chunk_count", int, 0, least=0, most=_MAX_COUNT)
+        return Imatrix(path, ", ".join(datasets), n_chunks, found)
 
 
 def _read_legacy(path: Path, data: bytes) -> Imatrix:
@@ -210,13 +213,14 @@ def _read_legacy(path: Path, data: bytes) -> Imatrix:
     found = {}
     for _ in range(integer(_MAX_ENTRIES)):
         name = take(integer(_MAX_NAME)).decode("utf-8", "replace")
-        n_calls = integer((1 << 31) - 1)
+        n_calls = integer(_MAX_COUNT)
         values = np.frombuffer(take(4 * integer(len(data) // 4)), "<f4")
-        found[name] = values / np.float32(n_calls) if n_calls else values
+        with np.errstate(all="ignore"):
+            found[name] = values / np.float32(n_calls) if n_calls else values
     if not found:
         raise ConversionError(f"{path} is no imatrix file: it has no entries")
     n_chunks, dataset = 0, ""
     if position < len(data):
-        n_chunks = integer((1 << 31) - 1)
+        n_chunks = integer(_MAX_COUNT)
         dataset = take(integer(_MAX_NAME)).decode("utf-8", "replace")
     return Imatrix(path, dataset, n_chunks, found)

@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from dgguf.convert.json_file import check_amount
 from dgguf.convert.source import StoredTensor
 from dgguf.errors import ConversionError
 from dgguf.mapping.mapped_file import MappedFile, reading
@@ -63,7 +64,9 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
         return found
 
     try:
-        header = json.loads(text.decode(), object_pairs_hook=unique)
+        decoded = text.decode()
+        check_amount(decoded)
+        header = json.loads(decoded, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise ConversionError(f"{path} has a damaged safetensors header: {error}") from None
     if not isinstance(header, dict):

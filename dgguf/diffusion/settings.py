@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.errors import PromptError, UnsupportedModelError
+from dgguf.errors import PromptError
+from dgguf.ggufio.metadata import metadata_value
+
+_MOST = 1e9  # of what a file may set; far more than makes sense
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,10 @@ class SamplerSettings:
         for field in dataclasses.fields(cls):
             kind, value = type(field.default), given.get(field.name)
             if value is None and (key := f"diffusion.eb_{field.name}") in metadata:
-                value = metadata[key]
-                if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                    raise UnsupportedModelError(f"the file's {key} must be a number, not {value!r:.99}")
+                value = metadata_value(metadata, "the file", key, float, least=-_MOST, most=_MOST)
                 if kind is float:
-                    value = float(
-                        str(np.float32(value))
-                    )  # 0.4 is stored as 0.4000000059604645 and meant as 0.4
+                    # 0.4 is stored as 0.4000000059604645 and meant as 0.4
+                    value = float(str(np.float32(value)))
             if value is not None:
                 # A user's NaN stays one, to be refused with all others.
                 values[field.name] = kind(value) if math.isfinite(value) else value  # type: ignore[misc]

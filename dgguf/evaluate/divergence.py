@@ -12,6 +12,8 @@ from dgguf.backends.cpu import CpuBackend
 from dgguf.backends.cpu.matmul import CpuMatrix
 from dgguf.errors import UnsupportedModelError
 from dgguf.evaluate.noised_chunks import Model, Sample
+from dgguf.ggufio.metadata import metadata_strings
+from dgguf.text.vocabulary import TOKENS
 
 
 class LogitsBackend:
@@ -63,8 +65,8 @@ def check_comparable(first: Model, second: Model) -> None:
             f"{where}their canvases have {first.config.canvas_length} and "
             f"{second.config.canvas_length} positions"
         )
-    key = "tokenizer.ggml.tokens"
-    if list(first.file.metadata[key]) != list(second.file.metadata[key]):
+    one, other = (list(metadata_strings(m.file.metadata, m.file.path, TOKENS)) for m in (first, second))
+    if one != other:
         raise UnsupportedModelError(f"{where}their vocabularies differ")
 
 

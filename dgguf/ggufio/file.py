@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from dgguf.errors import ModelFileError, UnsupportedModelError
 from dgguf.ggufio import layout
-from dgguf.ggufio.read_header import KINDS, Header, kind_of
+from dgguf.ggufio.metadata import REQUIRED, metadata_value
+from dgguf.ggufio.read_header import Header
 from dgguf.mapping.mapped_file import MappedFile, reading
 
 T = TypeVar("T")
 D = TypeVar("D")
 
-_REQUIRED: Any = object()
+_MOST_PARTS = 99_999  # what the names of split files can say
 
 
 class GgufFile:
@@ -47,7 +48,7 @@ class GgufFile:
         self.n_bytes = sum(part.n_bytes for part in self._parts)
         self.metadata: Mapping[str, Any] = MappingProxyType(first.metadata)
         self.tensors = {
-            name: replace(tensor, part=i)
+            name: replace(tensor, part=i) if i else tensor
             for i, part in enumerate(self._parts)
             for name, tensor in part.tensors.items()
         }
@@ -89,12 +90,22 @@ class GgufFile:
         return [part.map for part in self._parts]
 
     @overload
-    def get(self, key: str, kind: type[T]) -> T: ...
+    def get(self, key: str, kind: type[T], *, least: float | None = None, most: float | None = None) -> T: ...
     @overload
-    def get(self, key: str, kind: type[T], default: D) -> T | D: ...
-    def get(self, key: str, kind: Any, default: Any = _REQUIRED) -> Any:
+    def get(
+        self, key: str, kind: type[T], default: D, *, least: float | None = None, most: float | None = None
+    ) -> T | D: ...
+    def get(
+        self,
+        key: str,
+        kind: Any,
+        default: Any = REQUIRED,
+        *,
+        least: float | None = None,
+        most: float | None = None,
+    ) -> Any:
         """The value of a metadata key, checked as by `metadata_value`."""
-        return metadata_value(self.metadata, self.path, key, kind, default)
+        return metadata_value(self.metadata, self.path, key, kind, default, least=least, most=most)
 
     def close(self) -> None:
         """Close the file. Views that `data` gave out stay valid and keep their part mapped."""
@@ -107,37 +118,6 @@ class GgufFile:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def metadata_value(
-    metadata: Mapping[str, Any], where: str | Path, key: str, kind: Any, default: Any = _REQUIRED
-) -> Any:
-    """The value of `key`, which must be of `kind`; `default`, if given, where the key is missing.
-
-    Args:
-        where: the file's name, for messages.
-        kind: int, float, bool, str or a list of one of them, as in `list[int]`. Integers pass as
-            float, booleans never pass as numbers. Arrays come back as lists.
-
-    Raises:
-        UnsupportedModelError: the key is missing and has no default, or its value is of another kind.
-    """
-    if key not in metadata:
-        if default is _REQUIRED:
-            raise UnsupportedModelError(f"{where}: the metadata key {key!r} is missing")
-        return default
-    value, found = metadata[key], kind_of(metadata[key])
-    if (kind, found) == (list[float], list[int]):
-        return value.astype(np.float64).tolist()
-    if (kind, found) == (float, int):
-        return float(value)
-    if kind != found:
-        raise UnsupportedModelError(
-            f"{where}: the metadata key {key!r} should be {KINDS[kind]} but is {KINDS[found]}"
-        )
-    if found == list[str]:
-        return list(value)
-    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 class _Part:
@@ -215,7 +195,7 @@ def _open_parts(path: Path) -> list[_Part]:
     with contextlib.ExitStack() as on_error:
         opened = _Part(path)
         on_error.callback(opened.close)
-        count = metadata_value(opened.metadata, path, layout.SPLIT_COUNT, int, 1)
+        count = metadata_value(opened.metadata, path, layout.SPLIT_COUNT, int, 1, least=0, most=_MOST_PARTS)
         if count in (0, 1):
             on_error.pop_all()
             return [opened]

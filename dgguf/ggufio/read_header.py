@@ -13,17 +13,19 @@ Source of the layout: the GGUF specification (docs/gguf.md of ggml).
 
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, overload
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dgguf.errors import ModelFileError
 from dgguf.ggufio import layout
+from dgguf.ggufio.metadata import metadata_value
+from dgguf.ggufio.string_array import StringArray
 from dgguf.quants.block import FORMATS, BlockFormat
 
 # Far above what real files hold, so that a lie is named before the file is searched for its bytes.
@@ -37,51 +39,6 @@ _ALIGNMENTS = tuple(1 << n for n in range(3, 21))  # 8 bytes (the specification'
 
 _MIN_KEY_BYTES = 8 + 4 + 1
 _MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8
-
-KINDS: dict[Any, str] = {int: "an integer", float: "a number", bool: "a boolean", str: "a string"}
-KINDS |= {list[int]: "a list of integers", list[float]: "a list of numbers"}
-KINDS |= {list[bool]: "a list of booleans", list[str]: "a list of strings"}
-_ELEMENT_KINDS: dict[str, Any] = {"b": list[bool], "i": list[int], "u": list[int], "f": list[float]}
-
-
-class StringArray(Sequence[str]):
-    """The strings of a GGUF array, decoded when asked for.
-
-    Bytes that are no UTF-8 become lone surrogates, so `s.encode("utf-8", "surrogateescape")` always
-    gives the bytes in the file.
-    """
-
-    def __init__(self, raw: bytes, offsets: NDArray[np.int64]) -> None:
-        """`raw` as in the file; `offsets` (n + 1) of each string's length field, then the end."""
-        self._raw = raw
-        self._offsets = offsets
-
-    def __len__(self) -> int:
-        return len(self._offsets) - 1
-
-    def __iter__(self) -> Iterator[str]:
-        return self._decode(self._offsets)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            if step == 1:
-                return list(self._decode(self._offsets[start : stop + 1]))
-            return [self[i] for i in range(start, stop, step)]
-        i = range(len(self))[index]
-        return next(self._decode(self._offsets[i : i + 2]))
-
-    def _decode(self, offsets: NDArray[np.int64]) -> Iterator[str]:
-        raw = self._raw
-        for start, end in pairwise(offsets.tolist()):
-            yield raw[start + 8 : end].decode("utf-8", "surrogateescape")
-
-    def __repr__(self) -> str:
-        return f"<StringArray of {len(self):,} strings>"
 
 
 @dataclass(frozen=True)
@@ -153,10 +110,11 @@ class Header:
         return metadata
 
     def alignment(self, metadata: Mapping[str, Any]) -> int:
-        value = metadata.get(layout.ALIGNMENT_KEY, layout.ALIGNMENT)
-        if type(value) is not int or value not in _ALIGNMENTS:
-            shown = value if type(value) is int else KINDS[kind_of(value)]
-            raise self._wrong(f"{layout.ALIGNMENT_KEY} is {shown}, not a power of two from 8 to 1048576")
+        value: int = metadata_value(
+            metadata, self._path, layout.ALIGNMENT_KEY, int, layout.ALIGNMENT, error=ModelFileError
+        )
+        if value not in _ALIGNMENTS:
+            raise self._wrong(f"{layout.ALIGNMENT_KEY} is {value}, not a power of two from 8 to 1048576")
         return value
 
     def tensors(self, count: int, alignment: int) -> dict[str, TensorInfo]:
@@ -170,7 +128,10 @@ class Header:
                 raise self._wrong(f"the tensor {tensor.name!r:.99} is not aligned to {alignment} bytes")
             tensors[tensor.name] = tensor
         data_start = layout.padded(self._position, alignment)
-        placed = {name: replace(t, offset=data_start + t.offset) for name, t in tensors.items()}
+        placed = {
+            name: TensorInfo(name, t.shape, t.format, 0, data_start + t.offset, t.n_bytes)
+            for name, t in tensors.items()
+        }
         self._check_places(sorted(placed.values(), key=lambda t: t.offset))
         return placed
 
@@ -295,10 +256,3 @@ class Header:
 
     def _wrong(self, what: str) -> ModelFileError:
         return ModelFileError(f"{self._path}: {what}; the file is damaged or was written wrongly")
-
-
-def kind_of(value: Any) -> Any:
-    """The kind of a metadata value, a key of `KINDS`."""
-    if isinstance(value, StringArray):
-        return list[str]
-    return _ELEMENT_KINDS[value.dtype.kind] if isinstance(value, np.ndarray) else type(value)

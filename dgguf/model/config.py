@@ -1,15 +1,17 @@
 """The geometry of a DiffusionGemma, read from a GGUF header and checked."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from dgguf.errors import UnsupportedModelError
 from dgguf.ggufio.file import GgufFile
+from dgguf.ggufio.metadata import REQUIRED, kind_of, metadata_value
 from dgguf.model.tensor_names import EMBEDDING
 
 # The spellings of general.architecture; the first is the one that is written.
 ARCHITECTURES = ("diffusion-gemma", "diffusion_gemma", "diffusiongemma")
+_MOST = (1 << 31) - 1  # of a count or a length
+_TINY, _HUGE = 1e-30, 1e30  # of what something is divided by; float32 holds them
 
 
 @dataclass(frozen=True)
@@ -68,17 +70,17 @@ class ModelConfig:
         config = cls(
             architecture=arch,
             layers=_read_layers(file, arch),
-            hidden_size=file.get(f"{arch}.embedding_length", int),
-            n_heads=file.get(f"{arch}.attention.head_count", int),
-            ff_size=file.get(f"{arch}.feed_forward_length", int),
-            n_experts=file.get(f"{arch}.expert_count", int),
-            n_experts_used=file.get(f"{arch}.expert_used_count", int),
-            expert_ff_size=file.get(f"{arch}.expert_feed_forward_length", int),
+            hidden_size=_size(file, f"{arch}.embedding_length"),
+            n_heads=_size(file, f"{arch}.attention.head_count"),
+            ff_size=_size(file, f"{arch}.feed_forward_length"),
+            n_experts=_size(file, f"{arch}.expert_count"),
+            n_experts_used=_size(file, f"{arch}.expert_used_count"),
+            expert_ff_size=_size(file, f"{arch}.expert_feed_forward_length"),
             vocab_size=file.tensors[EMBEDDING].shape[0],
-            norm_eps=file.get(f"{arch}.attention.layer_norm_rms_epsilon", float),
-            logit_softcap=file.get(f"{arch}.final_logit_softcapping", float, 30.0),
-            canvas_length=file.get("diffusion.canvas_length", int, 256),
-            context_length=file.get(f"{arch}.context_length", int),
+            norm_eps=_positive(file, f"{arch}.attention.layer_norm_rms_epsilon"),
+            logit_softcap=_positive(file, f"{arch}.final_logit_softcapping", 30.0),
+            canvas_length=_size(file, "diffusion.canvas_length", 256),
+            context_length=_size(file, f"{arch}.context_length"),
         )
         config._check(file)
         return config
@@ -90,12 +92,6 @@ class ModelConfig:
                     f"{file.path}: {what}; the header is damaged or not of a DiffusionGemma"
                 )
 
-        for name in (
-            "hidden_size", "n_heads", "ff_size", "n_experts", "n_experts_used", "expert_ff_size",
-            "norm_eps", "logit_softcap", "canvas_length", "context_length",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            require(math.isfinite(value) and value > 0, f"{name} is {value}")
         require(
             self.n_experts_used <= self.n_experts, f"{self.n_experts_used} of {self.n_experts} experts used"
         )
@@ -103,33 +99,36 @@ class ModelConfig:
             self.canvas_length <= self.context_length, f"a canvas of {self.canvas_length} exceeds the context"
         )
         for i, layer in enumerate(self.layers):
+            require(layer.head_dim % 2 == 0, f"layer {i} has heads of {layer.head_dim}")
             require(
-                layer.head_dim > 0 and layer.head_dim % 2 == 0, f"layer {i} has heads of {layer.head_dim}"
-            )
-            require(
-                layer.n_kv_heads > 0 and self.n_heads % layer.n_kv_heads == 0,
+                self.n_heads % layer.n_kv_heads == 0,
                 f"layer {i} shares {layer.n_kv_heads} KV heads among {self.n_heads}",
             )
-            require(layer.window is None or layer.window > 0, f"layer {i} has a window of {layer.window}")
-            require(
-                math.isfinite(layer.rope_base) and layer.rope_base > 0,
-                f"layer {i} has rope base {layer.rope_base}",
-            )
+
+
+def _size(file: GgufFile, key: str, default: Any = REQUIRED) -> int:
+    """A count or a length."""
+    return int(metadata_value(file.metadata, file.path, key, int, default, least=1, most=_MOST))
+
+
+def _positive(file: GgufFile, key: str, default: Any = REQUIRED) -> float:
+    """A number that something is divided by, or its logarithm taken."""
+    return float(metadata_value(file.metadata, file.path, key, float, default, least=_TINY, most=_HUGE))
 
 
 def _read_layers(file: GgufFile, arch: str) -> tuple[LayerConfig, ...]:
-    n_layers = file.get(f"{arch}.block_count", int)
-    if not 0 < n_layers <= len(file.tensors):
+    n_layers = _size(file, f"{arch}.block_count")
+    if n_layers > len(file.tensors):
         raise UnsupportedModelError(
             f"{file.path}: {arch}.block_count is {n_layers}, with {len(file.tensors)} tensors"
         )
     kv_heads = _per_layer(file, f"{arch}.attention.head_count_kv", int, n_layers)
     sliding = _per_layer(file, f"{arch}.attention.sliding_window_pattern", bool, n_layers)
-    window = file.get(f"{arch}.attention.sliding_window", int) if any(sliding) else 0
+    window = _size(file, f"{arch}.attention.sliding_window") if any(sliding) else 0
     full_dim = _head_dim(file, arch, "")
     sliding_dim = _head_dim(file, arch, "_swa") if any(sliding) else 0
-    full_base = file.get(f"{arch}.rope.freq_base", float, 1e6)
-    sliding_base = file.get(f"{arch}.rope.freq_base_swa", float, 1e4)
+    full_base = _positive(file, f"{arch}.rope.freq_base", 1e6)
+    sliding_base = _positive(file, f"{arch}.rope.freq_base_swa", 1e4)
     return tuple(
         LayerConfig(window, sliding_dim, heads, sliding_base)
         if slides
@@ -140,19 +139,20 @@ def _read_layers(file: GgufFile, arch: str) -> tuple[LayerConfig, ...]:
 
 def _per_layer(file: GgufFile, key: str, kind: Any, n_layers: int) -> list[Any]:
     """A value per layer: an array of that length, or one value for all."""
-    if key in file.metadata and isinstance(file.metadata[key], kind):
-        return [file.get(key, kind)] * n_layers
-    values: list[Any] = file.get(key, list[kind])
+    least, most = (None, None) if kind is bool else (1, _MOST)
+    if key in file.metadata and kind_of(file.metadata[key]) is kind:
+        return [file.get(key, kind, least=least, most=most)] * n_layers
+    values: list[Any] = file.get(key, list[kind], least=least, most=most)
     if len(values) != n_layers:
         raise UnsupportedModelError(f"{file.path}: {key} has {len(values)} entries for {n_layers} layers")
-    return [kind(value) for value in values]
+    return values
 
 
 def _head_dim(file: GgufFile, arch: str, suffix: str) -> int:
     """The head size of one kind of layer; keys, values and rope must agree on it."""
     key = f"{arch}.attention.key_length{suffix}"
-    head_dim = file.get(key, int)
+    head_dim = _size(file, key)
     for other in (f"{arch}.attention.value_length{suffix}", f"{arch}.rope.dimension_count{suffix}"):
         if file.get(other, int, head_dim) != head_dim:
             raise UnsupportedModelError(f"{file.path}: {other} differs from {key}")
-    return int(head_dim)
+    return head_dim

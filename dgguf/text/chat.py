@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from dgguf.errors import PromptError, TokenizerError
+from dgguf.ggufio.metadata import metadata_value
 from dgguf.text.template_sandbox import TemplateSandbox
 from dgguf.text.tokenizer import StreamDecoder, Tokenizer, TokenTexts, replace_surrogates
 
@@ -90,8 +91,8 @@ class ChatTemplate:
         Raises:
             TokenizerError: there is none, or it is no Jinja.
         """
-        text = metadata.get("tokenizer.chat_template")
-        if not isinstance(text, str):
+        text = metadata_value(metadata, where, "tokenizer.chat_template", str, None, error=TokenizerError)
+        if text is None:
             raise TokenizerError(
                 f"{where}: there is no chat template in the file; use --raw to run without one"
             )

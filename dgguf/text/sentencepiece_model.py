@@ -44,6 +44,8 @@ def is_exact(vocabulary: Vocabulary, merges: Merges) -> bool:
     that are split differently (xy = yz), sentencepiece takes the left one, not the lower rank.
     """
     fixed = [*vocabulary.special.values(), *vocabulary.bytes.values()]
+    if "\0" in vocabulary.ids:  # sentencepiece leaves it out
+        return False
     if vocabulary.unk_id is None or len(vocabulary.bytes) < 256 or len(merges.made) >= _EXACT_FLOATS:
         return False
     first_of_run = np.diff(merges.made, prepend=-1) != 0

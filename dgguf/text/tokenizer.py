@@ -1,7 +1,8 @@
 """Text to token ids and back, from what a GGUF file keeps of its tokenizer.
 
-The released make: special tokens are cut out first, spaces become "▁", then byte pair encoding with
-byte fallback over each whole stretch. Nothing is put before a text, and the file's scores say nothing.
+The released make: special tokens are cut out first, spaces become "▁", user-defined tokens are cut out
+of ordinary text, then byte pair encoding with byte fallback over each whole stretch. Nothing is put before a
+text, and the file's scores say nothing.
 """
 
 import codecs
@@ -12,9 +13,10 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from dgguf.errors import TokenizerError
+from dgguf.ggufio.metadata import metadata_integers, metadata_value
 from dgguf.text.bpe import BytePairEncoder
 from dgguf.text.sentencepiece_model import SentencePieceEncoder, is_exact
-from dgguf.text.vocabulary import BYTE, Vocabulary, unmark_spaces, whole_numbers
+from dgguf.text.vocabulary import BYTE, CHANNEL_TEXTS, Vocabulary, mark_spaces, unmark_spaces
 
 MODEL = "gemma4"
 # A text that ends an answer, beside the ids that the file names: <turn|> is written by the model
@@ -61,14 +63,13 @@ class Tokenizer:
         self.eos_id = vocabulary.token_id(metadata, "tokenizer.ggml.eos_token_id")
         self.pad_id = vocabulary.token_id(metadata, "tokenizer.ggml.padding_token_id")
         self.unk_id = vocabulary.unk_id
-        add_bos = metadata.get("tokenizer.ggml.add_bos_token", True)
-        if not isinstance(add_bos, bool | int):
-            raise TokenizerError(f"{vocabulary.where}: tokenizer.ggml.add_bos_token is not true or false")
-        self.add_bos = bool(add_bos) and self.bos_id is not None
+        add_bos = metadata_value(
+            metadata, vocabulary.where, "tokenizer.ggml.add_bos_token", bool, True, error=TokenizerError
+        )
+        self.add_bos = add_bos and self.bos_id is not None
         self.special: Mapping[str, int] = vocabulary.special
         self.stop_ids = self._find_stop_ids(metadata)
-        self.channel_open_id = self.special.get("<|channel>")
-        self.channel_close_id = self.special.get("<channel|>")
+        self.channel_open_id, self.channel_close_id = map(self.special.get, CHANNEL_TEXTS)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any], where: str) -> "Tokenizer":
@@ -81,8 +82,8 @@ class Tokenizer:
         Raises:
             TokenizerError: the vocabulary is of another make, or contradicts itself.
         """
-        model = metadata.get("tokenizer.ggml.model")
-        if not isinstance(model, str) or model != MODEL:
+        model = metadata_value(metadata, where, "tokenizer.ggml.model", str, None, error=TokenizerError)
+        if model != MODEL:
             raise TokenizerError(
                 f"{where}: tokenizer.ggml.model is {model!r:.99}, but dgguf only knows {MODEL!r}"
             )
@@ -93,35 +94,41 @@ class Tokenizer:
 
         Args:
             text: any; lone surrogates become U+FFFD, or the characters whose bytes they stand for.
-            special: let the texts of special tokens become these; else they are ordinary text.
+            special: let the texts of special tokens become these; else they are ordinary text, in
+                which only user-defined tokens are looked for.
 
         Raises:
             TokenizerError: the file's merges do not fit its tokens.
         """
         text = replace_surrogates(text)
-        if not special:
+        ids: list[int] = []
+        for part in self.split(text) if special else (text,):
+            ids += [part] if isinstance(part, int) else self._encode_ordinary(part)
+        return ids
+
+    def _encode_ordinary(self, text: str) -> list[int]:
+        """The ids of a text in which no special token is looked for."""
+        known = self._vocabulary.user_defined
+        if not known:
             return self._encoder.encode(text)
         ids: list[int] = []
-        for part in self.split(text):
-            ids += [part] if isinstance(part, int) else self._encoder.encode(part)
+        for start, end, token in _matches(self._user_defined_pattern, mark_spaces(text)):
+            ids += self._encoder.encode(text[start:end]) if token is None else [known[token]]
         return ids
 
     def split(self, text: str) -> Iterator[str | int]:
         """Cut a text at special tokens, the longest first: their ids, and the text between them."""
-        end = 0
-        for match in self.special_pattern.finditer(text):
-            if match.start() > end:
-                yield text[end : match.start()]
-            yield self.special[match[0]]
-            end = match.end()
-        if end < len(text):
-            yield text[end:]
+        for start, end, token in _matches(self.special_pattern, text):
+            yield text[start:end] if token is None else self.special[token]
 
     @cached_property
     def special_pattern(self) -> re.Pattern[str]:
         """Matches the text of any special token, the longest where several would match."""
-        texts = sorted(self.special, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, texts)) or "(?!)")
+        return _any_of(self.special)
+
+    @cached_property
+    def _user_defined_pattern(self) -> re.Pattern[str]:
+        return _any_of(self._vocabulary.user_defined)
 
     def token_text(self, token: int) -> str:
         """What a token is called, special tokens and bytes too, with plain spaces."""
@@ -129,14 +136,14 @@ class Tokenizer:
 
     def is_special(self, token: int) -> bool:
         """Whether a token stands for no text of its own."""
-        return self._vocabulary.tokens[token] in self.special
+        return token in self._vocabulary.hidden
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
-        """The bytes that a token puts into the text: none for special tokens, unless asked for."""
+        """The bytes that a token puts into the text: none for control tokens, unless asked for."""
         text = self._vocabulary.tokens[token]
         if self._vocabulary.types[token] == BYTE:
             return bytes((int(text[3:5], 16),))
-        if text in self.special:
+        if token in self._vocabulary.hidden:
             return text.encode() if special else b""
         return unmark_spaces(text).encode()
 
@@ -157,19 +164,36 @@ class Tokenizer:
     def _encoder(self) -> Encoder:
         merges = self._vocabulary.read_merges()
         if is_exact(self._vocabulary, merges):
-            with contextlib.suppress(ImportError):  # not every system has it; the same, only faster
+            # Not every system has it, and it takes no token of over 512 bytes; the same, only faster.
+            with contextlib.suppress(ImportError, RuntimeError):
                 return SentencePieceEncoder(self._vocabulary, merges)
         return BytePairEncoder(self._vocabulary, merges)
 
     def _find_stop_ids(self, metadata: Mapping[str, Any]) -> frozenset[int]:
         key = "tokenizer.ggml.eos_token_ids"
-        named = whole_numbers(metadata.get(key, []), key, self._vocabulary.where)
-        if len(named) and not 0 <= named.min() <= named.max() < self.n_tokens:
-            raise TokenizerError(
-                f"{self._vocabulary.where}: {key} names a token beyond the {self.n_tokens} there are"
-            )
-        ids = {int(i) for i in named} | {self.special[t] for t in _STOP_TEXTS if t in self.special}
+        most = self.n_tokens - 1
+        named = metadata_integers(
+            metadata, self._vocabulary.where, key, [], least=0, most=most, error=TokenizerError
+        )
+        ids = set(named.tolist()) | {self.special[t] for t in _STOP_TEXTS if t in self.special}
         return frozenset(ids if self.eos_id is None else ids | {self.eos_id})
+
+
+def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    """Matches any of some texts, the longest where several would match."""
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)")
+
+
+def _matches(pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int, str | None]]:
+    """All of a text in order, (start, end, what matched), None for what lies between matches."""
+    end = 0
+    for match in pattern.finditer(text):
+        if match.start() > end:
+            yield end, match.start(), None
+        yield match.start(), match.end(), match[0]
+        end = match.end()
+    if end < len(text):
+        yield end, len(text), None
 
 
 class StreamDecoder:

@@ -1,7 +1,7 @@
 """The tokens and merges that a GGUF file holds, checked before anything is made of them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from operator import add
@@ -10,11 +10,20 @@ from typing import Any
 import numpy as np
 
 from dgguf.errors import TokenizerError
+from dgguf.ggufio.metadata import metadata_integers, metadata_strings, metadata_value
 
 # tokenizer.ggml.token_type, as GGUF numbers them; all others are ordinary text.
 UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6
 _HIGHEST_TYPE = 6
+TOKENS = "tokenizer.ggml.tokens"  # the key of their texts
 _SPACE_MARK = "\u2581"  # "▁" stands for a space inside tokens
+CHANNEL_TEXTS = ("<|channel>", "<channel|>")  # around thoughts
+# Marks of the release that are special in its checkpoint and user-defined in its GGUF files, so that
+# an answer shows a call and what it is quoted with. No ordinary text may become one.
+_MARKS = (
+    *CHANNEL_TEXTS,
+    *("<|tool>", "<tool|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>'),
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,11 @@ class Vocabulary:
         tokens: texts by id, "▁" for a space.
         types: one byte per id.
         ids: id by text.
-        special: id by text of the tokens that ordinary text never becomes: control, user-defined, unknown.
+        special: id by text of the tokens that ordinary text never becomes: control, unknown, and the
+            release's marks.
+        user_defined: id by text, "▁" for a space, of the tokens that are cut out of ordinary text first.
+        hidden: ids of the tokens that stand for no text of their own: of `special` all but
+            user-defined ones, and the marks around thoughts.
         bytes: id by value of the tokens that stand for one byte.
         unk_id: of the token for what nothing else stands for.
     """
@@ -46,15 +59,25 @@ class Vocabulary:
             TokenizerError: one is missing, or they contradict themselves or each other.
         """
         self.where = where
-        self.tokens = list(_strings(metadata, "tokenizer.ggml.tokens", where))
+        self.tokens = list(metadata_strings(metadata, where, TOKENS, error=TokenizerError))
         self.types = _types(metadata, len(self.tokens), where)
         self.ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
         self._check_tokens()
-        self._merges = _strings(metadata, "tokenizer.ggml.merges", where)
+        self._merges = metadata_strings(metadata, where, "tokenizer.ggml.merges", error=TokenizerError)
         self.unk_id = self._find_unk(metadata)
-        self.special = {self.tokens[i]: i for i in self._of_types(UNKNOWN, CONTROL, USER_DEFINED)}
+        self.special = {self.tokens[i]: i for i in self._of_types(UNKNOWN, CONTROL)}
         if self.unk_id is not None:
             self.special[self.tokens[self.unk_id]] = self.unk_id
+        self.hidden = set(self.special.values())
+        self.user_defined: dict[str, int] = {}
+        for i in self._of_types(USER_DEFINED):
+            text = self.tokens[i]
+            if text in _MARKS:
+                self.special[text] = i
+                if text in CHANNEL_TEXTS:
+                    self.hidden.add(i)
+            elif text not in self.special:
+                self.user_defined.setdefault(mark_spaces(text), i)
         self.bytes = {self._byte_value(i): i for i in self._of_types(BYTE)}
         if len(self.bytes) < 256 and self.unk_id is None:
             raise TokenizerError(
@@ -105,14 +128,11 @@ class Vocabulary:
         Raises:
             TokenizerError: it is no number, or no token has it.
         """
-        value = metadata.get(key)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise TokenizerError(f"{self.where}: {key} is not a number")
-        if not 0 <= value < len(self.tokens):
-            raise TokenizerError(f"{self.where}: {key} is {value}, but there are {len(self.tokens)} tokens")
-        return int(value)
+        most = len(self.tokens) - 1
+        found: int | None = metadata_value(
+            metadata, self.where, key, int, None, least=0, most=most, error=TokenizerError
+        )
+        return found
 
     def _of_types(self, *wanted: int) -> list[int]:
         types = np.frombuffer(self.types, np.uint8)
@@ -156,36 +176,9 @@ def unmark_spaces(token: str) -> str:
     return token.replace(_SPACE_MARK, " ")
 
 
-def _strings(metadata: Mapping[str, Any], key: str, where: str) -> Sequence[str]:
-    values = metadata.get(key)
-    if values is None:
-        raise TokenizerError(f"{where}: {key} is missing, so there is no vocabulary to use")
-    if isinstance(values, str | np.ndarray) or not isinstance(values, Sequence):
-        raise TokenizerError(f"{where}: {key} is not an array of strings")
-    return values
-
-
-def whole_numbers(values: Any, key: str, where: str) -> np.ndarray:
-    """The numbers of a metadata array, (n,); strings are refused before an array is made of them.
-
-    Raises:
-        TokenizerError: it is no array of whole numbers.
-    """
-    if isinstance(values, list) and all(type(value) is int for value in values):
-        values = np.array(values, np.int64)
-    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "iu":
-        raise TokenizerError(f"{where}: {key} is not an array of whole numbers")
-    return values
-
-
 def _types(metadata: Mapping[str, Any], n_tokens: int, where: str) -> bytes:
     key = "tokenizer.ggml.token_type"
-    if key not in metadata:
-        raise TokenizerError(f"{where}: {key} is missing, so control tokens cannot be told from text")
-    types = whole_numbers(metadata[key], key, where)
+    types = metadata_integers(metadata, where, key, least=0, most=_HIGHEST_TYPE, error=TokenizerError)
     if len(types) != n_tokens:
         raise TokenizerError(f"{where}: {key} has {len(types)} entries for {n_tokens} tokens")
-    if len(types) and not 0 <= types.min() <= types.max() <= _HIGHEST_TYPE:
-        i = int(np.flatnonzero((types < 0) | (types > _HIGHEST_TYPE))[0])
-        raise TokenizerError(f"{where}: {key} gives token {i} the unknown type {types[i]}")
     return types.astype(np.uint8).tobytes()

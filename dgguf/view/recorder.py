@@ -23,6 +23,7 @@ from dgguf.errors import RecordingError
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.progress import ENTROPY_DECIMALS
 from dgguf.view.recording import FORMAT, VERSION, Canvases, is_recording, open_recording
+from dgguf.view.terminal import safe_json
 
 
 class Recorder:
@@ -72,6 +73,8 @@ class Recorder:
         """Write each event and pass it on."""
         for event in events:
             line = json.dumps(self._encode(event), ensure_ascii=False, separators=(",", ":"))
+            if self._path is None:  # it may be a terminal
+                line = safe_json(line)
             if not self.failure:
                 try:
                     self._out.write(line + "\n")

@@ -25,6 +25,7 @@ import dataclasses
 import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,13 +53,17 @@ from dgguf.view.progress import ENTROPY_DECIMALS
 FORMAT, VERSION = "dgguf recording", 1
 _MARK = f'{{"type":"started","format":"{FORMAT}"'
 _MAX_CANVAS = 1 << 20
-# Far above what real recordings hold: characters of a line, and of a compressed file as a whole, which
-# may also be so many times its size. Objects made of a line take twenty times its memory at most.
-_MAX_LINE, _MAX_UNPACKED, _MAX_RATIO = 1 << 25, 1 << 27, 50
+# Far above what real recordings hold: characters of a line, and of a file as a whole, which may also be so
+# many times its size if it is compressed; events, and tokens with a text. What is made of a line takes
+# twenty times its memory at most, what is kept of an event or a text some hundred bytes.
+_MAX_LINE, _MAX_UNPACKED, _MAX_RATIO = 1 << 23, 1 << 23, 50
+_MAX_EVENTS, _MAX_TOKENS = 1 << 17, 1 << 20
+_TOO_MUCH = "it holds more than any recording does; the file is damaged"
 _MAX_COUNT, _MAX_SECONDS = 1 << 64, 1e9
 # What reading a line that says something impossible may raise.
 _DAMAGE = (
-    LookupError, TypeError, ValueError, ArithmeticError, AttributeError, OSError, RecursionError, DggufError
+    LookupError, TypeError, ValueError, ArithmeticError, AttributeError, OSError, RecursionError, DggufError,
+    zlib.error,
 )  # fmt: skip
 _NOTHING: np.ndarray = np.empty(0, np.int64)
 
@@ -96,7 +101,7 @@ class RecordedTexts:
                 isinstance(text, dict)
                 and (isinstance(text.get("special"), str) or text.get("byte") in range(256))
             )
-            if not valid:
+            if not valid or not 0 <= int(token) < _MAX_TOKENS:
                 raise ValueError("a text")
             self._texts[int(token)] = text
 
@@ -156,7 +161,7 @@ def is_recording(path: Path) -> bool:
     try:
         with open_recording(path, "r") as file:
             return file.read(len(_MARK)) == _MARK
-    except (OSError, EOFError, UnicodeError, ValueError):
+    except (OSError, EOFError, UnicodeError, ValueError, zlib.error):
         return False
 
 
@@ -199,7 +204,7 @@ def _bounded_lines(file: IO[str], path: Path) -> Iterator[str]:
     while line := file.readline(_MAX_LINE):
         left -= len(line)
         if left < 0 or len(line) == _MAX_LINE:
-            raise RecordingError("it holds more text than any recording does; the file is damaged")
+            raise RecordingError(_TOO_MUCH)
         yield line
 
 
@@ -215,6 +220,8 @@ class _Reader:
         self._last: np.ndarray | None = None  # its draft
 
     def take(self, line: dict[str, Any]) -> None:
+        if len(self.events) >= _MAX_EVENTS:
+            raise RecordingError(_TOO_MUCH)
         self.tokens.add(line.get("texts", {}))
         if self.events and isinstance(self.events[-1], Finished):
             raise ValueError("something after the end")

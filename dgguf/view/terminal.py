@@ -4,6 +4,7 @@ A model's text may hold anything, such as escape sequences that repaint the scre
 type on the keyboard. None of it passes: what controls a terminal is shown as a visible character.
 """
 
+import json
 import unicodedata
 
 from rich.cells import get_character_cell_size
@@ -48,6 +49,13 @@ def safe(text: str, *, draft: bool) -> str:
         return text.translate(_IN_FINAL)
     combines = text[:1] and (unicodedata.category(text[0]) in _MARKS or text[0] in _JOINERS)
     return _CARRIER * bool(combines) + text.translate(_IN_DRAFT)
+
+
+def safe_json(text: str) -> str:
+    """JSON that says the same and controls no terminal: what `safe` would replace is escaped in it."""
+    if text.translate(_IN_FINAL) == text:
+        return text
+    return "".join(c if _IN_FINAL[ord(c)] == c else json.dumps(c)[1:-1] for c in text)
 
 
 class _Widths(dict[str, int]):

@@ -119,7 +119,7 @@ def test_settings_of_the_wrong_type_in_a_file_are_refused():
 @pytest.mark.parametrize("name", ["max_steps", "t_min"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, np.ones(2)])
 def test_what_is_no_finite_number_is_refused(name, value):
-    with pytest.raises(UnsupportedModelError, match=f"the file's diffusion.eb_{name} must be a number"):
+    with pytest.raises(UnsupportedModelError, match=f"'diffusion.eb_{name}' .*should be "):
         SamplerSettings.from_metadata({f"diffusion.eb_{name}": value})
     if isinstance(value, float):
         with pytest.raises(PromptError, match=f"{name} must be a number"):

@@ -12,8 +12,9 @@ import pytest
 from gguf import GGUFValueType as V
 
 from dgguf.errors import ModelFileError, UnsupportedModelError
-from dgguf.ggufio.file import GgufFile, metadata_value
-from dgguf.ggufio.read_header import StringArray
+from dgguf.ggufio.file import GgufFile
+from dgguf.ggufio.metadata import metadata_value
+from dgguf.ggufio.string_array import StringArray
 from tests.support.gguf_by_hand import (
     ARRAY,
     F32,

@@ -13,7 +13,7 @@ import pytest
 
 from dgguf.errors import ModelFileError
 from dgguf.ggufio.file import GgufFile
-from dgguf.ggufio.read_header import StringArray
+from dgguf.ggufio.string_array import StringArray
 from tests.support.gguf_by_hand import (
     ARRAY,
     BOOL,
@@ -128,10 +128,10 @@ LIES = {
     "alignment 4": (aligned(U32, "<I", 4), f"alignment is 4, {NO_POWER}"),
     "alignment 0": (aligned(U32, "<I", 0), f"alignment is 0, {NO_POWER}"),
     "alignment -32": (aligned(I32, "<i", -32), f"alignment is -32, {NO_POWER}"),
-    "alignment is a float": (aligned(F32, "<f", 32), f"alignment is a number, {NO_POWER}"),
-    "alignment is a string": (keyed(STRING, text("32"), "general.alignment"), f"is a string, {NO_POWER}"),
+    "alignment is a float": (aligned(F32, "<f", 32), "should be an integer but is a number"),
+    "alignment is a string": (keyed(STRING, text("32"), "general.alignment"), "an integer but is a string"),
     "alignment is an array": (
-        keyed(ARRAY, array(U8, b" " * 99, 99), "general.alignment"), f"is a list of integers, {NO_POWER}"
+        keyed(ARRAY, array(U8, b" " * 99, 99), "general.alignment"), "an integer but is a list of integers"
     ),
     # Counts and lengths.
     "2^63 tensors": (gguf_bytes(n_tensors=HUGE), f"its number of tensors {TOO_MANY} {HUGE:,}, more than"),

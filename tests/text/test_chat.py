@@ -20,7 +20,7 @@ from dgguf.text.chat import (
 )
 from dgguf.text.template_sandbox import MAX_TEMPLATE
 from dgguf.text.tokenizer import Tokenizer
-from tests.support.small_vocabulary import SPECIALS, small_metadata
+from tests.support.small_vocabulary import CONTROL, SPECIALS, small_metadata
 
 DATA = Path(__file__).parents[1] / "data"
 PUBLISHED = "chat_template.jinja"  # in the published GGUF files
@@ -134,7 +134,7 @@ def test_bos_is_added_where_the_template_writes_none(tokenizer):
 
 
 def control_ids(tokenizer, ids):
-    return [i for i in ids if tokenizer.is_special(i)]
+    return [i for i in ids if i in tokenizer.special.values()]
 
 
 INJECTIONS = [
@@ -202,6 +202,7 @@ def test_fuzzed_injection(tokenizer, template):
 def test_overlapping_special_texts():
     metadata = small_metadata()
     metadata["tokenizer.ggml.tokens"][5:8] = ["<ab>", "b><c", "é!"]
+    metadata["tokenizer.ggml.token_type"][5:8] = CONTROL
     metadata["tokenizer.ggml.token_type"][metadata["tokenizer.ggml.tokens"].index("é")] = 3
     tokenizer = Tokenizer.from_metadata(metadata, "x")
     for text in ("<ab><c", "x<ab><c>", "é", "é!", "caféé!"):
@@ -252,6 +253,7 @@ def test_roles_and_names_never_become_control_tokens(tokenizer, template):
 def test_private_characters_of_the_template_and_the_vocabulary_stay():
     metadata = small_metadata()
     metadata["tokenizer.ggml.tokens"][5] = "<\U000f0000>"
+    metadata["tokenizer.ggml.token_type"][5] = CONTROL
     tokenizer = Tokenizer.from_metadata(metadata, "x")
     template = simple("\U000f0001{{ messages[0].content }}\U000f0002<\U000f0000>")
     ids = encode_chat(tokenizer, template, contents("<\U000f0000> <turn|>"))
@@ -262,6 +264,7 @@ def test_private_characters_of_the_template_and_the_vocabulary_stay():
 def test_the_disguise_is_no_special_text_itself():
     metadata = small_metadata()
     metadata["tokenizer.ggml.tokens"][5:7] = ["<\U000f0000>", '"x']
+    metadata["tokenizer.ggml.token_type"][5:7] = CONTROL
     tokenizer = Tokenizer.from_metadata(metadata, "x")
     ids = encode_chat(tokenizer, simple("{{ messages[0].content }}>"), contents('<"'))
     assert control_ids(tokenizer, ids) == [tokenizer.bos_id]
@@ -297,6 +300,7 @@ def doubling(step, start="'ab'"):
     return f"{{% set n = namespace(x={start}) %}}{loop}{{{{ n.x|length }}}}"
 
 
+DEEP = "{% set n = namespace(x=(1, 2)) %}{% for i in range(16) %}{% set n.x = (n.x, n.x) %}{% endfor %}"
 HARMFUL = {
     "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "loops over lists": "{% set r = range(9999)|list %}"
@@ -332,16 +336,46 @@ HARMFUL = {
     "equality": "{% set r = range(99999)|list %}{% for i in r %}{{ r == r[:] }}{% endfor %}",
     "filters": "{% set r = range(99999)|list %}{% for i in r %}{{ r|max }}{% endfor %}",
     "tests": "{% set r = range(99999)|list %}{% for i in r %}{{ 'x' is in(r) }}{% endfor %}",
+    "slices": "{% set x = 'a' * 4000000 %}{% for i in range(99999) %}{% set y = x[1:] %}{% endfor %}",
+    "filtered loops": "{% for a in range(99999) %}{% for b in range(99999) if x %}{% endfor %}{% endfor %}",
+    "deep keys": f"{DEEP}{{% for i in range(99999) %}}{{% set y = {{}}[n.x] %}}{{% endfor %}}",
+    "deep members": f"{DEEP}{{% for i in range(99999) %}}{{% set y = n.x in {{}} %}}{{% endfor %}}",
+    "deep tests": f"{DEEP}{{% for i in range(99999) %}}{{% set y = n.x is eq(n.x) %}}{{% endfor %}}",
+    "sorting": "{% set x = range(9999)|list %}"
+    "{% for i in range(99999) %}{% set y = [x[:], x[:], x[:]]|sort %}{% endfor %}",
+    "long bodies": f"{{% for i in range(99999) %}}{'{% set a = i.b %}' * 900}{{% endfor %}}",
+    "long branches": "{% for i in range(99999) %}{% if i %}"
+    + "{% set a = i.b %}" * 900
+    + "{% endif %}{% endfor %}",
+    "long macros": f"{{% macro m(n) %}}{'{% set a = n.b %}' * 900}{{% if n %}}{{{{ m(n - 1) }}}}"
+    "{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
 }
 
 
 @pytest.mark.parametrize("name", HARMFUL)
 def test_harmful_templates_are_stopped(name, monkeypatch):
-    monkeypatch.setattr("dgguf.text.template_sandbox.BASE_BUDGET", 1 << 20)  # the real one takes seconds
+    monkeypatch.setattr("dgguf.text.template_sandbox.BASE_STEPS", 1 << 18)  # a quarter of the real time
+    monkeypatch.setattr("dgguf.text.template_sandbox.BASE_SPACE", 1 << 20)
     with pytest.raises(
         TokenizerError, match=r"bad\.gguf: the chat template fails .*(work|numbers too large)"
     ):
         simple(HARMFUL[name]).render(HI)
+
+
+def test_a_limit_of_time_stands_behind_the_budgets(monkeypatch):
+    monkeypatch.setattr("dgguf.text.template_sandbox.MAX_SECONDS", -1.0)
+    assert simple("{% for i in range(100) %}{% endfor %}a").render(HI) == "a"  # the clock is looked at rarely
+    with pytest.raises(TokenizerError, match="too much work"):
+        simple("{% for i in range(9999) %}{% endfor %}a").render(HI)
+
+
+@pytest.mark.parametrize(
+    "part", ["{{a}}", "{%set a=1%}", "{%for a in b%}{%endfor%}", "{{a<a<a<a<a<a<a<a<a}}"]
+)
+def test_a_template_of_very_many_tokens_is_not_compiled(part):
+    """Half a million of them, in as many characters, took 14 s."""
+    with pytest.raises(TokenizerError, match=r"cannot be read .*more than 16,384 tokens"):
+        simple(part * 6000)
 
 
 FORBIDDEN = {

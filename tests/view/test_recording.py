@@ -197,7 +197,7 @@ def test_a_compressed_file_is_unpacked_within_bounds(bomb, tmp_path, monkeypatch
     monkeypatch.setattr(recording, "_MAX_UNPACKED", 1 << 18)
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(f"{lines_of(tmp_path)[0]}\n{bomb}".encode()))
-    with pytest.raises(RecordingError, match="more text than any recording does"):
+    with pytest.raises(RecordingError, match="more than any recording does"):
         read_recording(path)
 
 

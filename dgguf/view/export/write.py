@@ -112,7 +112,7 @@ def page(recording: Recording, drawing: Drawing) -> str:
 
 def facts(recording: Recording) -> str:
     """One line of how a recording was made."""
-    answer, model = recording.answer(), Path(recording.started.model).name
+    answer, model = recording.answer(), safe(Path(recording.started.model).name, draft=True)
     if not answer.statistics.steps:
         return f"{model} · cut off in its first block · seed {answer.seed}"
     return f"{model} · {summary(answer.statistics, answer.seed)}"

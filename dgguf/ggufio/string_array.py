@@ -1,0 +1,48 @@
+"""The strings of a GGUF array, which are made when they are looked at."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class StringArray(Sequence[str]):
+    """The strings of a GGUF array, decoded when asked for.
+
+    Bytes that are no UTF-8 become lone surrogates, so `s.encode("utf-8", "surrogateescape")` always
+    gives the bytes in the file.
+    """
+
+    def __init__(self, raw: bytes, offsets: NDArray[np.int64]) -> None:
+        """`raw` as in the file; `offsets` (n + 1) of each string's length field, then the end."""
+        self._raw = raw
+        self._offsets = offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __iter__(self) -> Iterator[str]:
+        return self._decode(self._offsets)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step == 1:
+                return list(self._decode(self._offsets[start : stop + 1]))
+            return [self[i] for i in range(start, stop, step)]
+        i = range(len(self))[index]
+        return next(self._decode(self._offsets[i : i + 2]))
+
+    def _decode(self, offsets: NDArray[np.int64]) -> Iterator[str]:
+        raw = self._raw
+        for start, end in pairwise(offsets.tolist()):
+            yield raw[start + 8 : end].decode("utf-8", "surrogateescape")
+
+    def __repr__(self) -> str:
+        return f"<StringArray of {len(self):,} strings>"

@@ -1,0 +1,207 @@
+"""What the fuzzer changes: small sound files of every kind that a command reads, made by code.
+
+A seed is a folder: its files by name, and the one that the command is given.
+"""
+
+import collections
+import functools
+import gzip
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dgguf.convert.imatrix import Sums, write_imatrix
+from dgguf.ggufio.write_header import pack_header
+from dgguf.view.recorder import Recorder
+from tests.support import checkpoints, recordings
+from tests.support.small_vocabulary import to_metadata
+from tests.support.synthetic.vocabulary import Vocabulary
+from tests.support.synthetic.writer import TINY, Geometry, write_model
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['role'] ~ m.content|trim }}{% endfor %}"
+CONVERSATION = (
+    '{"system": "Be brief.", "messages": [{"role": "user", "content": "Hi"}, '
+    '{"role": "assistant", "content": "Hello\\n<turn|>"}]}'
+)
+_GEOMETRY = replace(
+    TINY, block_count=2, full_every=2, embedding_length=32, feed_forward_length=32, head_count=2,
+    head_count_kv_swa=1, key_length_swa=16, expert_count=2, canvas_length=8, context_length=64,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A sound input.
+
+    Attributes:
+        kind: a key of `targets.TARGETS`.
+        files: contents by name.
+        main: the file, or "" for the folder, that the command is given.
+    """
+
+    kind: str
+    files: Mapping[str, bytes]
+    main: str
+
+
+def corpus() -> dict[str, Seed]:
+    """All seeds by name; the same every time."""
+    with tempfile.TemporaryDirectory() as folder:
+        return {name: make(Path(folder) / name.replace(" ", "-")) for name, make in _MAKERS.items()}
+
+
+def _folder(kind: str, main: str, write: Callable[[Path], object], folder: Path) -> Seed:
+    folder.mkdir()
+    write(folder)
+    files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return Seed(kind, files, main)
+
+
+def _vocabulary() -> Vocabulary:
+    metadata = to_metadata(["ab", "▁ab", "\n\n", "Hi"], [*map(chr, range(33, 127)), "\n", "▁", "é"])
+    return Vocabulary(
+        metadata["tokenizer.ggml.tokens"],
+        metadata["tokenizer.ggml.token_type"],
+        metadata["tokenizer.ggml.merges"],
+    )
+
+
+def _small_vocabulary() -> Vocabulary:
+    """Without byte tokens, which the unknown token stands in for; read sooner."""
+    whole = _vocabulary()
+    kept = [
+        i for i, token in enumerate(whole.tokens) if not token.startswith("<0x") and token not in "BCDEFGJKL"
+    ]
+    return Vocabulary([whole.tokens[i] for i in kept], whole.types[kept], whole.merges)
+
+
+def _model(
+    folder: Path,
+    geometry: Geometry = _GEOMETRY,
+    vocabulary: Callable[[], Vocabulary] = _vocabulary,
+    type_name: str = "Q8_0",
+    **variants: object,
+) -> None:
+    keys = {"tokenizer.chat_template": TEMPLATE, **variants.pop("metadata", {})}  # type: ignore[dict-item]
+    write_model(folder / "m.gguf", _GEOMETRY, type_name, vocabulary=_vocabulary(), metadata=keys, **variants)
+
+
+def _vocabulary_only(folder: Path) -> None:
+    metadata = _vocabulary().metadata() | {"general.architecture": "diffusion-gemma"}
+    (folder / "m.gguf").write_bytes(pack_header(metadata, []))
+
+
+def _projector(folder: Path) -> None:
+    _model(
+        folder,
+        architecture="clip",
+        omit_keys=["tokenizer.*", "diffusion.*"],
+        metadata={
+            "general.type": "mmproj",
+            "clip.has_vision_encoder": True,
+            "clip.vision.image_size": np.uint32(224),
+            "clip.vision.image_mean": np.array([0.5, 0.5, 0.5], np.float32),
+        },
+    )
+
+
+def _imatrix(folder: Path) -> None:
+    rng = np.random.default_rng(1)
+    names = ("blk.0.attn_q.weight", "blk.0.ffn_gate_up_exps.weight")
+    sums = {n: Sums(rng.random((m, 32)), np.full(m, 9.0)) for n, m in zip(names, (1, 2), strict=True)}
+    write_imatrix(folder / "m.gguf", sums, datasets=["a.txt"], n_chunks=3, chunk_size=64)
+
+
+def _legacy_imatrix(folder: Path) -> None:
+    def field(raw: bytes) -> bytes:
+        return len(raw).to_bytes(4, "little") + raw
+
+    def entry(name: bytes, n: int) -> bytes:
+        numbers = np.linspace(0, 2, n, dtype="<f4").tobytes()
+        return field(name) + (5).to_bytes(4, "little") + n.to_bytes(4, "little") + numbers
+
+    entries = entry(b"blk.0.attn_q.weight", 32) + entry(b"output.weight", 64)
+    (folder / "m.dat").write_bytes(
+        (2).to_bytes(4, "little") + entries + (3).to_bytes(4, "little") + field(b"a")
+    )
+
+
+def _recording(name: str, folder: Path) -> None:
+    drafts = [
+        (["He", "llo", "<turn|>", "<eos>"], [0.01, 0.3, 0.02, 0.9]),
+        (["He", "y", "<turn|>", "!"], [0.01] * 4),
+    ]
+    drafts.append((["He", b"\xe4", "<turn|>", "<|channel>"], [0.0] * 4))
+    tokens, events = recordings.generation([drafts, drafts[:2]])
+    path = folder / "plain.jsonl"
+    with Recorder.to_file(path, tokens) as recorder:
+        collections.deque(recorder.record(events), maxlen=0)
+    content = path.read_bytes()
+    path.unlink()
+    (folder / name).write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
+
+
+def _checkpoint(folder: Path, shards: int = 1) -> None:
+    checkpoint = checkpoints.Checkpoint(folder)
+    # The weights are not looked at: a smaller file is read sooner.
+    checkpoint.write(shards)
+
+
+def _text(name: str, content: str, folder: Path) -> None:
+    (folder / name).write_text(content, encoding="utf-8")
+
+
+def _published_template() -> str:
+    return (ROOT / "tests/data/chat_template.jinja").read_text(encoding="utf-8")
+
+
+_MAKERS: dict[str, Callable[[Path], Seed]] = {
+    "model": functools.partial(
+        _folder,
+        "model",
+        "m.gguf",
+        functools.partial(_model, geometry=replace(_GEOMETRY, block_count=1), vocabulary=_small_vocabulary),
+    ),
+    "model with other names": functools.partial(
+        _folder,
+        "model",
+        "m.gguf",
+        functools.partial(
+            _model, old_self_cond_norm=True, split_experts=True, scalar_head_count_kv=True, untied_head=True
+        ),
+    ),
+    "model in floats": functools.partial(
+        _folder, "model", "m.gguf", functools.partial(_model, type_name="BF16")
+    ),
+    "vocabulary": functools.partial(_folder, "model", "m.gguf", _vocabulary_only),
+    "projector": functools.partial(_folder, "model", "m.gguf", _projector),
+    "split model": functools.partial(
+        _folder,
+        "model",
+        "m-00001-of-00003.gguf",
+        functools.partial(_model, vocabulary=_small_vocabulary, n_parts=3),
+    ),
+    "imatrix": functools.partial(_folder, "imatrix", "m.gguf", _imatrix),
+    "legacy imatrix": functools.partial(_folder, "imatrix", "m.dat", _legacy_imatrix),
+    "recording": functools.partial(_folder, "recording", "r.jsonl", functools.partial(_recording, "r.jsonl")),
+    "compressed recording": functools.partial(
+        _folder, "recording", "r.jsonl.gz", functools.partial(_recording, "r.jsonl.gz")
+    ),
+    "checkpoint": functools.partial(_folder, "checkpoint", "", _checkpoint),
+    "sharded checkpoint": functools.partial(
+        _folder, "checkpoint", "", functools.partial(_checkpoint, shards=2)
+    ),
+    "template": functools.partial(
+        _folder, "template", "t.jinja", functools.partial(_text, "t.jinja", TEMPLATE)
+    ),
+    "published template": functools.partial(
+        _folder, "template", "t.jinja", lambda folder: _text("t.jinja", _published_template(), folder)
+    ),
+    "conversation": functools.partial(
+        _folder, "conversation", "c.json", functools.partial(_text, "c.json", CONVERSATION)
+    ),
+}

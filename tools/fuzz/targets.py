@@ -1,0 +1,294 @@
+"""What a command does with a file before it computes: each kind of input through the public entry points.
+
+A target takes the folder that the files are in and the path that the command is given, and runs stages.
+A stage works, or raises a DggufError, which `Stages` looks at; any other exception is a fault, as is
+text for a terminal that controls it.
+"""
+
+import functools
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from dgguf import convert
+from dgguf.cli import saved
+from dgguf.cli.info import describe, lines
+from dgguf.cli.quantize import plan_lines
+from dgguf.convert.imatrix import read_imatrix
+from dgguf.diffusion.settings import SamplerSettings
+from dgguf.errors import DggufError
+from dgguf.ggufio.file import GgufFile
+from dgguf.ggufio.string_array import StringArray
+from dgguf.model.config import ModelConfig
+from dgguf.model.memory import choose_context, gpu_sizes
+from dgguf.model.weights import load_weights
+from dgguf.text.chat import ChatTemplate, encode_chat
+from dgguf.text.tokenizer import Tokenizer
+from dgguf.view import plain
+from dgguf.view.choice import make_view
+from dgguf.view.export.write import Drawing, facts, write
+from dgguf.view.recording import Recording, read_recording
+from dgguf.view.screens import screens
+from dgguf.view.terminal import safe, safe_json
+
+T = TypeVar("T")
+
+MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi <turn|> ab"}]
+
+
+class Fault(Exception):
+    """Something that must not happen, in words."""
+
+
+class Stages:
+    """What became of the stages of one input.
+
+    Args:
+        thorough: run the slow stages, too.
+
+    Attributes:
+        refusals: (stage, class of the error, message).
+    """
+
+    def __init__(self, *, thorough: bool) -> None:
+        self.thorough = thorough
+        self.refusals: list[tuple[str, str, str]] = []
+
+    def run(self, stage: str, function: Callable[[], T]) -> T | None:
+        """The result of a stage; None where the input was refused as it should be."""
+        try:
+            return function()
+        except DggufError as error:
+            message = str(error)
+            if not message or len(message) >= 500 or not message.isprintable():
+                raise Fault(
+                    f"{stage}: a message that is empty, long or not one visible line: {message!r}"
+                ) from error
+            self.refusals.append((stage, type(error).__name__, message))
+            return None
+
+    def show(self, stage: str, function: Callable[[], str]) -> None:
+        """Make text for a terminal, and look at it."""
+        text = self.run(stage, function)
+        if text is not None and not text.replace("\n", "").replace("\t", "").isprintable():
+            bad = next(c for c in text if not c.isprintable() and c not in "\n\t\u200c\u200d")
+            raise Fault(f"{stage}: the text for the terminal holds {bad!r}")
+
+
+class _Kept:
+    """Results of the parts of a header that did not change, as long as they are remembered."""
+
+    def __init__(self, most: int = 512) -> None:
+        self._most = most
+        self._results: OrderedDict[bytes, list[tuple[str, str, str]]] = OrderedDict()
+
+    def once(self, parts: list[bytes], stages: Stages, run: Callable[[], None]) -> None:
+        """Run what depends on nothing but `parts`, or take over what came of it before."""
+        digest = hashlib.blake2b(b"\0".join(parts), digest_size=16).digest()
+        if digest not in self._results:
+            before = len(stages.refusals)
+            run()
+            self._results[digest] = stages.refusals[before:]
+            if len(self._results) > self._most:
+                self._results.popitem(last=False)
+        else:
+            self._results.move_to_end(digest)
+            stages.refusals += self._results[digest]
+
+
+_KEPT = _Kept()
+
+
+def model(path: Path, stages: Stages) -> None:
+    """`run`, `chat`, `info`, `doctor` and `quantize` with a GGUF file, up to the first product."""
+    file = stages.run("open", lambda: GgufFile(path))
+    if file is None:
+        return
+    with file:
+        if stages.thorough:
+            _touch(file)
+        config = stages.run("config", lambda: ModelConfig.from_file(file))
+        if config is not None:
+            stages.show("info", lambda: _info(file, config, stages.thorough))
+            context = stages.run("context", lambda: choose_context(config, None))
+            if context is not None:
+                stages.run("GPU memory", lambda: gpu_sizes(file, config, context))
+            stages.run("weights", lambda: load_weights(file, config, _NoBackend()))
+        stages.run("sampler", lambda: SamplerSettings.from_metadata(file.metadata))
+        stored = file.stored_metadata()
+        parts = [
+            part
+            for key in sorted(stored)
+            if key.startswith("tokenizer.")
+            for part in (key.encode(), stored[key])
+        ]
+        _KEPT.once(parts, stages, lambda: _text(file.metadata, stages))
+    if config is not None and stages.thorough:
+        stages.show("quantize", lambda: _plan(path, None))
+
+
+def _touch(file: GgufFile) -> None:
+    """Read what a file says it holds."""
+    for name, tensor in file.tensors.items():
+        view = file.data(name)
+        if view.nbytes != tensor.n_bytes:
+            raise Fault(f"{name!r}: {view.nbytes} bytes instead of {tensor.n_bytes}")
+        view[..., -1:].max()
+    for value in file.metadata.values():
+        if isinstance(value, StringArray) and len(list(value)) != len(value):
+            raise Fault("an array of another length")
+
+
+def _info(file: GgufFile, config: ModelConfig, thorough: bool) -> str:
+    report = describe(file, config, None)
+    text = safe("\n".join(lines(report)), draft=False)
+    if thorough:
+        report["tensors"] = [
+            {"name": t.name, "shape": list(t.shape), "type": t.format.name, "bytes": t.n_bytes}
+            for t in file.tensors.values()
+        ]
+        as_json = safe_json(json.dumps(report, ensure_ascii=False, indent=2))
+        json.loads(as_json)
+        text += as_json
+    return text
+
+
+def _text(metadata: Any, stages: Stages) -> None:
+    """Everything that depends on the keys of the tokenizer alone."""
+    tokenizer = stages.run("tokenizer", lambda: Tokenizer.from_metadata(metadata, "m.gguf"))
+    template = stages.run("template", lambda: _template(metadata))
+    if tokenizer is None:
+        return
+    ids = stages.run("encode", lambda: tokenizer.encode("Hi ab\n\n▁<turn|>é世", special=True))
+    if ids is not None:
+        tokenizer.decode(ids, special=True)
+    for i in (0, 1, tokenizer.n_tokens - 1):
+        tokenizer.piece(i)
+    if template is not None:
+        stages.run("first message", lambda: encode_chat(tokenizer, template, MESSAGES))
+
+
+_TEMPLATES: OrderedDict[str, ChatTemplate] = OrderedDict()
+
+
+def _template(metadata: Any) -> ChatTemplate:
+    """The template, compiled once: it depends on its text alone."""
+    text = metadata.get("tokenizer.chat_template")
+    if not isinstance(text, str) or text not in _TEMPLATES:
+        template = ChatTemplate.from_metadata(metadata, "m.gguf")
+        _TEMPLATES[template.text] = template
+        if len(_TEMPLATES) > 64:
+            _TEMPLATES.popitem(last=False)
+        return template
+    return _TEMPLATES[text]
+
+
+class _NoBackend:
+    """Takes weights and does nothing with them."""
+
+    def load_matrix(self, host: Any) -> Any:
+        return host.raw
+
+    def load_vector(self, host: Any) -> Any:
+        return host.raw
+
+    def to_host(self, array: Any) -> Any:
+        return np.zeros(1, np.float32)
+
+
+def _plan(path: Path, imatrix: Any) -> str:
+    plan = convert.plan(path, "Q4_K_M", imatrix=imatrix)
+    return safe("\n".join([*plan.notes, *plan_lines(plan)]), draft=False)
+
+
+@functools.cache
+def _sound_model() -> Path:
+    """A model that imatrix files are tried on."""
+    import tempfile
+
+    from tools.fuzz.corpus import corpus
+
+    path = Path(tempfile.mkdtemp(prefix="dgguf-fuzz-")) / "m.gguf"
+    path.write_bytes(corpus()["model"].files["m.gguf"])
+    return path
+
+
+def imatrix(path: Path, stages: Stages) -> None:
+    """`quantize --imatrix --dry-run`."""
+    read = stages.run("imatrix", lambda: read_imatrix(path))
+    if read is not None:
+        stages.show("quantize", lambda: _plan(_sound_model(), read))
+
+
+def recording(path: Path, stages: Stages) -> None:
+    """`replay` and `export`."""
+    read = stages.run("recording", lambda: read_recording(path))
+    if read is None:
+        return
+    stages.run("view", lambda: _watch(read, stages))
+    for kind in (".html", ".svg", ".cast", ".txt", ".png") if stages.thorough else ():
+        stages.run(kind, lambda kind=kind: write(read, path.with_name(f"out{kind}"), _DRAWING))
+
+
+_DRAWING = Drawing(width=40, height=24, pace=0.05, speed=1.0)
+
+
+def _watch(read: Recording, stages: Stages) -> None:
+    """Look at every screen of every view, and at all that is said in lines."""
+    for view in ("text", "grid", "sudoku") if stages.thorough else ("text",):
+        made = make_view(view, read.tokens, "show")
+        shown = screens(read.events, made, 40, 12, pace=0.0, speed=1.0)
+        stages.show(view, lambda shown=shown: "\n".join(
+            "".join(span.text for span in line) for screen in shown for line in screen.lines
+        ))  # fmt: skip
+    stages.show("facts", lambda: facts(read))
+    stages.show("plain", lambda: "\n".join(map(plain.describe, read.events)))
+
+
+def checkpoint(path: Path, stages: Stages) -> None:
+    """`quantize --dry-run` of a checkpoint, and the text that the file would be run with."""
+    plan = stages.run("plan", lambda: convert.plan(path, "Q4_K_M"))
+    if plan is None:
+        return
+    stages.show("quantize", lambda: safe("\n".join([*plan.notes, *plan_lines(plan)]), draft=False))
+    _text(plan.metadata, stages)
+
+
+def template(path: Path, stages: Stages) -> None:
+    """A chat template and a first message."""
+    _text(_sound_text() | {"tokenizer.chat_template": path.read_bytes().decode("utf-8", "replace")}, stages)
+
+
+@functools.cache
+def _sound_text() -> dict[str, Any]:
+    with GgufFile(_sound_model()) as file:
+        return dict(file.metadata)
+
+
+def conversation(path: Path, stages: Stages) -> None:
+    """`/load` in a chat."""
+    loaded = stages.run("conversation", lambda: saved.read(str(path)))
+    if loaded is None:
+        return
+    _, system, messages = loaded
+    tokenizer = Tokenizer.from_metadata(_sound_text(), "m.gguf")
+    chat = ChatTemplate.from_metadata(_sound_text(), "m.gguf")
+    if system:
+        messages = [{"role": "system", "content": system}, *messages]
+    if messages:
+        stages.run("encode", lambda: encode_chat(tokenizer, chat, messages))
+
+
+TARGETS: dict[str, Callable[[Path, Stages], None]] = {
+    "model": model,
+    "imatrix": imatrix,
+    "recording": recording,
+    "checkpoint": checkpoint,
+    "template": template,
+    "conversation": conversation,
+}
