@@ -24,7 +24,7 @@ _undo: list[Callable[[], object]] = []  # of `undone` contexts that are not left
 _held = 0  # contexts of `held` that the main thread is in
 _waiting = 0  # the first signal that came meanwhile; 0 for none
 _received = 0  # the signal that the command is ending for; 0 for none
-_received_at = 0.0
+_received_at = -_REPEATED  # by the monotonic clock
 
 
 @contextlib.contextmanager
@@ -38,7 +38,9 @@ def raised() -> Iterator[None]:
 
     def raise_again(lost: Any) -> None:
         """What a callback from C or a destructor swallows is no answer to Ctrl-C."""
+        global _received_at
         if _received and lost.exc_type in (KeyboardInterrupt, SystemExit):
+            _received_at = -_REPEATED  # so that it counts once more
             timer = threading.Timer(_AGAIN, _send, [_received])
             timer.daemon = True
             timer.start()

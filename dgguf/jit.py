@@ -22,7 +22,6 @@ from numba.core import event as numba_event
 from numba.core.ccallback import CFunc
 from numba.core.registry import cpu_target
 
-from dgguf.interrupts import held
 from dgguf.kernel_cache import guard, note_failure
 from dgguf.machine import has_dot_product
 
@@ -130,6 +129,8 @@ def enable_cache(compiled: Any, *, sealed: bool = True) -> None:
         compiled: a function of numba's that is not compiled yet.
         sealed: as for `kernel_cache.guard`.
     """
+    from dgguf.interrupts import held  # here, as compiled code does not depend on it
+
     if not CACHE_FOLDER or _CONFIG.DISABLE_JIT:
         return
     nowhere = compiled._cache

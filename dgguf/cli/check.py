@@ -1,7 +1,6 @@
 """`dgguf check`: whether a model file is whole, and whether the model answers as it should."""
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -110,6 +109,8 @@ def accept(model: str, published: "list[HubFile] | None", gpu: "Gpu | None") -> 
     for line in acceptance.summary(report):
         say(line)
     click.echo(json.dumps(report, indent=2))
+    if report.get("interrupted"):
+        raise KeyboardInterrupt
     return ok
 
 
@@ -167,14 +168,14 @@ def _read(file: "GgufFile") -> "WholeFile":
     """Read it all, with a bar: how much, how fast, how long it will take."""
     import time
 
+    from dgguf.cli.output import progress_bar
     from dgguf.verify.whole_file import read_whole
     from dgguf.view.summary import format_bytes
 
     began = time.perf_counter()
-    with click.progressbar(
-        length=file.n_bytes,
-        label=f"reading {format_bytes(file.n_bytes)}",
-        file=sys.stderr,
+    with progress_bar(
+        f"reading {format_bytes(file.n_bytes)}",
+        file.n_bytes,
         item_show_func=lambda item: item,
         update_min_steps=1 << 24,
     ) as bar:

@@ -1,7 +1,6 @@
 """`dgguf compare`: what sets two model files apart, such as a model and its quantization."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +42,7 @@ def compare(
       dgguf compare model-bf16.gguf small.gguf -f chats.txt --special --chunks 2 --json
     """
     from dgguf.backends.cpu import CpuBackend
-    from dgguf.cli.output import announce_compilation, say
+    from dgguf.cli.output import announce_compilation, progress_bar, say
     from dgguf.evaluate.divergence import LogitsBackend, check_comparable
     from dgguf.evaluate.divergence import compare as compare_models
     from dgguf.evaluate.noised_chunks import PASSES, Model, cut, read_text
@@ -63,7 +62,7 @@ def compare(
     pairs = list(zip(models, backends, strict=True))
     with (
         announce_compilation(),
-        click.progressbar(length=len(samples), label="comparing", file=sys.stderr, show_pos=True) as bar,
+        progress_bar("comparing", len(samples), show_pos=True) as bar,
     ):
         for divergences in compare_models(pairs[0], pairs[1], samples):
             found.append(divergences)

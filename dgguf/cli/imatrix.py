@@ -1,6 +1,5 @@
 """`dgguf imatrix`: collect an importance matrix for `dgguf quantize --imatrix`."""
 
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,12 +84,12 @@ def imatrix(
 
 def _collect(passes: Iterable[int], n_passes: int) -> tuple[int, BaseException | None]:
     """Go through all passes, with a bar; returns how many were done, and the interrupt that stopped them."""
-    from dgguf.cli.output import announce_compilation
+    from dgguf.cli.output import announce_compilation, progress_bar
 
     done = 0
     with (
         announce_compilation(),
-        click.progressbar(length=n_passes, label="collecting", file=sys.stderr, show_pos=True) as bar,
+        progress_bar("collecting", n_passes, show_pos=True) as bar,
     ):
         try:
             for now in passes:

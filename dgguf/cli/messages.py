@@ -5,10 +5,13 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dgguf.interrupts import forget, undone
 from dgguf.view.taken import keyboard
+
+if TYPE_CHECKING:
+    from prompt_toolkit.history import History
 
 _FENCE = '"""'
 
@@ -23,13 +26,9 @@ class Keyboard:
     def __init__(self, commands: Iterable[str]) -> None:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.completion import WordCompleter
-        from prompt_toolkit.history import FileHistory, History, InMemoryHistory
         from prompt_toolkit.key_binding import KeyBindings
         from prompt_toolkit.output import create_output
 
-        history: History = InMemoryHistory()
-        with contextlib.suppress(OSError):
-            history = FileHistory(str(_history_file()))
         bindings = KeyBindings()
 
         @bindings.add("escape", "enter")
@@ -40,7 +39,7 @@ class Keyboard:
         self._screen = sys.stdout if sys.stdout.isatty() else sys.stderr
         self._reset_keyboard = keyboard()[1]
         self._prompt: PromptSession[str] = PromptSession(
-            history=history,
+            history=_history(),
             key_bindings=bindings,
             completer=WordCompleter([*commands], sentence=True),
             complete_while_typing=False,
@@ -107,11 +106,21 @@ def piped_messages() -> Iterator[str]:
         yield "\n".join(block)
 
 
-def _history_file() -> Path:
+def _history() -> "History":
+    """What was typed in earlier chats, and goes on being kept where that is possible."""
     import platformdirs
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
 
-    folder = Path(platformdirs.user_state_dir("dgguf", appauthor=False))
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "chat_history"
-    file.touch(mode=0o600)
-    return file
+    class BestEffort(FileHistory):
+        def store_string(self, string: str) -> None:
+            with contextlib.suppress(OSError, UnicodeError):  # a full disk; bytes that are no UTF-8
+                super().store_string(string)
+
+    try:
+        folder = Path(platformdirs.user_state_dir("dgguf", appauthor=False))
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "chat_history"
+        file.touch(mode=0o600)
+    except OSError:
+        return InMemoryHistory()
+    return BestEffort(str(file))

@@ -3,7 +3,6 @@
 import glob
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,20 +166,14 @@ def _watch(
     events: "Generator[ConversionEvent, None, None]", plan: "ConversionPlan", out: Path
 ) -> "tuple[list[TensorWritten], ConversionFinished]":
     """Show how far a conversion is, until it ends."""
-    from dgguf.cli.output import say
+    from dgguf.cli.output import progress_bar, say
     from dgguf.convert import ConversionFinished, RowsWritten, TensorWritten
 
     total = sum(tensor.n_weights for tensor in plan.tensors)
     written: list[TensorWritten] = []
     there = resumed = 0  # weights in whole tensors; those of them that an earlier run had written
     event = next(events)  # looks at OUT and compiles before there is a bar to disturb
-    with click.progressbar(
-        length=total,
-        label=f"writing {out.name}",
-        file=sys.stderr,
-        item_show_func=lambda item: item,
-        show_eta=False,
-    ) as bar:
+    with progress_bar(f"writing {out.name}", total, item_show_func=lambda item: item, show_eta=False) as bar:
         try:
             while not isinstance(event, ConversionFinished):
                 now = there

@@ -133,16 +133,17 @@ class TestExceptions:
             interrupts.forget()
             assert interrupts.received() == 0
 
-    def test_a_destructor_does_not_swallow_it(self):
+    @pytest.mark.parametrize("number", [INT, TERM])
+    def test_a_destructor_does_not_swallow_it(self, number):
         class Swallows:
             def __del__(self):
-                signal.raise_signal(INT)
+                signal.raise_signal(number)
 
         def work():
             Swallows()
-            time.sleep(600)
+            time.sleep(30)
 
-        with pytest.raises(KeyboardInterrupt), interrupts.raised():
+        with pytest.raises((KeyboardInterrupt, SystemExit)), interrupts.raised():
             work()
 
     def test_what_was_not_given_back_is_at_the_end(self):

@@ -209,6 +209,17 @@ class TestInATerminal:
             assert terminal.is_restored()
             assert "block 2 · fresh noise" in "\n".join(terminal.lines)
 
+    def test_ctrl_z_gives_the_terminal_back(self, story):
+        with self.terminal("replay", str(story), "--step") as terminal:
+            terminal.wait_for("q ends")
+            taken = terminal.written.count("\x1b[?25l")
+            terminal.send("\x1a")  # without a shell it goes on at once
+            terminal.wait_for(lambda: terminal.written.count("\x1b[?25l") > taken)
+            assert "\x1b[?25h" in terminal.written
+            terminal.send("q")
+            assert terminal.wait() == 0
+            assert terminal.is_restored()
+
     def test_a_sudoku_view_without_a_sudoku_says_so(self, story):
         quick = ("--view", "sudoku", "--pace", "0", "--speed", "50")
         with self.terminal("replay", str(story), *quick) as terminal:

@@ -47,7 +47,7 @@ COMMANDS = {
     "pull": "pull demo",
     "quantize": "quantize source.gguf out.gguf --force --type Q8_0",
     "quantize --dry-run": "quantize source.gguf out.gguf --type Q8_0 --dry-run",
-    "export": "export story.jsonl story.svg",
+    "export": "export story.jsonl story.svg --force",
     "doctor": "doctor",
 }
 # Through stdout nothing comes, by which a full one would be noticed.

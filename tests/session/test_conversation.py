@@ -1,6 +1,7 @@
 """`dgguf chat`: through a pipe and in a terminal."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -200,6 +201,24 @@ class TestInATerminal:
         assert "+Hello there" in kept
         assert "half a line" not in kept
         assert self.history.stat().st_mode & 0o777 == 0o600
+
+    def test_a_history_that_cannot_be_kept_is_done_without(self, model):
+        full = (
+            "import fcntl, os, resource, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); from dgguf.cli import main; main()"
+        )
+        with self.terminal("chat", model, *QUICK, launch=full) as terminal:
+            self.ready(terminal, 0)
+            terminal.send("/seed 5\r")
+            terminal.wait_for("seed 5 for every answer")
+            self.ready(terminal, 0)
+            os.write(terminal._controller, b"/seed 6\xff\r")  # no UTF-8
+            terminal.wait_for("a seed is a number")
+            self.ready(terminal, 0)
+            terminal.send("\x04")
+            assert terminal.wait() == 0
+        assert "Traceback" not in terminal.written
+        assert "Exception" not in terminal.written
 
     def test_lines_are_edited_and_recalled(self, model, tmp_path):
         given = ["-n", "32", "--seed", "28", "--max-steps", "2", "--pace", "0.02"]

@@ -78,9 +78,11 @@ def cases(folder: Path, hub: Hub | None) -> list[Case]:
         Case("replay", ("replay", story), terminal=True),
         Case("replay --step", step, True, after="q ends", keys=(("q ends", " "),)),
         quantize(folder),
+        Case("check", ("check", str(folder / "large.gguf"))),
         Case(
             "imatrix",
             ("imatrix", model, "-f", _text(folder), "-o", "i.gguf"),
+            terminal=True,
             check=lambda there: _check_gguf(there / "i.gguf"),
         ),
         *(_export(folder, story, kind) for kind in EXPORTS),
@@ -123,7 +125,7 @@ def quantize(folder: Path) -> Case:
             dgguf(there, *command, "--resume")
         assert not out.exists() or out.read_bytes() == whole()
 
-    return Case("quantize", command, may_leave=(r"out\.gguf\.partial",), check=check)
+    return Case("quantize", command, terminal=True, may_leave=(r"out\.gguf\.partial",), check=check)
 
 
 def _export(folder: Path, story: str, kind: str) -> Case:

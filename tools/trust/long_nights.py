@@ -1,7 +1,7 @@
 """See that a process which answers all night long stays as it was, and that processes share a model's file.
 
     python tools/trust/long_nights.py prompts [--model demo] [--count 200]
-    python tools/trust/long_nights.py chat [--model demo] [--turns 100]
+    python tools/trust/long_nights.py chat [--turns 100]
     python tools/trust/long_nights.py share MODEL.gguf [--processes 4]
 
 `prompts` asks ten prompts again and again, and `chat` lets one conversation grow; the first ten answers are
@@ -17,16 +17,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need not be installed
 
 from dgguf.session import Session
 from tests.support.process_state import ProcessState, memory, process_state
+from tests.support.synthetic.writer import TINY, write_model
 
 TEN = 10
 NAMES = ("Mia", "Tom", "Ann", "Ben", "Eva", "Leo", "Zoe", "Max", "Ida", "Sam")
 PROMPTS = [f"Write a story about {name} and a blue fox." for name in NAMES]
+CONTEXT = 16384  # of the growing chat
 ASKS = ["Tell me more.", "And then?", "Sort: 7 3 9 1 5", "Tell me a story."]
 # What each of several processes does: it says when it has computed a step, and waits.
 _SHARER = """
@@ -48,8 +51,7 @@ def main() -> None:
     prompts.add_argument("--count", type=int, default=200)
     chat = trials.add_parser("chat")
     chat.add_argument("--turns", type=int, default=100)
-    for trial in (prompts, chat):
-        trial.add_argument("--model", default="demo")
+    prompts.add_argument("--model", default="demo")
     share = trials.add_parser("share")
     share.add_argument("model")
     share.add_argument("--processes", type=int, default=4)
@@ -59,7 +61,9 @@ def main() -> None:
         if options.trial == "prompts":
             ask_prompts(options.model, options.count)
         elif options.trial == "chat":
-            grow_chat(options.model, options.turns)
+            model = Path(folder) / "tiny.gguf"  # the demo's template shows it the last message alone
+            write_model(model, replace(TINY, context_length=CONTEXT), "Q8_0", seed=3)
+            grow_chat(model, options.turns)
         else:
             share_file(options.model, options.processes)
 
@@ -80,11 +84,11 @@ def ask_prompts(model: str, count: int) -> None:
     print_times("by the clock", clock[TEN : 2 * TEN], clock[-TEN:])
 
 
-def grow_chat(model: str, turns: int) -> None:
+def grow_chat(model: Path, turns: int) -> None:
     """One conversation that grows; then its last turns in a fresh session."""
     messages: list[dict[str, str]] = []
     states, processor, asked = [], [], []
-    with Session(model, context=8192) as session:
+    with Session(model, context=CONTEXT) as session:
         for i in range(turns):
             messages.append({"role": "user", "content": ASKS[i % len(ASKS)]})
             asked.append([*messages])
@@ -93,7 +97,7 @@ def grow_chat(model: str, turns: int) -> None:
         n_tokens = len(session.encode(messages))
     print(f"a chat of {turns} turns, {n_tokens} tokens at its end")
     print_states(states)
-    with Session(model, context=8192) as session:
+    with Session(model, context=CONTEXT) as session:
         answer(session, asked[-TEN - 1], turns - TEN - 1)  # encodes what is before
         again = [answer(session, asked[i], i) for i in range(turns - TEN, turns)]
     print_times("by the processor, against a fresh session", again, processor[-TEN:])
@@ -102,7 +106,7 @@ def grow_chat(model: str, turns: int) -> None:
 def answer(session: Session, messages: list[dict[str, str]], seed: int) -> float:
     """Answer a conversation, which then holds the answer too; seconds of the processor."""
     began = time.process_time()
-    text = session.generate(messages, max_tokens=32, seed=seed).text
+    text = session.generate(messages, settings=session.settings(max_steps=8), max_tokens=64, seed=seed).text
     messages.append({"role": "assistant", "content": text or "Yes."})
     return time.process_time() - began
 
