@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from dgguf.cli import cli, saved
-from dgguf.cli.run import read_prompt
+from dgguf.cli.prompt import read_prompt
 from dgguf.errors import ModelFileError, PromptError, sentence
 from tests.support.synthetic.writer import TINY, write_model
 
@@ -249,7 +249,7 @@ def test_errors_of_the_machine_are_sentences(error, monkeypatch, capsys):
 def test_a_file_that_cannot_be_read_is_named():
     """Where opening it succeeds: the system's errors of reading name no file."""
     with open("/proc/self/mem", "rb") as file:
-        for read in (lambda: read_prompt(None, file), lambda: saved.read(file.name)):
+        for read in (lambda: read_prompt([], file, use_stdin=False), lambda: saved.read(file.name)):
             with pytest.raises(PromptError, match=r"^/proc/self/mem: cannot read the (prompt|file): Input"):
                 read()
 
