@@ -1,7 +1,9 @@
 """A model file that is cut, emptied or overwritten while it is mapped: one sentence, and no wrong answer."""
 
 import os
+import platform
 import shutil
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -21,7 +23,10 @@ from tests.support.checkpoints import Checkpoint
 from tests.support.endless import write_endless_model
 from tests.support.synthetic.writer import write_model
 
-pytestmark = pytest.mark.posix  # no other program can cut or replace a mapped file on Windows
+pytestmark = [
+    pytest.mark.posix,  # no other program can cut or replace a mapped file on Windows
+    pytest.mark.skipif(platform.system().lower() != sys.platform, reason="needs this system's own library"),
+]
 TEXT = "The quick brown fox jumps over the lazy dog, and so on. " * 20
 CUT = r"the file was cut to {} bytes while it was in use"
 WRITTEN = "the file was written to while it was in use"

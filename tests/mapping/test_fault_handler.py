@@ -18,7 +18,10 @@ from dgguf.mapping import fault_handler
 from dgguf.mapping.fault_handler import LAYOUTS, MOST_MAPS, Addresses, Guard, compile_handler, handler_ir
 from dgguf.mapping.mapped_file import MappedFile, reading
 
-pytestmark = pytest.mark.posix
+pytestmark = [
+    pytest.mark.posix,  # no other program can cut or replace a mapped file on Windows
+    pytest.mark.skipif(platform.system().lower() != sys.platform, reason="needs this system's own library"),
+]
 PAGE = mmap.PAGESIZE
 
 
