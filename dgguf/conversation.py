@@ -2,7 +2,7 @@
 
 A session owns the weights and computes one thing at a time; its conversations take turns, at the borders
 of canvases. Which keys and values a conversation still has changes how much of a prompt is encoded, never
-what may be asked.
+what may be asked nor what is answered.
 """
 
 import contextlib

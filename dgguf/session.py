@@ -188,8 +188,8 @@ class Session:
             prompt: a user's message, {"role", "content"} messages, or ids from `encode`.
             settings: of the sampler; None for the file's.
             max_tokens: rounded up to whole canvases.
-            seed: the same seed gives the same answer, on any number of threads, from the same cached
-                prefix (another one changes the rounding); None draws one.
+            seed: the same seed gives the same answer, to the last bit, on any number of threads and with
+                any prefix in the KV cache (see docs/determinism.md); None draws one.
             top_k: likeliest tokens that each step is to report for every position.
             canvas_length: positions denoised together, from 1 to the model's; None for the model's.
             pins: ids that must stand at positions of the answer, counted from 0.

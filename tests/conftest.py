@@ -1,5 +1,6 @@
 """Which tests run by default, and what they may count on."""
 
+import math
 import random
 import signal
 from pathlib import Path
@@ -12,9 +13,11 @@ TESTS = Path(__file__).parent
 PRODUCTS = (
     "cli/test_bench.py",
     "cpu/test_fast_accuracy.py",
+    "cpu/test_rows.py",
     "cpu/test_verbs.py",
     "demo/test_answers.py",
     "evaluate/test_imatrix_and_compare.py",
+    "model/test_pieces.py",
     "session/test_session.py",
 )
 SLOW_SECONDS = 60.0  # of a slow test whose marker does not say
@@ -78,3 +81,12 @@ def sample(slow, budget, seed):
             budget -= seconds(item)
             chosen.append(item)
     return chosen
+
+
+@pytest.fixture
+def many_cores(monkeypatch):
+    """A backend takes as many threads as it is told to."""
+    monkeypatch.setattr("dgguf.backends.cpu.backend.usable_processors", lambda: 64)
+    monkeypatch.setattr("dgguf.threads.crowding.LIMIT", math.inf)
+    monkeypatch.setattr("dgguf.backends.cpu.grain.NUMBERS_PER_THREAD", 1)
+    monkeypatch.setattr("dgguf.backends.cpu.grain.MULTIPLY_ADDS_PER_THREAD", 1)

@@ -101,12 +101,15 @@ class LayerStore(Protocol):
 
     Attributes:
         keys, values: (G, capacity, Dh) arrays of the backend.
+        start: position of row 0. Sums over keys are cut at positions, so that a row's result does not depend
+            on how many rows before it the store still has.
         length: committed rows; the capacity leaves room for the rows of one more call.
         window: positions a sliding layer sees, itself included; None on a full layer.
     """
 
     keys: Array
     values: Array
+    start: int
     length: int
     window: int | None
 

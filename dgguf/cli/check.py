@@ -109,6 +109,8 @@ def accept(model: str, published: "list[HubFile] | None", gpu: "Gpu | None") -> 
     for line in acceptance.summary(report):
         say(line)
     click.echo(json.dumps(report, indent=2))
+    if report.get("interrupted"):
+        raise KeyboardInterrupt
     return ok
 
 

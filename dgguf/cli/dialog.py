@@ -122,7 +122,7 @@ class Dialog:
                             self._seen.append(event)
                 interrupted = False
             finally:
-                if writer and self._keyboard:
+                if writer and self._keyboard and display.typed:
                     self._keyboard.expect(display.typed)
                 if writer:
                     writer.finish(seed=seed, settings=self._settings, interrupted=interrupted, table=False)

@@ -4,10 +4,11 @@ import contextlib
 import dataclasses
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from dgguf.cli.chat import converse
 from dgguf.cli.export import check_out, draw
 from dgguf.cli.options import (
     Asking,
@@ -17,6 +18,7 @@ from dgguf.cli.options import (
     generation_options,
     view_options,
 )
+from dgguf.cli.prompt import read_prompt
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
@@ -24,11 +26,34 @@ if TYPE_CHECKING:
     from dgguf.diffusion.settings import SamplerSettings
 
 
+# Options of one answer, which a chat has not.
+_ONE_ANSWER = (
+    "raw",
+    "special",
+    "record",
+    "record_top",
+    "export",
+    "force",
+    "stats",
+    "as_json",
+    "verbose",
+    "no_stdin",
+)
+
+
 @click.command()
 @click.argument("model")
-@click.option("-p", "--prompt", help="The prompt. Without -p and -f: from a pipe; on a terminal, a chat.")
+@click.argument("prompt", required=False)
+@click.option(
+    "-p", "--prompt", "by_option", help="The prompt, as behind MODEL. Without one: a pipe, or a chat."
+)
 @click.option(
     "-f", "--file", type=click.File("rb"), help="Read the prompt from a file; - for standard input."
+)
+@click.option(
+    "--no-stdin",
+    is_flag=True,
+    help="Do not read a pipe beside the prompt, as within a loop that reads lines.",
 )
 @conversation_options
 @click.option("--raw", is_flag=True, help="No chat template: go on from the prompt's text.")
@@ -69,6 +94,8 @@ def run(
     asking: Asking,
     showing: Showing,
     prompt: str | None,
+    by_option: str | None,
+    no_stdin: bool,
     file: IO[bytes] | None,
     record: Path | None,
     record_top: int,
@@ -78,36 +105,27 @@ def run(
     as_json: bool,
     verbose: bool,
 ) -> None:
-    """Answer a prompt with MODEL, a GGUF file or a name such as "demo".
+    """Answer PROMPT with MODEL, a GGUF file or a name such as "demo".
 
     On a terminal the canvas is seen sharpening. The answer alone goes to stdout; progress and statistics
-    go to stderr.
+    go to stderr. What comes through a pipe stands before the prompt.
 
     \b
     Examples:
-      dgguf run demo -p "Tell me a story."
-      dgguf run model.gguf -p "Explain entropy." --system "Be brief." --think
-      dgguf run demo -p "Tell me a story." --export story.gif
-      git diff | dgguf run model.gguf --json > review.json
+      dgguf run demo "Tell me a story."
+      dgguf run model.gguf "Explain entropy." --system "Be brief." --think
+      dgguf run demo "Tell me a story." --export story.gif
+      git diff | dgguf run model.gguf "Review this change." --json > review.json
       dgguf run model.gguf -f notes.txt -n 512 --seed 7 2>/dev/null
     """
-    if prompt is None and file is None and sys.stdin.isatty() and not (asking.raw or as_json or record):
-        from dgguf.cli.chat import CHAT_VIEWS, converse
-
-        if showing.view not in CHAT_VIEWS:
-            raise click.UsageError(f"--view {showing.view} needs a prompt")
+    if prompt is None and by_option is None and file is None and sys.stdin.isatty():
+        _check_chat(click.get_current_context().params)
         converse(loading, asking, showing)
         return
-    text = read_prompt(prompt, file)
+    text = read_prompt([prompt, by_option], file, use_stdin=not no_stdin)
     if asking.raw and (asking.system is not None or asking.think):
         raise click.UsageError("--raw takes the prompt as it is: it goes with neither --system nor --think")
-    is_page = export is not None and export.suffix.lower() == ".html"
-    if record_top and not (record or is_page or showing.view == "jsonl"):
-        raise click.UsageError("--record-top goes with --record FILE, --export FILE.html or --view jsonl")
-    if export is not None:
-        check_out(export, force=force)
-    elif force:
-        raise click.UsageError("--force goes with --export FILE")
+    _check_drawing(showing, record, record_top, export, force)
     from dgguf.cli.models import offer
 
     offer(loading.model)
@@ -123,6 +141,29 @@ def run(
         as_json=as_json,
         verbose=verbose,
     )
+
+
+def _check_chat(given: dict[str, Any]) -> None:
+    """See that nothing was asked for that only the answer to one prompt has."""
+    for name in _ONE_ANSWER:
+        if given[name]:
+            option = {"as_json": "json"}.get(name, name).replace("_", "-")
+            raise click.UsageError(f'--{option} needs a prompt, as in `dgguf run {given["model"]} "…"`')
+    if given["view"] == "jsonl":
+        raise click.UsageError("--view jsonl needs a prompt")
+
+
+def _check_drawing(
+    showing: Showing, record: Path | None, record_top: int, export: Path | None, force: bool
+) -> None:
+    """See that the options on recording and drawing go together, before anything is computed."""
+    is_page = export is not None and export.suffix.lower() == ".html"
+    if record_top and not (record or is_page or showing.view == "jsonl"):
+        raise click.UsageError("--record-top goes with --record FILE, --export FILE.html or --view jsonl")
+    if export is not None:
+        check_out(export, force=force)
+    elif force:
+        raise click.UsageError("--force goes with --export FILE")
 
 
 def answer(
@@ -184,16 +225,3 @@ def answer(
                 writer.finish(seed=seed, settings=settings, interrupted=cut_off, table=table)
         if export:
             draw(seen, session.tokenizer, export, showing)
-
-
-def read_prompt(prompt: str | None, file: IO[bytes] | None) -> str:
-    """The prompt from -p, -f or a pipe, without BOM and CR; what is not UTF-8 in it becomes U+FFFD."""
-    if prompt is not None and file is not None:
-        raise click.UsageError("give the prompt by -p or by -f, not by both")
-    if prompt is not None:
-        return prompt.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    if file is None:
-        if sys.stdin.isatty():
-            raise click.UsageError('there is no prompt: give one with -p "…", with -f FILE or through a pipe')
-        file = sys.stdin.buffer
-    return file.read().decode("utf-8-sig", "replace").replace("\r\n", "\n")

@@ -32,7 +32,7 @@ def read(argument: str) -> tuple[Path, str | None, list[Message]]:
     """The file that a person named, and the conversation in it: the system message, and the others.
 
     Raises:
-        PromptError, OSError: it cannot be read, or is no conversation.
+        PromptError: it cannot be read, or is no conversation.
     """
     path = typed_path(argument, "/load")
     if not path.exists():
@@ -44,6 +44,8 @@ def read(argument: str) -> tuple[Path, str | None, list[Message]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return path, *_checked(content)
+    except OSError as error:
+        raise PromptError(f"{path}: cannot read the file: {error.strerror}") from None
     except RecursionError:
         raise PromptError(
             f"{path}: this is no conversation that /save wrote: it is nested too deep"
@@ -73,7 +75,7 @@ def typed_path(argument: str, command: str) -> Path:
 def _is_conversation(path: Path) -> bool:
     try:
         read(str(path))
-    except (PromptError, OSError):
+    except PromptError:
         return False
     return True
 

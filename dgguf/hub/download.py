@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def download(files: Sequence[HubFile], say: Say = lambda line: None) -> Path:
             says it is.
     """
     check_network()
-    with _explained(files):
+    with _explained(files, say):
         paths = {file.name: _whole(file, say) for file in files}
         missing = [file for file in files if paths[file.name] is None]
         if missing:
@@ -49,39 +50,47 @@ def download(files: Sequence[HubFile], say: Say = lambda line: None) -> Path:
 
 
 def _whole(file: HubFile, say: Say, *, is_checked: bool = False) -> Path | None:
-    """Where a file is in the cache, if it is whole; what is damaged there is deleted.
+    """Where a file has its name in the cache; None if it is not there, or is damaged.
 
     Args:
         is_checked: its size will do, as another process has just computed its digest.
     """
-    blob = _blob(file)
-    named = name_in_cache(file.repository, file.name)
-    here = blob if blob.is_file() else named
-    if here is None:
+    here = _contents(file)
+    if here is None or here.stat().st_size != file.n_bytes:
         return None
-    if here.stat().st_size == file.n_bytes:
-        if is_checked or not file.sha256:
-            return _name(file, here)
+    if file.sha256 and not is_checked:
         say(f"checking {file.name}")
-        if sha256(here) == file.sha256:
-            return _name(file, here)
-    elif here is named and here.parent != _place(file).parent:
-        return None  # another version
-    say(f"{file.name} in the cache is damaged: it is downloaded again")
-    here.unlink()
-    return None
+        if sha256(here) != file.sha256:
+            return None
+    return _name(file, here)
+
+
+def _contents(file: HubFile) -> Path | None:
+    """What the cache has of a file, whole or not; of another version only where no link leads to it.
+
+    There nothing but the digest can tell whether the file has changed with the version.
+    """
+    named = name_in_cache(file.repository, file.name)
+    candidates = [_blob(file), _place(file), *([named] if named and not named.is_symlink() else [])]
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def _bring(file: HubFile, say: Say) -> Path:
-    """Download a file; the other processes that want it wait."""
+    """Download a file; the other processes that want it wait. What is damaged in the cache is deleted."""
     from huggingface_hub import constants, hf_hub_download
 
     with _only_writer(file, say) as has_waited:
         if found := _whole(file, say, is_checked=has_waited):
             return found
+        for path in (_blob(file), _place(file)):
+            if path.is_file():
+                say(f"{file.name} in the cache is damaged: it is downloaded again")
+            path.unlink(missing_ok=True)  # also a link to what is no more
         if file.n_bytes > constants.MAX_HTTP_DOWNLOAD_SIZE:
             try:
-                return Path(hf_hub_download(file.repository, file.name))
+                with warnings.catch_warnings():  # of space that copies take: there are none
+                    warnings.simplefilter("ignore")
+                    return Path(hf_hub_download(file.repository, file.name))
             except Exception as error:  # of hf_xet any
                 raise DownloadError(f"the download of {file.name} failed: {error}; pull again") from error
         return _name(file, _fetch_blob(file, say))
@@ -133,14 +142,15 @@ def _name(file: HubFile, here: Path) -> Path:
     if named and named.samefile(here):
         return named
     place, main = _place(file), folder(file.repository) / "refs" / "main"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.unlink(missing_ok=True)  # a link to what is no more
-    try:
-        if getattr(constants, "HF_HUB_DISABLE_SYMLINKS", False):  # which its first versions do not know
-            raise OSError(errno.EPERM, "the user does not want links")
-        place.symlink_to(os.path.relpath(here, place.parent))
-    except OSError:
-        here.replace(place)
+    if here != place:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
+        try:
+            if getattr(constants, "HF_HUB_DISABLE_SYMLINKS", False):  # which its first versions do not know
+                raise OSError(errno.EPERM, "the user does not want links")
+            place.symlink_to(os.path.relpath(here, place.parent))
+        except OSError:
+            here.replace(place)
     main.parent.mkdir(parents=True, exist_ok=True)
     new = main.with_name(f"main.{os.getpid()}")
     new.write_text(file.commit, encoding="ascii")
@@ -151,7 +161,6 @@ def _name(file: HubFile, here: Path) -> Path:
 @contextlib.contextmanager
 def _only_writer(file: HubFile, say: Say) -> Iterator[bool]:
     """Hold the lock of a file, and tell whether another process had it; the lock of a dead one is free."""
-    from filelock import Timeout
     from huggingface_hub.utils import WeakFileLock
 
     lock = cache() / ".locks" / folder(file.repository).name / f"{file.blob}.dgguf.lock"
@@ -160,7 +169,7 @@ def _only_writer(file: HubFile, say: Say) -> Iterator[bool]:
         has_waited = False
         try:
             stack.enter_context(WeakFileLock(lock, timeout=_SOON))
-        except Timeout:
+        except TimeoutError:
             say(f"another process downloads {file.name}: waiting for it")
             stack.enter_context(WeakFileLock(lock))
             has_waited = True
@@ -177,7 +186,8 @@ def _check_room(files: Sequence[HubFile], say: Say) -> None:
     here = _begun(files)
     needed = max(0, sum(file.n_bytes for file in files) - here)
     already = f"{here / 1e9:.2f} GB are here already; " if here else ""
-    if free < needed:
+    damaged = sum(path.stat().st_size for file in files if (path := _blob(file)).is_file())
+    if free + damaged < needed:
         raise DownloadError(
             f"the download takes {needed / 1e9:.2f} GB, but the disk of {place} has only "
             f"{free / 1e9:.2f} GB free; {already}HF_HOME moves the cache"
@@ -190,17 +200,26 @@ def _begun(files: Sequence[HubFile]) -> int:
     return sum(partial(file).stat().st_size for file in files if partial(file).exists())
 
 
+def _goes_on(files: Sequence[HubFile]) -> str:
+    """How much is here of the files that are not done; "" if nothing is."""
+    unfinished = [file for file in files if not _blob(file).exists()]
+    share = _begun(unfinished) / max(1, sum(file.n_bytes for file in unfinished))
+    return f"{share:.0%} are here: pull again, and it goes on from there" if share else ""
+
+
 @contextlib.contextmanager
-def _explained(files: Sequence[HubFile]) -> Iterator[None]:
+def _explained(files: Sequence[HubFile], say: Say) -> Iterator[None]:
     """Errors of the network and of the disk become one sentence."""
     repository = files[0].repository
     try:
         yield
     except network_errors() as error:
-        unfinished = [file for file in files if not _blob(file).exists()]
-        share = _begun(unfinished) / max(1, sum(file.n_bytes for file in unfinished))
-        after = f"{share:.0%} are here: pull again, and it goes on from there" if share else "nothing came"
+        after = _goes_on(files) or "nothing came"
         raise DownloadError(f"the download from {repository} failed: {reason(error)}; {after}") from error
+    except (KeyboardInterrupt, SystemExit):
+        if after := _goes_on(files):
+            say(after)
+        raise
     except BrokenPipeError:
         raise  # of whoever read what is said
     except OSError as error:

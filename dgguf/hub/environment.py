@@ -33,7 +33,7 @@ def check_import() -> None:
                 f"{name} is {value!r}, but must be a whole number of seconds: correct or unset it"
             )
     endpoint = os.environ.get("HF_ENDPOINT")
-    if endpoint is not None and not _is_url(endpoint, "https?"):
+    if endpoint is not None and not (_is_url(endpoint, "https?") and not re.search(r"[{}]", endpoint)):
         raise DownloadError(
             f"HF_ENDPOINT is {endpoint!r}, but must be the URL of a hub, such as https://huggingface.co: "
             "correct or unset it"
@@ -44,7 +44,7 @@ def _is_url(text: str, schemes: str) -> bool:
     try:
         parts = urlsplit(text)
         _ = parts.port  # raises where it is no number
-        return bool(re.fullmatch(rf"({schemes})://[^\s{{}}]+", text) and parts.hostname)
+        return bool(re.fullmatch(rf"({schemes})://\S+", text, re.IGNORECASE) and parts.hostname)
     except ValueError:
         return False
 

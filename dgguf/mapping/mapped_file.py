@@ -62,7 +62,7 @@ class MappedFile(mmap.mmap):
         """See that what was read so far is what the file held when it was opened. Takes microseconds.
 
         Raises:
-            FileChangedError: the file was cut or written to, or its disk did not give a page; it stays so.
+            FileChangedError: the file was cut or written to, or its disk did not give a page.
         """
         now = os.fstat(self._file)
         if now.st_size < self.n_bytes:
@@ -77,8 +77,8 @@ class MappedFile(mmap.mmap):
         else:
             return
         raise FileChangedError(
-            f"{self.path}: the file {happened}; what was computed from it since is dropped: wait until "
-            "nobody writes to it, or download it again, then begin anew"
+            f"{self.path}: the file {happened}; what was computed from it since is dropped: begin anew when "
+            "it is whole again and nobody writes to it"
         )
 
     def release(self, array: NDArray[np.uint8]) -> None:

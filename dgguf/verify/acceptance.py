@@ -64,10 +64,11 @@ def accept(session: Session, budget: Budget, say: Callable[[str], None]) -> dict
     """
     checks: dict[str, Any] = {"tokens": _tokens(session), "template": _template(session)}
     with PeakMemory() as private:
-        rows, answers = ask_all(session, budget, say)
+        rows, answers, interrupted = ask_all(session, budget, say)
     checks["prompts"] = _prompts(rows)
     checks["settling"] = settling(answers)
     return {
+        "interrupted": interrupted,
         "checks": checks,
         "picture": _picture(session),
         "speed": speed(answers),
@@ -87,24 +88,34 @@ def passed(checks: dict[str, Any]) -> bool:
 
 def ask_all(
     session: Session, budget: Budget, say: Callable[[str], None]
-) -> tuple[list[dict[str, Any]], list[Answer]]:
-    """Ask all known prompts: a row each, and the answers that there was time for."""
-    rows, answers = [], []
-    for number, known in enumerate(KNOWN_ANSWERS, 1):
-        say(f"prompt {number} of {len(KNOWN_ANSWERS)}, {known.name} ({max(0.0, budget.left):.0f} s left)")
-        row, answer = _ask(session, known, budget)
-        rows.append(row)
-        if answer:
-            answers.append(answer)
-            steps = "+".join(map(str, row["steps"]))
-            say(f"  {row['status']}: {one_line(row['fault'] or row['answer']):.60} · {steps} steps")
-        else:
-            say(f"  {row['status']}{': ' * bool(row['fault'])}{row['fault']}")
-    return rows, answers
+) -> tuple[list[dict[str, Any]], list[Answer], bool]:
+    """Ask all known prompts: a row each, the answers that there was time for, and whether Ctrl-C came."""
+    rows: list[dict[str, Any]] = []
+    answers = []
+    with contextlib.suppress(KeyboardInterrupt):  # what there is by then is worth a report
+        for number, known in enumerate(KNOWN_ANSWERS, 1):
+            say(f"prompt {number} of {len(KNOWN_ANSWERS)}, {known.name} ({max(0.0, budget.left):.0f} s left)")
+            row, answer = _ask(session, known, budget)
+            rows.append(row)
+            if answer:
+                answers.append(answer)
+                steps = "+".join(map(str, row["steps"]))
+                say(f"  {row['status']}: {one_line(row['fault'] or row['answer']):.60} · {steps} steps")
+            else:
+                say(f"  {row['status']}{': ' * bool(row['fault'])}{row['fault']}")
+    return (
+        rows + [_not_asked(known) for known in KNOWN_ANSWERS[len(rows) :]],
+        answers,
+        len(rows) < len(KNOWN_ANSWERS),
+    )
+
+
+def _not_asked(known: KnownAnswer) -> dict[str, Any]:
+    return {"name": known.name, "status": NO_TIME, "fault": "", "answer": "", "steps": []}
 
 
 def _ask(session: Session, known: KnownAnswer, budget: Budget) -> tuple[dict[str, Any], Answer | None]:
-    row: dict[str, Any] = {"name": known.name, "status": NO_TIME, "fault": "", "answer": "", "steps": []}
+    row = _not_asked(known)
     began = budget.clock()
     builder = AnswerBuilder(session.tokenizer)
     events = session.stream(known.prompt, max_tokens=session.config.canvas_length, seed=_SEED)

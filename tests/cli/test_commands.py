@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from dgguf.cli import cli
-from dgguf.errors import ModelFileError, sentence
+from dgguf.cli import cli, saved
+from dgguf.cli.prompt import read_prompt
+from dgguf.errors import ModelFileError, PromptError, sentence
 from tests.support.synthetic.writer import TINY, write_model
 
 
@@ -242,6 +243,15 @@ def test_errors_of_the_machine_are_sentences(error, monkeypatch, capsys):
         dgguf.cli.main()
     assert end.value.code == 1
     assert re.fullmatch(r"dgguf: error: .*(enough memory|No space left).*\n", capsys.readouterr().err)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs a file that cannot be read")
+def test_a_file_that_cannot_be_read_is_named():
+    """Where opening it succeeds: the system's errors of reading name no file."""
+    with open("/proc/self/mem", "rb") as file:
+        for read in (lambda: read_prompt([], file, use_stdin=False), lambda: saved.read(file.name)):
+            with pytest.raises(PromptError, match=r"^/proc/self/mem: cannot read the (prompt|file): Input"):
+                read()
 
 
 @pytest.mark.posix

@@ -12,6 +12,7 @@ import pytest
 
 from dgguf.backends.base import HostTensor
 from dgguf.backends.cpu import CpuBackend
+from dgguf.backends.cpu.features import cpu_path
 from dgguf.ggufio.file import GgufFile
 from dgguf.model.cache import KVCache
 from dgguf.model.canvas import Canvas
@@ -160,8 +161,10 @@ def test_no_less_exact_than_llama_cpps_rounding(type_name, tmp_path):
 @pytest.mark.parametrize("type_name", ["BF16", *(pytest.param(t, marks=pytest.mark.slow(10)) for t in PLAIN)])
 def test_kept_weights_are_more_exact(type_name, tmp_path):
     """Experts are mixed here: a rounding that changes which ones are chosen counts for what it costs."""
+    if cpu_path() == "portable":
+        pytest.skip("nothing is rounded there")
     errors = {"kept": [], "rounded": []}
-    for seed in range(3):
+    for seed in range(2):
         path = tmp_path / f"{seed}.gguf"
         write_model(path, replace(GEOMETRY, expert_used_count=2), type_name, seed=seed)
         rng = np.random.default_rng(seed)

@@ -95,7 +95,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(rng, monkeypatch, name, pat
     w = matmul.matrix(tensor, panels=True, keep=True)
     x = rng.standard_normal((20, 200), np.float32)
     whole = matmul.linear(matmul.prepare(x, w), w, Pool(1))
-    for first in range(len(x)):
+    for first in range(0, len(x), 3):
         for end in (first + 1, first + float_tile.ROWS, len(x)):
             some = matmul.linear(matmul.prepare(x[first:end], w, Pool(2)), w, Pool(2))
             np.testing.assert_array_equal(some, whole[first:end])
@@ -177,8 +177,7 @@ def test_experts(rng, monkeypatch, path, name, up_name, down_name, sizes):
     else:
         assert error <= (0.006 if any(map(in_bfloat16, matrices)) else 2e-6)
     part = be.experts(x[7:30], *matrices, chosen[7:30], weights[7:30])
-    if path != "portable":  # BLAS sums as it likes
-        np.testing.assert_array_equal(part, found[7:30])
+    np.testing.assert_array_equal(part, found[7:30])
 
 
 def test_experts_that_are_kept_are_multiplied_in_panels(rng, monkeypatch):

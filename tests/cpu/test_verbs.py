@@ -411,7 +411,6 @@ def test_predict_takes_the_first_of_equals():
     assert predict(np.ones((1, 700), np.float32), 1.0, np.zeros(1)).argmax.tolist() == [0]
 
 
-@pytest.mark.filterwarnings("ignore:invalid value")  # BLAS multiplies it with the identity's zeros
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("size", [5, 700])
 def test_predict_refuses_what_is_not_finite(wrong, size):
@@ -482,15 +481,6 @@ def test_soft_embed(backend, rng, monkeypatch, rows):
     close(backend.soft_embed(p, backend.load_matrix(table), 2.0), p.astype(np.float64) @ decoded * 2)
 
 
-@pytest.fixture
-def many_cores(monkeypatch):
-    """A backend takes as many threads as it is told to."""
-    monkeypatch.setattr("dgguf.backends.cpu.backend.usable_processors", lambda: 64)
-    monkeypatch.setattr("dgguf.threads.crowding.LIMIT", math.inf)
-    monkeypatch.setattr("dgguf.backends.cpu.grain.NUMBERS_PER_THREAD", 1)
-    monkeypatch.setattr("dgguf.backends.cpu.grain.MULTIPLY_ADDS_PER_THREAD", 1)
-
-
 def test_no_more_threads_than_run_at_once(monkeypatch):
     monkeypatch.setattr("dgguf.backends.cpu.backend.usable_cores", lambda: 2)
     monkeypatch.setattr("dgguf.backends.cpu.backend.usable_processors", lambda: 3)
@@ -529,9 +519,6 @@ def test_8_bit_experts_do_not_depend_on_the_number_of_threads(rng, many_cores):
         results.append(be.experts(x, *(be.load_matrix(t) for t in (gate, up, down)), chosen, weights))
     for other in results[1:]:
         np.testing.assert_array_equal(results[0], other)
-    if be.path != "portable":  # BLAS sums in an order that depends on the number of rows
-        alone = be.experts(x[:1], *(be.load_matrix(t) for t in (gate, up, down)), chosen[:1], weights[:1])
-        np.testing.assert_array_equal(alone[0], results[0][0])
 
 
 @pytest.mark.parametrize("threads", [1, 3])

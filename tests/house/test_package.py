@@ -1,12 +1,16 @@
 """What is released: the repository's files and nothing else, the same bytes whoever builds it and when."""
 
+import ast
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from email.parser import Parser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -88,6 +92,28 @@ def test_others_build_the_same_bytes(built, tmp_path):
     del files["PKG-INFO"]
     again = build(lay(files, tmp_path, time=1.8e9, mode=0o600))
     assert [*map(digest, again)] == [*map(digest, built)]
+
+
+def test_what_is_imported_is_named():
+    """A package that only another one brings may go when that changes."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    wanted = [text for group in groups for text in group]
+    named = {re.match(r"[\w.-]+", text)[0].lower().replace("_", "-") for text in wanted}
+    # numba names one version of llvmlite and of CUDA's bindings: a second opinion could only contradict it.
+    # IPython is there where a notebook is.
+    named |= {"llvmlite", "cuda", "ipython", "dgguf"}
+    distributions = packages_distributions()
+    unnamed = {}
+    for path in (ROOT / "dgguf").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for top in {module.partition(".")[0] for module in modules} - sys.stdlib_module_names:
+                found = {name.lower().replace("_", "-") for name in distributions.get(top, [top])}
+                if not found & named:
+                    unnamed[top] = path.name
+    assert not unnamed
 
 
 def test_the_notice_names_what_is_from_others(tracked):

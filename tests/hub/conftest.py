@@ -23,6 +23,15 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture
+def with_links(tmp_path: Path) -> None:
+    """Skip where there are no symbolic links, as for most users of Windows."""
+    try:
+        (tmp_path / "link").symlink_to("none")
+    except OSError:
+        pytest.skip("needs symbolic links")
+
+
+@pytest.fixture
 def hub_environment(hub: Hub, tmp_path: Path) -> dict[str, str]:
     """The variables that lead to the hub and to a cache of its own."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}

@@ -1,13 +1,18 @@
 """Many pulls from a server with random faults: each ends with the right bytes, or with a sentence."""
 
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.support.hub_server import DEMO, Fault, Hub
+from tests.support.hub_server import DEMO, MODEL, Fault, Hub
 
 PULLS = 200
 SIZE = len(DEMO)
@@ -21,8 +26,8 @@ def random_fault(draw: random.Random) -> Fault | None:
             Fault(after=0),
             Fault(after=draw.randrange(100_000)),
             Fault(after=some),
-            Fault(after=some, stall=0.5),
-            Fault(stall=0.5),
+            Fault(after=some, stall=0.8),
+            Fault(stall=0.8),
             Fault(ignores_range=True),
             Fault(ignores_range=True, after=some),
             Fault(sends_other_range=draw.choice([-1000, -1, 1, 1000])),
@@ -40,13 +45,13 @@ def random_fault(draw: random.Random) -> Fault | None:
 
 
 def random_listing_fault(draw: random.Random) -> Fault:
-    return draw.choice([Fault(), Fault(stall=0.5), Fault(status=503), Fault(status=502), Fault(status=403)])
+    return draw.choice([Fault(), Fault(stall=0.8), Fault(status=503), Fault(status=502), Fault(status=403)])
 
 
-@pytest.mark.slow(60)
+@pytest.mark.slow(90)
 def test_pulls_with_random_faults(hub: Hub, pull, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.2)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.5)
     cache, came, requests = tmp_path / "hub", Counter[str](), 0
     for seed in range(PULLS):
         draw = random.Random(seed)
@@ -73,3 +78,48 @@ def test_pulls_with_random_faults(hub: Hub, pull, monkeypatch, tmp_path: Path) -
         hub.requests.clear()
     print(f"\n{PULLS} pulls, {requests} requests: {dict(came)}")
     assert min(came["files"], came["sentences"]) >= PULLS // 10, "the faults are too many or too few"
+
+
+@pytest.mark.posix
+@pytest.mark.slow(60)
+def test_pulls_that_are_stopped_at_random_moments(hub: Hub, hub_environment, pull, tmp_path: Path) -> None:
+    import pty
+
+    hub.always = Fault(after=200_000, stall=0.02)
+    codes, began = Counter[int](), 0
+    for seed in range(30):
+        draw = random.Random(seed)
+        shutil.rmtree(tmp_path / "hub", ignore_errors=True)
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "dgguf", "pull", MODEL]
+        with subprocess.Popen(
+            command, env=hub_environment, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs
+        ) as process:
+            said = os.read(ours, 4096)  # the first line: what is pulled
+            time.sleep(draw.random() * 0.6)
+            process.send_signal(draw.choice([signal.SIGINT, signal.SIGTERM]))
+            out, _ = process.communicate()
+        os.close(theirs)
+        try:
+            while piece := os.read(ours, 4096):
+                said += piece
+        except OSError:  # there is no more
+            os.close(ours)
+        assert b"Traceback" not in said, seed
+        assert b"\x1b[?" not in said, "no mode of the terminal is changed"
+        assert bool(out) == (process.returncode == 0), seed
+        codes[process.returncode] += 1
+        partial = sum(path.stat().st_size for path in (tmp_path / "hub").rglob("*.incomplete"))
+        hub.requests.clear()
+        assert pull().data == DEMO, seed
+        if partial:
+            began += 1
+            assert hub.downloads[0].endswith(f"bytes={partial}-"), seed
+    print(f"\n30 pulls stopped: exit codes {dict(codes)}, {began} went on with what there was")
+    ending = {
+        -signal.SIGINT,
+        130,
+        -signal.SIGTERM,
+        128 + signal.SIGTERM,
+    }  # the first before and after all work
+    assert set(codes) <= {0} | ending

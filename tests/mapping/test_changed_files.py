@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -309,7 +310,7 @@ def test_the_conversation_can_be_saved_when_the_file_has_changed(model, monkeypa
         yield "And now?"
         yield f"/save {saved}"
 
-    for keyboard in (True, None):
+    for keyboard in (SimpleNamespace(expect=lambda typed: None), None):
         saved.unlink(missing_ok=True)
         dialog = Dialog(session, asking, Showing("none", 0, "hide"), keyboard=keyboard, when_full="stop")
         with pytest.raises(FileChangedError, match=WRITTEN):

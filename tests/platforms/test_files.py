@@ -60,11 +60,11 @@ def test_a_conversion_is_resumed_without_pread(windows_files, tmp_path, monkeypa
 
 
 def test_a_prompt_from_windows_is_the_same_prompt():
-    from dgguf.cli.run import read_prompt
+    from dgguf.cli.prompt import read_prompt
 
     for given in (b"\xef\xbb\xbfOne\r\ntwo\r\n", b"One\ntwo\n"):
-        assert read_prompt(None, io.BytesIO(given)) == "One\ntwo\n"
-    assert read_prompt(None, io.BytesIO(b"a\rb \xef\xbb\xbf")) == "a\rb \ufeff"
+        assert read_prompt([], io.BytesIO(given), use_stdin=False) == "One\ntwo\n"
+    assert read_prompt([], io.BytesIO(b"a\rb \xef\xbb\xbf"), use_stdin=False) == "a\rb \ufeff"
 
 
 def test_piped_messages_have_no_byte_order_mark(monkeypatch):

@@ -8,24 +8,11 @@ import pytest
 import dgguf
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, PromptEncoded
 from dgguf.errors import BackendError, PromptError
-from tests.support.endless import write_endless_model
-
-QUICK = {"max_tokens": 96, "seed": 3}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_endless_model(tmp_path_factory.mktemp("models") / "tiny.gguf")
 
 
 @pytest.fixture
-def session(model):
-    return dgguf.load(model)
-
-
-@pytest.fixture
-def quick(session):
-    return QUICK | {"settings": session.settings(max_steps=3)}
+def quick(quick):
+    return quick | {"max_tokens": 96}
 
 
 def reused(session, conversation, prompt, **options):

@@ -9,20 +9,8 @@ import pytest
 
 import dgguf
 from dgguf.errors import PromptError, RecordingError
-from tests.support.endless import write_endless_model
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = {"max_tokens": 32, "seed": 3}
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory):
-    return dgguf.load(write_endless_model(tmp_path_factory.mktemp("models") / "tiny.gguf"))
-
-
-@pytest.fixture
-def quick(session):
-    return QUICK | {"settings": session.settings(max_steps=3)}
 
 
 @pytest.fixture

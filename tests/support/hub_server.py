@@ -27,6 +27,7 @@ class Fault:
         status: the answer is this status alone, with `headers` and `body`.
         after: the connection breaks after so many bytes of the body.
         stall: seconds of silence before it breaks, or before the answer where `after` is None.
+        until: is waited for before the connection breaks.
         ignores_range: the whole file comes, whatever part was asked for.
         sends_other_range: what comes begins so many bytes behind what was asked for.
         length: the Content-Length that is stated.
@@ -38,6 +39,7 @@ class Fault:
     body: bytes = b""
     after: int | None = None
     stall: float = 0.0
+    until: threading.Event | None = None
     ignores_range: bool = False
     sends_other_range: int = 0
     length: int | None = None
@@ -160,6 +162,8 @@ def serve(hub: Hub) -> Iterator[Hub]:
             self._head(status, len(data) if fault.length is None else fault.length, headers)
             self.wfile.write(data[: fault.after])
             self.wfile.flush()
+            if fault.until is not None:
+                fault.until.wait()
             if fault.after is not None:
                 time.sleep(fault.stall)
             self.close_connection = True

@@ -78,6 +78,7 @@ def cases(folder: Path, hub: Hub | None) -> list[Case]:
         Case("replay", ("replay", story), terminal=True),
         Case("replay --step", step, True, after="q ends", keys=(("q ends", " "),)),
         quantize(folder),
+        Case("check", ("check", str(folder / "large.gguf"))),
         Case(
             "imatrix",
             ("imatrix", model, "-f", _text(folder), "-o", "i.gguf"),

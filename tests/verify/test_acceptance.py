@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -141,6 +142,23 @@ def accept(session: Answering, budget: Budget | None = None) -> tuple[dict[str, 
     return acceptance.accept(session, budget or Budget.begin(), said.append), said  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.gguf"
+    write_model(path, type_name="Q8_0", seed=3)
+    return path
+
+
+def opens(monkeypatch: pytest.MonkeyPatch, answering: Answering) -> None:
+    """Let the command ask this session, after the model was opened to see whether it loads."""
+    whole = Session
+
+    def opened(path: str, **options: Any) -> Any:
+        return whole(path, **options) if "threads" in options else answering
+
+    monkeypatch.setattr("dgguf.session.Session", opened)
+
+
 def states(report: dict[str, Any]) -> dict[str, str]:
     return {name: check["status"] for name, check in report["checks"].items()}
 
@@ -195,6 +213,23 @@ def test_the_time_is_kept_within_a_prompt_and_what_had_none_is_said() -> None:
     assert not acceptance.passed(report["checks"])
 
 
+def test_ctrl_c_ends_the_prompts_and_leaves_a_report(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(Answering):
+        def stream(self, prompt: str, *, max_tokens: int, seed: int) -> Iterator[Event]:
+            for event in super().stream(prompt, max_tokens=max_tokens, seed=seed):
+                if self.n_steps == 30:
+                    raise KeyboardInterrupt
+                yield event
+
+    opens(monkeypatch, Interrupted(first(RIGHT)))
+    done = CliRunner().invoke(cli, ["check", str(model), "--acceptance"], standalone_mode=False)
+    assert isinstance(done.exception, click.Abort)
+    report = json.loads(done.stdout)
+    assert report["interrupted"] is True
+    assert report["ok"] is False
+    assert [row["status"] for row in report["checks"]["prompts"]["answers"]] == ["pass"] * 2 + ["no time"] * 8
+
+
 def test_another_vocabulary_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Letters, "n_tokens", 1447)
     report, _ = accept(Answering(first(RIGHT)))
@@ -230,25 +265,12 @@ def test_a_file_for_pictures_is_seen(tmp_path: Path) -> None:
 # The command
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.gguf"
-    write_model(path, type_name="Q8_0", seed=3)
-    return path
-
-
 def check(*arguments: object) -> Result:
     return CliRunner().invoke(cli, ["check", *map(str, arguments), "--acceptance"])
 
 
 def test_the_command_accepts(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Session
-
-    def opened(path: str, **options: Any) -> Any:
-        """The model to see whether it loads, then what answers."""
-        return whole(path, **options) if "threads" in options else Answering(first(RIGHT))
-
-    monkeypatch.setattr("dgguf.session.Session", opened)
+    opens(monkeypatch, Answering(first(RIGHT)))
     done = check(model)
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)

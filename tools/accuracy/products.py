@@ -7,8 +7,9 @@ Prints relative errors against float64, of a product and of a whole feed-forward
 weights. Inputs are normal, or some stand out (log-normal factors), as they do in real networks.
 llama.cpp rounds activations to 8 bits with one scale for 256 inputs where blocks hold 256 weights
 (Q8_K), else with a float16 scale for 32 (Q8_0); its products are otherwise taken to be exact. Plain
-numbers, which dgguf multiplies in 8 bits, too, unless it is to be exact, stand beside llama.cpp's with
-a Q8_0 made of them: it has slower products for plain numbers, with a third of that error or less.
+numbers, which dgguf multiplies in 8 bits, too, unless told otherwise, stand beside llama.cpp's with a Q8_0
+made of them. "BF16 as bfloat16" and the like are as --keep-weights takes them, beside llama.cpp's products
+for plain numbers, which round the inputs to the weights' type.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from dgguf.backends.base import HostTensor
 from dgguf.backends.cpu import matmul
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.matmul import CpuMatrix
-from dgguf.backends.cpu.panels import PANEL_FORMATS
+from dgguf.backends.cpu.panels import KEPT_FORMATS, PANEL_FORMATS
 from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.quants.decode import decoder
 from dgguf.threads.pool import Pool
@@ -47,13 +48,19 @@ def random_matrix(
     """Random blocks whose scales are ordinary numbers of either sign, and their weights in float64.
 
     Plain numbers are normal.
+
+    Args:
+        name: of a format, or in KEPT_FORMATS.
     """
-    block = FORMATS_BY_NAME[name]
+    kept = KEPT_FORMATS.get(name)
+    block = kept.format if kept else FORMATS_BY_NAME[name]
     if block.block_size == 1:
         numbers = rng.standard_normal((rows, columns), np.float32)
-        raw = gguf.quants.quantize(numbers, gguf.GGMLQuantizationType[name]).view(np.uint8)
-        weights = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[name]).astype(np.float64)
-        return matmul.matrix(HostTensor(name, block, raw, columns), True), weights
+        kind = gguf.GGMLQuantizationType[block.name]
+        raw = gguf.quants.quantize(numbers, kind).view(np.uint8)
+        weights = gguf.quants.dequantize(raw, kind).astype(np.float64)
+        tensor = HostTensor(name, block, raw, columns)
+        return CpuMatrix(tensor, kept) if kept else matmul.matrix(tensor, True), weights
     raw = rng.integers(0, 256, (rows * columns // block.block_size, block.type_size), np.uint8)
     if name == "IQ1_M":
         raw[:, 49:56:2] = raw[:, 49:56:2] & 0x0F | np.array([0x00, 0x00, 0x80, 0x30], np.uint8)  # 0.5
@@ -85,6 +92,12 @@ def q8_0(x: np.ndarray) -> np.ndarray:
     return (np.rint(groups / scale) * scale.astype(np.float16).astype(np.float64)).reshape(x.shape)
 
 
+def as_weights(x: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:
+    """And for plain numbers: numbers of that type."""
+    x = x.astype(np.float32)
+    return gguf.quants.dequantize(gguf.quants.quantize(x, kind), kind).astype(np.float64).reshape(x.shape)
+
+
 def _feed_forward(x: np.ndarray, product: Product) -> np.ndarray:
     """down(gelu(gate(x)) * up(x)), of products with matrices 0 to 2."""
     gate, up = product(x, 0), product(x, 1)
@@ -98,7 +111,8 @@ def errors(name: str, spread: float, rng: np.random.Generator) -> dict[str, tupl
     Args:
         spread: of the logarithm of the inputs' factors.
     """
-    block = FORMATS_BY_NAME[name]
+    kept = KEPT_FORMATS.get(name)
+    block = kept.format if kept else FORMATS_BY_NAME[name]
     hidden = max(HIDDEN, block.block_size)
     shapes = ((FEED_FORWARD, hidden), (FEED_FORWARD, hidden), (hidden, FEED_FORWARD))
     pairs = [random_matrix(name, *shape, rng) for shape in shapes]
@@ -115,6 +129,8 @@ def errors(name: str, spread: float, rng: np.random.Generator) -> dict[str, tupl
         return units[i] * matmul.linear(matmul.prepare(x, w), w, pool).astype(np.float64)
 
     def theirs(x: np.ndarray, i: int) -> np.ndarray:
+        if kept:
+            return units[i] * (as_weights(x, gguf.GGMLQuantizationType[block.name]) @ pairs[i][1].T)
         weights = q8_0(pairs[i][1]) if block.block_size == 1 else pairs[i][1]
         return units[i] * (rounded(x) @ weights.T)
 
@@ -136,16 +152,16 @@ def main() -> None:
     parser.add_argument("formats", nargs="*", metavar="FORMAT", help="GGML's names; default: all")
     options = parser.parse_args()
     print(f"relative errors in units of 0.001, CPU path {cpu_path()}\n")
-    print("            inputs normal                       some stand out")
-    print("          product       layer                 product       layer")
-    print("format    ours theirs   ours theirs           ours theirs   ours theirs")
-    for name in options.formats or PANEL_FORMATS:
+    print("                   inputs normal                       some stand out")
+    print("                 product       layer                 product       layer")
+    print("format           ours theirs   ours theirs           ours theirs   ours theirs")
+    for name in options.formats or [*PANEL_FORMATS, *(form.name for form in matmul.kept_formats())]:
         rng = np.random.default_rng(0)
         halves = [
             "   ".join(f"{1e3 * a:4.1f} {1e3 * b:6.1f}" for a, b in errors(name, spread, rng).values())
             for spread in (0, 1)
         ]
-        print(f"{name:<9}" + "          ".join(halves))
+        print(f"{name:<16}" + "          ".join(halves))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,21 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 PROMPTS = ("Tell me a story.", "Sort: 7 3 9 1 5", "Solve this sudoku:\n21.3\n3..1\n...2\n1...")
+
+
+def digest(events: Iterable[object]) -> str:
+    """Of an answer's events: each one's kind, canvas, tokens, accepted positions and entropies."""
+    h = hashlib.sha256()
+    for event in events:
+        h.update(type(event).__name__.encode())
+        for name in ("canvas", "tokens", "accepted", "entropy"):
+            if hasattr(event, name):
+                h.update(getattr(event, name).tobytes())
+    return h.hexdigest()[:16]
 
 
 def digests(n_seeds: int, exact: bool) -> dict[str, str]:
@@ -26,13 +38,8 @@ def digests(n_seeds: int, exact: bool) -> dict[str, str]:
     found = {}
     session = dgguf.load("demo", threads=2, exact=exact)
     for seed in range(n_seeds):
-        h = hashlib.sha256()
-        for event in session.stream(PROMPTS[seed % len(PROMPTS)], max_tokens=128, seed=seed):
-            h.update(type(event).__name__.encode())
-            for name in ("canvas", "tokens", "accepted", "entropy"):
-                if hasattr(event, name):
-                    h.update(getattr(event, name).tobytes())
-        found[f"seed {seed}"] = h.hexdigest()[:16]
+        events = session.stream(PROMPTS[seed % len(PROMPTS)], max_tokens=128, seed=seed)
+        found[f"seed {seed}"] = digest(events)
     return found
 
 

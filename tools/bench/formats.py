@@ -21,7 +21,7 @@ import numpy as np
 import threadpoolctl
 
 from dgguf.backends.base import HostTensor
-from dgguf.backends.cpu import attention_tile, matmul
+from dgguf.backends.cpu import matmul
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.matmul import CpuMatrix
 from dgguf.backends.cpu.panels import KEPT_FORMATS
@@ -62,10 +62,8 @@ def main() -> None:
     n_weights = options.outputs * options.inputs
     rng = np.random.default_rng(0)
     integers = ("F64", "I8", "I16", "I32", "I64")
-    pairs = cpu_path() == "avx512_vnni" and attention_tile.supported()
-    kept = [name for name in KEPT_FORMATS if pairs or "bfloat16" not in name]
     every = [name for name in FORMATS_BY_NAME if name not in integers]
-    names = options.formats or [*every, *(kept if cpu_path() != "portable" else ())]
+    names = options.formats or [*every, *(form.name for form in matmul.kept_formats())]
     with threadpoolctl.threadpool_limits(1):
         print(f"machine  {processor()}, CPU path {cpu_path()}, one core")
         print(f"matrix   {options.outputs} x {options.inputs}")

@@ -1,4 +1,4 @@
-"""The CPU backend: numba kernels and BLAS products on a small pool of threads."""
+"""The CPU backend: numba kernels on a small pool of threads."""
 
 from dgguf.backends.cpu.backend import CpuBackend
 

@@ -1,12 +1,15 @@
-"""Attention as matrix products: a KV head's whole group of query heads against its keys at once."""
+"""Attention as matrix products: a KV head's whole group of query heads against its keys at once.
 
-import math
+Keys are taken in tiles that begin at multiples of a position, wherever a call or the store begins: a row's
+result depends on its query and on what it sees, not on the rows beside it nor on what was encoded together.
+"""
 
 import numpy as np
 
 from dgguf.backends.base import LayerStore, Visible
-from dgguf.backends.cpu import attention_tile
+from dgguf.backends.cpu import attention_tile, float_rows
 from dgguf.backends.cpu.grain import by_numbers, by_products
+from dgguf.backends.cpu.vector_math import exp
 from dgguf.jit import kernel
 from dgguf.threads.pool import Pool
 from dgguf.threads.work_sharing import next_chunk, next_item, publish
@@ -33,10 +36,11 @@ def masked_softmax(scores: np.ndarray, group: int, runs: np.ndarray) -> None:
         total, behind = 0.0, 0
         for k in range(seen.shape[0]):
             row[behind : max(behind, seen[k, 0])] = np.float32(0.0)
-            for i in range(seen[k, 0], seen[k, 1]):
-                e = np.float32(math.exp(row[i] - largest))
-                row[i] = e
-                total += np.float64(e)
+            some = row[seen[k, 0] : max(seen[k, 0], seen[k, 1])]
+            for i in range(some.shape[0]):
+                some[i] = exp(some[i] - largest)
+            for i in range(some.shape[0]):
+                total += np.float64(some[i])
             behind = max(behind, seen[k, 1])
         row[behind:] = np.float32(0.0)
         scale = np.float32(1.0 / total)
@@ -58,18 +62,21 @@ def attend(
     group: int,
     keys: np.ndarray,
     values: np.ndarray,
+    origin: int,
     runs: np.ndarray,
     out: np.ndarray,
     scratch: np.ndarray,
 ) -> None:
     """Attention of some rows and one KV head in bfloat16, sums in float32.
 
-    The softmax goes on from tile to tile of keys, run after run. The T rows are r0 … r0 + T, the query
-    heads h0 … h0 + group, of both q and out.
+    The softmax goes on from tile to tile of keys, run after run; tiles begin where the position is a
+    multiple of attention_tile.KEYS. The T rows are r0 … r0 + T, the query heads h0 … h0 + group, of both q
+    and out.
 
     Args:
         q, out: (T, H, Dh) float32, Dh a multiple of 32.
         keys, values: (any, Dh) bfloat16 as uint16.
+        origin: position of their row 0.
         runs: (R, T, 2), what row r0 + r sees, as in `Visible`; T at most TILE_ROWS // group.
         scratch: uint8, `scratch_bytes` long.
     """
@@ -92,9 +99,11 @@ def attend(
     edge = np.empty((16, dim), np.uint16)  # rows behind the last key
     for run in range(runs.shape[0]):
         first, end = runs[run, :, 0], runs[run, :, 1]
-        for start in range(first.min(), end.max(), attention_tile.KEYS):
+        lowest = first.min() - (origin + first.min()) % attention_tile.KEYS
+        for start in range(lowest, end.max(), attention_tile.KEYS):
             count = min(attention_tile.KEYS, end.max() - start)
-            pack_keys(keys[start : start + count], edge, key_panels)
+            unseen = max(0, first.min() - start) // 16 * 16
+            pack_keys(keys, start, unseen, count, edge, key_panels)
             seen = seen_by_tiles(first, end, group, start, count)
             score(queries, n, dim, key_panels, seen, scores)
             for s in range(n):
@@ -111,7 +120,7 @@ def attend(
                     row = totals[s]
                     for i in range(dim):
                         row[i] *= factor
-            words = pack_values(values[start : start + count], edge, value_panels)
+            words = pack_values(values, start, unseen, count, edge, value_panels)
             add_weighted(weights, n, dim, value_panels, words, seen, sums)
     for s in range(n):
         row, target, inverse = totals[s], out[r0 + s // group, h0 + s % group], 1 / state[s, 1]
@@ -125,6 +134,7 @@ def attend_tiles(
     group: int,
     keys: np.ndarray,
     values: np.ndarray,
+    origin: int,
     runs: np.ndarray,
     out: np.ndarray,
     counter: np.ndarray,
@@ -142,7 +152,7 @@ def attend_tiles(
     while i < n_tiles:
         g, r = i % n_heads, (n_tiles - 1 - i) // n_heads * height
         s = slice(r, min(r + height, q.shape[0]))
-        attend(q, r, g * group, group, keys[g], values[g], runs[:, s], out, scratch)
+        attend(q, r, g * group, group, keys[g], values[g], origin, runs[:, s], out, scratch)
         i = next_item(counter, n_tiles)
 
 
@@ -197,27 +207,41 @@ def add_weighted(
 
 
 @kernel
-def pack_keys(keys: np.ndarray, edge: np.ndarray, panels: int) -> None:
-    """Make (n, Dh) keys the columns of panels of Dh rows, 32 keys each; `edge` is room for 16 rows."""
-    count, dim = keys.shape
-    for k in range(0, count, 16):
-        source = keys.ctypes.data + 2 * k * dim
-        if count - k < 16:
-            edge[: count - k] = keys[k:]
-            edge[count - k :] = np.uint16(0)
+def pack_keys(keys: np.ndarray, start: int, first: int, count: int, edge: np.ndarray, panels: int) -> None:
+    """Make rows of keys the columns of panels of Dh rows, 32 keys each.
+
+    Args:
+        keys: (any, Dh).
+        start: the row that is column 0, which may lie before the first.
+        first, count: columns to fill, first … count, of `first` a multiple of 16.
+        edge: room for 16 rows.
+    """
+    dim = keys.shape[1]
+    for k in range(first, count, 16):
+        source = keys.ctypes.data + 2 * (start + k) * dim
+        if start + k < 0 or count - k < 16:
+            low, high = max(0, start + k), start + min(k + 16, count)
+            edge[:] = np.uint16(0)
+            edge[low - start - k : high - start - k] = keys[low:high]
             source = edge.ctypes.data
         attention_tile.pack_columns(source, 2 * dim, dim // 2, panels + (k // 32) * 64 * dim + (k % 32) * 4)
 
 
 @kernel
-def pack_values(values: np.ndarray, edge: np.ndarray, panels: int) -> int:
-    """Make (n, Dh) values the rows of panels of 32 columns; returns their words, 2 keys each."""
-    count, dim = values.shape
+def pack_values(values: np.ndarray, start: int, first: int, count: int, edge: np.ndarray, panels: int) -> int:
+    """Make rows of values the rows of panels of 32 columns; arguments as of `pack_keys`.
+
+    Returns:
+        words of a panel, 2 keys each
+    """
+    dim = values.shape[1]
     words = (count + 15) // 16 * 8
     edge[0] = np.uint16(0)
-    for w in range(words):
-        upper = values.ctypes.data + 4 * w * dim if 2 * w < count else edge.ctypes.data
-        lower = values.ctypes.data + (4 * w + 2) * dim if 2 * w + 1 < count else edge.ctypes.data
+    for w in range(first // 2, words):
+        row = start + 2 * w
+        upper = values.ctypes.data + 2 * row * dim if row >= 0 and 2 * w < count else edge.ctypes.data
+        row += 1
+        lower = values.ctypes.data + 2 * row * dim if row >= 0 and 2 * w + 1 < count else edge.ctypes.data
         for p in range(dim // 32):
             attention_tile.pack_rows(
                 upper + 64 * p, lower + 64 * p, panels + (p * words + w) * attention_tile.PANEL_BYTES
@@ -271,7 +295,9 @@ def attention(q: np.ndarray, store: LayerStore, visible: Visible, pool: Pool, bf
     # A tile's height follows from the shapes alone, so that results depend on nothing else.
     if bf16 and store.keys.dtype == np.uint16 and head_dim % 32 == 0 and group <= TILE_ROWS:
         n_tiles = n_kv_heads * -(-rows // (TILE_ROWS // group))
-        pool.run_kernel(attend_tiles, min(n_tiles, threads), q, group, store.keys, store.values, runs, out)
+        pool.run_kernel(
+            attend_tiles, min(n_tiles, threads), q, group, store.keys, store.values, store.start, runs, out
+        )
         return out.reshape(rows, n_heads * head_dim)
     height = _tile_height(store, runs, group)
     tiles = [(g, r) for g in range(n_kv_heads) for r in range(0, rows, height)]
@@ -280,13 +306,20 @@ def attention(q: np.ndarray, store: LayerStore, visible: Visible, pool: Pool, bf
         g, r = tiles[number]
         s = slice(r, min(r + height, rows))
         heads = slice(g * group, (g + 1) * group)
-        keys, columns = _tile_keys(runs[:, s])
-        queries = q[s, heads].reshape(-1, head_dim)  # (rows * group, Dh), copied
-        scores = queries @ read(store.keys[g, keys]).T
+        spans, columns = _tile_keys(runs[:, s])
+        queries = np.ascontiguousarray(q[s, heads]).reshape(-1, head_dim)  # (rows * group, Dh)
+        scores = np.empty((len(queries), spans[-1][2]), np.float32)
+        for first, column, end in spans:
+            keys = store.keys[g, first : first + end - column]
+            float_rows.multiply(queries, read(keys), scores, column)
         masked_softmax(scores, group, columns)
-        out[s, heads] = (scores @ read(store.values[g, keys])).reshape(-1, group, head_dim)
+        sums = np.zeros_like(queries)
+        for first, column, end in spans:
+            values = store.values[g, first : first + end - column]
+            float_rows.add_weighted(scores, column, read(values), store.start + first, sums)
+        out[s, heads] = sums.reshape(-1, group, head_dim)
 
-    pool.parallel_for(tile, len(tiles), most=threads)
+    pool.parallel_for(tile, len(tiles), most=threads, blas=False)
     return out.reshape(rows, n_heads * head_dim)
 
 
@@ -299,15 +332,17 @@ def _tile_height(store: LayerStore, runs: np.ndarray, group: int) -> int:
     return max(1, min(rows, SCORES_PER_TILE // (group * most_keys)))
 
 
-def _tile_keys(runs: np.ndarray) -> tuple[slice | np.ndarray, np.ndarray]:
-    """The rows of the store that a tile of query rows sees, and its runs as columns among them."""
-    first, end = runs[:, 0, 0], runs[:, -1, 1]
-    if len(runs) == 1:
-        return slice(int(first[0]), int(end[0])), runs - first[0]
-    sizes = np.maximum(end - first, 0)
-    starts = np.cumsum(sizes) - sizes
-    keys = np.concatenate([np.arange(f, f + n) for f, n in zip(first, sizes, strict=True)])
-    return keys, runs + (starts - first)[:, None, None]
+def _tile_keys(runs: np.ndarray) -> tuple[list[tuple[int, int, int]], np.ndarray]:
+    """The rows of the store that a tile of query rows sees, side by side as columns of scores.
+
+    Returns:
+        of each run the first row, its column and the column behind the last; and the runs as columns
+    """
+    first = runs[:, 0, 0]
+    ends = np.cumsum(np.maximum(runs[:, -1, 1] - first, 0))
+    columns = np.concatenate(([0], ends[:-1]))
+    spans = list(zip(first.tolist(), columns.tolist(), ends.tolist(), strict=True))
+    return spans, runs + (columns - first)[:, None, None]
 
 
 def read(rows: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ class CpuBackend:
         return self._path
 
     def describe(self) -> str:
-        products = f"8-bit products ({self._path})" if self._panels else "float32 products through BLAS"
+        products = f"8-bit products ({self._path})" if self._panels else "float32 products"
         if self._panels and self._keep_weights:
             products += ", F32, F16 and BF16 weights as stored"
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"

@@ -198,7 +198,7 @@ def experts(
         product_alone(prepare(g, down), down.expert(numbers[n]), y[members])
 
     most = by_products(order.size // len(numbers), 3 * len(numbers) * gate.rows * gate.columns)
-    pool.parallel_for(expert, len(numbers), most=most)  # in the file's order: the system fetches ahead
+    pool.parallel_for(expert, len(numbers), most=most, blas=False)  # in the file's order: fetched ahead
     slots = np.empty(order.size, np.int64)
     slots[order] = np.arange(order.size)
     pool.run_kernel(combine, by_numbers(y.size), y, slots.reshape(n_rows, n_used), weights, out)

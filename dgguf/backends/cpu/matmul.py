@@ -2,8 +2,9 @@
 
 This is the seam between block formats and arithmetic. What is decoded at once fits a core's cache, so
 nothing is decoded twice in a product and nothing of the file is held. There are two kinds: in weight panels
-(`qgemm`), 8-bit codes against 8-bit activations or plain numbers against plain ones; and float32 through
-BLAS, which is exact and runs everywhere.
+(`qgemm`), 8-bit codes against 8-bit activations or plain numbers against plain ones; and float32
+(`float_rows`), which is exact and runs everywhere. In both a row of outputs depends on its row of inputs
+alone, not on those beside it.
 
 M, N and K are the field's: (M, K) inputs times the transpose of an (N, K) matrix are (M, N) outputs.
 """
@@ -15,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from dgguf.backends.base import HostTensor
-from dgguf.backends.cpu import activations, attention_tile, qgemm
+from dgguf.backends.cpu import activations, attention_tile, float_rows, qgemm
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.grain import by_numbers, by_products
 from dgguf.backends.cpu.panels import KEPT_FORMATS, PANEL_FORMATS
@@ -26,7 +27,6 @@ from dgguf.threads.work_sharing import make_counter
 
 DECODED_BYTES = 1 << 20
 LEAST_PIECES = 4  # of a matrix, so that several threads have something to do
-FEW_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class CpuMatrix:
 
     Attributes:
         tensor: raw is (N, row_bytes), or (E, N, row_bytes) for a stack of experts.
-        panel: what its weight panels hold, which says how products round; None for BLAS.
+        panel: what its weight panels hold, which says how products round; None for float32.
     """
 
     tensor: HostTensor
@@ -53,7 +53,8 @@ class CpuMatrix:
     def decoded_rows(self) -> int:
         """Rows decoded together as float32; set by the shape alone: results depend on nothing else."""
         pieces = max(LEAST_PIECES, -(-4 * self.rows * self.columns // DECODED_BYTES))
-        return max(1, min(-(-self.rows // pieces), DECODED_BYTES // (4 * self.columns)))
+        rows = max(1, min(-(-self.rows // pieces), DECODED_BYTES // (4 * self.columns)))
+        return rows // PANEL_ROWS * PANEL_ROWS or rows
 
     @cached_property
     def activation_layout(self) -> tuple[int, int] | None:
@@ -64,6 +65,15 @@ class CpuMatrix:
         t = self.tensor
         one = HostTensor(t.name, t.format, t.raw[number], t.columns, t.role, t.layer)
         return CpuMatrix(one, self.panel)
+
+
+def kept_formats() -> list[PanelFormat]:
+    """Those of KEPT_FORMATS that this CPU path multiplies, the fastest for each type of weights first."""
+    if cpu_path() == "portable":
+        return []
+    pairs = cpu_path() == "avx512_vnni" and attention_tile.supported()
+    forms = [form for form in KEPT_FORMATS.values() if pairs or form.kept != "bfloat16"]
+    return sorted(forms, key=lambda form: form.weight_bytes)
 
 
 def matrix(tensor: HostTensor, panels: bool, keep: bool = False) -> CpuMatrix:
@@ -78,10 +88,7 @@ def matrix(tensor: HostTensor, panels: bool, keep: bool = False) -> CpuMatrix:
     if not panels:
         return CpuMatrix(tensor)
     if keep and tensor.format.block_size == 1:
-        pairs = cpu_path() == "avx512_vnni" and attention_tile.supported()
-        kinds = ("bfloat16", "float32") if pairs else ("float32",)
-        forms = (KEPT_FORMATS.get(f"{name} as {kind}") for kind in kinds)
-        return CpuMatrix(tensor, next((form for form in forms if form), None))
+        return CpuMatrix(tensor, next((form for form in kept_formats() if form.format.name == name), None))
     return CpuMatrix(tensor, PANEL_FORMATS.get(name) if tensor.columns % activations.GROUP == 0 else None)
 
 
@@ -117,9 +124,9 @@ def prepare(x: np.ndarray, w: CpuMatrix, pool: Pool | None = None) -> np.ndarray
     It serves all matrices of this `activation_layout`. Rows of the result may be gathered and belong to
     rows of x.
     """
-    if w.activation_layout is None:
-        return x
     x, layout = np.ascontiguousarray(x), w.activation_layout
+    if layout is None:
+        return x
     out = np.empty((x.shape[0], activations.prepared_bytes(w.columns, layout)), np.uint8)
     if pool is None:
         activations.prepare(x, out, layout)
@@ -151,11 +158,8 @@ def float_product(inputs: np.ndarray, w: CpuMatrix, first: int, end: int, out: n
     """Outputs first..end of N of inputs @ w.T into `out`, (M, N); `first` is a multiple of decoded_rows."""
     for start in range(first, end, w.decoded_rows):
         weights = decode_rows(w, start, min(w.decoded_rows, end - start))
-        outputs = out[:, start : start + weights.shape[0]]
-        if inputs.shape[0] < FEW_ROWS:
-            outputs[:] = (weights @ inputs.T).T  # BLAS is twice as fast with the long side first
-        else:
-            np.matmul(inputs, weights.T, out=outputs)
+        weights.flags.writeable = False  # of this view; as of a map, or numba would compile for both
+        float_rows.multiply(inputs, weights, out, start)
 
 
 def product_alone(inputs: np.ndarray, w: CpuMatrix, out: np.ndarray) -> None:
@@ -178,6 +182,7 @@ def products(inputs: np.ndarray, w: CpuMatrix, out: np.ndarray, pool: Pool) -> N
         lambda first, end: float_product(inputs, w, first * step, min(end * step, w.rows), out),
         -(-w.rows // step),
         most=threads,
+        blas=False,
     )
 
 

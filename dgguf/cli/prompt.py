@@ -1,0 +1,81 @@
+"""Where a prompt comes from: the command line, a file, a pipe, or a pipe and one of the others."""
+
+import os
+import stat
+import sys
+from typing import IO
+
+import click
+
+from dgguf.errors import PromptError
+
+_PATIENCE = 0.5  # seconds for which a pipe may be silent without a word
+
+
+def read_prompt(words: list[str | None], file: IO[bytes] | None, *, use_stdin: bool = True) -> str:
+    """The prompt. What comes through a pipe stands before what is given otherwise, with a newline between.
+
+    BOM and CR are taken out, and what is not UTF-8 becomes U+FFFD.
+
+    Args:
+        words: the places on the command line where it can stand; None where nothing does.
+        file: of -f.
+        use_stdin: whether standard input may be read.
+
+    Raises:
+        click.UsageError: there is none, or more than one.
+    """
+    given = [word for word in words if word is not None]
+    if len(given) + (file is not None) > 1:
+        raise click.UsageError("give the prompt once: behind the model, by -p or by -f")
+    if file is not None:
+        given = [_read(file)]
+    elif given:
+        given = [given[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")]
+    elif sys.stdin.isatty() or not use_stdin:
+        raise click.UsageError('there is no prompt: give one as in `dgguf run MODEL "…"`, by -f or by a pipe')
+    if use_stdin and not _is_stdin(file) and (not given or _sends_data()):
+        _say_silence()
+        piped = _read(sys.stdin.buffer)
+        if given and piped.strip():
+            return f"{piped.removesuffix(chr(10))}\n{given[0]}"
+        return given[0] if given else piped
+    return given[0]
+
+
+def _read(file: IO[bytes]) -> str:
+    try:
+        data = file.read()
+    except OSError as error:  # of reading, which names no file
+        raise PromptError(f"{file.name}: cannot read the prompt: {error.strerror}") from None
+    return data.decode("utf-8-sig", "replace").replace("\r\n", "\n")
+
+
+def _is_stdin(file: IO[bytes] | None) -> bool:
+    return file is not None and file is getattr(sys.stdin, "buffer", None)
+
+
+def _sends_data() -> bool:
+    """Whether standard input is a pipe, or a file with something left; no socket, terminal or device."""
+    try:
+        number = sys.stdin.fileno()
+        status = os.fstat(number)
+        if stat.S_ISREG(status.st_mode):
+            return os.lseek(number, 0, os.SEEK_CUR) < status.st_size
+        return stat.S_ISFIFO(status.st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _say_silence() -> None:
+    """Name a pipe that keeps us waiting."""
+    import select
+
+    from dgguf.cli.output import say
+
+    try:
+        ready = select.select([sys.stdin.fileno()], [], [], _PATIENCE)[0]
+    except (OSError, ValueError):  # Windows' pipes; no file
+        return
+    if not ready:
+        say("waiting for the pipe on standard input; `</dev/null` or --no-stdin goes on without it")
