@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ import dgguf.cli
 from dgguf import interrupts
 from dgguf.cli import streams
 from dgguf.machine import windows
+from dgguf.view import keys
 from dgguf.view.live import Live
 
 replay = importlib.import_module("dgguf.cli.replay")  # in dgguf.cli the name is the command's
@@ -40,31 +42,31 @@ def console(typed):
 )
 def test_keys(monkeypatch, typed, key, meaning):
     monkeypatch.setitem(sys.modules, "msvcrt", console(typed))
-    assert replay._console_keys() == [key]
+    assert keys._of_console(0.01) == [key]
     assert key in meaning
 
 
 def test_a_letter_that_begins_like_a_key(monkeypatch):
     monkeypatch.setitem(sys.modules, "msvcrt", console("à"))
-    assert replay._console_keys() == ["à"]
+    assert keys._of_console(0.01) == ["à"]
 
 
 def test_no_key_lets_the_size_be_looked_at(monkeypatch):
     monkeypatch.setitem(sys.modules, "msvcrt", console(""))
-    monkeypatch.setattr(replay, "_WAIT", 0.01)
-    assert replay._console_keys() == []
+    assert keys._of_console(0.01) == []
 
 
 def test_ctrl_c_ends(monkeypatch):
     monkeypatch.setitem(sys.modules, "msvcrt", console("\x03"))
-    with pytest.raises(KeyboardInterrupt):
-        replay._console_keys()
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it comes a moment later
+        keys._of_console(0.01)
+        time.sleep(5)
 
 
 def test_windows_console_is_asked(monkeypatch):
     monkeypatch.setattr("platform.system", lambda: "Windows")
     monkeypatch.setitem(sys.modules, "msvcrt", console("q"))
-    assert replay._pressed() == ["q"]
+    assert keys.pressed(0.01) == ["q"]
 
 
 def run_main(monkeypatch, *, arguments=("--version",), stdout=None):
