@@ -12,6 +12,11 @@ find our files and we find theirs. Three things of its `hf_hub_download` are don
 Files of more than 50 GB are still its own: the hub sends them by its protocol Xet alone.
 """
 
+import os
+
+# Else huggingface_hub tells the hub which programs run around us, whose list it fetches once a day.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
 from dgguf.hub.cache import begun_bytes, cached, cached_like, damage
 from dgguf.hub.download import download
 from dgguf.hub.repository import HubFile, choose, parse_reference

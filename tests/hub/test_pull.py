@@ -72,6 +72,8 @@ def test_pull_and_run(hub: Hub, dgguf) -> None:
     before = len([r for r in hub.requests if r.startswith("GET") and "resolve" in r])
     again = dgguf("pull", f"hf:{REPOSITORY}:tiny-Q8_0.gguf")
     assert again.stdout == pulled.stdout
+    # Nothing is asked beside the model, and nobody is told of what runs around us.
+    assert all(f"/{REPOSITORY}" in request for request in hub.requests), hub.requests
     assert len([r for r in hub.requests if r.startswith("GET") and "resolve" in r]) == before == 1
 
 
