@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dgguf import hub
-from dgguf.errors import DownloadError, ModelFileError
+from dgguf.errors import DownloadError, ModelFileError, did_you_mean
 
 _PACKAGE = Path(__file__).parent
 
@@ -70,8 +70,11 @@ def find_model(model: str) -> Path:
         return found
     if path.exists():
         return path  # a folder or a device: whoever opens it says so
-    names = ", ".join(known.name for known in known_models())
-    raise ModelFileError(f"there is no file {model!r}, and no model of that name is known (known: {names})")
+    names = [known.name for known in known_models()]
+    raise ModelFileError(
+        f"there is no file {model!r}, and no model of that name is known (known: {', '.join(names)})."
+        f"{did_you_mean(model, names)}"
+    )
 
 
 def hub_name(model: str) -> tuple[str, str]:
@@ -87,6 +90,7 @@ def hub_name(model: str) -> tuple[str, str]:
         return known.repository, known.file
     if reference is None:
         raise DownloadError(
-            f"no model {model!r} is known: `dgguf models` lists those that are, others are hf:owner/repo:file"
+            f"no model {model!r} is known: `dgguf list` lists those that are, others are hf:owner/repo:file."
+            + did_you_mean(model, [known.name for known in known_models()])
         )
     return reference

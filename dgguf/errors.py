@@ -15,6 +15,7 @@ DggufError                  exit code 1, one clear sentence: what, where, what t
 """
 
 import errno
+from collections.abc import Iterable
 
 _MOST, _TAIL = 499, 160  # characters of a message, and of its end where the middle is left out
 
@@ -88,3 +89,11 @@ def sentence(error: Exception) -> str:
         where = error.filename or ("the output" if error.errno == errno.ENOSPC else "")
         return one_line(f"{where}: {error.strerror}" if where else str(error))
     return one_line(str(error))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A clause for a message about a name that is not known; "" where none is near."""
+    import difflib
+
+    near = difflib.get_close_matches(name, list(known), 2)
+    return f" Did you mean {' or '.join(near)}?" if near else ""

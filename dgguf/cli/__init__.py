@@ -9,20 +9,22 @@ from dgguf.cli import streams
 from dgguf.cli.bench import bench
 from dgguf.cli.chat import chat
 from dgguf.cli.check import check
+from dgguf.cli.commands import Commands, completion
 from dgguf.cli.compare import compare
 from dgguf.cli.doctor import doctor
 from dgguf.cli.export import export
 from dgguf.cli.imatrix import imatrix
-from dgguf.cli.info import info
-from dgguf.cli.models import models, pull
+from dgguf.cli.models import list_models, pull, rm
 from dgguf.cli.quantize import quantize
 from dgguf.cli.replay import replay
 from dgguf.cli.run import run
+from dgguf.cli.show import show
 from dgguf.cli.tour import tour
 from dgguf.errors import DggufError, sentence
 
 
 @click.group(
+    cls=Commands,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "auto_envvar_prefix": "DGGUF",
@@ -39,10 +41,10 @@ def cli(context: click.Context) -> None:
     \b
     Examples:
       dgguf tour
-      dgguf run demo -p "Tell me a story."
+      dgguf run demo "Tell me a story."
       dgguf chat demo
-      dgguf run diffusiongemma-26B-A4B-it-Q4_K_M.gguf -p "Why is the sky blue?"
-      dgguf info diffusiongemma-26B-A4B-it-Q4_K_M.gguf
+      dgguf run diffusiongemma-26B-A4B-it-Q4_K_M.gguf "Why is the sky blue?"
+      dgguf show diffusiongemma-26B-A4B-it-Q4_K_M.gguf
       dgguf quantize ./diffusiongemma-checkpoint out.gguf --type Q8_0
     """
     import logging
@@ -72,15 +74,17 @@ for command in (
     tour,
     replay,
     export,
-    bench,
-    doctor,
-    info,
-    check,
-    models,
+    list_models,
+    show,
     pull,
+    rm,
+    check,
     quantize,
     imatrix,
     compare,
+    bench,
+    doctor,
+    completion,
 ):
     cli.add_command(command)
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from dgguf.cli.commands import model_argument
 from dgguf.cli.options import gpu_options, keep_weights_option, threads_option
 
 
-@click.command()
-@click.argument("model")
+@click.command(short_help="Measure a model's speed on this machine.")
+@model_argument
 @click.option(
     "--prompt-tokens", type=click.IntRange(1), default=32, help="Length of the random prompt, in tokens."
 )

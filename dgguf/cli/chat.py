@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from dgguf.cli.commands import model_argument
 from dgguf.cli.options import (
     Asking,
     Loading,
@@ -18,8 +19,8 @@ from dgguf.view.names import VIEWS
 CHAT_VIEWS = tuple(view for view in VIEWS if view != "jsonl")
 
 
-@click.command()
-@click.argument("model")
+@click.command(short_help="Talk with a model.")
+@model_argument
 @conversation_options
 @click.option(
     "--when-full",

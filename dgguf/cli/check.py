@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dgguf.cli.commands import model_argument
 from dgguf.cli.options import gpu_options
 
 if TYPE_CHECKING:
@@ -14,12 +15,12 @@ if TYPE_CHECKING:
     from dgguf.verify.whole_file import WholeFile
 
 
-@click.command()
-@click.argument("model")
+@click.command(short_help="Read a file from end to end and compare digests.")
+@model_argument
 @click.option(
     "--against",
     metavar="REFERENCE",
-    help="Compare with the hub's size and digest of this model: a name of `dgguf models` or "
+    help="Compare with the hub's size and digest of this model: a name of `dgguf list` or "
     "hf:owner/repo:file. Nothing is downloaded.",
 )
 @click.option(
@@ -121,8 +122,8 @@ def examine(model: str, published: "list[HubFile] | None") -> dict[str, Any]:
         published: what the hub has under the name to compare with; None for nothing to compare.
     """
     from dgguf.catalog import find_model
-    from dgguf.cli.info import count_types
     from dgguf.cli.output import say
+    from dgguf.cli.show import count_types
     from dgguf.ggufio.file import GgufFile
     from dgguf.verify.faults import differences, loading_fault
 

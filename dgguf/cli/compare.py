@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dgguf.evaluate.divergence import Divergence
 
 
-@click.command()
+@click.command(short_help="Show what one model costs in place of another.")
 @click.argument("first")
 @click.argument("second")
 @evaluation_options(default_chunks=8)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dgguf.backends.check import Check
 
 
-@click.command()
+@click.command(short_help="See what this machine has and what is missing.")
 @click.argument("model", required=False)
 @click.option("-c", "--context", type=click.IntRange(2), help="Context to plan for.  [default: 8192]")
 @click.option("--cuda", is_flag=True, help="A GPU that cannot be used is a failure.")

@@ -24,7 +24,7 @@ _ONLY_FOR = {
 }
 
 
-@click.command()
+@click.command(short_help="Draw a recording: GIF, SVG, page, film, picture.")
 @click.argument("recording", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(

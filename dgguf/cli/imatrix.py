@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dgguf.cli.commands import model_argument
 from dgguf.cli.options import evaluation_options, keep_weights_option
 
 if TYPE_CHECKING:
     from dgguf.convert.imatrix import Sums
 
 
-@click.command()
-@click.argument("model")
+@click.command(short_help="Collect importances for quantize.")
+@model_argument
 @evaluation_options(default_chunks=None)
 @keep_weights_option
 @click.option(

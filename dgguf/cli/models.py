@@ -1,4 +1,4 @@
-"""`dgguf models` and `dgguf pull`: the models known by name, and getting them."""
+"""`dgguf list`, `pull` and `rm`: the models known by name, getting them, and getting rid of them."""
 
 import json
 import sys
@@ -6,19 +6,21 @@ from pathlib import Path
 
 import click
 
+from dgguf.cli.commands import model_argument
+
 # Besides the weights a run needs room for its context and its scratch memory.
 _BESIDE_WEIGHTS = 2 * 10**9
 _FITS: dict[object, str] = {True: "yes", False: "no", None: "?"}
 
 
-@click.command()
+@click.command("list", short_help="List the models known by name.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def models(as_json: bool) -> None:
+def list_models(as_json: bool) -> None:
     """List the models known by name: size, whether they are here, whether they fit this machine.
 
     \b
     Examples:
-      dgguf models
+      dgguf list
       dgguf pull diffusiongemma && dgguf run diffusiongemma -p "Why is the sky blue?"
     """
     from dgguf.catalog import known_models, path_of
@@ -56,10 +58,10 @@ def models(as_json: bool) -> None:
         )
 
 
-@click.command()
-@click.argument("model")
+@click.command(short_help="Download a model.")
+@model_argument
 def pull(model: str) -> None:
-    """Download MODEL: a name of `dgguf models`, or hf:owner/repo, with a file or a type after a colon.
+    """Download MODEL: a name of `dgguf list`, or hf:owner/repo, with a file or a type after a colon.
 
     It goes to the cache of the Hugging Face hub. An interrupted download goes on, and a file that is there
     is checked by its digest and mended, if it can be; without a network it is checked alone. The path goes
@@ -71,6 +73,39 @@ def pull(model: str) -> None:
       dgguf pull hf:unsloth/diffusiongemma-26B-A4B-it-GGUF:Q6_K
     """
     click.echo(download(model))
+
+
+@click.command(short_help="Delete a downloaded model.")
+@model_argument
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def rm(model: str, yes: bool) -> None:
+    """Delete MODEL, a name or hf:owner/repo:file, from the cache of the Hugging Face hub.
+
+    The demo comes with dgguf, and a path is a file of your own: neither is deleted.
+
+    \b
+    Examples:
+      dgguf rm diffusiongemma
+      dgguf rm hf:unsloth/diffusiongemma-26B-A4B-it-GGUF:Q6_K
+    """
+    from dgguf import hub
+    from dgguf.catalog import hub_name
+    from dgguf.cli.output import say
+    from dgguf.errors import ModelFileError
+    from dgguf.view.summary import count, format_bytes
+
+    if Path(model).exists():
+        raise click.UsageError(f"{model} is a file of your own: delete it yourself")
+    repository, wanted = hub_name(model)
+    found = hub.removal(repository, wanted)
+    if found is None:
+        raise ModelFileError(f"{model} is not on this machine")
+    say(f"{repository} in the hub's cache: {', '.join(found.names)}, {format_bytes(found.n_bytes)}")
+    question = f"Delete {count(len(found.names), 'file')}? Other programs may use them, too."
+    if not yes and not click.confirm(question, err=True):
+        raise click.Abort
+    found.delete()
+    say(f"{format_bytes(found.n_bytes)} are free again")
 
 
 def download(model: str) -> Path:

@@ -65,7 +65,7 @@ class TensorType(ParamType):
         return pattern, type_name
 
 
-@click.command()
+@click.command(short_help="Make a smaller file, from a checkpoint or a GGUF.")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(

@@ -38,7 +38,7 @@ _LONGEST = 1e9  # seconds; what `sleep` takes on every system
 _WAIT = 0.2  # seconds for a key, before the terminal's size is looked at
 
 
-@click.command()
+@click.command(short_help="Show a recording again.")
 @click.argument("recording", type=click.Path(path_type=Path))
 @click.option(
     "--speed", type=click.FloatRange(0, min_open=True), default=1.0, help="How many times faster than it was."

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from dgguf.cli.chat import converse
+from dgguf.cli.commands import model_argument
 from dgguf.cli.export import check_out, draw
 from dgguf.cli.options import (
     Asking,
@@ -41,8 +42,8 @@ _ONE_ANSWER = (
 )
 
 
-@click.command()
-@click.argument("model")
+@click.command(short_help="Answer a prompt.")
+@model_argument
 @click.argument("prompt", required=False)
 @click.option(
     "-p", "--prompt", "by_option", help="The prompt, as behind MODEL. Without one: a pipe, or a chat."

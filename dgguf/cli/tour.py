@@ -26,7 +26,7 @@ _PROMPTS = ("Tell me a story.", "Write a story about Mia and a blue fox.", "Sort
 _READING = 4.0  # seconds for what is said
 
 
-@click.command()
+@click.command(short_help="See in a minute what a canvas does.")
 @click.option(
     "--pace", type=click.FloatRange(0, 10), default=1.0, help="How many times slower; 0 waits for nothing."
 )

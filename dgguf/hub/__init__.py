@@ -17,12 +17,13 @@ import os
 # Else huggingface_hub tells the hub which programs run around us, whose list it fetches once a day.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from dgguf.hub.cache import begun_bytes, cached, cached_like, damage
+from dgguf.hub.cache import Removal, begun_bytes, cached, cached_like, damage, removal
 from dgguf.hub.download import download
 from dgguf.hub.repository import HubFile, choose, parse_reference
 
 __all__ = [
     "HubFile",
+    "Removal",
     "begun_bytes",
     "cached",
     "cached_like",
@@ -30,4 +31,5 @@ __all__ = [
     "damage",
     "download",
     "parse_reference",
+    "removal",
 ]

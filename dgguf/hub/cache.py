@@ -9,6 +9,8 @@ import contextlib
 import hashlib
 import os
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from dgguf.hub.environment import check_import
@@ -58,6 +60,41 @@ def cached_like(repository: str, wanted: str) -> Path | None:
     names = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*.gguf")]
     found = find_matching(sorted(names), wanted)
     return cached(repository, found[0]) if len(found) == 1 else None
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What is deleted with a model: huggingface_hub deletes whole versions of a repository.
+
+    Attributes:
+        names: of all files of these versions.
+        n_bytes: that become free.
+        delete: does it.
+    """
+
+    names: list[str]
+    n_bytes: int
+    delete: Callable[[], None]
+
+
+def removal(repository: str, wanted: str) -> Removal | None:
+    """What goes when a model's file, or that of a type, is deleted; None if it is not here."""
+    path = cached_like(repository, wanted)
+    if path is None:
+        return None
+    from huggingface_hub import scan_cache_dir
+
+    scanned = scan_cache_dir(cache())
+    versions = [
+        version
+        for found in scanned.repos
+        if found.repo_id == repository
+        for version in found.revisions
+        if any(file.file_path == path for file in version.files)
+    ]
+    strategy = scanned.delete_revisions(*(version.commit_hash for version in versions))
+    names = sorted({file.file_name for version in versions for file in version.files})
+    return Removal(names, strategy.expected_freed_size, strategy.execute)
 
 
 def name_in_cache(repository: str, name: str) -> Path | None:

@@ -450,3 +450,45 @@ def test_long_messages_are_cut():
     assert text.startswith("m.gguf: the token 'xxx")
     assert text.endswith("xxx' is strange: do this")
     assert len(text) < 2100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "guess"),
+    [
+        (["chatt"], "Did you mean chat?"),
+        (["modells"], "Did you mean list?"),
+        (["run", "diffusiongema", "Hi"], "Did you mean diffusiongemma"),
+        (["pull", "diffusiongemma-q4"], "Did you mean diffusiongemma"),
+    ],
+)
+def test_a_name_that_is_nearly_one_is_guessed(arguments, guess):
+    done = dgguf(*arguments)
+    assert done.returncode in (1, 2)
+    assert guess in done.stderr
+
+
+def test_shells_complete_commands_and_models(tmp_path):
+    shim = tmp_path / "dgguf"
+    shim.write_text(
+        f"#!{sys.executable}\nimport sys; sys.argv[0] = 'dgguf'\nfrom dgguf.cli import main\nmain()\n"
+    )
+    shim.chmod(0o755)
+
+    def completed(words, number):
+        variables = {"_DGGUF_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number)}
+        done = subprocess.run([shim], env=os.environ | variables, capture_output=True, text=True)
+        return done.stdout.split()
+
+    assert completed("dgguf ch", 1) == ["plain,chat", "plain,check"]
+    assert completed("dgguf run de", 2) == ["plain,demo", "file,de"]
+    for shell in ("bash", "zsh", "fish"):
+        done = dgguf("completion", shell)
+        assert done.returncode == 0
+        assert "_DGGUF_COMPLETE" in done.stdout
+
+
+def test_help_lists_every_command_in_whole_sentences():
+    text = dgguf("--help").stdout
+    listed = re.search(r"Commands:\n(.*?)\n\n", text, re.DOTALL)[1].splitlines()
+    assert len(listed) == 16
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)

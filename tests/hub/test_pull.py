@@ -141,12 +141,33 @@ def test_without_symbolic_links_a_file_is_on_the_disk_once(
 
 
 def test_models_lists_what_is_here(dgguf) -> None:
-    rows = json.loads(dgguf("models", "--json").stdout)["models"]
+    rows = json.loads(dgguf("list", "--json").stdout)["models"]
     here = {row["name"]: row["path"] is not None for row in rows}
     assert here == {known.name: known.repository == "bundled" for known in known_models()}
-    table = dgguf("models")
+    table = dgguf("list")
+    assert dgguf("models").stdout == table.stdout  # its name of before
     assert table.stdout.splitlines()[0].split() == ["name", "type", "size", "here", "fits", "note"]
     assert not table.stderr
+
+
+def test_a_model_is_deleted_when_that_is_confirmed(hub: Hub, dgguf) -> None:
+    path = Path(dgguf("pull", MODEL).stdout.strip())
+    refused = dgguf("rm", MODEL)  # nobody there to say yes
+    assert refused.returncode == 130
+    assert f"{REPOSITORY} in the hub's cache: tiny-Q8_0.gguf, {len(DEMO) / 1e6:.2f} MB" in refused.stderr
+    assert "Other programs may use them" in refused.stderr
+    assert path.exists()
+    assert dgguf("rm", MODEL, "--yes").returncode == 0
+    assert not path.exists()
+    assert not path.resolve().exists()
+    gone = dgguf("rm", MODEL, "--yes")
+    assert gone.returncode == 1
+    assert "is not on this machine" in gone.stderr
+    assert "no hub has it" in dgguf("rm", "demo").stderr
+    (path.parent / "mine.gguf").parent.mkdir(parents=True, exist_ok=True)
+    (path.parent / "mine.gguf").write_bytes(DEMO)
+    assert dgguf("rm", str(path.parent / "mine.gguf")).returncode == 2
+    assert (path.parent / "mine.gguf").exists()
 
 
 def test_run_of_a_known_model_says_how_to_get_it(dgguf) -> None:

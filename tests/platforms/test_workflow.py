@@ -13,7 +13,7 @@ WORKFLOW = (ROOT / ".github" / "workflows" / "platforms.yml").read_text(encoding
 
 def test_every_command_has_its_options():
     found = re.findall(r"\bdgguf ([a-z]+)((?: [^\n>|;&\"']+| \"[^\"]*\")*)", WORKFLOW)
-    assert {name for name, _ in found} == {"doctor", "run", "quantize", "info", "export", "replay"}
+    assert {name for name, _ in found} == {"doctor", "run", "quantize", "show", "export", "replay"}
     for name, rest in found:
         known = {option for parameter in cli.commands[name].params for option in parameter.opts}
         options = [word for word in shlex.split(rest) if word.startswith("-")]

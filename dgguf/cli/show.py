@@ -1,30 +1,38 @@
-"""`dgguf info`: what a model file holds."""
+"""`dgguf show`: what a model file holds."""
 
 import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dgguf.cli.commands import model_argument
+
 if TYPE_CHECKING:
     from dgguf.ggufio.file import GgufFile
     from dgguf.model.config import ModelConfig
 
 
-@click.command()
-@click.argument("model")
+@click.command(short_help="Show what a model file holds.")
+@model_argument
 @click.option(
     "-c", "--context", type=click.IntRange(2), help="Context to size the memory for.  [default: 8192]"
 )
 @click.option("--tensors", is_flag=True, help="List every tensor.")
-@click.option("--json", "as_json", is_flag=True, envvar="DGGUF_INFO_JSON", help="Print one JSON object.")
-def info(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    envvar=["DGGUF_SHOW_JSON", "DGGUF_INFO_JSON"],
+    help="Print one JSON object.",
+)
+def show(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
     """Show what MODEL holds: sizes, types, sampler settings, memory needed.
 
     \b
     Examples:
-      dgguf info demo
-      dgguf info model.gguf --context 32768
-      dgguf info model.gguf --tensors --json
+      dgguf show demo
+      dgguf show model.gguf --context 32768
+      dgguf show model.gguf --tensors --json
     """
     from dgguf.catalog import find_model
     from dgguf.ggufio.file import GgufFile
