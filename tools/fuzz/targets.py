@@ -17,8 +17,8 @@ import numpy as np
 
 from dgguf import convert
 from dgguf.cli import saved
-from dgguf.cli.info import describe, lines
 from dgguf.cli.quantize import plan_lines
+from dgguf.cli.show import describe, lines
 from dgguf.convert.imatrix import read_imatrix
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError
