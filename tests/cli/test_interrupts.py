@@ -170,6 +170,7 @@ def test_an_interrupt_that_became_another_exception_is_no_traceback(tmp_path):
     assert (done.returncode, done.stderr) == (130, "")
 
 
+@pytest.mark.slow(3)
 def test_a_closing_terminal_ends_it(cases, folder):
     """The terminal is gone: nothing can be given back, and there is nobody to tell."""
     case = cases["run, terminal"]

@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
+from dgguf.view.recorder import Recorder
 from dgguf.view.recording import read_recording
+from tests.support.recordings import made_up
 from tests.support.synthetic.writer import TINY, write_model
 
 pytestmark = [
@@ -23,7 +25,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     write_model(folder / "m.gguf", TINY, "Q8_0", seed=3)
     write_model(folder / "source.gguf", TINY, "BF16", seed=3)
-    shell(folder, f"dgguf run m.gguf -p Hi {QUICK} --record story.jsonl")
+    tokens, events = made_up(steps=4)
+    with Recorder.to_file(folder / "story.jsonl", tokens) as recorder:
+        assert [*recorder.record(events)] == events
     return folder
 
 
@@ -75,7 +79,8 @@ def test_what_is_wrong_with_stderr_and_stdin_does_not_show(name, folder):
         assert (done.returncode, _timeless(done.stdout)) == (0, _timeless(as_it_should.stdout))
 
 
-@pytest.mark.parametrize("name", of_commands())
+@pytest.mark.slow(6)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_what_cannot_be_written_to_stdout_is_one_sentence(name, folder):
     typed = "printf 'Hi\\n' |" if name == "chat" else ""
     done = shell(folder, f"{typed} dgguf {COMMANDS[name]} >/dev/full")
