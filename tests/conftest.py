@@ -83,6 +83,14 @@ def sample(slow, budget, seed):
     return chosen
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_state(tmp_path_factory):
+    """What chats leave for the next time lies in a folder of the tests'."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture
 def many_cores(monkeypatch):
     """A backend takes as many threads as it is told to."""

@@ -14,9 +14,7 @@ from dgguf.cli.options import (
     generation_options,
     view_options,
 )
-from dgguf.view.names import VIEWS
-
-CHAT_VIEWS = tuple(view for view in VIEWS if view != "jsonl")
+from dgguf.view.names import CHAT_VIEWS
 
 
 @click.command(short_help="Talk with a model.")
@@ -30,7 +28,7 @@ CHAT_VIEWS = tuple(view for view in VIEWS if view != "jsonl")
 )
 @generation_options
 @view_options(CHAT_VIEWS)
-def chat(loading: Loading, asking: Asking, showing: Showing, when_full: str) -> None:
+def chat(loading: Loading, asking: Asking, showing: Showing, when_full: str, go_on: bool) -> None:
     """Talk with MODEL. On a terminal lines can be edited, and earlier ones come back by the arrow keys.
 
     Enter sends, Alt-Enter starts a new line, Ctrl-C stops an answer, Ctrl-D ends. /help lists commands.
@@ -42,15 +40,19 @@ def chat(loading: Loading, asking: Asking, showing: Showing, when_full: str) -> 
       dgguf chat model.gguf --system "Be brief." --think
       printf 'Hello\\nTell me more.\\n' | dgguf chat demo --seed 1
     """
-    converse(loading, asking, showing, when_full)
+    converse(loading, asking, showing, when_full, go_on=go_on)
 
 
-def converse(loading: Loading, asking: Asking, showing: Showing, when_full: str = "ask") -> None:
+def converse(
+    loading: Loading, asking: Asking, showing: Showing, when_full: str = "ask", *, go_on: bool = False
+) -> None:
     """Read messages and answer them until they end."""
+    from dgguf.cli import last
     from dgguf.cli.dialog import Dialog
     from dgguf.cli.display import Display
     from dgguf.cli.messages import Keyboard, piped_messages
     from dgguf.cli.models import offer
+    from dgguf.cli.output import say
 
     offer(loading.model)
     with contextlib.ExitStack() as stack:
@@ -61,4 +63,12 @@ def converse(loading: Loading, asking: Asking, showing: Showing, when_full: str 
                 display.note(session.backend.describe())
         keyboard = Keyboard(Dialog.COMMANDS) if sys.stdin.isatty() else None
         dialog = Dialog(session, asking, showing, keyboard=keyboard, when_full=when_full)
-        dialog.run(keyboard.messages() if keyboard else piped_messages())
+        model = session.file.path
+        if go_on:
+            system, dialog.messages = last.recall(model)
+            dialog.system = dialog.system or system
+            say(f"going on after {len(dialog.messages)} messages")
+        try:
+            dialog.run(keyboard.messages() if keyboard else piped_messages())
+        finally:
+            last.remember(model, dialog.system, dialog.messages)

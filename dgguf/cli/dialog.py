@@ -1,6 +1,7 @@
 """A conversation with a model: messages are answered, lines that start with "/" are commands."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -21,9 +22,11 @@ from dgguf.errors import DggufError, FileChangedError, PromptError, sentence
 from dgguf.interrupts import forget
 from dgguf.session import Session, new_seed
 from dgguf.text.chat import Message
+from dgguf.view.names import CHAT_VIEWS
 from dgguf.view.summary import statistics_table
 
 _SEED_DIGITS = 20
+_SYNONYMS = {"?": "help", "h": "help", "quit": "exit", "bye": "exit"}
 
 
 class Dialog:
@@ -76,6 +79,8 @@ class Dialog:
             try:
                 if not text.strip():
                     continue
+                if text.strip() in ("exit", "quit"):
+                    return
                 if text.startswith("/"):
                     if not self.command(text):
                         break
@@ -165,8 +170,8 @@ class Dialog:
     def command(self, text: str) -> bool:
         """Obey a line that starts with "/"; whether to go on."""
         name, _, argument = text[1:].strip().partition(" ")
-        argument = argument.strip()
-        if name in ("exit", "quit", "bye"):
+        name, argument = _SYNONYMS.get(name, name), argument.strip()
+        if name == "exit":
             return False
         if name not in self._COMMANDS:
             say(f"there is no command /{name}; /help lists them")
@@ -177,6 +182,11 @@ class Dialog:
     def _help(self, argument: str) -> None:
         for line in (
             "/clear           forget the conversation; the system message stays",
+            "/history         what was said",
+            "/retry           answer the last message again",
+            "/set [NAME N]    show, or set, the sampler's settings and max_tokens",
+            "/view NAME       how answers are shown: auto, text, grid, sudoku, plain, none",
+            "/show            the model, and how full its context is",
             "/system [TEXT]   show, or set, the system message; /system - takes it away",
             "/think on|off    let the model think before it answers",
             "/seed N|random   the same seed repeats an answer",
@@ -184,7 +194,7 @@ class Dialog:
             "/load FILE       go on from such a file",
             "/export FILE     draw the last answer: .gif, .svg, .html, .png, .mp4 …",
             "/stats           what the last answer cost",
-            "/exit            end; so does Ctrl-D",
+            "/exit            end; so do /bye, exit and Ctrl-D",
             "Alt-Enter starts a new line, Ctrl-C stops an answer.",
         ):
             say(line)
@@ -230,6 +240,56 @@ class Dialog:
             raise PromptError(error.message.removesuffix("; --force overwrites it")) from None
         draw(self._seen, self._session.tokenizer, path, self._showing)
 
+    def _retry(self, argument: str) -> None:
+        if not self.messages:
+            raise PromptError("/retry answers the last message again, and there is none yet")
+        if self.seed is not None:
+            say(f"the seed is {self.seed} for every answer: /seed random gives another one")
+        said = self.messages[-2:]
+        del self.messages[-2:]
+        try:
+            self.answer(said[0]["content"])
+        finally:
+            if not self.messages or self.messages[-1]["role"] != "assistant":
+                self.messages += said  # it was given up: the answer of before stays
+
+    def _set(self, argument: str) -> None:
+        name, _, value = argument.partition(" ")
+        values = {"max_tokens": self._max_tokens, **dataclasses.asdict(self._settings)}
+        if name and name not in values:
+            raise PromptError(f"/set knows {', '.join(values)}, not {name}")
+        if value:
+            try:
+                number = type(values[name])(value)
+            except ValueError:
+                raise PromptError(f"/set {name} needs a number, not {value}") from None
+            if name == "max_tokens" and number < 1:
+                raise PromptError(f"max_tokens must be at least 1, not {number}")
+            if name == "max_tokens":
+                self._max_tokens = int(number)
+            else:
+                self._settings = dataclasses.replace(self._settings, **{name: number})
+            values[name] = number
+        for known in [name] if name else values:
+            say(f"{known} {values[known]}")
+
+    def _set_view(self, argument: str) -> None:
+        if argument not in CHAT_VIEWS:
+            raise PromptError(f"/view knows {', '.join(CHAT_VIEWS)}{', not ' * bool(argument)}{argument}")
+        self._showing = dataclasses.replace(self._showing, view=argument)
+
+    def _show(self, argument: str) -> None:
+        session = self._session
+        n_used = len(self._encode()) if self.messages else 0
+        say(f"{session.file.path}: {session.backend.describe()}")
+        say(f"{n_used} of {session.context} positions used, {len(self.messages)} messages")
+
+    def _history(self, argument: str) -> None:
+        for message in self.messages:
+            say(f"{'> ' if message['role'] == 'user' else ''}{message['content']}")
+        if not self.messages:
+            say("nothing was said yet")
+
     def _stats(self, argument: str) -> None:
         for line in statistics_table(self._statistics) if self._statistics else ["there is no answer yet"]:
             say(line)
@@ -243,6 +303,11 @@ class Dialog:
         "save": _save,
         "load": _load,
         "export": _export,
+        "history": _history,
+        "retry": _retry,
+        "set": _set,
+        "view": _set_view,
+        "show": _show,
         "stats": _stats,
     }
     COMMANDS: ClassVar = tuple(f"/{name}" for name in (*_COMMANDS, "exit"))

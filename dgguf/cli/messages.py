@@ -4,9 +4,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dgguf.cli import last
 from dgguf.interrupts import forget, undone
 from dgguf.view.taken import keyboard
 
@@ -108,7 +108,6 @@ def piped_messages() -> Iterator[str]:
 
 def _history() -> "History":
     """What was typed in earlier chats, and goes on being kept where that is possible."""
-    import platformdirs
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     class BestEffort(FileHistory):
@@ -116,10 +115,10 @@ def _history() -> "History":
             with contextlib.suppress(OSError, UnicodeError):  # a full disk; bytes that are no UTF-8
                 super().store_string(string)
 
+    if not last.is_kept():
+        return InMemoryHistory()
     try:
-        folder = Path(platformdirs.user_state_dir("dgguf", appauthor=False))
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / "chat_history"
+        file = last.folder() / "chat_history"
         file.touch(mode=0o600)
     except OSError:
         return InMemoryHistory()

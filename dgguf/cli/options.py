@@ -101,6 +101,7 @@ def conversation_options(command: Command) -> Command:
     for option in (
         click.option("--think/--no-think", default=False, help="Let the model think before it answers."),
         click.option("--system", help="A system message."),
+        click.option("--continue", "go_on", is_flag=True, help="Go on with the last conversation."),
     ):
         command = option(command)
     return command

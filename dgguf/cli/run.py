@@ -25,6 +25,7 @@ from dgguf.view.names import VIEWS
 if TYPE_CHECKING:
     from dgguf.diffusion.events import Event
     from dgguf.diffusion.settings import SamplerSettings
+    from dgguf.text.chat import Message
 
 
 # Options of one answer, which a chat has not.
@@ -102,6 +103,7 @@ def run(
     record_top: int,
     export: Path | None,
     force: bool,
+    go_on: bool,
     stats: bool,
     as_json: bool,
     verbose: bool,
@@ -121,17 +123,20 @@ def run(
     """
     if prompt is None and by_option is None and file is None and sys.stdin.isatty():
         _check_chat(click.get_current_context().params)
-        converse(loading, asking, showing)
+        converse(loading, asking, showing, go_on=go_on)
         return
     text = read_prompt([prompt, by_option], file, use_stdin=not no_stdin)
-    if asking.raw and (asking.system is not None or asking.think):
-        raise click.UsageError("--raw takes the prompt as it is: it goes with neither --system nor --think")
+    if asking.raw and (asking.system is not None or asking.think or go_on):
+        raise click.UsageError("--raw takes the prompt as it is: without --system, --think and --continue")
     _check_drawing(showing, record, record_top, export, force)
+    from dgguf.catalog import find_model
+    from dgguf.cli import last
     from dgguf.cli.models import offer
 
     offer(loading.model)
-    answer(
-        text,
+    asking, messages = _messages(text, loading, asking, go_on=go_on)
+    written = answer(
+        text if asking.raw else messages,
         loading,
         asking,
         showing,
@@ -142,6 +147,21 @@ def run(
         as_json=as_json,
         verbose=verbose,
     )
+    if not asking.raw and (go_on or sys.stdout.isatty()):
+        messages.append({"role": "assistant", "content": written})
+        last.remember(find_model(loading.model), asking.system, messages)
+
+
+def _messages(text: str, loading: Loading, asking: Asking, *, go_on: bool) -> tuple[Asking, "list[Message]"]:
+    """The messages of a prompt: itself, behind those of the last conversation if it is to go on."""
+    from dgguf.catalog import find_model
+    from dgguf.cli import last
+
+    asked: list[Message] = [{"role": "user", "content": text}]
+    if not go_on:
+        return asking, asked
+    system, before = last.recall(find_model(loading.model))
+    return dataclasses.replace(asking, system=asking.system or system), before + asked
 
 
 def _check_chat(given: dict[str, Any]) -> None:
@@ -168,7 +188,7 @@ def _check_drawing(
 
 
 def answer(
-    text: str,
+    prompt: "str | list[Message]",
     loading: Loading,
     asking: Asking,
     showing: Showing,
@@ -179,8 +199,8 @@ def answer(
     table: bool,
     as_json: bool,
     verbose: bool,
-) -> None:
-    """Load the model and answer one prompt; what there is of the answer is written whatever happens."""
+) -> str:
+    """Load the model and answer one prompt; what there is of the answer, returned too, is always written."""
     import logging
 
     from dgguf.cli.answer_writer import AnswerWriter
@@ -205,7 +225,7 @@ def answer(
                 (display.note if loading.gpu else log.info)(where)
                 log.info(", ".join(f"{k} {v}" for k, v in dataclasses.asdict(settings).items()))
                 ids = session.encode(
-                    text, system=asking.system, think=asking.think, raw=asking.raw, special=asking.special
+                    prompt, system=asking.system, think=asking.think, raw=asking.raw, special=asking.special
                 )
                 writer = AnswerWriter(
                     session.tokenizer,
@@ -226,3 +246,4 @@ def answer(
                 writer.finish(seed=seed, settings=settings, interrupted=cut_off, table=table)
         if export:
             draw(seen, session.tokenizer, export, showing)
+        return writer.answer.text

@@ -21,8 +21,7 @@ def write(argument: str, system: str | None, messages: list[Message]) -> Path:
     path = typed_path(argument, "/save")
     if path.exists() and not _is_conversation(path):
         raise PromptError(f"{path}: this file exists and is no conversation; choose another name")
-    content = {"system": system, "messages": messages}
-    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    text = json.dumps(as_json(system, messages), ensure_ascii=False, indent=1) + "\n"
     with whole_file(path) as part:
         part.write_bytes(text.encode("utf-8", "replace"))  # what is typed may be no Unicode
     return path
@@ -52,6 +51,11 @@ def read(argument: str) -> tuple[Path, str | None, list[Message]]:
         ) from None
     except ValueError as error:
         raise PromptError(f"{path}: this is no conversation that /save wrote: {error}") from None
+
+
+def as_json(system: str | None, messages: list[Message]) -> dict[str, object]:
+    """A conversation as it is written."""
+    return {"system": system, "messages": messages}
 
 
 def typed_path(argument: str, command: str) -> Path:

@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 LIVE_VIEWS = ("text", "grid", "sudoku")  # these repaint a terminal
 VIEWS = ("auto", *LIVE_VIEWS, "plain", "jsonl", "none")
+CHAT_VIEWS = tuple(view for view in VIEWS if view != "jsonl")
 
 Thoughts = Literal["show", "dim", "hide"]
 THOUGHTS: tuple[Thoughts, ...] = get_args(Thoughts)
