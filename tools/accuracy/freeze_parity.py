@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 
-import parity  # noqa: E402
+from tests.support import parity  # noqa: E402
 
 
 def main() -> None:
