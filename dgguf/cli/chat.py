@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from dgguf.cli.commands import model_argument
+from dgguf.cli.commands import Grouped, model_argument
 from dgguf.cli.options import (
     Asking,
     Loading,
@@ -17,7 +17,7 @@ from dgguf.cli.options import (
 from dgguf.view.names import CHAT_VIEWS
 
 
-@click.command(short_help="Talk with a model.")
+@click.command(cls=Grouped, short_help="Talk with a model.")
 @model_argument
 @conversation_options
 @click.option(

@@ -41,6 +41,64 @@ def complete_models(context: click.Context, parameter: click.Parameter, begun: s
 model_argument = click.argument("model", shell_complete=complete_models)
 
 
+# What `run --help` and `chat --help` show, by purpose; what is rare is shown by --help-all alone.
+_GROUPS = {
+    "Prompt": ("by_option", "file", "no_stdin", "go_on", "system", "think", "raw", "special"),
+    "Answer": ("max_tokens", "seed", "context", "when_full", "as_json", "stats", "verbose"),
+    "View": ("view", "pace", "thoughts"),
+    "Recording and drawing": ("record", "record_top", "export", "force"),
+    "Machine": ("threads", "cuda", "gpu_layers", "device", "exact", "keep_weights"),
+    "Sampler": (
+        "max_steps",
+        "t_min",
+        "t_max",
+        "entropy_bound",
+        "stability_threshold",
+        "confidence_threshold",
+    ),
+}
+_RARE = ("raw", "special", "thoughts", "record_top", "force", "device", "keep_weights", *_GROUPS["Sampler"])
+_ALL = "dgguf.help_all"  # in a context's meta
+
+
+class Grouped(click.Command):
+    """A command whose options are listed by purpose, the rarer ones behind --help-all."""
+
+    def get_params(self, context: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(context), _HELP_ALL]
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        options = [p for p in self.get_params(context) if isinstance(p, click.Option)]
+        records = {option.name: option.get_help_record(context) for option in options}
+        left = dict(records)
+        for title, names in _GROUPS.items():
+            known = [name for name in names if left.pop(name, None)]
+            shown = [name for name in known if context.meta.get(_ALL) or name not in _RARE]
+            rows = [record for name in shown if (record := records[name])]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+        with formatter.section("Help"):
+            formatter.write_dl([record for record in left.values() if record])
+
+
+def _help_all(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    if given:
+        context.meta[_ALL] = True
+        click.echo(context.get_help())
+        context.exit()
+
+
+_HELP_ALL = click.Option(
+    ["--help-all"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_help_all,
+    help="Show the sampler's settings and the rarer options, too.",
+)
+
+
 @click.command(short_help="Print what completes commands in a shell.")
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 def completion(shell: str) -> None:

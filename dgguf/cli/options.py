@@ -151,7 +151,7 @@ def _sampler_options(command: Command) -> Command:
 
     decorated: Command = with_sampler
     for name, (kind, text) in _SAMPLER.items():
-        decorated = click.option(f"--{name.replace('_', '-')}", type=kind, help=text)(decorated)
+        decorated = click.option(f"--{name.replace('_', '-')}", metavar="N", type=kind, help=text)(decorated)
     return decorated
 
 
@@ -169,6 +169,7 @@ def _say_surplus(context: click.Context, parameter: click.Parameter, threads: in
 threads_option = click.option(
     "-t",
     "--threads",
+    metavar="N",
     type=click.IntRange(1),
     callback=_say_surplus,
     help="CPU threads.  [default: one on each usable core]",
@@ -188,18 +189,21 @@ def _model_options(command: Command) -> Command:
         click.option(
             "-n",
             "--max-tokens",
+            metavar="N",
             type=click.IntRange(1),
             default=1024,
             help="Answer length, rounded up to whole canvases.",
         ),
         click.option(
             "--seed",
+            metavar="N",
             type=click.IntRange(0, 2**64 - 1),
             help="The same seed gives the same answer.  [default: a new one]",
         ),
         click.option(
             "-c",
             "--context",
+            metavar="N",
             type=click.IntRange(2),
             help="Positions, prompt and answer together.  [default: 8192, or what the model can]",
         ),
@@ -254,7 +258,10 @@ def gpu_options(command: Command) -> Command:
             help="Layers whose experts stay in GPU memory.  [default: as many as fit]",
         ),
         click.option(
-            "--device", type=click.IntRange(0), help="Number of the GPU, as nvidia-smi counts.  [default: 0]"
+            "--device",
+            metavar="N",
+            type=click.IntRange(0),
+            help="Number of the GPU, as nvidia-smi counts.  [default: 0]",
         ),
     ):
         decorated = option(decorated)
@@ -299,12 +306,14 @@ def view_options(views: tuple[str, ...]) -> Callable[[Command], Command]:
         for option in (
             click.option(
                 "--view",
+                metavar="NAME",
                 type=click.Choice(views),
                 default="auto",
-                help="What to show meanwhile; auto is text on a terminal and plain elsewhere.",
+                help=f"One of {', '.join(views)}; auto is a board or the text on a terminal, else plain.",
             ),
             click.option(
                 "--pace",
+                metavar="SECONDS",
                 type=click.FloatRange(0, 60),
                 default=0.15,
                 help="Seconds that each step is shown for at least, on a terminal; 0 waits for nothing.",

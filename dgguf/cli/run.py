@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from dgguf.cli.chat import converse
-from dgguf.cli.commands import model_argument
+from dgguf.cli.commands import Grouped, model_argument
 from dgguf.cli.export import check_out, draw
 from dgguf.cli.options import (
     Asking,
@@ -43,7 +43,7 @@ _ONE_ANSWER = (
 )
 
 
-@click.command(short_help="Answer a prompt.")
+@click.command(cls=Grouped, short_help="Answer a prompt.")
 @model_argument
 @click.argument("prompt", required=False)
 @click.option(

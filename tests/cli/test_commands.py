@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -492,3 +493,21 @@ def test_help_lists_every_command_in_whole_sentences():
     listed = re.search(r"Commands:\n(.*?)\n\n", text, re.DOTALL)[1].splitlines()
     assert len(listed) == 16
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
+
+
+@pytest.mark.parametrize("command", ["run", "chat"])
+def test_the_help_of_answers_is_short_and_the_whole_of_it_is_there(command):
+    from dgguf.cli.commands import _GROUPS, _RARE
+
+    wide = {"COLUMNS": "100"}
+    short = dgguf(command, "--help", environment=wide).stdout
+    whole = dgguf(command, "--help-all", environment=wide).stdout
+    assert len(short.splitlines()) <= 60
+    options = [p for p in cli.commands[command].params if isinstance(p, click.Option) and not p.hidden]
+    assert len(options) >= 20
+    for option in options:
+        name = option.opts[-1] if option.opts[-1].startswith("--") else option.opts[0]
+        assert f"{name} " in whole or f"{name}\n" in whole
+        assert (f"{name} " in short) == (option.name not in _RARE), name
+        if option.name != "debug":
+            assert sum(option.name in names for names in _GROUPS.values()) == 1
