@@ -73,7 +73,7 @@ def find_model(model: str) -> Path:
     names = [known.name for known in known_models()]
     raise ModelFileError(
         f"there is no file {model!r}, and no model of that name is known (known: {', '.join(names)})."
-        f"{did_you_mean(model, names)}"
+        f"{did_you_mean(model, dict(zip(names, names, strict=True)))}"
     )
 
 
@@ -91,6 +91,6 @@ def hub_name(model: str) -> tuple[str, str]:
     if reference is None:
         raise DownloadError(
             f"no model {model!r} is known: `dgguf list` lists those that are, others are hf:owner/repo:file."
-            + did_you_mean(model, [known.name for known in known_models()])
+            + did_you_mean(model, {known.name: known.name for known in known_models()})
         )
     return reference

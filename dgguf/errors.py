@@ -15,7 +15,7 @@ DggufError                  exit code 1, one clear sentence: what, where, what t
 """
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 _MOST, _TAIL = 499, 160  # characters of a message, and of its end where the middle is left out
 
@@ -91,9 +91,13 @@ def sentence(error: Exception) -> str:
     return one_line(str(error))
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A clause for a message about a name that is not known; "" where none is near."""
+def did_you_mean(name: str, known: Mapping[str, str]) -> str:
+    """A clause for a message about a name that is not known; "" where none is near.
+
+    Args:
+        known: what to suggest by each name that may have been meant.
+    """
     import difflib
 
-    near = difflib.get_close_matches(name, list(known), 2)
+    near = dict.fromkeys(known[match] for match in difflib.get_close_matches(name, known, 2))
     return f" Did you mean {' or '.join(near)}?" if near else ""

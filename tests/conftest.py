@@ -87,7 +87,7 @@ def sample(slow, budget, seed):
 def own_state(tmp_path_factory):
     """What chats leave for the next time lies in a folder of the tests'."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("DGGUF_STATE_DIR", str(tmp_path_factory.mktemp("state")))
         yield
 
 

@@ -9,7 +9,7 @@ from dgguf.cli import streams
 from dgguf.cli.bench import bench
 from dgguf.cli.chat import chat
 from dgguf.cli.check import check
-from dgguf.cli.commands import Commands, completion
+from dgguf.cli.commands import Commands, completion, name_variables
 from dgguf.cli.compare import compare
 from dgguf.cli.doctor import doctor
 from dgguf.cli.export import export
@@ -87,6 +87,7 @@ for command in (
     completion,
 ):
     cli.add_command(command)
+    name_variables(command)
 
 _debug_option = click.option(
     "--debug",

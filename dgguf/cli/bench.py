@@ -22,7 +22,7 @@ from dgguf.cli.options import gpu_options, keep_weights_option, threads_option
 @keep_weights_option
 @click.option("--exact", is_flag=True, help="Float32 products, as the reference computes them.")
 @click.option("--cold", is_flag=True, help="Drop the file from the system's page cache first (Linux).")
-@click.option("--json", "as_json", is_flag=True, envvar="DGGUF_BENCH_JSON", help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @gpu_options
 def bench(
     model: str,

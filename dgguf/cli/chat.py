@@ -24,7 +24,7 @@ from dgguf.view.names import CHAT_VIEWS
     "--when-full",
     type=click.Choice(("ask", "drop", "stop")),
     default="ask",
-    help="When the context is full: drop the oldest turns, or stop; ask is stop where nobody can be asked.",
+    help="When the context is full: drop the oldest turns, or stop; where nobody is, ask means stop.",
 )
 @generation_options
 @view_options(CHAT_VIEWS)
@@ -62,6 +62,8 @@ def converse(
             if loading.gpu:
                 display.note(session.backend.describe())
         keyboard = Keyboard(Dialog.COMMANDS) if sys.stdin.isatty() else None
+        if keyboard:
+            keyboard.expect(display.typed)
         dialog = Dialog(session, asking, showing, keyboard=keyboard, when_full=when_full)
         model = session.file.path
         if go_on:

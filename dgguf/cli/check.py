@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Then ask the model what is known, for 20 minutes at most, and print one JSON object for a report.",
 )
-@click.option("--json", "as_json", is_flag=True, envvar="DGGUF_CHECK_JSON", help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @gpu_options
 @click.pass_context
 def check(

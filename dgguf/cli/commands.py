@@ -22,10 +22,18 @@ class Commands(click.Group):
         try:
             return super().resolve_command(context, args)
         except click.UsageError as error:
-            hint = did_you_mean(args[0], [*self.commands, *_ALIASES])
-            for alias, name in _ALIASES.items():
-                hint = hint.replace(f" {alias}", f" {name}")
+            names = {name: _ALIASES.get(name, name) for name in (*self.commands, *_ALIASES)}
+            hint = did_you_mean(args[0], names)
             raise click.UsageError(f"{error.message}{hint}", context) from None
+
+
+def name_variables(command: click.Command) -> None:
+    """Let each option have its variable: DGGUF_RUN_MAX_TOKENS for `run --max-tokens`, whatever we call it."""
+    names = [str(command.name), *(alias for alias, name in _ALIASES.items() if name == command.name)]
+    for option in command.params:
+        if isinstance(option, click.Option):
+            long = max(option.opts, key=len).lstrip("-").replace("-", "_")
+            option.envvar = [f"DGGUF_{name}_{long}".upper() for name in names]
 
 
 def complete_models(context: click.Context, parameter: click.Parameter, begun: str) -> list[Any]:
@@ -35,7 +43,8 @@ def complete_models(context: click.Context, parameter: click.Parameter, begun: s
     from dgguf.catalog import known_models
 
     names = [CompletionItem(known.name) for known in known_models() if known.name.startswith(begun)]
-    return [*names, CompletionItem(begun, type="file")]
+    # The file comes first: bash's script forgets what stood before one, and then offers files beside names.
+    return [CompletionItem(begun, type="file"), *names]
 
 
 model_argument = click.argument("model", shell_complete=complete_models)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.argument("first")
 @click.argument("second")
 @evaluation_options(default_chunks=8)
-@click.option("--json", "as_json", is_flag=True, envvar="DGGUF_COMPARE_JSON", help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def compare(
     first: str,
     second: str,

@@ -241,16 +241,17 @@ class Dialog:
         draw(self._seen, self._session.tokenizer, path, self._showing)
 
     def _retry(self, argument: str) -> None:
-        if not self.messages:
+        if not any(message["role"] == "user" for message in self.messages):
             raise PromptError("/retry answers the last message again, and there is none yet")
         if self.seed is not None:
             say(f"the seed is {self.seed} for every answer: /seed random gives another one")
-        said = self.messages[-2:]
-        del self.messages[-2:]
+        asked = max(i for i, message in enumerate(self.messages) if message["role"] == "user")
+        said = self.messages[asked:]
+        del self.messages[asked:]
         try:
             self.answer(said[0]["content"])
         finally:
-            if not self.messages or self.messages[-1]["role"] != "assistant":
+            if len(self.messages) == asked:
                 self.messages += said  # it was given up: the answer of before stays
 
     def _set(self, argument: str) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @click.option("-c", "--context", type=click.IntRange(2), help="Context to plan for.  [default: 8192]")
 @click.option("--cuda", is_flag=True, help="A GPU that cannot be used is a failure.")
 @click.option("--device", type=click.IntRange(0), default=0, help="Number of the GPU, as nvidia-smi counts.")
-@click.option("--json", "as_json", is_flag=True, envvar="DGGUF_DOCTOR_JSON", help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def doctor(
     click_context: click.Context,

@@ -1,6 +1,7 @@
 """What is kept for the next time: what was typed, and the last conversation, which `--continue` goes on with.
 
-Both lie in the user's state folder and are readable for the user alone. DGGUF_HISTORY=0 keeps neither.
+Both lie in the user's state folder and are readable for the user alone. DGGUF_HISTORY=0 keeps neither,
+DGGUF_STATE_DIR names another folder.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ def folder() -> Path:
     """The state folder, which is made."""
     import platformdirs
 
-    path = Path(platformdirs.user_state_dir("dgguf", appauthor=False))
+    path = Path(os.environ.get("DGGUF_STATE_DIR") or platformdirs.user_state_dir("dgguf", appauthor=False))
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -49,7 +50,10 @@ def recall(model: Path) -> tuple[str | None, list[Message]]:
     path = folder() / "last_conversation.json"
     if not path.exists():
         raise PromptError("there is no last conversation; a chat, and `run` on a terminal, leave one")
-    _, system, messages = saved.read(str(path))
+    try:
+        _, system, messages = saved.read(str(path))
+    except PromptError:
+        raise PromptError(f"{path}: the last conversation cannot be read; a new chat replaces it") from None
     with_model = json.loads(path.read_text(encoding="utf-8")).get("model")
     if with_model != str(model.resolve()):
         raise PromptError(

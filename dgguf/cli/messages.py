@@ -77,7 +77,11 @@ class Keyboard:
 
     def choose(self, question: str, choices: dict[str, str]) -> str:
         """Ask until one of the letters is given; giving up is the last of them."""
-        words = {"drop": "[d]rop the oldest turns", "clear": "[c]lear all of them", "stop": "[k]eep them"}
+        words = {
+            "drop": "[d]rop the oldest turns",
+            "clear": "[c]lear all of them",
+            "stop": "[k]eep them, without an answer",
+        }
         text = f"{question}.\n{', '.join(words[choice] for choice in choices.values())}? "
         while True:
             try:

@@ -81,7 +81,8 @@ def pull(model: str) -> None:
 def rm(model: str, yes: bool) -> None:
     """Delete MODEL, a name or hf:owner/repo:file, from the cache of the Hugging Face hub.
 
-    The demo comes with dgguf, and a path is a file of your own: neither is deleted.
+    Other files of the same version of its repository go with it; they are named before. The demo comes with
+    dgguf, and a path is a file of your own: neither is deleted.
 
     \b
     Examples:

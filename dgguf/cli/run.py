@@ -47,7 +47,10 @@ _ONE_ANSWER = (
 @model_argument
 @click.argument("prompt", required=False)
 @click.option(
-    "-p", "--prompt", "by_option", help="The prompt, as behind MODEL. Without one: a pipe, or a chat."
+    "-p",
+    "--prompt",
+    "by_option",
+    help="The prompt, as behind MODEL. Without one a pipe is read; on a terminal a chat begins.",
 )
 @click.option(
     "-f", "--file", type=click.File("rb"), help="Read the prompt from a file; - for standard input."
@@ -87,7 +90,6 @@ _ONE_ANSWER = (
     "--json",
     "as_json",
     is_flag=True,
-    envvar="DGGUF_RUN_JSON",
     help="Print one JSON object instead of the text.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr: model, settings, thoughts.")
@@ -136,7 +138,7 @@ def run(
     offer(loading.model)
     asking, messages = _messages(text, loading, asking, go_on=go_on)
     written = answer(
-        text if asking.raw else messages,
+        messages if go_on else text,
         loading,
         asking,
         showing,
@@ -156,10 +158,13 @@ def _messages(text: str, loading: Loading, asking: Asking, *, go_on: bool) -> tu
     """The messages of a prompt: itself, behind those of the last conversation if it is to go on."""
     from dgguf.catalog import find_model
     from dgguf.cli import last
+    from dgguf.errors import PromptError
 
     asked: list[Message] = [{"role": "user", "content": text}]
     if not go_on:
         return asking, asked
+    if not text.strip():
+        raise PromptError("the prompt is empty")
     system, before = last.recall(find_model(loading.model))
     return dataclasses.replace(asking, system=asking.system or system), before + asked
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     "--json",
     "as_json",
     is_flag=True,
-    envvar=["DGGUF_SHOW_JSON", "DGGUF_INFO_JSON"],
     help="Print one JSON object.",
 )
 def show(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
@@ -54,7 +53,7 @@ def show(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
 
 
 def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> dict[str, Any]:
-    """Everything `info` tells, as JSON types; sizes in bytes."""
+    """Everything `show` tells, as JSON types; sizes in bytes."""
     import dataclasses
 
     from dgguf.diffusion.settings import SamplerSettings

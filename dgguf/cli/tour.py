@@ -53,7 +53,7 @@ def tour(pace: float) -> None:
         play(recording, display, speed=None)
     click.echo("\nNow you:", err=True)
     for number, prompt in enumerate(_PROMPTS, 1):
-        click.echo(f'  {number}  dgguf run demo -p "{prompt}"', err=True)
+        click.echo(f'  {number}  dgguf run demo "{prompt}"', err=True)
     say("? explains the colours meanwhile, --export story.gif keeps what was seen, `dgguf chat demo` talks")
     if sys.stdin.isatty() and sys.stderr.isatty():
         choices = click.Choice([*map(str, range(1, len(_PROMPTS) + 1)), ""])
@@ -68,4 +68,5 @@ def tour(pace: float) -> None:
         if given:
             from dgguf.cli.run import run
 
-            run.main(["demo", "-p", _PROMPTS[int(given) - 1]], standalone_mode=False)
+            root = click.get_current_context().find_root()
+            run.main(["demo", _PROMPTS[int(given) - 1]], "run", parent=root, standalone_mode=False)

@@ -84,7 +84,8 @@ def removal(repository: str, wanted: str) -> Removal | None:
         return None
     from huggingface_hub import scan_cache_dir
 
-    scanned = scan_cache_dir(cache())
+    scanned = scan_cache_dir(cache())  # which resolves the folder
+    path = cache().resolve() / path.relative_to(cache())
     versions = [
         version
         for found in scanned.repos
@@ -92,6 +93,8 @@ def removal(repository: str, wanted: str) -> Removal | None:
         for version in found.revisions
         if any(file.file_path == path for file in version.files)
     ]
+    if not versions:
+        return None
     strategy = scanned.delete_revisions(*(version.commit_hash for version in versions))
     names = sorted({file.file_name for version in versions for file in version.files})
     return Removal(names, strategy.expected_freed_size, strategy.execute)

@@ -458,6 +458,7 @@ def test_long_messages_are_cut():
     [
         (["chatt"], "Did you mean chat?"),
         (["modells"], "Did you mean list?"),
+        (["lst"], "Did you mean list?"),
         (["run", "diffusiongema", "Hi"], "Did you mean diffusiongemma"),
         (["pull", "diffusiongemma-q4"], "Did you mean diffusiongemma"),
     ],
@@ -481,7 +482,7 @@ def test_shells_complete_commands_and_models(tmp_path):
         return done.stdout.split()
 
     assert completed("dgguf ch", 1) == ["plain,chat", "plain,check"]
-    assert completed("dgguf run de", 2) == ["plain,demo", "file,de"]
+    assert completed("dgguf run de", 2) == ["file,de", "plain,demo"]
     for shell in ("bash", "zsh", "fish"):
         done = dgguf("completion", shell)
         assert done.returncode == 0
@@ -511,3 +512,13 @@ def test_the_help_of_answers_is_short_and_the_whole_of_it_is_there(command):
         assert (f"{name} " in short) == (option.name not in _RARE), name
         if option.name != "debug":
             assert sum(option.name in names for names in _GROUPS.values()) == 1
+
+
+def test_every_option_has_its_variable():
+    for name, command in cli.commands.items():
+        for option in command.params:
+            if isinstance(option, click.Option) and option.name != "debug":
+                long = max(option.opts, key=len).lstrip("-").replace("-", "_").upper()
+                assert f"DGGUF_{name.upper()}_{long}" in option.envvar
+    variables = {"DGGUF_RUN_PROMPT": "Hi", "DGGUF_INFO_JSON": "1"}
+    assert json.loads(dgguf("info", "demo", environment=variables).stdout)["types"]

@@ -21,8 +21,8 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def state(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    return tmp_path / "state" / "dgguf" / "last_conversation.json"
+    monkeypatch.setenv("DGGUF_STATE_DIR", str(tmp_path / "state"))
+    return tmp_path / "state" / "last_conversation.json"
 
 
 def dgguf(*arguments, stdin=subprocess.DEVNULL, **options):
@@ -82,7 +82,7 @@ def test_what_cannot_go_on(model, state, tmp_path):
     without = os.environ | {"DGGUF_HISTORY": "0"}
     assert "DGGUF_HISTORY=0 keeps none" in refused(env=without)
     state.write_text("{")
-    assert "is no conversation" in refused()
+    assert "a new chat replaces it" in refused()
     state.unlink()
     talk(model, "Hi\n", env=without)
     assert not state.exists()
@@ -90,6 +90,6 @@ def test_what_cannot_go_on(model, state, tmp_path):
 
 def test_a_folder_that_cannot_be_written_costs_nothing(model, tmp_path):
     (tmp_path / "state").write_text("a file where a folder belongs")
-    done = talk(model, "Hi\n", env=os.environ | {"XDG_STATE_HOME": str(tmp_path / "state")})
+    done = talk(model, "Hi\n", env=os.environ | {"DGGUF_STATE_DIR": str(tmp_path / "state")})
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

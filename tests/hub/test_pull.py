@@ -150,6 +150,16 @@ def test_models_lists_what_is_here(dgguf) -> None:
     assert not table.stderr
 
 
+@pytest.mark.posix
+def test_a_model_is_deleted_where_a_link_leads_to_the_cache(hub: Hub, dgguf, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    path = Path(dgguf("pull", MODEL, HF_HOME=str(tmp_path / "link")).stdout.strip())
+    done = dgguf("rm", MODEL, "--yes", HF_HOME=str(tmp_path / "link"))
+    assert "tiny-Q8_0.gguf, " in done.stderr
+    assert not path.exists()
+
+
 def test_a_model_is_deleted_when_that_is_confirmed(hub: Hub, dgguf) -> None:
     path = Path(dgguf("pull", MODEL).stdout.strip())
     refused = dgguf("rm", MODEL)  # nobody there to say yes

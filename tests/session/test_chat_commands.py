@@ -111,6 +111,24 @@ def test_what_is_written_is_read(tmp_path):
     assert saved.read(str(path)) == (path, None, [])
 
 
+def test_retry_replaces_one_answer_and_keeps_it_where_the_new_one_fails(session, monkeypatch):
+    dialog = a_dialog(session)
+    dialog.messages = [
+        {"role": role, "content": text}
+        for role, text in (("user", "1"), ("assistant", "one"), ("user", "2"), ("assistant", "two"))
+    ]
+    before = [*dialog.messages]
+
+    def given_up(text):
+        assert text == "2"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dialog, "answer", given_up)
+    with pytest.raises(KeyboardInterrupt):
+        dialog.command("/retry")
+    assert dialog.messages == before
+
+
 def test_a_thousand_random_lines(session, lines, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, text in FILES.items():

@@ -176,8 +176,8 @@ class TestInATerminal:
         self.terminal = pytest.importorskip(
             "tests.support.terminal", reason="needs a pseudo-terminal"
         ).Terminal
-        self.history = tmp_path / "dgguf" / "chat_history"
-        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        self.history = tmp_path / "chat_history"
+        monkeypatch.setenv("DGGUF_STATE_DIR", str(tmp_path))
 
     def ready(self, terminal, answers):
         """Wait for so many answers, and for the prompt behind them."""

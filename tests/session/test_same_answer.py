@@ -92,7 +92,7 @@ def test_cpu_paths_differ_by_rounding_only(model, exact, monkeypatch):
         digests.add(digest(events))
     assert len(digests) == 1 or not exact
     for entropy in first:  # a random network magnifies what is rounded
-        assert abs(entropy - first[0]).mean() < 0.1
+        assert abs(entropy - first[0]).mean() < 0.5
 
 
 def test_every_row_of_the_table_names_tests_that_are_there():

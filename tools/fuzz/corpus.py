@@ -87,7 +87,7 @@ def _model(
     **variants: object,
 ) -> None:
     keys = {"tokenizer.chat_template": TEMPLATE, **variants.pop("metadata", {})}  # type: ignore[dict-item]
-    write_model(folder / "m.gguf", _GEOMETRY, type_name, vocabulary=_vocabulary(), metadata=keys, **variants)
+    write_model(folder / "m.gguf", geometry, type_name, vocabulary=vocabulary(), metadata=keys, **variants)
 
 
 def _vocabulary_only(folder: Path) -> None:

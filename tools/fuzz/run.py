@@ -175,7 +175,7 @@ def _limits(n_bytes: int) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, 10 * _HARD_SECONDS)
-    signal.signal(signal.SIGVTALRM, stop)
+    virtual = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, _HARD_SECONDS)
     limit = resource.getrlimit(resource.RLIMIT_AS)
     try:
@@ -189,6 +189,7 @@ def _limits(n_bytes: int) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGVTALRM, virtual)
 
 
 def _mapped_bytes() -> int:
