@@ -76,7 +76,10 @@ def _sentences() -> list[list[str]]:
     """Words of the standard library's documentation, in runs as they stand there."""
     runs = []
     for name in _SOURCES:
-        module = importlib.import_module(name)
+        try:
+            module = importlib.import_module(name)
+        except ImportError:  # turtle, on a Python without Tk
+            continue
         members = [getattr(module, key) for key in sorted(vars(module)) if not key.startswith("_")]
         with warnings.catch_warnings(action="ignore"):  # some of it is deprecated
             texts = [thing.__doc__ for thing in (module, *members) if isinstance(thing.__doc__, str)]
