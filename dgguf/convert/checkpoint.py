@@ -18,6 +18,8 @@ from dgguf.quants.block import FORMATS_BY_NAME
 
 _NO_TURN = 1e30  # a frequency divided by this is no rotation
 
+_MAX_NAME = 255  # bytes; what file systems take
+
 
 def read_checkpoint(folder: Path) -> Source:
     """Read a checkpoint's files; its tensors stay in their files.
@@ -76,7 +78,11 @@ def _shards(folder: Path) -> list[Path]:
     if not isinstance(places, dict) or not places:
         raise ConversionError(f"{index} is damaged: it has no weight_map")
     for name in places.values():
-        if not isinstance(name, str) or Path(name).name != name:
+        if (
+            not isinstance(name, str)
+            or Path(name).name != name
+            or len(name.encode(errors="surrogatepass")) > _MAX_NAME
+        ):
             raise ConversionError(
                 f"{index} is damaged: its weight_map names {name!r}, which is no file beside it"
             )
@@ -85,6 +91,11 @@ def _shards(folder: Path) -> list[Path]:
         if not path.exists():
             raise ConversionError(f"{folder} lacks {path.name}, which {index.name} lists: download it again")
     return paths
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a file beside another one can be called so."""
+    return bool(name) and Path(name).name == name and len(name.encode(errors="surrogatepass")) <= _MAX_NAME
 
 
 def _place_tensors(

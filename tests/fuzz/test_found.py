@@ -10,6 +10,7 @@ import warnings
 import pytest
 
 from dgguf.cli import saved
+from dgguf.convert.checkpoint import _shards
 from dgguf.convert.config import read_config
 from dgguf.convert.imatrix import read_imatrix
 from dgguf.convert.json_file import read_json
@@ -170,3 +171,12 @@ def test_a_recording_with_texts_of_very_many_tokens():
     for token in ("1048576", "-1"):
         with pytest.raises(ValueError, match="a text"):
             texts.add({token: "a"})
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "é" * 128, "\ud800" * 100, "a\0b", "../a", "/a", ""])
+def test_a_shard_whose_name_no_file_can_have(name, tmp_path):
+    index = {"weight_map": {"a": name}}
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ConversionError):
+        _shards(tmp_path)
