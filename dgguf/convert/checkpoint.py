@@ -78,11 +78,7 @@ def _shards(folder: Path) -> list[Path]:
     if not isinstance(places, dict) or not places:
         raise ConversionError(f"{index} is damaged: it has no weight_map")
     for name in places.values():
-        if (
-            not isinstance(name, str)
-            or Path(name).name != name
-            or len(name.encode(errors="surrogatepass")) > _MAX_NAME
-        ):
+        if not isinstance(name, str) or not _is_file_name(name):
             raise ConversionError(
                 f"{index} is damaged: its weight_map names {name!r}, which is no file beside it"
             )
