@@ -104,6 +104,11 @@ def test_what_is_written_is_read(tmp_path):
     messages = [{"role": "user", "content": "Hi \u2603"}, {"role": "assistant", "content": ""}]
     path = saved.write(str(tmp_path / "a.json"), "Be brief.", messages)
     assert saved.read(str(path)) == (path, "Be brief.", messages)
+
+
+@pytest.mark.posix
+def test_a_link_stays_one(tmp_path):
+    path = saved.write(str(tmp_path / "a.json"), "Be brief.", [])
     link = tmp_path / "link.json"
     link.symlink_to(path)
     saved.write(str(link), None, [])
