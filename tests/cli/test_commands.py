@@ -246,6 +246,7 @@ def test_errors_of_the_machine_are_sentences(error, monkeypatch, capsys):
     assert re.fullmatch(r"dgguf: error: .*(enough memory|No space left).*\n", capsys.readouterr().err)
 
 
+@pytest.mark.posix
 @pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs a file that cannot be read")
 def test_a_file_that_cannot_be_read_is_named():
     """Where opening it succeeds: the system's errors of reading name no file."""
