@@ -298,7 +298,8 @@ def test_reading_alone_is_no_change(model):
     model.read_bytes()
     os.chmod(model, 0o600)
     os.link(model, model.with_name("linked"))
-    session.generate("Hello", max_tokens=32, settings=session.settings(max_steps=2))
+    answer = session.generate("Hello", max_tokens=32, settings=session.settings(max_steps=2))
+    assert answer.statistics.steps
 
 
 def test_the_conversation_can_be_saved_when_the_file_has_changed(model, monkeypatch, capfd):
