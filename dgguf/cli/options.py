@@ -51,7 +51,7 @@ class Asking:
     """What every answer is asked for.
 
     Attributes:
-        system, think, raw, special: see `session.PromptOptions`.
+        system, think, raw, special: see `prompts.PromptOptions`.
         max_tokens: of an answer.
         seed: of every answer; None for a new one each time.
         sampler: the sampler's settings; None for the file's.

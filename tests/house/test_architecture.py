@@ -33,6 +33,7 @@ LEVELS = {
     "diffusion": 9,
     "answer": 10,
     "conversation": 10,
+    "prompts": 10,
     "view": 11,
     "convert": 11,
     "session": 12,
