@@ -94,7 +94,6 @@ class Request:
 
     started: Started
     top_k: int
-    canvas_length: int | None
     pins: Mapping[int, int] | None
 
 
@@ -177,7 +176,7 @@ class Conversation:
             max_tokens=started.max_tokens,
             stop_ids=started.stop_ids,
             top_k=request.top_k,
-            canvas_length=request.canvas_length,
+            canvas_length=started.canvas_length,
             pins=request.pins,
         )
         event: Event | None = started

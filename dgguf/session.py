@@ -13,6 +13,7 @@ from dgguf.answer import AnswerBuilder
 from dgguf.backends.base import Backend
 from dgguf.conversation import Conversation, Request, Turns
 from dgguf.diffusion.events import Event, Started
+from dgguf.diffusion.generate import CanvasLength, choose_length
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import BackendError, PromptError
 from dgguf.ggufio.file import GgufFile
@@ -50,7 +51,7 @@ class StreamOptions(PromptOptions, total=False):
     max_tokens: int
     seed: int | None
     top_k: int
-    canvas_length: int | None
+    canvas_length: CanvasLength
     pins: Mapping[int, int] | None
     conversation: Conversation | None
 
@@ -143,7 +144,7 @@ class Session:
         max_tokens: int = DEFAULT_MAX_TOKENS,
         seed: int | None = None,
         top_k: int = 0,
-        canvas_length: int | None = None,
+        canvas_length: CanvasLength = None,
         pins: Mapping[int, int] | None = None,
         conversation: Conversation | None = None,
         **options: Unpack[PromptOptions],
@@ -159,7 +160,8 @@ class Session:
             seed: the same seed gives the same answer, to the last bit, on any number of threads and with
                 any prefix in the KV cache (see docs/determinism.md); None draws one.
             top_k: likeliest tokens that each step is to report for every position.
-            canvas_length: positions denoised together, from 1 to the model's; None for the model's.
+            canvas_length: positions denoised together, from 1 to the model's; None for the model's; "auto"
+                for no more than `max_tokens` needs.
             pins: ids that must stand at positions of the answer, counted from 0.
             conversation: whose KV cache is used; None for the session's own. Answers of several may be
                 drawn from in turns, between canvases.
@@ -177,6 +179,8 @@ class Session:
                     f"token {token} cannot be pinned at position {place}: positions count from 0, tokens "
                     f"from 0 to {self.config.vocab_size - 1}"
                 )
+        if canvas_length not in (None, "auto"):
+            canvas_length = _whole("canvas_length", canvas_length)
         if isinstance(prompt, np.ndarray) and options:
             raise TypeError("prompt options go to `encode`: here the prompt is ids already")
         ids = self._check_ids(prompt) if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
@@ -187,11 +191,11 @@ class Session:
             prompt=ids,
             max_tokens=max_tokens,
             stop_ids=self.tokenizer.stop_ids,
-            canvas_length=self.config.canvas_length if canvas_length is None else canvas_length,
+            canvas_length=choose_length(canvas_length, max_tokens, self.config.canvas_length),
             vocab_size=self.config.vocab_size,
             context=self.context,
         )
-        yield from (conversation or self._conversation).stream(Request(started, top_k, canvas_length, pins))
+        yield from (conversation or self._conversation).stream(Request(started, top_k, pins))
 
     def _check_ids(self, ids: np.ndarray) -> np.ndarray:
         """A prompt of ids, if they are some of the vocabulary."""

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -29,6 +30,10 @@ from dgguf.model.cache import KVCache
 from dgguf.model.canvas import Canvas
 from dgguf.model.transformer import Transformer
 
+CanvasLength = int | Literal["auto"] | None
+# A canvas that is as short as its text wants has a multiple of so many positions.
+CANVAS_GRAIN = 16
+
 
 def generate(
     model: Transformer,
@@ -40,7 +45,7 @@ def generate(
     max_tokens: int,
     stop_ids: frozenset[int],
     top_k: int = 0,
-    canvas_length: int | None = None,
+    canvas_length: CanvasLength = None,
     pins: Mapping[int, int] | None = None,
 ) -> Generator[Event, None, None]:
     """Answer a prompt; closing the iterator cancels.
@@ -54,7 +59,7 @@ def generate(
         max_tokens: rounded up to whole canvases.
         stop_ids: a canvas that holds one is the last.
         top_k: likeliest tokens that each step is to report for every position.
-        canvas_length: positions denoised together, from 1 to the model's; None for the model's.
+        canvas_length: see `choose_length`.
         pins: ids that must stand at positions of the answer, counted over all canvases from 0.
 
     Raises:
@@ -62,10 +67,7 @@ def generate(
         NumericsError: the network computed something that is not finite.
     """
     clock = _Clock()
-    longest = model.config.canvas_length
-    length = longest if canvas_length is None else canvas_length
-    if not 1 <= length <= longest:
-        raise PromptError(f"a canvas of {length} positions does not fit the model: it takes 1 to {longest}")
+    length = choose_length(canvas_length, max_tokens, model.config.canvas_length)
     denoise = _Denoiser(model, cache, settings, noise, top_k, clock)
     with contextlib.closing(
         _answer(model, cache, prompt, denoise, length, pins or {}, max_tokens, stop_ids, clock)
@@ -151,6 +153,26 @@ def _answer(
         # 1.f. Go on with the next canvas.
         pending = canvas
     yield Finished("length", answer_tokens, clock())
+
+
+def choose_length(wanted: CanvasLength, n_tokens: int, longest: int) -> int:
+    """Positions of each canvas.
+
+    Args:
+        wanted: from 1 to `longest`; None for `longest`; "auto" for `n_tokens` rounded up to 16, if that is
+            less.
+        n_tokens: that the answer may have.
+        longest: the model's.
+
+    Raises:
+        PromptError: the model takes no canvas of that length.
+    """
+    if wanted == "auto":
+        return min(CANVAS_GRAIN * math.ceil(n_tokens / CANVAS_GRAIN), longest)
+    length = longest if wanted is None else wanted
+    if not 1 <= length <= longest:
+        raise PromptError(f"a canvas of {length} positions does not fit the model: it takes 1 to {longest}")
+    return length
 
 
 def check_room(n_prompt: int, canvas_length: int, context: int, most: int) -> None:
