@@ -50,6 +50,8 @@ class CpuBackend:
         self._bf16 = self._path == "avx512_vnni" and attention_tile.supported()
         self.kv_bytes, self.is_async = kv_bytes(exact), False
         self.rounded: dict[str, int] = {}
+        kept = ", weights as stored" if keep_weights and self._panels else ""
+        self.arithmetic = "exact" if exact else self._path + kept
         self._logits = np.empty((0, 0), np.float32)
         # The last input of `linear`, while it lives, the `activation_layout` it met, and what it became.
         self._last: tuple[weakref.ref[np.ndarray], tuple[int, int], np.ndarray] | None = None
