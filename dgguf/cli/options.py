@@ -11,6 +11,7 @@ import click
 from dgguf.view.names import THOUGHTS, Thoughts
 
 if TYPE_CHECKING:
+    from dgguf.diffusion.generate import CanvasLength
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.session import Gpu, Session
 
@@ -55,6 +56,7 @@ class Asking:
         max_tokens: of an answer.
         seed: of every answer; None for a new one each time.
         sampler: the sampler's settings; None for the file's.
+        canvas: positions denoised together, as of `Session.stream`.
     """
 
     max_tokens: int
@@ -64,10 +66,15 @@ class Asking:
     think: bool
     raw: bool = False
     special: bool = False
+    canvas: "CanvasLength" = None
 
     def settings(self, session: "Session") -> "SamplerSettings":
         """All settings of the sampler for a model."""
         return session.settings(**self.sampler)
+
+    def lengths(self) -> dict[str, Any]:
+        """The lengths of answer and canvas, as arguments of `Session.stream`."""
+        return {"max_tokens": self.max_tokens, "canvas_length": self.canvas}
 
 
 @dataclass(frozen=True)
@@ -195,6 +202,12 @@ def _model_options(command: Command) -> Command:
             help="Answer length, rounded up to whole canvases.",
         ),
         click.option(
+            "--canvas",
+            metavar="N|auto",
+            type=_CountOr("auto", "positions", least=16),
+            help="Positions denoised together, from 16; auto: no more than -n needs.  [default: the model's]",
+        ),
+        click.option(
             "--seed",
             metavar="N",
             type=click.IntRange(0, 2**64 - 1),
@@ -217,14 +230,26 @@ def _model_options(command: Command) -> Command:
     return gpu_options(command)
 
 
-class _LayerCount(ParamType):
-    name = "N|all"
+class _CountOr(ParamType):
+    """A number, or one word.
+
+    Args:
+        word: that stands for a number to be found.
+        of: what is counted.
+        least: the smallest number.
+    """
+
+    def __init__(self, word: str, of: str, least: int = 0) -> None:
+        self.name = f"N|{word}"
+        self._word, self._of, self._least = word, of, least
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int | str:
-        if value == "all":
-            return "all"
-        if isinstance(value, str) and not value.isdecimal():
-            self.fail(f"{value!r} is neither a number of layers nor all", param, context)
+        if value == self._word:
+            return self._word
+        if isinstance(value, str) and not (value.isascii() and value.isdecimal() and len(value) < 10):
+            self.fail(f"{value!r:.99} is neither a number of {self._of} nor {self._word}", param, context)
+        if int(value) < self._least:
+            self.fail(f"{value} is too few {self._of}: it takes {self._least} or more", param, context)
         return int(value)
 
 
@@ -253,7 +278,7 @@ def gpu_options(command: Command) -> Command:
         click.option(
             "-ngl",
             "--gpu-layers",
-            type=_LayerCount(),
+            type=_CountOr("all", "layers"),
             metavar="N|all",
             help="Layers whose experts stay in GPU memory.  [default: as many as fit]",
         ),

@@ -239,7 +239,7 @@ def answer(
                     show_thoughts=verbose and not display.choice.is_live,
                 )
                 events = session.stream(
-                    ids, settings=settings, max_tokens=asking.max_tokens, seed=seed, top_k=record_top
+                    ids, settings=settings, seed=seed, top_k=record_top, **asking.lengths()
                 )
                 with contextlib.closing(events):
                     for event in display.show(events, session, record):

@@ -210,6 +210,19 @@ def test_a_prompt_longer_than_the_context(model):
     one_sentence(dgguf("run", model, "-p", "", *QUICK), "empty")
 
 
+def test_canvases_as_short_as_wanted(model):
+    def lengths(*options):
+        done = dgguf("run", model, "-p", "Hi", *QUICK, "--view", "jsonl", *options)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        return [len(line["canvas"]) for line in lines if line["type"] == "canvas"]
+
+    assert lengths() == [32]
+    assert lengths("--canvas", "16") == [16, 16]
+    assert lengths("--canvas", "auto", "-n", "7") == [16]
+    one_sentence(dgguf("run", model, "-p", "Hi", *QUICK, "--canvas", "48"), "canvas of 48", "1 to 32")
+    one_sentence(dgguf("chat", model, "--canvas", "48", stdin="Hi\n"), "canvas of 48", "1 to 32")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -217,6 +230,8 @@ def test_a_prompt_longer_than_the_context(model):
         ["run", "demo", "-p", "a", "-f", "-"],
         ["run", "demo", "-p", "a", "--no-such-option"],
         ["run", "demo", "-p", "a", "-n", "0"],
+        ["run", "demo", "-p", "a", "--canvas", "15"],
+        ["run", "demo", "-p", "a", "--canvas", "long"],
         ["run", "demo", "-p", "a", "--raw", "--think"],
         ["run", "demo", "-p", "a", "-f", "no-such-file"],
         ["nonsense"],

@@ -1,6 +1,7 @@
 """The GGUF reader against gguf-py's writer and reader."""
 
 import random
+import re
 import sys
 import time
 import tracemalloc
@@ -30,6 +31,7 @@ from tests.support.gguf_by_hand import (
     text,
     write_tensors,
 )
+from tests.support.synthetic.writer import TINY, write_model
 
 # What gguf-py's writer takes for each value type, with extremes.
 SCALARS = {
@@ -270,3 +272,15 @@ def test_a_header_of_the_real_size_opens_fast_and_small(write):
         tracemalloc.stop()
     assert peak < 60e6, peak
     assert peak > sys.getsizeof(b"".join(merges))  # that numpy's and bytes' memory is traced at all
+
+
+def test_a_digest_tells_models_apart(tmp_path):
+    made = {}
+    for name, options in (("a", {}), ("same", {}), ("weights", {"seed": 4}), ("type", {"name": "Q4_0"})):
+        path = tmp_path / f"{name}.gguf"
+        write_model(path, TINY, options.get("name", "Q8_0"), seed=options.get("seed", 3))
+        with GgufFile(path) as file:
+            made[name] = file.digest
+    assert re.fullmatch("[0-9a-f]{16}", made["a"])
+    assert made["a"] == made["same"]
+    assert len(set(made.values())) == 3
