@@ -19,6 +19,7 @@ from dgguf.cli.quantize import quantize
 from dgguf.cli.replay import replay
 from dgguf.cli.run import run
 from dgguf.cli.show import show
+from dgguf.cli.together import install
 from dgguf.cli.tour import tour
 from dgguf.errors import DggufError, sentence
 
@@ -88,6 +89,7 @@ for command in (
 ):
     cli.add_command(command)
     name_variables(command)
+    install(command)
 
 _debug_option = click.option(
     "--debug",

@@ -258,13 +258,6 @@ def gpu_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_gpu(*, cuda: bool, gpu_layers: Any, device: int | None, **options: Any) -> Any:
-        for name, value in (("--gpu-layers", gpu_layers), ("--device", device)):
-            if value is not None and not cuda:
-                raise click.UsageError(f"{name} goes with --cuda")
-        for name in ("exact", "keep_weights"):
-            if cuda and options.get(name):
-                option = f"--{name.replace('_', '-')}"
-                raise click.UsageError(f"{option} is a computation of the CPU: it does not go with --cuda")
         gpu = None
         if cuda:
             from dgguf.session import Gpu
