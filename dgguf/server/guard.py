@@ -18,7 +18,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-MOST_BODY = 8 << 20  # bytes
+MOST_BODY, MOST_HEADERS = 8 << 20, 32 << 10  # bytes
 _ONCE = (b"host", b"origin", b"content-type", b"content-length", b"authorization")
 
 
@@ -91,6 +91,8 @@ class Guard:
     def _check(self, scope: Scope) -> str:
         """See that a request may pass; returns its Origin, "" if it has none."""
         headers: dict[bytes, str] = {}
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADERS:
+            raise ApiError(431, f"the headers have more than {MOST_HEADERS >> 10} kB")
         for name, value in scope["headers"]:
             if name in headers and name in _ONCE:
                 raise ApiError(400, f"the header {name.decode()} stands twice")

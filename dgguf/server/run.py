@@ -11,11 +11,10 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dgguf.errors import BackendError
-from dgguf.server.guard import Handler
+from dgguf.server.guard import MOST_HEADERS, Handler
 
 HEADER_SECONDS = 15.0  # for the headers of a request to come
 IDLE_SECONDS = 30  # between two requests of a connection
-_MOST_HEADERS = 32 << 10  # bytes
 _MOST_CONNECTIONS = 256
 
 
@@ -72,7 +71,7 @@ def serve(application: Handler, sock: socket.socket, ready: Callable[[], None]) 
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=1,
-        h11_max_incomplete_event_size=_MOST_HEADERS,
+        h11_max_incomplete_event_size=MOST_HEADERS,
     )
     server = uvicorn.Server(config)
 
