@@ -227,7 +227,9 @@ def test_a_server_refuses_what_is_no_request(tiny):
     except OSError:
         pass  # it is refused before all is sent
     else:
-        assert connection.getresponse().status == 413
+        with connection.getresponse() as response:
+            assert response.status == 413
+    connection.close()
     assert tiny.get("/health")[0] == 200, "it serves on"
 
 
