@@ -120,7 +120,7 @@ def generation_options(command: Command) -> Command:
     The argument MODEL and `conversation_options` belong to these and stand above.
     """
     command = _bundled(_bundled(command, "loading", Loading), "asking", Asking)
-    return _model_options(_sampler_options(command))
+    return _answer_options(_loading_options(_sampler_options(command)))
 
 
 # In the order in which --help lists them, from the last to the first.
@@ -190,8 +190,8 @@ keep_weights_option = click.option(
 )
 
 
-def _model_options(command: Command) -> Command:
-    """What every command that generates lets a user set: length, seed, context, threads, exactness."""
+def _answer_options(command: Command) -> Command:
+    """Length and seed of an answer."""
     for option in (
         click.option(
             "-n",
@@ -213,6 +213,21 @@ def _model_options(command: Command) -> Command:
             type=click.IntRange(0, 2**64 - 1),
             help="The same seed gives the same answer.  [default: a new one]",
         ),
+    ):
+        command = option(command)
+    return command
+
+
+def loading_options(command: Command) -> Command:
+    """How a model is loaded: context, threads, exactness, GPU; the command gets `loading: Loading`.
+
+    The argument MODEL belongs to it and stands above.
+    """
+    return _loading_options(_bundled(command, "loading", Loading))
+
+
+def _loading_options(command: Command) -> Command:
+    for option in (
         click.option(
             "-c",
             "--context",
