@@ -38,6 +38,7 @@ class Role(Enum):
     SELF_CONDITIONING = auto()  # of the feed-forward that the last prediction passes
     ROUTER = auto()  # scores the experts
     EXPERTS = auto()  # a stack, one matrix an expert
+    VISION = auto()  # of the vision tower, whose 27 layers amplify each rounding: inputs stay float32
     OTHER = auto()  # norms, scales, rotary factors
 
 

@@ -25,22 +25,24 @@ if TYPE_CHECKING:
     help="Print one JSON object.",
 )
 def show(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
-    """Show what MODEL holds: sizes, types, sampler settings, memory needed.
+    """Show what MODEL holds: sizes, types, sampler settings, memory needed. Of an mmproj file, its tower.
 
     \b
     Examples:
       dgguf show demo
       dgguf show model.gguf --context 32768
       dgguf show model.gguf --tensors --json
+      dgguf show mmproj-BF16.gguf
     """
     from dgguf.catalog import find_model
     from dgguf.ggufio.file import GgufFile
     from dgguf.model.config import ModelConfig
+    from dgguf.model.mmproj import is_mmproj
     from dgguf.view.terminal import safe, safe_json
 
     with GgufFile(find_model(model)) as file:
-        config = ModelConfig.from_file(file)
-        report = describe(file, config, context)
+        tower = is_mmproj(file)
+        report = describe_tower(file) if tower else describe(file, ModelConfig.from_file(file), context)
         if tensors:
             report["tensors"] = [
                 {"name": t.name, "shape": list(t.shape), "type": t.format.name, "bytes": t.n_bytes}
@@ -49,7 +51,7 @@ def show(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
     if as_json:
         click.echo(safe_json(json.dumps(report, ensure_ascii=False, indent=2)))
     else:
-        click.echo(safe("\n".join(lines(report)), draft=False))
+        click.echo(safe("\n".join((tower_lines if tower else lines)(report)), draft=False))
 
 
 def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> dict[str, Any]:
@@ -86,6 +88,36 @@ def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> di
     }
 
 
+def describe_tower(file: "GgufFile") -> dict[str, Any]:
+    """Everything `show` tells of an mmproj file, as JSON types; sizes in bytes."""
+    import dataclasses
+
+    from dgguf.images import BUDGETS
+    from dgguf.model.memory import vision_scratch_bytes
+    from dgguf.model.mmproj import BOUNDS, PROJECTOR, VisionConfig
+
+    config = VisionConfig.from_file(file)
+    types = count_types(file)
+    return {
+        "path": str(file.path),
+        "name": file.get("general.name", str, ""),
+        "gguf_version": file.version,
+        "bytes": file.n_bytes,
+        "weights": sum(row["weights"] for row in types.values()),
+        "types": types,
+        "projector": PROJECTOR,
+        "geometry": {
+            **dataclasses.asdict(config),
+            "head_dim": config.head_dim,
+            "clipped": any(name.endswith(BOUNDS) for name in file.tensors),
+        },
+        "memory": {
+            "weights_mapped": file.n_bytes,
+            "scratch": {budget: vision_scratch_bytes(config, budget) for budget in BUDGETS},
+        },
+    }
+
+
 def count_types(file: "GgufFile") -> dict[str, dict[str, int]]:
     """Tensors, weights and bytes of each type; what takes most stands first."""
     types: dict[str, dict[str, int]] = {}
@@ -97,29 +129,70 @@ def count_types(file: "GgufFile") -> dict[str, dict[str, int]]:
     return dict(sorted(types.items(), key=lambda item: -item[1]["bytes"]))
 
 
+def tower_lines(report: dict[str, Any]) -> list[str]:
+    """The report on an mmproj file as text."""
+    from dgguf.view.summary import format_bytes
+
+    g, memory = report["geometry"], report["memory"]
+    scratch = [f"{format_bytes(size)} at {budget}" for budget, size in memory["scratch"].items()]
+    options = [name for name in ("standardized", "clipped") if g[name]]
+    return [
+        *_head(report, report["projector"]),
+        f"vision tower   {g['n_layers']} layers{''.join(', ' + option for option in options)}",
+        f"hidden size    {g['hidden_size']} · feed-forward {g['ff_size']}",
+        f"attention      {g['n_heads']} heads of {g['head_dim']}",
+        f"rows           of {g['text_size']} numbers, for a text model of that hidden size",
+        *_types(report),
+        "",
+        "memory while an image is read",
+        f"  weights, mapped from the file  {format_bytes(memory['weights_mapped'])}",
+        f"  scratch, by --image-tokens     {', '.join(scratch)}",
+        *_tensors(report),
+    ]
+
+
+def _head(report: dict[str, Any], kind: str) -> list[str]:
+    from dgguf.view.summary import format_bytes, format_count
+
+    return [
+        report["path"],
+        f"  {report['name'] or 'unnamed'} · {kind} · GGUF version {report['gguf_version']}",
+        f"  {format_bytes(report['bytes'])} · {format_count(report['weights'])} weights",
+        "",
+    ]
+
+
+def _types(report: dict[str, Any]) -> list[str]:
+    out = ["", "type        tensors         weights          bytes"]
+    for name, row in report["types"].items():
+        out.append(f"{name:<10} {row['tensors']:>8} {row['weights']:>15} {row['bytes']:>14}")
+    return out
+
+
+def _tensors(report: dict[str, Any]) -> list[str]:
+    if "tensors" not in report:
+        return []
+    return ["", "tensors"] + [
+        f"  {t['name']:<40} {'x'.join(map(str, t['shape'])):>18} {t['type']:<8} {t['bytes']:>12}"
+        for t in report["tensors"]
+    ]
+
+
 def lines(report: dict[str, Any]) -> list[str]:
     """The report as text."""
-    from dgguf.view.summary import format_bytes, format_count
+    from dgguf.view.summary import format_bytes
 
     g, memory = report["geometry"], report["memory"]
     sliding, full = g["sliding_layers"], g["n_layers"] - g["sliding_layers"]
-    out = [
-        report["path"],
-        f"  {report['name'] or 'unnamed'} · {g['architecture']} · GGUF version {report['gguf_version']}",
-        f"  {format_bytes(report['bytes'])} · {format_count(report['weights'])} weights",
-        "",
+    return [
+        *_head(report, g["architecture"]),
         f"layers         {g['n_layers']}: {sliding} sliding (window {g['sliding_window']}), {full} full",
         f"hidden size    {g['hidden_size']} · feed-forward {g['ff_size']}",
         f"attention      {g['n_heads']} heads of {both(g['head_dims'])} · KV heads {both(g['n_kv_heads'])}",
         f"experts        {g['n_experts_used']} of {g['n_experts']}, feed-forward {g['expert_ff_size']}",
         f"vocabulary     {g['vocab_size']} tokens",
         f"canvas         {g['canvas_length']} tokens · context up to {g['context_length']}",
-        "",
-        "type        tensors         weights          bytes",
-    ]
-    for name, row in report["types"].items():
-        out.append(f"{name:<10} {row['tensors']:>8} {row['weights']:>15} {row['bytes']:>14}")
-    out += [
+        *_types(report),
         "",
         f"sampler settings ({report['sampler_source']})",
         *(f"  {name:<22} {value}" for name, value in report["sampler"].items()),
@@ -128,14 +201,8 @@ def lines(report: dict[str, Any]) -> list[str]:
         f"  weights, mapped from the file  {format_bytes(memory['weights_mapped'])}",
         f"  KV cache, when full            {format_bytes(memory['kv_cache'])}",
         f"  scratch                        {format_bytes(memory['scratch'])}",
+        *_tensors(report),
     ]
-    if "tensors" in report:
-        out += ["", "tensors"]
-        out += [
-            f"  {t['name']:<40} {'x'.join(map(str, t['shape'])):>18} {t['type']:<8} {t['bytes']:>12}"
-            for t in report["tensors"]
-        ]
-    return out
 
 
 def both(values: list[int]) -> str:
