@@ -43,6 +43,7 @@ class Drafts:
                     "type": "canvas",
                     "block": event.block,
                     "tokens": self._shown(event.canvas),
+                    **({} if event.pinned is None else {"pinned": event.pinned.astype(int).tolist()}),
                 }
             case DenoisingStep():
                 return self._step(event)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from dgguf.answer import AnswerBuilder
+from dgguf.answer import AnswerBuilder, Piece
 from dgguf.diffusion.events import CanvasCommitted, Event, Finished
 from dgguf.text.chat import Kind
 from dgguf.text.tokenizer import TokenTexts
@@ -69,7 +69,7 @@ class Reply:
         """Denoising steps of each committed canvas."""
         return self._builder.statistics.steps
 
-    def _end(self, reason: Reason, pieces: list[tuple[Kind, str]]) -> list[tuple[Kind, str]]:
+    def _end(self, reason: Reason, pieces: list[Piece]) -> list[tuple[Kind, str]]:
         """Take the last pieces and give what was held back, unless a stop string has ended the answer."""
         given = self._until_stop(pieces)
         if not self.is_over:
@@ -77,10 +77,10 @@ class Reply:
             given += self._keep("answer", held)
         return given
 
-    def _until_stop(self, pieces: list[tuple[Kind, str]]) -> list[tuple[Kind, str]]:
+    def _until_stop(self, pieces: list[Piece]) -> list[tuple[Kind, str]]:
         """What of the next pieces is certain to stand before a stop string."""
         given: list[tuple[Kind, str]] = []
-        for kind, text in pieces:
+        for kind, text, _ in pieces:
             if self.is_over:
                 break
             if kind == "thought" or not self._stops:
