@@ -17,6 +17,7 @@ from dgguf.cli.options import (
     Showing,
     conversation_options,
     generation_options,
+    markdown_option,
     view_options,
 )
 from dgguf.cli.prompt import read_prompt
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 )
 @generation_options
 @view_options(VIEWS)
+@markdown_option
 @click.option(
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -107,7 +109,7 @@ def run(
       dgguf run model.gguf "Explain entropy." --system "Be brief." --think
       dgguf run demo "Tell me a story." --export story.gif
       git diff | dgguf run model.gguf "Review this change." --json > review.json
-      dgguf run model.gguf -f notes.txt -n 512 --seed 7 2>/dev/null
+      dgguf run model.gguf -f notes.txt -n 512 --seed 7 > answer.txt
     """
     if prompt is None and by_option is None and file is None and sys.stdin.isatty():
         check_chat(click.get_current_context(), chat)
@@ -198,6 +200,7 @@ def answer(
                     session.tokenizer,
                     as_json=as_json,
                     echo=not display.choice.shows_answer,
+                    markdown=display.choice.markdown,
                     show_thoughts=verbose and not display.choice.is_live,
                 )
                 events = session.stream(

@@ -8,6 +8,9 @@ import click
 from dgguf.cli.commands import model_argument
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dgguf.cli.tables import Part
     from dgguf.ggufio.file import GgufFile
     from dgguf.model.config import ModelConfig
 
@@ -36,7 +39,7 @@ def show(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
     from dgguf.catalog import find_model
     from dgguf.ggufio.file import GgufFile
     from dgguf.model.config import ModelConfig
-    from dgguf.view.terminal import safe, safe_json
+    from dgguf.view.terminal import safe_json
 
     with GgufFile(find_model(model)) as file:
         config = ModelConfig.from_file(file)
@@ -49,7 +52,9 @@ def show(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
     if as_json:
         click.echo(safe_json(json.dumps(report, ensure_ascii=False, indent=2)))
     else:
-        click.echo(safe("\n".join(lines(report)), draft=False))
+        from dgguf.cli.tables import echo
+
+        echo(*parts(report))
 
 
 def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> dict[str, Any]:
@@ -97,45 +102,49 @@ def count_types(file: "GgufFile") -> dict[str, dict[str, int]]:
     return dict(sorted(types.items(), key=lambda item: -item[1]["bytes"]))
 
 
-def lines(report: dict[str, Any]) -> list[str]:
-    """The report as text."""
-    from dgguf.view.summary import format_bytes, format_count
+def parts(report: dict[str, Any]) -> "Iterator[Part]":
+    """The report for a reader."""
+    from dgguf.cli.tables import Column, Facts, Rows
+    from dgguf.units import format_bytes, format_count
 
     g, memory = report["geometry"], report["memory"]
     sliding, full = g["sliding_layers"], g["n_layers"] - g["sliding_layers"]
-    out = [
-        report["path"],
-        f"  {report['name'] or 'unnamed'} · {g['architecture']} · GGUF version {report['gguf_version']}",
-        f"  {format_bytes(report['bytes'])} · {format_count(report['weights'])} weights",
-        "",
-        f"layers         {g['n_layers']}: {sliding} sliding (window {g['sliding_window']}), {full} full",
-        f"hidden size    {g['hidden_size']} · feed-forward {g['ff_size']}",
-        f"attention      {g['n_heads']} heads of {both(g['head_dims'])} · KV heads {both(g['n_kv_heads'])}",
-        f"experts        {g['n_experts_used']} of {g['n_experts']}, feed-forward {g['expert_ff_size']}",
-        f"vocabulary     {g['vocab_size']} tokens",
-        f"canvas         {g['canvas_length']} tokens · context up to {g['context_length']}",
-        "",
-        "type        tensors         weights          bytes",
+    yield report["path"]
+    yield f"  {report['name'] or 'unnamed'} · {g['architecture']} · GGUF version {report['gguf_version']}"
+    yield f"  {format_bytes(report['bytes'])} · {format_count(report['weights'])} weights"
+    yield ""
+    facts = [
+        ("layers", f"{g['n_layers']}: {sliding} sliding (window {g['sliding_window']}), {full} full"),
+        ("hidden size", f"{g['hidden_size']} · feed-forward {g['ff_size']}"),
+        ("attention", f"{g['n_heads']} heads of {both(g['head_dims'])} · KV heads {both(g['n_kv_heads'])}"),
+        ("experts", f"{g['n_experts_used']} of {g['n_experts']}, feed-forward {g['expert_ff_size']}"),
+        ("vocabulary", f"{g['vocab_size']} tokens"),
+        ("canvas", f"{g['canvas_length']} tokens · context up to {g['context_length']}"),
     ]
-    for name, row in report["types"].items():
-        out.append(f"{name:<10} {row['tensors']:>8} {row['weights']:>15} {row['bytes']:>14}")
-    out += [
-        "",
-        f"sampler settings ({report['sampler_source']})",
-        *(f"  {name:<22} {value}" for name, value in report["sampler"].items()),
-        "",
-        f"memory at a context of {memory['context']}",
-        f"  weights, mapped from the file  {format_bytes(memory['weights_mapped'])}",
-        f"  KV cache, when full            {format_bytes(memory['kv_cache'])}",
-        f"  scratch                        {format_bytes(memory['scratch'])}",
-    ]
-    if "tensors" in report:
-        out += ["", "tensors"]
-        out += [
-            f"  {t['name']:<40} {'x'.join(map(str, t['shape'])):>18} {t['type']:<8} {t['bytes']:>12}"
-            for t in report["tensors"]
+    yield Facts(facts, indent=0)
+    yield ""
+    numbers = [Column(name, right=True) for name in ("tensors", "weights", "bytes")]
+    cells = [(name, *map(str, row.values())) for name, row in report["types"].items()]
+    yield Rows((Column("type"), *numbers), cells)
+    yield ""
+    yield f"sampler settings ({report['sampler_source']})"
+    yield Facts([(name, str(value)) for name, value in report["sampler"].items()])
+    yield ""
+    yield f"memory at a context of {memory['context']}"
+    yield Facts(
+        [
+            ("weights, mapped from the file", format_bytes(memory["weights_mapped"])),
+            ("KV cache, when full", format_bytes(memory["kv_cache"])),
+            ("scratch", format_bytes(memory["scratch"])),
         ]
-    return out
+    )
+    if "tensors" in report:
+        yield ""
+        columns = (Column("tensor"), Column("shape", right=True), Column("type"), Column("bytes", right=True))
+        cells = [
+            (t["name"], "x".join(map(str, t["shape"])), t["type"], str(t["bytes"])) for t in report["tensors"]
+        ]
+        yield Rows(columns, cells)
 
 
 def both(values: list[int]) -> str:

@@ -18,6 +18,7 @@ from dgguf.errors import ConversionError
 from dgguf.ggufio.layout import padded, padding, split_names
 from dgguf.interrupts import held
 from dgguf.machine import try_lock
+from dgguf.units import format_bytes
 
 # A tensor of at least this many bytes is brought to the disk when it is written.
 _SYNC_BYTES = 1 << 20
@@ -42,8 +43,8 @@ def check_target(plan: ConversionPlan, paths: Sequence[Path], force: bool) -> No
     there = sum(partial.stat().st_size for partial in map(partial_name, paths) if partial.exists())
     if free + there < plan.n_bytes:
         raise ConversionError(
-            f"{paths[0]} will take {plan.n_bytes / 1e9:.2f} GB, "
-            f"but its disk has only {free / 1e9:.2f} GB free"
+            f"{paths[0]} will take {format_bytes(plan.n_bytes)}, "
+            f"but its disk has only {format_bytes(free)} free"
         )
 
 

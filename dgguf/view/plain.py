@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterable
 from typing import TextIO
 
 from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Event, PromptEncoded
-from dgguf.view.summary import count
+from dgguf.units import count
 
 
 def show(events: Iterable[Event], out: TextIO) -> Generator[Event, None, None]:
