@@ -1,12 +1,12 @@
 """A loaded model and its conversation: text in, events or text out."""
 
-import functools
+import math
 import operator
 import secrets
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import Any, Literal, Self, Unpack
 
 import numpy as np
 
@@ -14,13 +14,15 @@ from dgguf.answer import AnswerBuilder
 from dgguf.backends.base import Backend
 from dgguf.conversation import Conversation, Request, Turns
 from dgguf.diffusion.events import Event, Started
+from dgguf.diffusion.generate import CanvasLength, choose_length
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import BackendError, PromptError
 from dgguf.ggufio.file import GgufFile
 from dgguf.loading import load_model
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, gpu_sizes, rows_per_call
-from dgguf.text.chat import AnswerText, ChatTemplate, Message, check_messages, encode_chat
+from dgguf.prompts import PromptEncoder, PromptOptions
+from dgguf.text.chat import AnswerText, Message
 from dgguf.view.drawn_answer import DrawnAnswer
 from dgguf.view.names import LIVE_VIEWS, Thoughts
 from dgguf.view.recording import Recording
@@ -28,22 +30,6 @@ from dgguf.view.watching import watch
 
 DEFAULT_MAX_TOKENS = 1024
 FULL_CONVERSATIONS = 4  # whose KV caches are kept whole
-
-
-class PromptOptions(TypedDict, total=False):
-    """How a prompt becomes ids.
-
-    Attributes:
-        system: a system message put before it.
-        think: ask the model to think first.
-        raw: no chat template; the prompt is the text to go on from.
-        special: let texts such as "<|turn>" in the prompt become control tokens.
-    """
-
-    system: str | None
-    think: bool
-    raw: bool
-    special: bool
 
 
 @dataclass(frozen=True)
@@ -57,6 +43,19 @@ class Gpu:
 
     device: int = 0
     layers: int | Literal["all"] | None = None
+
+
+class StreamOptions(PromptOptions, total=False):
+    """What `Session.stream` takes beside the prompt, and describes."""
+
+    settings: SamplerSettings | None
+    max_tokens: int
+    seed: int | None
+    top_k: int
+    canvas_length: CanvasLength
+    pins: Mapping[int, int] | None
+    constraints: str
+    conversation: Conversation | None
 
 
 class Session:
@@ -105,6 +104,7 @@ class Session:
         self.tokenizer = self.loaded.tokenizer
         self.backend = self.loaded.backend
         self.model = self.loaded.network
+        self._prompts = PromptEncoder(self.tokenizer, self.file.metadata, str(self.file.path))
         self.turns = Turns(kv_budget or 0)
         self._conversation = self.conversation()
         if kv_budget is None:  # a GPU's memory is planned for one
@@ -136,36 +136,7 @@ class Session:
             PromptError: the prompt is empty, or a message lacks role or content.
             TypeError: it is neither a text nor messages.
         """
-        unknown = options.keys() - PromptOptions.__annotations__.keys()
-        if unknown:
-            raise TypeError(
-                f"there is no option {', '.join(sorted(unknown))}; of a prompt there are "
-                f"{', '.join(PromptOptions.__annotations__)}, and the sampler's go by "
-                "settings=session.settings(max_steps=…)"
-            )
-        _check_types(prompt, options.get("system"))
-        if isinstance(prompt, str) and not prompt.strip():
-            raise PromptError("the prompt is empty")
-        system, think = options.get("system"), options.get("think", False)
-        special = options.get("special", False)
-        if options.get("raw"):
-            if not isinstance(prompt, str) or system is not None or think:
-                raise PromptError("a raw prompt is one text: no conversation, no system message, no thinking")
-            ids = self.tokenizer.encode(prompt, special=special)
-            bos = self.tokenizer.bos_id
-            if self.tokenizer.add_bos and bos is not None and ids[:1] != [bos]:
-                ids.insert(0, bos)
-        else:
-            messages = [Message(role="user", content=prompt)] if isinstance(prompt, str) else list(prompt)
-            if system is not None:
-                messages.insert(0, Message(role="system", content=system))
-            check_messages(messages)
-            ids = encode_chat(self.tokenizer, self._template, messages, think=think, special=special)
-        return np.array(ids, np.int64)
-
-    @functools.cached_property
-    def _template(self) -> ChatTemplate:
-        return ChatTemplate.from_metadata(self.file.metadata, str(self.file.path))
+        return self._prompts.encode(prompt, **options)
 
     def stream(
         self,
@@ -175,8 +146,9 @@ class Session:
         max_tokens: int = DEFAULT_MAX_TOKENS,
         seed: int | None = None,
         top_k: int = 0,
-        canvas_length: int | None = None,
+        canvas_length: CanvasLength = None,
         pins: Mapping[int, int] | None = None,
+        constraints: str = "",
         conversation: Conversation | None = None,
         **options: Unpack[PromptOptions],
     ) -> Generator[Event, None, None]:
@@ -191,39 +163,41 @@ class Session:
             seed: the same seed gives the same answer, to the last bit, on any number of threads and with
                 any prefix in the KV cache (see docs/determinism.md); None draws one.
             top_k: likeliest tokens that each step is to report for every position.
-            canvas_length: positions denoised together, from 1 to the model's; None for the model's.
-            pins: ids that must stand at positions of the answer, counted from 0.
+            canvas_length: positions denoised together, from 1 to the model's; None for the model's; "auto"
+                for no more than `max_tokens` needs.
+            pins: ids that must stand at positions of the answer, counted from 0; the answer goes on to the
+                last of them.
+            constraints: what the pins are for, in words, for whoever reads a recording.
             conversation: whose KV cache is used; None for the session's own. Answers of several may be
                 drawn from in turns, between canvases.
             options: see `PromptOptions`; none with ids.
         """
         max_tokens, top_k = _whole("max_tokens", max_tokens), _whole("top_k", top_k)
-        seed = None if seed is None else _whole("the seed", seed)
+        seed = new_seed() if seed is None else _whole("the seed", seed)
         if max_tokens < 1:
             raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
-        if seed is not None and not 0 <= seed < 1 << 64:
-            raise PromptError(f"the seed must be from 0 to 2^64 - 1, not {seed}")
-        for place, token in (pins or {}).items():
-            if place < 0 or not 0 <= token < self.config.vocab_size:
-                raise PromptError(
-                    f"token {token} cannot be pinned at position {place}: positions count from 0, tokens "
-                    f"from 0 to {self.config.vocab_size - 1}"
-                )
+        if canvas_length not in (None, "auto"):
+            canvas_length = _whole("canvas_length", canvas_length)
         if isinstance(prompt, np.ndarray) and options:
             raise TypeError("prompt options go to `encode`: here the prompt is ids already")
         ids = self._check_ids(prompt) if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
         started = Started(
             model=self.name,
-            seed=new_seed() if seed is None else seed,
+            seed=seed,
             settings=settings or self.settings(),
             prompt=ids,
             max_tokens=max_tokens,
             stop_ids=self.tokenizer.stop_ids,
-            canvas_length=self.config.canvas_length if canvas_length is None else canvas_length,
+            canvas_length=choose_length(canvas_length, max_tokens, self.config.canvas_length),
             vocab_size=self.config.vocab_size,
             context=self.context,
+            pins=dict(pins or {}),
+            constraints=constraints,
+            digest=self.file.digest,
+            arithmetic=self.backend.arithmetic,
         )
-        yield from (conversation or self._conversation).stream(Request(started, top_k, canvas_length, pins))
+        _check_request(started)
+        yield from (conversation or self._conversation).stream(Request(started, top_k))
 
     def _check_ids(self, ids: np.ndarray) -> np.ndarray:
         """A prompt of ids, if they are some of the vocabulary."""
@@ -241,29 +215,10 @@ class Session:
         return self.tokenizer.decode(tokens.tolist())
 
     def generate(
-        self,
-        prompt: str | list[Message] | np.ndarray,
-        *,
-        settings: SamplerSettings | None = None,
-        max_tokens: int = DEFAULT_MAX_TOKENS,
-        seed: int | None = None,
-        canvas_length: int | None = None,
-        pins: Mapping[int, int] | None = None,
-        conversation: Conversation | None = None,
-        **options: Unpack[PromptOptions],
+        self, prompt: str | list[Message] | np.ndarray, **arguments: Unpack[StreamOptions]
     ) -> DrawnAnswer:
-        """Answer a message or a conversation and return when all of it is there; arguments as in `stream`."""
-        events = self.stream(
-            prompt,
-            settings=settings,
-            max_tokens=max_tokens,
-            seed=seed,
-            canvas_length=canvas_length,
-            pins=pins,
-            conversation=conversation,
-            **options,
-        )
-        return self._answer(events)
+        """Answer a message or a conversation and return when all of it is there; arguments as of `stream`."""
+        return self._answer(self.stream(prompt, **arguments))
 
     def watch(
         self,
@@ -272,7 +227,7 @@ class Session:
         view: str = "auto",
         pace: float = 0.15,
         thoughts: Thoughts = "dim",
-        **arguments: Any,
+        **arguments: Unpack[StreamOptions],
     ) -> DrawnAnswer:
         """`generate`, and show the canvas meanwhile: in a notebook, on a terminal, else as lines on stderr.
 
@@ -346,15 +301,17 @@ def _whole(name: str, value: Any) -> int:
         raise TypeError(f"{name} must be an integer, not {value!r:.99}") from None
 
 
-def _check_types(prompt: Any, system: Any) -> None:
-    """See that a prompt is a text or messages, and the system message a text, or None."""
-    if isinstance(prompt, bytes | bytearray | Mapping) or not isinstance(prompt, Iterable):
-        raise TypeError(
-            f"a prompt of type {type(prompt).__name__}: it must be a str, a list of messages "
-            '{"role": "user", "content": "…"} or, for `stream` and `generate`, a numpy vector of ids'
-        )
-    if not isinstance(system, str | None):
-        raise TypeError(f"the system message must be a str, not of type {type(system).__name__}")
+def _check_request(started: Started) -> None:
+    """See that the seed is one, and that pins are places of the answer and ids of the vocabulary."""
+    if not 0 <= started.seed < 1 << 64:
+        raise PromptError(f"the seed must be from 0 to 2^64 - 1, not {started.seed}")
+    most = started.canvas_length * math.ceil(started.max_tokens / started.canvas_length) - 1
+    for place, token in started.pins.items():
+        if not 0 <= place <= most or not 0 <= token < started.vocab_size:
+            raise PromptError(
+                f"token {token} cannot be pinned at position {place}: the answer has positions from "
+                f"0 to {most}, the vocabulary tokens from 0 to {started.vocab_size - 1}"
+            )
 
 
 def _cpu_backend(threads: int | None, exact: bool, keep_weights: bool) -> Backend:

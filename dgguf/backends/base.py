@@ -38,6 +38,7 @@ class Role(Enum):
     SELF_CONDITIONING = auto()  # of the feed-forward that the last prediction passes
     ROUTER = auto()  # scores the experts
     EXPERTS = auto()  # a stack, one matrix an expert
+    VISION = auto()  # of the vision tower, whose 27 layers amplify each rounding: inputs stay float32
     OTHER = auto()  # norms, scales, rotary factors
 
 
@@ -138,11 +139,13 @@ class Backend(Protocol):
         kv_bytes: of one number in a `kv_store`.
         is_async: whether a verb may return before its work is done; see `synchronize`.
         rounded: bytes of plain numbers, by format, that products take in 8 bits as if they were Q8_0.
+        arithmetic: names how it rounds; of another name an answer may differ.
     """
 
     kv_bytes: int
     is_async: bool
     rounded: dict[str, int]
+    arithmetic: str
 
     def describe(self) -> str:
         """One line for -v: what runs the products, on how many threads or which device."""

@@ -21,6 +21,7 @@ TYPES = (
     *("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L"),
     *("Q4_K_S", "Q4_K_M", "Q4_K_DG", "Q5_K_S", "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4_MOE"),
 )
+MMPROJ_TYPES = ("BF16", "F16", "Q8_0", "F32")
 
 
 class RecipeName(ParamType):
@@ -68,12 +69,11 @@ class TensorType(ParamType):
 
 @click.command(short_help="Make a smaller file, from a checkpoint or a GGUF.")
 @click.argument("source", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--type",
     "type_name",
     type=RecipeName(),
-    required=True,
     envvar="DGGUF_QUANTIZE_TYPE",
     help=f"The recipe, which type each matrix gets: {' '.join(TYPES)}. "
     "Q4_K_DG is dgguf's own, as large as Q4_K_M and closer.",
@@ -92,6 +92,16 @@ class TensorType(ParamType):
     type=click.Path(path_type=Path),
     help="An importance matrix of llama.cpp's or dgguf's: which columns need care.",
 )
+@click.option(
+    "--mmproj",
+    type=click.Path(path_type=Path),
+    help="Write the checkpoint's vision tower to this file, beside OUT or alone.",
+)
+@click.option(
+    "--mmproj-type",
+    type=click.Choice(MMPROJ_TYPES, case_sensitive=False),
+    help="Type of the tower's matrices.  [default: BF16]",
+)
 @click.option("--split-size", type=Size(), help="Split into files of at most this size, such as 4G.")
 @click.option("--dry-run", is_flag=True, help="Print what would be written, and stop.")
 @click.option(
@@ -103,11 +113,13 @@ class TensorType(ParamType):
 @click.option("--resume", is_flag=True, help="Go on with OUT.partial, from a run that was cut off.")
 def quantize(
     source: Path,
-    out: Path,
-    type_name: str,
+    out: Path | None,
+    type_name: str | None,
     tensor_types: tuple[tuple[str, str], ...],
     output_type: str | None,
     imatrix_path: Path | None,
+    mmproj: Path | None,
+    mmproj_type: str | None,
     split_size: int | None,
     dry_run: bool,
     report: Path | None,
@@ -117,34 +129,85 @@ def quantize(
     """Convert SOURCE, a transformers checkpoint directory, a GGUF file or a known name, to a GGUF file OUT.
 
     Norms, scales and the router stay F32. OUT appears only when it is complete. Rows that are no multiple
-    of 256, as in the down projections, get a type of 32-weight blocks.
+    of 256, as in the down projections, get a type of 32-weight blocks. --mmproj writes the vision tower,
+    which reads images, to a file of its own.
 
     \b
     Examples:
       dgguf quantize ./diffusiongemma-26B-A4B-it model-q4_k_m.gguf --type Q4_K_M
+      dgguf quantize ./diffusiongemma-26B-A4B-it --mmproj mmproj-BF16.gguf
       dgguf quantize model-bf16.gguf small.gguf --type IQ4_XS --imatrix imatrix.gguf
       dgguf quantize ./checkpoint out.gguf --type Q4_K_DG --tensor-type 'attn_.*=Q8_0' --dry-run
       dgguf quantize model-bf16.gguf out.gguf --type Q4_K_M --resume --report errors.json
     """
     from dgguf import convert
     from dgguf.catalog import find_known, find_model
-    from dgguf.cli.output import announce_compilation, note, say
     from dgguf.cli.tables import echo
     from dgguf.hub import parse_reference
-    from dgguf.units import format_bytes, format_count
 
+    _check_outputs(out, type_name, mmproj)
     if not source.exists() and (find_known(str(source)) or parse_reference(str(source))):
         source = find_model(str(source))
     if report is not None and (report.is_dir() or not report.parent.is_dir()):
         raise click.UsageError(f"--report {report}: there is no folder to write that file in")
-    plan = convert.plan(
-        source,
-        type_name,
-        tensor_types=tensor_types,
-        output_type=output_type,
-        imatrix=convert.read_imatrix(imatrix_path) if imatrix_path else None,
-        split_bytes=split_size,
-    )
+    jobs: list[tuple[ConversionPlan, Path]] = []
+    if out is not None:
+        plan = convert.plan(
+            source,
+            str(type_name),
+            tensor_types=tensor_types,
+            output_type=output_type,
+            imatrix=convert.read_imatrix(imatrix_path) if imatrix_path else None,
+            split_bytes=split_size,
+        )
+        jobs.append((plan, out))
+    if mmproj is not None:
+        jobs.append((convert.plan_vision(source, mmproj_type or MMPROJ_TYPES[0]), mmproj))
+    for plan, _ in jobs:
+        _say_plan(plan)
+        if dry_run:
+            echo(plan_table(plan))
+    if dry_run:
+        return
+    _convert(jobs, report, force=force, resume=resume)
+
+
+def _convert(
+    jobs: "list[tuple[ConversionPlan, Path]]", report: Path | None, *, force: bool, resume: bool
+) -> None:
+    """Carry out plans, one after the other, and write the report on what was lost."""
+    from dgguf import convert
+    from dgguf.cli.output import announce_compilation, say
+    from dgguf.units import format_bytes
+
+    convert.check_outputs(jobs, force=force)
+    done = []
+    for plan, target in jobs:
+        events = convert.run(plan, target, force, resume=resume, measure=report is not None)
+        with announce_compilation():
+            written, finished = _watch(events, plan, target)
+        done.append((plan, written))
+        say(f"{finished.path}: {format_bytes(finished.n_bytes)} in {finished.seconds:.1f} s")
+    if report is not None:
+        write_report(report, done)
+
+
+def _check_outputs(out: Path | None, type_name: str | None, mmproj: Path | None) -> None:
+    """See that it is known what to write, before anything is read."""
+    if out is None and mmproj is None:
+        raise click.UsageError(
+            "Missing argument 'OUT', the file to write; or --mmproj FILE for the tower alone"
+        )
+    if out is not None and type_name is None:
+        raise click.UsageError("Missing option '--type' for OUT; choose one of " + ", ".join(TYPES))
+    if out is not None and mmproj is not None and out.absolute() == mmproj.absolute():
+        raise click.UsageError(f"OUT and --mmproj are one file, {out}: name two")
+
+
+def _say_plan(plan: "ConversionPlan") -> None:
+    from dgguf.cli.output import note, say
+    from dgguf.units import format_bytes, format_count
+
     for line in plan.notes:
         note(line)
     bits = 8 * plan.n_bytes / plan.n_weights
@@ -152,15 +215,6 @@ def quantize(
         f"{len(plan.tensors)} tensors, {format_count(plan.n_weights)} weights → "
         f"{format_bytes(plan.n_bytes)}, {bits:.2f} bits per weight"
     )
-    if dry_run:
-        echo(plan_table(plan))
-        return
-    events = convert.run(plan, out, force, resume=resume, measure=report is not None)
-    with announce_compilation():
-        written, finished = _watch(events, plan, out)
-    if report is not None:
-        write_report(report, plan, written)
-    say(f"{finished.path}: {format_bytes(finished.n_bytes)} in {finished.seconds:.1f} s")
 
 
 def _watch(
@@ -215,8 +269,8 @@ def plan_table(plan: "ConversionPlan") -> "Part":
     return Rows((Column("tensor"), shape, Column("from"), Column("to"), n_bytes, weight), cells)
 
 
-def write_report(path: Path, plan: "ConversionPlan", written: "list[TensorWritten]") -> None:
-    """What each tensor lost, worst first in the table, in file order in the JSON."""
+def write_report(path: Path, done: "list[tuple[ConversionPlan, list[TensorWritten]]]") -> None:
+    """What each tensor of some files lost, worst first in the table, in file order in the JSON."""
     from dgguf.cli.tables import Column, Rows, drawn
     from dgguf.whole_file import whole_file
 
@@ -231,14 +285,15 @@ def write_report(path: Path, plan: "ConversionPlan", written: "list[TensorWritte
             "worst_block_row": event.error.worst_row,
             "worst_block_column": event.error.worst_column,
         }
+        for plan, written in done
         for event in written
         if event.error is not None
     ]
-    unmeasured = len(written) - len(rows)  # an earlier run had written them
+    unmeasured = sum(len(written) for _, written in done) - len(rows)  # an earlier run had written them
     if path.suffix == ".json":
         result = {
-            "source": str(plan.source),
-            "type": plan.type_name,
+            "source": str(done[0][0].source),
+            "type": done[0][0].type_name,
             "unmeasured": unmeasured,
             "tensors": rows,
         }

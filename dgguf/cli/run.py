@@ -25,9 +25,14 @@ from dgguf.cli.together import check_chat
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dgguf.diffusion.events import Event
     from dgguf.diffusion.settings import SamplerSettings
+    from dgguf.session import Session
     from dgguf.text.chat import Message
+
+    Say = Callable[[str], None]
 
 
 @click.command(cls=Grouped, short_help="Answer a prompt.")
@@ -70,7 +75,7 @@ if TYPE_CHECKING:
 @click.option(
     "--export",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw what happened into this file, as `dgguf export` does: .gif, .svg, .html, .mp4 …",
+    help="Draw what happened into this file, as `dgguf export` does: .gif, .html …",
 )
 @click.option("--force", is_flag=True, help="Overwrite the file of --export if it exists.")
 @click.option("--stats", is_flag=True, help="Print a table of what it cost and how it went.")
@@ -156,6 +161,12 @@ def _messages(text: str, loading: Loading, asking: Asking, *, go_on: bool) -> tu
     return dataclasses.replace(asking, system=asking.system or system), before + asked
 
 
+def _tell(session: "Session", settings: "SamplerSettings", where: "Say", what: "Say") -> None:
+    """Tell where the model runs, and with which settings."""
+    where(f"{session.file.path}: {session.backend.describe()}")
+    what(", ".join(f"{k} {v}" for k, v in dataclasses.asdict(settings).items()))
+
+
 def answer(
     prompt: "str | list[Message]",
     loading: Loading,
@@ -190,9 +201,7 @@ def answer(
                 display.say(f"loading {loading.model}")
                 session = stack.enter_context(loading.open())
                 settings = asking.settings(session)
-                where = f"{session.file.path}: {session.backend.describe()}"
-                (display.note if loading.gpu else log.info)(where)
-                log.info(", ".join(f"{k} {v}" for k, v in dataclasses.asdict(settings).items()))
+                _tell(session, settings, display.note if loading.gpu else log.info, log.info)
                 ids = session.encode(
                     prompt, system=asking.system, think=asking.think, raw=asking.raw, special=asking.special
                 )
@@ -204,7 +213,7 @@ def answer(
                     show_thoughts=verbose and not display.choice.is_live,
                 )
                 events = session.stream(
-                    ids, settings=settings, max_tokens=asking.max_tokens, seed=seed, top_k=record_top
+                    ids, settings=settings, seed=seed, top_k=record_top, **asking.lengths()
                 )
                 with contextlib.closing(events):
                     for event in display.show(events, session, record):
