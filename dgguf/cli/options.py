@@ -85,11 +85,13 @@ class Showing:
         view: one of `view.names.VIEWS`.
         pace: seconds that each event is seen for at least, in a live view.
         thoughts: how a live view shows them.
+        markdown: the answer is shown as its Markdown means, where that is a terminal.
     """
 
     view: str
     pace: float
     thoughts: Thoughts
+    markdown: bool = False
 
 
 def _bundled(command: Command, name: str, bundle: type) -> Command:
@@ -164,12 +166,12 @@ def _sampler_options(command: Command) -> Command:
 
 def _say_surplus(context: click.Context, parameter: click.Parameter, threads: int | None) -> int | None:
     """More threads than run at once would only wait for each other: a note says how many are used."""
-    from dgguf.cli.output import say
+    from dgguf.cli.output import note
     from dgguf.machine import usable_processors
 
     most = usable_processors()
     if threads is not None and threads > most:
-        say(f"note: {most} threads are used, as many as run at once here, not {threads}")
+        note(f"{most} threads are used, as many as run at once here, not {threads}")
     return threads
 
 
@@ -329,6 +331,13 @@ def evaluation_options(default_chunks: int | None) -> Callable[[Command], Comman
         return command
 
     return decorate
+
+
+markdown_option = click.option(
+    "--markdown",
+    is_flag=True,
+    help="Show the answer as its Markdown means: headings, lists, code. Through a pipe it stays text.",
+)
 
 
 def view_options(views: tuple[str, ...]) -> Callable[[Command], Command]:

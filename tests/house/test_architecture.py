@@ -18,6 +18,7 @@ LEVELS = {
     "machine": 0,
     "kernel_cache": 0,
     "whole_file": 0,
+    "units": 0,
     "images": 1,
     "jit": 1,
     "llvm_ir": 1,
