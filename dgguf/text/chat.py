@@ -15,7 +15,7 @@ from dgguf.text.tokenizer import StreamDecoder, Tokenizer, TokenTexts, replace_s
 Kind = Literal["thought", "answer"]
 
 # The model writes this behind the token that opens a channel; only thoughts have one.
-_THOUGHT_HEADER = "thought\n"
+THOUGHT_HEADER = "thought\n"
 
 
 class Message(TypedDict):
@@ -367,7 +367,7 @@ class AnswerText:
         """A piece of text as a list of at most one, a thought's header left out."""
         if self._header is not None:
             self._header += text
-            if _THOUGHT_HEADER.startswith(self._header) and self._header != _THOUGHT_HEADER:
+            if THOUGHT_HEADER.startswith(self._header) and self._header != THOUGHT_HEADER:
                 return []
-            text, self._header = self._header.removeprefix(_THOUGHT_HEADER), None
+            text, self._header = self._header.removeprefix(THOUGHT_HEADER), None
         return [(self._kind, text)] if text else []
