@@ -139,11 +139,13 @@ class Backend(Protocol):
         kv_bytes: of one number in a `kv_store`.
         is_async: whether a verb may return before its work is done; see `synchronize`.
         rounded: bytes of plain numbers, by format, that products take in 8 bits as if they were Q8_0.
+        arithmetic: names how it rounds; of another name an answer may differ.
     """
 
     kv_bytes: int
     is_async: bool
     rounded: dict[str, int]
+    arithmetic: str
 
     def describe(self) -> str:
         """One line for -v: what runs the products, on how many threads or which device."""

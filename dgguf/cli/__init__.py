@@ -18,7 +18,9 @@ from dgguf.cli.models import list_models, pull, rm
 from dgguf.cli.quantize import quantize
 from dgguf.cli.replay import replay
 from dgguf.cli.run import run
+from dgguf.cli.serve import serve
 from dgguf.cli.show import show
+from dgguf.cli.together import install
 from dgguf.cli.tour import tour
 from dgguf.errors import DggufError, sentence
 
@@ -71,6 +73,7 @@ def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) 
 for command in (
     run,
     chat,
+    serve,
     tour,
     replay,
     export,
@@ -88,6 +91,7 @@ for command in (
 ):
     cli.add_command(command)
     name_variables(command)
+    install(command)
 
 _debug_option = click.option(
     "--debug",

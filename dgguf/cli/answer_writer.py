@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from dgguf.answer import AnswerBuilder
+from dgguf.answer import AnswerBuilder, Piece
 from dgguf.cli.output import say, warn
 from dgguf.diffusion.events import Event
 from dgguf.diffusion.settings import SamplerSettings
@@ -81,8 +81,8 @@ class AnswerWriter:
         if not interrupted:
             self._advise(settings.max_steps)
 
-    def _write(self, pieces: Sequence[tuple[str, str]]) -> None:
-        for kind, text in pieces:
+    def _write(self, pieces: Sequence[Piece]) -> None:
+        for kind, text, _ in pieces:
             if kind == "thought" and self._show_thoughts:
                 click.echo(safe(text, draft=False) if sys.stderr.isatty() else text, nl=False, err=True)
             elif kind == "answer" and self._echo and not self._whole:

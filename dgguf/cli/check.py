@@ -52,10 +52,6 @@ def check(
       dgguf check model.gguf --against hf:unsloth/diffusiongemma-26B-A4B-it-GGUF:Q4_K_M
       dgguf check model.gguf --acceptance > report.json
     """
-    if acceptance and as_json:
-        raise click.UsageError("--acceptance prints JSON as it is: leave --json out")
-    if gpu and not acceptance:
-        raise click.UsageError("--cuda goes with --acceptance: without it nothing is computed")
     from dgguf import hub
     from dgguf.catalog import hub_name
     from dgguf.cli.output import announce_compilation, say

@@ -17,6 +17,7 @@ from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import say
 from dgguf.diffusion.events import Event
+from dgguf.diffusion.generate import choose_length
 from dgguf.diffusion.statistics import Statistics
 from dgguf.errors import DggufError, FileChangedError, PromptError, sentence
 from dgguf.interrupts import forget
@@ -56,6 +57,7 @@ class Dialog:
         self._session = session
         self._settings = asking.settings(session)
         self._max_tokens = asking.max_tokens
+        self._canvas_length = choose_length(asking.canvas, asking.max_tokens, session.config.canvas_length)
         self._showing = showing
         self._keyboard = keyboard
         self._when_full = when_full
@@ -118,7 +120,11 @@ class Dialog:
                         show_thoughts=False,
                     )
                     events = self._session.stream(
-                        ids, settings=self._settings, max_tokens=self._max_tokens, seed=seed
+                        ids,
+                        settings=self._settings,
+                        max_tokens=self._max_tokens,
+                        seed=seed,
+                        canvas_length=self._canvas_length,
                     )
                     with contextlib.closing(events):
                         self._seen = []
@@ -144,11 +150,11 @@ class Dialog:
     def _fit_context(self) -> np.ndarray:
         """The ids of the conversation; where they leave no room for a canvas, turns are dropped or not."""
         ids = self._encode()
-        room = self._session.context - self._session.config.canvas_length
+        room = self._session.context - self._canvas_length
         if len(ids) <= room:
             return ids
         full = (
-            f"the conversation has {len(ids)} tokens; with a canvas of {self._session.config.canvas_length} "
+            f"the conversation has {len(ids)} tokens; with a canvas of {self._canvas_length} "
             f"it does not fit the context of {self._session.context}"
         )
         choice = self._when_full

@@ -4,11 +4,11 @@ import contextlib
 import dataclasses
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import click
 
-from dgguf.cli.chat import converse
+from dgguf.cli.chat import chat, converse
 from dgguf.cli.commands import Grouped, model_argument
 from dgguf.cli.export import check_out, draw
 from dgguf.cli.options import (
@@ -20,27 +20,13 @@ from dgguf.cli.options import (
     view_options,
 )
 from dgguf.cli.prompt import read_prompt
+from dgguf.cli.together import check_chat
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
     from dgguf.diffusion.events import Event
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.text.chat import Message
-
-
-# Options of one answer, which a chat has not.
-_ONE_ANSWER = (
-    "raw",
-    "special",
-    "record",
-    "record_top",
-    "export",
-    "force",
-    "stats",
-    "as_json",
-    "verbose",
-    "no_stdin",
-)
 
 
 @click.command(cls=Grouped, short_help="Answer a prompt.")
@@ -124,13 +110,12 @@ def run(
       dgguf run model.gguf -f notes.txt -n 512 --seed 7 2>/dev/null
     """
     if prompt is None and by_option is None and file is None and sys.stdin.isatty():
-        _check_chat(click.get_current_context().params)
+        check_chat(click.get_current_context(), chat)
         converse(loading, asking, showing, go_on=go_on)
         return
     text = read_prompt([prompt, by_option], file, use_stdin=not no_stdin)
-    if asking.raw and (asking.system is not None or asking.think or go_on):
-        raise click.UsageError("--raw takes the prompt as it is: without --system, --think and --continue")
-    _check_drawing(showing, record, record_top, export, force)
+    if export is not None:
+        check_out(export, force=force)
     from dgguf.catalog import find_model
     from dgguf.cli import last
     from dgguf.cli.models import offer
@@ -167,29 +152,6 @@ def _messages(text: str, loading: Loading, asking: Asking, *, go_on: bool) -> tu
         raise PromptError("the prompt is empty")
     system, before = last.recall(find_model(loading.model))
     return dataclasses.replace(asking, system=asking.system or system), before + asked
-
-
-def _check_chat(given: dict[str, Any]) -> None:
-    """See that nothing was asked for that only the answer to one prompt has."""
-    for name in _ONE_ANSWER:
-        if given[name]:
-            option = {"as_json": "json"}.get(name, name).replace("_", "-")
-            raise click.UsageError(f'--{option} needs a prompt, as in `dgguf run {given["model"]} "…"`')
-    if given["view"] == "jsonl":
-        raise click.UsageError("--view jsonl needs a prompt")
-
-
-def _check_drawing(
-    showing: Showing, record: Path | None, record_top: int, export: Path | None, force: bool
-) -> None:
-    """See that the options on recording and drawing go together, before anything is computed."""
-    is_page = export is not None and export.suffix.lower() == ".html"
-    if record_top and not (record or is_page or showing.view == "jsonl"):
-        raise click.UsageError("--record-top goes with --record FILE, --export FILE.html or --view jsonl")
-    if export is not None:
-        check_out(export, force=force)
-    elif force:
-        raise click.UsageError("--force goes with --export FILE")
 
 
 def answer(
@@ -239,7 +201,7 @@ def answer(
                     show_thoughts=verbose and not display.choice.is_live,
                 )
                 events = session.stream(
-                    ids, settings=settings, max_tokens=asking.max_tokens, seed=seed, top_k=record_top
+                    ids, settings=settings, seed=seed, top_k=record_top, **asking.lengths()
                 )
                 with contextlib.closing(events):
                     for event in display.show(events, session, record):

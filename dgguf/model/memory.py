@@ -81,7 +81,9 @@ def cpu_scratch_bytes(config: ModelConfig, rows: int, exact: bool) -> int:
     c, d, v = config.canvas_length, config.hidden_size, config.vocab_size
     at_once = limits.cpu_rows_at_once(c, v, exact)
     logits = at_once * v
-    kept = 2 * c * limits.MOST_TOKENS if at_once < c else 0  # tokens and weights of each distribution
+    kept = (
+        0 if limits.cpu_keeps_all(v, exact) else 2 * c * limits.MOST_TOKENS
+    )  # tokens and weights of each distribution
     means = (1 if kept else 1 + limits.CPU_SOFT_SLICES) * c * d
     # Each expert's output as float32, or its inner activations, which are fewer, in 8 bits.
     expert_outputs = rows * config.n_experts_used * d // (1 if exact else 4)

@@ -121,6 +121,7 @@ class SudokuView(TextView):
         assert self._givens is not None
         n = len(self._givens)
         looks = self._looks()
+        pins = self.progress.started.pins if self.progress.started else {}
         high, wide = _BOXES[n]
         bar = "─" * (2 * wide + 1)
         top, between, bottom = (
@@ -136,8 +137,9 @@ class SudokuView(TextView):
                 digit, style = looks[row * n + column]
                 if column % wide == 0:
                     line.append(Span("│ ", Style.LABEL))
-                place = self._first + row * (n + 1) + column - len(self._before)
-                line += [Span(str(digit or "·"), style, max(0, place)), Span(" ", Style.TEXT)]
+                answered = self._first + row * (n + 1) + column
+                place, pinned = max(0, answered - len(self._before)), answered in pins
+                line += [Span(str(digit or "·"), style, place, pinned=pinned), Span(" ", Style.TEXT)]
             lines.append((*line, Span("│", Style.LABEL)))
         return [*lines, bottom]
 

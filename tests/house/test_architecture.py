@@ -40,6 +40,7 @@ LEVELS = {
     "session": 12,
     "benchmark": 13,
     "evaluate": 13,
+    "server": 13,
     "checks": 14,
     "verify": 14,
     "cli": 15,

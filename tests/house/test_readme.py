@@ -27,6 +27,7 @@ COMMANDS = [
     for block in blocks("sh")
     for line in block.splitlines()
     if "dgguf " in line and not line.startswith("pip")
+    if "dgguf serve" not in line  # it does not end: tests/server starts it
 ]
 
 

@@ -13,7 +13,7 @@ from dgguf.backends.cpu import attention, attention_tile, elementwise, experts, 
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.grain import by_numbers
 from dgguf.backends.cpu.matmul import CpuMatrix
-from dgguf.backends.limits import cpu_rows_at_once, kv_bytes
+from dgguf.backends.limits import cpu_keeps_all, cpu_rows_at_once, kv_bytes
 from dgguf.errors import BackendError
 from dgguf.jit import CACHE_FOLDER
 from dgguf.machine import usable_cores, usable_processors
@@ -50,6 +50,8 @@ class CpuBackend:
         self._bf16 = self._path == "avx512_vnni" and attention_tile.supported()
         self.kv_bytes, self.is_async = kv_bytes(exact), False
         self.rounded: dict[str, int] = {}
+        kept = ", weights as stored" if keep_weights and self._panels else ""
+        self.arithmetic = "exact" if exact else self._path + kept
         self._logits = np.empty((0, 0), np.float32)
         # The last input of `linear`, while it lives, the `activation_layout` it met, and what it became.
         self._last: tuple[weakref.ref[np.ndarray], tuple[int, int], np.ndarray] | None = None
@@ -228,7 +230,10 @@ class CpuBackend:
         shape = cpu_rows_at_once(x.shape[0], w.rows, self._exact), w.rows
         if self._logits.shape != shape:
             self._logits = np.empty(shape, np.float32)
-        return logits.predict(x, w, softcap, temperature, uniforms, self._logits, self._pool)
+        keep_all = cpu_keeps_all(w.rows, self._exact)
+        return logits.predict(
+            x, w, softcap, temperature, uniforms, self._logits, self._pool, keep_all=keep_all
+        )
 
     def top_tokens(self, conditioning: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
         return logits.top_tokens(conditioning, count, self._pool)

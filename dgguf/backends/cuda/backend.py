@@ -49,6 +49,7 @@ class CudaBackend:
         keep_freed_memory()
         self.kv_bytes, self.is_async = kv_bytes(exact=False), True
         self.rounded: dict[str, int] = {}  # plain numbers are kept as float16
+        self.arithmetic = "cuda"
         self._device = device
         self._plan = plan
         self._pool = Pool(usable_cores() if threads is None else threads)

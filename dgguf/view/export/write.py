@@ -16,7 +16,7 @@ from dgguf.view.names import CODECS, EXPORTS, SIZES, Thoughts
 from dgguf.view.recording import Recording
 from dgguf.view.screens import Screen, crop, screens
 from dgguf.view.sudoku import asked_board, grid_fault
-from dgguf.view.summary import summary
+from dgguf.view.summary import count, summary
 from dgguf.view.terminal import safe
 from dgguf.whole_file import whole_file
 
@@ -115,7 +115,9 @@ def facts(recording: Recording) -> str:
     answer, model = recording.answer(), safe(Path(recording.started.model).name, draft=True)
     if not answer.statistics.steps:
         return f"{model} · cut off in its first block · seed {answer.seed}"
-    return f"{model} · {summary(answer.statistics, answer.seed)}"
+    n_pins = len(recording.started.pins)
+    pinned = f" · {count(n_pins, 'token')} pinned" if n_pins else ""
+    return f"{model} · {summary(answer.statistics, answer.seed)}{pinned}"
 
 
 def _title(recording: Recording, drawing: Drawing) -> str:
