@@ -178,6 +178,11 @@ class CudaBackend:
         )  # fmt: skip
         return out
 
+    def put_rows(self, x: Array, first: int, rows: np.ndarray) -> Array:
+        host = self.to_host(x)
+        host[first : first + len(rows)] = rows
+        return upload(host)
+
     def add(self, x: Array, y: Array) -> Array:
         out = self._empty(*x.shape)
         self._queue.run(elementwise.add, x.shape[0], x.view, y.view, out.view)
