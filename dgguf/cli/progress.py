@@ -132,11 +132,11 @@ def bar(
         yield made
 
 
-def write_above(line: str, style: str) -> bool:
-    """Write a safe line above the bar; False if none is shown."""
+def write_above(line: str, style: str, n_styled: int) -> bool:
+    """Write a safe line, so many characters of it in a style, above the bar; False if none is shown."""
     if _shown is None:
         return False
     from rich.text import Text
 
-    _shown.console.print(Text(line, style))
+    _shown.console.print(Text.assemble((line[:n_styled], style), line[n_styled:]))
     return True
