@@ -1,9 +1,10 @@
 """A loaded model and its conversation: text in, events or text out."""
 
+import functools
 import math
 import operator
 import secrets
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
@@ -13,6 +14,9 @@ import numpy as np
 from dgguf.answer import AnswerBuilder
 from dgguf.backends.base import Backend
 from dgguf.conversation import Conversation, Request, Turns
+from dgguf.decisions.decide import Decider, Decision, Samples
+from dgguf.decisions.prompts import DecisionPrompts
+from dgguf.decisions.questions import Question, parse_question
 from dgguf.diffusion.events import Event, Started
 from dgguf.diffusion.generate import CanvasLength, choose_length
 from dgguf.diffusion.settings import SamplerSettings
@@ -253,6 +257,48 @@ class Session:
             builder.add(event)
             seen.append(event)
         return DrawnAnswer(**vars(builder.answer()), recording=Recording(self.tokenizer, seen))
+
+    def decide(
+        self,
+        state: str | Sequence[Message],
+        questions: Sequence[str | Question],
+        *,
+        samples: Samples = "auto",
+        permute: bool = False,
+        joint: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Decision]:
+        """Answer typed questions about a state with probabilities, in one step of a short canvas each.
+
+        The state is encoded once for all of them, and kept for the next call. Nothing is generated. The same
+        question gets the same numbers to the last bit, whatever was asked before or is asked beside it
+        (on a GPU, when the same is asked beside it).
+
+        Args:
+            state: a text, or messages.
+            questions: 1 to 400, as lines such as "team: Who should take it? sales|support", see
+                `decisions.questions.parse_question`, or as `Question`.
+            samples: noise seeds that are averaged; "auto" reads more where the first is not clear.
+            permute: also ask with the options in other orders, and average.
+            joint: let all answers stand in one canvas, where they see each other.
+            progress: is called with the tokens that are encoded by then, and with all that will be.
+
+        Raises:
+            PromptError: a question asks nothing, the state is empty, or they do not fit the context.
+            UnsupportedModelError: a label is not one token in this model's vocabulary.
+            NumericsError: the network computed something that is not finite.
+        """
+        if isinstance(questions, str):
+            raise TypeError("questions must be a list, also of one")
+        if samples != "auto":
+            samples = _whole('samples must be "auto" or', samples)
+        asked = [parse_question(one) if isinstance(one, str) else one for one in questions]
+        return self._decider(state, asked, samples=samples, permute=permute, joint=joint, progress=progress)
+
+    @functools.cached_property
+    def _decider(self) -> Decider:
+        prompts = DecisionPrompts(self._prompts, self.tokenizer, self.config.canvas_length)
+        return Decider(self.model, prompts, self.conversation())
 
     def chat(self, *, system: str | None = None) -> "Chat":
         """A conversation that remembers its messages, and keeps what it has encoded."""

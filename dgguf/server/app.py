@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from dgguf import __version__
 from dgguf.errors import DggufError
-from dgguf.server import completions
+from dgguf.server import completions, decisions
 from dgguf.server.errors import ApiError, as_api_error
 from dgguf.server.guard import MOST_BODY, Guard, Handler, too_large
 from dgguf.server.requests import Asked, read_request
@@ -56,6 +56,7 @@ class Server:
             Route("/v1/models", self._counted(self.models)),
             Route("/v1/models/{name:path}", self._counted(self.model)),
             Route("/v1/chat/completions", self._counted(self.chat), methods=["POST"]),
+            Route("/v1/decisions", self._counted(self.decide), methods=["POST"]),
             Route("/health", self._counted(self.health)),
             Route("/metrics", self.metrics),
         ]
@@ -135,6 +136,12 @@ class Server:
         first = await anext(events)  # a full queue is told by its status
         headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return StreamingResponse(_after(first, events), media_type="text/event-stream", headers=headers)
+
+    async def decide(self, request: Request) -> Response:
+        made = decisions.plan(await _body(request))
+        self._check_model(made.request.model)
+        answer = decisions.answer(made, self._worker, self._name)
+        return _json(await _unless_left(request, answer))
 
     def _ignored(self, asked: Asked) -> dict[str, str]:
         new = set(asked.ignored) - self._told

@@ -1,10 +1,9 @@
 """/v1/chat/completions: an answer as one object, or as a stream of chunks."""
 
-import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -17,15 +16,15 @@ from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError
 from dgguf.server.drafts import Drafts
 from dgguf.server.errors import ApiError, as_api_error
+from dgguf.server.happenings import Happenings
 from dgguf.server.reply import Reply
 from dgguf.server.requests import Asked, messages_of, wants_thoughts
-from dgguf.server.worker import Job, Queued, Work, Worker
+from dgguf.server.tools import declared_tools, wanted_tool
+from dgguf.server.worker import Queued, Turn, Worker
 from dgguf.session import DEFAULT_MAX_TOKENS, Session, new_seed
+from dgguf.text.tool_calls import OPEN, BrokenCall, ToolCall
 
 _LOG = logging.getLogger(__name__)
-PING_SECONDS = 10.0  # of silence, after which a stream says that it is alive
-
-Happening = Event | Queued
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Plan:
         seed: of the first answer; the next ones count on.
         n: answers.
         stops: texts that end an answer.
+        pins: ids that must stand at positions of the answer: the beginning of a call that must be made.
     """
 
     identifier: str
@@ -50,6 +50,18 @@ class Plan:
     max_tokens: int
     stops: list[str]
     settings: SamplerSettings
+    pins: dict[int, int]
+
+    def start(self, number: int) -> Callable[[Turn], Generator[Event, None, None]]:
+        """What the worker does for an answer of these."""
+        return lambda turn: turn.session.stream(
+            self.prompt,
+            settings=self.settings,
+            max_tokens=self.max_tokens,
+            seed=(self.seed + number) % (1 << 64),
+            pins=self.pins,
+            conversation=turn.take_conversation(self.prompt),
+        )
 
 
 def plan(asked: Asked, session: Session, model: str) -> Plan:
@@ -63,7 +75,13 @@ def plan(asked: Asked, session: Session, model: str) -> Plan:
         settings = session.settings(**(request.sampler or {}))
     except TypeError as error:
         raise ApiError(400, str(error), param="sampler") from None
-    prompt = session.encode(messages_of(request), think=wants_thoughts(request))
+    tools = declared_tools(request.tools, request.tool_choice)
+    wanted = wanted_tool(request.tools, request.tool_choice)
+    if tools and OPEN not in session.tokenizer.special:
+        raise ApiError(400, "this model knows no tools: its vocabulary has no mark for calls", param="tools")
+    think = wants_thoughts(request) and wanted is None  # a call that must be made comes first
+    prompt = session.encode(messages_of(request), think=think, tools=tools)
+    begun = f"{OPEN}call:" + (f"{wanted}{{" if wanted else "") if wanted is not None else ""
     given = [n for n in (request.max_completion_tokens, request.max_tokens) if n is not None]
     stop = request.stop
     return Plan(
@@ -76,50 +94,8 @@ def plan(asked: Asked, session: Session, model: str) -> Plan:
         max_tokens=min(given, default=DEFAULT_MAX_TOKENS),
         stops=[stop] if isinstance(stop, str) else list(stop or []),
         settings=settings,
+        pins=dict(enumerate(session.tokenizer.encode(begun, special=True))),
     )
-
-
-class Happenings:
-    """What happens to one answer, from the worker's thread to the loop of the server.
-
-    Used as a context: whatever ends it cancels the answer, before its next step.
-    """
-
-    def __init__(self, worker: Worker, made: Plan, number: int) -> None:
-        self._queue: asyncio.Queue[Happening | BaseException | None] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def put(what: Happening | BaseException | None) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._queue.put_nowait, what)
-
-        self._job: Job = worker.submit(
-            Work(made.prompt, (made.seed + number) % (1 << 64), made.settings, made.max_tokens, put)
-        )
-
-    def __enter__(self) -> "Happenings":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._job.cancel()
-
-    async def each(self) -> AsyncGenerator[Happening | None, None]:
-        """What happens, in order; None after a while of silence.
-
-        Raises:
-            whatever the computation failed with
-        """
-        while True:
-            try:
-                what = await asyncio.wait_for(self._queue.get(), PING_SECONDS)
-            except TimeoutError:
-                yield None
-                continue
-            if what is None:
-                return
-            if isinstance(what, BaseException):
-                raise what
-            yield what
 
 
 async def whole(made: Plan, worker: Worker, session: Session) -> dict[str, Any]:
@@ -127,7 +103,7 @@ async def whole(made: Plan, worker: Worker, session: Session) -> dict[str, Any]:
     choices, replies = [], []
     for number in range(made.n):
         reply = Reply(session.tokenizer, made.max_tokens, made.stops)
-        with Happenings(worker, made, number) as happenings:
+        with Happenings(worker, made.start(number)) as happenings:
             async with aclosing(happenings.each()) as events:
                 async for event in events:
                     if event is not None and not isinstance(event, Queued):
@@ -139,6 +115,9 @@ async def whole(made: Plan, worker: Worker, session: Session) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": reply.text}
         if reply.thoughts:
             message["reasoning_content"] = reply.thoughts
+        if reply.calls:
+            message["tool_calls"] = [_call(call) for call in reply.calls]
+            message["content"] = reply.text or None
         choices.append({"index": number, "message": message, "finish_reason": reply.reason, "logprobs": None})
         replies.append(reply)
     return {**_head(made, "chat.completion"), "choices": choices, "usage": _usage(replies)}
@@ -158,7 +137,7 @@ async def stream(
         for number in range(made.n):
             reply = Reply(session.tokenizer, made.max_tokens, made.stops)
             replies.append(reply)
-            with Happenings(worker, made, number) as happenings:
+            with Happenings(worker, made.start(number)) as happenings:
                 begun = True
                 yield _chunk(made, number, {"role": "assistant", "content": ""})
                 async with aclosing(_deltas(made, number, reply, happenings, session, drafts)) as deltas:
@@ -182,7 +161,7 @@ async def _deltas(
     made: Plan, number: int, reply: Reply, happenings: Happenings, session: Session, drafts: bool
 ) -> AsyncGenerator[bytes, None]:
     """The chunks of one answer between its first and its last."""
-    drawn = Drafts(session.tokenizer) if drafts else None
+    drawn, n_calls = Drafts(session.tokenizer) if drafts else None, 0
     async with aclosing(happenings.each()) as events:
         async for event in events:
             if event is None:
@@ -194,8 +173,24 @@ async def _deltas(
                 continue
             for kind, text in reply.add(event):
                 yield _chunk(made, number, {"content" if kind == "answer" else "reasoning_content": text})
+            for place in range(n_calls, len(reply.calls)):
+                yield _chunk(made, number, {"tool_calls": [{"index": place, **_call(reply.calls[place])}]})
+            n_calls = len(reply.calls)
             if reply.is_over:
                 return
+
+
+def _call(call: ToolCall | BrokenCall) -> dict[str, Any]:
+    """A call as OpenAI's clients read it: the arguments are a text."""
+    if isinstance(call, ToolCall):
+        arguments = msgspec.json.encode(call.arguments).decode()
+    else:
+        arguments = call.text  # what the model wrote, as OpenAI gives it, too
+    return {
+        "id": f"call_{secrets.token_hex(12)}",
+        "type": "function",
+        "function": {"name": call.name, "arguments": arguments},
+    }
 
 
 def _head(made: Plan, kind: str) -> dict[str, Any]:

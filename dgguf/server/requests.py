@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from dgguf.server.errors import ApiError
+from dgguf.server.tools import as_mapping, calls_of
 
+Form = TypeVar("Form", bound=msgspec.Struct)
 MOST_ANSWERS = 8  # of one request, "n"
 MOST_STOPS = 16
 _MOST_NAMES = 20  # of fields without effect that are told
@@ -33,6 +35,8 @@ class ChatRequest(msgspec.Struct, kw_only=True):
     seed: int | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
     diffusing: bool | None = False
     sampler: dict[str, float | None] | None = None
     canvas: int | None = None
@@ -40,8 +44,7 @@ class ChatRequest(msgspec.Struct, kw_only=True):
 
 # What would change the answer's form, and so must not be left out silently.
 _NOT_YET = {
-    "tools": "tools",
-    "functions": "functions",
+    "functions": "functions, which are tools now",
     "logprobs": "log-probabilities",
     "top_logprobs": "log-probabilities",
     "audio": "audio",
@@ -61,11 +64,11 @@ class Asked:
     ignored: tuple[str, ...]
 
 
-def read_request(body: bytes) -> Asked:
-    """Check a body.
+def decode(body: bytes) -> dict[str, Any]:
+    """The JSON object of a body.
 
     Raises:
-        ApiError: 400; it is no JSON object, or a field is not as it must be.
+        ApiError: 400; it is none.
     """
     try:
         given = msgspec.json.decode(body)
@@ -73,27 +76,44 @@ def read_request(body: bytes) -> Asked:
         raise ApiError(400, f"the body is no JSON: {error}") from None
     if not isinstance(given, dict):
         raise ApiError(400, "the body must be a JSON object")
+    return given
+
+
+def convert(given: dict[str, Any], form: type[Form]) -> Form:
+    """A JSON object as a struct.
+
+    Raises:
+        ApiError: 400; a field is missing or of another type.
+    """
+    try:
+        return msgspec.convert(given, form)
+    except (msgspec.ValidationError, RecursionError) as error:
+        message = str(error)
+        _, _, path = message.partition("`$.")  # as in "… - at `$.messages[0].role`"
+        raise ApiError(
+            400, f"the request is not as it must be: {message}", param=path.rstrip("`") or None
+        ) from None
+
+
+def read_request(body: bytes) -> Asked:
+    """Check a body.
+
+    Raises:
+        ApiError: 400; it is no JSON object, or a field is not as it must be.
+    """
+    given = decode(body)
     for name, what in _NOT_YET.items():
         if given.get(name):
             raise ApiError(400, f"this server has no {what}: leave out {name!r}", param=name)
     form = given.get("response_format")
     if isinstance(form, dict) and form.get("type") not in _FORMS:
         raise ApiError(400, "this server has no response_format but text", param="response_format")
-    try:
-        request = msgspec.convert(given, ChatRequest)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise ApiError(400, f"the request is not as it must be: {error}", param=_place(str(error))) from None
+    request = convert(given, ChatRequest)
     _check_ranges(request)
     known = {*ChatRequest.__struct_fields__, *_NOT_YET, "response_format"}
     ignored = sorted(name for name, value in given.items() if name not in known and value is not None)
     visible = [name for name in ignored if name.isidentifier() and name.isascii() and len(name) < 50]
     return Asked(request, tuple(visible[:_MOST_NAMES]))
-
-
-def _place(message: str) -> str | None:
-    """The field that a message of msgspec names, as in "… - at `$.messages[0].role`"."""
-    _, found, path = message.partition("`$.")
-    return path.rstrip("`") if found else None
 
 
 def _check_ranges(request: ChatRequest) -> None:
@@ -132,9 +152,16 @@ def messages_of(request: ChatRequest) -> list[Any]:
             raise ApiError(400, f"{place} has no role", param=place)
         if isinstance(content, list):
             content = "".join(_text_of_part(part, f"{place}.content[{i}]") for i, part in enumerate(content))
-        if not isinstance(content, str):
+        calls = calls_of(message, place) if message.get("tool_calls") else None
+        if not isinstance(content, str) and not (content is None and calls):
             raise ApiError(400, f"{place}: its content must be a text or a list of parts", param=place)
-        messages.append({"role": "system" if role == "developer" else role, "content": content})
+        given: dict[str, Any] = {"role": "system" if role == "developer" else role, "content": content}
+        if calls:
+            given["tool_calls"] = calls
+        if role == "tool":
+            given |= {name: message[name] for name in ("tool_call_id", "name") if name in message}
+            given["content"] = as_mapping(content) or content
+        messages.append(given)
     return messages
 
 

@@ -36,6 +36,7 @@ LEVELS = {
     "answer": 10,
     "conversation": 10,
     "prompts": 10,
+    "decisions": 11,
     "view": 11,
     "convert": 11,
     "session": 12,

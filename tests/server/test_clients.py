@@ -107,6 +107,33 @@ def test_stop_strings_and_limits_cut_what_is_committed(demo, told):
     assert answer.usage.completion_tokens == 5
 
 
+def test_decisions(demo):
+    given = demo.client().decisions.create(
+        model="demo",
+        input="I was charged twice.",
+        questions=[
+            {"type": "predicate", "instructions": "Is it about money?", "name": "money"},
+            {
+                "type": "choice",
+                "instructions": "Who should take it?",
+                "choices": [{"value": "sales"}, {"value": "support"}],
+            },
+            {
+                "type": "score",
+                "instructions": "How urgent is it?",
+                "levels": [{"label": "low"}, {"label": "high"}],
+            },
+        ],
+    )
+    money, team, urgency = given.answers
+    assert (money.type, money.name) == ("predicate", "money")
+    assert 0 <= money.probability <= 1
+    assert sum(option.probability for option in team.probabilities) == pytest.approx(1)
+    assert team.choice in ("sales", "support")
+    assert 0 <= urgency.score <= 1
+    assert given.usage.input_tokens > 0
+
+
 def test_curl(demo, told):
     if not shutil.which("curl"):
         pytest.skip("no curl")
