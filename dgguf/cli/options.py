@@ -112,8 +112,25 @@ def generation_options(command: Command) -> Command:
 
     The argument MODEL and `conversation_options` belong to these and stand above.
     """
-    command = _bundled(_bundled(command, "loading", Loading), "asking", Asking)
-    return _model_options(_sampler_options(command))
+    command = _bundled(command, "asking", Asking)
+    for option in (
+        click.option(
+            "-n",
+            "--max-tokens",
+            metavar="N",
+            type=click.IntRange(1),
+            default=1024,
+            help="Answer length, rounded up to whole canvases.",
+        ),
+        click.option(
+            "--seed",
+            metavar="N",
+            type=click.IntRange(0, 2**64 - 1),
+            help="The same seed gives the same answer.  [default: a new one]",
+        ),
+    ):
+        command = option(command)
+    return loading_options(_sampler_options(command))
 
 
 # In the order in which --help lists them, from the last to the first.
@@ -183,23 +200,13 @@ keep_weights_option = click.option(
 )
 
 
-def _model_options(command: Command) -> Command:
-    """What every command that generates lets a user set: length, seed, context, threads, exactness."""
+def loading_options(command: Command) -> Command:
+    """Which model is loaded and how, of every command that computes with one; it gets `loading: Loading`.
+
+    The argument MODEL stands above.
+    """
+    command = _bundled(command, "loading", Loading)
     for option in (
-        click.option(
-            "-n",
-            "--max-tokens",
-            metavar="N",
-            type=click.IntRange(1),
-            default=1024,
-            help="Answer length, rounded up to whole canvases.",
-        ),
-        click.option(
-            "--seed",
-            metavar="N",
-            type=click.IntRange(0, 2**64 - 1),
-            help="The same seed gives the same answer.  [default: a new one]",
-        ),
         click.option(
             "-c",
             "--context",
