@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 else:
     ParamType = click.ParamType
 
+_PATIENCE = 1.0  # seconds without a bar
 _LITTLE_MASS = 0.5  # below, the model wanted to write something else than a label
 
 
@@ -144,17 +145,19 @@ def _questions(lines: tuple[str, ...], file: Path | None) -> "list[Question]":
 
 @contextlib.contextmanager
 def _progress() -> "Iterator[Progress | None]":
-    """What shows on a terminal how far the reading is."""
+    """What shows on a terminal how far the reading is, where it takes a while."""
     from dgguf.cli.output import progress_bar
 
+    began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         bar: Any = None
 
         def progress(done: int, total: int) -> None:
             nonlocal bar
-            if bar is None:
+            if bar is None and done < total and time.perf_counter() - began > _PATIENCE:
                 bar = stack.enter_context(progress_bar("reading", total))
-            bar.update(done - bar.pos)
+            if bar is not None:
+                bar.update(done - bar.pos)
 
         yield progress if sys.stderr.isatty() else None
 
