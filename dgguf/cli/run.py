@@ -10,6 +10,7 @@ import click
 
 from dgguf.cli.chat import chat, converse
 from dgguf.cli.commands import Grouped, model_argument
+from dgguf.cli.constraint import constraint_options
 from dgguf.cli.export import check_out, draw
 from dgguf.cli.options import (
     Asking,
@@ -27,6 +28,7 @@ from dgguf.view.names import VIEWS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dgguf.constraints.automaton import Automaton
     from dgguf.diffusion.events import Event
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.session import Session
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     "--special", is_flag=True, help="Let texts such as <|turn> in the prompt become control tokens."
 )
 @generation_options
+@constraint_options
 @view_options(VIEWS)
 @markdown_option
 @click.option(
@@ -127,6 +130,7 @@ def run(
     from dgguf.cli import last
     from dgguf.cli.models import offer
 
+    constraint = asking.constraint()
     offer(loading.model)
     asking, messages = _messages(text, loading, asking, go_on=go_on)
     written = answer(
@@ -134,6 +138,7 @@ def run(
         loading,
         asking,
         showing,
+        constraint=constraint,
         record=record,
         record_top=record_top,
         export=export,
@@ -173,6 +178,7 @@ def answer(
     asking: Asking,
     showing: Showing,
     *,
+    constraint: "Automaton | None",
     record: Path | None,
     record_top: int,
     export: Path | None,
@@ -212,9 +218,8 @@ def answer(
                     markdown=display.choice.markdown,
                     show_thoughts=verbose and not display.choice.is_live,
                 )
-                events = session.stream(
-                    ids, settings=settings, seed=seed, top_k=record_top, **asking.lengths()
-                )
+                asked = {"seed": seed, "top_k": record_top, "constraint": constraint, **asking.lengths()}
+                events = session.stream(ids, settings=settings, **asked)
                 with contextlib.closing(events):
                     for event in display.show(events, session, record):
                         writer.add(event)

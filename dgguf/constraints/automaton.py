@@ -23,7 +23,7 @@ from dgguf.errors import ConstraintError
 
 MOST_STATES = 40_000
 _MOST_NODES = 200_000
-_MOST_WORK = 8_000_000  # moves of sets of nodes: a few seconds
+_MOST_WORK = 5_000_000  # moves of sets of nodes: a few seconds
 _TOO_LARGE = (
     f"it needs an automaton of more than {MOST_STATES:,} states: use smaller repetitions (maxLength, "
     "maxItems, {m,n}), fewer optional properties or fewer alternatives"

@@ -298,7 +298,7 @@ class _Denoiser:
             # every position and draws a token there.
             uniforms = noise.uniforms(block, step, length)
             prediction = hold_pins(canvas, self._model.denoise(canvas, self._cache, prediction, t, uniforms))
-            replaced = 0
+            replaced = None
             if self._guide is not None:
                 candidates = self._model.top_tokens(prediction, self._guide.n_candidates)
                 prediction, replaced = self._guide.hold(prediction, *candidates, self._room)

@@ -25,7 +25,7 @@ class Statistics:
         converged: of each committed block, whether it settled before its steps were used up.
         last_entropy: of each committed block, the mean entropy at its last step, in nats.
         replaced: of each committed block, tokens of the answer that are not the likeliest, because a schema,
-            a regular expression or a choice holds it.
+            a regular expression or a choice holds it; empty where nothing does.
         revisions: of each committed block, how often the likeliest token of a position changed after
             a token had been accepted there.
         answer_tokens: tokens before the stop id, thoughts included.
@@ -76,7 +76,7 @@ class Statistics:
                 self.converged.append(event.converged)
                 self.last_entropy.append(self._entropy)
                 self.revisions.append(self._revised)
-                self.replaced.append(self._replaced)
+                self.replaced += [] if self._replaced is None else [self._replaced]
                 self.answer_tokens += event.answer_length
                 self.canvas_positions += len(event.tokens)
                 self.commit_seconds += event.encode_seconds if event.block else 0.0
