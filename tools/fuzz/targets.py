@@ -20,6 +20,7 @@ from dgguf.cli import saved
 from dgguf.cli.decision_table import table
 from dgguf.cli.quantize import plan_lines
 from dgguf.cli.show import describe, lines
+from dgguf.constraints.language import language
 from dgguf.convert.imatrix import read_imatrix
 from dgguf.decisions.decide import Decision
 from dgguf.decisions.prompts import DecisionPrompts
@@ -331,6 +332,19 @@ def _ask(asked: list[Question], stages: Stages) -> None:
     json.loads(as_json or "{}")
 
 
+def schema(path: Path, stages: Stages) -> None:
+    """`run --schema`."""
+    stages.run("schema", lambda: language(schema=path))
+
+
+def expressions(path: Path, stages: Stages) -> None:
+    """`run --regex` and `--choice`, a line each."""
+    lines = path.read_bytes().decode("utf-8", "surrogateescape").splitlines()
+    for line in lines:
+        stages.run("expression", lambda line=line: language(regex=line))
+    stages.run("choices", lambda: language(choice=lines))
+
+
 TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "model": model,
     "imatrix": imatrix,
@@ -340,4 +354,6 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "conversation": conversation,
     "questions": questions,
     "lines": lines_of_questions,
+    "schema": schema,
+    "expressions": expressions,
 }
