@@ -30,6 +30,10 @@ _TOO_LARGE = (
 )
 
 
+class _EmptyError(ConstraintError):
+    """No text belongs to a language."""
+
+
 @dataclass(frozen=True)
 class Automaton:
     """Reads bytes; every state can reach an accepting one. State 0 is the first.
@@ -118,7 +122,10 @@ class _Graph:
             case Repeat():
                 return self._repeat(node, start)
             case Both(left, right):
-                return self._automaton(_product(compile_node(left), compile_node(right)), start)
+                try:
+                    return self._automaton(_product(compile_node(left), compile_node(right)), start)
+                except _EmptyError:
+                    return self._node()  # which nothing reaches
 
     def _byte(self, start: int, byte: int) -> int:
         end = self._node()
@@ -276,7 +283,7 @@ def _trimmed(moves: np.ndarray, byte_class: np.ndarray, accepting: np.ndarray) -
         steps += 1
         ends = (distance < 0) & np.append(ends, False)[moves].any(axis=1)
     if distance[0] < 0:
-        raise ConstraintError("no text fits it: its parts contradict each other")
+        raise _EmptyError("no text fits it: its parts contradict each other")
     alive = distance >= 0
     number = np.append(np.where(alive, np.cumsum(alive) - 1, -1), -1)
     return Automaton(

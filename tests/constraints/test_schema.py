@@ -100,6 +100,8 @@ def test_random_texts_of_random_schemas_are_valid(seed):
             ["-1.5", "0.25", "0", "-0.7"],
             ["0.26", "-1.51", "1"],
         ),
+        ({"type": "number", "exclusiveMinimum": -1, "exclusiveMaximum": 0}, ["-0.5"], ["-1", "0"]),
+        ({"anyOf": [{"pattern": "^a$", "minLength": 2}, {"const": 1}]}, ["1"], ['"a"', '"aa"']),
         ({"$ref": "#/$defs/a", "$defs": {"a": {"type": "boolean"}}}, ["true"], ["null"]),
         ({"allOf": [{"type": "string"}, {"minLength": 1}]}, ['"a"'], ['""']),
         ({"type": "object", "additionalProperties": INTEGER}, ["{}", '{"k": 1, "l": 2}'], ['{"k": "v"}']),
