@@ -131,6 +131,7 @@ def project(
     score[state] = 0.0
     live = np.empty(n_states + 1, np.int64)
     reached = np.empty(n_states + 1, np.int64)
+    classes = np.empty(64, np.int64)  # of a token's bytes
     live[0] = state
     n_live = 1
     from_state = np.empty((n, n_states + 1), np.int32)
@@ -151,23 +152,6 @@ def project(
                     by_token[p, n_states] = FILL if s == n_states else STOP
             if s == n_states:
                 continue
-            for k in range(tokens.shape[1]):
-                token = tokens[p, k]
-                total = score[s] + scores[p, k]
-                at, end = starts[token], starts[token + 1]
-                if at == end or total == none:
-                    continue
-                t = s
-                while at < end and t >= 0:
-                    t = moves[t, byte_class[data[at]]]
-                    at += 1
-                if t >= 0 and to_end[t] <= left and total > after[t]:
-                    if after[t] == none:
-                        reached[n_reached] = t
-                        n_reached += 1
-                    after[t] = total
-                    from_state[p, t] = s
-                    by_token[p, t] = token
             total = score[s] + other[p]
             for i_way in range(way_starts[s], way_starts[s + 1]):
                 t = way_targets[i_way]
@@ -178,6 +162,32 @@ def project(
                     after[t] = total
                     from_state[p, t] = s
                     by_token[p, t] = way_tokens[i_way]
+        for k in range(tokens.shape[1]):
+            token = tokens[p, k]
+            length = starts[token + 1] - starts[token]
+            if length == 0 or scores[p, k] == none:
+                continue
+            if length > len(classes):
+                classes = np.empty(2 * length, np.int64)
+            for i in range(length):
+                classes[i] = byte_class[data[starts[token] + i]]
+            for i in range(n_live):
+                s = live[i]
+                if s == n_states:
+                    continue
+                t = np.int64(moves[s, classes[0]])
+                at = 1
+                while at < length and t >= 0:
+                    t = np.int64(moves[t, classes[at]])
+                    at += 1
+                total = score[s] + scores[p, k]
+                if t >= 0 and total > after[t] and to_end[t] <= left:
+                    if after[t] == none:
+                        reached[n_reached] = t
+                        n_reached += 1
+                    after[t] = total
+                    from_state[p, t] = s
+                    by_token[p, t] = token
         for i in range(n_live):
             score[live[i]] = none
         score, after = after, score
