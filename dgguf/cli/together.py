@@ -36,6 +36,8 @@ _UNPAGED = tuple(view for view in VIEWS if view not in ("auto", *LIVE_VIEWS))
 EXCLUDES = (
     Rule("--prompt", ("PROMPT", "--file"), "give the prompt once"),
     Rule("--file", ("PROMPT",), "give the prompt once"),
+    Rule("--file", ("STATE",), "give the text once"),
+    Rule("--joint", ("--permute",), "all answers are read from one prompt, whose options stay as they are"),
     Rule("--raw", ("--system", "--think", "--continue"), "it takes the prompt as it is"),
     Rule("--json", ("--view jsonl",), "each writes JSON of its own to stdout"),
     Rule("--markdown", ("--json", "--view jsonl", "--view sudoku"), "it formats the answer's text"),

@@ -1,17 +1,17 @@
 """/v1/decisions: typed questions about a state, answered with probabilities."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
+from dgguf.decisions.decide import Decision
 from dgguf.decisions.questions import Question, questions_from_json
-from dgguf.decisions.wire import response
 from dgguf.server.errors import ApiError
 from dgguf.server.happenings import Happenings
-from dgguf.server.requests import convert, decode
-from dgguf.server.worker import Queued, Turn, Worker
+from dgguf.server.worker import Turn, Worker
 
 
 class DecisionRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -30,36 +30,37 @@ class DecisionRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class DecisionPlan:
-    """A request that was read."""
+    """What is to be decided; arguments of `Session.decide`."""
 
-    request: DecisionRequest
     state: str | list[Any]
     questions: list[Question]
+    samples: int | Literal["auto"] = "auto"
+    permute: bool = False
+    joint: bool = False
 
-    def start(self, turn: Turn) -> Generator[Any, None, None]:
+    def start(self, turn: Turn) -> Generator[list[Decision], None, None]:
         """What the worker does."""
-        decide: Callable[..., Any] = turn.session.decide
-        yield decide(
+        yield turn.session.decide(
             self.state,
             self.questions,
-            samples=self.request.samples,
-            permute=self.request.permute,
-            joint=self.request.joint,
+            samples=self.samples,
+            permute=self.permute,
+            joint=self.joint,
             progress=lambda done, total: turn.check(),
         )
 
 
-def plan(body: bytes) -> DecisionPlan:
-    """Check a body.
+def plan(request: DecisionRequest) -> DecisionPlan:
+    """Check a request's state and questions.
 
     Raises:
-        ApiError, PromptError: it is not as it must be.
+        ApiError, PromptError: they are not as they must be.
     """
-    request = convert(decode(body), DecisionRequest)
     state: str | list[Any] = request.input
     if isinstance(state, list):
         state = [_message(item, f"input[{number}]") for number, item in enumerate(state)]
-    return DecisionPlan(request, state, questions_from_json(request.questions))
+    questions = questions_from_json(request.questions)
+    return DecisionPlan(state, questions, request.samples, request.permute, request.joint)
 
 
 def _message(item: dict[str, Any], place: str) -> dict[str, str]:
@@ -77,10 +78,11 @@ def _message(item: dict[str, Any], place: str) -> dict[str, str]:
     return {"role": "system" if role == "developer" else role, "content": content}
 
 
-async def answer(made: DecisionPlan, worker: Worker, model: str) -> dict[str, Any]:
+async def decided(made: DecisionPlan, worker: Worker) -> list[Decision]:
     """The answers to all questions."""
     with Happenings(worker, made.start) as happenings:
-        async for what in happenings.each():
-            if what is not None and not isinstance(what, Queued):
-                return response(what, model)
+        async with aclosing(happenings.each()) as events:
+            async for what in events:
+                if isinstance(what, list):
+                    return what
     raise ApiError(503, "the server stopped before the answer was done", kind="server_error")
