@@ -3,7 +3,7 @@
 import math
 import operator
 import secrets
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
@@ -17,6 +17,7 @@ from dgguf.diffusion.events import Event, Started
 from dgguf.diffusion.generate import CanvasLength, choose_length
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import BackendError, PromptError
+from dgguf.fill import PROMPT, Filled, Filling, fillings
 from dgguf.ggufio.file import GgufFile
 from dgguf.loading import load_model
 from dgguf.model.config import ModelConfig
@@ -253,6 +254,33 @@ class Session:
             builder.add(event)
             seen.append(event)
         return DrawnAnswer(**vars(builder.answer()), recording=Recording(self.tokenizer, seen))
+
+    def fill(self, template: str, prompt: str = PROMPT, **arguments: Unpack[StreamOptions]) -> Filled:
+        """Fill the holes of a text: [[8]] one of 8 tokens, [[]] one that is tried with 8, 16 and 32.
+
+        Of several tries the likeliest is taken, by the mean log-probability of the tokens in the holes.
+
+        Args:
+            template: the text (see `dgguf.template`); all that stands between its holes stands in the answer.
+            prompt: what the model is asked; the text is its answer.
+            arguments: the others of `stream`; unless they say otherwise the canvas is as short as can be.
+
+        Raises:
+            PromptError: it has no hole, or does not fit the context.
+        """
+        tries = []
+        for filling in self.fillings(template, prompt, **arguments):
+            for _ in filling:
+                pass
+            recording = Recording(self.tokenizer, filling.events)
+            tries.append(filling.filled(DrawnAnswer(**vars(filling.answer), recording=recording)))
+        return max(tries, key=lambda filled: filled.log_probability)
+
+    def fillings(
+        self, template: str, prompt: str = PROMPT, **arguments: Unpack[StreamOptions]
+    ) -> Iterator[Filling]:
+        """The tries of `fill`, each to be iterated over before the next is taken."""
+        return fillings(self, template, prompt, {"seed": new_seed(), **arguments})
 
     def chat(self, *, system: str | None = None) -> "Chat":
         """A conversation that remembers its messages, and keeps what it has encoded."""

@@ -13,6 +13,7 @@ from dgguf.cli.commands import Commands, completion, name_variables
 from dgguf.cli.compare import compare
 from dgguf.cli.doctor import doctor
 from dgguf.cli.export import export
+from dgguf.cli.fill import fill
 from dgguf.cli.imatrix import imatrix
 from dgguf.cli.models import list_models, pull, rm
 from dgguf.cli.quantize import quantize
@@ -71,6 +72,7 @@ def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) 
 for command in (
     run,
     chat,
+    fill,
     tour,
     replay,
     export,

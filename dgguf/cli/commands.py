@@ -52,8 +52,19 @@ model_argument = click.argument("model", shell_complete=complete_models)
 
 # What `run --help` and `chat --help` show, by purpose; what is rare is shown by --help-all alone.
 _GROUPS = {
-    "Prompt": ("by_option", "file", "no_stdin", "go_on", "system", "think", "raw", "special"),
-    "Answer": ("max_tokens", "canvas", "seed", "context", "when_full", "as_json", "stats", "verbose"),
+    "Prompt": ("by_option", "prompt", "file", "no_stdin", "go_on", "system", "think", "raw", "special"),
+    "Answer": (
+        "begins",
+        "ends",
+        "max_tokens",
+        "canvas",
+        "seed",
+        "context",
+        "when_full",
+        "as_json",
+        "stats",
+        "verbose",
+    ),
     "View": ("view", "pace", "thoughts"),
     "Recording and drawing": ("record", "record_top", "export", "force"),
     "Machine": ("threads", "cuda", "gpu_layers", "device", "exact", "keep_weights"),

@@ -3,14 +3,14 @@
 import contextlib
 import dataclasses
 import sys
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from dgguf.cli.chat import converse
 from dgguf.cli.commands import Grouped, model_argument
-from dgguf.cli.export import check_out, draw
+from dgguf.cli.export import draw
+from dgguf.cli.keeping import Keeping, keeping_options
 from dgguf.cli.options import (
     Asking,
     Loading,
@@ -19,7 +19,7 @@ from dgguf.cli.options import (
     generation_options,
     view_options,
 )
-from dgguf.cli.prompt import read_prompt
+from dgguf.cli.prompt import read_prompt, typed
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _ONE_ANSWER = (
     "raw",
     "special",
+    "begins",
+    "ends",
     "record",
     "record_top",
     "export",
@@ -65,13 +67,17 @@ _ONE_ANSWER = (
 @click.option(
     "--special", is_flag=True, help="Let texts such as <|turn> in the prompt become control tokens."
 )
+@click.option(
+    "--begins", metavar="TEXT", help="What the answer begins with; a space behind it is the model's."
+)
+@click.option(
+    "--ends",
+    metavar="TEXT",
+    help="What the answer, of one canvas at most, ends with; a space before it counts.",
+)
 @generation_options
 @view_options(VIEWS)
-@click.option(
-    "--record",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write every step to this file, for `dgguf replay` and `dgguf export`; gzip if it ends in .gz.",
-)
+@keeping_options
 @click.option(
     "--record-top",
     type=click.IntRange(0, 100),
@@ -79,12 +85,6 @@ _ONE_ANSWER = (
     metavar="K",
     help="Record the K likeliest tokens of every position and step too; an exported page shows them.",
 )
-@click.option(
-    "--export",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw what happened into this file, as `dgguf export` does: .gif, .svg, .html, .mp4 …",
-)
-@click.option("--force", is_flag=True, help="Overwrite the file of --export if it exists.")
 @click.option("--stats", is_flag=True, help="Print a table of what it cost and how it went.")
 @click.option(
     "--json",
@@ -101,10 +101,10 @@ def run(
     by_option: str | None,
     no_stdin: bool,
     file: IO[bytes] | None,
-    record: Path | None,
+    begins: str | None,
+    ends: str | None,
+    keeping: Keeping,
     record_top: int,
-    export: Path | None,
-    force: bool,
     go_on: bool,
     stats: bool,
     as_json: bool,
@@ -119,6 +119,7 @@ def run(
     Examples:
       dgguf run demo "Tell me a story."
       dgguf run model.gguf "Explain entropy." --system "Be brief." --think
+      dgguf run demo "Tell me a story." --begins "A blue fox" --ends " and slept."
       dgguf run demo "Tell me a story." --export story.gif
       git diff | dgguf run model.gguf "Review this change." --json > review.json
       dgguf run model.gguf -f notes.txt -n 512 --seed 7 2>/dev/null
@@ -128,9 +129,9 @@ def run(
         converse(loading, asking, showing, go_on=go_on)
         return
     text = read_prompt([prompt, by_option], file, use_stdin=not no_stdin)
-    if asking.raw and (asking.system is not None or asking.think or go_on):
-        raise click.UsageError("--raw takes the prompt as it is: without --system, --think and --continue")
-    _check_drawing(showing, record, record_top, export, force)
+    _check_asking(asking, go_on=go_on, framed=bool(begins or ends))
+    _check_recording(showing, keeping, record_top)
+    keeping.check()
     from dgguf.catalog import find_model
     from dgguf.cli import last
     from dgguf.cli.models import offer
@@ -142,9 +143,9 @@ def run(
         loading,
         asking,
         showing,
-        record=record,
+        frame=(typed(begins or ""), typed(ends or "")),
+        keeping=keeping,
         record_top=record_top,
-        export=export,
         table=stats,
         as_json=as_json,
         verbose=verbose,
@@ -179,17 +180,19 @@ def _check_chat(given: dict[str, Any]) -> None:
         raise click.UsageError("--view jsonl needs a prompt")
 
 
-def _check_drawing(
-    showing: Showing, record: Path | None, record_top: int, export: Path | None, force: bool
-) -> None:
-    """See that the options on recording and drawing go together, before anything is computed."""
-    is_page = export is not None and export.suffix.lower() == ".html"
-    if record_top and not (record or is_page or showing.view == "jsonl"):
+def _check_asking(asking: Asking, *, go_on: bool, framed: bool) -> None:
+    """See that what is asked for goes together."""
+    if asking.raw and (asking.system is not None or asking.think or go_on):
+        raise click.UsageError("--raw takes the prompt as it is: without --system, --think and --continue")
+    if asking.think and framed:
+        raise click.UsageError("--begins and --ends are of an answer without thoughts: not with --think")
+
+
+def _check_recording(showing: Showing, keeping: Keeping, record_top: int) -> None:
+    """See that something is written that may hold the likeliest tokens."""
+    is_page = keeping.export is not None and keeping.export.suffix.lower() == ".html"
+    if record_top and not (keeping.record or is_page or showing.view == "jsonl"):
         raise click.UsageError("--record-top goes with --record FILE, --export FILE.html or --view jsonl")
-    if export is not None:
-        check_out(export, force=force)
-    elif force:
-        raise click.UsageError("--force goes with --export FILE")
 
 
 def answer(
@@ -198,9 +201,9 @@ def answer(
     asking: Asking,
     showing: Showing,
     *,
-    record: Path | None,
+    frame: tuple[str, str],
+    keeping: Keeping,
     record_top: int,
-    export: Path | None,
     table: bool,
     as_json: bool,
     verbose: bool,
@@ -211,6 +214,7 @@ def answer(
     from dgguf.cli.answer_writer import AnswerWriter
     from dgguf.cli.display import Display
     from dgguf.cli.log import show_log
+    from dgguf.fill import framed
     from dgguf.session import new_seed
 
     log, seed = logging.getLogger(__name__), new_seed() if asking.seed is None else asking.seed
@@ -226,8 +230,8 @@ def answer(
                 display.say(f"loading {loading.model}")
                 session = stack.enter_context(loading.open())
                 settings = asking.settings(session)
-                where = f"{session.file.path}: {session.backend.describe()}"
-                (display.note if loading.gpu else log.info)(where)
+                told = display.note if loading.gpu else log.info
+                told(f"{session.file.path}: {session.backend.describe()}")
                 log.info(", ".join(f"{k} {v}" for k, v in dataclasses.asdict(settings).items()))
                 ids = session.encode(
                     prompt, system=asking.system, think=asking.think, raw=asking.raw, special=asking.special
@@ -238,17 +242,16 @@ def answer(
                     echo=not display.choice.shows_answer,
                     show_thoughts=verbose and not display.choice.is_live,
                 )
-                events = session.stream(
-                    ids, settings=settings, seed=seed, top_k=record_top, **asking.lengths()
-                )
+                options = framed(session, *frame, special=asking.special, **asking.lengths())
+                events = session.stream(ids, settings=settings, seed=seed, top_k=record_top, **options)
                 with contextlib.closing(events):
-                    for event in display.show(events, session, record):
+                    for event in display.show(events, session, keeping.record):
                         writer.add(event)
-                        seen += [event] if export else []
+                        seen += [event] if keeping.export else []
         finally:
             if writer and settings:
                 cut_off = writer.answer.statistics.reason is None
                 writer.finish(seed=seed, settings=settings, interrupted=cut_off, table=table)
-        if export:
-            draw(seen, session.tokenizer, export, showing)
+        if keeping.export:
+            draw(seen, session.tokenizer, keeping.export, showing)
         return writer.answer.text

@@ -34,6 +34,8 @@ LEVELS = {
     "answer": 10,
     "conversation": 10,
     "prompts": 10,
+    "template": 10,
+    "fill": 11,
     "view": 11,
     "convert": 11,
     "session": 12,

@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dgguf import convert
+from dgguf.catalog import find_model
 from dgguf.cli import saved
+from dgguf.cli.prompt import read_file
 from dgguf.cli.quantize import plan_lines
 from dgguf.cli.show import describe, lines
 from dgguf.convert.imatrix import read_imatrix
@@ -27,6 +29,7 @@ from dgguf.ggufio.string_array import StringArray
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, gpu_sizes
 from dgguf.model.weights import load_weights
+from dgguf.template import Template
 from dgguf.text.chat import ChatTemplate, encode_chat
 from dgguf.text.tokenizer import Tokenizer
 from dgguf.view import plain
@@ -284,6 +287,26 @@ def conversation(path: Path, stages: Stages) -> None:
         stages.run("encode", lambda: encode_chat(tokenizer, chat, messages))
 
 
+@functools.cache
+def _demo_tokenizer() -> Tokenizer:
+    with GgufFile(find_model("demo")) as file:
+        return Tokenizer.from_metadata(file.metadata, "demo")
+
+
+def holes(path: Path, stages: Stages) -> None:
+    """`dgguf fill -f`: the text's holes, and where its tokens stand."""
+    with path.open("rb") as file:
+        text = read_file(file)
+    parsed = stages.run("parse", lambda: Template.parse(text))
+    if parsed is None:
+        return
+    tokenizer = _demo_tokenizer()
+    placed = stages.run("place", lambda: parsed.with_size(8).place(tokenizer))
+    if placed is not None:
+        tokens = [placed.pins.get(place, place % tokenizer.n_tokens) for place in range(placed.n_tokens)]
+        stages.run("read", lambda: placed.read(tokens, tokenizer))
+
+
 TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "model": model,
     "imatrix": imatrix,
@@ -291,4 +314,5 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "checkpoint": checkpoint,
     "template": template,
     "conversation": conversation,
+    "holes": holes,
 }
