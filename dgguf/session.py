@@ -1,9 +1,7 @@
 """A loaded model and its conversation: text in, events or text out."""
 
-import math
-import operator
-import secrets
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
@@ -13,8 +11,12 @@ import numpy as np
 from dgguf.answer import AnswerBuilder
 from dgguf.backends.base import Backend
 from dgguf.conversation import Conversation, Request, Turns
+from dgguf.decisions.decide import Decider, Decision, Samples
+from dgguf.decisions.prompts import DecisionPrompts
+from dgguf.decisions.questions import Question, parse_question
 from dgguf.diffusion.events import Event, Started
 from dgguf.diffusion.generate import CanvasLength, choose_length
+from dgguf.diffusion.sampler import Branch
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import BackendError, PromptError
 from dgguf.fill import PROMPT, Filled, Filling, fillings
@@ -23,6 +25,8 @@ from dgguf.loading import load_model
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, gpu_sizes, rows_per_call
 from dgguf.prompts import PromptEncoder, PromptOptions
+from dgguf.request import check_request, new_seed, whole
+from dgguf.resume import ResumePoint
 from dgguf.text.chat import AnswerText, Message
 from dgguf.view.drawn_answer import DrawnAnswer
 from dgguf.view.names import LIVE_VIEWS, Thoughts
@@ -173,12 +177,12 @@ class Session:
                 drawn from in turns, between canvases.
             options: see `PromptOptions`; none with ids.
         """
-        max_tokens, top_k = _whole("max_tokens", max_tokens), _whole("top_k", top_k)
-        seed = new_seed() if seed is None else _whole("the seed", seed)
+        max_tokens, top_k = whole("max_tokens", max_tokens), whole("top_k", top_k)
+        seed = new_seed() if seed is None else whole("the seed", seed)
         if max_tokens < 1:
             raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
         if canvas_length not in (None, "auto"):
-            canvas_length = _whole("canvas_length", canvas_length)
+            canvas_length = whole("canvas_length", canvas_length)
         if isinstance(prompt, np.ndarray) and options:
             raise TypeError("prompt options go to `encode`: here the prompt is ids already")
         ids = self._check_ids(prompt) if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
@@ -197,7 +201,7 @@ class Session:
             digest=self.file.digest,
             arithmetic=self.backend.arithmetic,
         )
-        _check_request(started)
+        check_request(started)
         yield from (conversation or self._conversation).stream(Request(started, top_k))
 
     def _check_ids(self, ids: np.ndarray) -> np.ndarray:
@@ -270,9 +274,7 @@ class Session:
         """
         tries = []
         for filling in self.fillings(template, prompt, **arguments):
-            for _ in filling:
-                pass
-            recording = Recording(self.tokenizer, filling.events)
+            recording = Recording(self.tokenizer, list(filling))
             tries.append(filling.filled(DrawnAnswer(**vars(filling.answer), recording=recording)))
         return max(tries, key=lambda filled: filled.log_probability)
 
@@ -281,6 +283,71 @@ class Session:
     ) -> Iterator[Filling]:
         """The tries of `fill`, each to be iterated over before the next is taken."""
         return fillings(self, template, prompt, {"seed": new_seed(), **arguments})
+
+    def decide(
+        self,
+        state: str | Sequence[Message],
+        questions: Sequence[str | Question],
+        *,
+        samples: Samples = "auto",
+        permute: bool = False,
+        joint: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Decision]:
+        """Answer typed questions about a state with probabilities, in one step of a short canvas each.
+
+        The state is encoded once for all of them, and kept for the next call. Nothing is generated. The same
+        question gets the same numbers to the last bit, whatever was asked before or is asked beside it
+        (on a GPU, when the same is asked beside it).
+
+        Args:
+            state: a text, or messages.
+            questions: 1 to 400, as lines such as "team: Who should take it? sales|support", see
+                `decisions.questions.parse_question`, or as `Question`.
+            samples: noise seeds that are averaged; "auto" reads more where the first is not clear.
+            permute: also ask with the options in other orders, and average.
+            joint: let all answers stand in one canvas, where they see each other.
+            progress: is called with the tokens that are encoded by then, and with all that will be.
+
+        Raises:
+            PromptError: a question asks nothing, the state is empty, or they do not fit the context.
+            UnsupportedModelError: a label is not one token in this model's vocabulary.
+            NumericsError: the network computed something that is not finite.
+        """
+        if isinstance(questions, str):
+            raise TypeError("questions must be a list, also of one")
+        if samples != "auto":
+            samples = whole('samples must be "auto" or', samples)
+        asked = [parse_question(one) if isinstance(one, str) else one for one in questions]
+        return self._decider(state, asked, samples=samples, permute=permute, joint=joint, progress=progress)
+
+    def resume(
+        self, recording: Recording, *, block: int, step: int, seed: int | None = None, top_k: int = 0
+    ) -> Generator[Event, None, None]:
+        """Go on with a recorded answer behind one of its steps, with another seed from there.
+
+        A warning is logged if the model or its arithmetic is not what was recorded.
+
+        Args:
+            recording: of an answer.
+            block: from 0.
+            step: the last that stays; 0 for the fresh canvas.
+            seed: of what comes behind; None draws one, and the recorded seed repeats the answer.
+            top_k: as of `stream`.
+
+        Raises:
+            RecordingError: the step was not recorded, or the model has another vocabulary.
+        """
+        branch = Branch(block, step, new_seed() if seed is None else whole("the seed", seed))
+        point = ResumePoint.find(recording.events, branch)
+        started = point.on(self)
+        check_request(started)
+        yield from point.joined(self._conversation.stream(Request(started, top_k, point.committed)))
+
+    @functools.cached_property
+    def _decider(self) -> Decider:
+        prompts = DecisionPrompts(self._prompts, self.tokenizer, self.config.canvas_length)
+        return Decider(self.model, prompts, self.conversation())
 
     def chat(self, *, system: str | None = None) -> "Chat":
         """A conversation that remembers its messages, and keeps what it has encoded."""
@@ -314,32 +381,6 @@ class Chat:
         given = answer(asked, system=self.system, conversation=self._conversation, **arguments)
         self.messages = [*asked, Message(role="assistant", content=given.text)]
         return given
-
-
-def new_seed() -> int:
-    """A seed short enough to type again."""
-    return secrets.randbelow(2**32)
-
-
-def _whole(name: str, value: Any) -> int:
-    """A number that must be whole."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {value!r:.99}") from None
-
-
-def _check_request(started: Started) -> None:
-    """See that the seed is one, and that pins are places of the answer and ids of the vocabulary."""
-    if not 0 <= started.seed < 1 << 64:
-        raise PromptError(f"the seed must be from 0 to 2^64 - 1, not {started.seed}")
-    most = started.canvas_length * math.ceil(started.max_tokens / started.canvas_length) - 1
-    for place, token in started.pins.items():
-        if not 0 <= place <= most or not 0 <= token < started.vocab_size:
-            raise PromptError(
-                f"token {token} cannot be pinned at position {place}: the answer has positions from "
-                f"0 to {most}, the vocabulary tokens from 0 to {started.vocab_size - 1}"
-            )
 
 
 def _cpu_backend(threads: int | None, exact: bool, keep_weights: bool) -> Backend:

@@ -65,7 +65,7 @@ _GROUPS = {
         "stats",
         "verbose",
     ),
-    "View": ("view", "pace", "thoughts"),
+    "View": ("view", "pace", "markdown", "thoughts"),
     "Recording and drawing": ("record", "record_top", "export", "force"),
     "Machine": ("threads", "cuda", "gpu_layers", "device", "exact", "keep_weights"),
     "Sampler": (
@@ -77,7 +77,18 @@ _GROUPS = {
         "confidence_threshold",
     ),
 }
-_RARE = ("raw", "special", "thoughts", "record_top", "force", "device", "keep_weights", *_GROUPS["Sampler"])
+_RARE = (
+    "begins",
+    "ends",
+    "raw",
+    "special",
+    "thoughts",
+    "record_top",
+    "force",
+    "device",
+    "keep_weights",
+    *_GROUPS["Sampler"],
+)
 _ALL = "dgguf.help_all"  # in a context's meta
 
 

@@ -61,10 +61,8 @@ def fill(
       dgguf fill model.gguf -f letter.txt -p "Write a letter to a landlord." --json
       dgguf fill model.gguf -f half_done.py -p "Write this module." --seed 7 > done.py
     """
-    if (text is None) == (file is None):
-        raise click.UsageError(
-            'give the text once: behind the model, as in `dgguf fill MODEL "A [[4]]."`, or by -f'
-        )
+    if text is None and file is None:
+        raise click.UsageError('there is no text: give one as in `dgguf fill MODEL "A [[4]]."`, or by -f')
     template = typed(text) if text is not None else read_file(file) if file else ""
     keeping.check()
     from dgguf.cli.display import Display
@@ -100,8 +98,8 @@ def _print(filled: "Filled", *, as_json: bool, echo: bool, table: bool) -> None:
     """Write the text to stdout, and what it cost to stderr."""
     import sys
 
-    from dgguf.cli.output import say
-    from dgguf.view.summary import statistics_table, summary
+    from dgguf.cli.output import NOTE, say
+    from dgguf.view.summary import statistics_facts, summary
     from dgguf.view.terminal import safe, safe_json
 
     answer = filled.answer
@@ -118,8 +116,10 @@ def _print(filled: "Filled", *, as_json: bool, echo: bool, table: bool) -> None:
         text = safe(filled.text, draft=False) if sys.stdout.isatty() else filled.text
         click.echo(text, nl=not text.endswith("\n"))
     say(summary(answer.statistics, answer.seed))
-    for line in statistics_table(answer.statistics) if table else ():
-        say(line)
+    if table:
+        from dgguf.cli import tables
+
+        tables.echo(tables.Facts(statistics_facts(answer.statistics), style=NOTE), err=True)
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:

@@ -38,8 +38,6 @@ class Keeping:
             check_replaceable(self.record)
         if self.export is not None:
             check_out(self.export, force=self.force)
-        elif self.force:
-            raise click.UsageError("--force goes with --export FILE")
 
     def keep(self, events: "Sequence[Event]", tokens: "TokenTexts", showing: Showing) -> None:
         """Write the files of an answer whose events have all come."""
@@ -60,7 +58,7 @@ def keeping_options(command: Command) -> Command:
         click.option(
             "--export",
             type=click.Path(dir_okay=False, path_type=Path),
-            help="Draw what happened into this file, as `dgguf export` does: .gif, .svg, .html, .mp4 …",
+            help="Draw what happened into this file, as `dgguf export` does: .gif, .html …",
         ),
         click.option(
             "--record",

@@ -85,11 +85,13 @@ class Showing:
         view: one of `view.names.VIEWS`.
         pace: seconds that each event is seen for at least, in a live view.
         thoughts: how a live view shows them.
+        markdown: the answer is shown as its Markdown means, where that is a terminal.
     """
 
     view: str
     pace: float
     thoughts: Thoughts
+    markdown: bool = False
 
 
 def bundled(command: Command, name: str, bundle: type) -> Command:
@@ -125,7 +127,7 @@ def generation_options(command: Command) -> Command:
 def bounded_generation_options(command: Command) -> Command:
     """`generation_options` without lengths, of commands whose text says them."""
     command = bundled(bundled(command, "loading", Loading), "asking", Asking)
-    return _model_options(_sampler_options(command))
+    return seed_option(_loading_options(_sampler_options(command)))
 
 
 # In the order in which --help lists them, from the last to the first.
@@ -169,12 +171,12 @@ def _sampler_options(command: Command) -> Command:
 
 def _say_surplus(context: click.Context, parameter: click.Parameter, threads: int | None) -> int | None:
     """More threads than run at once would only wait for each other: a note says how many are used."""
-    from dgguf.cli.output import say
+    from dgguf.cli.output import note
     from dgguf.machine import usable_processors
 
     most = usable_processors()
     if threads is not None and threads > most:
-        say(f"note: {most} threads are used, as many as run at once here, not {threads}")
+        note(f"{most} threads are used, as many as run at once here, not {threads}")
     return threads
 
 
@@ -217,15 +219,24 @@ def _length_options(command: Command) -> Command:
     return command
 
 
-def _model_options(command: Command) -> Command:
-    """What every command that generates lets a user set: seed, context, threads, exactness."""
+seed_option = click.option(
+    "--seed",
+    metavar="N",
+    type=click.IntRange(0, 2**64 - 1),
+    help="The same seed gives the same answer.  [default: a new one]",
+)
+
+
+def loading_options(command: Command) -> Command:
+    """How a model is loaded: context, threads, exactness, GPU; the command gets `loading: Loading`.
+
+    The argument MODEL belongs to it and stands above.
+    """
+    return _loading_options(bundled(command, "loading", Loading))
+
+
+def _loading_options(command: Command) -> Command:
     for option in (
-        click.option(
-            "--seed",
-            metavar="N",
-            type=click.IntRange(0, 2**64 - 1),
-            help="The same seed gives the same answer.  [default: a new one]",
-        ),
         click.option(
             "-c",
             "--context",
@@ -271,13 +282,6 @@ def gpu_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_gpu(*, cuda: bool, gpu_layers: Any, device: int | None, **options: Any) -> Any:
-        for name, value in (("--gpu-layers", gpu_layers), ("--device", device)):
-            if value is not None and not cuda:
-                raise click.UsageError(f"{name} goes with --cuda")
-        for name in ("exact", "keep_weights"):
-            if cuda and options.get(name):
-                option = f"--{name.replace('_', '-')}"
-                raise click.UsageError(f"{option} is a computation of the CPU: it does not go with --cuda")
         gpu = None
         if cuda:
             from dgguf.session import Gpu
@@ -334,6 +338,13 @@ def evaluation_options(default_chunks: int | None) -> Callable[[Command], Comman
         return command
 
     return decorate
+
+
+markdown_option = click.option(
+    "--markdown",
+    is_flag=True,
+    help="Show the answer as its Markdown means: headings, lists, code. Through a pipe it stays text.",
+)
 
 
 def view_options(views: tuple[str, ...]) -> Callable[[Command], Command]:

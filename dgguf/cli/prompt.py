@@ -23,11 +23,9 @@ def read_prompt(words: list[str | None], file: IO[bytes] | None, *, use_stdin: b
         use_stdin: whether standard input may be read.
 
     Raises:
-        click.UsageError: there is none, or more than one.
+        click.UsageError: there is none.
     """
     given = [word for word in words if word is not None]
-    if len(given) + (file is not None) > 1:
-        raise click.UsageError("give the prompt once: behind the model, by -p or by -f")
     if file is not None:
         given = [read_file(file)]
     elif given:

@@ -1,15 +1,14 @@
 """`dgguf run`: answer a prompt."""
 
-import contextlib
 import dataclasses
 import sys
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import click
 
-from dgguf.cli.chat import converse
+from dgguf.cli.answering import Asked, answer
+from dgguf.cli.chat import chat, converse
 from dgguf.cli.commands import Grouped, model_argument
-from dgguf.cli.export import draw
 from dgguf.cli.keeping import Keeping, keeping_options
 from dgguf.cli.options import (
     Asking,
@@ -17,32 +16,16 @@ from dgguf.cli.options import (
     Showing,
     conversation_options,
     generation_options,
+    markdown_option,
     view_options,
 )
 from dgguf.cli.prompt import read_prompt, typed
+from dgguf.cli.together import check_chat
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
-    from dgguf.diffusion.events import Event
-    from dgguf.diffusion.settings import SamplerSettings
+    from dgguf.session import Session
     from dgguf.text.chat import Message
-
-
-# Options of one answer, which a chat has not.
-_ONE_ANSWER = (
-    "raw",
-    "special",
-    "begins",
-    "ends",
-    "record",
-    "record_top",
-    "export",
-    "force",
-    "stats",
-    "as_json",
-    "verbose",
-    "no_stdin",
-)
 
 
 @click.command(cls=Grouped, short_help="Answer a prompt.")
@@ -77,6 +60,7 @@ _ONE_ANSWER = (
 )
 @generation_options
 @view_options(VIEWS)
+@markdown_option
 @keeping_options
 @click.option(
     "--record-top",
@@ -119,18 +103,15 @@ def run(
     Examples:
       dgguf run demo "Tell me a story."
       dgguf run model.gguf "Explain entropy." --system "Be brief." --think
-      dgguf run demo "Tell me a story." --begins "A blue fox" --ends " and slept."
       dgguf run demo "Tell me a story." --export story.gif
       git diff | dgguf run model.gguf "Review this change." --json > review.json
-      dgguf run model.gguf -f notes.txt -n 512 --seed 7 2>/dev/null
+      dgguf run model.gguf -f notes.txt -n 512 --seed 7 > answer.txt
     """
     if prompt is None and by_option is None and file is None and sys.stdin.isatty():
-        _check_chat(click.get_current_context().params)
+        check_chat(click.get_current_context(), chat)
         converse(loading, asking, showing, go_on=go_on)
         return
     text = read_prompt([prompt, by_option], file, use_stdin=not no_stdin)
-    _check_asking(asking, go_on=go_on, framed=bool(begins or ends))
-    _check_recording(showing, keeping, record_top)
     keeping.check()
     from dgguf.catalog import find_model
     from dgguf.cli import last
@@ -138,14 +119,13 @@ def run(
 
     offer(loading.model)
     asking, messages = _messages(text, loading, asking, go_on=go_on)
+    prompt_or_messages = messages if go_on else text
+    frame = typed(begins or ""), typed(ends or "")
     written = answer(
-        messages if go_on else text,
+        lambda session: _ask(session, prompt_or_messages, asking, frame, record_top),
         loading,
-        asking,
         showing,
-        frame=(typed(begins or ""), typed(ends or "")),
         keeping=keeping,
-        record_top=record_top,
         table=stats,
         as_json=as_json,
         verbose=verbose,
@@ -170,88 +150,18 @@ def _messages(text: str, loading: Loading, asking: Asking, *, go_on: bool) -> tu
     return dataclasses.replace(asking, system=asking.system or system), before + asked
 
 
-def _check_chat(given: dict[str, Any]) -> None:
-    """See that nothing was asked for that only the answer to one prompt has."""
-    for name in _ONE_ANSWER:
-        if given[name]:
-            option = {"as_json": "json"}.get(name, name).replace("_", "-")
-            raise click.UsageError(f'--{option} needs a prompt, as in `dgguf run {given["model"]} "…"`')
-    if given["view"] == "jsonl":
-        raise click.UsageError("--view jsonl needs a prompt")
-
-
-def _check_asking(asking: Asking, *, go_on: bool, framed: bool) -> None:
-    """See that what is asked for goes together."""
-    if asking.raw and (asking.system is not None or asking.think or go_on):
-        raise click.UsageError("--raw takes the prompt as it is: without --system, --think and --continue")
-    if asking.think and framed:
-        raise click.UsageError("--begins and --ends are of an answer without thoughts: not with --think")
-
-
-def _check_recording(showing: Showing, keeping: Keeping, record_top: int) -> None:
-    """See that something is written that may hold the likeliest tokens."""
-    is_page = keeping.export is not None and keeping.export.suffix.lower() == ".html"
-    if record_top and not (keeping.record or is_page or showing.view == "jsonl"):
-        raise click.UsageError("--record-top goes with --record FILE, --export FILE.html or --view jsonl")
-
-
-def answer(
-    prompt: "str | list[Message]",
-    loading: Loading,
-    asking: Asking,
-    showing: Showing,
-    *,
-    frame: tuple[str, str],
-    keeping: Keeping,
-    record_top: int,
-    table: bool,
-    as_json: bool,
-    verbose: bool,
-) -> str:
-    """Load the model and answer one prompt; what there is of the answer, returned too, is always written."""
-    import logging
-
-    from dgguf.cli.answer_writer import AnswerWriter
-    from dgguf.cli.display import Display
-    from dgguf.cli.log import show_log
+def _ask(
+    session: "Session", prompt: "str | list[Message]", asking: Asking, frame: tuple[str, str], record_top: int
+) -> Asked:
+    """Ask a model for the answer to a prompt, which begins and ends as the frame says."""
     from dgguf.fill import framed
-    from dgguf.session import new_seed
+    from dgguf.request import new_seed
 
-    log, seed = logging.getLogger(__name__), new_seed() if asking.seed is None else asking.seed
-    with contextlib.ExitStack() as stack:
-        if verbose:
-            stack.enter_context(show_log(logging.INFO))
-        # Left in the opposite order: the answer is finished when the terminal is as it was.
-        writer: AnswerWriter | None = None
-        settings: SamplerSettings | None = None
-        seen: list[Event] = []
-        try:
-            with Display(showing, as_json=as_json) as display:
-                display.say(f"loading {loading.model}")
-                session = stack.enter_context(loading.open())
-                settings = asking.settings(session)
-                told = display.note if loading.gpu else log.info
-                told(f"{session.file.path}: {session.backend.describe()}")
-                log.info(", ".join(f"{k} {v}" for k, v in dataclasses.asdict(settings).items()))
-                ids = session.encode(
-                    prompt, system=asking.system, think=asking.think, raw=asking.raw, special=asking.special
-                )
-                writer = AnswerWriter(
-                    session.tokenizer,
-                    as_json=as_json,
-                    echo=not display.choice.shows_answer,
-                    show_thoughts=verbose and not display.choice.is_live,
-                )
-                options = framed(session, *frame, special=asking.special, **asking.lengths())
-                events = session.stream(ids, settings=settings, seed=seed, top_k=record_top, **options)
-                with contextlib.closing(events):
-                    for event in display.show(events, session, keeping.record):
-                        writer.add(event)
-                        seen += [event] if keeping.export else []
-        finally:
-            if writer and settings:
-                cut_off = writer.answer.statistics.reason is None
-                writer.finish(seed=seed, settings=settings, interrupted=cut_off, table=table)
-        if keeping.export:
-            draw(seen, session.tokenizer, keeping.export, showing)
-        return writer.answer.text
+    settings, seed = asking.settings(session), new_seed() if asking.seed is None else asking.seed
+    ids = session.encode(
+        prompt, system=asking.system, think=asking.think, raw=asking.raw, special=asking.special
+    )
+    options = framed(session, *frame, special=asking.special, **asking.lengths())
+    return Asked(
+        session.stream(ids, settings=settings, seed=seed, top_k=record_top, **options), seed, settings
+    )

@@ -58,10 +58,11 @@ _READ = (1, 2)  # versions
 _MARK = f'{{"type":"started","format":"{FORMAT}"'
 _MAX_CANVAS = 1 << 20
 # Far above what real recordings hold: characters of a line, and of a file as a whole, which may also be so
-# many times its size if it is compressed; events, and tokens with a text. What is made of a line takes
-# twenty times its memory at most, what is kept of an event or a text some hundred bytes.
+# many times its size if it is compressed; lines, and one more for so many bytes of the file, as a step of 256
+# positions takes more even if it is compressed; tokens with a text. What is made of a line takes some 40 µs,
+# and twenty times its memory at most; what is kept of an event or a text takes some hundred bytes.
 _MAX_LINE, _MAX_UNPACKED, _MAX_RATIO = 1 << 23, 1 << 23, 50
-_MAX_EVENTS, _MAX_TOKENS = 1 << 17, 1 << 20
+_MAX_LINES, _LINE_BYTES, _MAX_TOKENS = 1 << 14, 512, 1 << 20
 _TOO_MUCH = "it holds more than any recording does; the file is damaged"
 _MAX_COUNT, _MAX_SECONDS = 1 << 64, 1e9
 # What reading a line that says something impossible may raise.
@@ -202,12 +203,13 @@ def _bounded_lines(file: IO[str], path: Path) -> Iterator[str]:
     """The lines of a recording, as long as they stay within what one holds.
 
     Raises:
-        RecordingError: a line, or all that is unpacked, is longer.
+        RecordingError: a line, or all that is unpacked, is longer, or there are more lines.
     """
-    left = max(_MAX_UNPACKED, _MAX_RATIO * path.stat().st_size)
+    n_bytes = path.stat().st_size
+    left, lines_left = max(_MAX_UNPACKED, _MAX_RATIO * n_bytes), _MAX_LINES + n_bytes // _LINE_BYTES
     while line := file.readline(_MAX_LINE):
-        left -= len(line)
-        if left < 0 or len(line) == _MAX_LINE:
+        left, lines_left = left - len(line), lines_left - 1
+        if min(left, lines_left) < 0 or len(line) == _MAX_LINE:
             raise RecordingError(_TOO_MUCH)
         yield line
 
@@ -226,8 +228,6 @@ class _Reader:
         self._pins: defaultdict[int, list[int]] = defaultdict(list)  # positions in each canvas
 
     def take(self, line: dict[str, Any]) -> None:
-        if len(self.events) >= _MAX_EVENTS:
-            raise RecordingError(_TOO_MUCH)
         self.tokens.add(line.get("texts", {}))
         if self.events and isinstance(self.events[-1], Finished):
             raise ValueError("something after the end")

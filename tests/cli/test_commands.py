@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import click
 import numpy as np
@@ -296,7 +295,7 @@ def test_usage_errors_exit_2(arguments):
     done = dgguf(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "Error" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("dgguf: error: ")
     assert "Traceback" not in done.stderr
 
 
@@ -433,12 +432,17 @@ def test_help_teaches_by_example(arguments):
 
 
 def test_help_is_quick():
-    best = 9.0
-    for _ in range(5):
-        began = time.perf_counter()
-        dgguf("--help", check=True)
-        best = min(best, time.perf_counter() - began)
-    assert best < 0.8  # 0.2 s on a quiet machine
+    """It loads no package but click, and less than 250 modules (numpy alone has 100)."""
+    code = (
+        "import sys, dgguf.cli\n"
+        "dgguf.cli.cli.main(['--help'], standalone_mode=False)\n"
+        "print(len(sys.modules), *{name.split('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-Ic", code], capture_output=True, text=True, check=True)
+    count, *names = done.stdout.splitlines()[-1].split()
+    assert int(count) < 250
+    assert {"dgguf", "click"} <= {*names}
+    assert not {"numpy", "numba", "rich", "jinja2", "httpx", "huggingface_hub", "prompt_toolkit"} & {*names}
 
 
 @pytest.mark.posix
@@ -561,7 +565,7 @@ def test_shells_complete_commands_and_models(tmp_path):
 def test_help_lists_every_command_in_whole_sentences():
     text = dgguf("--help").stdout
     listed = re.search(r"Commands:\n(.*?)\n\n", text, re.DOTALL)[1].splitlines()
-    assert len(listed) == 17
+    assert len(listed) == 19
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 
 

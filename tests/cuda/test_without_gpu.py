@@ -196,7 +196,7 @@ def test_gpu_options_without_cuda_are_refused(tiny, option, value):
 
 
 def test_exact_and_a_wrong_number_of_layers_are_refused(tiny):
-    assert "does not go with --cuda" in run("run", tiny, "-p", "x", "--cuda", "--exact").stderr
+    assert "--cuda does not go with --exact" in run("run", tiny, "-p", "x", "--cuda", "--exact").stderr
     assert (
         "neither a number of layers nor all" in run("run", tiny, "-p", "x", "--cuda", "-ngl", "some").stderr
     )
@@ -361,6 +361,7 @@ w = (u1, u1, h1, h1, f1, i, i, i, i)
 signatures = {{
     elementwise.rms_norm: (f2, f1, i, f, f2), elementwise.residual: (f2, f2, f1, f, f, f2),
     elementwise.add: (f2, f2, f2), elementwise.geglu: (f2, f2, f2), elementwise.rope: (f3, f2, f2, f3),
+    elementwise.take_rows: (f2, i1, f2), elementwise.take_columns: (f2, i1, f2),
     elementwise.to_half: (f2, h2, f1), elementwise.router_scores: (f2, f2, f3),
     elementwise.choose_experts: (f3, f, f1, f2, i2, f2), matmul.embed: (*w, i1, f, f2),
     matmul.reference_product: (*w, f2, i1, i1, i, f, f, f2), attention.store_rows: (f3, f3, h3, h3, i, i1),

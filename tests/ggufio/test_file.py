@@ -249,20 +249,20 @@ def test_a_header_of_the_real_size_opens_fast_and_small(write):
     tensors = [tensor(f"blk.{i}.weight", [8], 0, 32 * i) for i in range(692)]
     path = write(gguf_bytes(keys, tensors, bytes(32 * 692)))
 
-    start = time.perf_counter()
+    start = time.process_time()
     with GgufFile(path) as file:
-        seconds_to_open = time.perf_counter() - start
-        start = time.perf_counter()
+        seconds_to_open = time.process_time() - start
+        start = time.process_time()
         for name in ("tokens", "merges"):
             for _ in file.metadata[name]:
                 pass
-        seconds_to_iterate = time.perf_counter() - start
+        seconds_to_iterate = time.process_time() - start
         assert [t.encode() for t in file.metadata["tokens"]] == tokens
         assert [m.encode() for m in file.metadata["merges"]] == merges
         assert file.metadata["types"].sum() == n_tokens
         assert len(file.tensors) == 692
-    assert seconds_to_open < 2  # on an idle machine 0.15
-    assert seconds_to_iterate < 2  # 0.2
+    assert seconds_to_open < 10  # 0.15 on an idle machine; minutes where an item costs a pass over all
+    assert seconds_to_iterate < 10  # 0.2
 
     tracemalloc.start()
     try:

@@ -233,6 +233,31 @@ def test_a_compressed_file_is_unpacked_within_bounds(bomb, tmp_path, monkeypatch
         read_recording(path)
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_few_bytes_hold_few_lines(name, tmp_path, monkeypatch):
+    """A line takes some 40 µs at least, whatever stands in it: what counts is how many are parsed."""
+    line = lines_of(tmp_path)[0]
+    text = (line + "\n" + '{"type":"x"}\n' * 600_000).encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text, 1) if name.endswith(".gz") else text)
+    parsed = []
+    monkeypatch.setattr(
+        recording.json, "loads", lambda line: parsed.append(1) or json.JSONDecoder().decode(line)
+    )
+    with pytest.raises(RecordingError, match="more than any recording does"):
+        read_recording(path)
+    assert len(parsed) <= 16_384 + path.stat().st_size // 512
+
+
+def test_an_answer_of_the_longest_context_is_read(tmp_path):
+    """262,144 tokens in canvases of 256, 20 steps each, in no more bytes than they take compressed."""
+    lines = lines_of(tmp_path)
+    path = tmp_path / "a.jsonl"
+    step = '{"type":"later","padding":"' + "x" * 470 + '"}\n'
+    path.write_text(lines[0] + "\n" + step * (1024 * 22))
+    assert len(read_recording(path).events) == 1
+
+
 def test_what_is_no_text_is_no_recording(tmp_path):
     for name, data in (("a", b"\xff\xfe\x00"), ("a.gz", b"not gzip"), ("b.gz", gzip.compress(b"\xff"))):
         (tmp_path / name).write_bytes(data)

@@ -19,8 +19,9 @@ from dgguf import convert
 from dgguf.catalog import find_model
 from dgguf.cli import saved
 from dgguf.cli.prompt import read_file
-from dgguf.cli.quantize import plan_lines
-from dgguf.cli.show import describe, lines
+from dgguf.cli.quantize import plan_table
+from dgguf.cli.show import describe, parts
+from dgguf.cli.tables import drawn
 from dgguf.convert.imatrix import read_imatrix
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError
@@ -149,7 +150,7 @@ def _touch(file: GgufFile) -> None:
 
 def _info(file: GgufFile, config: ModelConfig, thorough: bool) -> str:
     report = describe(file, config, None)
-    text = safe("\n".join(lines(report)), draft=False)
+    text = safe(drawn(parts(report)), draft=False)
     if thorough:
         report["tensors"] = [
             {"name": t.name, "shape": list(t.shape), "type": t.format.name, "bytes": t.n_bytes}
@@ -206,7 +207,7 @@ class _NoBackend:
 
 def _plan(path: Path, imatrix: Any) -> str:
     plan = convert.plan(path, "Q4_K_M", imatrix=imatrix)
-    return safe("\n".join([*plan.notes, *plan_lines(plan)]), draft=False)
+    return safe("\n".join([*plan.notes, drawn([plan_table(plan)])]), draft=False)
 
 
 @functools.cache
@@ -258,7 +259,7 @@ def checkpoint(path: Path, stages: Stages) -> None:
     plan = stages.run("plan", lambda: convert.plan(path, "Q4_K_M"))
     if plan is None:
         return
-    stages.show("quantize", lambda: safe("\n".join([*plan.notes, *plan_lines(plan)]), draft=False))
+    stages.show("quantize", lambda: safe("\n".join([*plan.notes, drawn([plan_table(plan)])]), draft=False))
     _text(plan.metadata, stages)
 
 
