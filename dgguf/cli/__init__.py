@@ -11,6 +11,7 @@ from dgguf.cli.chat import chat
 from dgguf.cli.check import check
 from dgguf.cli.commands import Commands, completion, name_variables
 from dgguf.cli.compare import compare
+from dgguf.cli.decide import decide
 from dgguf.cli.doctor import doctor
 from dgguf.cli.export import export
 from dgguf.cli.fill import fill
@@ -77,6 +78,7 @@ for command in (
     chat,
     fill,
     resume,
+    decide,
     serve,
     tour,
     replay,

@@ -53,6 +53,7 @@ model_argument = click.argument("model", shell_complete=complete_models)
 # What `run --help` and `chat --help` show, by purpose; what is rare is shown by --help-all alone.
 _GROUPS = {
     "Prompt": ("by_option", "prompt", "file", "no_stdin", "go_on", "system", "think", "raw", "special"),
+    "Questions": ("lines", "questions_file", "samples", "permute", "joint"),
     "Answer": (
         "begins",
         "ends",

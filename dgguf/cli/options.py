@@ -126,8 +126,8 @@ def generation_options(command: Command) -> Command:
 
 def bounded_generation_options(command: Command) -> Command:
     """`generation_options` without lengths, of commands whose text says them."""
-    command = bundled(bundled(command, "loading", Loading), "asking", Asking)
-    return seed_option(_loading_options(_sampler_options(command)))
+    command = bundled(command, "asking", Asking)
+    return seed_option(loading_options(_sampler_options(command)))
 
 
 # In the order in which --help lists them, from the last to the first.
@@ -228,14 +228,11 @@ seed_option = click.option(
 
 
 def loading_options(command: Command) -> Command:
-    """How a model is loaded: context, threads, exactness, GPU; the command gets `loading: Loading`.
+    """Which model is loaded and how, of every command that computes with one; it gets `loading: Loading`.
 
-    The argument MODEL belongs to it and stands above.
+    The argument MODEL stands above.
     """
-    return _loading_options(bundled(command, "loading", Loading))
-
-
-def _loading_options(command: Command) -> Command:
+    command = bundled(command, "loading", Loading)
     for option in (
         click.option(
             "-c",

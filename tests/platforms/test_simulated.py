@@ -36,6 +36,8 @@ def commands(folder):
         "run --json": (["run", "demo", *ANSWER, "--json"], PROMPT),
         "run --view jsonl": (["run", "demo", *ANSWER, "--view", "jsonl"], PROMPT),
         "fill": (["fill", "demo", "A [[2]] é\n b.", "--seed", "1"], ""),
+        "decide": (["decide", "demo", "-q", f"Who is it? {WORD}|Mia", "-t", "1"], PROMPT),
+        "decide --json": (["decide", "demo", "-q", f"Who is it? {WORD}|Mia", "-t", "1", "--json"], PROMPT),
         "replay": (["replay", recording], ""),
         "replay of words": (["replay", fox], ""),
         "replay --view jsonl": (["replay", fox, "--view", "jsonl"], ""),

@@ -18,11 +18,16 @@ import numpy as np
 from dgguf import convert
 from dgguf.catalog import find_model
 from dgguf.cli import saved
+from dgguf.cli.decision_table import table
 from dgguf.cli.prompt import read_file
 from dgguf.cli.quantize import plan_table
 from dgguf.cli.show import describe, parts
 from dgguf.cli.tables import drawn
 from dgguf.convert.imatrix import read_imatrix
+from dgguf.decisions.decide import Decision
+from dgguf.decisions.prompts import DecisionPrompts
+from dgguf.decisions.questions import Question, parse_question, read_questions
+from dgguf.decisions.wire import response
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError
 from dgguf.ggufio.file import GgufFile
@@ -30,12 +35,14 @@ from dgguf.ggufio.string_array import StringArray
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, gpu_sizes
 from dgguf.model.weights import load_weights
+from dgguf.prompts import PromptEncoder
 from dgguf.template import Template
 from dgguf.text.chat import ChatTemplate, encode_chat
 from dgguf.text.tokenizer import Tokenizer
 from dgguf.view import plain
 from dgguf.view.choice import make_view
 from dgguf.view.export.write import Drawing, facts, write
+from dgguf.view.frame import line_text
 from dgguf.view.recording import Recording, read_recording
 from dgguf.view.screens import screens
 from dgguf.view.terminal import safe, safe_json
@@ -308,6 +315,46 @@ def holes(path: Path, stages: Stages) -> None:
         stages.run("read", lambda: placed.read(tokens, tokenizer))
 
 
+def questions(path: Path, stages: Stages) -> None:
+    """`decide --questions`."""
+    read = stages.run("questions", lambda: read_questions(path))
+    if read is not None:
+        _ask(read, stages)
+
+
+def lines_of_questions(path: Path, stages: Stages) -> None:
+    """`decide -q`, a line each."""
+    for line in path.read_bytes().decode("utf-8", "replace").splitlines():
+        read = stages.run("question", lambda line=line: parse_question(line))
+        if read is not None:
+            _ask([read], stages)
+
+
+@functools.cache
+def _text_with_letters() -> dict[str, Any]:
+    """Keys of a tokenizer that has every letter, as options are called by them."""
+    from tools.fuzz.corpus import TEMPLATE, vocabulary
+
+    return vocabulary().metadata() | {"tokenizer.chat_template": TEMPLATE}
+
+
+def _ask(asked: list[Question], stages: Stages) -> None:
+    """Make the prompts of questions, and the table of some answers."""
+    keys = _text_with_letters()
+    tokenizer = Tokenizer.from_metadata(keys, "m.gguf")
+    prompts = DecisionPrompts(PromptEncoder(tokenizer, keys, "m.gguf"), tokenizer, 256)
+    stages.run("prompts", lambda: prompts.reads("Hi", asked, permute=stages.thorough))
+    stages.run("joint prompt", lambda: prompts.joint_read("Hi", asked))
+    decisions = []
+    for question in asked:
+        values = [option.value for option in question.options] or [True, False]
+        chances = dict.fromkeys(values, 1 / len(values))
+        decisions.append(Decision(question, chances, values[0], 0.5, 1.0, 0.01, 2, 3, 0, 3))
+    stages.show("table", lambda: "\n".join(line_text(line) for line in table(decisions, 60)))
+    as_json = stages.run("JSON", lambda: safe_json(json.dumps(response(decisions, "m"), ensure_ascii=False)))
+    json.loads(as_json or "{}")
+
+
 TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "model": model,
     "imatrix": imatrix,
@@ -316,4 +363,6 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "template": template,
     "conversation": conversation,
     "holes": holes,
+    "questions": questions,
+    "lines": lines_of_questions,
 }
