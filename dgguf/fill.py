@@ -141,13 +141,14 @@ def fillings(model: Model, template: str, prompt: str, arguments: Mapping[str, A
     for size in SIZES if parsed.is_open else SIZES[:1]:
         placed = parsed.with_size(size).place(model.tokenizer, special=special)
         length = choose_length(options["canvas_length"], placed.n_tokens, model.config.canvas_length)
-        needed = len(ids) + length * math.ceil(placed.n_tokens / length)
-        if needed > model.context:
+        n_positions = length * math.ceil(placed.n_tokens / length)
+        if len(ids) + n_positions > model.context:
             raise PromptError(
-                f"the text takes {needed} positions with its prompt, and the context has {model.context}: "
-                "ask for a larger one (-c), or for smaller holes"
+                f"the text takes {len(ids) + n_positions} positions with its prompt, and the context has "
+                f"{model.context}: ask for a larger one (-c), or for smaller holes"
             )
-        request = {"max_tokens": placed.n_tokens, "pins": placed.pins, "constraints": template}
+        request = {"max_tokens": placed.n_tokens, "pins": placed.all_pins(n_positions, model.tokenizer)}
+        request |= {"constraints": template}
         yield Filling(placed, model.tokenizer, model.stream(ids, **options | request))
 
 
@@ -180,7 +181,8 @@ def framed(
             f"what the answer begins and ends with takes {given} tokens, and it has {room}: nothing is left "
             "between them; raise -n and --canvas, or shorten the texts"
         )
-    pins = Template.around(begins, room - given, ends).place(model.tokenizer, special=special).pins
+    placed = Template.around(begins, room - given, ends).place(model.tokenizer, special=special)
+    pins = placed.all_pins(length, model.tokenizer)
     return {"max_tokens": length, "canvas_length": length, "pins": pins, "constraints": constraints}
 
 

@@ -130,6 +130,12 @@ class Placed:
         """What the answer needs: itself, its end, and one position behind it."""
         return self.length + 2
 
+    def all_pins(self, n_positions: int, tokenizer: Tokenizer) -> dict[int, int]:
+        """Its pins, and pads behind its end, as many as fill the canvases, so that nothing has to settle."""
+        pad = tokenizer.eos_id if tokenizer.pad_id is None else tokenizer.pad_id
+        behind = range(self.length + 1, n_positions if pad is not None else 0)
+        return self.pins | dict.fromkeys(behind, pad or 0)
+
     def kept(self, tokens: Sequence[int], tokenizer: Tokenizer) -> list[range]:
         """The positions of each hole without the filler at its end: behind a stop id, special ids, spaces."""
         found = []
