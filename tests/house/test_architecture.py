@@ -22,6 +22,7 @@ LEVELS = {
     "images": 1,
     "jit": 1,
     "llvm_ir": 1,
+    "kernel_arrays": 2,
     "mapping": 2,
     "threads": 2,
     "quants": 3,
