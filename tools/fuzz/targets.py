@@ -18,8 +18,9 @@ import numpy as np
 from dgguf import convert
 from dgguf.cli import saved
 from dgguf.cli.decision_table import table
-from dgguf.cli.quantize import plan_lines
-from dgguf.cli.show import describe, lines
+from dgguf.cli.quantize import plan_table
+from dgguf.cli.show import describe, parts
+from dgguf.cli.tables import drawn
 from dgguf.convert.imatrix import read_imatrix
 from dgguf.decisions.decide import Decision
 from dgguf.decisions.prompts import DecisionPrompts
@@ -41,7 +42,7 @@ from dgguf.view.export.write import Drawing, facts, write
 from dgguf.view.frame import line_text
 from dgguf.view.recording import Recording, read_recording
 from dgguf.view.screens import screens
-from dgguf.view.terminal import safe, safe_json
+from dgguf.view.terminal import safe_json
 
 T = TypeVar("T")
 
@@ -153,7 +154,7 @@ def _touch(file: GgufFile) -> None:
 
 def _info(file: GgufFile, config: ModelConfig, thorough: bool) -> str:
     report = describe(file, config, None)
-    text = safe("\n".join(lines(report)), draft=False)
+    text = drawn(parts(report))
     if thorough:
         report["tensors"] = [
             {"name": t.name, "shape": list(t.shape), "type": t.format.name, "bytes": t.n_bytes}
@@ -210,7 +211,7 @@ class _NoBackend:
 
 def _plan(path: Path, imatrix: Any) -> str:
     plan = convert.plan(path, "Q4_K_M", imatrix=imatrix)
-    return safe("\n".join([*plan.notes, *plan_lines(plan)]), draft=False)
+    return drawn([*plan.notes, plan_table(plan)])
 
 
 @functools.cache
@@ -262,7 +263,7 @@ def checkpoint(path: Path, stages: Stages) -> None:
     plan = stages.run("plan", lambda: convert.plan(path, "Q4_K_M"))
     if plan is None:
         return
-    stages.show("quantize", lambda: safe("\n".join([*plan.notes, *plan_lines(plan)]), draft=False))
+    stages.show("quantize", lambda: drawn([*plan.notes, plan_table(plan)]))
     _text(plan.metadata, stages)
 
 
