@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dgguf import convert
+from dgguf.catalog import find_model
 from dgguf.cli import saved
 from dgguf.cli.decision_table import table
+from dgguf.cli.prompt import read_file
 from dgguf.cli.quantize import plan_table
 from dgguf.cli.show import describe, parts
 from dgguf.cli.tables import drawn
@@ -41,6 +43,7 @@ from dgguf.server.requests import convert as convert_body
 from dgguf.server.requests import decode, messages_of, read_request, wants_thoughts
 from dgguf.server.systemone import SystemOneRequest
 from dgguf.server.tools import declared_tools
+from dgguf.template import Template
 from dgguf.text.chat import ChatTemplate, encode_chat
 from dgguf.text.tokenizer import Tokenizer
 from dgguf.view import plain
@@ -299,6 +302,26 @@ def conversation(path: Path, stages: Stages) -> None:
         stages.run("encode", lambda: encode_chat(tokenizer, chat, messages))
 
 
+@functools.cache
+def _demo_tokenizer() -> Tokenizer:
+    with GgufFile(find_model("demo")) as file:
+        return Tokenizer.from_metadata(file.metadata, "demo")
+
+
+def holes(path: Path, stages: Stages) -> None:
+    """`dgguf fill -f`: the text's holes, and where its tokens stand."""
+    with path.open("rb") as file:
+        text = read_file(file)
+    parsed = stages.run("parse", lambda: Template.parse(text))
+    if parsed is None:
+        return
+    tokenizer = _demo_tokenizer()
+    placed = stages.run("place", lambda: parsed.with_size(8).place(tokenizer))
+    if placed is not None:
+        tokens = [placed.pins.get(place, place % tokenizer.n_tokens) for place in range(placed.n_tokens)]
+        stages.run("read", lambda: placed.read(tokens, tokenizer))
+
+
 def questions(path: Path, stages: Stages) -> None:
     """`decide --questions`."""
     read = stages.run("questions", lambda: read_questions(path))
@@ -384,6 +407,7 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "checkpoint": checkpoint,
     "template": template,
     "conversation": conversation,
+    "holes": holes,
     "questions": questions,
     "lines": lines_of_questions,
     "schema": schema,
