@@ -1,10 +1,7 @@
 """A loaded model and its conversation: text in, events or text out."""
 
 import functools
-import math
-import operator
-import secrets
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
@@ -13,19 +10,26 @@ import numpy as np
 
 from dgguf.answer import AnswerBuilder
 from dgguf.backends.base import Backend
+from dgguf.constraints.automaton import Automaton
+from dgguf.constraints.tokens import Constraints
 from dgguf.conversation import Conversation, Request, Turns
 from dgguf.decisions.decide import Decider, Decision, Samples
 from dgguf.decisions.prompts import DecisionPrompts
 from dgguf.decisions.questions import Question, parse_question
 from dgguf.diffusion.events import Event, Started
 from dgguf.diffusion.generate import CanvasLength, choose_length
+from dgguf.diffusion.sampler import Branch
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import BackendError, PromptError
+from dgguf.fill import PROMPT, Filled, Filling, fillings
 from dgguf.ggufio.file import GgufFile
 from dgguf.loading import load_model
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, gpu_sizes, rows_per_call
+from dgguf.options import AnswerOptions, StreamOptions, with_constraint
 from dgguf.prompts import PromptEncoder, PromptOptions
+from dgguf.request import check_request, new_seed, whole
+from dgguf.resume import ResumePoint
 from dgguf.text.chat import AnswerText, Message
 from dgguf.view.drawn_answer import DrawnAnswer
 from dgguf.view.names import LIVE_VIEWS, Thoughts
@@ -47,19 +51,6 @@ class Gpu:
 
     device: int = 0
     layers: int | Literal["all"] | None = None
-
-
-class StreamOptions(PromptOptions, total=False):
-    """What `Session.stream` takes beside the prompt, and describes."""
-
-    settings: SamplerSettings | None
-    max_tokens: int
-    seed: int | None
-    top_k: int
-    canvas_length: CanvasLength
-    pins: Mapping[int, int] | None
-    constraints: str
-    conversation: Conversation | None
 
 
 class Session:
@@ -109,6 +100,7 @@ class Session:
         self.backend = self.loaded.backend
         self.model = self.loaded.network
         self._prompts = PromptEncoder(self.tokenizer, self.file.metadata, str(self.file.path))
+        self.constraints = Constraints(self.tokenizer)
         self.turns = Turns(kv_budget or 0)
         self._conversation = self.conversation()
         if kv_budget is None:  # a GPU's memory is planned for one
@@ -153,6 +145,7 @@ class Session:
         canvas_length: CanvasLength = None,
         pins: Mapping[int, int] | None = None,
         constraints: str = "",
+        constraint: Automaton | None = None,
         conversation: Conversation | None = None,
         **options: Unpack[PromptOptions],
     ) -> Generator[Event, None, None]:
@@ -167,24 +160,22 @@ class Session:
             seed: the same seed gives the same answer, to the last bit, on any number of threads and with
                 any prefix in the KV cache (see docs/determinism.md); None draws one.
             top_k: likeliest tokens that each step is to report for every position.
-            canvas_length: positions denoised together, from 1 to the model's; None for the model's; "auto"
-                for no more than `max_tokens` needs.
+            canvas_length: of each; see `choose_length`.
             pins: ids that must stand at positions of the answer, counted from 0; the answer goes on to the
                 last of them.
             constraints: what the pins are for, in words, for whoever reads a recording.
+            constraint: the language that the answer belongs to; see `constraints.language`. Not with pins.
             conversation: whose KV cache is used; None for the session's own. Answers of several may be
                 drawn from in turns, between canvases.
             options: see `PromptOptions`; none with ids.
         """
-        max_tokens, top_k = _whole("max_tokens", max_tokens), _whole("top_k", top_k)
-        seed = new_seed() if seed is None else _whole("the seed", seed)
+        max_tokens, top_k = whole("max_tokens", max_tokens), whole("top_k", top_k)
+        seed = new_seed() if seed is None else whole("the seed", seed)
         if max_tokens < 1:
             raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
         if canvas_length not in (None, "auto"):
-            canvas_length = _whole("canvas_length", canvas_length)
-        if isinstance(prompt, np.ndarray) and options:
-            raise TypeError("prompt options go to `encode`: here the prompt is ids already")
-        ids = self._check_ids(prompt) if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
+            canvas_length = whole("canvas_length", canvas_length)
+        ids = self._ids(prompt, options)
         started = Started(
             model=self.name,
             seed=seed,
@@ -196,15 +187,21 @@ class Session:
             vocab_size=self.config.vocab_size,
             context=self.context,
             pins=dict(pins or {}),
-            constraints=constraints,
+            constraints=constraint.source if constraint else constraints,
             digest=self.file.digest,
             arithmetic=self.backend.arithmetic,
         )
-        _check_request(started)
-        yield from (conversation or self._conversation).stream(Request(started, top_k))
+        check_request(started, constrained=constraint is not None)
+        guide = self.constraints.guide(constraint, ids.tolist()) if constraint else None
+        yield from (conversation or self._conversation).stream(Request(started, top_k, guide))
 
-    def _check_ids(self, ids: np.ndarray) -> np.ndarray:
-        """A prompt of ids, if they are some of the vocabulary."""
+    def _ids(self, prompt: str | list[Message] | np.ndarray, options: PromptOptions) -> np.ndarray:
+        """The ids of a prompt, as of `encode`; of one of ids, if they are some of the vocabulary."""
+        if not isinstance(prompt, np.ndarray):
+            return self.encode(prompt, **options)
+        if options:
+            raise TypeError("prompt options go to `encode`: here the prompt is ids already")
+        ids = prompt
         most = self.config.vocab_size - 1
         if ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids) or ids.min() < 0 or ids.max() > most:
             raise PromptError(f"a prompt of ids must be a vector of one or more integers from 0 to {most}")
@@ -219,10 +216,10 @@ class Session:
         return self.tokenizer.decode(tokens.tolist())
 
     def generate(
-        self, prompt: str | list[Message] | np.ndarray, **arguments: Unpack[StreamOptions]
+        self, prompt: str | list[Message] | np.ndarray, **arguments: Unpack[AnswerOptions]
     ) -> DrawnAnswer:
         """Answer a message or a conversation and return when all of it is there; arguments as of `stream`."""
-        return self._answer(self.stream(prompt, **arguments))
+        return self._answer(self.stream(prompt, **with_constraint(arguments)))
 
     def watch(
         self,
@@ -231,7 +228,7 @@ class Session:
         view: str = "auto",
         pace: float = 0.15,
         thoughts: Thoughts = "dim",
-        **arguments: Unpack[StreamOptions],
+        **arguments: Unpack[AnswerOptions],
     ) -> DrawnAnswer:
         """`generate`, and show the canvas meanwhile: in a notebook, on a terminal, else as lines on stderr.
 
@@ -244,7 +241,7 @@ class Session:
         """
         if view not in ("auto", *LIVE_VIEWS):
             raise ValueError(f"there is no view {view!r:.99}; there are auto, {', '.join(LIVE_VIEWS)}")
-        events = self.stream(prompt, **arguments)
+        events = self.stream(prompt, **with_constraint(arguments))
 
         def layers() -> tuple[int, int]:
             return self.model.layers_done, len(self.config.layers)
@@ -257,6 +254,31 @@ class Session:
             builder.add(event)
             seen.append(event)
         return DrawnAnswer(**vars(builder.answer()), recording=Recording(self.tokenizer, seen))
+
+    def fill(self, template: str, prompt: str = PROMPT, **arguments: Unpack[StreamOptions]) -> Filled:
+        """Fill the holes of a text: [[8]] one of 8 tokens, [[]] one that is tried with 8, 16 and 32.
+
+        Of several tries the likeliest is taken, by the mean log-probability of the tokens in the holes.
+
+        Args:
+            template: the text (see `dgguf.template`); all that stands between its holes stands in the answer.
+            prompt: what the model is asked; the text is its answer.
+            arguments: the others of `stream`; unless they say otherwise the canvas is as short as can be.
+
+        Raises:
+            PromptError: it has no hole, or does not fit the context.
+        """
+        tries = []
+        for filling in self.fillings(template, prompt, **arguments):
+            recording = Recording(self.tokenizer, list(filling))
+            tries.append(filling.filled(DrawnAnswer(**vars(filling.answer), recording=recording)))
+        return max(tries, key=lambda filled: filled.log_probability)
+
+    def fillings(
+        self, template: str, prompt: str = PROMPT, **arguments: Unpack[StreamOptions]
+    ) -> Iterator[Filling]:
+        """The tries of `fill`, each to be iterated over before the next is taken."""
+        return fillings(self, template, prompt, {"seed": new_seed(), **arguments})
 
     def decide(
         self,
@@ -291,9 +313,32 @@ class Session:
         if isinstance(questions, str):
             raise TypeError("questions must be a list, also of one")
         if samples != "auto":
-            samples = _whole('samples must be "auto" or', samples)
+            samples = whole('samples must be "auto" or', samples)
         asked = [parse_question(one) if isinstance(one, str) else one for one in questions]
         return self._decider(state, asked, samples=samples, permute=permute, joint=joint, progress=progress)
+
+    def resume(
+        self, recording: Recording, *, block: int, step: int, seed: int | None = None, top_k: int = 0
+    ) -> Generator[Event, None, None]:
+        """Go on with a recorded answer behind one of its steps, with another seed from there.
+
+        A warning is logged if the model or its arithmetic is not what was recorded.
+
+        Args:
+            recording: of an answer.
+            block: from 0.
+            step: the last that stays; 0 for the fresh canvas.
+            seed: of what comes behind; None draws one, and the recorded seed repeats the answer.
+            top_k: as of `stream`.
+
+        Raises:
+            RecordingError: the step was not recorded, or the model has another vocabulary.
+        """
+        branch = Branch(block, step, new_seed() if seed is None else whole("the seed", seed))
+        point = ResumePoint.find(recording.events, branch)
+        started = point.on(self)
+        check_request(started)
+        yield from point.joined(self._conversation.stream(Request(started, top_k, committed=point.committed)))
 
     @functools.cached_property
     def _decider(self) -> Decider:
@@ -332,32 +377,6 @@ class Chat:
         given = answer(asked, system=self.system, conversation=self._conversation, **arguments)
         self.messages = [*asked, Message(role="assistant", content=given.text)]
         return given
-
-
-def new_seed() -> int:
-    """A seed short enough to type again."""
-    return secrets.randbelow(2**32)
-
-
-def _whole(name: str, value: Any) -> int:
-    """A number that must be whole."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {value!r:.99}") from None
-
-
-def _check_request(started: Started) -> None:
-    """See that the seed is one, and that pins are places of the answer and ids of the vocabulary."""
-    if not 0 <= started.seed < 1 << 64:
-        raise PromptError(f"the seed must be from 0 to 2^64 - 1, not {started.seed}")
-    most = started.canvas_length * math.ceil(started.max_tokens / started.canvas_length) - 1
-    for place, token in started.pins.items():
-        if not 0 <= place <= most or not 0 <= token < started.vocab_size:
-            raise PromptError(
-                f"token {token} cannot be pinned at position {place}: the answer has positions from "
-                f"0 to {most}, the vocabulary tokens from 0 to {started.vocab_size - 1}"
-            )
 
 
 def _cpu_backend(threads: int | None, exact: bool, keep_weights: bool) -> Backend:

@@ -11,12 +11,15 @@ from dgguf.cli.chat import chat
 from dgguf.cli.check import check
 from dgguf.cli.commands import Commands, completion, name_variables
 from dgguf.cli.compare import compare
+from dgguf.cli.decide import decide
 from dgguf.cli.doctor import doctor
 from dgguf.cli.export import export
+from dgguf.cli.fill import fill
 from dgguf.cli.imatrix import imatrix
 from dgguf.cli.models import list_models, pull, rm
 from dgguf.cli.quantize import quantize
 from dgguf.cli.replay import replay
+from dgguf.cli.resume import resume
 from dgguf.cli.run import run
 from dgguf.cli.serve import serve
 from dgguf.cli.show import show
@@ -73,6 +76,9 @@ def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) 
 for command in (
     run,
     chat,
+    fill,
+    resume,
+    decide,
     serve,
     tour,
     replay,

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import click
 from dgguf.view.names import THOUGHTS, Thoughts
 
 if TYPE_CHECKING:
+    from dgguf.constraints.automaton import Automaton
     from dgguf.diffusion.generate import CanvasLength
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.session import Gpu, Session
@@ -57,20 +58,32 @@ class Asking:
         seed: of every answer; None for a new one each time.
         sampler: the sampler's settings; None for the file's.
         canvas: positions denoised together, as of `Session.stream`.
+        schema, regex, choice: what the answer is held to, as of `Session.generate`.
     """
 
-    max_tokens: int
-    seed: int | None
-    sampler: dict[str, float | None]
-    system: str | None
-    think: bool
+    max_tokens: int = 1024
+    seed: int | None = None
+    sampler: dict[str, float | None] = field(default_factory=dict)
+    system: str | None = None
+    think: bool = False
     raw: bool = False
     special: bool = False
     canvas: "CanvasLength" = None
+    schema: Path | None = None
+    regex: str | None = None
+    choice: tuple[str, ...] = ()
 
     def settings(self, session: "Session") -> "SamplerSettings":
         """All settings of the sampler for a model."""
         return session.settings(**self.sampler)
+
+    def constraint(self) -> "Automaton | None":
+        """The language that the answer is held to, if it is to be held; reads the schema's file."""
+        if self.schema is None and self.regex is None and not self.choice:
+            return None
+        from dgguf.constraints.language import language
+
+        return language(self.schema, self.regex, self.choice or None)
 
     def lengths(self) -> dict[str, Any]:
         """The lengths of answer and canvas, as arguments of `Session.stream`."""
@@ -94,7 +107,7 @@ class Showing:
     markdown: bool = False
 
 
-def _bundled(command: Command, name: str, bundle: type) -> Command:
+def bundled(command: Command, name: str, bundle: type) -> Command:
     """Let a command get the options that are fields of `bundle` as one argument."""
 
     @functools.wraps(command)
@@ -121,8 +134,13 @@ def generation_options(command: Command) -> Command:
 
     The argument MODEL and `conversation_options` belong to these and stand above.
     """
-    command = _bundled(_bundled(command, "loading", Loading), "asking", Asking)
-    return _answer_options(_loading_options(_sampler_options(command)))
+    return _length_options(bounded_generation_options(command))
+
+
+def bounded_generation_options(command: Command) -> Command:
+    """`generation_options` without lengths, of commands whose text says them."""
+    command = bundled(command, "asking", Asking)
+    return seed_option(loading_options(_sampler_options(command)))
 
 
 # In the order in which --help lists them, from the last to the first.
@@ -192,15 +210,15 @@ keep_weights_option = click.option(
 )
 
 
-def _answer_options(command: Command) -> Command:
-    """Length and seed of an answer."""
+def _length_options(command: Command) -> Command:
+    """How long the answer may be, and how much of it is denoised together."""
     for option in (
         click.option(
             "-n",
             "--max-tokens",
             metavar="N",
             type=click.IntRange(1),
-            default=1024,
+            default=Asking.max_tokens,
             help="Answer length, rounded up to whole canvases.",
         ),
         click.option(
@@ -209,26 +227,25 @@ def _answer_options(command: Command) -> Command:
             type=_CountOr("auto", "positions", least=16),
             help="Positions denoised together, from 16; auto: no more than -n needs.  [default: the model's]",
         ),
-        click.option(
-            "--seed",
-            metavar="N",
-            type=click.IntRange(0, 2**64 - 1),
-            help="The same seed gives the same answer.  [default: a new one]",
-        ),
     ):
         command = option(command)
     return command
 
 
+seed_option = click.option(
+    "--seed",
+    metavar="N",
+    type=click.IntRange(0, 2**64 - 1),
+    help="The same seed gives the same answer.  [default: a new one]",
+)
+
+
 def loading_options(command: Command) -> Command:
-    """How a model is loaded: context, threads, exactness, GPU; the command gets `loading: Loading`.
+    """Which model is loaded and how, of every command that computes with one; it gets `loading: Loading`.
 
-    The argument MODEL belongs to it and stands above.
+    The argument MODEL stands above.
     """
-    return _loading_options(_bundled(command, "loading", Loading))
-
-
-def _loading_options(command: Command) -> Command:
+    command = bundled(command, "loading", Loading)
     for option in (
         click.option(
             "-c",
@@ -344,7 +361,7 @@ def view_options(views: tuple[str, ...]) -> Callable[[Command], Command]:
     """How a generation is shown; the command gets one argument `showing`, a `Showing`."""
 
     def decorate(command: Command) -> Command:
-        command = _bundled(command, "showing", Showing)
+        command = bundled(command, "showing", Showing)
         for option in (
             click.option(
                 "--view",

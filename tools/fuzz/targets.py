@@ -16,10 +16,19 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dgguf import convert
+from dgguf.catalog import find_model
 from dgguf.cli import saved
-from dgguf.cli.quantize import plan_lines
-from dgguf.cli.show import describe, lines
+from dgguf.cli.decision_table import table
+from dgguf.cli.prompt import read_file
+from dgguf.cli.quantize import plan_table
+from dgguf.cli.show import describe, parts
+from dgguf.cli.tables import drawn
+from dgguf.constraints.language import language
 from dgguf.convert.imatrix import read_imatrix
+from dgguf.decisions.decide import Decision
+from dgguf.decisions.prompts import DecisionPrompts
+from dgguf.decisions.questions import Question, parse_question, read_questions
+from dgguf.decisions.wire import response
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError
 from dgguf.ggufio.file import GgufFile
@@ -27,14 +36,23 @@ from dgguf.ggufio.string_array import StringArray
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, gpu_sizes
 from dgguf.model.weights import load_weights
+from dgguf.prompts import PromptEncoder
+from dgguf.server import decisions, systemone
+from dgguf.server.decisions import DecisionRequest
+from dgguf.server.requests import convert as convert_body
+from dgguf.server.requests import decode, messages_of, read_request, wants_thoughts
+from dgguf.server.systemone import SystemOneRequest
+from dgguf.server.tools import declared_tools
+from dgguf.template import Template
 from dgguf.text.chat import ChatTemplate, encode_chat
 from dgguf.text.tokenizer import Tokenizer
 from dgguf.view import plain
 from dgguf.view.choice import make_view
 from dgguf.view.export.write import Drawing, facts, write
+from dgguf.view.frame import line_text
 from dgguf.view.recording import Recording, read_recording
 from dgguf.view.screens import screens
-from dgguf.view.terminal import safe, safe_json
+from dgguf.view.terminal import safe_json
 
 T = TypeVar("T")
 
@@ -146,7 +164,7 @@ def _touch(file: GgufFile) -> None:
 
 def _info(file: GgufFile, config: ModelConfig, thorough: bool) -> str:
     report = describe(file, config, None)
-    text = safe("\n".join(lines(report)), draft=False)
+    text = drawn(parts(report))
     if thorough:
         report["tensors"] = [
             {"name": t.name, "shape": list(t.shape), "type": t.format.name, "bytes": t.n_bytes}
@@ -203,7 +221,7 @@ class _NoBackend:
 
 def _plan(path: Path, imatrix: Any) -> str:
     plan = convert.plan(path, "Q4_K_M", imatrix=imatrix)
-    return safe("\n".join([*plan.notes, *plan_lines(plan)]), draft=False)
+    return drawn([*plan.notes, plan_table(plan)])
 
 
 @functools.cache
@@ -255,7 +273,7 @@ def checkpoint(path: Path, stages: Stages) -> None:
     plan = stages.run("plan", lambda: convert.plan(path, "Q4_K_M"))
     if plan is None:
         return
-    stages.show("quantize", lambda: safe("\n".join([*plan.notes, *plan_lines(plan)]), draft=False))
+    stages.show("quantize", lambda: drawn([*plan.notes, plan_table(plan)]))
     _text(plan.metadata, stages)
 
 
@@ -284,6 +302,104 @@ def conversation(path: Path, stages: Stages) -> None:
         stages.run("encode", lambda: encode_chat(tokenizer, chat, messages))
 
 
+@functools.cache
+def _demo_tokenizer() -> Tokenizer:
+    with GgufFile(find_model("demo")) as file:
+        return Tokenizer.from_metadata(file.metadata, "demo")
+
+
+def holes(path: Path, stages: Stages) -> None:
+    """`dgguf fill -f`: the text's holes, and where its tokens stand."""
+    with path.open("rb") as file:
+        text = read_file(file)
+    parsed = stages.run("parse", lambda: Template.parse(text))
+    if parsed is None:
+        return
+    tokenizer = _demo_tokenizer()
+    placed = stages.run("place", lambda: parsed.with_size(8).place(tokenizer))
+    if placed is not None:
+        tokens = [placed.pins.get(place, place % tokenizer.n_tokens) for place in range(placed.n_tokens)]
+        stages.run("read", lambda: placed.read(tokens, tokenizer))
+
+
+def questions(path: Path, stages: Stages) -> None:
+    """`decide --questions`."""
+    read = stages.run("questions", lambda: read_questions(path))
+    if read is not None:
+        _ask(read, stages)
+
+
+def lines_of_questions(path: Path, stages: Stages) -> None:
+    """`decide -q`, a line each."""
+    for line in path.read_bytes().decode("utf-8", "replace").splitlines():
+        read = stages.run("question", lambda line=line: parse_question(line))
+        if read is not None:
+            _ask([read], stages)
+
+
+@functools.cache
+def _text_with_letters() -> dict[str, Any]:
+    """Keys of a tokenizer that has every letter, as options are called by them."""
+    from tools.fuzz.corpus import TEMPLATE, vocabulary
+
+    return vocabulary().metadata() | {"tokenizer.chat_template": TEMPLATE}
+
+
+def _ask(asked: list[Question], stages: Stages) -> None:
+    """Make the prompts of questions, and the table of some answers."""
+    keys = _text_with_letters()
+    tokenizer = Tokenizer.from_metadata(keys, "m.gguf")
+    prompts = DecisionPrompts(PromptEncoder(tokenizer, keys, "m.gguf"), tokenizer, 256)
+    stages.run("prompts", lambda: prompts.reads("Hi", asked, permute=stages.thorough))
+    stages.run("joint prompt", lambda: prompts.joint_read("Hi", asked))
+    decisions = []
+    for question in asked:
+        values = [option.value for option in question.options] or [True, False]
+        chances = dict.fromkeys(values, 1 / len(values))
+        decisions.append(Decision(question, chances, values[0], 0.5, 1.0, 0.01, 2, 3, 0, 3))
+    stages.show("table", lambda: "\n".join(line_text(line) for line in table(decisions, 60)))
+    as_json = stages.run("JSON", lambda: safe_json(json.dumps(response(decisions, "m"), ensure_ascii=False)))
+    json.loads(as_json or "{}")
+
+
+def schema(path: Path, stages: Stages) -> None:
+    """`run --schema`."""
+    stages.run("schema", lambda: language(schema=path))
+
+
+def expressions(path: Path, stages: Stages) -> None:
+    """`run --regex` and `--choice`, a line each."""
+    lines = path.read_bytes().decode("utf-8", "surrogateescape").splitlines()
+    for line in lines:
+        stages.run("expression", lambda line=line: language(regex=line))
+    stages.run("choices", lambda: language(choice=lines))
+
+
+def chat_request(path: Path, stages: Stages) -> None:
+    """A body for /v1/chat/completions."""
+    asked = stages.run("request", lambda: read_request(path.read_bytes()))
+    if asked is None:
+        return
+    request = asked.request
+    stages.run("messages", lambda: messages_of(request))
+    stages.run("tools", lambda: declared_tools(request.tools, request.tool_choice))
+    stages.run("thoughts", lambda: wants_thoughts(request))
+    if any(not (name.isascii() and name.isprintable()) for name in asked.ignored):
+        raise Fault(f"a header would carry {asked.ignored!r:.200}")
+
+
+def decision_request(path: Path, stages: Stages) -> None:
+    """A body for /v1/decisions."""
+    body = path.read_bytes()
+    stages.run("decisions", lambda: decisions.plan(convert_body(decode(body), DecisionRequest)))
+
+
+def system_one_request(path: Path, stages: Stages) -> None:
+    """A body for /v1/systemone."""
+    body = path.read_bytes()
+    stages.run("system one", lambda: systemone.plan(convert_body(decode(body), SystemOneRequest)))
+
+
 TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "model": model,
     "imatrix": imatrix,
@@ -291,4 +407,12 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "checkpoint": checkpoint,
     "template": template,
     "conversation": conversation,
+    "holes": holes,
+    "questions": questions,
+    "lines": lines_of_questions,
+    "schema": schema,
+    "expressions": expressions,
+    "chat request": chat_request,
+    "decision request": decision_request,
+    "system one request": system_one_request,
 }
