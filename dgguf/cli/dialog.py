@@ -21,7 +21,8 @@ from dgguf.diffusion.generate import choose_length
 from dgguf.diffusion.statistics import Statistics
 from dgguf.errors import DggufError, FileChangedError, PromptError, sentence
 from dgguf.interrupts import forget
-from dgguf.session import Session, new_seed
+from dgguf.request import new_seed
+from dgguf.session import Session
 from dgguf.text.chat import Message
 from dgguf.view.names import CHAT_VIEWS
 from dgguf.view.summary import statistics_facts
