@@ -1,8 +1,12 @@
 """An answer, and the one place that makes it out of a generation's events."""
 
+import itertools
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from dgguf.diffusion.events import CanvasCommitted, Event, Finished, Started
+import numpy as np
+
+from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, Event, Finished, Started
 from dgguf.diffusion.statistics import Statistics
 from dgguf.text.chat import AnswerText, Kind
 from dgguf.text.tokenizer import TokenTexts
@@ -27,6 +31,14 @@ class Answer:
     statistics: Statistics
 
 
+class Piece(NamedTuple):
+    """Text that has become final; `pinned` if its tokens had to stand there."""
+
+    kind: Kind
+    text: str
+    pinned: bool = False
+
+
 class AnswerBuilder:
     """Folds the events of one generation to its answer. Feed it every event, in order.
 
@@ -45,26 +57,27 @@ class AnswerBuilder:
         self.statistics = Statistics()
         self._texts = texts
         self._reader = AnswerText(texts)
-        self._pieces: list[tuple[Kind, str]] = []
+        self._pieces: list[Piece] = []
+        self._pinned: np.ndarray | None = None  # of the canvas
 
-    def add(self, event: Event) -> list[tuple[Kind, str]]:
+    def add(self, event: Event) -> list[Piece]:
         """Take the next event; returns the pieces of thought and answer that are complete with it."""
         self.statistics.add(event)
         match event:
             case Started():
                 self.started = event
                 self._reader = AnswerText(self._texts, event.prompt.tolist())
+            case CanvasStarted():
+                self._pinned = event.pinned
             case CanvasCommitted():
-                committed = event.tokens[: event.answer_length].tolist()
-                self.tokens += committed
-                return self._keep(self._reader.push(committed))
+                return self._commit(event)
             case Finished():
                 return self.finish()
         return []
 
-    def finish(self) -> list[tuple[Kind, str]]:
+    def finish(self) -> list[Piece]:
         """No event comes any more, the last one or not; returns the pieces that were held back."""
-        return self._keep(self._reader.finish())
+        return self._keep(self._reader.finish(), pinned=False)
 
     def answer(self) -> Answer:
         """The answer, as far as it has come.
@@ -91,9 +104,20 @@ class AnswerBuilder:
         """Whether what comes next belongs to the thoughts."""
         return self._reader.in_thought
 
-    def _keep(self, pieces: list[tuple[Kind, str]]) -> list[tuple[Kind, str]]:
+    def _commit(self, event: CanvasCommitted) -> list[Piece]:
+        """Read a canvas, in runs of tokens that are pinned and that are not."""
+        committed = event.tokens[: event.answer_length].tolist()
+        self.tokens += committed
+        pinned = [False] * len(committed) if self._pinned is None else self._pinned.tolist()
+        pieces = []
+        for is_pinned, run in itertools.groupby(zip(pinned, committed, strict=False), lambda pair: pair[0]):
+            pieces += self._keep(self._reader.push([token for _, token in run]), pinned=is_pinned)
+        return pieces
+
+    def _keep(self, texts: list[tuple[Kind, str]], *, pinned: bool) -> list[Piece]:
+        pieces = [Piece(kind, text, pinned) for kind, text in texts]
         self._pieces += pieces
         return pieces
 
     def _joined(self, wanted: Kind) -> str:
-        return "".join(text for kind, text in self._pieces if kind == wanted)
+        return "".join(piece.text for piece in self._pieces if piece.kind == wanted)

@@ -8,7 +8,7 @@ what may be asked nor what is answered.
 import contextlib
 import threading
 import weakref
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,12 +90,11 @@ def _n_bytes(conversations: "list[Conversation]") -> int:
 
 @dataclass(frozen=True)
 class Request:
-    """What `Conversation.stream` is asked for; see `Session.stream`."""
+    """What `Conversation.stream` is asked for; see `Session.stream`, and `generate` for `committed`."""
 
     started: Started
     top_k: int
-    canvas_length: int | None
-    pins: Mapping[int, int] | None
+    committed: Sequence[np.ndarray] = ()
 
 
 class Conversation:
@@ -181,19 +180,20 @@ class Conversation:
         with self._turns.taken(self):
             self._n_streams += 1
             mine = self._n_streams
-            self.cache.reuse(started.prompt)
+            self.cache.reuse(np.concatenate([started.prompt, *request.committed]))
             self.is_answering = True
         events = generate(
             self._model.network,
             self.cache,
             started.prompt,
             settings=started.settings,
-            noise=SeededNoise(started.seed, started.vocab_size),
+            noise=SeededNoise(started.seed, started.vocab_size, started.branches),
             max_tokens=started.max_tokens,
             stop_ids=started.stop_ids,
             top_k=request.top_k,
-            canvas_length=request.canvas_length,
-            pins=request.pins,
+            canvas_length=started.canvas_length,
+            pins=started.pins,
+            committed=request.committed,
         )
         event: Event | None = started
         try:

@@ -6,6 +6,7 @@ DggufError                  exit code 1, one clear sentence: what, where, what t
 │   └── FileChangedError        cut or written to while it was in use, or its disk failed
 ├── TokenizerError          the vocabulary or the chat template in the file
 ├── PromptError             what was asked for does not fit (context, empty prompt, settings)
+│   └── ImageError              an image: no such file, damaged, too large
 ├── NumericsError           the network computed something that is not a number
 ├── DownloadError           the hub, the network, or a file that arrived damaged
 │   └── NoAnswerError           the hub could not be asked what it has
@@ -48,6 +49,10 @@ class TokenizerError(DggufError):
 
 class PromptError(DggufError):
     """The prompt or the settings do not fit the model or the context."""
+
+
+class ImageError(PromptError):
+    """An image cannot be read."""
 
 
 class NumericsError(DggufError):

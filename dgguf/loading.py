@@ -14,6 +14,7 @@ from dgguf.model.config import ModelConfig
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights
 from dgguf.text.tokenizer import Tokenizer
+from dgguf.units import format_bytes
 
 _LOG = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def _note_of_rounding(rounded: dict[str, int], n_bytes: int) -> str:
     """What a user should know whose weights are taken in fewer bits than the file of `n_bytes` has."""
     taken, formats = sum(rounded.values()), " and ".join(sorted(rounded))
     return (
-        f"note: {taken / 1e9:#.3g} GB of {formats} weights, {taken / n_bytes:.0%} of the file, are "
+        f"note: {format_bytes(taken)} of {formats} weights, {taken / n_bytes:.0%} of the file, are "
         "multiplied in 8 bits, as if they were Q8_0; --keep-weights (in Python keep_weights=True) takes them "
         "as they are stored"
     )

@@ -19,12 +19,14 @@ class PromptOptions(TypedDict, total=False):
         think: ask the model to think first.
         raw: no chat template; the prompt is the text to go on from.
         special: let texts such as "<|turn>" in the prompt become control tokens.
+        tools: that the model may call, as OpenAI's clients declare them; see docs/server.md.
     """
 
     system: str | None
     think: bool
     raw: bool
     special: bool
+    tools: list[dict[str, Any]] | None
 
 
 class PromptEncoder:
@@ -60,8 +62,10 @@ class PromptEncoder:
         system, think = options.get("system"), options.get("think", False)
         special = options.get("special", False)
         if options.get("raw"):
-            if not isinstance(prompt, str) or system is not None or think:
-                raise PromptError("a raw prompt is one text: no conversation, no system message, no thinking")
+            if not isinstance(prompt, str) or system is not None or think or options.get("tools"):
+                raise PromptError(
+                    "a raw prompt is one text: no conversation, no system message, no thinking, no tools"
+                )
             ids = self._tokenizer.encode(prompt, special=special)
             bos = self._tokenizer.bos_id
             if self._tokenizer.add_bos and bos is not None and ids[:1] != [bos]:
@@ -71,7 +75,14 @@ class PromptEncoder:
             if system is not None:
                 messages.insert(0, Message(role="system", content=system))
             check_messages(messages)
-            ids = encode_chat(self._tokenizer, self._template, messages, think=think, special=special)
+            ids = encode_chat(
+                self._tokenizer,
+                self._template,
+                messages,
+                think=think,
+                special=special,
+                tools=options.get("tools"),
+            )
         return np.array(ids, np.int64)
 
 

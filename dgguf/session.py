@@ -1,6 +1,7 @@
 """A loaded model and its conversation: text in, events or text out."""
 
 import functools
+import math
 import operator
 import secrets
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from dgguf.decisions.decide import Decider, Decision, Samples
 from dgguf.decisions.prompts import DecisionPrompts
 from dgguf.decisions.questions import Question, parse_question
 from dgguf.diffusion.events import Event, Started
+from dgguf.diffusion.generate import CanvasLength, choose_length
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import BackendError, PromptError
 from dgguf.ggufio.file import GgufFile
@@ -54,8 +56,9 @@ class StreamOptions(PromptOptions, total=False):
     max_tokens: int
     seed: int | None
     top_k: int
-    canvas_length: int | None
+    canvas_length: CanvasLength
     pins: Mapping[int, int] | None
+    constraints: str
     conversation: Conversation | None
 
 
@@ -147,8 +150,9 @@ class Session:
         max_tokens: int = DEFAULT_MAX_TOKENS,
         seed: int | None = None,
         top_k: int = 0,
-        canvas_length: int | None = None,
+        canvas_length: CanvasLength = None,
         pins: Mapping[int, int] | None = None,
+        constraints: str = "",
         conversation: Conversation | None = None,
         **options: Unpack[PromptOptions],
     ) -> Generator[Event, None, None]:
@@ -163,39 +167,41 @@ class Session:
             seed: the same seed gives the same answer, to the last bit, on any number of threads and with
                 any prefix in the KV cache (see docs/determinism.md); None draws one.
             top_k: likeliest tokens that each step is to report for every position.
-            canvas_length: positions denoised together, from 1 to the model's; None for the model's.
-            pins: ids that must stand at positions of the answer, counted from 0.
+            canvas_length: positions denoised together, from 1 to the model's; None for the model's; "auto"
+                for no more than `max_tokens` needs.
+            pins: ids that must stand at positions of the answer, counted from 0; the answer goes on to the
+                last of them.
+            constraints: what the pins are for, in words, for whoever reads a recording.
             conversation: whose KV cache is used; None for the session's own. Answers of several may be
                 drawn from in turns, between canvases.
             options: see `PromptOptions`; none with ids.
         """
         max_tokens, top_k = _whole("max_tokens", max_tokens), _whole("top_k", top_k)
-        seed = None if seed is None else _whole("the seed", seed)
+        seed = new_seed() if seed is None else _whole("the seed", seed)
         if max_tokens < 1:
             raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
-        if seed is not None and not 0 <= seed < 1 << 64:
-            raise PromptError(f"the seed must be from 0 to 2^64 - 1, not {seed}")
-        for place, token in (pins or {}).items():
-            if place < 0 or not 0 <= token < self.config.vocab_size:
-                raise PromptError(
-                    f"token {token} cannot be pinned at position {place}: positions count from 0, tokens "
-                    f"from 0 to {self.config.vocab_size - 1}"
-                )
+        if canvas_length not in (None, "auto"):
+            canvas_length = _whole("canvas_length", canvas_length)
         if isinstance(prompt, np.ndarray) and options:
             raise TypeError("prompt options go to `encode`: here the prompt is ids already")
         ids = self._check_ids(prompt) if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
         started = Started(
             model=self.name,
-            seed=new_seed() if seed is None else seed,
+            seed=seed,
             settings=settings or self.settings(),
             prompt=ids,
             max_tokens=max_tokens,
             stop_ids=self.tokenizer.stop_ids,
-            canvas_length=self.config.canvas_length if canvas_length is None else canvas_length,
+            canvas_length=choose_length(canvas_length, max_tokens, self.config.canvas_length),
             vocab_size=self.config.vocab_size,
             context=self.context,
+            pins=dict(pins or {}),
+            constraints=constraints,
+            digest=self.file.digest,
+            arithmetic=self.backend.arithmetic,
         )
-        yield from (conversation or self._conversation).stream(Request(started, top_k, canvas_length, pins))
+        _check_request(started)
+        yield from (conversation or self._conversation).stream(Request(started, top_k))
 
     def _check_ids(self, ids: np.ndarray) -> np.ndarray:
         """A prompt of ids, if they are some of the vocabulary."""
@@ -339,6 +345,19 @@ def _whole(name: str, value: Any) -> int:
         return operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer, not {value!r:.99}") from None
+
+
+def _check_request(started: Started) -> None:
+    """See that the seed is one, and that pins are places of the answer and ids of the vocabulary."""
+    if not 0 <= started.seed < 1 << 64:
+        raise PromptError(f"the seed must be from 0 to 2^64 - 1, not {started.seed}")
+    most = started.canvas_length * math.ceil(started.max_tokens / started.canvas_length) - 1
+    for place, token in started.pins.items():
+        if not 0 <= place <= most or not 0 <= token < started.vocab_size:
+            raise PromptError(
+                f"token {token} cannot be pinned at position {place}: the answer has positions from "
+                f"0 to {most}, the vocabulary tokens from 0 to {started.vocab_size - 1}"
+            )
 
 
 def _cpu_backend(threads: int | None, exact: bool, keep_weights: bool) -> Backend:

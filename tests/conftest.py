@@ -24,8 +24,11 @@ SLOW_SECONDS = 60.0  # of a slow test whose marker does not say
 
 
 def pytest_configure():
-    # A shell that is not interactive lets its background jobs ignore Ctrl-C, and all that they start.
+    # A shell that is not interactive lets its background jobs ignore Ctrl-C, and all that they start; so does
+    # nohup with the signal of a terminal that closes.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     missing = [name for name in PRODUCTS if not (TESTS / name).is_file()]
     if missing:
         raise pytest.UsageError(f"PRODUCTS in tests/conftest.py names {missing}, which are not there")

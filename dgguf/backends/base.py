@@ -41,6 +41,7 @@ class Role(Enum):
     SELF_CONDITIONING = auto()  # of the feed-forward that the last prediction passes
     ROUTER = auto()  # scores the experts
     EXPERTS = auto()  # a stack, one matrix an expert
+    VISION = auto()  # of the vision tower, whose 27 layers amplify each rounding: inputs stay float32
     OTHER = auto()  # norms, scales, rotary factors
 
 
@@ -153,11 +154,13 @@ class Backend(Protocol):
         kv_bytes: of one number in a `kv_store`.
         is_async: whether a verb may return before its work is done; see `synchronize`.
         rounded: bytes of plain numbers, by format, that products take in 8 bits as if they were Q8_0.
+        arithmetic: names how it rounds; of another name an answer may differ.
     """
 
     kv_bytes: int
     is_async: bool
     rounded: dict[str, int]
+    arithmetic: str
 
     def describe(self) -> str:
         """One line for -v: what runs the products, on how many threads or which device."""
@@ -181,6 +184,9 @@ class Backend(Protocol):
     # The network
     def embed(self, table: Matrix, tokens: np.ndarray, scale: float) -> DeviceArray:
         """Rows of the (V, D) table times scale: (T, D)."""
+
+    def put_rows(self, x: Array, first: int, rows: np.ndarray) -> DeviceArray:
+        """x, (T, D), with (n, D) float32 rows of the host in place of its rows from `first` on."""
 
     def linear(self, x: Array, w: Matrix) -> DeviceArray:
         """x @ w.T: (T, columns) with (rows, columns) gives (T, rows)."""
@@ -327,3 +333,41 @@ def not_finite(position: int) -> NumericsError:
         f"the network's logits are not finite at canvas position {position}: "
         "the model file is damaged or this is a bug in dgguf"
     )
+
+
+class TowerBackend(Backend, Protocol):
+    """What the vision tower needs beside: the CPU has it, and reads the images for every other backend.
+
+    P patches of one image, each way as many as the position table knows.
+    """
+
+    def from_host(self, x: np.ndarray) -> DeviceArray:
+        """An array of the backend with the numbers of a float32 array of the host."""
+
+    def split_rows(self, x: Array, most: int) -> list[Array]:
+        """x, (P, any), in parts of `most` rows or fewer."""
+
+    def join_rows(self, parts: list[Array]) -> DeviceArray:
+        """What `split_rows` took apart."""
+
+    def norm_rope_2d(self, x: Array, weight: Array, eps: float, across: Array, down: Array) -> DeviceArray:
+        """rms_norm of (P, H, Dh), then rotate each head's first half by `across`, its second by `down`.
+
+        Within a half element i pairs with i + Dh/4; both come from `rope_angles` for a head of Dh/2.
+        """
+
+    def attend_all(self, q: Array, k: Array, v: Array) -> DeviceArray:
+        """Attend from each of (P, H, Dh) queries to all P keys, scores not scaled: (P, H * Dh)."""
+
+    def clamp(self, x: Array, low: float, high: float) -> DeviceArray:
+        """x, but at least `low` and at most `high`."""
+
+    def pool(self, x: Array, columns: int, side: int, scale: float) -> DeviceArray:
+        """Means over squares of `side` patches each way, times scale: (P, Dv) gives (P / side², Dv).
+
+        Args:
+            columns: of patches, in raster order.
+        """
+
+    def standardize(self, x: Array, bias: Array, scale: Array) -> DeviceArray:
+        """(x - bias) * scale, bias and scale (Dv,)."""

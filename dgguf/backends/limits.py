@@ -24,7 +24,11 @@ def kv_bytes(exact: bool) -> int:
     return 4 if exact else 2
 
 
+def cpu_keeps_all(vocab_size: int, exact: bool) -> bool:
+    """Whether the CPU backend keeps distributions whole: where they are exact, or what is kept is no less."""
+    return exact or vocab_size <= MOST_TOKENS
+
+
 def cpu_rows_at_once(canvas_length: int, vocab_size: int, exact: bool) -> int:
-    """Rows of logits that the CPU backend holds: all, where what is kept of them would not be less."""
-    few = exact or vocab_size <= MOST_TOKENS
-    return canvas_length if few else min(canvas_length, CPU_ROWS_AT_ONCE)
+    """Rows of logits that the CPU backend holds: all, where they are kept whole."""
+    return canvas_length if cpu_keeps_all(vocab_size, exact) else min(canvas_length, CPU_ROWS_AT_ONCE)

@@ -54,8 +54,8 @@ model_argument = click.argument("model", shell_complete=complete_models)
 _GROUPS = {
     "Prompt": ("by_option", "file", "no_stdin", "go_on", "system", "think", "raw", "special"),
     "Questions": ("lines", "questions_file", "samples", "permute", "joint"),
-    "Answer": ("max_tokens", "seed", "context", "when_full", "as_json", "stats", "verbose"),
-    "View": ("view", "pace", "thoughts"),
+    "Answer": ("max_tokens", "canvas", "seed", "context", "when_full", "as_json", "stats", "verbose"),
+    "View": ("view", "pace", "markdown", "thoughts"),
     "Recording and drawing": ("record", "record_top", "export", "force"),
     "Machine": ("threads", "cuda", "gpu_layers", "device", "exact", "keep_weights"),
     "Sampler": (

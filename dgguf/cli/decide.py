@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -95,15 +94,13 @@ def decide(
       dgguf decide model.gguf -f mail.txt -q "team: Who? sales|support|legal" --permute
       cat mail.txt | dgguf decide model.gguf -q "urgency: low<medium<high" --json
     """
-    if permute and joint:
-        raise click.UsageError("--joint reads all answers from one prompt, whose options are not permuted")
     questions = _questions(lines, questions_file)
     text = read_prompt([state], file, use_stdin=not no_stdin, what="text", command="decide")
     from dgguf.cli.decision_table import percent
     from dgguf.cli.models import offer
     from dgguf.cli.output import announce_compilation, say
     from dgguf.decisions.wire import response
-    from dgguf.view.summary import count
+    from dgguf.units import count
     from dgguf.view.terminal import safe_json
 
     offer(loading.model)
@@ -144,22 +141,22 @@ def _questions(lines: tuple[str, ...], file: Path | None) -> "list[Question]":
 
 
 @contextlib.contextmanager
-def _progress() -> "Iterator[Progress | None]":
-    """What shows on a terminal how far the reading is, where it takes a while."""
-    from dgguf.cli.output import progress_bar
+def _progress() -> "Iterator[Progress]":
+    """What shows how far the reading is, where it takes a while."""
+    from dgguf.cli.progress import Bar, bar
 
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        bar: Any = None
+        shown: Bar | None = None
 
         def progress(done: int, total: int) -> None:
-            nonlocal bar
-            if bar is None and done < total and time.perf_counter() - began > _PATIENCE:
-                bar = stack.enter_context(progress_bar("reading", total))
-            if bar is not None:
-                bar.update(done - bar.pos)
+            nonlocal shown
+            if shown is None and done < total and time.perf_counter() - began > _PATIENCE:
+                shown = stack.enter_context(bar("reading", total, amount=lambda n: f"{n} tokens"))
+            if shown is not None:
+                shown.advance(done - shown.done)
 
-        yield progress if sys.stderr.isatty() else None
+        yield progress
 
 
 def _show(decisions: "list[Decision]") -> None:
@@ -167,8 +164,9 @@ def _show(decisions: "list[Decision]") -> None:
     from dgguf.cli.decision_table import table
     from dgguf.view.ansi import colour_system, encode
     from dgguf.view.frame import line_text
+    from dgguf.view.painter import terminal_size
 
-    drawn = table(decisions, shutil.get_terminal_size((80, 24)).columns)
+    drawn = table(decisions, terminal_size(sys.stdout)[0])
     if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         colours = colour_system(sys.stdout)
         click.echo("\n".join(encode(line, colours) for line in drawn))

@@ -15,15 +15,16 @@ from dgguf.cli.display import Display
 from dgguf.cli.export import check_out, draw
 from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
-from dgguf.cli.output import say
+from dgguf.cli.output import NOTE, fail, say
 from dgguf.diffusion.events import Event
+from dgguf.diffusion.generate import choose_length
 from dgguf.diffusion.statistics import Statistics
 from dgguf.errors import DggufError, FileChangedError, PromptError, sentence
 from dgguf.interrupts import forget
 from dgguf.session import Session, new_seed
 from dgguf.text.chat import Message
 from dgguf.view.names import CHAT_VIEWS
-from dgguf.view.summary import statistics_table
+from dgguf.view.summary import statistics_facts
 
 _SEED_DIGITS = 20
 _SYNONYMS = {"?": "help", "h": "help", "quit": "exit", "bye": "exit"}
@@ -56,6 +57,7 @@ class Dialog:
         self._session = session
         self._settings = asking.settings(session)
         self._max_tokens = asking.max_tokens
+        self._canvas_length = choose_length(asking.canvas, asking.max_tokens, session.config.canvas_length)
         self._showing = showing
         self._keyboard = keyboard
         self._when_full = when_full
@@ -94,7 +96,7 @@ class Dialog:
             except (DggufError, OSError) as error:
                 if not self._keyboard:
                     raise
-                say(f"error: {sentence(error)}")
+                fail(sentence(error))
                 if isinstance(error, FileChangedError):  # no message can be answered any more
                     say("/save keeps the conversation, /exit ends")
                     changed = error
@@ -115,10 +117,15 @@ class Dialog:
                         self._session.tokenizer,
                         as_json=False,
                         echo=not display.choice.shows_answer,
+                        markdown=display.choice.markdown,
                         show_thoughts=False,
                     )
                     events = self._session.stream(
-                        ids, settings=self._settings, max_tokens=self._max_tokens, seed=seed
+                        ids,
+                        settings=self._settings,
+                        max_tokens=self._max_tokens,
+                        seed=seed,
+                        canvas_length=self._canvas_length,
                     )
                     with contextlib.closing(events):
                         self._seen = []
@@ -144,11 +151,11 @@ class Dialog:
     def _fit_context(self) -> np.ndarray:
         """The ids of the conversation; where they leave no room for a canvas, turns are dropped or not."""
         ids = self._encode()
-        room = self._session.context - self._session.config.canvas_length
+        room = self._session.context - self._canvas_length
         if len(ids) <= room:
             return ids
         full = (
-            f"the conversation has {len(ids)} tokens; with a canvas of {self._session.config.canvas_length} "
+            f"the conversation has {len(ids)} tokens; with a canvas of {self._canvas_length} "
             f"it does not fit the context of {self._session.context}"
         )
         choice = self._when_full
@@ -292,8 +299,12 @@ class Dialog:
             say("nothing was said yet")
 
     def _stats(self, argument: str) -> None:
-        for line in statistics_table(self._statistics) if self._statistics else ["there is no answer yet"]:
-            say(line)
+        if self._statistics:
+            from dgguf.cli.tables import Facts, echo
+
+            echo(Facts(statistics_facts(self._statistics), style=NOTE), err=True)
+        else:
+            say("there is no answer yet")
 
     _COMMANDS: ClassVar = {
         "help": _help,

@@ -6,22 +6,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dgguf.cli.options import Showing
-from dgguf.view.names import FILMS, LIVE_VIEWS, PIXELS, SIZES, THOUGHTS
+from dgguf.view.names import LIVE_VIEWS, SIZES, THOUGHTS
 
 if TYPE_CHECKING:
     from dgguf.diffusion.events import Event
     from dgguf.text.tokenizer import TokenTexts
-
-# The kinds of files for which an option means something; all others go with each kind but .txt.
-_ONLY_FOR = {
-    "theme": (".svg", *PIXELS),
-    "scale": PIXELS,
-    "purpose": (".svg", *PIXELS),
-    "pace": FILMS,
-    "speed": FILMS,
-    "steps": (".png",),
-    "at": (".png",),
-}
 
 
 @click.command(short_help="Draw a recording: GIF, SVG, page, film, picture.")
@@ -47,7 +36,7 @@ _ONLY_FOR = {
     type=click.IntRange(1, 4),
     help="How fine pictures are.  [default: 2 for .png, else 1, or as --for says]",
 )
-@click.option("--theme", type=click.Choice(("dark", "light")), default="dark", help="For .svg and pictures.")
+@click.option("--theme", type=click.Choice(("dark", "light")), default="dark", help="The ground.")
 @click.option(
     "--pace",
     type=click.FloatRange(0.02, 60),
@@ -61,16 +50,13 @@ _ONLY_FOR = {
 @click.option(
     "--steps",
     type=click.IntRange(1, 64),
-    help="For .png: a sheet of so many screens, from first to last.  [default: the last one]",
+    help="A sheet of so many screens, from first to last.  [default: the last one]",
 )
-@click.option("--at", type=click.IntRange(1), help="For .png: the screen after so many denoising steps.")
+@click.option("--at", type=click.IntRange(1), help="The screen after so many denoising steps.")
 @click.option("--title", help="In the bar above.  [default: the model's name and the seed]")
 @click.option("--thoughts", type=click.Choice(THOUGHTS), default="dim", help="As in `dgguf run`.")
 @click.option("--force", is_flag=True, help="Overwrite OUT if it exists.")
-@click.pass_context
 def export(
-    context: click.Context,
-    /,
     recording: Path,
     out: Path,
     at: int | None,
@@ -94,13 +80,12 @@ def export(
     """
     from dgguf.cli.output import say
     from dgguf.diffusion.events import DenoisingStep
+    from dgguf.units import count, format_bytes
     from dgguf.view.export.write import Drawing, write
     from dgguf.view.recording import read_recording
     from dgguf.view.sudoku import NO_BOARD, asked_board
-    from dgguf.view.summary import count, format_bytes
 
     check_out(out, force=force)
-    _check_options(context, out.suffix.lower())
     read = read_recording(recording)
     n_steps = sum(isinstance(event, DenoisingStep) for event in read.events)
     if at is not None and at > n_steps:
@@ -114,9 +99,9 @@ def export(
 def draw(events: "list[Event]", tokens: "TokenTexts", out: Path, showing: Showing) -> None:
     """Draw what was just generated into a file, as it was shown."""
     from dgguf.cli.output import say
+    from dgguf.units import format_bytes
     from dgguf.view.export.write import Drawing, write
     from dgguf.view.recording import Recording
-    from dgguf.view.summary import format_bytes
 
     view = showing.view if showing.view in LIVE_VIEWS else "auto"
     write(Recording(tokens, events), out, Drawing(view=view, thoughts=showing.thoughts))
@@ -137,20 +122,3 @@ def check_out(out: Path, *, force: bool) -> None:
         raise click.UsageError(f"{out} is a recording itself; choose another name")
     if out.exists() and not force:
         raise click.UsageError(f"{out} exists; --force overwrites it")
-
-
-def _check_options(context: click.Context, kind: str) -> None:
-    """See that every option on the command line means something for the kind of file."""
-    given = [
-        name
-        for name in context.params
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        and name not in ("recording", "out", "force")
-    ]
-    for name in given:
-        kinds = _ONLY_FOR.get(name, (*FILMS, ".png"))
-        if kind not in kinds:
-            option = "for" if name == "purpose" else name
-            raise click.UsageError(f"--{option} does not go with {kind} files, only with {', '.join(kinds)}")
-    if "at" in given and "steps" in given:
-        raise click.UsageError("--at and --steps do not go together: one screen, or a sheet of several")

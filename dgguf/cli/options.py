@@ -11,6 +11,7 @@ import click
 from dgguf.view.names import THOUGHTS, Thoughts
 
 if TYPE_CHECKING:
+    from dgguf.diffusion.generate import CanvasLength
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.session import Gpu, Session
 
@@ -55,6 +56,7 @@ class Asking:
         max_tokens: of an answer.
         seed: of every answer; None for a new one each time.
         sampler: the sampler's settings; None for the file's.
+        canvas: positions denoised together, as of `Session.stream`.
     """
 
     max_tokens: int
@@ -64,10 +66,15 @@ class Asking:
     think: bool
     raw: bool = False
     special: bool = False
+    canvas: "CanvasLength" = None
 
     def settings(self, session: "Session") -> "SamplerSettings":
         """All settings of the sampler for a model."""
         return session.settings(**self.sampler)
+
+    def lengths(self) -> dict[str, Any]:
+        """The lengths of answer and canvas, as arguments of `Session.stream`."""
+        return {"max_tokens": self.max_tokens, "canvas_length": self.canvas}
 
 
 @dataclass(frozen=True)
@@ -78,11 +85,13 @@ class Showing:
         view: one of `view.names.VIEWS`.
         pace: seconds that each event is seen for at least, in a live view.
         thoughts: how a live view shows them.
+        markdown: the answer is shown as its Markdown means, where that is a terminal.
     """
 
     view: str
     pace: float
     thoughts: Thoughts
+    markdown: bool = False
 
 
 def _bundled(command: Command, name: str, bundle: type) -> Command:
@@ -112,25 +121,8 @@ def generation_options(command: Command) -> Command:
 
     The argument MODEL and `conversation_options` belong to these and stand above.
     """
-    command = _bundled(command, "asking", Asking)
-    for option in (
-        click.option(
-            "-n",
-            "--max-tokens",
-            metavar="N",
-            type=click.IntRange(1),
-            default=1024,
-            help="Answer length, rounded up to whole canvases.",
-        ),
-        click.option(
-            "--seed",
-            metavar="N",
-            type=click.IntRange(0, 2**64 - 1),
-            help="The same seed gives the same answer.  [default: a new one]",
-        ),
-    ):
-        command = option(command)
-    return loading_options(_sampler_options(command))
+    command = _bundled(_bundled(command, "loading", Loading), "asking", Asking)
+    return _answer_options(_loading_options(_sampler_options(command)))
 
 
 # In the order in which --help lists them, from the last to the first.
@@ -174,12 +166,12 @@ def _sampler_options(command: Command) -> Command:
 
 def _say_surplus(context: click.Context, parameter: click.Parameter, threads: int | None) -> int | None:
     """More threads than run at once would only wait for each other: a note says how many are used."""
-    from dgguf.cli.output import say
+    from dgguf.cli.output import note
     from dgguf.machine import usable_processors
 
     most = usable_processors()
     if threads is not None and threads > most:
-        say(f"note: {most} threads are used, as many as run at once here, not {threads}")
+        note(f"{most} threads are used, as many as run at once here, not {threads}")
     return threads
 
 
@@ -200,12 +192,43 @@ keep_weights_option = click.option(
 )
 
 
-def loading_options(command: Command) -> Command:
-    """Which model is loaded and how, of every command that computes with one; it gets `loading: Loading`.
+def _answer_options(command: Command) -> Command:
+    """Length and seed of an answer."""
+    for option in (
+        click.option(
+            "-n",
+            "--max-tokens",
+            metavar="N",
+            type=click.IntRange(1),
+            default=1024,
+            help="Answer length, rounded up to whole canvases.",
+        ),
+        click.option(
+            "--canvas",
+            metavar="N|auto",
+            type=_CountOr("auto", "positions", least=16),
+            help="Positions denoised together, from 16; auto: no more than -n needs.  [default: the model's]",
+        ),
+        click.option(
+            "--seed",
+            metavar="N",
+            type=click.IntRange(0, 2**64 - 1),
+            help="The same seed gives the same answer.  [default: a new one]",
+        ),
+    ):
+        command = option(command)
+    return command
 
-    The argument MODEL stands above.
+
+def loading_options(command: Command) -> Command:
+    """How a model is loaded: context, threads, exactness, GPU; the command gets `loading: Loading`.
+
+    The argument MODEL belongs to it and stands above.
     """
-    command = _bundled(command, "loading", Loading)
+    return _loading_options(_bundled(command, "loading", Loading))
+
+
+def _loading_options(command: Command) -> Command:
     for option in (
         click.option(
             "-c",
@@ -224,14 +247,26 @@ def loading_options(command: Command) -> Command:
     return gpu_options(command)
 
 
-class _LayerCount(ParamType):
-    name = "N|all"
+class _CountOr(ParamType):
+    """A number, or one word.
+
+    Args:
+        word: that stands for a number to be found.
+        of: what is counted.
+        least: the smallest number.
+    """
+
+    def __init__(self, word: str, of: str, least: int = 0) -> None:
+        self.name = f"N|{word}"
+        self._word, self._of, self._least = word, of, least
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int | str:
-        if value == "all":
-            return "all"
-        if isinstance(value, str) and not value.isdecimal():
-            self.fail(f"{value!r} is neither a number of layers nor all", param, context)
+        if value == self._word:
+            return self._word
+        if isinstance(value, str) and not (value.isascii() and value.isdecimal() and len(value) < 10):
+            self.fail(f"{value!r:.99} is neither a number of {self._of} nor {self._word}", param, context)
+        if int(value) < self._least:
+            self.fail(f"{value} is too few {self._of}: it takes {self._least} or more", param, context)
         return int(value)
 
 
@@ -240,13 +275,6 @@ def gpu_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_gpu(*, cuda: bool, gpu_layers: Any, device: int | None, **options: Any) -> Any:
-        for name, value in (("--gpu-layers", gpu_layers), ("--device", device)):
-            if value is not None and not cuda:
-                raise click.UsageError(f"{name} goes with --cuda")
-        for name in ("exact", "keep_weights"):
-            if cuda and options.get(name):
-                option = f"--{name.replace('_', '-')}"
-                raise click.UsageError(f"{option} is a computation of the CPU: it does not go with --cuda")
         gpu = None
         if cuda:
             from dgguf.session import Gpu
@@ -260,7 +288,7 @@ def gpu_options(command: Command) -> Command:
         click.option(
             "-ngl",
             "--gpu-layers",
-            type=_LayerCount(),
+            type=_CountOr("all", "layers"),
             metavar="N|all",
             help="Layers whose experts stay in GPU memory.  [default: as many as fit]",
         ),
@@ -303,6 +331,13 @@ def evaluation_options(default_chunks: int | None) -> Callable[[Command], Comman
         return command
 
     return decorate
+
+
+markdown_option = click.option(
+    "--markdown",
+    is_flag=True,
+    help="Show the answer as its Markdown means: headings, lists, code. Through a pipe it stays text.",
+)
 
 
 def view_options(views: tuple[str, ...]) -> Callable[[Command], Command]:

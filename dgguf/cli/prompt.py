@@ -32,12 +32,9 @@ def read_prompt(
         what, command: what it is called, and the command that takes it.
 
     Raises:
-        click.UsageError: there is none, or more than one.
+        click.UsageError: there is none.
     """
     given = [word for word in words if word is not None]
-    if len(given) + (file is not None) > 1:
-        by_option = ", by -p" * (what == "prompt")
-        raise click.UsageError(f"give the {what} once: behind the model{by_option} or by -f")
     if file is not None:
         given = [_read(file)]
     elif given:

@@ -65,7 +65,7 @@ def replay(recording: Path, speed: float, step: bool, showing: Showing) -> None:
     display = Display(showing)
     if step:
         if not (display.choice.is_live and sys.stdin.isatty()):
-            raise click.UsageError("--step needs a terminal and one of the views text, grid, sudoku")
+            raise click.UsageError("--step needs a terminal that can move its cursor")
         step_through(read, display.choice.view, showing.thoughts)
         return
     play(read, display, speed)

@@ -4,11 +4,11 @@ import contextlib
 import dataclasses
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import click
 
-from dgguf.cli.chat import converse
+from dgguf.cli.chat import chat, converse
 from dgguf.cli.commands import Grouped, model_argument
 from dgguf.cli.export import check_out, draw
 from dgguf.cli.options import (
@@ -17,30 +17,22 @@ from dgguf.cli.options import (
     Showing,
     conversation_options,
     generation_options,
+    markdown_option,
     view_options,
 )
 from dgguf.cli.prompt import read_prompt
+from dgguf.cli.together import check_chat
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dgguf.diffusion.events import Event
     from dgguf.diffusion.settings import SamplerSettings
+    from dgguf.session import Session
     from dgguf.text.chat import Message
 
-
-# Options of one answer, which a chat has not.
-_ONE_ANSWER = (
-    "raw",
-    "special",
-    "record",
-    "record_top",
-    "export",
-    "force",
-    "stats",
-    "as_json",
-    "verbose",
-    "no_stdin",
-)
+    Say = Callable[[str], None]
 
 
 @click.command(cls=Grouped, short_help="Answer a prompt.")
@@ -67,6 +59,7 @@ _ONE_ANSWER = (
 )
 @generation_options
 @view_options(VIEWS)
+@markdown_option
 @click.option(
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -82,7 +75,7 @@ _ONE_ANSWER = (
 @click.option(
     "--export",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw what happened into this file, as `dgguf export` does: .gif, .svg, .html, .mp4 …",
+    help="Draw what happened into this file, as `dgguf export` does: .gif, .html …",
 )
 @click.option("--force", is_flag=True, help="Overwrite the file of --export if it exists.")
 @click.option("--stats", is_flag=True, help="Print a table of what it cost and how it went.")
@@ -121,16 +114,15 @@ def run(
       dgguf run model.gguf "Explain entropy." --system "Be brief." --think
       dgguf run demo "Tell me a story." --export story.gif
       git diff | dgguf run model.gguf "Review this change." --json > review.json
-      dgguf run model.gguf -f notes.txt -n 512 --seed 7 2>/dev/null
+      dgguf run model.gguf -f notes.txt -n 512 --seed 7 > answer.txt
     """
     if prompt is None and by_option is None and file is None and sys.stdin.isatty():
-        _check_chat(click.get_current_context().params)
+        check_chat(click.get_current_context(), chat)
         converse(loading, asking, showing, go_on=go_on)
         return
     text = read_prompt([prompt, by_option], file, use_stdin=not no_stdin)
-    if asking.raw and (asking.system is not None or asking.think or go_on):
-        raise click.UsageError("--raw takes the prompt as it is: without --system, --think and --continue")
-    _check_drawing(showing, record, record_top, export, force)
+    if export is not None:
+        check_out(export, force=force)
     from dgguf.catalog import find_model
     from dgguf.cli import last
     from dgguf.cli.models import offer
@@ -169,27 +161,10 @@ def _messages(text: str, loading: Loading, asking: Asking, *, go_on: bool) -> tu
     return dataclasses.replace(asking, system=asking.system or system), before + asked
 
 
-def _check_chat(given: dict[str, Any]) -> None:
-    """See that nothing was asked for that only the answer to one prompt has."""
-    for name in _ONE_ANSWER:
-        if given[name]:
-            option = {"as_json": "json"}.get(name, name).replace("_", "-")
-            raise click.UsageError(f'--{option} needs a prompt, as in `dgguf run {given["model"]} "…"`')
-    if given["view"] == "jsonl":
-        raise click.UsageError("--view jsonl needs a prompt")
-
-
-def _check_drawing(
-    showing: Showing, record: Path | None, record_top: int, export: Path | None, force: bool
-) -> None:
-    """See that the options on recording and drawing go together, before anything is computed."""
-    is_page = export is not None and export.suffix.lower() == ".html"
-    if record_top and not (record or is_page or showing.view == "jsonl"):
-        raise click.UsageError("--record-top goes with --record FILE, --export FILE.html or --view jsonl")
-    if export is not None:
-        check_out(export, force=force)
-    elif force:
-        raise click.UsageError("--force goes with --export FILE")
+def _tell(session: "Session", settings: "SamplerSettings", where: "Say", what: "Say") -> None:
+    """Tell where the model runs, and with which settings."""
+    where(f"{session.file.path}: {session.backend.describe()}")
+    what(", ".join(f"{k} {v}" for k, v in dataclasses.asdict(settings).items()))
 
 
 def answer(
@@ -226,9 +201,7 @@ def answer(
                 display.say(f"loading {loading.model}")
                 session = stack.enter_context(loading.open())
                 settings = asking.settings(session)
-                where = f"{session.file.path}: {session.backend.describe()}"
-                (display.note if loading.gpu else log.info)(where)
-                log.info(", ".join(f"{k} {v}" for k, v in dataclasses.asdict(settings).items()))
+                _tell(session, settings, display.note if loading.gpu else log.info, log.info)
                 ids = session.encode(
                     prompt, system=asking.system, think=asking.think, raw=asking.raw, special=asking.special
                 )
@@ -236,10 +209,11 @@ def answer(
                     session.tokenizer,
                     as_json=as_json,
                     echo=not display.choice.shows_answer,
+                    markdown=display.choice.markdown,
                     show_thoughts=verbose and not display.choice.is_live,
                 )
                 events = session.stream(
-                    ids, settings=settings, max_tokens=asking.max_tokens, seed=seed, top_k=record_top
+                    ids, settings=settings, seed=seed, top_k=record_top, **asking.lengths()
                 )
                 with contextlib.closing(events):
                     for event in display.show(events, session, record):

@@ -8,6 +8,9 @@ import click
 from dgguf.cli.commands import model_argument
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dgguf.cli.tables import Part
     from dgguf.ggufio.file import GgufFile
     from dgguf.model.config import ModelConfig
 
@@ -25,22 +28,24 @@ if TYPE_CHECKING:
     help="Print one JSON object.",
 )
 def show(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
-    """Show what MODEL holds: sizes, types, sampler settings, memory needed.
+    """Show what MODEL holds: sizes, types, sampler settings, memory needed. Of an mmproj file, its tower.
 
     \b
     Examples:
       dgguf show demo
       dgguf show model.gguf --context 32768
       dgguf show model.gguf --tensors --json
+      dgguf show mmproj-BF16.gguf
     """
     from dgguf.catalog import find_model
     from dgguf.ggufio.file import GgufFile
     from dgguf.model.config import ModelConfig
-    from dgguf.view.terminal import safe, safe_json
+    from dgguf.model.mmproj import is_mmproj
+    from dgguf.view.terminal import safe_json
 
     with GgufFile(find_model(model)) as file:
-        config = ModelConfig.from_file(file)
-        report = describe(file, config, context)
+        tower = is_mmproj(file)
+        report = describe_tower(file) if tower else describe(file, ModelConfig.from_file(file), context)
         if tensors:
             report["tensors"] = [
                 {"name": t.name, "shape": list(t.shape), "type": t.format.name, "bytes": t.n_bytes}
@@ -49,7 +54,9 @@ def show(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
     if as_json:
         click.echo(safe_json(json.dumps(report, ensure_ascii=False, indent=2)))
     else:
-        click.echo(safe("\n".join(lines(report)), draft=False))
+        from dgguf.cli.tables import echo
+
+        echo(*(tower_parts if tower else parts)(report))
 
 
 def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> dict[str, Any]:
@@ -86,6 +93,36 @@ def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> di
     }
 
 
+def describe_tower(file: "GgufFile") -> dict[str, Any]:
+    """Everything `show` tells of an mmproj file, as JSON types; sizes in bytes."""
+    import dataclasses
+
+    from dgguf.images import BUDGETS
+    from dgguf.model.memory import vision_scratch_bytes
+    from dgguf.model.mmproj import BOUNDS, PROJECTOR, VisionConfig
+
+    config = VisionConfig.from_file(file)
+    types = count_types(file)
+    return {
+        "path": str(file.path),
+        "name": file.get("general.name", str, ""),
+        "gguf_version": file.version,
+        "bytes": file.n_bytes,
+        "weights": sum(row["weights"] for row in types.values()),
+        "types": types,
+        "projector": PROJECTOR,
+        "geometry": {
+            **dataclasses.asdict(config),
+            "head_dim": config.head_dim,
+            "clipped": any(name.endswith(BOUNDS) for name in file.tensors),
+        },
+        "memory": {
+            "weights_mapped": file.n_bytes,
+            "scratch": {budget: vision_scratch_bytes(config, budget) for budget in BUDGETS},
+        },
+    }
+
+
 def count_types(file: "GgufFile") -> dict[str, dict[str, int]]:
     """Tensors, weights and bytes of each type; what takes most stands first."""
     types: dict[str, dict[str, int]] = {}
@@ -97,45 +134,93 @@ def count_types(file: "GgufFile") -> dict[str, dict[str, int]]:
     return dict(sorted(types.items(), key=lambda item: -item[1]["bytes"]))
 
 
-def lines(report: dict[str, Any]) -> list[str]:
-    """The report as text."""
-    from dgguf.view.summary import format_bytes, format_count
+def tower_parts(report: dict[str, Any]) -> "Iterator[Part]":
+    """The report on an mmproj file for a reader."""
+    from dgguf.cli.tables import Facts
+    from dgguf.units import format_bytes
+
+    g, memory = report["geometry"], report["memory"]
+    scratch = [f"{format_bytes(size)} at {budget}" for budget, size in memory["scratch"].items()]
+    options = [name for name in ("standardized", "clipped") if g[name]]
+    yield from _head(report, report["projector"])
+    facts = [
+        ("vision tower", f"{g['n_layers']} layers{''.join(', ' + option for option in options)}"),
+        ("hidden size", f"{g['hidden_size']} · feed-forward {g['ff_size']}"),
+        ("attention", f"{g['n_heads']} heads of {g['head_dim']}"),
+        ("rows", f"of {g['text_size']} numbers, for a text model of that hidden size"),
+    ]
+    yield Facts(facts, indent=0)
+    yield from _types(report)
+    yield "memory while an image is read"
+    mapped = format_bytes(memory["weights_mapped"])
+    yield Facts(
+        [("weights, mapped from the file", mapped), ("scratch, by --image-tokens", ", ".join(scratch))]
+    )
+    yield from _tensors(report)
+
+
+def parts(report: dict[str, Any]) -> "Iterator[Part]":
+    """The report for a reader."""
+    from dgguf.cli.tables import Facts
+    from dgguf.units import format_bytes
 
     g, memory = report["geometry"], report["memory"]
     sliding, full = g["sliding_layers"], g["n_layers"] - g["sliding_layers"]
-    out = [
-        report["path"],
-        f"  {report['name'] or 'unnamed'} · {g['architecture']} · GGUF version {report['gguf_version']}",
-        f"  {format_bytes(report['bytes'])} · {format_count(report['weights'])} weights",
-        "",
-        f"layers         {g['n_layers']}: {sliding} sliding (window {g['sliding_window']}), {full} full",
-        f"hidden size    {g['hidden_size']} · feed-forward {g['ff_size']}",
-        f"attention      {g['n_heads']} heads of {both(g['head_dims'])} · KV heads {both(g['n_kv_heads'])}",
-        f"experts        {g['n_experts_used']} of {g['n_experts']}, feed-forward {g['expert_ff_size']}",
-        f"vocabulary     {g['vocab_size']} tokens",
-        f"canvas         {g['canvas_length']} tokens · context up to {g['context_length']}",
-        "",
-        "type        tensors         weights          bytes",
+    yield from _head(report, g["architecture"])
+    facts = [
+        ("layers", f"{g['n_layers']}: {sliding} sliding (window {g['sliding_window']}), {full} full"),
+        ("hidden size", f"{g['hidden_size']} · feed-forward {g['ff_size']}"),
+        ("attention", f"{g['n_heads']} heads of {both(g['head_dims'])} · KV heads {both(g['n_kv_heads'])}"),
+        ("experts", f"{g['n_experts_used']} of {g['n_experts']}, feed-forward {g['expert_ff_size']}"),
+        ("vocabulary", f"{g['vocab_size']} tokens"),
+        ("canvas", f"{g['canvas_length']} tokens · context up to {g['context_length']}"),
     ]
-    for name, row in report["types"].items():
-        out.append(f"{name:<10} {row['tensors']:>8} {row['weights']:>15} {row['bytes']:>14}")
-    out += [
-        "",
-        f"sampler settings ({report['sampler_source']})",
-        *(f"  {name:<22} {value}" for name, value in report["sampler"].items()),
-        "",
-        f"memory at a context of {memory['context']}",
-        f"  weights, mapped from the file  {format_bytes(memory['weights_mapped'])}",
-        f"  KV cache, when full            {format_bytes(memory['kv_cache'])}",
-        f"  scratch                        {format_bytes(memory['scratch'])}",
-    ]
-    if "tensors" in report:
-        out += ["", "tensors"]
-        out += [
-            f"  {t['name']:<40} {'x'.join(map(str, t['shape'])):>18} {t['type']:<8} {t['bytes']:>12}"
-            for t in report["tensors"]
+    yield Facts(facts, indent=0)
+    yield from _types(report)
+    yield f"sampler settings ({report['sampler_source']})"
+    yield Facts([(name, str(value)) for name, value in report["sampler"].items()])
+    yield ""
+    yield f"memory at a context of {memory['context']}"
+    yield Facts(
+        [
+            ("weights, mapped from the file", format_bytes(memory["weights_mapped"])),
+            ("KV cache, when full", format_bytes(memory["kv_cache"])),
+            ("scratch", format_bytes(memory["scratch"])),
         ]
-    return out
+    )
+    yield from _tensors(report)
+
+
+def _head(report: dict[str, Any], kind: str) -> "Iterator[Part]":
+    from dgguf.units import format_bytes, format_count
+
+    yield report["path"]
+    yield f"  {report['name'] or 'unnamed'} · {kind} · GGUF version {report['gguf_version']}"
+    yield f"  {format_bytes(report['bytes'])} · {format_count(report['weights'])} weights"
+    yield ""
+
+
+def _types(report: dict[str, Any]) -> "Iterator[Part]":
+    from dgguf.cli.tables import Column, Rows
+
+    numbers = [Column(name, right=True) for name in ("tensors", "weights", "bytes")]
+    cells = [(name, *map(str, row.values())) for name, row in report["types"].items()]
+    yield ""
+    yield Rows((Column("type"), *numbers), cells)
+    yield ""
+
+
+def _tensors(report: dict[str, Any]) -> "Iterator[Part]":
+    from dgguf.cli.tables import Column, Rows
+
+    if "tensors" not in report:
+        return
+    columns = (Column("tensor"), Column("shape", right=True), Column("type"), Column("bytes", right=True))
+    rows = report["tensors"]
+    yield ""
+    yield Rows(
+        columns, [(t["name"], "x".join(map(str, t["shape"])), t["type"], str(t["bytes"])) for t in rows]
+    )
 
 
 def both(values: list[int]) -> str:

@@ -8,9 +8,11 @@ type starts in `recipes.RECIPES` and in the encoders of `dgguf.quants`.
 # modules in the place of their functions.
 from dgguf.convert.encode_tensor import TensorError
 from dgguf.convert.imatrix import Imatrix, read_imatrix
+from dgguf.convert.output import check_outputs
 from dgguf.convert.plan import ConversionPlan, FilePlan, TensorPlan, plan
 from dgguf.convert.recipes import RECIPES
 from dgguf.convert.run import ConversionEvent, ConversionFinished, RowsWritten, TensorWritten, run
+from dgguf.convert.vision import plan_vision
 
 __all__ = [
     "RECIPES",
@@ -23,7 +25,9 @@ __all__ = [
     "TensorError",
     "TensorPlan",
     "TensorWritten",
+    "check_outputs",
     "plan",
+    "plan_vision",
     "read_imatrix",
     "run",
 ]

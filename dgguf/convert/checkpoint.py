@@ -29,7 +29,7 @@ def read_checkpoint(folder: Path) -> Source:
             another shape than the config says, or has no place in a GGUF.
     """
     config = read_config(folder / "config.json", read_json(folder / "config.json"))
-    stored = _read_stored(folder)
+    stored = read_stored(folder)
     tensors = tuple(_place_tensors(folder, config, stored))
     generation_path = folder / "generation_config.json"
     generation = read_optional_json(generation_path)
@@ -44,18 +44,18 @@ def read_checkpoint(folder: Path) -> Source:
         notes.append("the checkpoint has no chat template: the model will only take raw prompts")
     stop_ids = read_stop_ids(generation_path, generation, config.vocab_size)
     metadata = {
-        **model_metadata(_model_name(folder), config),
+        **model_metadata(model_name(folder), config),
         **sampler,
         **vocabulary_metadata(vocabulary, stop_ids),
     }
     return Source(folder, metadata, (*tensors, _rope_factors(folder, config)), tuple(notes))
 
 
-def _model_name(folder: Path) -> str:
+def model_name(folder: Path) -> str:
     return os.fsencode(folder.resolve().name).decode("utf-8", "replace")
 
 
-def _read_stored(folder: Path) -> dict[str, StoredTensor]:
+def read_stored(folder: Path) -> dict[str, StoredTensor]:
     """Every tensor of the checkpoint by its name without the leading `model.`."""
     found: dict[str, StoredTensor] = {}
     for path in _shards(folder):
@@ -104,7 +104,7 @@ def _place_tensors(
         if not found and needed.optional:
             continue
         # What is missing is reported by its first spelling.
-        choices = [_take(stored, folder, spelling) for spelling in found or needed.spellings[:1]]
+        choices = [take(stored, folder, spelling) for spelling in found or needed.spellings[:1]]
         placed.update(name for spelling in found for name, _ in spelling)
         yield SourceTensor(needed.name, needed.shape, choices[0], tuple(choices[1:]))
     unplaced = [name for name in stored if name not in placed and not is_skipped(name)]
@@ -115,7 +115,7 @@ def _place_tensors(
         )
 
 
-def _take(
+def take(
     stored: dict[str, StoredTensor], folder: Path, pieces: tuple[Piece, ...]
 ) -> tuple[StoredTensor, ...]:
     """The stored tensors of one spelling, checked."""

@@ -70,7 +70,7 @@ class CheckpointConfig:
     token_ids: Mapping[str, int]  # "bos", "eos", "pad" → id, where the config names one
 
 
-class _Section:
+class Section:
     """One JSON object of the config, whose values are taken out checked."""
 
     def __init__(self, path: Path, name: str, values: Any) -> None:
@@ -112,13 +112,13 @@ def read_config(path: Path, values: Any) -> CheckpointConfig:
         ConversionError: another architecture, a key that is missing or makes no sense, or a variant
             that GGUF files of this architecture cannot describe.
     """
-    root = _Section(path, "", values)
+    root = Section(path, "", values)
     if root.values.get("model_type") != "diffusion_gemma":
         raise ConversionError(
             f"{path} describes a model of the type {root.values.get('model_type')!r}; "
             "dgguf converts only 'diffusion_gemma'"
         )
-    text = _Section(path, "text_config", root.values.get("text_config"))
+    text = Section(path, "text_config", root.values.get("text_config"))
     text.require("hidden_activation", "gelu_pytorch_tanh", ("gelu_pytorch_tanh",))
     text.require("attention_bias", False, (False,))
     text.require("use_bidirectional_attention", None, (None, "vision"))
@@ -154,7 +154,7 @@ def read_config(path: Path, values: Any) -> CheckpointConfig:
     return config
 
 
-def _check_fit(text: _Section, config: CheckpointConfig) -> None:
+def _check_fit(text: Section, config: CheckpointConfig) -> None:
     if config.n_experts_used > config.n_experts:
         raise text.wrong("top_k_experts", f"at most num_experts, {config.n_experts}")
     for i, layer in enumerate(config.layers):
@@ -166,7 +166,7 @@ def _check_fit(text: _Section, config: CheckpointConfig) -> None:
             )
 
 
-def _read_layers(text: _Section) -> tuple[LayerShape, ...]:
+def _read_layers(text: Section) -> tuple[LayerShape, ...]:
     n_layers = text.integer("num_hidden_layers")
     if n_layers > _MAX_LAYERS:
         raise text.wrong("num_hidden_layers", f"at most {_MAX_LAYERS}")
@@ -191,23 +191,23 @@ def _read_layers(text: _Section) -> tuple[LayerShape, ...]:
     )
 
 
-def _read_overrides(text: _Section, sliding: list[bool]) -> list[_Section]:
+def _read_overrides(text: Section, sliding: list[bool]) -> list[Section]:
     """What each layer has in place of the values that all share."""
     if "per_layer_config" not in text.values:
         full = {"head_dim": text.integer("global_head_dim", 512)}
         if text.values.get("num_global_key_value_heads") is not None:
             full["num_key_value_heads"] = text.integer("num_global_key_value_heads")
-        return [_Section(text.path, "text_config", {} if slides else full) for slides in sliding]
+        return [Section(text.path, "text_config", {} if slides else full) for slides in sliding]
     per_layer = text.values["per_layer_config"]
     per_layer = {} if per_layer is None else per_layer
-    per_layer = _Section(text.path, "text_config.per_layer_config", per_layer).values
+    per_layer = Section(text.path, "text_config.per_layer_config", per_layer).values
     strangers = [key for key in per_layer if key not in {str(i) for i in range(len(sliding))}]
     if strangers:
         raise ConversionError(
             f"{text.path}: text_config.per_layer_config names {strangers[0]!r}, which is no layer"
         )
     sections = [
-        _Section(text.path, f"text_config.per_layer_config.{i}", per_layer.get(str(i), {}))
+        Section(text.path, f"text_config.per_layer_config.{i}", per_layer.get(str(i), {}))
         for i in range(len(sliding))
     ]
     shared = text.values | {"skip": []}
@@ -218,11 +218,11 @@ def _read_overrides(text: _Section, sliding: list[bool]) -> list[_Section]:
     return sections
 
 
-def _read_rope(text: _Section, kind: str, head_dim: int) -> RopeShape:
+def _read_rope(text: Section, kind: str, head_dim: int) -> RopeShape:
     parameters = text.values.get("rope_parameters")
     parameters = _DEFAULT_ROPE if parameters is None else parameters
-    every = _Section(text.path, "text_config.rope_parameters", parameters)
-    rope = _Section(text.path, f"text_config.rope_parameters.{kind}", every.values.get(kind))
+    every = Section(text.path, "text_config.rope_parameters", parameters)
+    rope = Section(text.path, f"text_config.rope_parameters.{kind}", every.values.get(kind))
     rope.require("rope_type", "default", ("default", "proportional"))
     share = factor = 1.0
     # Only full-attention layers have factors per pair in a GGUF; elsewhere every pair must turn.
@@ -236,7 +236,7 @@ def _read_rope(text: _Section, kind: str, head_dim: int) -> RopeShape:
     return RopeShape(rope.number("rope_theta"), int(share * head_dim // 2), factor)
 
 
-def _read_token_ids(text: _Section) -> dict[str, int]:
+def _read_token_ids(text: Section) -> dict[str, int]:
     ids = {}
     for name in ("bos", "eos", "pad"):
         value = text.values.get(f"{name}_token_id")

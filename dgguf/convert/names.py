@@ -13,7 +13,7 @@ from dgguf.convert.config import CheckpointConfig, LayerShape
 _DECODER = "decoder."
 _ENCODER = "encoder.language_model."
 _HEAD = "lm_head.weight"
-# Images are not read by dgguf.
+# In a file of its own: see `convert.vision`.
 _SKIPPED = ("encoder.vision_tower.", "encoder.embed_vision.")
 
 Shape = tuple[int, ...]
@@ -39,7 +39,7 @@ class NeededTensor:
 
 
 def is_skipped(name: str) -> bool:
-    """Whether a checkpoint's tensor (without `model.`) has no place in the GGUF."""
+    """Whether a checkpoint's tensor (without `model.`) is of the vision tower."""
     return name.startswith(_SKIPPED)
 
 

@@ -18,6 +18,7 @@ from dgguf.errors import ConversionError
 from dgguf.ggufio.layout import padded, padding, split_names
 from dgguf.interrupts import held
 from dgguf.machine import try_lock
+from dgguf.units import format_bytes
 
 # A tensor of at least this many bytes is brought to the disk when it is written.
 _SYNC_BYTES = 1 << 20
@@ -37,13 +38,36 @@ def check_target(plan: ConversionPlan, paths: Sequence[Path], force: bool) -> No
         check_name(out, force)
         if out.exists() and any(path.exists() and path.samefile(out) for path in sources):
             raise ConversionError(f"{out} is a file of the source itself: choose another name")
-    folder = paths[0].parent
-    free = shutil.disk_usage(folder).free
-    there = sum(partial.stat().st_size for partial in map(partial_name, paths) if partial.exists())
-    if free + there < plan.n_bytes:
+    _check_room([(plan, paths)])
+
+
+def check_outputs(jobs: Sequence[tuple[ConversionPlan, Path]], *, force: bool) -> None:
+    """See that several conversions can end well, one after the other, before the first begins.
+
+    Args:
+        jobs: plans, and the files they are to be written to.
+
+    Raises:
+        ConversionError: as of `run.run`.
+    """
+    named = [(plan, file_names(out, len(plan.files))) for plan, out in jobs]
+    for plan, paths in named:
+        check_target(plan, paths, force)
+    devices = {paths[0].parent.stat().st_dev for _, paths in named}
+    if len(devices) == 1:
+        _check_room(named)
+
+
+def _check_room(jobs: Sequence[tuple[ConversionPlan, Sequence[Path]]]) -> None:
+    """Refuse what a disk has no room for."""
+    first = jobs[0][1][0]
+    free, n_bytes = shutil.disk_usage(first.parent).free, sum(plan.n_bytes for plan, _ in jobs)
+    partials = [partial_name(path) for _, paths in jobs for path in paths]
+    there = sum(partial.stat().st_size for partial in partials if partial.exists())
+    if free + there < n_bytes:
+        what = str(first) if len(jobs) == 1 else f"{first} and {jobs[-1][1][0].name} together"
         raise ConversionError(
-            f"{paths[0]} will take {plan.n_bytes / 1e9:.2f} GB, "
-            f"but its disk has only {free / 1e9:.2f} GB free"
+            f"{what} will take {format_bytes(n_bytes)}, but the disk has only {format_bytes(free)} free"
         )
 
 

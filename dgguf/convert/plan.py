@@ -159,7 +159,7 @@ def plan(
             "quantize.imatrix.entries_count": np.uint32(len(imatrix.importances)),
             "quantize.imatrix.chunks_count": np.uint32(imatrix.n_chunks),
         }
-    notes = [*read.notes, *_count_notes(tensors)]
+    notes = [*read.notes, *count_notes(tensors)]
     if imatrix is not None:
         weighted = [tensor for tensor in tensors if tensor.format.name in WEIGHTED]
         missing = [tensor.name for tensor in weighted if imatrix.of(tensor.name, tensor.shape) is None]
@@ -234,7 +234,7 @@ def _known(type_name: str) -> str:
     return type_name.upper()
 
 
-def _count_notes(tensors: Sequence[TensorPlan]) -> list[str]:
+def count_notes(tensors: Sequence[TensorPlan]) -> list[str]:
     """One sentence of all tensors that get another type than the recipe's, or nothing."""
     notes = Counter(tensor.note for tensor in tensors if tensor.note)
     if not notes:

@@ -3,11 +3,13 @@
 `seconds` in them are of the generation's own work: the time a consumer keeps an event is not counted.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
+from dgguf.diffusion.sampler import Branch
 from dgguf.diffusion.settings import SamplerSettings
 
 
@@ -25,6 +27,11 @@ class Started:
         canvas_length: positions of a canvas.
         vocab_size: ids that noise is drawn from.
         context: positions there are, prompt and answer together.
+        pins: ids that must stand, by position of the answer.
+        branches: where other seeds take over, see `sampler.SeededNoise`.
+        constraints: what the answer has to keep to, in words; "" for nothing but the pins.
+        digest: of the model's file, see `GgufFile.digest`; "" where it is not known.
+        arithmetic: of the backend, see there; "" where it is not known.
     """
 
     model: str
@@ -36,6 +43,11 @@ class Started:
     canvas_length: int
     vocab_size: int
     context: int
+    pins: Mapping[int, int] = field(default_factory=dict)
+    branches: tuple[Branch, ...] = ()
+    constraints: str = ""
+    digest: str = ""
+    arithmetic: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,13 +72,15 @@ class CanvasStarted:
 
     Attributes:
         block: its number, from 0.
-        canvas: (C,) random ids.
+        canvas: (C,) random ids, and those that are pinned.
         committed: positions before it in the KV cache.
+        pinned: (C,) bool, positions whose id must stand; None for none.
     """
 
     block: int
     canvas: np.ndarray
     committed: int
+    pinned: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +112,7 @@ class DenoisingStep:
         settled: the stopping rule is met; this is the canvas's last step.
         seconds: the step took.
         top: the likeliest tokens at each position; None where nobody asked.
+        pinned: (C,) bool, positions whose id must stand: of entropy 0 and accepted; None for none.
     """
 
     block: int
@@ -111,6 +126,7 @@ class DenoisingStep:
     settled: bool
     seconds: float
     top: TopTokens | None = None
+    pinned: np.ndarray | None = None
 
     @property
     def is_last(self) -> bool:
@@ -119,8 +135,9 @@ class DenoisingStep:
 
     @property
     def mean_entropy(self) -> float:
-        """Nats, over the canvas."""
-        return float(np.mean(self.entropy))
+        """Nats, over the positions that are not pinned; 0 if all are."""
+        free = self.entropy if self.pinned is None else self.entropy[~self.pinned]
+        return float(np.mean(free)) if len(free) else 0.0
 
     @property
     def n_accepted(self) -> int:

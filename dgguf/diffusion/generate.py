@@ -7,8 +7,9 @@ generation_diffusion_gemma.py, `DiffusionGemmaGenerationMixin.generate`).
 import contextlib
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -29,6 +30,10 @@ from dgguf.model.cache import KVCache
 from dgguf.model.canvas import Canvas
 from dgguf.model.transformer import Transformer
 
+CanvasLength = int | Literal["auto"] | None
+# A canvas that is as short as its text wants has a multiple of so many positions.
+CANVAS_GRAIN = 16
+
 
 def generate(
     model: Transformer,
@@ -40,8 +45,9 @@ def generate(
     max_tokens: int,
     stop_ids: frozenset[int],
     top_k: int = 0,
-    canvas_length: int | None = None,
+    canvas_length: CanvasLength = None,
     pins: Mapping[int, int] | None = None,
+    committed: Sequence[np.ndarray] = (),
 ) -> Generator[Event, None, None]:
     """Answer a prompt; closing the iterator cancels.
 
@@ -54,22 +60,21 @@ def generate(
         max_tokens: rounded up to whole canvases.
         stop_ids: a canvas that holds one is the last.
         top_k: likeliest tokens that each step is to report for every position.
-        canvas_length: positions denoised together, from 1 to the model's; None for the model's.
-        pins: ids that must stand at positions of the answer, counted over all canvases from 0.
+        canvas_length: see `choose_length`.
+        pins: ids that must stand at positions of the answer, counted over all canvases from 0. The answer
+            goes on to the last of them: only a stop id that is pinned itself ends it before.
+        committed: canvases of this answer that stand already; it goes on behind them.
 
     Raises:
         PromptError: the prompt and one canvas do not fit the context.
         NumericsError: the network computed something that is not finite.
     """
     clock = _Clock()
-    longest = model.config.canvas_length
-    length = longest if canvas_length is None else canvas_length
-    if not 1 <= length <= longest:
-        raise PromptError(f"a canvas of {length} positions does not fit the model: it takes 1 to {longest}")
+    length = choose_length(canvas_length, max_tokens, model.config.canvas_length)
     denoise = _Denoiser(model, cache, settings, noise, top_k, clock)
-    with contextlib.closing(
-        _answer(model, cache, prompt, denoise, length, pins or {}, max_tokens, stop_ids, clock)
-    ) as events:
+    plan = _Plan(length, pins or {}, max_tokens, stop_ids, len(committed))
+    ids = np.concatenate([prompt, *committed])
+    with contextlib.closing(_answer(model, cache, ids, denoise, plan, clock)) as events:
         for event in events:
             with clock.stopped():
                 yield event
@@ -93,24 +98,45 @@ class _Clock:
             self._zero += time.perf_counter() - began
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What an answer is asked for, but for what a step needs; see `generate`."""
+
+    length: int
+    pins: Mapping[int, int]
+    max_tokens: int
+    stop_ids: frozenset[int]
+    n_committed: int
+
+    def blocks(self) -> range:
+        """The canvases to denoise, by number."""
+        return range(self.n_committed, math.ceil(self.max_tokens / self.length))
+
+    def stop(self, block: int, tokens: np.ndarray) -> int | None:
+        """Where in a committed canvas the answer ends, if it does."""
+        first, last = block * self.length, max(self.pins, default=-1)
+        for place in np.flatnonzero(np.isin(tokens, list(self.stop_ids))).tolist():
+            if first + place > last or first + place in self.pins:
+                return int(place)
+        return None
+
+
 def _answer(
     model: Transformer,
     cache: KVCache,
     prompt: np.ndarray,
     denoise: "_Denoiser",
-    length: int,
-    pins: Mapping[int, int],
-    max_tokens: int,
-    stop_ids: frozenset[int],
+    plan: _Plan,
     clock: _Clock,
 ) -> Generator[Event, None, None]:
+    length = plan.length
     check_room(len(prompt), length, cache.context, model.config.context_length)
     reused = cache.position
-    answer_tokens = 0
+    answer_tokens = plan.n_committed * length
     pending = prompt[reused:]
 
     # 1. One canvas after the other.
-    for block in range(math.ceil(max_tokens / length)):
+    for block in plan.blocks():
         block_began = clock()
         if cache.position + len(pending) + length > cache.context:
             yield Finished("context", answer_tokens, clock())
@@ -118,39 +144,59 @@ def _answer(
         # 1.a. Encode what is new: the prompt, later the committed canvas.
         for first in range(0, len(pending), cache.rows_per_call):
             model.encode(pending[first : first + cache.rows_per_call], cache)
-            if block == 0:
+            if block == plan.n_committed:
                 yield PromptEncoded(cache.position, len(prompt), reused, clock())
-        if block == 0 and reused == len(prompt):
+        if block == plan.n_committed and reused == len(prompt):
             yield PromptEncoded(reused, reused, reused, clock())
         # 1.b, 1.c. Denoise a fresh canvas until it settles.
-        fresh = fresh_canvas(denoise.noise, block, length, pins)
+        fresh = fresh_canvas(denoise.noise, block, length, plan.pins)
         fresh.tokens.setflags(write=False)
         encode_seconds = clock() - block_began
-        yield CanvasStarted(block, fresh.tokens, cache.position)
+        yield CanvasStarted(block, fresh.tokens, cache.position, fresh.pinned)
         for step in denoise(block, fresh):
             yield step
         # 1.d. What is committed is the last argmax, never a sampled canvas.
         canvas = step.tokens
         # 1.e. A stop id ends the answer there.
-        stops = np.flatnonzero(np.isin(canvas, list(stop_ids)))
-        answer_length = int(stops[0]) if len(stops) else length
+        stop = plan.stop(block, canvas)
+        answer_length = length if stop is None else stop
         answer_tokens += answer_length
         yield CanvasCommitted(
             block=block,
             tokens=canvas,
             answer_length=answer_length,
-            stopped=len(stops) > 0,
+            stopped=stop is not None,
             steps=step.step,
             converged=step.settled,
             encode_seconds=encode_seconds,
             seconds=clock() - block_began,
         )
-        if len(stops):
+        if stop is not None:
             yield Finished("stop", answer_tokens, clock())
             return
         # 1.f. Go on with the next canvas.
         pending = canvas
     yield Finished("length", answer_tokens, clock())
+
+
+def choose_length(wanted: CanvasLength, n_tokens: int, longest: int) -> int:
+    """Positions of each canvas.
+
+    Args:
+        wanted: from 1 to `longest`; None for `longest`; "auto" for `n_tokens` rounded up to 16, if that is
+            less.
+        n_tokens: that the answer may have.
+        longest: the model's.
+
+    Raises:
+        PromptError: the model takes no canvas of that length.
+    """
+    if wanted == "auto":
+        return min(CANVAS_GRAIN * math.ceil(n_tokens / CANVAS_GRAIN), longest)
+    length = longest if wanted is None else wanted
+    if not 1 <= length <= longest:
+        raise PromptError(f"a canvas of {length} positions does not fit the model: it takes 1 to {longest}")
+    return length
 
 
 def check_room(n_prompt: int, canvas_length: int, context: int, most: int) -> None:
@@ -173,15 +219,23 @@ def fresh_canvas(noise: Noise, block: int, length: int, pins: Mapping[int, int])
     Args:
         pins: ids by position in the answer; the canvas holds those from block * length on.
     """
-    tokens = noise.tokens(block, 0, length)
-    mine = {place - block * length: token for place, token in pins.items()}
-    mine = {place: token for place, token in mine.items() if 0 <= place < length}
-    if not mine:
+    tokens, pinned = noise.tokens(block, 0, length), pinned_places(block, length, pins)
+    if pinned is None:
         return Canvas(tokens)
-    pinned = np.zeros(length, bool)
-    pinned[list(mine)] = True
-    tokens[list(mine)] = list(mine.values())
+    places = np.flatnonzero(pinned)
+    tokens[places] = [pins[block * length + place] for place in places.tolist()]
     return Canvas(tokens, pinned)
+
+
+def pinned_places(block: int, length: int, pins: Mapping[int, int]) -> np.ndarray | None:
+    """(C,) bool, read-only: the positions of a canvas that are pinned; None if none is."""
+    places = [place - block * length for place in pins if 0 <= place - block * length < length]
+    if not places:
+        return None
+    pinned = np.zeros(length, bool)
+    pinned[places] = True
+    pinned.setflags(write=False)
+    return pinned
 
 
 class _Denoiser:
@@ -239,6 +293,7 @@ class _Denoiser:
                 settled=settled,
                 seconds=seconds,
                 top=TopTokens(*top) if top else None,
+                pinned=canvas.pinned,
             )
             if settled:
                 return

@@ -4,7 +4,8 @@ Source: transformers, models/diffusion_gemma/generation_diffusion_gemma.py.
 """
 
 from collections import deque
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -69,15 +70,29 @@ class Noise(Protocol):
         """(count,) float64 in [0, 1)."""
 
 
+class Branch(NamedTuple):
+    """Behind a step, counted from 0:0 for the fresh canvas of the first block, another seed holds."""
+
+    block: int
+    step: int
+    seed: int
+
+
 class SeededNoise:
     """Noise from a counter-based generator (Philox), so that no draw depends on an earlier one.
 
     Only raw bits are taken from numpy, whose bit streams, unlike its distributions, never change.
+
+    Args:
+        seed: of all places, but for those behind a branch.
+        vocab_size: ids that are drawn from.
+        branches: the last one that a place lies behind has its seed.
     """
 
-    def __init__(self, seed: int, vocab_size: int) -> None:
+    def __init__(self, seed: int, vocab_size: int, branches: Sequence[Branch] = ()) -> None:
         self._seed = seed
         self._vocab_size = vocab_size
+        self._branches = branches
 
     def tokens(self, block: int, step: int, count: int) -> np.ndarray:
         high = self._bits(block, step, 0, count) >> np.uint64(32)  # 32 bits: a bias below V / 2^32
@@ -87,4 +102,8 @@ class SeededNoise:
         return (self._bits(block, step, 1, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def _bits(self, block: int, step: int, kind: int, count: int) -> np.ndarray:
-        return np.random.Philox(key=self._seed, counter=[0, kind, step, block]).random_raw(count)
+        seed = self._seed
+        for branch in self._branches:
+            if (block, step) > (branch.block, branch.step):
+                seed = branch.seed
+        return np.random.Philox(key=seed, counter=[0, kind, step, block]).random_raw(count)

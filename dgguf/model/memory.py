@@ -12,8 +12,10 @@ from dgguf.backends.base import Role
 from dgguf.errors import PromptError
 from dgguf.ggufio.file import GgufFile
 from dgguf.ggufio.read_header import TensorInfo
+from dgguf.images import POOL
 from dgguf.model.cache import cache_bytes
 from dgguf.model.config import ModelConfig
+from dgguf.model.mmproj import VisionConfig
 from dgguf.model.tensor_names import layer_and_kind, role_of
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 DEFAULT_CONTEXT = 8192
 # Prompt rows encoded together: enough that a decoded expert serves many, few enough to report often.
 ROWS_PER_CALL = 1024
+# Rows of patches that pass the vision tower's feed-forward together, so that its arrays stay small.
+VISION_MLP_ROWS = 1280
 _FLOAT = 4  # bytes of a float32
 
 
@@ -77,11 +81,20 @@ def cpu_scratch_bytes(config: ModelConfig, rows: int, exact: bool) -> int:
     c, d, v = config.canvas_length, config.hidden_size, config.vocab_size
     at_once = limits.cpu_rows_at_once(c, v, exact)
     logits = at_once * v
-    kept = 2 * c * limits.MOST_TOKENS if at_once < c else 0  # tokens and weights of each distribution
+    kept = (
+        0 if limits.cpu_keeps_all(v, exact) else 2 * c * limits.MOST_TOKENS
+    )  # tokens and weights of each distribution
     means = (1 if kept else 1 + limits.CPU_SOFT_SLICES) * c * d
     # Each expert's output as float32, or its inner activations, which are fewer, in 8 bits.
     expert_outputs = rows * config.n_experts_used * d // (1 if exact else 4)
     return _FLOAT * (logits + kept + means + expert_outputs)
+
+
+def vision_scratch_bytes(config: VisionConfig, budget: int) -> int:
+    """The largest arrays that live at once while the CPU reads an image of `budget` rows."""
+    patches = POOL**2 * budget
+    streams = 6 * patches * config.hidden_size  # the residual stream, its norm, q, k, v and the heads' sums
+    return _FLOAT * (streams + 3 * min(patches, VISION_MLP_ROWS) * config.ff_size)
 
 
 def gpu_sizes(file: GgufFile, config: ModelConfig, context: int) -> "Sizes":

@@ -21,6 +21,7 @@ GATE_UP_EXPERTS, GATE_EXPERTS, UP_EXPERTS = (
 )
 DOWN_EXPERTS = "ffn_down_exps.weight"
 
+_OF_TOWER = ("v.", "mm.")  # of a vision tower, which is in a file of its own: see `model.mmproj`
 _OF_LAYER = re.compile(r"blk\.(\d+)\.(.+)", re.DOTALL)
 _ROLES = {
     EMBEDDING: Role.EMBEDDING,
@@ -43,4 +44,6 @@ def layer_and_kind(name: str) -> tuple[int | None, str]:
 
 def role_of(name: str) -> Role:
     """What a tensor is for; `Role.OTHER` for vectors and for names that no DiffusionGemma has."""
+    if name.startswith(_OF_TOWER):
+        return Role.VISION
     return _ROLES.get(layer_and_kind(name)[1], Role.OTHER)

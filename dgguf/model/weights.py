@@ -65,7 +65,7 @@ class ModelWeights:
     layers: tuple[LayerWeights, ...]
 
 
-class _Loader:
+class TensorLoader:
     """Takes tensors out of a file by name and shape, and remembers which were taken."""
 
     def __init__(self, file: GgufFile, backend: Backend) -> None:
@@ -117,7 +117,7 @@ class _Loader:
             return self.backend.load_matrix(gate), self.backend.load_matrix(up)
 
 
-def _load_layer(load: _Loader, i: int, config: ModelConfig, layer: LayerConfig) -> LayerWeights:
+def _load_layer(load: TensorLoader, i: int, config: ModelConfig, layer: LayerConfig) -> LayerWeights:
     p = f"blk.{i}."
     d, f, e, fe = config.hidden_size, config.ff_size, config.n_experts, config.expert_ff_size
     q_rows, kv_rows = config.n_heads * layer.head_dim, layer.n_kv_heads * layer.head_dim
@@ -161,7 +161,7 @@ def load_weights(file: GgufFile, config: ModelConfig, backend: Backend) -> Model
             place for (running without it would answer wrongly).
         FileChangedError: the file was cut or written to meanwhile, or its disk failed.
     """
-    load = _Loader(file, backend)
+    load = TensorLoader(file, backend)
     d, f, v = config.hidden_size, config.ff_size, config.vocab_size
     full = [layer for layer in config.layers if not layer.sliding]
     token_embd = load.matrix("token_embd.weight", v, d)

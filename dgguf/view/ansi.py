@@ -38,7 +38,7 @@ _COLOURED = _PLAIN | {
     Style.SPARK: Look(color="cyan"),
     Style.CONFLICT: Look(color="red", underline=True),
 }
-_NONE, _ITALIC = Look(), Look(italic=True)
+_NONE, _ITALIC, _UNDERLINE = Look(), Look(italic=True), Look(underline=True)
 
 
 def colour_system(out: TextIO, environment: Mapping[str, str] = os.environ) -> ColorSystem | None:
@@ -60,5 +60,7 @@ def encode(line: Line, colours: ColorSystem | None) -> str:
         look = table.get(span.style, _NONE)
         if span.thought:
             look += _ITALIC
+        if span.pinned:
+            look += _UNDERLINE
         out.append(look.render(span.text, color_system=system) if look else span.text)
     return "".join(out)

@@ -1,7 +1,7 @@
 """What every view draws: lines of spans of text, each in one of a few styles, laid out by display width."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from dgguf.view.terminal import cell_width
@@ -39,12 +39,14 @@ class Span:
         style: of all of it.
         position: on the canvas, of what stands for a token of it.
         thought: within the model's thoughts.
+        pinned: it had to stand there; every medium underlines it.
     """
 
     text: str
     style: Style
     position: int | None = None
     thought: bool = False
+    pinned: bool = False
 
     @property
     def width(self) -> int:
@@ -115,7 +117,7 @@ def clip(line: Line, width: int) -> Line:
             text += character
             width -= w
         if text:
-            out.append(Span(text, span.style, span.position, span.thought))
+            out.append(replace(span, text=text))
         break
     return tuple(out)
 
@@ -143,9 +145,9 @@ def _join(cells: list[tuple[str, int, Span]], strip: bool = True) -> Line:
     for piece, _, span in cells[:end]:
         if span is not source:
             if source is not None:
-                out.append(Span(text, source.style, source.position, source.thought))
+                out.append(replace(source, text=text))
             text, source = "", span
         text += piece
     if source is not None:
-        out.append(Span(text, source.style, source.position, source.thought))
+        out.append(replace(source, text=text))
     return tuple(out)

@@ -43,10 +43,14 @@ class GridView(TextView):
             text = text[:-1]
         if progress.tokens.is_special(token) and not revised:
             style = Style.SPECIAL
-        return (
-            Span(mark, Style.SPARK),
-            Span(text + " " * (width - 1 - cell_width(text)), style, position),
-        )
+        rest = " " * (width - 1 - cell_width(text))
+        if progress.pinned[position] and text:  # only letters are underlined
+            return (
+                Span(mark, Style.SPARK),
+                Span(text, style, position, pinned=True),
+                Span(rest, style, position),
+            )
+        return (Span(mark, Style.SPARK), Span(text + rest, style, position))
 
 
 def _columns(n: int) -> int:

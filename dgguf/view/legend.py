@@ -20,6 +20,7 @@ MARKS: tuple[Entry, ...] = (
     (Style.SPARK, "●", "accepted: kept for the next step, the others become noise again"),
     (Style.SPARK, "█ ▓ ▒ ░", "not accepted: the less sure, the darker"),
 )
+PINNED: tuple[Entry, ...] = ((Style.TEXT, "pinned", "had to stand there"),)
 BOARD: tuple[Entry, ...] = (
     (Style.GIVEN, "5", "given by the question"),
     (Style.CONFLICT, "5", "against the rules"),
@@ -31,5 +32,8 @@ def legend(signs: tuple[Entry, ...], width: int) -> list[Line]:
     spans: list[Span] = []
     for style, name, meaning in (*_LEVELS, *signs):
         spans += [Span(" · ", Style.LABEL)] if spans else []
-        spans += [Span(name, style), Span(f" {meaning}", Style.STATUS)]
+        spans += [
+            Span(name, style, pinned=(style, name, meaning) in PINNED),
+            Span(f" {meaning}", Style.STATUS),
+        ]
     return wrap(spans, width)

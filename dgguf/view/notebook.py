@@ -8,7 +8,7 @@ from typing import Any
 
 from dgguf.diffusion.events import Event
 from dgguf.view.export.theme import THEMES, Theme
-from dgguf.view.frame import Line
+from dgguf.view.frame import Line, Span
 from dgguf.view.text import View
 
 WIDTH, HEIGHT = 80, 24  # of the screen, in columns and rows
@@ -55,17 +55,17 @@ def _html(lines: Sequence[Line]) -> Any:
 
 def screen_html(lines: Sequence[Line], theme: Theme) -> str:
     """Lines as a piece of HTML that needs no style sheet."""
-    rows = "\n".join("".join(_span_html(span.text, theme, span.style) for span in line) for line in lines)
+    rows = "\n".join("".join(_span_html(span, theme) for span in line) for line in lines)
     style = (
         f"background:{theme.ground};padding:12px;border-radius:8px;font:13px/1.4 monospace;overflow-x:auto"
     )
     return f'<pre style="{style}">{rows or " "}</pre>'
 
 
-def _span_html(text: str, theme: Theme, style: Any) -> str:
-    look = theme.looks[style]
+def _span_html(span: Span, theme: Theme) -> str:
+    look = theme.looks[span.style]
     css = f"color:{look.colour}" + ";font-weight:700" * look.bold + ";font-style:italic" * look.italic
-    css += ";text-decoration:underline" * look.underline + (
+    css += ";text-decoration:underline" * (look.underline or span.pinned) + (
         f";background:{look.ground}" if look.ground else ""
     )
-    return f'<span style="{css}">{escape(text)}</span>'
+    return f'<span style="{css}">{escape(span.text)}</span>'

@@ -3,8 +3,10 @@
 from collections.abc import Generator, Iterable
 from typing import TextIO
 
-from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Event, PromptEncoded
-from dgguf.view.summary import count
+import numpy as np
+
+from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, Event, PromptEncoded
+from dgguf.units import count
 
 
 def show(events: Iterable[Event], out: TextIO) -> Generator[Event, None, None]:
@@ -26,6 +28,9 @@ def describe(event: Event) -> str:
         case PromptEncoded():
             reused = f" · {event.reused} reused" if event.reused else ""
             return f"prompt {event.total} tokens{reused} · {event.seconds:.2f} s"
+        case CanvasStarted(pinned=np.ndarray() as pinned):
+            n_pinned, positions = int(np.count_nonzero(pinned)), count(len(pinned), "position")
+            return f"block {event.block + 1} · {n_pinned} of {positions} pinned"
         case DenoisingStep():
             length = len(event.accepted)
             return (

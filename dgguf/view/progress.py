@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from dgguf.answer import AnswerBuilder
+from dgguf.answer import AnswerBuilder, Piece
 from dgguf.diffusion.events import (
     CanvasCommitted,
     CanvasStarted,
@@ -14,7 +14,6 @@ from dgguf.diffusion.events import (
     PromptEncoded,
     Started,
 )
-from dgguf.text.chat import Kind
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.frame import Style
 
@@ -41,7 +40,8 @@ class Progress:
         age: (C,) steps since the likeliest token last changed.
         accepted: (C,) bool, of the last step.
         revised: (C,) bool, what had settled and changed in the last step.
-        mean_entropies: of each step of this canvas, nats.
+        pinned: (C,) bool, what had to stand.
+        mean_entropies: of each step of this canvas, nats, over what is not pinned.
         pieces: what the last event, or the end, added to the thoughts and the answer.
         answer: of all events so far.
     """
@@ -58,9 +58,11 @@ class Progress:
         self.age: np.ndarray = np.empty(0, np.int64)
         self.accepted: np.ndarray = np.empty(0, bool)
         self.revised: np.ndarray = np.empty(0, bool)
+        self.pinned: np.ndarray = np.empty(0, bool)
+        self.has_pins = False  # anywhere in the answer
         self.mean_entropies: list[float] = []
         self.step_seconds = 0.0
-        self.pieces: list[tuple[Kind, str]] = []
+        self.pieces: list[Piece] = []
         self.answer = AnswerBuilder(tokens)
 
     def add(self, event: Event) -> None:
@@ -68,7 +70,7 @@ class Progress:
         self.pieces = self.answer.add(event)
         match event:
             case Started():
-                self.started = event
+                self.started, self.has_pins = event, bool(event.pins)
             case PromptEncoded():
                 self.prompt, self.phase = event, "prompt"
             case CanvasStarted():
@@ -111,6 +113,7 @@ class Progress:
         n = len(event.canvas)
         self.draft, self.entropy = event.canvas, np.full(n, np.inf)
         self.age, self.accepted, self.revised = np.zeros(n, np.int64), np.zeros(n, bool), np.zeros(n, bool)
+        self.pinned = np.zeros(n, bool) if event.pinned is None else event.pinned
         self.mean_entropies, self.step_seconds = [], 0.0
 
     def _take_step(self, event: DenoisingStep) -> None:
@@ -119,5 +122,6 @@ class Progress:
         self.age = np.where(changed, 0, self.age + 1)
         self.entropy = np.round(event.entropy.astype(np.float64), ENTROPY_DECIMALS)
         self.draft, self.accepted, self.step = event.tokens, event.accepted, event.step
-        self.mean_entropies.append(float(np.mean(self.entropy)))
+        free = self.entropy[~self.pinned]
+        self.mean_entropies.append(float(np.mean(free)) if len(free) else 0.0)
         self.step_seconds = event.seconds

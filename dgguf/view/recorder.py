@@ -100,6 +100,9 @@ class Recorder:
                 fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
                 fields["settings"] = dataclasses.asdict(event.settings)
                 fields["stop_ids"] = sorted(event.stop_ids)
+                for name in ("pins", "branches", "constraints", "digest", "arithmetic"):
+                    if not fields[name]:
+                        del fields[name]
                 ids = fields["prompt"] = event.prompt.tolist()
                 line = {"type": "started", "format": FORMAT, "version": VERSION, **fields, "channel": channel}
                 return line | self._texts([*ids, *event.stop_ids])

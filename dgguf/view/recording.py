@@ -1,9 +1,11 @@
 """A generation as JSON lines: one event a line, enough to show all of it again without the model.
 
-Every line is an object with a "type". Format version 1:
+Every line is an object with a "type". Format version 2:
 
 started     first line: "format": "dgguf recording", "version", then the fields of `Started`, and
-            "channel": the ids around thoughts, null where there are none.
+            "channel": the ids around thoughts, null where there are none. "pins" is {position: id} and
+            "branches" [[block, step, seed], …]; version 1 has neither, nor "constraints", "digest",
+            "arithmetic", and what is empty is left out.
 prompt      the fields of `PromptEncoded`.
 canvas      a fresh canvas: "block", "committed", "canvas": its ids.
 step        "block", "step", "temperature", "settled", "seconds";
@@ -26,6 +28,7 @@ import gzip
 import json
 import math
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,20 +47,22 @@ from dgguf.diffusion.events import (
     Started,
     TopTokens,
 )
-from dgguf.diffusion.sampler import SeededNoise
+from dgguf.diffusion.sampler import Branch, SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError, RecordingError
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.progress import ENTROPY_DECIMALS
 
-FORMAT, VERSION = "dgguf recording", 1
+FORMAT, VERSION = "dgguf recording", 2
+_READ = (1, 2)  # versions
 _MARK = f'{{"type":"started","format":"{FORMAT}"'
 _MAX_CANVAS = 1 << 20
 # Far above what real recordings hold: characters of a line, and of a file as a whole, which may also be so
-# many times its size if it is compressed; events, and tokens with a text. What is made of a line takes
-# twenty times its memory at most, what is kept of an event or a text some hundred bytes.
+# many times its size if it is compressed; lines, and one more for so many bytes of the file, as a step of 256
+# positions takes more even if it is compressed; tokens with a text. What is made of a line takes some 40 µs,
+# and twenty times its memory at most; what is kept of an event or a text takes some hundred bytes.
 _MAX_LINE, _MAX_UNPACKED, _MAX_RATIO = 1 << 23, 1 << 23, 50
-_MAX_EVENTS, _MAX_TOKENS = 1 << 17, 1 << 20
+_MAX_LINES, _LINE_BYTES, _MAX_TOKENS = 1 << 14, 512, 1 << 20
 _TOO_MUCH = "it holds more than any recording does; the file is damaged"
 _MAX_COUNT, _MAX_SECONDS = 1 << 64, 1e9
 # What reading a line that says something impossible may raise.
@@ -72,7 +77,7 @@ class Canvases:
     """Which canvas a step reads, as far as it follows from the seed and the step before."""
 
     def __init__(self, started: Started) -> None:
-        self._noise = SeededNoise(started.seed, started.vocab_size)
+        self._noise = SeededNoise(started.seed, started.vocab_size, started.branches)
         self._next = _NOTHING
 
     def begin(self, event: CanvasStarted) -> None:
@@ -198,12 +203,13 @@ def _bounded_lines(file: IO[str], path: Path) -> Iterator[str]:
     """The lines of a recording, as long as they stay within what one holds.
 
     Raises:
-        RecordingError: a line, or all that is unpacked, is longer.
+        RecordingError: a line, or all that is unpacked, is longer, or there are more lines.
     """
-    left = max(_MAX_UNPACKED, _MAX_RATIO * path.stat().st_size)
+    n_bytes = path.stat().st_size
+    left, lines_left = max(_MAX_UNPACKED, _MAX_RATIO * n_bytes), _MAX_LINES + n_bytes // _LINE_BYTES
     while line := file.readline(_MAX_LINE):
-        left -= len(line)
-        if left < 0 or len(line) == _MAX_LINE:
+        left, lines_left = left - len(line), lines_left - 1
+        if min(left, lines_left) < 0 or len(line) == _MAX_LINE:
             raise RecordingError(_TOO_MUCH)
         yield line
 
@@ -218,10 +224,10 @@ class _Reader:
         self._started: Started | None = None
         self._block = -1  # of the canvas that is being denoised
         self._last: np.ndarray | None = None  # its draft
+        self._pinned: np.ndarray | None = None  # its positions that had to stand
+        self._pins: defaultdict[int, list[int]] = defaultdict(list)  # positions in each canvas
 
     def take(self, line: dict[str, Any]) -> None:
-        if len(self.events) >= _MAX_EVENTS:
-            raise RecordingError(_TOO_MUCH)
         self.tokens.add(line.get("texts", {}))
         if self.events and isinstance(self.events[-1], Finished):
             raise ValueError("something after the end")
@@ -240,8 +246,8 @@ class _Reader:
                 self.events.append(Finished(**_pick(Finished, line)))
 
     def _start(self, line: dict[str, Any]) -> Started:
-        if line["version"] != VERSION:
-            raise RecordingError(f"it is of version {line['version']}, and this dgguf reads {VERSION}")
+        if line["version"] not in _READ:
+            raise RecordingError(f"it is of version {line['version']!r:.20}, and this dgguf reads 1 and 2")
         if self.events:
             raise ValueError("a second start")
         if not 0 < line["canvas_length"] <= _MAX_CANVAS or line["vocab_size"] < 1 or line["seed"] < 0:
@@ -252,8 +258,13 @@ class _Reader:
             settings=SamplerSettings(**line["settings"]),
             prompt=_vector(line["prompt"]),
             stop_ids=frozenset(line["stop_ids"]),
+            pins=_pins(line.get("pins", {})),
+            branches=_branches(line.get("branches", [])),
         )
         self._canvases = Canvases(self._started)
+        for place in self._started.pins:
+            block, position = divmod(place, self._started.canvas_length)
+            self._pins[block].append(position)
         return self._started
 
     def _ids(self, values: list[int]) -> np.ndarray:
@@ -263,7 +274,11 @@ class _Reader:
         return ids
 
     def _canvas(self, line: dict[str, Any]) -> CanvasStarted:
-        event = CanvasStarted(canvas=self._ids(line["canvas"]), **_pick(CanvasStarted, line))
+        fields, canvas = _pick(CanvasStarted, line), self._ids(line["canvas"])
+        self._pinned = None
+        if positions := self._pins.get(fields["block"]):
+            self._pinned = np.isin(np.arange(len(canvas)), positions)
+        event = CanvasStarted(canvas=canvas, pinned=self._pinned, **fields)
         assert self._canvases is not None
         self._canvases.begin(event)
         self._block, self._last = event.block, None
@@ -295,11 +310,27 @@ class _Reader:
             accepted=np.unpackbits(bits, count=len(tokens)).astype(bool),
             entropy=(self._ids(line["entropy"]) / 10**ENTROPY_DECIMALS).astype(np.float32),
             **fields,
+            pinned=self._pinned,
             top=_top_tokens(line["guesses"], len(tokens)) if "guesses" in line else None,
         )
         self._canvases.step(event)
         self._last = tokens
         return event
+
+
+def _pins(line: dict[str, int]) -> dict[int, int]:
+    pins = {int(place): token for place, token in line.items()}
+    for place, token in pins.items():
+        if type(token) is not int or not 0 <= token < _MAX_TOKENS or not 0 <= place < _MAX_COUNT:
+            raise ValueError("a pin")
+    return pins
+
+
+def _branches(line: list[list[int]]) -> tuple[Branch, ...]:
+    branches = tuple(Branch(*values) for values in line)
+    if any(type(value) is not int or not 0 <= value < _MAX_COUNT for branch in branches for value in branch):
+        raise ValueError("a branch")
+    return branches
 
 
 def _vector(values: list[int]) -> np.ndarray:
@@ -328,6 +359,8 @@ def _pick(event: type, line: dict[str, Any]) -> dict[str, Any]:
         if field.name == "max_steps" or not (
             kinds := _PLAIN.get(field.type, (str,) * (field.name == "reason"))
         ):
+            continue
+        if field.name not in line and field.default is not dataclasses.MISSING:
             continue
         value = line[field.name]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):

@@ -7,13 +7,13 @@ import numpy as np
 
 from dgguf.diffusion.events import CanvasStarted, DenoisingStep, Event, Started
 from dgguf.text.tokenizer import TokenTexts
+from dgguf.units import count
 from dgguf.view.asked import asked_text
 from dgguf.view.frame import Line, Span, Style, clip, fit
 from dgguf.view.legend import BOARD, Entry
 from dgguf.view.names import Thoughts
 from dgguf.view.progress import LEVELS
 from dgguf.view.status import border
-from dgguf.view.summary import count
 from dgguf.view.text import TextView
 
 # Rows and columns of a box, by the size of the board.
@@ -32,8 +32,8 @@ class SudokuView(TextView):
     answer is read as such rows too, a token a character, from where on it repeats most of the givens.
     """
 
-    def __init__(self, tokens: TokenTexts, thoughts: Thoughts = "dim") -> None:
-        super().__init__(tokens, thoughts)
+    def __init__(self, tokens: TokenTexts, thoughts: Thoughts = "dim", *, stays: bool = True) -> None:
+        super().__init__(tokens, thoughts, stays=stays)
         self._givens: np.ndarray | None = None  # (n, n), 0 for what is open
         self._first = 0  # the board's place among the answer's tokens
         self._before: list[int] = []  # digits of committed canvases
@@ -121,6 +121,7 @@ class SudokuView(TextView):
         assert self._givens is not None
         n = len(self._givens)
         looks = self._looks()
+        pins = self.progress.started.pins if self.progress.started else {}
         high, wide = _BOXES[n]
         bar = "─" * (2 * wide + 1)
         top, between, bottom = (
@@ -136,8 +137,9 @@ class SudokuView(TextView):
                 digit, style = looks[row * n + column]
                 if column % wide == 0:
                     line.append(Span("│ ", Style.LABEL))
-                place = self._first + row * (n + 1) + column - len(self._before)
-                line += [Span(str(digit or "·"), style, max(0, place)), Span(" ", Style.TEXT)]
+                answered = self._first + row * (n + 1) + column
+                place, pinned = max(0, answered - len(self._before)), answered in pins
+                line += [Span(str(digit or "·"), style, place, pinned=pinned), Span(" ", Style.TEXT)]
             lines.append((*line, Span("│", Style.LABEL)))
         return [*lines, bottom]
 

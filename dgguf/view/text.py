@@ -2,13 +2,14 @@
 
 import codecs
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, Event, Finished
 from dgguf.text.chat import Kind
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.frame import Line, Span, Style, wrap
-from dgguf.view.legend import ACCEPTED, Entry, legend
+from dgguf.view.legend import ACCEPTED, PINNED, Entry, legend
 from dgguf.view.names import Thoughts
 from dgguf.view.progress import LEVELS, SURE, Progress
 from dgguf.view.status import Activity, border, entropy_line, status_line
@@ -45,11 +46,13 @@ class TextView:
     Args:
         tokens: texts of the tokens.
         thoughts: shown like the answer, dim, or hidden.
+        stays: committed text goes up; else it is shown in the frame while there is one.
     """
 
-    def __init__(self, tokens: TokenTexts, thoughts: Thoughts = "dim") -> None:
+    def __init__(self, tokens: TokenTexts, thoughts: Thoughts = "dim", *, stays: bool = True) -> None:
         self.progress = Progress(tokens)
         self._thoughts = thoughts
+        self._stays = stays
         self._tail: list[Span] = []  # committed, but its line may go on
         self._fresh: list[Span] = []  # committed by the last event
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -81,6 +84,8 @@ class TextView:
         self._settle()
 
     def scroll(self, width: int) -> list[Line]:
+        if not self._stays:
+            return []
         lines = wrap(self._tail, width)
         if len(lines) > 1:
             self._laid_out = {}
@@ -100,7 +105,7 @@ class TextView:
         return [*self._window(self._laid_out[width], height - len(below)), *below]
 
     def legend(self, width: int) -> list[Line]:
-        return legend(self._signs(), width)
+        return legend((*self._signs(), *(PINNED if self.progress.has_pins else ())), width)
 
     def _signs(self) -> tuple[Entry, ...]:
         return ACCEPTED
@@ -148,10 +153,9 @@ class TextView:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         decoder.setstate(self._decoder.getstate())
         in_thought, hidden = progress.in_thought, 0
-        rows = zip(
-            progress.draft.tolist(), progress.levels().tolist(), progress.revised.tolist(), strict=True
-        )
-        for position, (token, level, revised) in enumerate(rows):
+        columns = progress.draft, progress.levels(), progress.revised, progress.pinned
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        for position, (token, level, revised, pinned) in enumerate(rows):
             style = Style.REVISED if revised else LEVELS[level]
             if token in (tokens.channel_open_id, tokens.channel_close_id) and level >= SURE:
                 in_thought = token == tokens.channel_open_id
@@ -159,26 +163,26 @@ class TextView:
                 hidden += 1
                 continue
             if token in stop_ids:
-                yield Span(_END, Style.REVISED if revised else Style.SPECIAL, position)
+                yield Span(_END, Style.REVISED if revised else Style.SPECIAL, position, pinned=pinned)
             elif tokens.is_special(token):
                 text = safe(tokens.token_text(token), draft=True)
-                yield Span(text, Style.REVISED if revised else Style.SPECIAL, position, in_thought)
+                yield Span(text, Style.REVISED if revised else Style.SPECIAL, position, in_thought, pinned)
             elif text := decoder.decode(tokens.piece(token)):
                 text = _draft_text(text, level)
                 if revised and text.startswith(" "):  # only letters flash
                     yield Span(" ", Style.TEXT, position, in_thought)
                     text = text[1:]
-                yield Span(text, style, position, in_thought)
+                yield Span(text, style, position, in_thought, pinned)
         if hidden:
             yield Span(f" … thinking, {hidden} tokens", Style.THOUGHT)
 
     def _flashing(self) -> Iterator[Span]:
         for span in self._fresh:
-            yield span if span.style is Style.THOUGHT else Span(span.text, Style.COMMITTED)
+            yield span if span.style is Style.THOUGHT else replace(span, style=Style.COMMITTED)
 
     def _committed_spans(self) -> Iterator[Span]:
         """What the last event made final; thoughts and answer start on lines of their own."""
-        for kind, text in self.progress.pieces:
+        for kind, text, pinned in self.progress.pieces:
             if kind == "thought" and self._thoughts == "hide":
                 continue
             last_kind, last_text = self._last
@@ -187,7 +191,7 @@ class TextView:
             self._last = (kind, text)
             shown = safe(text, draft=False).replace("\t", _TAB)
             if kind == "answer":
-                yield Span(shown, Style.TEXT)
+                yield Span(shown, Style.TEXT, pinned=pinned)
             else:
                 yield Span(shown, Style.TEXT if self._thoughts == "show" else Style.THOUGHT, thought=True)
 

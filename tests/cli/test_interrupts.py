@@ -10,6 +10,7 @@ import time
 import pytest
 
 from dgguf import interrupts
+from tests.support.killing import killed_while_writing
 
 strikes = pytest.importorskip("tests.support.strikes", reason="needs a pseudo-terminal")
 strike_cases = pytest.importorskip("tests.support.strike_cases")
@@ -60,11 +61,8 @@ def test_a_conversion_cut_in_the_middle_goes_on(number, cases, folder, tmp_path)
     """What was written before is taken over, and the file has the bytes of one that was never cut."""
     source, out, partial = folder / "large.gguf", tmp_path / "out.gguf", tmp_path / "out.gguf.partial"
     command = [sys.executable, "-m", "dgguf", "quantize", str(source), str(out), "--type", "Q6_K"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while process.poll() is None and (not partial.exists() or partial.stat().st_size < 9 << 20):
-        time.sleep(0.001)
-    process.send_signal(number)
-    assert process.wait() in (128 + number, -number)
+    code, said = killed_while_writing([*command, "--force"], partial, 9 << 20, number)
+    assert code in (128 + number, -number), said
     assert not out.exists()
     assert partial.stat().st_size >= 9 << 20
     begun = partial.stat().st_ino, partial.read_bytes()[: 4 << 20]
@@ -174,7 +172,7 @@ def test_an_interrupt_that_became_another_exception_is_no_traceback(tmp_path):
 def test_a_closing_terminal_ends_it(cases, folder):
     """The terminal is gone: nothing can be given back, and there is nobody to tell."""
     case = cases["run, terminal"]
-    terminal = strikes.Terminal(*case.arguments, folder=folder)
+    terminal = strikes.Terminal(*case.arguments, "--pace", "1", folder=folder)  # minutes, were it not closed
     terminal.wait_for("block 1", 300)
     os.close(terminal._controller)
     os.close(terminal._terminal)

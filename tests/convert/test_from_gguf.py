@@ -7,7 +7,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import gguf
@@ -22,6 +21,7 @@ from dgguf.ggufio.file import GgufFile
 from dgguf.quants.decode import decoder
 from dgguf.quants.encode import ENCODERS, NO_IMPORTANCE, WEIGHTED
 from tests.model.test_transformer import WIDE
+from tests.support.killing import killed_while_writing
 from tests.support.synthetic.writer import write_model
 
 
@@ -414,25 +414,18 @@ def large(tmp_path_factory):
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 def test_a_conversion_that_is_cut_off_goes_on(large, tmp_path, name):
     """As a process of its own."""
-
-    def command(*options):
-        return subprocess.Popen(
-            [sys.executable, "-m", "dgguf", "quantize", large / "s.gguf", out, "--type", "Q2_K", *options],
-            stderr=subprocess.PIPE, text=True, preexec_fn=lambda: os.sched_setaffinity(0, {0}),
-        )  # fmt: skip
-
     out, partial = tmp_path / "m.gguf", tmp_path / "m.gguf.partial"
-    started = command()
-    while not (partial.exists() and partial.stat().st_size > 5e6) and started.poll() is None:
-        time.sleep(0.005)
-    started.send_signal(getattr(signal, name))
-    said = started.communicate(timeout=60)[1]
+    command = [sys.executable, "-m", "dgguf", "quantize", large / "s.gguf", out, "--type", "Q2_K"]
+    code, said = killed_while_writing(
+        [*command, "--force"], partial, 5_000_000, getattr(signal, name),
+        preexec_fn=lambda: os.sched_setaffinity(0, {0}),
+    )  # fmt: skip
     if name == "SIGINT":
-        assert started.returncode == 130, said
+        assert code == 130, said
         assert "--resume goes on from what is done" in said
     assert [p.name for p in tmp_path.iterdir()] == [partial.name]
-    resumed = command("--resume")
-    assert "Traceback" not in resumed.communicate(timeout=60)[1]
+    resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True)
+    assert "Traceback" not in resumed.stderr
     assert resumed.returncode == 0
     assert out.read_bytes() == (large / "whole.gguf").read_bytes()
     assert not partial.exists()

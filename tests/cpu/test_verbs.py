@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 import pytest
 
+from dgguf.backends import limits
 from dgguf.backends.base import HostTensor, Role, Visible
 from dgguf.backends.cpu import CpuBackend, attention, attention_tile, logits, matmul
 from dgguf.backends.cpu.matmul import CpuMatrix
@@ -425,7 +426,10 @@ def predict(z, temperature, uniforms, rows_at_once=None, cap=30.0):
     rows, size = z.shape
     identity, _ = tensor(np.eye(size, dtype=np.float32))
     buffer = np.empty((rows_at_once or rows, size), np.float32)
-    return logits.predict(z, CpuMatrix(identity), cap, temperature, uniforms, buffer, Pool(2))
+    keep_all = len(buffer) == rows
+    return logits.predict(
+        z, CpuMatrix(identity), cap, temperature, uniforms, buffer, Pool(2), keep_all=keep_all
+    )
 
 
 # 9000 tokens are more than one of the blocks whose mass is known together, and end within one.
@@ -534,6 +538,20 @@ def test_likeliest(backend, rng, rows_at_once):
         whole = 1.0 if rows_at_once == 3 else p[row, kept.tokens[row, : kept.counts[row]]].sum()
         close(weights[row, :known], p[row, wanted[:known]] / whole, 1e-6)
         assert not weights[row, known:].any()
+
+
+@pytest.mark.parametrize("size", [limits.MOST_TOKENS, 1 + limits.MOST_TOKENS])
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_short_canvas_is_conditioned_as_a_long_one(rng, size, exact):
+    backend = CpuBackend(2, exact=exact)
+    x, w = normal(rng, 70, 32), backend.load_matrix(tensor(normal(rng, size, 32), "Q8_0")[0])
+    uniforms = rng.random(70)
+    long = backend.predict(x, w, 30.0, 0.7, uniforms).conditioning
+    wanted = backend.soft_embed(long, w, 2.0)
+    short = backend.predict(x[:16].copy(), w, 30.0, 0.7, uniforms[:16]).conditioning
+    assert isinstance(short, logits.Sparse) is (size > limits.MOST_TOKENS and not exact)
+    assert type(short) is type(long)
+    close(backend.soft_embed(short, w, 2.0), wanted[:16], 1e-6)
 
 
 @pytest.mark.parametrize("spread", [0.0, 12.0])

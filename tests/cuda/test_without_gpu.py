@@ -196,7 +196,7 @@ def test_gpu_options_without_cuda_are_refused(tiny, option, value):
 
 
 def test_exact_and_a_wrong_number_of_layers_are_refused(tiny):
-    assert "does not go with --cuda" in run("run", tiny, "-p", "x", "--cuda", "--exact").stderr
+    assert "--cuda does not go with --exact" in run("run", tiny, "-p", "x", "--cuda", "--exact").stderr
     assert (
         "neither a number of layers nor all" in run("run", tiny, "-p", "x", "--cuda", "-ngl", "some").stderr
     )

@@ -47,7 +47,16 @@ def cache(context=100, position=0, rows_per_call=6):
     return SimpleNamespace(context=context, position=position, rows_per_call=rows_per_call)
 
 
-def run(network, prompt=(1, 2, 3), store=None, max_tokens=C, canvas_length=None, pins=None, **settings):
+def run(
+    network,
+    prompt=(1, 2, 3),
+    store=None,
+    max_tokens=C,
+    canvas_length=None,
+    pins=None,
+    committed=(),
+    **settings,
+):
     return list(
         generate(
             network,
@@ -59,6 +68,7 @@ def run(network, prompt=(1, 2, 3), store=None, max_tokens=C, canvas_length=None,
             stop_ids=frozenset({STOP}),
             canvas_length=canvas_length,
             pins=pins,
+            committed=committed,
         )
     )
 
@@ -245,6 +255,50 @@ def test_no_pins_change_nothing():
         return network.canvases
 
     assert canvases({}) == canvases(None) == canvases({C: 3})  # a pin of a canvas that never comes
+
+
+@pytest.mark.parametrize(
+    ("pins", "length", "reason"),
+    [
+        (None, 1, "stop"),
+        ({0: 5}, 1, "stop"),
+        ({1: STOP}, 1, "stop"),
+        ({2: 5}, 3, "stop"),  # the stop id in front of it is a hole's filler
+        ({C - 1: STOP}, C - 1, "stop"),
+        ({C: 5}, C, "length"),
+    ],
+)
+def test_an_answer_goes_on_to_its_last_pin(pins, length, reason):
+    if pins and C - 1 in pins:
+        script = settled(4, STOP, 6, 7)
+    else:
+        script = settled(4, STOP, 6, STOP)
+    events = run(ScriptedNetwork(*script), max_tokens=C, pins=pins)
+    (committed,) = only(events, CanvasCommitted)
+    assert (committed.answer_length, events[-1].reason, events[-1].answer_tokens) == (length, reason, length)
+
+
+def test_events_say_what_is_pinned():
+    network = ScriptedNetwork(*settled(1, 1, 1, 1), *settled(2, 2, 2, 2))
+    events = run(network, max_tokens=2 * C, pins={1: 5})
+    masks = [event.pinned for event in events if isinstance(event, CanvasStarted | DenoisingStep)]
+    assert [mask is not None and mask.tolist() for mask in masks] == [[False, True, False, False]] * 3 + [
+        False
+    ] * 3
+    assert not masks[0].flags.writeable
+    assert only(run(ScriptedNetwork(*settled(1, 1, 1, 1))), DenoisingStep)[0].pinned is None
+
+
+def test_an_answer_goes_on_behind_committed_canvases():
+    script = [*settled(4, 5, 6, 8), *settled(8, 9, 10, STOP)]
+    whole = run(ScriptedNetwork(*script), max_tokens=2 * C)
+    network = ScriptedNetwork(*script[2:])
+    events = run(network, max_tokens=2 * C, committed=[np.array([4, 5, 6, 8])])
+    assert network.encoded == [[1, 2, 3, 4, 5, 6], [8]]
+    started, last = only(whole, CanvasStarted)[1], only(events, CanvasStarted)[0]
+    assert (last.block, last.committed, last.canvas.tolist()) == (1, 3 + C, started.canvas.tolist())
+    assert only(events, PromptEncoded)[-1].total == 3 + C
+    assert events[-1].answer_tokens == whole[-1].answer_tokens == 2 * C - 1
 
 
 @pytest.mark.parametrize(("length", "blocks"), [(1, 8), (3, 3), (4, 2)])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from dgguf.diffusion.sampler import SeededNoise, StoppingRule, accept, temperature
+from dgguf.diffusion.sampler import Branch, SeededNoise, StoppingRule, accept, temperature
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import PromptError, UnsupportedModelError
 
@@ -130,3 +130,14 @@ def test_settings_stored_as_float32_are_what_was_meant():
     stored = float(np.float32(0.4))
     assert stored != 0.4
     assert SamplerSettings.from_metadata({"diffusion.eb_t_min": stored}).t_min == 0.4
+
+
+def test_behind_a_branch_another_seed_holds():
+    old, new = SeededNoise(1, 1000), SeededNoise(2, 1000)
+    branched = SeededNoise(1, 1000, [Branch(1, 2, 2), Branch(3, 0, 5)])
+    for place in [(0, 0), (0, 9), (1, 0), (1, 2)]:
+        assert branched.tokens(*place, 8).tolist() == old.tokens(*place, 8).tolist()
+        assert branched.uniforms(*place, 8).tolist() == old.uniforms(*place, 8).tolist()
+    for place in [(1, 3), (2, 0), (3, 0)]:
+        assert branched.tokens(*place, 8).tolist() == new.tokens(*place, 8).tolist()
+    assert branched.tokens(3, 1, 8).tolist() == SeededNoise(5, 1000).tokens(3, 1, 8).tolist()

@@ -1,6 +1,7 @@
 """The GGUF reader against gguf-py's writer and reader."""
 
 import random
+import re
 import sys
 import time
 import tracemalloc
@@ -30,6 +31,7 @@ from tests.support.gguf_by_hand import (
     text,
     write_tensors,
 )
+from tests.support.synthetic.writer import TINY, write_model
 
 # What gguf-py's writer takes for each value type, with extremes.
 SCALARS = {
@@ -247,20 +249,20 @@ def test_a_header_of_the_real_size_opens_fast_and_small(write):
     tensors = [tensor(f"blk.{i}.weight", [8], 0, 32 * i) for i in range(692)]
     path = write(gguf_bytes(keys, tensors, bytes(32 * 692)))
 
-    start = time.perf_counter()
+    start = time.process_time()
     with GgufFile(path) as file:
-        seconds_to_open = time.perf_counter() - start
-        start = time.perf_counter()
+        seconds_to_open = time.process_time() - start
+        start = time.process_time()
         for name in ("tokens", "merges"):
             for _ in file.metadata[name]:
                 pass
-        seconds_to_iterate = time.perf_counter() - start
+        seconds_to_iterate = time.process_time() - start
         assert [t.encode() for t in file.metadata["tokens"]] == tokens
         assert [m.encode() for m in file.metadata["merges"]] == merges
         assert file.metadata["types"].sum() == n_tokens
         assert len(file.tensors) == 692
-    assert seconds_to_open < 2  # on an idle machine 0.15
-    assert seconds_to_iterate < 2  # 0.2
+    assert seconds_to_open < 10  # 0.15 on an idle machine; minutes where an item costs a pass over all
+    assert seconds_to_iterate < 10  # 0.2
 
     tracemalloc.start()
     try:
@@ -270,3 +272,15 @@ def test_a_header_of_the_real_size_opens_fast_and_small(write):
         tracemalloc.stop()
     assert peak < 60e6, peak
     assert peak > sys.getsizeof(b"".join(merges))  # that numpy's and bytes' memory is traced at all
+
+
+def test_a_digest_tells_models_apart(tmp_path):
+    made = {}
+    for name, options in (("a", {}), ("same", {}), ("weights", {"seed": 4}), ("type", {"name": "Q4_0"})):
+        path = tmp_path / f"{name}.gguf"
+        write_model(path, TINY, options.get("name", "Q8_0"), seed=options.get("seed", 3))
+        with GgufFile(path) as file:
+            made[name] = file.digest
+    assert re.fullmatch("[0-9a-f]{16}", made["a"])
+    assert made["a"] == made["same"]
+    assert len(set(made.values())) == 3

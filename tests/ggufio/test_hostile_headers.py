@@ -31,6 +31,8 @@ from tests.support.gguf_by_hand import (
     text,
 )
 
+TOO_LONG = 5.0  # seconds of processor time; refusals take some milliseconds
+
 # What is no model at all.
 
 
@@ -197,9 +199,9 @@ LIES = {
 def test_lies_are_refused(write, lie):
     content, message = LIES[lie]
     path = write(content)
-    start = time.perf_counter()
+    start = time.process_time()
     assert re.search(message, refusal(path)), refusal(path)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < TOO_LONG
 
 
 def test_truths_near_the_lies_open(write):
@@ -310,12 +312,12 @@ def test_any_change_of_the_header_opens_or_is_refused(write):
         tracemalloc.reset_peak()
         for case in cases:
             path = write(case)
-            start = time.perf_counter()
+            start = time.process_time()
             opened += exercise(path)
-            slowest = max(slowest, time.perf_counter() - start)
+            slowest = max(slowest, time.process_time() - start)
         peak = tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
     assert 100 < opened < len(cases) - 1000
-    assert slowest < 0.5
+    assert slowest < TOO_LONG
     assert peak < 1 << 20

@@ -50,8 +50,6 @@ def random_listing_fault(draw: random.Random) -> Fault:
 
 @pytest.mark.slow(90)
 def test_pulls_with_random_faults(hub: Hub, pull, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.5)
     cache, came, requests = tmp_path / "hub", Counter[str](), 0
     for seed in range(PULLS):
         draw = random.Random(seed)
@@ -65,7 +63,10 @@ def test_pulls_with_random_faults(hub: Hub, pull, monkeypatch, tmp_path: Path) -
         hub.faults = [random_fault(draw) for _ in range(draw.randrange(20))]
         hub.listing_faults = [random_listing_fault(draw) for _ in range(draw.choice([0, 0, 1, 3]))]
         hub.always = random_fault(draw) if draw.random() < 0.2 else None
-        pulled = pull()
+        with monkeypatch.context() as impatient:
+            impatient.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+            impatient.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.5)
+            pulled = pull()
         if pulled.data is None:
             assert 0 < len(pulled.error) < 500, seed
             assert pulled.error.isprintable(), seed
@@ -107,7 +108,9 @@ def test_pulls_that_are_stopped_at_random_moments(hub: Hub, hub_environment, pul
             os.close(ours)
         assert b"Traceback" not in said, seed
         assert b"\x1b[?" not in said, "no mode of the terminal is changed"
-        assert bool(out) == (process.returncode == 0), seed
+        # A signal may also come while Python ends, when the path is printed already.
+        assert out or process.returncode != 0, seed
+        assert not out or Path(os.fsdecode(out).removesuffix("\n")).read_bytes() == DEMO, seed
         codes[process.returncode] += 1
         partial = sum(path.stat().st_size for path in (tmp_path / "hub").rglob("*.incomplete"))
         hub.requests.clear()
@@ -116,10 +119,5 @@ def test_pulls_that_are_stopped_at_random_moments(hub: Hub, hub_environment, pul
             began += 1
             assert hub.downloads[0].endswith(f"bytes={partial}-"), seed
     print(f"\n30 pulls stopped: exit codes {dict(codes)}, {began} went on with what there was")
-    ending = {
-        -signal.SIGINT,
-        130,
-        -signal.SIGTERM,
-        128 + signal.SIGTERM,
-    }  # the first before and after all work
-    assert set(codes) <= {0} | ending
+    # The negative ones come before and after all work.
+    assert set(codes) <= {0, -signal.SIGINT, 130, -signal.SIGTERM, 128 + signal.SIGTERM}

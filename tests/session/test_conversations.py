@@ -151,3 +151,19 @@ def test_short_canvases(session, quick):
     events = list(session.stream("Hello", canvas_length=16, **quick))
     assert {len(e.tokens) for e in events if isinstance(e, CanvasCommitted)} == {16}
     assert events[0].canvas_length == 16
+
+
+@pytest.mark.parametrize(
+    ("wanted", "max_tokens", "length"),
+    [("auto", 1, 16), ("auto", 16, 16), ("auto", 17, 32), ("auto", 500, 32), (5, 500, 5), (None, 1, 32)],
+)
+def test_how_long_a_canvas_is(session, quick, wanted, max_tokens, length):
+    events = session.stream("Hello", canvas_length=wanted, **quick | {"max_tokens": max_tokens})
+    assert next(events).canvas_length == length
+
+
+def test_canvases_that_cannot_be(session, quick):
+    with pytest.raises(PromptError, match="a canvas of 33 positions"):
+        next(session.stream("Hello", canvas_length=33, **quick))
+    with pytest.raises(TypeError, match="canvas_length must be an integer, not 'long'"):
+        next(session.stream("Hello", canvas_length="long", **quick))

@@ -64,12 +64,15 @@ def generation(
     finish="stop",
     seconds=0.5,
     max_tokens=None,
+    pins=(),
 ):
     """A generation whose drafts are given.
 
     Args:
         blocks: of each the drafts, step by step: (texts of the tokens, nats of each).
         noise: tokens that there are besides.
+
+        pins: positions of the answer whose tokens are said to be pinned.
 
     Returns:
         the texts and the list of events; no step is accepted that has an entropy above 0.05 nats.
@@ -91,13 +94,16 @@ def generation(
             canvas_length=length,
             vocab_size=len(noise),
             context=8 * length,
+            pins={i: tokens.ids[blocks[i // length][-1][0][i % length]] for i in pins},
         ),
         PromptEncoded(done=len(prompt), total=len(prompt), reused=0, seconds=0.25),
     ]
     answer_tokens = 0
     for block, drafts in enumerate(blocks):
         canvas = seeded.tokens(block, 0, length)
-        events.append(CanvasStarted(block, canvas, len(prompt) + block * length))
+        pinned = np.isin(block * length + np.arange(length), list(pins))
+        pinned = pinned if pinned.any() else None
+        events.append(CanvasStarted(block, canvas, len(prompt) + block * length, pinned))
         for step, (draft, nats) in enumerate(drafts, 1):
             ids, entropy = tokens.encode(draft), np.array(nats, np.float32)
             accepted = entropy <= 0.05
@@ -106,6 +112,7 @@ def generation(
                 DenoisingStep(
                     block=block, step=step, max_steps=settings.max_steps, temperature=0.8, canvas=canvas,
                     tokens=ids, accepted=accepted, entropy=entropy, settled=last, seconds=seconds,
+                    pinned=pinned,
                 )
             )  # fmt: skip
             canvas = np.where(accepted, ids, seeded.tokens(block, step, length))

@@ -298,7 +298,7 @@ def test_a_recording_cut_off_in_its_first_block(kind, story, tmp_path):
         ("gif", ["--steps", 4], "--steps does not go with .gif files, only with .png"),
         ("png", ["--pace", 1], "--pace does not go with .png"),
         ("txt", ["--view", "grid"], "--view does not go with .txt"),
-        ("png", ["--at", 3, "--steps", 3], "--at and --steps do not go together"),
+        ("png", ["--at", 3, "--steps", 3], "--at does not go with --steps"),
         ("png", ["--at", 99], "--at 99: the recording has 24 denoising steps"),
     ],
 )

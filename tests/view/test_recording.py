@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dgguf.diffusion.events import CanvasStarted, DenoisingStep, TopTokens
+from dgguf.diffusion.sampler import Branch
 from dgguf.errors import RecordingError
 from dgguf.view import recording
 from dgguf.view.recorder import Recorder
@@ -62,6 +63,27 @@ def test_round_trip(name, tmp_path):
     assert compressed == name.endswith(".gz")
 
 
+def test_pins_and_where_it_comes_from_are_kept(tmp_path):
+    tokens, events = generation([[(DRAFT, [0, 1, 2, 0, 0.5, 0.25, 3, 0])]] * 2, pins=(1, 2, 12))
+    more = {"branches": (Branch(0, 1, 8),), "constraints": "a[[1]]", "digest": "ab12", "arithmetic": "avx2"}
+    events[0] = dataclasses.replace(events[0], **more)
+    path = record(tmp_path / "a.jsonl", tokens, events)
+    read = read_recording(path)
+    assert all(map(same, read.events, events))
+    assert read.events[2].pinned.tolist() == [False, True, True, *[False] * 5]
+    step = next(event for event in read.events if isinstance(event, DenoisingStep))
+    assert step.mean_entropy == pytest.approx(np.mean([0, 0, 0.5, 0.25, 3, 0]))
+
+
+def test_version_1_still_plays(tmp_path):
+    lines = lines_of(tmp_path)
+    first = json.loads(lines[0]) | {"version": 1}
+    assert not {"pins", "branches", "constraints", "digest", "arithmetic"} & first.keys()
+    path = tmp_path / "old.jsonl"
+    path.write_text("\n".join([json.dumps(first, separators=(",", ":")), *lines[1:]]) + "\n")
+    assert all(map(same, read_recording(path).events, by_hand()[1]))
+
+
 def test_what_the_seed_does_not_say_is_written():
     tokens, events = by_hand()
     step = next(i for i, event in enumerate(events) if isinstance(event, DenoisingStep))
@@ -98,7 +120,7 @@ def test_a_block_of_20_steps_takes_at_most_100_kb(tmp_path):
 def test_the_first_line_says_what_it_is(tmp_path):
     tokens, events = by_hand()
     header = json.loads(record(tmp_path / "a.jsonl", tokens, events).read_text().splitlines()[0])
-    assert (header["type"], header["format"], header["version"]) == ("started", "dgguf recording", 1)
+    assert (header["type"], header["format"], header["version"]) == ("started", "dgguf recording", 2)
     for key in ("model", "seed", "settings", "prompt", "max_tokens", "stop_ids", "channel", "vocab_size"):
         assert key in header
 
@@ -139,7 +161,17 @@ def change(number, **values):
 @pytest.mark.parametrize(
     ("harm", "complaint"),
     [
-        (change(0, version=2), "it is of version 2, and this dgguf reads 1"),
+        (change(0, version=3), "it is of version 3, and this dgguf reads 1 and 2"),
+        (change(0, version=[1]), "of version"),
+        (change(0, pins={"0": 1 << 20}), "line 1 is damaged"),
+        (change(0, pins={"0": True}), "line 1 is damaged"),
+        (change(0, pins={"-1": 1}), "line 1 is damaged"),
+        (change(0, pins={"a": 1}), "line 1 is damaged"),
+        (change(0, pins=[1]), "line 1 is damaged"),
+        (change(0, branches=[[1, 2]]), "line 1 is damaged"),
+        (change(0, branches=[[1, 2, -3]]), "line 1 is damaged"),
+        (change(0, branches=5), "line 1 is damaged"),
+        (change(0, digest=5), "line 1 is damaged"),
         (change(0, canvas_length=1 << 40), "line 1 is damaged"),
         (change(0, vocab_size=0), "line 1 is damaged"),
         (change(0, settings={"max_steps": -1}), "line 1 is damaged"),
@@ -199,6 +231,31 @@ def test_a_compressed_file_is_unpacked_within_bounds(bomb, tmp_path, monkeypatch
     path.write_bytes(gzip.compress(f"{lines_of(tmp_path)[0]}\n{bomb}".encode()))
     with pytest.raises(RecordingError, match="more than any recording does"):
         read_recording(path)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_few_bytes_hold_few_lines(name, tmp_path, monkeypatch):
+    """A line takes some 40 µs at least, whatever stands in it: what counts is how many are parsed."""
+    line = lines_of(tmp_path)[0]
+    text = (line + "\n" + '{"type":"x"}\n' * 600_000).encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text, 1) if name.endswith(".gz") else text)
+    parsed = []
+    monkeypatch.setattr(
+        recording.json, "loads", lambda line: parsed.append(1) or json.JSONDecoder().decode(line)
+    )
+    with pytest.raises(RecordingError, match="more than any recording does"):
+        read_recording(path)
+    assert len(parsed) <= 16_384 + path.stat().st_size // 512
+
+
+def test_an_answer_of_the_longest_context_is_read(tmp_path):
+    """262,144 tokens in canvases of 256, 20 steps each, in no more bytes than they take compressed."""
+    lines = lines_of(tmp_path)
+    path = tmp_path / "a.jsonl"
+    step = '{"type":"later","padding":"' + "x" * 470 + '"}\n'
+    path.write_text(lines[0] + "\n" + step * (1024 * 22))
+    assert len(read_recording(path).events) == 1
 
 
 def test_what_is_no_text_is_no_recording(tmp_path):

@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need 
 import numpy as np
 
 import dgguf
-from dgguf.backends import limits
 from dgguf.backends.base import Prediction
 from dgguf.backends.cpu import logits
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep
@@ -98,7 +97,6 @@ def main() -> None:
     options = parser.parse_args()
     exact, fast = dgguf.load("demo", exact=True), dgguf.load("demo")
     whole = logits.MOST_TOKENS
-    limits.CPU_ROWS_AT_ONCE = 32  # of a small canvas all rows would be kept whole
     modes = {"exact": (exact, whole), "fast": (fast, whole)}
     modes[f"fast, {options.most_tokens} tokens"] = fast, options.most_tokens
     same = {name: [] for name in modes}

@@ -4,6 +4,7 @@ A seed is a folder: its files by name, and the one that the command is given.
 """
 
 import collections
+import dataclasses
 import functools
 import gzip
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dgguf.convert.imatrix import Sums, write_imatrix
+from dgguf.diffusion.sampler import Branch
 from dgguf.ggufio.write_header import pack_header
 from dgguf.view.recorder import Recorder
 from tests.support import checkpoints, recordings
@@ -142,7 +144,9 @@ def _recording(name: str, folder: Path) -> None:
         (["He", "y", "<turn|>", "!"], [0.01] * 4),
     ]
     drafts.append((["He", b"\xe4", "<turn|>", "<|channel>"], [0.0] * 4))
-    tokens, events = recordings.generation([drafts, drafts[:2]])
+    tokens, events = recordings.generation([drafts, drafts[:2]], pins=(1,))
+    more = {"branches": (Branch(0, 1, 8),), "constraints": "a[[1]]", "digest": "ab", "arithmetic": "avx2"}
+    events[0] = dataclasses.replace(events[0], **more)
     path = folder / "plain.jsonl"
     with Recorder.to_file(path, tokens) as recorder:
         collections.deque(recorder.record(events), maxlen=0)

@@ -390,6 +390,8 @@ def _change_lines(rng: random.Random, tree: Lines) -> Lines:
             del tree.lines[at:]
         case 4:
             tree.lines[0] = change_value(rng, tree.lines[0])
+        case 5 if rng.random() < 0.02:  # more of them than a reader takes
+            tree.lines[at:at] = [tree.lines[at]] * 60_000
         case _:
             tree.lines[at] = change_value(rng, tree.lines[at])
     return tree

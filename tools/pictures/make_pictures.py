@@ -2,9 +2,10 @@
 
     python tools/pictures/make_pictures.py [--model demo] [--out FOLDER] [--tour FOLDER] [--film FOLDER]
 
-Writes run.svg, the opening picture: a story that comes out of noise; and sudoku.svg: a board on which wrong
-guesses are taken back. With --tour dgguf/data also the two recordings that `dgguf tour` plays. With --film
-also demo.gif, both after each other in about a minute, as a terminal shows them.
+Writes run.svg, the opening picture: a story that comes out of noise; sudoku.svg: a board on which wrong
+guesses are taken back; and decide.svg: probabilities of answers. With --tour dgguf/data also the two
+recordings that `dgguf tour` plays. With --film also demo.gif, story and board after each other in about a
+minute, as a terminal shows them.
 Seeds are tried from 0 on, and the first story that ends by itself and the first board that is solved are
 taken; a model that manages neither (random weights) gets the last that was tried.
 """
@@ -18,6 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need not be installed
 
+from dgguf.cli.decision_table import table
+from dgguf.decisions.questions import parse_question
 from dgguf.diffusion.events import DenoisingStep, Finished
 from dgguf.session import Session
 from dgguf.view.choice import make_view
@@ -32,6 +35,8 @@ from dgguf.view.summary import summary
 WIDTH = 76
 TRIES = 20
 STORY = "Tell me a story."
+STATE = "Mia has a blue fox. They went to the sea."
+QUESTIONS = ["Is it about a fox?", "who: Whose fox is it? Mia|Tom|Max", "mood: sad<calm<happy"]
 SUDOKU = """\
 Solve this sudoku:
 534.7..1.
@@ -93,6 +98,16 @@ def film(recording: Recording, view: str, prompt: str, pace: float) -> list[Scre
     return [dataclasses.replace(screen, lines=(*typed, *screen.lines)) for screen in shown]
 
 
+def decided(session: Session) -> list[Screen]:
+    """The command that decides, and its table."""
+    questions = [parse_question(line) for line in QUESTIONS]
+    command = f'dgguf decide {session.name} "{STATE}"' + "".join(f' -q "{line}"' for line in QUESTIONS)
+    typed: list[Line] = wrap([Span("$ ", Style.LABEL), Span(command, Style.TEXT)], WIDTH)
+    shown = table(session.decide(STATE, questions), WIDTH)
+    done = Finished("stop", 0, 0.0)
+    return [Screen(done, 1.0, tuple(typed)), Screen(done, 6.0, (*typed, (), *shown))]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the README's pictures.")
     parser.add_argument("--model", default="demo")
@@ -105,10 +120,12 @@ def main() -> None:
         kept = {name: options.tour and options.tour / f"{name}.jsonl.gz" for name in ("story", "sudoku")}
         story = record(session, STORY, 192, is_whole, kept["story"])
         board = record(session, SUDOKU, 96, is_solved, kept["sudoku"])
+        decisions = decided(session)
     title = "dgguf"
     for name, shown in (
         ("run", film(story, "text", STORY, 0.16)),
         ("sudoku", film(board, "sudoku", SUDOKU, 0.45)),
+        ("decide", decisions),
     ):
         path = options.out / f"{name}.svg"
         path.write_text(svg.render(shown, WIDTH, crop(shown), DARK, title), encoding="utf-8")

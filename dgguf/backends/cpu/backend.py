@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible
-from dgguf.backends.cpu import attention, attention_tile, elementwise, experts, logits, matmul
+from dgguf.backends.cpu import attention, attention_tile, elementwise, experts, logits, matmul, vision
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.grain import by_numbers
 from dgguf.backends.cpu.matmul import CpuMatrix
-from dgguf.backends.limits import cpu_rows_at_once, kv_bytes
+from dgguf.backends.limits import cpu_keeps_all, cpu_rows_at_once, kv_bytes
 from dgguf.errors import BackendError
 from dgguf.jit import CACHE_FOLDER
 from dgguf.machine import usable_cores, usable_processors
@@ -50,6 +50,8 @@ class CpuBackend:
         self._bf16 = self._path == "avx512_vnni" and attention_tile.supported()
         self.kv_bytes, self.is_async = kv_bytes(exact), False
         self.rounded: dict[str, int] = {}
+        kept = ", weights as stored" if keep_weights and self._panels else ""
+        self.arithmetic = "exact" if exact else self._path + kept
         self._logits = np.empty((0, 0), np.float32)
         # The last input of `linear`, while it lives, the `activation_layout` it met, and what it became.
         self._last: tuple[weakref.ref[np.ndarray], tuple[int, int], np.ndarray] | None = None
@@ -75,7 +77,7 @@ class CpuBackend:
     def load_matrix(self, tensor: HostTensor) -> CpuMatrix:
         # The router picks experts by its sums: an error there changes which weights are used at all.
         panels = self._panels and tensor.role is not Role.ROUTER
-        w = matmul.matrix(tensor, panels, self._keep_weights)
+        w = matmul.matrix(tensor, panels, self._keep_weights, wide=tensor.role is Role.VISION)
         if w.panel and w.panel.rounds:
             name = tensor.format.name
             self.rounded[name] = self.rounded.get(name, 0) + tensor.raw.nbytes
@@ -109,6 +111,11 @@ class CpuBackend:
 
     def embed(self, table: CpuMatrix, tokens: np.ndarray, scale: float) -> np.ndarray:
         return matmul.embed(table, tokens, scale)
+
+    def put_rows(self, x: np.ndarray, first: int, rows: np.ndarray) -> np.ndarray:
+        out = x.copy()
+        out[first : first + len(rows)] = rows
+        return out
 
     def linear(self, x: np.ndarray, w: CpuMatrix) -> np.ndarray:
         return matmul.linear(self._prepared(x, w), w, self._pool)
@@ -223,7 +230,10 @@ class CpuBackend:
         shape = cpu_rows_at_once(x.shape[0], w.rows, self._exact), w.rows
         if self._logits.shape != shape:
             self._logits = np.empty(shape, np.float32)
-        return logits.predict(x, w, softcap, temperature, uniforms, self._logits, self._pool)
+        keep_all = cpu_keeps_all(w.rows, self._exact)
+        return logits.predict(
+            x, w, softcap, temperature, uniforms, self._logits, self._pool, keep_all=keep_all
+        )
 
     def label_logits(
         self, x: np.ndarray, rows: np.ndarray, w: CpuMatrix, softcap: float, labels: np.ndarray
@@ -237,3 +247,40 @@ class CpuBackend:
         if isinstance(conditioning, logits.Sparse):
             return logits.soft_embed_sparse(conditioning, table, scale, self._pool)
         return logits.soft_embed(conditioning, table, scale, self._pool)
+
+    # The vision tower
+
+    def from_host(self, x: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(x, np.float32)
+
+    def split_rows(self, x: np.ndarray, most: int) -> list[np.ndarray]:
+        return [x[first : first + most] for first in range(0, len(x), most)]
+
+    def join_rows(self, parts: list[np.ndarray]) -> np.ndarray:
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def norm_rope_2d(
+        self,
+        x: np.ndarray,
+        weight: np.ndarray,
+        eps: float,
+        across: tuple[np.ndarray, np.ndarray],
+        down: tuple[np.ndarray, np.ndarray],
+    ) -> np.ndarray:
+        out = np.empty_like(x)
+        self._by_rows(x.size, vision.norm_rope_2d, x, weight, eps, *across, *down, out)
+        return out
+
+    def attend_all(self, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+        return vision.attend_all(q, k, v, self._pool)
+
+    def clamp(self, x: np.ndarray, low: float, high: float) -> np.ndarray:
+        clamped: np.ndarray = np.clip(x, np.float32(low), np.float32(high))
+        return clamped
+
+    def pool(self, x: np.ndarray, columns: int, side: int, scale: float) -> np.ndarray:
+        return vision.pool_squares(x, columns, side, scale)
+
+    def standardize(self, x: np.ndarray, bias: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        standardized: np.ndarray = (x - bias) * scale
+        return standardized

@@ -297,17 +297,20 @@ def predict(
     uniforms: np.ndarray,
     buffer: np.ndarray,
     pool: Pool,
+    *,
+    keep_all: bool,
 ) -> Prediction:
     """See `Backend.predict`.
 
     Args:
-        buffer: (rows, V) float32. If it has room for all rows it becomes the conditioning;
-            otherwise they take turns in it, and the likeliest tokens are kept.
+        buffer: (rows, V) float32, in which the rows of logits take turns.
+        keep_all: the buffer has room for all rows and becomes the conditioning; else that is the
+            likeliest tokens, whose mean embedding is cheap whatever the canvas length.
     """
     n, at_once = x.shape[0], buffer.shape[0]
     argmax, sampled = np.empty(n, np.int64), np.empty(n, np.int64)
     entropy = np.empty(n, np.float32)
-    most = min(MOST_TOKENS, w.rows) if at_once < n else 0
+    most = 0 if keep_all else min(MOST_TOKENS, w.rows)
     kept = Sparse(np.empty((n, most), np.int32), np.empty((n, most), np.float32), np.zeros(n, np.int64))
     for first in range(0, n, at_once):
         logits = buffer[: min(at_once, n - first)]

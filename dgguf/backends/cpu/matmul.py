@@ -67,28 +67,35 @@ class CpuMatrix:
         return CpuMatrix(one, self.panel)
 
 
-def kept_formats() -> list[PanelFormat]:
-    """Those of KEPT_FORMATS that this CPU path multiplies, the fastest for each type of weights first."""
+def kept_formats(wide: bool = False) -> list[PanelFormat]:
+    """Those of KEPT_FORMATS that this CPU path multiplies, the fastest for each type of weights first.
+
+    Args:
+        wide: only those whose inputs stay float32.
+    """
     if cpu_path() == "portable":
         return []
-    pairs = cpu_path() == "avx512_vnni" and attention_tile.supported()
+    pairs = not wide and cpu_path() == "avx512_vnni" and attention_tile.supported()
     forms = [form for form in KEPT_FORMATS.values() if pairs or form.kept != "bfloat16"]
     return sorted(forms, key=lambda form: form.weight_bytes)
 
 
-def matrix(tensor: HostTensor, panels: bool, keep: bool = False) -> CpuMatrix:
+def matrix(tensor: HostTensor, panels: bool, keep: bool = False, wide: bool = False) -> CpuMatrix:
     """The matrix of a tensor.
 
     Args:
         panels: multiply in weight panels, where possible: in 8 bits, if not told otherwise.
         keep: take plain numbers in F32, F16 and BF16 as they are: with inputs in float32 or, where the CPU
             has dot instructions for it, BF16 with inputs in bfloat16. For any number of columns.
+        wide: keep them, and inputs stay float32, also those of quantized weights.
     """
-    name = tensor.format.name
-    if not panels:
+    name, keep = tensor.format.name, keep or wide
+    if not panels or (wide and tensor.format.block_size > 1):
         return CpuMatrix(tensor)
     if keep and tensor.format.block_size == 1:
-        return CpuMatrix(tensor, next((form for form in kept_formats() if form.format.name == name), None))
+        return CpuMatrix(
+            tensor, next((form for form in kept_formats(wide) if form.format.name == name), None)
+        )
     return CpuMatrix(tensor, PANEL_FORMATS.get(name) if tensor.columns % activations.GROUP == 0 else None)
 
 

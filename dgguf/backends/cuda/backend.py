@@ -48,6 +48,7 @@ class CudaBackend:
         keep_freed_memory()
         self.kv_bytes, self.is_async = kv_bytes(exact=False), True
         self.rounded: dict[str, int] = {}  # plain numbers are kept as float16
+        self.arithmetic = "cuda"
         self._device = device
         self._plan = plan
         self._pool = Pool(usable_cores() if threads is None else threads)
@@ -176,6 +177,11 @@ class CudaBackend:
             out.view.reshape(rows, n),
         )  # fmt: skip
         return out
+
+    def put_rows(self, x: Array, first: int, rows: np.ndarray) -> Array:
+        host = self.to_host(x)
+        host[first : first + len(rows)] = rows
+        return upload(host)
 
     def add(self, x: Array, y: Array) -> Array:
         out = self._empty(*x.shape)

@@ -54,7 +54,8 @@ def render(
     data = {
         "columns": width,
         "rows": [
-            [[span.text, span.style, span.position, int(span.thought)] for span in line] for line in rows
+            [[span.text, span.style, span.position, int(span.thought) + 2 * span.pinned] for span in line]
+            for line in rows
         ],
         "frames": frames,
         "texts": texts,

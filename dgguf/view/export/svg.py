@@ -1,6 +1,7 @@
 """An animated picture in one SVG file: no script, no font and nothing else from outside."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 
 from dgguf.view.export.theme import Look, Theme
@@ -87,21 +88,25 @@ def _row(line: Line, theme: Theme) -> str:
         if text:
             first = column + len(span.text) - len(span.text.lstrip(" "))
             columns = Span(text, span.style).width
-            italic = ' font-style="italic"' if span.thought else ""
+            marks = ' font-style="italic"' * span.thought + ' text-decoration="underline"' * span.pinned
             out.append(
-                f'<text class="{span.style}" x="{first * CELL:.1f}" y="{FONT_SIZE}"{italic} '
+                f'<text class="{span.style}" x="{first * CELL:.1f}" y="{FONT_SIZE}"{marks} '
                 f'textLength="{columns * CELL:.1f}" lengthAdjust="spacingAndGlyphs">{escape(text)}</text>'
             )
         column += width
     return "".join(out)
 
 
+def _mark(span: Span) -> tuple[Style, bool, bool]:
+    return span.style, span.thought, span.pinned
+
+
 def _joined(line: Line) -> list[Span]:
     """Neighbours of one style as one span: a picture does not ask which token a letter is of."""
     out: list[Span] = []
     for span in line:
-        if out and (out[-1].style, out[-1].thought) == (span.style, span.thought):
-            out[-1] = Span(out[-1].text + span.text, span.style, thought=span.thought)
+        if out and _mark(out[-1]) == _mark(span):
+            out[-1] = replace(out[-1], text=out[-1].text + span.text)
         else:
             out.append(span)
     return out

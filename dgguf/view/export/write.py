@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dgguf.diffusion.events import DenoisingStep
 from dgguf.errors import RecordingError
+from dgguf.units import count
 from dgguf.view.asked import asked_text, heading
 from dgguf.view.choice import make_view
 from dgguf.view.export import cast, html, svg, video
@@ -115,7 +116,9 @@ def facts(recording: Recording) -> str:
     answer, model = recording.answer(), safe(Path(recording.started.model).name, draft=True)
     if not answer.statistics.steps:
         return f"{model} · cut off in its first block · seed {answer.seed}"
-    return f"{model} · {summary(answer.statistics, answer.seed)}"
+    n_pins = len(recording.started.pins)
+    pinned = f" · {count(n_pins, 'token')} pinned" if n_pins else ""
+    return f"{model} · {summary(answer.statistics, answer.seed)}{pinned}"
 
 
 def _title(recording: Recording, drawing: Drawing) -> str:

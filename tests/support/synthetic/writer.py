@@ -171,14 +171,14 @@ def write_model(
     """
     dialect = Variants(**variants)
     metadata, tensors = plan(geometry, type_name, vocabulary or tiny_vocabulary(), dialect)
-    contents = functools.partial(_contents, seed=seed)
+    bytes_of = functools.partial(contents, seed=seed)
     if dialect.n_parts == 1:
-        write_gguf(path, metadata, tensors, contents)
+        write_gguf(path, metadata, tensors, bytes_of)
         return [path]
     paths = [path.with_name(name) for name in split_names(path.stem, dialect.n_parts)]
     for part, own in enumerate(_parts(tensors, dialect.n_parts)):
         split = split_metadata(part, dialect.n_parts, len(tensors))
-        write_gguf(paths[part], split if part else metadata | split, own, contents)
+        write_gguf(paths[part], split if part else metadata | split, own, bytes_of)
     return paths
 
 
@@ -339,11 +339,11 @@ def _layer_tensors(g: Geometry, layer: int, dialect: Variants) -> Iterator[Tenso
     yield Tensor(blk + "enc_layer_output_scale.weight", (1,), 0.02, 0.95)
 
 
-def _contents(tensor: Tensor, seed: int) -> Iterator[np.ndarray]:
+def contents(tensor: Tensor, seed: int) -> Iterator[np.ndarray]:
     """The bytes of a tensor, in chunks; a pure function of the seed, its name and its size."""
     if tensor.part_of is not None:
         whole = replace(tensor.part_of, format=tensor.format)
-        stored = np.concatenate([chunk.reshape(-1) for chunk in _contents(whole, seed)])
+        stored = np.concatenate([chunk.reshape(-1) for chunk in contents(whole, seed)])
         last_row = tensor.first_row + tensor.shape[1]
         yield np.ascontiguousarray(stored.reshape(*whole.shape[:-1], -1)[:, tensor.first_row : last_row])
         return

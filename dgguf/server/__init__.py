@@ -1,0 +1,12 @@
+"""One loaded model for several clients over HTTP, in the form that OpenAI's clients speak.
+
+errors.py    what a client is told, in OpenAI's form
+worker.py    the one thread that computes: a bounded queue, turns at the borders of canvases
+requests.py  what a client may send, checked
+reply.py     folds an answer's events to text, thoughts and a reason to end
+drafts.py    a denoising step as a client sees it
+completions.py  /v1/chat/completions, streamed and whole
+guard.py     who may ask: Host, Origin, key, type and size of a body
+app.py       the addresses
+run.py       listens
+"""

@@ -1,0 +1,126 @@
+"""Real clients against `dgguf serve demo`: the same texts as `dgguf run`, streamed and whole."""
+
+import asyncio
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import openai
+import pytest
+
+from tests.server.conftest import STORY
+
+
+@pytest.fixture(scope="module")
+def told():
+    """What `dgguf run` answers with the seed 1."""
+    command = [sys.executable, "-m", "dgguf", "run", "demo", STORY[0]["content"], "--seed", "1"]
+    return subprocess.run(command, capture_output=True, check=True).stdout.decode().removesuffix("\n")
+
+
+def test_a_whole_answer_is_what_run_says(demo, told):
+    answer = demo.client().chat.completions.create(model="demo", messages=STORY, seed=1)
+    assert answer.choices[0].message.content == told
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    assert answer.usage.completion_tokens > 10
+
+
+def test_a_streamed_answer_is_the_whole_one(demo, told):
+    stream = demo.client().chat.completions.create(
+        model="demo", messages=STORY, seed=1, stream=True, stream_options={"include_usage": True}
+    )
+    *chunks, last = list(stream)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == told
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert last.choices == []
+    assert last.usage.completion_tokens > 10
+
+
+def test_a_conversation_of_two_turns_asynchronously(demo):
+    async def talk():
+        async with openai.AsyncOpenAI(base_url=f"{demo.url}/v1", api_key="none") as client:
+            messages, cached = list(STORY), []
+            for question in (None, "Another one, please."):
+                if question:
+                    messages.append({"role": "user", "content": question})
+                answer = await client.chat.completions.create(model="demo", messages=messages, seed=1)
+                messages.append({"role": "assistant", "content": answer.choices[0].message.content})
+                cached.append(answer.usage.prompt_tokens_details.cached_tokens)
+            return messages, cached
+
+    messages, _ = asyncio.run(talk())
+    assert all(message["content"] for message in messages)
+
+
+def test_several_answers_count_their_seeds(demo, told):
+    answer = demo.client().chat.completions.create(model="demo", messages=STORY, seed=0, n=2, max_tokens=64)
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    assert told.startswith(answer.choices[1].message.content[:20])
+
+
+def test_the_bytes_of_a_stream(demo):
+    body = {"messages": STORY, "seed": 1, "stream": True, "max_tokens": 4, "temperature": 1}
+    status, headers, data = demo.post("/v1/chat/completions", body)
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/event-stream")
+    assert headers["X-Dgguf-Ignored"] == "temperature"
+    data = re.sub(rb'"id":"chatcmpl-[0-9a-f]{24}"', b'"id":"ID"', data)
+    data = re.sub(rb'"created":\d+', b'"created":0', data)
+    head = b'data: {"id":"ID","object":"chat.completion.chunk","created":0,"model":"demo",'
+    head += b'"system_fingerprint":null,"seed":1,"choices":[{"index":0,"delta":'
+    pieces = [b'{"role":"assistant","content":""},"finish_reason":null']
+    pieces += [b'{"content":"There once was"},"finish_reason":null', b'{},"finish_reason":"length"']
+    expected = b"".join(head + piece + b',"logprobs":null}]}\n\n' for piece in pieces) + b"data: [DONE]\n\n"
+    assert re.sub(rb'"content":"There[^"]*"', b'"content":"There once was"', data) == expected
+
+
+def test_drafts_are_hidden_from_strict_clients(demo, told):
+    stream = demo.client().chat.completions.create(
+        model="demo", messages=STORY, seed=1, stream=True, extra_body={"diffusing": True}
+    )
+    chunks = list(stream)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == told
+    drafts = [c.model_extra["dgguf"] for c in chunks if "dgguf" in c.model_extra]
+    assert all(draft["version"] == 1 for draft in drafts)
+    assert {draft["type"] for draft in drafts} == {"queued", "prompt", "canvas", "step"}
+    steps = [draft for draft in drafts if draft["type"] == "step"]
+    first = steps[0]
+    assert len({len(first[name]) for name in ("tokens", "entropy", "age", "accepted")}) == 1
+    assert set(first["accepted"]) <= {0, 1}
+    assert steps[-1]["settled"] or steps[-1]["step"] == steps[-1]["max_steps"]
+    assert "".join(steps[-1]["tokens"]).startswith(told[:20])
+
+
+def test_stop_strings_and_limits_cut_what_is_committed(demo, told):
+    client = demo.client()
+    word = told.split()[5]
+    answer = client.chat.completions.create(model="demo", messages=STORY, seed=1, stop=[word, "zzzz"])
+    assert answer.choices[0].message.content == told[: told.index(word)]
+    assert answer.choices[0].finish_reason == "stop"
+    answer = client.chat.completions.create(model="demo", messages=STORY, seed=1, max_completion_tokens=5)
+    assert told.startswith(answer.choices[0].message.content)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage.completion_tokens == 5
+
+
+def test_curl(demo, told):
+    if not shutil.which("curl"):
+        pytest.skip("no curl")
+    body = json.dumps({"messages": STORY, "seed": 1})
+    command = ["curl", "-sS", f"{demo.url}/v1/chat/completions", "-H", "Content-Type: application/json"]
+    done = subprocess.run([*command, "-d", body], capture_output=True, check=True)
+    assert json.loads(done.stdout)["choices"][0]["message"]["content"] == told
+
+
+def test_models_and_health(demo):
+    client = demo.client()
+    assert [model.id for model in client.models.list()] == ["demo"]
+    assert client.models.retrieve("demo").owned_by == "dgguf"
+    status, _, body = demo.get("/health")
+    assert (status, json.loads(body)["status"]) == (200, "ok")
+    with pytest.raises(openai.NotFoundError, match="no model 'gpt-4o'"):
+        client.chat.completions.create(model="gpt-4o", messages=STORY)

@@ -1,0 +1,118 @@
+"""Many clients of one worker: the same answers as alone, a bounded queue, nothing for who has left."""
+
+import concurrent.futures
+import http.client
+import json
+import time
+
+import openai
+import pytest
+
+from tests.support.process_state import memory
+
+LONG, QUICK = {"max_steps": 40}, {"sampler": {"max_steps": 3}}
+
+
+def answer(client, number, **options):
+    messages = [{"role": "user", "content": f"Question {number}"}]
+    given = client.chat.completions.create(
+        model="tiny", messages=messages, seed=number, **{"max_tokens": 48, "extra_body": QUICK, **options}
+    )
+    return given.choices[0].message.content
+
+
+def test_eight_clients_get_what_they_get_alone(tiny):
+    client = tiny.client()
+    alone = [answer(client, number) for number in range(8)]
+    assert len(set(alone)) == 8
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda number: answer(client, number), range(8))) == alone
+
+
+def test_a_client_that_leaves_frees_the_worker(tiny):
+    body = {
+        "messages": [{"role": "user", "content": "Go on for ever."}],
+        "max_tokens": 2000,
+        "sampler": LONG,
+        "stream": True,
+        "diffusing": True,
+    }
+    for streamed in (True, False):
+        body |= {"stream": streamed, "diffusing": streamed}
+        connection = http.client.HTTPConnection("127.0.0.1", tiny.port, timeout=60)
+        connection.request(
+            "POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"}
+        )
+        if streamed:
+            response = connection.getresponse()
+            assert response.status == 200
+            response.read(10)
+        until(lambda: tiny.metrics()["dgguf_answers_active"] == 1)
+        connection.sock.close() if connection.sock else response.close()
+        connection.close()
+        until(lambda: tiny.metrics()["dgguf_answers_active"] == 0)
+        before = tiny.metrics()["dgguf_steps_total"]
+        time.sleep(0.2)
+        assert tiny.metrics()["dgguf_steps_total"] == before, "nothing is computed for who has left"
+
+
+def until(holds):
+    """Wait for something that is bound to happen."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end, "it did not happen within a minute"
+        time.sleep(0.01)
+
+
+def test_a_full_queue_says_when_to_come_back(tiny):
+    client = tiny.client(max_retries=0)
+    refused, after = 0, []
+
+    def ask(number):
+        try:
+            return answer(client, number, max_tokens=64, extra_body={"sampler": LONG})
+        except openai.RateLimitError as error:
+            after.append(error.response.headers["Retry-After"])
+            return None
+
+    with concurrent.futures.ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(ask, range(24)))
+    refused = answers.count(None)
+    assert refused >= 24 - 8 - 4 - 4, "8 wait and 4 are under way; some of them may have ended meanwhile"
+    assert any(answers)
+    assert all(1 <= int(seconds) <= 600 for seconds in after)
+
+
+@pytest.mark.posix
+@pytest.mark.slow(60)
+def test_500_requests_leave_nothing_behind(tiny):
+    client = tiny.client()
+
+    def private():
+        return memory(tiny.process.pid)["Anonymous"]
+
+    for number in range(50):
+        answer(client, number, max_tokens=32)
+    before = private()
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: answer(client, number, max_tokens=32), range(500)))
+    assert private() - before < 20 << 20
+    assert tiny.metrics()["dgguf_answers_waiting"] == 0
+
+
+def test_a_named_tool_is_called_each_time(tiny):
+    tools = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("add", "look")]
+    client = tiny.client()
+    for seed in range(12):
+        wanted = "add" if seed % 2 else "look"
+        given = client.chat.completions.create(
+            model="tiny",
+            messages=[{"role": "user", "content": "1 + 1?"}],
+            tools=tools,
+            tool_choice={"type": "function", "function": {"name": wanted}},
+            seed=seed,
+            max_tokens=32,
+            extra_body=QUICK,
+        )
+        assert given.choices[0].finish_reason == "tool_calls"
+        assert given.choices[0].message.tool_calls[0].function.name == wanted
