@@ -1,10 +1,7 @@
 """A loaded model and its conversation: text in, events or text out."""
 
 import functools
-import math
-import operator
-import secrets
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
@@ -19,13 +16,17 @@ from dgguf.decisions.prompts import DecisionPrompts
 from dgguf.decisions.questions import Question, parse_question
 from dgguf.diffusion.events import Event, Started
 from dgguf.diffusion.generate import CanvasLength, choose_length
+from dgguf.diffusion.sampler import Branch
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import BackendError, PromptError
+from dgguf.fill import PROMPT, Filled, Filling, fillings
 from dgguf.ggufio.file import GgufFile
 from dgguf.loading import load_model
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, gpu_sizes, rows_per_call
 from dgguf.prompts import PromptEncoder, PromptOptions
+from dgguf.request import check_request, new_seed, whole
+from dgguf.resume import ResumePoint
 from dgguf.text.chat import AnswerText, Message
 from dgguf.view.drawn_answer import DrawnAnswer
 from dgguf.view.names import LIVE_VIEWS, Thoughts
@@ -176,12 +177,12 @@ class Session:
                 drawn from in turns, between canvases.
             options: see `PromptOptions`; none with ids.
         """
-        max_tokens, top_k = _whole("max_tokens", max_tokens), _whole("top_k", top_k)
-        seed = new_seed() if seed is None else _whole("the seed", seed)
+        max_tokens, top_k = whole("max_tokens", max_tokens), whole("top_k", top_k)
+        seed = new_seed() if seed is None else whole("the seed", seed)
         if max_tokens < 1:
             raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
         if canvas_length not in (None, "auto"):
-            canvas_length = _whole("canvas_length", canvas_length)
+            canvas_length = whole("canvas_length", canvas_length)
         if isinstance(prompt, np.ndarray) and options:
             raise TypeError("prompt options go to `encode`: here the prompt is ids already")
         ids = self._check_ids(prompt) if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
@@ -200,7 +201,7 @@ class Session:
             digest=self.file.digest,
             arithmetic=self.backend.arithmetic,
         )
-        _check_request(started)
+        check_request(started)
         yield from (conversation or self._conversation).stream(Request(started, top_k))
 
     def _check_ids(self, ids: np.ndarray) -> np.ndarray:
@@ -258,6 +259,31 @@ class Session:
             seen.append(event)
         return DrawnAnswer(**vars(builder.answer()), recording=Recording(self.tokenizer, seen))
 
+    def fill(self, template: str, prompt: str = PROMPT, **arguments: Unpack[StreamOptions]) -> Filled:
+        """Fill the holes of a text: [[8]] one of 8 tokens, [[]] one that is tried with 8, 16 and 32.
+
+        Of several tries the likeliest is taken, by the mean log-probability of the tokens in the holes.
+
+        Args:
+            template: the text (see `dgguf.template`); all that stands between its holes stands in the answer.
+            prompt: what the model is asked; the text is its answer.
+            arguments: the others of `stream`; unless they say otherwise the canvas is as short as can be.
+
+        Raises:
+            PromptError: it has no hole, or does not fit the context.
+        """
+        tries = []
+        for filling in self.fillings(template, prompt, **arguments):
+            recording = Recording(self.tokenizer, list(filling))
+            tries.append(filling.filled(DrawnAnswer(**vars(filling.answer), recording=recording)))
+        return max(tries, key=lambda filled: filled.log_probability)
+
+    def fillings(
+        self, template: str, prompt: str = PROMPT, **arguments: Unpack[StreamOptions]
+    ) -> Iterator[Filling]:
+        """The tries of `fill`, each to be iterated over before the next is taken."""
+        return fillings(self, template, prompt, {"seed": new_seed(), **arguments})
+
     def decide(
         self,
         state: str | Sequence[Message],
@@ -291,9 +317,32 @@ class Session:
         if isinstance(questions, str):
             raise TypeError("questions must be a list, also of one")
         if samples != "auto":
-            samples = _whole('samples must be "auto" or', samples)
+            samples = whole('samples must be "auto" or', samples)
         asked = [parse_question(one) if isinstance(one, str) else one for one in questions]
         return self._decider(state, asked, samples=samples, permute=permute, joint=joint, progress=progress)
+
+    def resume(
+        self, recording: Recording, *, block: int, step: int, seed: int | None = None, top_k: int = 0
+    ) -> Generator[Event, None, None]:
+        """Go on with a recorded answer behind one of its steps, with another seed from there.
+
+        A warning is logged if the model or its arithmetic is not what was recorded.
+
+        Args:
+            recording: of an answer.
+            block: from 0.
+            step: the last that stays; 0 for the fresh canvas.
+            seed: of what comes behind; None draws one, and the recorded seed repeats the answer.
+            top_k: as of `stream`.
+
+        Raises:
+            RecordingError: the step was not recorded, or the model has another vocabulary.
+        """
+        branch = Branch(block, step, new_seed() if seed is None else whole("the seed", seed))
+        point = ResumePoint.find(recording.events, branch)
+        started = point.on(self)
+        check_request(started)
+        yield from point.joined(self._conversation.stream(Request(started, top_k, point.committed)))
 
     @functools.cached_property
     def _decider(self) -> Decider:
@@ -332,32 +381,6 @@ class Chat:
         given = answer(asked, system=self.system, conversation=self._conversation, **arguments)
         self.messages = [*asked, Message(role="assistant", content=given.text)]
         return given
-
-
-def new_seed() -> int:
-    """A seed short enough to type again."""
-    return secrets.randbelow(2**32)
-
-
-def _whole(name: str, value: Any) -> int:
-    """A number that must be whole."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {value!r:.99}") from None
-
-
-def _check_request(started: Started) -> None:
-    """See that the seed is one, and that pins are places of the answer and ids of the vocabulary."""
-    if not 0 <= started.seed < 1 << 64:
-        raise PromptError(f"the seed must be from 0 to 2^64 - 1, not {started.seed}")
-    most = started.canvas_length * math.ceil(started.max_tokens / started.canvas_length) - 1
-    for place, token in started.pins.items():
-        if not 0 <= place <= most or not 0 <= token < started.vocab_size:
-            raise PromptError(
-                f"token {token} cannot be pinned at position {place}: the answer has positions from "
-                f"0 to {most}, the vocabulary tokens from 0 to {started.vocab_size - 1}"
-            )
 
 
 def _cpu_backend(threads: int | None, exact: bool, keep_weights: bool) -> Backend:

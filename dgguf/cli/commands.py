@@ -52,9 +52,20 @@ model_argument = click.argument("model", shell_complete=complete_models)
 
 # What `run --help` and `chat --help` show, by purpose; what is rare is shown by --help-all alone.
 _GROUPS = {
-    "Prompt": ("by_option", "file", "no_stdin", "go_on", "system", "think", "raw", "special"),
+    "Prompt": ("by_option", "prompt", "file", "no_stdin", "go_on", "system", "think", "raw", "special"),
     "Questions": ("lines", "questions_file", "samples", "permute", "joint"),
-    "Answer": ("max_tokens", "canvas", "seed", "context", "when_full", "as_json", "stats", "verbose"),
+    "Answer": (
+        "begins",
+        "ends",
+        "max_tokens",
+        "canvas",
+        "seed",
+        "context",
+        "when_full",
+        "as_json",
+        "stats",
+        "verbose",
+    ),
     "View": ("view", "pace", "markdown", "thoughts"),
     "Recording and drawing": ("record", "record_top", "export", "force"),
     "Machine": ("threads", "cuda", "gpu_layers", "device", "exact", "keep_weights"),
@@ -67,7 +78,18 @@ _GROUPS = {
         "confidence_threshold",
     ),
 }
-_RARE = ("raw", "special", "thoughts", "record_top", "force", "device", "keep_weights", *_GROUPS["Sampler"])
+_RARE = (
+    "begins",
+    "ends",
+    "raw",
+    "special",
+    "thoughts",
+    "record_top",
+    "force",
+    "device",
+    "keep_weights",
+    *_GROUPS["Sampler"],
+)
 _ALL = "dgguf.help_all"  # in a context's meta
 
 

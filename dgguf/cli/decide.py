@@ -152,7 +152,7 @@ def _progress() -> "Iterator[Progress]":
         def progress(done: int, total: int) -> None:
             nonlocal shown
             if shown is None and done < total and time.perf_counter() - began > _PATIENCE:
-                shown = stack.enter_context(bar("reading", total, amount=lambda n: f"{n} tokens"))
+                shown = stack.enter_context(bar("reading", total, amount="{:,} tokens".format))
             if shown is not None:
                 shown.advance(done - shown.done)
 

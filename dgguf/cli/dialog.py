@@ -21,7 +21,8 @@ from dgguf.diffusion.generate import choose_length
 from dgguf.diffusion.statistics import Statistics
 from dgguf.errors import DggufError, FileChangedError, PromptError, sentence
 from dgguf.interrupts import forget
-from dgguf.session import Session, new_seed
+from dgguf.request import new_seed
+from dgguf.session import Session
 from dgguf.text.chat import Message
 from dgguf.view.names import CHAT_VIEWS
 from dgguf.view.summary import statistics_facts
@@ -187,24 +188,26 @@ class Dialog:
         return True
 
     def _help(self, argument: str) -> None:
-        for line in (
-            "/clear           forget the conversation; the system message stays",
-            "/history         what was said",
-            "/retry           answer the last message again",
-            "/set [NAME N]    show, or set, the sampler's settings and max_tokens",
-            "/view NAME       how answers are shown: auto, text, grid, sudoku, plain, none",
-            "/show            the model, and how full its context is",
-            "/system [TEXT]   show, or set, the system message; /system - takes it away",
-            "/think on|off    let the model think before it answers",
-            "/seed N|random   the same seed repeats an answer",
-            "/save FILE       write the conversation as JSON",
-            "/load FILE       go on from such a file",
-            "/export FILE     draw the last answer: .gif, .svg, .html, .png, .mp4 …",
-            "/stats           what the last answer cost",
-            "/exit            end; so do /bye, exit and Ctrl-D",
-            "Alt-Enter starts a new line, Ctrl-C stops an answer.",
-        ):
-            say(line)
+        from dgguf.cli.tables import Facts, echo
+
+        commands = [
+            ("/clear", "forget the conversation; the system message stays"),
+            ("/history", "what was said"),
+            ("/retry", "answer the last message again"),
+            ("/set [NAME N]", "show, or set, the sampler's settings and max_tokens"),
+            ("/view NAME", "how answers are shown: auto, text, grid, sudoku, plain, none"),
+            ("/show", "the model, and how full its context is"),
+            ("/system [TEXT]", "show, or set, the system message; /system - takes it away"),
+            ("/think on|off", "let the model think before it answers"),
+            ("/seed N|random", "the same seed repeats an answer"),
+            ("/save FILE", "write the conversation as JSON"),
+            ("/load FILE", "go on from such a file"),
+            ("/export FILE", "draw the last answer: .gif, .svg, .html, .png, .mp4 …"),
+            ("/stats", "what the last answer cost"),
+            ("/exit", "end; so do /bye, exit and Ctrl-D"),
+        ]
+        echo(Facts(commands, indent=0, style=NOTE), err=True)
+        say("Alt-Enter starts a new line, Ctrl-C stops an answer.")
 
     def _clear(self, argument: str) -> None:
         self.messages.clear()

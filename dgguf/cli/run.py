@@ -1,16 +1,15 @@
 """`dgguf run`: answer a prompt."""
 
-import contextlib
 import dataclasses
 import sys
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import click
 
+from dgguf.cli.answering import Asked, answer
 from dgguf.cli.chat import chat, converse
 from dgguf.cli.commands import Grouped, model_argument
-from dgguf.cli.export import check_out, draw
+from dgguf.cli.keeping import Keeping, keeping_options
 from dgguf.cli.options import (
     Asking,
     Loading,
@@ -20,19 +19,13 @@ from dgguf.cli.options import (
     markdown_option,
     view_options,
 )
-from dgguf.cli.prompt import read_prompt
+from dgguf.cli.prompt import read_prompt, typed
 from dgguf.cli.together import check_chat
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dgguf.diffusion.events import Event
-    from dgguf.diffusion.settings import SamplerSettings
     from dgguf.session import Session
     from dgguf.text.chat import Message
-
-    Say = Callable[[str], None]
 
 
 @click.command(cls=Grouped, short_help="Answer a prompt.")
@@ -57,14 +50,18 @@ if TYPE_CHECKING:
 @click.option(
     "--special", is_flag=True, help="Let texts such as <|turn> in the prompt become control tokens."
 )
+@click.option(
+    "--begins", metavar="TEXT", help="What the answer begins with; a space behind it is the model's."
+)
+@click.option(
+    "--ends",
+    metavar="TEXT",
+    help="What the answer, of one canvas at most, ends with; a space before it counts.",
+)
 @generation_options
 @view_options(VIEWS)
 @markdown_option
-@click.option(
-    "--record",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write every step to this file, for `dgguf replay` and `dgguf export`; gzip if it ends in .gz.",
-)
+@keeping_options
 @click.option(
     "--record-top",
     type=click.IntRange(0, 100),
@@ -72,12 +69,6 @@ if TYPE_CHECKING:
     metavar="K",
     help="Record the K likeliest tokens of every position and step too; an exported page shows them.",
 )
-@click.option(
-    "--export",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw what happened into this file, as `dgguf export` does: .gif, .html …",
-)
-@click.option("--force", is_flag=True, help="Overwrite the file of --export if it exists.")
 @click.option("--stats", is_flag=True, help="Print a table of what it cost and how it went.")
 @click.option(
     "--json",
@@ -94,10 +85,10 @@ def run(
     by_option: str | None,
     no_stdin: bool,
     file: IO[bytes] | None,
-    record: Path | None,
+    begins: str | None,
+    ends: str | None,
+    keeping: Keeping,
     record_top: int,
-    export: Path | None,
-    force: bool,
     go_on: bool,
     stats: bool,
     as_json: bool,
@@ -121,22 +112,20 @@ def run(
         converse(loading, asking, showing, go_on=go_on)
         return
     text = read_prompt([prompt, by_option], file, use_stdin=not no_stdin)
-    if export is not None:
-        check_out(export, force=force)
+    keeping.check()
     from dgguf.catalog import find_model
     from dgguf.cli import last
     from dgguf.cli.models import offer
 
     offer(loading.model)
     asking, messages = _messages(text, loading, asking, go_on=go_on)
+    prompt_or_messages = messages if go_on else text
+    frame = typed(begins or ""), typed(ends or "")
     written = answer(
-        messages if go_on else text,
+        lambda session: _ask(session, prompt_or_messages, asking, frame, record_top),
         loading,
-        asking,
         showing,
-        record=record,
-        record_top=record_top,
-        export=export,
+        keeping=keeping,
         table=stats,
         as_json=as_json,
         verbose=verbose,
@@ -161,68 +150,18 @@ def _messages(text: str, loading: Loading, asking: Asking, *, go_on: bool) -> tu
     return dataclasses.replace(asking, system=asking.system or system), before + asked
 
 
-def _tell(session: "Session", settings: "SamplerSettings", where: "Say", what: "Say") -> None:
-    """Tell where the model runs, and with which settings."""
-    where(f"{session.file.path}: {session.backend.describe()}")
-    what(", ".join(f"{k} {v}" for k, v in dataclasses.asdict(settings).items()))
+def _ask(
+    session: "Session", prompt: "str | list[Message]", asking: Asking, frame: tuple[str, str], record_top: int
+) -> Asked:
+    """Ask a model for the answer to a prompt, which begins and ends as the frame says."""
+    from dgguf.fill import framed
+    from dgguf.request import new_seed
 
-
-def answer(
-    prompt: "str | list[Message]",
-    loading: Loading,
-    asking: Asking,
-    showing: Showing,
-    *,
-    record: Path | None,
-    record_top: int,
-    export: Path | None,
-    table: bool,
-    as_json: bool,
-    verbose: bool,
-) -> str:
-    """Load the model and answer one prompt; what there is of the answer, returned too, is always written."""
-    import logging
-
-    from dgguf.cli.answer_writer import AnswerWriter
-    from dgguf.cli.display import Display
-    from dgguf.cli.log import show_log
-    from dgguf.session import new_seed
-
-    log, seed = logging.getLogger(__name__), new_seed() if asking.seed is None else asking.seed
-    with contextlib.ExitStack() as stack:
-        if verbose:
-            stack.enter_context(show_log(logging.INFO))
-        # Left in the opposite order: the answer is finished when the terminal is as it was.
-        writer: AnswerWriter | None = None
-        settings: SamplerSettings | None = None
-        seen: list[Event] = []
-        try:
-            with Display(showing, as_json=as_json) as display:
-                display.say(f"loading {loading.model}")
-                session = stack.enter_context(loading.open())
-                settings = asking.settings(session)
-                _tell(session, settings, display.note if loading.gpu else log.info, log.info)
-                ids = session.encode(
-                    prompt, system=asking.system, think=asking.think, raw=asking.raw, special=asking.special
-                )
-                writer = AnswerWriter(
-                    session.tokenizer,
-                    as_json=as_json,
-                    echo=not display.choice.shows_answer,
-                    markdown=display.choice.markdown,
-                    show_thoughts=verbose and not display.choice.is_live,
-                )
-                events = session.stream(
-                    ids, settings=settings, seed=seed, top_k=record_top, **asking.lengths()
-                )
-                with contextlib.closing(events):
-                    for event in display.show(events, session, record):
-                        writer.add(event)
-                        seen += [event] if export else []
-        finally:
-            if writer and settings:
-                cut_off = writer.answer.statistics.reason is None
-                writer.finish(seed=seed, settings=settings, interrupted=cut_off, table=table)
-        if export:
-            draw(seen, session.tokenizer, export, showing)
-        return writer.answer.text
+    settings, seed = asking.settings(session), new_seed() if asking.seed is None else asking.seed
+    ids = session.encode(
+        prompt, system=asking.system, think=asking.think, raw=asking.raw, special=asking.special
+    )
+    options = framed(session, *frame, special=asking.special, **asking.lengths())
+    return Asked(
+        session.stream(ids, settings=settings, seed=seed, top_k=record_top, **options), seed, settings
+    )

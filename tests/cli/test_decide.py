@@ -108,7 +108,7 @@ def test_options_that_change_what_is_read(option):
         (["x"], "there is no question: ask one with -q"),
         (["x", "-q", "a? b||c"], "an option without a text"),
         (["x", "-q", ""], "asks nothing"),
-        (["x", "-q", "Is it?", "--joint", "--permute"], "--permute does not go with --joint"),
+        (["x", "-q", "Is it?", "--joint", "--permute"], "--joint does not go with --permute"),
         (["x", "-q", "Is it?", "--samples", "0"], "0 is not in the range"),
         (["x", "-q", "Is it?", "--samples", "some"], "'some' is not a valid integer"),
         (["-q", "Is it?", "--no-stdin"], "there is no text: give one as in `dgguf decide"),

@@ -71,7 +71,7 @@ def test_commands(command, folder):
         (folder / "".join(result)).unlink()
     environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "DGGUF_RUN_SEED": "1"}
     environment |= {"PYTHONPATH": str(ROOT)}
-    if recorded := re.search(r"(replay|export) (\S+\.jsonl)", command):  # by the command before
+    if recorded := re.search(r"(replay|export|resume) (\S+\.jsonl)", command):  # by the command before
         story = (ROOT / "dgguf" / "data" / "story.jsonl.gz").read_bytes()
         (folder / recorded[2]).write_bytes(gzip.decompress(story))
     done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)

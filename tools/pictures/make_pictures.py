@@ -3,9 +3,9 @@
     python tools/pictures/make_pictures.py [--model demo] [--out FOLDER] [--tour FOLDER] [--film FOLDER]
 
 Writes run.svg, the opening picture: a story that comes out of noise; sudoku.svg: a board on which wrong
-guesses are taken back; and decide.svg: probabilities of answers. With --tour dgguf/data also the two
-recordings that `dgguf tour` plays. With --film also demo.gif, story and board after each other in about a
-minute, as a terminal shows them.
+guesses are taken back; fill.svg: a text whose holes are filled; and decide.svg: probabilities of answers.
+With --tour dgguf/data also the two recordings that `dgguf tour` plays. With --film also demo.gif, story and
+board after each other in about a minute, as a terminal shows them.
 Seeds are tried from 0 on, and the first story that ends by itself and the first board that is solved are
 taken; a model that manages neither (random weights) gets the last that was tried.
 """
@@ -49,6 +49,8 @@ Solve this sudoku:
 2.7.1.6.5
 ..5.....9"""
 
+HOLES = "There once was a [[2]] who lived [[3]]. It was small, but it was very [[1]]."
+
 
 def record(
     session: Session, prompt: str, max_tokens: int, good: Callable[[Recording], bool], kept: Path | None
@@ -83,10 +85,14 @@ def is_solved(recording: Recording) -> bool:
     return caption.startswith("solved") and not caption.endswith(" 0 taken back")
 
 
-def film(recording: Recording, view: str, prompt: str, pace: float) -> list[Screen]:
-    """The screens of a recording below the command that makes it, from its typing to what it cost."""
+def run_command(recording: Recording, view: str, prompt: str) -> str:
+    """The command that makes a recording."""
     command = f'dgguf run {recording.started.model} -p "{prompt.splitlines()[0]}'
-    command += "…" * ("\n" in prompt) + '"' + f" --view {view}" * (view != "text")
+    return command + "…" * ("\n" in prompt) + '"' + f" --view {view}" * (view != "text")
+
+
+def film(recording: Recording, view: str, command: str, pace: float) -> list[Screen]:
+    """The screens of a recording below the command that makes it, from its typing to what it cost."""
     typed: list[Line] = wrap([Span("$ ", Style.LABEL), Span(command, Style.TEXT)], WIDTH)
     made = make_view(view, recording.tokens)
     shown = list(screens(recording.events, made, WIDTH, 40, pace=pace, speed=None))
@@ -108,6 +114,16 @@ def decided(session: Session) -> list[Screen]:
     return [Screen(done, 1.0, tuple(typed)), Screen(done, 6.0, (*typed, (), *shown))]
 
 
+def fill(session: Session) -> Recording:
+    """A text with holes, of the first seed with which that takes some steps."""
+    for seed in range(TRIES):
+        answer = session.fill(HOLES, STORY, seed=seed).answer
+        if answer.statistics.steps[0] >= 6:
+            break
+    print(f"fill seed {seed}", flush=True)
+    return answer.recording
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the README's pictures.")
     parser.add_argument("--model", default="demo")
@@ -120,11 +136,13 @@ def main() -> None:
         kept = {name: options.tour and options.tour / f"{name}.jsonl.gz" for name in ("story", "sudoku")}
         story = record(session, STORY, 192, is_whole, kept["story"])
         board = record(session, SUDOKU, 96, is_solved, kept["sudoku"])
+        filled = fill(session)
         decisions = decided(session)
     title = "dgguf"
     for name, shown in (
-        ("run", film(story, "text", STORY, 0.16)),
-        ("sudoku", film(board, "sudoku", SUDOKU, 0.45)),
+        ("run", film(story, "text", run_command(story, "text", STORY), 0.16)),
+        ("sudoku", film(board, "sudoku", run_command(board, "sudoku", SUDOKU), 0.45)),
+        ("fill", film(filled, "text", f'dgguf fill {options.model} -p "{STORY}" "{HOLES}"', 0.45)),
         ("decide", decisions),
     ):
         path = options.out / f"{name}.svg"
@@ -136,7 +154,9 @@ def main() -> None:
         n_steps = sum(len(recording.events) for _, recording, _ in parts)
         pace = min(1.2, max(0.1, 48 / n_steps))
         shown = [
-            screen for view, recording, prompt in parts for screen in film(recording, view, prompt, pace)
+            screen
+            for view, recording, prompt in parts
+            for screen in film(recording, view, run_command(recording, view, prompt), pace)
         ]
         path = options.film / "demo.gif"
         picture.write_gif(path, shown, WIDTH, crop(shown), DARK, title, 1)
