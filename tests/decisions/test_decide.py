@@ -251,12 +251,14 @@ def test_one_question_is_no_list(session):
 
 
 def test_what_is_not_finite_leaves_nothing_behind(session):
-    """Ids whose embedding is broken, as of a damaged file; the next state is decided as ever."""
-    wanted = session.decide(STATE, QUESTIONS)
+    """The state was encoded to what is no number: it is not taken from the cache again."""
+    state = "and " + STATE
     embed = session.backend.embed
     session.backend.embed = lambda *arguments: embed(*arguments) * np.float32(math.nan)
     with pytest.raises(NumericsError, match="not finite"):
-        session.decide(STATE, QUESTIONS)
+        session.decide(state, QUESTIONS)
     session.backend.embed = embed
-    for one, other in zip(session.decide(STATE, QUESTIONS), wanted, strict=True):
+    first = session.decide(state, QUESTIONS)
+    assert first[0].reused_tokens == 0
+    for one, other in zip(first, session.decide(state, QUESTIONS), strict=True):
         assert one.probabilities == other.probabilities
