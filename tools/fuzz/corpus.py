@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import functools
 import gzip
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,24 @@ QUESTIONS = """[{"type": "predicate", "instructions": "Is it about Hi?", "name":
  {"type": "choice", "instructions": [{"type": "input_text", "text": "Who?"}],
   "choices": [{"value": "ab", "description": "him"}, {"value": true}, {"value": "true"}]},
  {"type": "score", "instructions": "How urgent?", "levels": [{"label": "low"}, {"label": "high"}]}]
+"""
+SCHEMA = r"""{"type": "object",
+ "$defs": {"part": {"type": ["number", "null"], "minimum": -1.5, "maximum": 20}},
+ "properties": {
+  "name": {"type": "string", "minLength": 1, "maxLength": 9}, "id": {"pattern": "^[a-z]{2,3}-\\d+$"},
+  "kind": {"enum": ["a", 1, null]}, "when": {"type": "string", "format": "date"},
+  "part": {"$ref": "#/$defs/part"}, "any": {"oneOf": [{"type": "boolean"}, {"type": "string"}]},
+  "list": {"type": "array", "prefixItems": [{"const": true}], "items": {"type": "integer"}, "maxItems": 3},
+  "all": {"allOf": [{"type": "string"}, {"minLength": 2}]},
+  "map": {"additionalProperties": {"type": "integer", "exclusiveMinimum": 3}, "maxProperties": 2}},
+ "required": ["name", "list"], "additionalProperties": false}
+"""
+EXPRESSIONS = r"""yes|no
+[A-Z][a-z]{2,8}( \w+)*\.
+^(?:\d{1,3}\.){3}\d{1,3}$
+(x+x+)+y
+[^\s"]{3,}?é
+.{0,40}\x41
 """
 LINES = "Is it <turn|>?\nteam: Who should take it? ab|Hi|legal\nurgency: low<medium<high\nName it. a b|c\n"
 _GEOMETRY = replace(
@@ -170,6 +189,70 @@ def _published_template() -> str:
     return (ROOT / "tests/data/chat_template.jinja").read_text(encoding="utf-8")
 
 
+CHAT_REQUEST = json.dumps(
+    {
+        "model": "demo",
+        "messages": [
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "2 + 2?"}]},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}
+                ],
+            },
+            {"role": "tool", "tool_call_id": "1", "content": '{"sum": 4}'},
+        ],
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "add",
+                    "description": "Adds.",
+                    "parameters": {"type": "object", "properties": {"a": {"type": "number"}}},
+                },
+            }
+        ],
+        "tool_choice": {"type": "function", "function": {"name": "add"}},
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "diffusing": True,
+        "n": 2,
+        "stop": ["end", "."],
+        "max_tokens": 64,
+        "max_completion_tokens": 32,
+        "seed": 7,
+        "reasoning_effort": "low",
+        "chat_template_kwargs": {"enable_thinking": False},
+        "sampler": {"max_steps": 4, "t_min": 0.4},
+        "temperature": 0.7,
+        "logit_bias": {"1": 2},
+    }
+)
+DECISION_REQUEST = json.dumps(
+    {
+        "model": "demo",
+        "input": [{"role": "user", "content": [{"type": "input_text", "text": "I was charged twice."}]}],
+        "questions": json.loads(QUESTIONS),
+        "samples": "auto",
+        "permute": True,
+        "joint": False,
+    }
+)
+SYSTEM_ONE_REQUEST = json.dumps(
+    {
+        "model": "demo",
+        "state": {"subject": "Charge", "body": ["twice"]},
+        "questions": {
+            "money": {"type": "noul", "instructions": "Is it about money?", "criteria": {"true": "a charge"}},
+            "team": {"type": "choice", "criteria": {"sales": None, "support": "all the rest"}},
+            "urgency": {"type": "score", "instructions": {"task": "Urgent?"}, "criteria": ["low", "high"]},
+        },
+    }
+)
+
+
 _MAKERS: dict[str, Callable[[Path], Seed]] = {
     "model": functools.partial(
         _folder,
@@ -219,7 +302,20 @@ _MAKERS: dict[str, Callable[[Path], Seed]] = {
     "questions": functools.partial(
         _folder, "questions", "q.json", functools.partial(_text, "q.json", QUESTIONS)
     ),
+    "chat request": functools.partial(
+        _folder, "chat request", "r.json", functools.partial(_text, "r.json", CHAT_REQUEST)
+    ),
+    "decision request": functools.partial(
+        _folder, "decision request", "r.json", functools.partial(_text, "r.json", DECISION_REQUEST)
+    ),
+    "system one request": functools.partial(
+        _folder, "system one request", "r.json", functools.partial(_text, "r.json", SYSTEM_ONE_REQUEST)
+    ),
     "lines of questions": functools.partial(
         _folder, "lines", "q.txt", functools.partial(_text, "q.txt", LINES)
+    ),
+    "schema": functools.partial(_folder, "schema", "s.json", functools.partial(_text, "s.json", SCHEMA)),
+    "expressions": functools.partial(
+        _folder, "expressions", "e.txt", functools.partial(_text, "e.txt", EXPRESSIONS)
     ),
 }

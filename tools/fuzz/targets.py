@@ -23,6 +23,7 @@ from dgguf.cli.prompt import read_file
 from dgguf.cli.quantize import plan_table
 from dgguf.cli.show import describe, parts
 from dgguf.cli.tables import drawn
+from dgguf.constraints.language import language
 from dgguf.convert.imatrix import read_imatrix
 from dgguf.decisions.decide import Decision
 from dgguf.decisions.prompts import DecisionPrompts
@@ -36,6 +37,12 @@ from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, gpu_sizes
 from dgguf.model.weights import load_weights
 from dgguf.prompts import PromptEncoder
+from dgguf.server import decisions, systemone
+from dgguf.server.decisions import DecisionRequest
+from dgguf.server.requests import convert as convert_body
+from dgguf.server.requests import decode, messages_of, read_request, wants_thoughts
+from dgguf.server.systemone import SystemOneRequest
+from dgguf.server.tools import declared_tools
 from dgguf.template import Template
 from dgguf.text.chat import ChatTemplate, encode_chat
 from dgguf.text.tokenizer import Tokenizer
@@ -45,7 +52,7 @@ from dgguf.view.export.write import Drawing, facts, write
 from dgguf.view.frame import line_text
 from dgguf.view.recording import Recording, read_recording
 from dgguf.view.screens import screens
-from dgguf.view.terminal import safe, safe_json
+from dgguf.view.terminal import safe_json
 
 T = TypeVar("T")
 
@@ -157,7 +164,7 @@ def _touch(file: GgufFile) -> None:
 
 def _info(file: GgufFile, config: ModelConfig, thorough: bool) -> str:
     report = describe(file, config, None)
-    text = safe(drawn(parts(report)), draft=False)
+    text = drawn(parts(report))
     if thorough:
         report["tensors"] = [
             {"name": t.name, "shape": list(t.shape), "type": t.format.name, "bytes": t.n_bytes}
@@ -214,7 +221,7 @@ class _NoBackend:
 
 def _plan(path: Path, imatrix: Any) -> str:
     plan = convert.plan(path, "Q4_K_M", imatrix=imatrix)
-    return safe("\n".join([*plan.notes, drawn([plan_table(plan)])]), draft=False)
+    return drawn([*plan.notes, plan_table(plan)])
 
 
 @functools.cache
@@ -266,7 +273,7 @@ def checkpoint(path: Path, stages: Stages) -> None:
     plan = stages.run("plan", lambda: convert.plan(path, "Q4_K_M"))
     if plan is None:
         return
-    stages.show("quantize", lambda: safe("\n".join([*plan.notes, drawn([plan_table(plan)])]), draft=False))
+    stages.show("quantize", lambda: drawn([*plan.notes, plan_table(plan)]))
     _text(plan.metadata, stages)
 
 
@@ -355,6 +362,44 @@ def _ask(asked: list[Question], stages: Stages) -> None:
     json.loads(as_json or "{}")
 
 
+def schema(path: Path, stages: Stages) -> None:
+    """`run --schema`."""
+    stages.run("schema", lambda: language(schema=path))
+
+
+def expressions(path: Path, stages: Stages) -> None:
+    """`run --regex` and `--choice`, a line each."""
+    lines = path.read_bytes().decode("utf-8", "surrogateescape").splitlines()
+    for line in lines:
+        stages.run("expression", lambda line=line: language(regex=line))
+    stages.run("choices", lambda: language(choice=lines))
+
+
+def chat_request(path: Path, stages: Stages) -> None:
+    """A body for /v1/chat/completions."""
+    asked = stages.run("request", lambda: read_request(path.read_bytes()))
+    if asked is None:
+        return
+    request = asked.request
+    stages.run("messages", lambda: messages_of(request))
+    stages.run("tools", lambda: declared_tools(request.tools, request.tool_choice))
+    stages.run("thoughts", lambda: wants_thoughts(request))
+    if any(not (name.isascii() and name.isprintable()) for name in asked.ignored):
+        raise Fault(f"a header would carry {asked.ignored!r:.200}")
+
+
+def decision_request(path: Path, stages: Stages) -> None:
+    """A body for /v1/decisions."""
+    body = path.read_bytes()
+    stages.run("decisions", lambda: decisions.plan(convert_body(decode(body), DecisionRequest)))
+
+
+def system_one_request(path: Path, stages: Stages) -> None:
+    """A body for /v1/systemone."""
+    body = path.read_bytes()
+    stages.run("system one", lambda: systemone.plan(convert_body(decode(body), SystemOneRequest)))
+
+
 TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "model": model,
     "imatrix": imatrix,
@@ -365,4 +410,9 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "holes": holes,
     "questions": questions,
     "lines": lines_of_questions,
+    "schema": schema,
+    "expressions": expressions,
+    "chat request": chat_request,
+    "decision request": decision_request,
+    "system one request": system_one_request,
 }
