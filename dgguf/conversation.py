@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dgguf.constraints.guide import Guide
 from dgguf.diffusion.events import CanvasStarted, DenoisingStep, Event, Started
 from dgguf.diffusion.generate import generate
 from dgguf.diffusion.sampler import SeededNoise
@@ -94,6 +95,7 @@ class Request:
 
     started: Started
     top_k: int
+    guide: Guide | None = None
     committed: Sequence[np.ndarray] = ()
 
 
@@ -193,6 +195,7 @@ class Conversation:
             top_k=request.top_k,
             canvas_length=started.canvas_length,
             pins=started.pins,
+            guide=request.guide,
             committed=request.committed,
         )
         event: Event | None = started

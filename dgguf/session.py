@@ -10,6 +10,8 @@ import numpy as np
 
 from dgguf.answer import AnswerBuilder
 from dgguf.backends.base import Backend
+from dgguf.constraints.automaton import Automaton
+from dgguf.constraints.tokens import Constraints
 from dgguf.conversation import Conversation, Request, Turns
 from dgguf.decisions.decide import Decider, Decision, Samples
 from dgguf.decisions.prompts import DecisionPrompts
@@ -24,6 +26,7 @@ from dgguf.ggufio.file import GgufFile
 from dgguf.loading import load_model
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, gpu_sizes, rows_per_call
+from dgguf.options import AnswerOptions, StreamOptions, with_constraint
 from dgguf.prompts import PromptEncoder, PromptOptions
 from dgguf.request import check_request, new_seed, whole
 from dgguf.resume import ResumePoint
@@ -48,19 +51,6 @@ class Gpu:
 
     device: int = 0
     layers: int | Literal["all"] | None = None
-
-
-class StreamOptions(PromptOptions, total=False):
-    """What `Session.stream` takes beside the prompt, and describes."""
-
-    settings: SamplerSettings | None
-    max_tokens: int
-    seed: int | None
-    top_k: int
-    canvas_length: CanvasLength
-    pins: Mapping[int, int] | None
-    constraints: str
-    conversation: Conversation | None
 
 
 class Session:
@@ -110,6 +100,7 @@ class Session:
         self.backend = self.loaded.backend
         self.model = self.loaded.network
         self._prompts = PromptEncoder(self.tokenizer, self.file.metadata, str(self.file.path))
+        self.constraints = Constraints(self.tokenizer)
         self.turns = Turns(kv_budget or 0)
         self._conversation = self.conversation()
         if kv_budget is None:  # a GPU's memory is planned for one
@@ -154,6 +145,7 @@ class Session:
         canvas_length: CanvasLength = None,
         pins: Mapping[int, int] | None = None,
         constraints: str = "",
+        constraint: Automaton | None = None,
         conversation: Conversation | None = None,
         **options: Unpack[PromptOptions],
     ) -> Generator[Event, None, None]:
@@ -168,11 +160,11 @@ class Session:
             seed: the same seed gives the same answer, to the last bit, on any number of threads and with
                 any prefix in the KV cache (see docs/determinism.md); None draws one.
             top_k: likeliest tokens that each step is to report for every position.
-            canvas_length: positions denoised together, from 1 to the model's; None for the model's; "auto"
-                for no more than `max_tokens` needs.
+            canvas_length: of each; see `choose_length`.
             pins: ids that must stand at positions of the answer, counted from 0; the answer goes on to the
                 last of them.
             constraints: what the pins are for, in words, for whoever reads a recording.
+            constraint: the language that the answer belongs to; see `constraints.language`. Not with pins.
             conversation: whose KV cache is used; None for the session's own. Answers of several may be
                 drawn from in turns, between canvases.
             options: see `PromptOptions`; none with ids.
@@ -183,9 +175,7 @@ class Session:
             raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
         if canvas_length not in (None, "auto"):
             canvas_length = whole("canvas_length", canvas_length)
-        if isinstance(prompt, np.ndarray) and options:
-            raise TypeError("prompt options go to `encode`: here the prompt is ids already")
-        ids = self._check_ids(prompt) if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
+        ids = self._ids(prompt, options)
         started = Started(
             model=self.name,
             seed=seed,
@@ -197,15 +187,21 @@ class Session:
             vocab_size=self.config.vocab_size,
             context=self.context,
             pins=dict(pins or {}),
-            constraints=constraints,
+            constraints=constraint.source if constraint else constraints,
             digest=self.file.digest,
             arithmetic=self.backend.arithmetic,
         )
-        check_request(started)
-        yield from (conversation or self._conversation).stream(Request(started, top_k))
+        check_request(started, constrained=constraint is not None)
+        guide = self.constraints.guide(constraint, ids.tolist()) if constraint else None
+        yield from (conversation or self._conversation).stream(Request(started, top_k, guide))
 
-    def _check_ids(self, ids: np.ndarray) -> np.ndarray:
-        """A prompt of ids, if they are some of the vocabulary."""
+    def _ids(self, prompt: str | list[Message] | np.ndarray, options: PromptOptions) -> np.ndarray:
+        """The ids of a prompt, as of `encode`; of one of ids, if they are some of the vocabulary."""
+        if not isinstance(prompt, np.ndarray):
+            return self.encode(prompt, **options)
+        if options:
+            raise TypeError("prompt options go to `encode`: here the prompt is ids already")
+        ids = prompt
         most = self.config.vocab_size - 1
         if ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids) or ids.min() < 0 or ids.max() > most:
             raise PromptError(f"a prompt of ids must be a vector of one or more integers from 0 to {most}")
@@ -220,10 +216,10 @@ class Session:
         return self.tokenizer.decode(tokens.tolist())
 
     def generate(
-        self, prompt: str | list[Message] | np.ndarray, **arguments: Unpack[StreamOptions]
+        self, prompt: str | list[Message] | np.ndarray, **arguments: Unpack[AnswerOptions]
     ) -> DrawnAnswer:
         """Answer a message or a conversation and return when all of it is there; arguments as of `stream`."""
-        return self._answer(self.stream(prompt, **arguments))
+        return self._answer(self.stream(prompt, **with_constraint(arguments)))
 
     def watch(
         self,
@@ -232,7 +228,7 @@ class Session:
         view: str = "auto",
         pace: float = 0.15,
         thoughts: Thoughts = "dim",
-        **arguments: Unpack[StreamOptions],
+        **arguments: Unpack[AnswerOptions],
     ) -> DrawnAnswer:
         """`generate`, and show the canvas meanwhile: in a notebook, on a terminal, else as lines on stderr.
 
@@ -245,7 +241,7 @@ class Session:
         """
         if view not in ("auto", *LIVE_VIEWS):
             raise ValueError(f"there is no view {view!r:.99}; there are auto, {', '.join(LIVE_VIEWS)}")
-        events = self.stream(prompt, **arguments)
+        events = self.stream(prompt, **with_constraint(arguments))
 
         def layers() -> tuple[int, int]:
             return self.model.layers_done, len(self.config.layers)
@@ -342,7 +338,7 @@ class Session:
         point = ResumePoint.find(recording.events, branch)
         started = point.on(self)
         check_request(started)
-        yield from point.joined(self._conversation.stream(Request(started, top_k, point.committed)))
+        yield from point.joined(self._conversation.stream(Request(started, top_k, committed=point.committed)))
 
     @functools.cached_property
     def _decider(self) -> Decider:

@@ -11,6 +11,7 @@ import click
 from dgguf.view.names import THOUGHTS, Thoughts
 
 if TYPE_CHECKING:
+    from dgguf.constraints.automaton import Automaton
     from dgguf.diffusion.generate import CanvasLength
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.session import Gpu, Session
@@ -57,6 +58,7 @@ class Asking:
         seed: of every answer; None for a new one each time.
         sampler: the sampler's settings; None for the file's.
         canvas: positions denoised together, as of `Session.stream`.
+        schema, regex, choice: what the answer is held to, as of `Session.generate`.
     """
 
     max_tokens: int = 1024
@@ -67,10 +69,21 @@ class Asking:
     raw: bool = False
     special: bool = False
     canvas: "CanvasLength" = None
+    schema: Path | None = None
+    regex: str | None = None
+    choice: tuple[str, ...] = ()
 
     def settings(self, session: "Session") -> "SamplerSettings":
         """All settings of the sampler for a model."""
         return session.settings(**self.sampler)
+
+    def constraint(self) -> "Automaton | None":
+        """The language that the answer is held to, if it is to be held; reads the schema's file."""
+        if self.schema is None and self.regex is None and not self.choice:
+            return None
+        from dgguf.constraints.language import language
+
+        return language(self.schema, self.regex, self.choice or None)
 
     def lengths(self) -> dict[str, Any]:
         """The lengths of answer and canvas, as arguments of `Session.stream`."""

@@ -9,6 +9,7 @@ import click
 from dgguf.cli.answering import Asked, answer
 from dgguf.cli.chat import chat, converse
 from dgguf.cli.commands import Grouped, model_argument
+from dgguf.cli.constraint import constraint_options
 from dgguf.cli.keeping import Keeping, keeping_options
 from dgguf.cli.options import (
     Asking,
@@ -24,6 +25,7 @@ from dgguf.cli.together import check_chat
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
+    from dgguf.constraints.automaton import Automaton
     from dgguf.session import Session
     from dgguf.text.chat import Message
 
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     help="What the answer, of one canvas at most, ends with; a space before it counts.",
 )
 @generation_options
+@constraint_options
 @view_options(VIEWS)
 @markdown_option
 @keeping_options
@@ -117,12 +120,13 @@ def run(
     from dgguf.cli import last
     from dgguf.cli.models import offer
 
+    constraint = asking.constraint()
     offer(loading.model)
     asking, messages = _messages(text, loading, asking, go_on=go_on)
     prompt_or_messages = messages if go_on else text
     frame = typed(begins or ""), typed(ends or "")
     written = answer(
-        lambda session: _ask(session, prompt_or_messages, asking, frame, record_top),
+        lambda session: _ask(session, prompt_or_messages, asking, frame, constraint, record_top),
         loading,
         showing,
         keeping=keeping,
@@ -151,9 +155,14 @@ def _messages(text: str, loading: Loading, asking: Asking, *, go_on: bool) -> tu
 
 
 def _ask(
-    session: "Session", prompt: "str | list[Message]", asking: Asking, frame: tuple[str, str], record_top: int
+    session: "Session",
+    prompt: "str | list[Message]",
+    asking: Asking,
+    frame: tuple[str, str],
+    constraint: "Automaton | None",
+    record_top: int,
 ) -> Asked:
-    """Ask a model for the answer to a prompt, which begins and ends as the frame says."""
+    """Ask a model for the answer to a prompt, which begins and ends as the frame says, or is constrained."""
     from dgguf.fill import framed
     from dgguf.request import new_seed
 
@@ -162,6 +171,7 @@ def _ask(
         prompt, system=asking.system, think=asking.think, raw=asking.raw, special=asking.special
     )
     options = framed(session, *frame, special=asking.special, **asking.lengths())
-    return Asked(
-        session.stream(ids, settings=settings, seed=seed, top_k=record_top, **options), seed, settings
+    events = session.stream(
+        ids, settings=settings, seed=seed, top_k=record_top, constraint=constraint, **options
     )
+    return Asked(events, seed, settings)

@@ -23,6 +23,7 @@ from dgguf.cli.prompt import read_file
 from dgguf.cli.quantize import plan_table
 from dgguf.cli.show import describe, parts
 from dgguf.cli.tables import drawn
+from dgguf.constraints.language import language
 from dgguf.convert.imatrix import read_imatrix
 from dgguf.decisions.decide import Decision
 from dgguf.decisions.prompts import DecisionPrompts
@@ -361,6 +362,19 @@ def _ask(asked: list[Question], stages: Stages) -> None:
     json.loads(as_json or "{}")
 
 
+def schema(path: Path, stages: Stages) -> None:
+    """`run --schema`."""
+    stages.run("schema", lambda: language(schema=path))
+
+
+def expressions(path: Path, stages: Stages) -> None:
+    """`run --regex` and `--choice`, a line each."""
+    lines = path.read_bytes().decode("utf-8", "surrogateescape").splitlines()
+    for line in lines:
+        stages.run("expression", lambda line=line: language(regex=line))
+    stages.run("choices", lambda: language(choice=lines))
+
+
 def chat_request(path: Path, stages: Stages) -> None:
     """A body for /v1/chat/completions."""
     asked = stages.run("request", lambda: read_request(path.read_bytes()))
@@ -396,6 +410,8 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "holes": holes,
     "questions": questions,
     "lines": lines_of_questions,
+    "schema": schema,
+    "expressions": expressions,
     "chat request": chat_request,
     "decision request": decision_request,
     "system one request": system_one_request,
