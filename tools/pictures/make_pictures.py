@@ -4,9 +4,8 @@
 
 Writes run.svg, the opening picture: a story that comes out of noise; sudoku.svg: a board on which wrong
 guesses are taken back; fill.svg: a text whose holes are filled; schema.svg: an answer that a schema holds;
-and decide.svg: probabilities of answers. With --tour dgguf/data also the two recordings that `dgguf tour`
-plays. With --film also demo.gif, story and board after each other in about a minute, as a terminal shows
-them.
+and decide.svg: probabilities of answers. With --tour dgguf/data also the recordings that `dgguf tour` plays.
+With --film also demo.gif, story and board after each other in about a minute, as a terminal shows them.
 Seeds are tried from 0 on, and the first story that ends by itself and the first board that is solved are
 taken; a model that manages neither (random weights) gets the last that was tried.
 """
