@@ -19,6 +19,7 @@ from dgguf.diffusion.sampler import SeededNoise
 from dgguf.errors import BackendError, PromptError
 from dgguf.loading import LoadedModel
 from dgguf.model.cache import KVCache, cache_bytes
+from dgguf.model.spans import Span, cached_ids
 
 
 class Turns:
@@ -95,6 +96,7 @@ class Request:
     started: Started
     top_k: int
     committed: Sequence[np.ndarray] = ()
+    spans: Sequence[Span] = ()
 
 
 class Conversation:
@@ -165,7 +167,8 @@ class Conversation:
         with self._turns.taken(self):
             self._n_streams += 1
             mine = self._n_streams
-            self.cache.reuse(np.concatenate([started.prompt, *request.committed]))
+            ids = np.concatenate([started.prompt, *request.committed])
+            self.cache.reuse(cached_ids(ids, request.spans))
             self.is_answering = True
         events = generate(
             self._model.network,
@@ -179,6 +182,7 @@ class Conversation:
             canvas_length=started.canvas_length,
             pins=started.pins,
             committed=request.committed,
+            spans=request.spans,
         )
         event: Event | None = started
         try:

@@ -1,17 +1,28 @@
 """How a prompt becomes the ids that the network reads."""
 
 import functools
-from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict, Unpack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 
 from dgguf.errors import PromptError
+from dgguf.images import ImageInput
 from dgguf.text.chat import ChatTemplate, Message, check_messages, encode_chat
 from dgguf.text.tokenizer import Tokenizer
 
 
-class PromptOptions(TypedDict, total=False):
+class TextOptions(TypedDict, total=False):
+    """How the text of a prompt becomes ids; see `PromptOptions`."""
+
+    system: str | None
+    think: bool
+    raw: bool
+    special: bool
+
+
+class PromptOptions(TextOptions, total=False):
     """How a prompt becomes ids.
 
     Attributes:
@@ -19,12 +30,13 @@ class PromptOptions(TypedDict, total=False):
         think: ask the model to think first.
         raw: no chat template; the prompt is the text to go on from.
         special: let texts such as "<|turn>" in the prompt become control tokens.
+        images: that stand before the text of a prompt, or in place of {"type": "image"} parts of messages
+            that name none: paths, bytes of files, PIL images, arrays (see `images.read_image`).
+        image_tokens: rows of the prompt that an image may take: 70, 140, 280, 560 or 1120; None for 280.
     """
 
-    system: str | None
-    think: bool
-    raw: bool
-    special: bool
+    images: Sequence[Any]
+    image_tokens: int | None
 
 
 class PromptEncoder:
@@ -45,15 +57,14 @@ class PromptEncoder:
     def _template(self) -> ChatTemplate:
         return ChatTemplate.from_metadata(self._metadata, self._source)
 
-    def encode(self, prompt: str | list[Message], **options: Unpack[PromptOptions]) -> np.ndarray:
-        """See `Session.encode`."""
-        unknown = options.keys() - PromptOptions.__annotations__.keys()
-        if unknown:
-            raise TypeError(
-                f"there is no option {', '.join(sorted(unknown))}; of a prompt there are "
-                f"{', '.join(PromptOptions.__annotations__)}, and the sampler's go by "
-                "settings=session.settings(max_steps=…)"
-            )
+    def encode(
+        self, prompt: str | list[Message], images: Sequence[ImageInput] = (), **options: Unpack[TextOptions]
+    ) -> np.ndarray:
+        """See `Session.encode`.
+
+        Args:
+            images: all of the prompt, in order, from `image_sources`.
+        """
         _check_types(prompt, options.get("system"))
         if isinstance(prompt, str) and not prompt.strip():
             raise PromptError("the prompt is empty")
@@ -67,12 +78,108 @@ class PromptEncoder:
             if self._tokenizer.add_bos and bos is not None and ids[:1] != [bos]:
                 ids.insert(0, bos)
         else:
-            messages = [Message(role="user", content=prompt)] if isinstance(prompt, str) else list(prompt)
+            messages = with_images(prompt, len(images)) if isinstance(prompt, str) else list(prompt)
             if system is not None:
                 messages.insert(0, Message(role="system", content=system))
             check_messages(messages)
+            messages = [_without_sources(message) for message in messages]
             ids = encode_chat(self._tokenizer, self._template, messages, think=think, special=special)
-        return np.array(ids, np.int64)
+        return np.array(self._expanded(ids, images), np.int64)
+
+    def _expanded(self, ids: list[int], images: Sequence[ImageInput]) -> list[int]:
+        """The ids with as many of each image's mark as it has rows, and one before and behind."""
+        marks = self._tokenizer.image_marks
+        n_marks = 0 if marks is None else ids.count(marks.image)
+        if n_marks != len(images):
+            raise PromptError(
+                f"the prompt has {n_marks} places for images, and {len(images)} were given: a chat template "
+                "gives each image one <|image|>; a prompt that is raw, with special tokens, names them itself"
+            )
+        if marks is None or not images:
+            return ids
+        expanded: list[int] = []
+        left = iter(images)
+        for token in ids:
+            if token == marks.image:
+                expanded += [marks.begin, *[marks.image] * next(left).n_tokens, marks.end]
+            else:
+                expanded.append(token)
+        return expanded
+
+
+def with_images(text: str, count: int, sources: Sequence[Any] = ()) -> list[Message]:
+    """A user's message with images before its text.
+
+    Args:
+        sources: what the parts name; as many as `count`, or none.
+    """
+    if not count:
+        return [Message(role="user", content=text)]
+    parts: list[dict[str, Any]] = [{"type": "image"} for _ in range(count)]
+    for part, source in zip(parts, sources, strict=False):
+        part["image"] = source
+    return [Message(role="user", content=[*parts, {"type": "text", "text": text}])]
+
+
+def image_sources(prompt: str | list[Message], images: Sequence[Any]) -> list[Any]:
+    """All images of a prompt in order: what its parts name, and `images` for those that name none.
+
+    Raises:
+        PromptError: there are more parts than images, or fewer.
+    """
+    if isinstance(images, str | bytes | Path):
+        raise TypeError("images are a list: of paths, bytes of files, PIL images or arrays")
+    left = list(images)
+    if isinstance(prompt, str):
+        return left
+    found: list[Any] = []
+    for part in _image_parts(prompt):
+        named = [part[key] for key in _SOURCES if part.get(key) is not None]
+        if not named and not left:
+            raise PromptError("a message has an image part that names no image, and no more were given")
+        found.append(named[0] if named else left.pop(0))
+    if left:
+        raise PromptError(
+            f"{len(left)} of the images have no place in the messages: give each a part "
+            '{"type": "image"} in a message\'s content'
+        )
+    return found
+
+
+_SOURCES = ("image", "path", "url")  # keys by which a part names its image, as transformers has them
+
+
+def _image_parts(messages: Any) -> Iterator[Mapping[str, Any]]:
+    for message in messages:
+        content = message.get("content") if isinstance(message, Mapping) else None
+        for part in content if isinstance(content, list | tuple) else ():
+            if isinstance(part, Mapping) and part.get("type") == "image":
+                yield part
+
+
+def _without_sources(message: Message) -> Message:
+    """The message as a template reads it: of an image only that there is one."""
+    if isinstance(message.get("content"), list | tuple):
+        parts = [{"type": "image"} if part.get("type") == "image" else part for part in message["content"]]
+        return {**message, "content": parts}
+    return message
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[TextOptions, Sequence[Any], int | None]:
+    """Options of a prompt as those of its text, its images, and the rows that an image may take.
+
+    Raises:
+        TypeError: there is no option of a name.
+    """
+    unknown = options.keys() - PromptOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(
+            f"there is no option {', '.join(sorted(unknown))}; of a prompt there are "
+            f"{', '.join(PromptOptions.__annotations__)}, and the sampler's go by "
+            "settings=session.settings(max_steps=…)"
+        )
+    text = {key: value for key, value in options.items() if key in TextOptions.__annotations__}
+    return cast(TextOptions, text), options.get("images") or (), options.get("image_tokens")
 
 
 def _check_types(prompt: Any, system: Any) -> None:

@@ -3,25 +3,27 @@
 import math
 import operator
 import secrets
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Literal, Self, Unpack, cast
 
 import numpy as np
 
 from dgguf.answer import AnswerBuilder
-from dgguf.backends.base import Backend
+from dgguf.backends.base import Backend, TowerBackend
 from dgguf.conversation import Conversation, Request, Turns
 from dgguf.diffusion.events import Event, Started
 from dgguf.diffusion.generate import CanvasLength, choose_length
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import BackendError, PromptError
 from dgguf.ggufio.file import GgufFile
+from dgguf.images import DEFAULT_BUDGET, ImageInput
 from dgguf.loading import load_model
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, gpu_sizes, rows_per_call
-from dgguf.prompts import PromptEncoder, PromptOptions
+from dgguf.prompts import PromptEncoder, PromptOptions, image_sources, split_options, with_images
+from dgguf.seeing import ImageReader
 from dgguf.text.chat import AnswerText, Message
 from dgguf.view.drawn_answer import DrawnAnswer
 from dgguf.view.names import LIVE_VIEWS, Thoughts
@@ -70,6 +72,8 @@ class Session:
         keep_weights: take weights in F32, F16 and BF16 as they are stored, not in 8 bits; exact implies it.
         gpu: run on this GPU; None for the CPU.
         kv_budget: bytes for the KV caches of all conversations; None for four full ones, on a GPU one.
+        mmproj: the file of the vision tower, which reads images; None for the one beside the model, "none"
+            for none. The CPU reads them, also for a GPU.
 
     Raises:
         DggufError: the file or the GPU cannot be used; the message says why.
@@ -85,6 +89,7 @@ class Session:
         keep_weights: bool = False,
         gpu: Gpu | None = None,
         kv_budget: int | None = None,
+        mmproj: str | Path | None = None,
     ) -> None:
         def make_backend(file: GgufFile, config: ModelConfig) -> Backend:
             self.context = choose_context(config, context)
@@ -105,6 +110,14 @@ class Session:
         self.backend = self.loaded.backend
         self.model = self.loaded.network
         self._prompts = PromptEncoder(self.tokenizer, self.file.metadata, str(self.file.path))
+        self._images = ImageReader(
+            self.name,
+            self.file.path,
+            self.config,
+            self.tokenizer.image_marks,
+            mmproj,
+            lambda: _cpu_backend(threads, exact, keep_weights) if gpu else cast(TowerBackend, self.backend),
+        )
         self.turns = Turns(kv_budget or 0)
         self._conversation = self.conversation()
         if kv_budget is None:  # a GPU's memory is planned for one
@@ -117,6 +130,7 @@ class Session:
 
     def close(self) -> None:
         """Let go of the file; the session is not to be used afterwards."""
+        self._images.close()
         self.file.close()
 
     def __enter__(self) -> Self:
@@ -136,7 +150,24 @@ class Session:
             PromptError: the prompt is empty, or a message lacks role or content.
             TypeError: it is neither a text nor messages.
         """
-        return self._prompts.encode(prompt, **options)
+        text, given, budget = split_options(options)
+        return self._prompts.encode(prompt, self.read_images(prompt, given, budget), **text)
+
+    def read_images(
+        self, prompt: str | list[Message], images: Sequence[Any] = (), image_tokens: int | None = None
+    ) -> list[ImageInput]:
+        """The images of a prompt in order, in the size in which the model reads them.
+
+        They may be given as `images` to `encode` and `stream`, which otherwise read them themselves.
+
+        Args:
+            prompt: whose messages may name some; see `PromptOptions` for this and the others.
+
+        Raises:
+            ImageError: one cannot be read, or the model has no vision tower.
+        """
+        sources = image_sources(prompt, images)
+        return self._images.read(sources, DEFAULT_BUDGET if image_tokens is None else image_tokens)
 
     def stream(
         self,
@@ -170,7 +201,7 @@ class Session:
             constraints: what the pins are for, in words, for whoever reads a recording.
             conversation: whose KV cache is used; None for the session's own. Answers of several may be
                 drawn from in turns, between canvases.
-            options: see `PromptOptions`; none with ids.
+            options: see `PromptOptions`; with ids only the images that they were encoded with.
         """
         max_tokens, top_k = _whole("max_tokens", max_tokens), _whole("top_k", top_k)
         seed = new_seed() if seed is None else _whole("the seed", seed)
@@ -178,9 +209,14 @@ class Session:
             raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
         if canvas_length not in (None, "auto"):
             canvas_length = _whole("canvas_length", canvas_length)
-        if isinstance(prompt, np.ndarray) and options:
-            raise TypeError("prompt options go to `encode`: here the prompt is ids already")
-        ids = self._check_ids(prompt) if isinstance(prompt, np.ndarray) else self.encode(prompt, **options)
+        text, given, budget = split_options(options)
+        if isinstance(prompt, np.ndarray):
+            if text:
+                raise TypeError("prompt options go to `encode`: here the prompt is ids already")
+            images, ids = self.read_images("", given, budget), self._check_ids(prompt)
+        else:
+            images = self.read_images(prompt, given, budget)
+            ids = self._prompts.encode(prompt, images, **text)
         started = Started(
             model=self.name,
             seed=seed,
@@ -197,7 +233,9 @@ class Session:
             arithmetic=self.backend.arithmetic,
         )
         _check_request(started)
-        yield from (conversation or self._conversation).stream(Request(started, top_k))
+        yield from (conversation or self._conversation).stream(
+            Request(started, top_k, spans=self._images.spans(ids, images))
+        )
 
     def _check_ids(self, ids: np.ndarray) -> np.ndarray:
         """A prompt of ids, if they are some of the vocabulary."""
@@ -282,10 +320,13 @@ class Chat:
         return self._reply(self._session.watch, text, arguments)
 
     def _reply(self, answer: Callable[..., DrawnAnswer], text: str, arguments: dict[str, Any]) -> DrawnAnswer:
-        asked: list[Message] = [*self.messages, Message(role="user", content=text)]
-        given = answer(asked, system=self.system, conversation=self._conversation, **arguments)
-        self.messages = [*asked, Message(role="assistant", content=given.text)]
-        return given
+        images = self._session.read_images(
+            "", arguments.pop("images", ()), arguments.pop("image_tokens", None)
+        )
+        asked: list[Message] = [*self.messages, *with_images(text, len(images), images)]
+        answered = answer(asked, system=self.system, conversation=self._conversation, **arguments)
+        self.messages = [*asked, Message(role="assistant", content=answered.text)]
+        return answered
 
 
 def new_seed() -> int:
@@ -314,7 +355,7 @@ def _check_request(started: Started) -> None:
             )
 
 
-def _cpu_backend(threads: int | None, exact: bool, keep_weights: bool) -> Backend:
+def _cpu_backend(threads: int | None, exact: bool, keep_weights: bool) -> TowerBackend:
     from dgguf.backends.cpu import CpuBackend
 
     return CpuBackend(threads, exact=exact, keep_weights=keep_weights)

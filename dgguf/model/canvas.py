@@ -55,17 +55,24 @@ class Call:
             of the canvas, or its block.
         blocks: of the canvas, see there.
         length: C, places of the canvas store that hold keys when the call attends.
+        spans: of an encoder pass, first and end of rows that see each other on sliding layers: images.
+        spans_on_full: they do so on full layers, too, and see what lies before as their first row does. So
+            did transformers in `generate`, until Gemma 4 was corrected there; for comparisons with it.
     """
 
     rows: np.ndarray
     causal: bool
     length: int
     blocks: np.ndarray | None = None
+    spans: tuple[tuple[int, int], ...] = ()
+    spans_on_full: bool = False
 
     @classmethod
-    def encode(cls, n_rows: int) -> "Call":
+    def encode(
+        cls, n_rows: int, spans: tuple[tuple[int, int], ...] = (), *, spans_on_full: bool = False
+    ) -> "Call":
         """An encoder pass over the next `n_rows` positions."""
-        return cls(np.arange(n_rows), True, n_rows)
+        return cls(np.arange(n_rows), True, n_rows, spans=spans, spans_on_full=spans_on_full)
 
     @classmethod
     def denoise(cls, canvas: Canvas) -> "Call":
@@ -80,19 +87,27 @@ class Call:
             self.causal,
             self.length,
             self.blocks is not None and self.blocks.tobytes(),
+            self.spans,
+            self.spans_on_full,
         )
 
     def visible(self, store: LayerStore) -> Visible:
         """What each row sees of a layer's store.
 
-        A sliding layer's encoder pass sees the last `window` positions, the row's own included. Its
-        denoising pass sees the whole canvas and the last window - 1 committed positions.
+        A sliding layer's encoder pass sees the last `window` positions, the row's own included; a row of an
+        image also sees the image's rows behind it. Its denoising pass sees the whole canvas and the last
+        window - 1 committed positions.
         Source: transformers, models/diffusion_gemma, the masks of encoder and decoder.
         """
         committed, window = store.length, store.window
         if self.causal:
             end = committed + self.rows + 1
             first = np.zeros_like(end) if window is None else np.maximum(0, end - window)
+            for start, stop in self.spans:
+                if window is not None or self.spans_on_full:
+                    end[start:stop] = committed + stop
+                if self.spans_on_full:
+                    first[start:stop] = np.minimum(first[start:stop], committed + start)
             return Visible(np.stack((first, end), axis=-1)[None])
         reach = 0 if window is None else max(0, committed - (window - 1))
         if self.blocks is None:

@@ -19,10 +19,14 @@ _THOUGHT_HEADER = "thought\n"
 
 
 class Message(TypedDict):
-    """One turn of a conversation; role is "system", "user" or "assistant"."""
+    """One turn of a conversation; role is "system", "user" or "assistant".
+
+    Its content is text, or a list of parts as transformers takes them: {"type": "text", "text": …} and
+    {"type": "image", "image": …}.
+    """
 
     role: str
-    content: str
+    content: Any
 
 
 # Templates know more roles than `Message` promises; these are the ones that mean something to some model.
