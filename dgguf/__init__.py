@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     )
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.errors import DggufError
-    from dgguf.session import Chat, Gpu, Session
+    from dgguf.loading import Gpu
+    from dgguf.session import Chat, Session
 
 __version__ = "0.1.0"
 
@@ -38,7 +39,7 @@ _HOMES = {
     "DenoisingStep": "dgguf.diffusion.events",
     "DggufError": "dgguf.errors",
     "Finished": "dgguf.diffusion.events",
-    "Gpu": "dgguf.session",
+    "Gpu": "dgguf.loading",
     "PromptEncoded": "dgguf.diffusion.events",
     "SamplerSettings": "dgguf.diffusion.settings",
     "Session": "dgguf.session",

@@ -14,7 +14,7 @@ from dgguf.jit import CACHE_FOLDER, compiled_features
 from dgguf.machine import processor, usable_cores, usable_processors
 from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.quants.decode import decoder
-from dgguf.view.summary import format_bytes
+from dgguf.units import format_bytes
 
 # The extensions that kernels make use of, or may one day.
 _VECTORS = ("avx", "fma", "f16c", "neon", "dotprod", "i8mm", "amx")

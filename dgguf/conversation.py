@@ -153,6 +153,21 @@ class Conversation:
         """Give back all memory: the next prompt is encoded from its start."""
         self._cache = None
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[KVCache]:
+        """Compute with its KV cache beside the loop of answers, as decisions do.
+
+        An answer of this conversation that has begun cannot go on afterwards.
+
+        Raises:
+            BackendError: another thread is computing in the session.
+        """
+        with self._turns.taken(self):
+            self._n_streams += 1
+            self.is_answering = False
+            self._turns.begin_canvas(self)
+            yield self.cache
+
     def stream(self, request: Request) -> Generator[Event, None, None]:
         """Answer, event by event; closing the iterator cancels.
 

@@ -20,6 +20,7 @@ class TextOptions(TypedDict, total=False):
     think: bool
     raw: bool
     special: bool
+    tools: list[dict[str, Any]] | None
 
 
 class PromptOptions(TextOptions, total=False):
@@ -30,6 +31,7 @@ class PromptOptions(TextOptions, total=False):
         think: ask the model to think first.
         raw: no chat template; the prompt is the text to go on from.
         special: let texts such as "<|turn>" in the prompt become control tokens.
+        tools: that the model may call, as OpenAI's clients declare them; see docs/server.md.
         images: that stand before the text of a prompt, or in place of {"type": "image"} parts of messages
             that name none: paths, bytes of files, PIL images, arrays (see `images.read_image`).
         image_tokens: rows of the prompt that an image may take: 70, 140, 280, 560 or 1120; None for 280.
@@ -71,8 +73,10 @@ class PromptEncoder:
         system, think = options.get("system"), options.get("think", False)
         special = options.get("special", False)
         if options.get("raw"):
-            if not isinstance(prompt, str) or system is not None or think:
-                raise PromptError("a raw prompt is one text: no conversation, no system message, no thinking")
+            if not isinstance(prompt, str) or system is not None or think or options.get("tools"):
+                raise PromptError(
+                    "a raw prompt is one text: no conversation, no system message, no thinking, no tools"
+                )
             ids = self._tokenizer.encode(prompt, special=special)
             bos = self._tokenizer.bos_id
             if self._tokenizer.add_bos and bos is not None and ids[:1] != [bos]:
@@ -83,7 +87,14 @@ class PromptEncoder:
                 messages.insert(0, Message(role="system", content=system))
             check_messages(messages)
             messages = [_without_sources(message) for message in messages]
-            ids = encode_chat(self._tokenizer, self._template, messages, think=think, special=special)
+            ids = encode_chat(
+                self._tokenizer,
+                self._template,
+                messages,
+                think=think,
+                special=special,
+                tools=options.get("tools"),
+            )
         return np.array(self._expanded(ids, images), np.int64)
 
     def _expanded(self, ids: list[int], images: Sequence[ImageInput]) -> list[int]:

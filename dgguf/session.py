@@ -1,27 +1,30 @@
 """A loaded model and its conversation: text in, events or text out."""
 
+import functools
 import math
 import operator
 import secrets
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, Unpack, cast
+from typing import Any, Self, Unpack, cast
 
 import numpy as np
 
 from dgguf.answer import AnswerBuilder
 from dgguf.backends.base import Backend, TowerBackend
 from dgguf.conversation import Conversation, Request, Turns
+from dgguf.decisions.decide import Decider, Decision, Samples
+from dgguf.decisions.prompts import DecisionPrompts
+from dgguf.decisions.questions import Question, parse_question
 from dgguf.diffusion.events import Event, Started
 from dgguf.diffusion.generate import CanvasLength, choose_length
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import BackendError, PromptError
 from dgguf.ggufio.file import GgufFile
 from dgguf.images import DEFAULT_BUDGET, ImageInput
-from dgguf.loading import load_model
+from dgguf.loading import Gpu, cpu_backend, gpu_backend, load_model
 from dgguf.model.config import ModelConfig
-from dgguf.model.memory import choose_context, gpu_sizes, rows_per_call
+from dgguf.model.memory import choose_context, rows_per_call
 from dgguf.prompts import PromptEncoder, PromptOptions, image_sources, split_options, with_images
 from dgguf.seeing import ImageReader
 from dgguf.text.chat import AnswerText, Message
@@ -32,19 +35,6 @@ from dgguf.view.watching import watch
 
 DEFAULT_MAX_TOKENS = 1024
 FULL_CONVERSATIONS = 4  # whose KV caches are kept whole
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """Which GPU runs the model, and how much of it stays there.
-
-    Attributes:
-        device: its number, as nvidia-smi counts.
-        layers: whose experts stay in its memory; None for as many as fit.
-    """
-
-    device: int = 0
-    layers: int | Literal["all"] | None = None
 
 
 class StreamOptions(PromptOptions, total=False):
@@ -94,13 +84,13 @@ class Session:
         def make_backend(file: GgufFile, config: ModelConfig) -> Backend:
             self.context = choose_context(config, context)
             if gpu is None:
-                return _cpu_backend(threads, exact, keep_weights)
+                return cpu_backend(threads, exact, keep_weights)
             if exact or keep_weights:
                 raise BackendError(
                     "the exact computation and kept weights are the CPU's: take them without a GPU, "
                     "where F32, F16 and BF16 weights are float16"
                 )
-            return _gpu_backend(file, config, self.context, gpu, threads)
+            return gpu_backend(file, config, self.context, gpu, threads)
 
         self.loaded = load_model(model, make_backend)
         self.name = self.loaded.name
@@ -116,7 +106,7 @@ class Session:
             self.config,
             self.tokenizer.image_marks,
             mmproj,
-            lambda: _cpu_backend(threads, exact, keep_weights) if gpu else cast(TowerBackend, self.backend),
+            lambda: cpu_backend(threads, exact, keep_weights) if gpu else cast(TowerBackend, self.backend),
         )
         self.turns = Turns(kv_budget or 0)
         self._conversation = self.conversation()
@@ -150,8 +140,19 @@ class Session:
             PromptError: the prompt is empty, or a message lacks role or content.
             TypeError: it is neither a text nor messages.
         """
-        text, given, budget = split_options(options)
-        return self._prompts.encode(prompt, self.read_images(prompt, given, budget), **text)
+        return self._encoded(prompt, options)[0]
+
+    def _encoded(
+        self, prompt: str | list[Message] | np.ndarray, options: Mapping[str, Any]
+    ) -> tuple[np.ndarray, list[ImageInput]]:
+        """A prompt's ids, which it may be already, and its images."""
+        text, images, budget = split_options(options)
+        if not isinstance(prompt, np.ndarray):
+            inputs = self.read_images(prompt, images, budget)
+            return self._prompts.encode(prompt, inputs, **text), inputs
+        if text:
+            raise TypeError("prompt options go to `encode`: here the prompt is ids already")
+        return self._check_ids(prompt), self.read_images("", images, budget)
 
     def read_images(
         self, prompt: str | list[Message], images: Sequence[Any] = (), image_tokens: int | None = None
@@ -209,14 +210,7 @@ class Session:
             raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
         if canvas_length not in (None, "auto"):
             canvas_length = _whole("canvas_length", canvas_length)
-        text, given, budget = split_options(options)
-        if isinstance(prompt, np.ndarray):
-            if text:
-                raise TypeError("prompt options go to `encode`: here the prompt is ids already")
-            images, ids = self.read_images("", given, budget), self._check_ids(prompt)
-        else:
-            images = self.read_images(prompt, given, budget)
-            ids = self._prompts.encode(prompt, images, **text)
+        ids, images = self._encoded(prompt, options)
         started = Started(
             model=self.name,
             seed=seed,
@@ -292,6 +286,48 @@ class Session:
             seen.append(event)
         return DrawnAnswer(**vars(builder.answer()), recording=Recording(self.tokenizer, seen))
 
+    def decide(
+        self,
+        state: str | Sequence[Message],
+        questions: Sequence[str | Question],
+        *,
+        samples: Samples = "auto",
+        permute: bool = False,
+        joint: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Decision]:
+        """Answer typed questions about a state with probabilities, in one step of a short canvas each.
+
+        The state is encoded once for all of them, and kept for the next call. Nothing is generated. The same
+        question gets the same numbers to the last bit, whatever was asked before or is asked beside it
+        (on a GPU, when the same is asked beside it).
+
+        Args:
+            state: a text, or messages.
+            questions: 1 to 400, as lines such as "team: Who should take it? sales|support", see
+                `decisions.questions.parse_question`, or as `Question`.
+            samples: noise seeds that are averaged; "auto" reads more where the first is not clear.
+            permute: also ask with the options in other orders, and average.
+            joint: let all answers stand in one canvas, where they see each other.
+            progress: is called with the tokens that are encoded by then, and with all that will be.
+
+        Raises:
+            PromptError: a question asks nothing, the state is empty, or they do not fit the context.
+            UnsupportedModelError: a label is not one token in this model's vocabulary.
+            NumericsError: the network computed something that is not finite.
+        """
+        if isinstance(questions, str):
+            raise TypeError("questions must be a list, also of one")
+        if samples != "auto":
+            samples = _whole('samples must be "auto" or', samples)
+        asked = [parse_question(one) if isinstance(one, str) else one for one in questions]
+        return self._decider(state, asked, samples=samples, permute=permute, joint=joint, progress=progress)
+
+    @functools.cached_property
+    def _decider(self) -> Decider:
+        prompts = DecisionPrompts(self._prompts, self.tokenizer, self.config.canvas_length)
+        return Decider(self.model, prompts, self.conversation())
+
     def chat(self, *, system: str | None = None) -> "Chat":
         """A conversation that remembers its messages, and keeps what it has encoded."""
         return Chat(self, system)
@@ -353,20 +389,3 @@ def _check_request(started: Started) -> None:
                 f"token {token} cannot be pinned at position {place}: the answer has positions from "
                 f"0 to {most}, the vocabulary tokens from 0 to {started.vocab_size - 1}"
             )
-
-
-def _cpu_backend(threads: int | None, exact: bool, keep_weights: bool) -> TowerBackend:
-    from dgguf.backends.cpu import CpuBackend
-
-    return CpuBackend(threads, exact=exact, keep_weights=keep_weights)
-
-
-def _gpu_backend(file: GgufFile, config: ModelConfig, context: int, gpu: Gpu, threads: int | None) -> Backend:
-    from dgguf.backends.cuda import open_backend
-
-    return open_backend(
-        gpu_sizes(file, config, context),
-        device=gpu.device,
-        gpu_layers=len(config.layers) if gpu.layers == "all" else gpu.layers,
-        threads=threads,
-    )

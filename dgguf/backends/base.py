@@ -7,10 +7,13 @@ matrix what `Weight` has; everything else happens in verbs. Shape letters are th
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 
+from dgguf.errors import NumericsError
 from dgguf.quants.block import BlockFormat
 
 # What the verbs take: a `DeviceArray` or a `Weight` that the same backend made, and no other's.
@@ -123,11 +126,23 @@ class Visible:
     from `LayerStore.length` on are the call's canvas store.
 
     Attributes:
-        runs: (R, T, 2) int64, R 1 or 2. A row's run 1 lies behind its run 0; one of them may be empty. In
-            a run neither bound falls from one query row to the next: tiles of rows rely on it.
+        runs: (R, T, 2) int64, R 1 or 2. A row's run 1 lies behind its run 0; one of them may be empty.
     """
 
     runs: np.ndarray
+
+    @cached_property
+    def pieces(self) -> list[tuple[int, int]]:
+        """The query rows in pieces (first, end); a tile of rows lies within one.
+
+        In a piece neither bound of a run falls from one row to the next, and what the rows see together has
+        no gap: a tile reads from the first row's first key to the last row's end, and nothing that is
+        not seen, as that may be undefined.
+        """
+        first, end = self.runs[:, :, 0], self.runs[:, :, 1]
+        breaks = (first[:, 1:] < first[:, :-1]) | (end[:, 1:] < end[:, :-1]) | (first[:, 1:] > end[:, :-1])
+        borders = [0, *(1 + np.flatnonzero(breaks.any(axis=0))).tolist(), self.runs.shape[1]]
+        return list(pairwise(borders))
 
 
 class Backend(Protocol):
@@ -259,6 +274,22 @@ class Backend(Protocol):
             NumericsError: a logit is not finite.
         """
 
+    def label_logits(
+        self, x: Array, rows: np.ndarray, w: Matrix, softcap: float, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What head(x, w, softcap) says of a few tokens at a few rows of x (C, D), and of all together.
+
+        Args:
+            rows: (S,) int64, of x.
+            labels: (L,) int64 ids.
+
+        Returns:
+            (S, L) float32 logits, and (S,) float64, the logarithm of the sum of exp(logit) over all V
+
+        Raises:
+            NumericsError: a logit is not finite.
+        """
+
     def top_tokens(self, conditioning: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest tokens under each of C distributions.
 
@@ -294,6 +325,14 @@ class Backend(Protocol):
 
     def synchronize(self) -> None:
         """Return when all that was asked for is computed; for whoever measures."""
+
+
+def not_finite(position: int) -> NumericsError:
+    """The error of a backend that finds a logit at a canvas position that is no number."""
+    return NumericsError(
+        f"the network's logits are not finite at canvas position {position}: "
+        "the model file is damaged or this is a bug in dgguf"
+    )
 
 
 class TowerBackend(Backend, Protocol):

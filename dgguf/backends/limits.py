@@ -10,6 +10,9 @@ MOST_TOKENS = 512
 CPU_ROWS_AT_ONCE = 64
 CPU_SOFT_SLICES = 16
 
+# Attention takes keys in tiles of so many positions on the CPU, wherever a call begins.
+KEY_TILE = 128
+
 # The CUDA backend: the parts of a row of logits and of a mean embedding, and the bins of a histogram.
 GPU_SLICES = 64
 GPU_SOFT_SLICES = 8

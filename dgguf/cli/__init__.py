@@ -22,7 +22,7 @@ from dgguf.cli.serve import serve
 from dgguf.cli.show import show
 from dgguf.cli.together import install
 from dgguf.cli.tour import tour
-from dgguf.errors import DggufError, sentence
+from dgguf.errors import DggufError
 
 
 @click.group(
@@ -126,7 +126,9 @@ def _run() -> int:
         code = int(cli.main(standalone_mode=False) or 0)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        from dgguf.cli.output import fail_usage
+
+        fail_usage(error)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         code = 130
@@ -134,7 +136,9 @@ def _run() -> int:
             if _debug:
                 raise
             code = 1
-            click.echo("dgguf: error: something that was read ended too early; --debug shows what", err=True)
+            from dgguf.cli.output import fail
+
+            fail("something that was read ended too early; --debug shows what")
     except Exception as error:
         code = 1
         if interrupts.received():  # what was interrupted has made another exception of it
@@ -142,7 +146,9 @@ def _run() -> int:
         elif _debug or not isinstance(error, DggufError | MemoryError | OSError):
             raise
         elif not (isinstance(error, OSError) and streams.is_closed_pipe(error)):
-            click.echo(f"dgguf: error: {sentence(error)}", err=True)
+            from dgguf.cli.output import fail
+
+            fail(error)
     finally:
         streams.give_up_stdout()
     _say_not_kept()
@@ -153,4 +159,6 @@ def _say_not_kept() -> None:
     """Say it where kernels were compiled that the next run will compile again."""
     kernel_cache = sys.modules.get("dgguf.kernel_cache")  # of commands that need no compiler it is not
     if kernel_cache and (reason := kernel_cache.not_kept()):
-        click.echo(f"dgguf: compiled kernels were not kept for later runs: {reason}", err=True)
+        from dgguf.cli.output import warn
+
+        warn(f"compiled kernels were not kept for later runs: {reason}")

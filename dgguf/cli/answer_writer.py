@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import click
 
 from dgguf.answer import AnswerBuilder, Piece
-from dgguf.cli.output import say, warn
+from dgguf.cli.output import NOTE, say, warn
 from dgguf.diffusion.events import Event
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.sudoku import asked_board, grid_fault
-from dgguf.view.summary import statistics_table, summary
+from dgguf.view.summary import statistics_facts, summary
 from dgguf.view.terminal import safe, safe_json
 
 _MANY_STEPS = 10  # in which a sound model settles; whoever sets fewer does not expect it
@@ -27,19 +27,23 @@ class AnswerWriter:
         as_json: write one JSON object at the end instead of the text.
         echo: write the text; else whoever shows the events does.
         show_thoughts: write the thoughts to stderr.
+        markdown: write the text as its Markdown means, when it is whole.
 
     Attributes:
         answer: as far as it has come.
     """
 
-    def __init__(self, texts: TokenTexts, *, as_json: bool, echo: bool, show_thoughts: bool) -> None:
+    def __init__(
+        self, texts: TokenTexts, *, as_json: bool, echo: bool, show_thoughts: bool, markdown: bool = False
+    ) -> None:
         self.answer = AnswerBuilder(texts)
         self._texts = texts
         self._as_json = as_json
         self._echo = echo and not as_json
         self._show_thoughts = show_thoughts
         # On a terminal the answer would be torn apart by progress lines: there it comes whole, at the end.
-        self._whole = sys.stdout.isatty() and sys.stderr.isatty()
+        self._whole = markdown or (sys.stdout.isatty() and sys.stderr.isatty())
+        self._markdown = markdown
 
     def add(self, event: Event) -> None:
         """Take the next event of the generation."""
@@ -68,6 +72,10 @@ class AnswerWriter:
                 "tokens_per_step": s.tokens_per_step,
             }
             click.echo(safe_json(json.dumps(result, ensure_ascii=False)))
+        elif self._echo and self._markdown and text:
+            from dgguf.cli.tables import Markdown, echo
+
+            echo(Markdown(text))
         elif self._echo and text:
             if self._whole:
                 click.echo(safe(text, draft=False), nl=False)
@@ -76,8 +84,9 @@ class AnswerWriter:
         if s.steps:
             say(summary(s, seed))
         if table:
-            for line in statistics_table(s):
-                say(line)
+            from dgguf.cli.tables import Facts, echo
+
+            echo(Facts(statistics_facts(s), style=NOTE), err=True)
         if not interrupted:
             self._advise(settings.max_steps)
 

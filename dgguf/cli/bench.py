@@ -2,12 +2,16 @@
 
 import json
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dgguf.cli.commands import model_argument
 from dgguf.cli.options import gpu_options, keep_weights_option, threads_option
+
+if TYPE_CHECKING:
+    from dgguf.cli.tables import Part
 
 
 @click.command(short_help="Measure a model's speed on this machine.")
@@ -77,39 +81,50 @@ def bench(
         }
     result["peak_private_bytes"] = peak.bytes
     result["peak_gops"] = cpu and peak_gops(cpu.path, cpu.threads)
-    click.echo(json.dumps(result, indent=2) if as_json else "\n".join(lines(result)))
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+    else:
+        from dgguf.cli.tables import echo
+
+        echo(*parts(result))
 
 
-def lines(result: dict[str, Any]) -> list[str]:
-    """The result as text."""
-    from dgguf.benchmark import OTHER
-    from dgguf.view.summary import format_bytes
+def parts(result: dict[str, Any]) -> "Iterator[Part]":
+    """The result for a reader."""
+    from dgguf.cli.tables import Column, Facts, Rows
+    from dgguf.units import format_bytes
 
     steps = result["ms_of_steps"]
-    out = [
-        f"machine        {result['machine'] or 'unknown'} · {result['backend']}",
-        f"start          {result['load_seconds']:.2f} s to load"
-        f" · {result['first_encode_seconds']:.2f} s for the first {result['first_encode_tokens']} tokens"
-        f" · {_duration(result['first_step_ms'])} for the first step" + (" · file cold" * result["cold"]),
-        f"encoding       {result['encode_tokens_per_s']:.1f} tokens/s, {result['prompt_tokens']} tokens",
-        f"commit         {_duration(result['commit_ms'])} a canvas",
-        f"step           {_duration(result['ms_per_step'])}, median of {len(steps)}"
-        f" ({_duration(min(steps))} to {_duration(max(steps))})"
-        f" · {result['gops']:.0f} GOP/s · {result['gb_per_s']:.1f} GB/s of weights",
+    unit = "of float32 through BLAS" if result["cpu_path"] == "portable" else "of dot instructions"
+    peak, memory = result["peak_gops"], result["peak_private_bytes"]
+    facts = [
+        ("machine", f"{result['machine'] or 'unknown'} · {result['backend']}"),
+        *([("peak", f"{peak:.0f} GOP/s {unit}, without memory")] if peak else []),
+        (
+            "start",
+            f"{result['load_seconds']:.2f} s to load"
+            f" · {result['first_encode_seconds']:.2f} s for the first {result['first_encode_tokens']} tokens"
+            f" · {_duration(result['first_step_ms'])} for the first step" + (" · file cold" * result["cold"]),
+        ),
+        ("encoding", f"{result['encode_tokens_per_s']:.1f} tokens/s, {result['prompt_tokens']} tokens"),
+        ("commit", f"{_duration(result['commit_ms'])} a canvas"),
+        *([("memory", f"{format_bytes(memory)} at most, beside the mapped file")] if memory else []),
+        (
+            "step",
+            f"{_duration(result['ms_per_step'])}, median of {len(steps)}"
+            f" ({_duration(min(steps))} to {_duration(max(steps))})"
+            f" · {result['gops']:.0f} GOP/s · {result['gb_per_s']:.1f} GB/s of weights",
+        ),
     ]
-    if result["peak_gops"]:
-        unit = "of float32 through BLAS" if result["cpu_path"] == "portable" else "of dot instructions"
-        out.insert(1, f"peak           {result['peak_gops']:.0f} GOP/s {unit}, without memory")
+    yield Facts(facts, indent=0)
+    yield ""
     if not result["cpu_path"]:
-        out.append("parts, each waited for, which takes longer than the step as a whole:")
-    for part, cost in result["parts"].items():
-        speed = f"{cost['gops']:8.0f} GOP/s" if cost["gops"] else ""
-        out.append(f"  {part:<{len(OTHER)}} {_duration(cost['ms']):>9} {speed}")
-    if result["peak_private_bytes"]:
-        out.append(
-            f"memory         {format_bytes(result['peak_private_bytes'])} at most, beside the mapped file"
-        )
-    return out
+        yield "parts, each waited for, which takes longer than the step as a whole:"
+    cells = [
+        (part, _duration(cost["ms"]), f"{cost['gops']:.0f} GOP/s" if cost["gops"] else "")
+        for part, cost in result["parts"].items()
+    ]
+    yield Rows((Column("part of a step"), Column("time", right=True), Column("speed", right=True)), cells)
 
 
 def _duration(ms: float) -> str:

@@ -12,6 +12,7 @@ from dgguf.cli.options import (
     Showing,
     conversation_options,
     generation_options,
+    markdown_option,
     view_options,
 )
 from dgguf.view.names import CHAT_VIEWS
@@ -28,6 +29,7 @@ from dgguf.view.names import CHAT_VIEWS
 )
 @generation_options
 @view_options(CHAT_VIEWS)
+@markdown_option
 def chat(loading: Loading, asking: Asking, showing: Showing, when_full: str, go_on: bool) -> None:
     """Talk with MODEL. On a terminal lines can be edited, and earlier ones come back by the arrow keys.
 

@@ -9,9 +9,12 @@ from dgguf.cli.commands import model_argument
 from dgguf.cli.options import gpu_options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dgguf.cli.tables import Part
     from dgguf.ggufio.file import GgufFile
     from dgguf.hub import HubFile
-    from dgguf.session import Gpu
+    from dgguf.loading import Gpu
     from dgguf.verify.whole_file import WholeFile
 
 
@@ -56,7 +59,6 @@ def check(
     from dgguf.catalog import hub_name
     from dgguf.cli.output import announce_compilation, say
     from dgguf.errors import ModelFileError
-    from dgguf.view.terminal import safe
 
     published = hub.choose(*hub_name(against), say) if against else None
     with announce_compilation():
@@ -68,7 +70,9 @@ def check(
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
-        click.echo(safe("\n".join(lines(report)), draft=False))
+        from dgguf.cli.tables import echo
+
+        echo(*parts(report))
     if problems := report["problems"]:
         more = f" ({len(problems) - 1} more: --json lists them)" if len(problems) > 1 else ""
         raise ModelFileError(problems[0] + more)
@@ -163,45 +167,34 @@ def examine(model: str, published: "list[HubFile] | None") -> dict[str, Any]:
 
 def _read(file: "GgufFile") -> "WholeFile":
     """Read it all, with a bar: how much, how fast, how long it will take."""
-    import time
-
-    from dgguf.cli.output import progress_bar
+    from dgguf.cli.progress import bar
     from dgguf.verify.whole_file import read_whole
-    from dgguf.view.summary import format_bytes
 
-    began = time.perf_counter()
-    with progress_bar(
-        f"reading {format_bytes(file.n_bytes)}",
-        file.n_bytes,
-        item_show_func=lambda item: item,
-        update_min_steps=1 << 24,
-    ) as bar:
-
-        def progress(n_bytes: int) -> None:
-            speed = (bar.pos + n_bytes) / (time.perf_counter() - began)
-            bar.update(n_bytes, f"{format_bytes(int(speed))}/s")
-
-        return read_whole(file, progress)
+    with bar(f"reading {file.path.name}", file.n_bytes) as shown:
+        return read_whole(file, shown.advance)
 
 
-def lines(report: dict[str, Any]) -> list[str]:
-    """The report as text."""
-    from dgguf.view.summary import count, format_bytes
+def parts(report: dict[str, Any]) -> "Iterator[Part]":
+    """The report for a reader."""
+    from dgguf.cli.tables import Facts
+    from dgguf.units import count, format_bytes
 
-    out = []
+    facts: list[tuple[str, str]] = []
     for file in report["files"]:
+        if facts:
+            yield Facts(facts)
+        yield file["path"]
         behind = f", {file['behind']} of them behind the last tensor" if file["behind"] else ""
-        out += [file["path"], f"  sha256   {file['sha256']}", f"  size     {file['bytes']} bytes{behind}"]
-    types = report["types"]
+        facts = [("sha256", file["sha256"]), ("size", f"{file['bytes']} bytes{behind}")]
+    types, bad = report["types"], report["bad_tensors"]
     number = count(sum(row["tensors"] for row in types.values()), "tensor")
-    out.append(f"  tensors  {number}: " + ", ".join(f"{row['tensors']} {n}" for n, row in types.items()))
-    bad = report["bad_tensors"]
-    out.append(f"  numbers  {'not finite in ' + count(len(bad), 'tensor') if bad else 'all finite'}")
-    out.append(f"  loads    {'yes' if report['loads'] else 'no'}")
-    if report["hub"]:
-        out.append(
-            f"  hub      {'the same' if report['same_as_hub'] else 'not the same'}: {report['hub'][0]}"
-        )
+    same = "the same" if report["same_as_hub"] else "not the same"
     speed = format_bytes(int(report["bytes_per_second"]))
-    out.append(f"  read     {format_bytes(report['bytes'])} in {report['seconds']:.1f} s, {speed}/s")
-    return out
+    facts += [
+        ("tensors", f"{number}: " + ", ".join(f"{row['tensors']} {n}" for n, row in types.items())),
+        ("numbers", f"not finite in {count(len(bad), 'tensor')}" if bad else "all finite"),
+        ("loads", "yes" if report["loads"] else "no"),
+        *([("hub", f"{same}: {report['hub'][0]}")] if report["hub"] else []),
+        ("read", f"{format_bytes(report['bytes'])} in {report['seconds']:.1f} s, {speed}/s"),
+    ]
+    yield Facts(facts)

@@ -54,7 +54,7 @@ model_argument = click.argument("model", shell_complete=complete_models)
 _GROUPS = {
     "Prompt": ("by_option", "file", "no_stdin", "go_on", "system", "think", "raw", "special"),
     "Answer": ("max_tokens", "canvas", "seed", "context", "when_full", "as_json", "stats", "verbose"),
-    "View": ("view", "pace", "thoughts"),
+    "View": ("view", "pace", "markdown", "thoughts"),
     "Recording and drawing": ("record", "record_top", "export", "force"),
     "Machine": ("threads", "cuda", "gpu_layers", "device", "exact", "keep_weights"),
     "Sampler": (

@@ -9,6 +9,7 @@ import click
 from dgguf.cli.options import evaluation_options
 
 if TYPE_CHECKING:
+    from dgguf.cli.tables import Part
     from dgguf.evaluate.divergence import Divergence
 
 
@@ -42,11 +43,13 @@ def compare(
       dgguf compare model-bf16.gguf small.gguf -f chats.txt --special --chunks 2 --json
     """
     from dgguf.backends.cpu import CpuBackend
-    from dgguf.cli.output import announce_compilation, progress_bar, say
+    from dgguf.cli.output import announce_compilation, say
+    from dgguf.cli.progress import bar
+    from dgguf.cli.tables import echo
     from dgguf.evaluate.divergence import LogitsBackend, check_comparable
     from dgguf.evaluate.divergence import compare as compare_models
     from dgguf.evaluate.noised_chunks import PASSES, Model, cut, read_text
-    from dgguf.view.summary import count
+    from dgguf.units import count
     from dgguf.view.terminal import safe_json
 
     contents = [read_text(path) for path in texts]
@@ -63,18 +66,18 @@ def compare(
     pairs = list(zip(models, backends, strict=True))
     with (
         announce_compilation(),
-        progress_bar("comparing", len(samples), show_pos=True) as bar,
+        bar("comparing", len(samples), amount=str, is_rate=False) as shown,
     ):
         for divergences in compare_models(pairs[0], pairs[1], samples):
             found.append(divergences)
-            bar.update(1)
+            shown.advance(1)
     rows = _rows(found)
     if as_json:
         files = {"first": str(models[0].file.path), "second": str(models[1].file.path)}
         result = {**files, "chunks": len(found), "noise": rows}
         click.echo(safe_json(json.dumps(result, ensure_ascii=False, indent=2)))
     else:
-        click.echo("\n".join(_table(rows)))
+        echo("divergence in nats", table(rows))
 
 
 def _rows(found: "list[list[Divergence]]") -> list[dict[str, Any]]:
@@ -107,14 +110,14 @@ def _summary(noise: str, divergences: "list[Divergence]") -> dict[str, Any]:
     }
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    lines = [
-        "divergence in nats",
-        f"{'noise':<6} {'mean':>9} {'± error':>9} {'median':>9} {'99 %':>9} {'largest':>9} "
-        f"{'same argmax':>11} {'positions':>9}",
-    ]
+def table(rows: list[dict[str, Any]]) -> "Part":
+    """The rows for a reader."""
+    from dgguf.cli.tables import Column, Rows
+
+    names = ("mean", "± error", "median", "99 %", "largest", "same argmax", "positions")
+    cells = []
     for row in rows:
         numbers = (row[f"kl_{key}"] for key in ("mean", "standard_error", "median", "99", "max"))
-        cells = " ".join(f"{value:>9.6f}" for value in numbers)
-        lines.append(f"{row['noise']:<6} {cells} {row['agreement']:>11.2%} {row['positions']:>9}")
-    return lines
+        values = (f"{value:.6f}" for value in numbers)
+        cells.append((row["noise"], *values, f"{row['agreement']:.2%}", str(row["positions"])))
+    return Rows((Column("noise"), *(Column(name, right=True) for name in names)), cells)

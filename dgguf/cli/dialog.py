@@ -15,7 +15,7 @@ from dgguf.cli.display import Display
 from dgguf.cli.export import check_out, draw
 from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
-from dgguf.cli.output import say
+from dgguf.cli.output import NOTE, fail, say
 from dgguf.diffusion.events import Event
 from dgguf.diffusion.generate import choose_length
 from dgguf.diffusion.statistics import Statistics
@@ -24,7 +24,7 @@ from dgguf.interrupts import forget
 from dgguf.session import Session, new_seed
 from dgguf.text.chat import Message
 from dgguf.view.names import CHAT_VIEWS
-from dgguf.view.summary import statistics_table
+from dgguf.view.summary import statistics_facts
 
 _SEED_DIGITS = 20
 _SYNONYMS = {"?": "help", "h": "help", "quit": "exit", "bye": "exit"}
@@ -96,7 +96,7 @@ class Dialog:
             except (DggufError, OSError) as error:
                 if not self._keyboard:
                     raise
-                say(f"error: {sentence(error)}")
+                fail(sentence(error))
                 if isinstance(error, FileChangedError):  # no message can be answered any more
                     say("/save keeps the conversation, /exit ends")
                     changed = error
@@ -117,6 +117,7 @@ class Dialog:
                         self._session.tokenizer,
                         as_json=False,
                         echo=not display.choice.shows_answer,
+                        markdown=display.choice.markdown,
                         show_thoughts=False,
                     )
                     events = self._session.stream(
@@ -298,8 +299,12 @@ class Dialog:
             say("nothing was said yet")
 
     def _stats(self, argument: str) -> None:
-        for line in statistics_table(self._statistics) if self._statistics else ["there is no answer yet"]:
-            say(line)
+        if self._statistics:
+            from dgguf.cli.tables import Facts, echo
+
+            echo(Facts(statistics_facts(self._statistics), style=NOTE), err=True)
+        else:
+            say("there is no answer yet")
 
     _COMMANDS: ClassVar = {
         "help": _help,

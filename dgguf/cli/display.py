@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from dgguf.cli.log import log_to
 from dgguf.cli.options import Showing
-from dgguf.cli.output import announce_compilation, say
+from dgguf.cli.output import announce_compilation, note, say
 from dgguf.diffusion.events import Event, Started
 from dgguf.view.choice import choose_view, make_view
 from dgguf.view.names import LIVE_VIEWS
@@ -35,11 +35,9 @@ class Display:
     """
 
     def __init__(self, showing: Showing, *, as_json: bool = False) -> None:
-        self.choice = choose_view(showing.view, as_json=as_json)
+        self.choice = choose_view(showing.view, as_json=as_json, markdown=showing.markdown)
         if showing.view in LIVE_VIEWS and not self.choice.is_live:
-            say(
-                f"note: --view {showing.view} needs a terminal that can move its cursor; here are plain lines"
-            )
+            note(f"--view {showing.view} needs a terminal that can move its cursor; here are plain lines")
         self._showing = showing
         self._stack = contextlib.ExitStack()
         self._live: Live | None = None
@@ -102,7 +100,8 @@ class Display:
         if self._live:
             if view == "sudoku":
                 events = self._note_missing_board(events, tokens)
-            yield from self._live.show(events, make_view(view, tokens, self._showing.thoughts), layers)
+            made = make_view(view, tokens, self._showing.thoughts, stays=not self.choice.markdown)
+            yield from self._live.show(events, made, layers)
         elif view == "plain":
             from dgguf.view import plain
 

@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from dgguf.backends.check import Check
+    from dgguf.cli.tables import Part
 
 
 @click.command(short_help="See what this machine has and what is missing.")
@@ -37,7 +38,7 @@ def doctor(
       dgguf doctor model.gguf --context 32768 --json
     """
     from dgguf.checks import examine_cpu
-    from dgguf.view.terminal import safe, safe_json
+    from dgguf.view.terminal import safe_json
 
     cpu = [*examine_cpu(), *memory_checks(model, context)]
     sections = {"cpu": cpu, "gpu": list(gpu_checks(model, context, device))}
@@ -49,10 +50,10 @@ def doctor(
         }
         click.echo(safe_json(json.dumps(report, ensure_ascii=False, indent=2)))
     else:
-        click.echo("CPU")
-        click.echo(safe("\n".join(lines(sections["cpu"], "FAIL")), draft=False))
-        click.echo("\nGPU, for --cuda")
-        click.echo(safe("\n".join(lines(sections["gpu"], "FAIL" if cuda else "no")), draft=False))
+        from dgguf.cli.tables import echo
+
+        gpu = table(sections["gpu"], "FAIL" if cuda else "no")
+        echo("CPU", table(sections["cpu"], "FAIL"), "", "GPU, for --cuda", gpu)
     if not all(check.ok for check in fatal):
         click_context.exit(1)
 
@@ -94,9 +95,13 @@ def gpu_checks(model: str | None, context: int | None, device: int) -> Iterator[
     yield from examine(device, sizes)
 
 
-def lines(checks: list["Check"], failed: str) -> Iterator[str]:
-    """The checks as text; `failed` marks those that are not ok."""
+def table(checks: list["Check"], failed: str) -> "Part":
+    """The checks for a reader; `failed` marks those that are not ok."""
+    from dgguf.cli.tables import Facts
+
+    rows = []
     for check in checks:
-        yield f"  {'ok' if check.ok else failed:<4} {check.name:<13} {check.found}"
+        rows.append((f"{'ok' if check.ok else failed:<4} {check.name}", check.found))
         if check.remedy:
-            yield f"       {'':<13} → {check.remedy}"
+            rows.append(("", f"→ {check.remedy}"))
+    return Facts(rows)

@@ -80,10 +80,10 @@ def export(
     """
     from dgguf.cli.output import say
     from dgguf.diffusion.events import DenoisingStep
+    from dgguf.units import count, format_bytes
     from dgguf.view.export.write import Drawing, write
     from dgguf.view.recording import read_recording
     from dgguf.view.sudoku import NO_BOARD, asked_board
-    from dgguf.view.summary import count, format_bytes
 
     check_out(out, force=force)
     read = read_recording(recording)
@@ -99,9 +99,9 @@ def export(
 def draw(events: "list[Event]", tokens: "TokenTexts", out: Path, showing: Showing) -> None:
     """Draw what was just generated into a file, as it was shown."""
     from dgguf.cli.output import say
+    from dgguf.units import format_bytes
     from dgguf.view.export.write import Drawing, write
     from dgguf.view.recording import Recording
-    from dgguf.view.summary import format_bytes
 
     view = showing.view if showing.view in LIVE_VIEWS else "auto"
     write(Recording(tokens, events), out, Drawing(view=view, thoughts=showing.thoughts))

@@ -49,12 +49,12 @@ def imatrix(
       dgguf quantize model-bf16.gguf small.gguf --type Q3_K_M --imatrix imatrix.gguf
     """
     from dgguf.backends.cpu import CpuBackend
-    from dgguf.cli.output import say
+    from dgguf.cli.output import note, say
     from dgguf.convert.imatrix import write_imatrix
     from dgguf.convert.target import check_name
     from dgguf.evaluate.importance import CollectingBackend, collect
     from dgguf.evaluate.noised_chunks import PASSES, Model, cut, read_text
-    from dgguf.view.summary import count
+    from dgguf.units import count
 
     check_name(out, force)
     contents = [read_text(path) for path in texts]
@@ -78,23 +78,24 @@ def imatrix(
         )
         say(f"{out}: {len(backend.sums)} matrices from {n_chunks} of {count(len(samples), 'chunk')}")
         for line in _unseen(backend.sums):
-            say(line)
+            note(line)
     if stop:
         raise stop
 
 
 def _collect(passes: Iterable[int], n_passes: int) -> tuple[int, BaseException | None]:
     """Go through all passes, with a bar; returns how many were done, and the interrupt that stopped them."""
-    from dgguf.cli.output import announce_compilation, progress_bar
+    from dgguf.cli.output import announce_compilation
+    from dgguf.cli.progress import bar
 
     done = 0
     with (
         announce_compilation(),
-        progress_bar("collecting", n_passes, show_pos=True) as bar,
+        bar("collecting", n_passes, amount=str, is_rate=False) as shown,
     ):
         try:
             for now in passes:
-                bar.update(now - done)
+                shown.advance(now - done)
                 done = now
         except (KeyboardInterrupt, SystemExit) as stop:
             return done, stop
@@ -108,6 +109,6 @@ def _unseen(sums: "Mapping[str, Sums]") -> list[str]:
     if not unseen:
         return []
     return [
-        f"note: {unseen} of {total} experts' matrices were never used on these texts, and all their columns "
+        f"{unseen} of {total} experts' matrices were never used on these texts, and all their columns "
         "will matter alike: more and more varied text helps"
     ]

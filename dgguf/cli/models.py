@@ -3,13 +3,17 @@
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dgguf.cli.commands import model_argument
 
-# Besides the weights a run needs room for its context and its scratch memory.
-_BESIDE_WEIGHTS = 2 * 10**9
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from dgguf.hub.transfer import Progress
+
 _FITS: dict[object, str] = {True: "yes", False: "no", None: "?"}
 
 
@@ -24,15 +28,17 @@ def list_models(as_json: bool) -> None:
       dgguf pull diffusiongemma && dgguf run diffusiongemma -p "Why is the sky blue?"
     """
     from dgguf.catalog import known_models, path_of
+    from dgguf.cli.forecast import memory_needed
+    from dgguf.cli.tables import Column, Rows, echo
     from dgguf.machine import system_memory
-    from dgguf.view.summary import format_bytes
+    from dgguf.units import format_bytes
     from dgguf.view.terminal import safe_json
 
     _, memory = system_memory()
     rows = []
     for known in known_models():
         path = path_of(known)
-        fits = None if memory is None else known.n_bytes + _BESIDE_WEIGHTS <= memory
+        fits = None if memory is None else memory_needed(known.n_bytes) <= memory
         rows.append(
             {
                 "name": known.name,
@@ -48,14 +54,15 @@ def list_models(as_json: bool) -> None:
     if as_json:
         click.echo(safe_json(json.dumps({"memory": memory, "models": rows}, ensure_ascii=False, indent=2)))
         return
-    width = max(len(known.name) for known in known_models())
-    click.echo(f"{'name':<{width}}  {'type':<7} {'size':>9}  {'here':<5} {'fits':<5} note")
-    for row, known in zip(rows, known_models(), strict=True):
-        here, fit = ("yes" if row["path"] else "no"), _FITS[row["fits_memory"]]
-        click.echo(
-            f"{known.name:<{width}}  {known.type:<7} {format_bytes(known.n_bytes):>9}  "
-            f"{here:<5} {fit:<5} {known.note}"
+    cells = [
+        (
+            *(known.name, known.type, format_bytes(known.n_bytes)),
+            *("yes" if row["path"] else "no", _FITS[row["fits_memory"]], known.note),
         )
+        for row, known in zip(rows, known_models(), strict=True)
+    ]
+    size, note = Column("size", right=True), Column("note", folds=True)
+    echo(Rows((Column("name"), Column("type"), size, Column("here"), Column("fits"), note), cells))
 
 
 @click.command(short_help="Download a model.")
@@ -81,8 +88,9 @@ def pull(model: str) -> None:
 def rm(model: str, yes: bool) -> None:
     """Delete MODEL, a name or hf:owner/repo:file, from the cache of the Hugging Face hub.
 
-    Other files of the same version of its repository go with it; they are named before. The demo comes with
-    dgguf, and a path is a file of your own: neither is deleted.
+    Other files of the same version of its repository go with it; they are named before. Of a model that is
+    not whole, the unfinished downloads of its repository go. The demo comes with dgguf, and a path is a file
+    of your own: neither is deleted.
 
     \b
     Examples:
@@ -93,20 +101,26 @@ def rm(model: str, yes: bool) -> None:
     from dgguf.catalog import hub_name
     from dgguf.cli.output import say
     from dgguf.errors import ModelFileError
-    from dgguf.view.summary import count, format_bytes
+    from dgguf.units import count, format_bytes
 
     if Path(model).exists():
         raise click.UsageError(f"{model} is a file of your own: delete it yourself")
     repository, wanted = hub_name(model)
-    found = hub.removal(repository, wanted)
-    if found is None:
+    found, begun = hub.removal(repository, wanted), hub.unfinished(repository)
+    if found is None and begun is None:
         raise ModelFileError(f"{model} is not on this machine")
-    say(f"{repository} in the hub's cache: {', '.join(found.names)}, {format_bytes(found.n_bytes)}")
-    question = f"Delete {count(len(found.names), 'file')}? Other programs may use them, too."
+    going = found or begun
+    assert going is not None
+    kind = "file" if found else "unfinished download"
+    say(f"{repository} in the hub's cache: {', '.join(going.names)}, {format_bytes(going.n_bytes)}")
+    question = f"Delete {count(len(going.names), kind)}? Other programs may use them, too."
     if not yes and not click.confirm(question, err=True):
         raise click.Abort
-    found.delete()
-    say(f"{format_bytes(found.n_bytes)} are free again")
+    going.delete()
+    say(f"{format_bytes(going.n_bytes)} are free again")
+    if found and begun:
+        left = count(len(begun.names), "unfinished download")
+        say(f"{left} of {repository} left, {format_bytes(begun.n_bytes)}: the same command deletes that")
 
 
 def download(model: str) -> Path:
@@ -116,7 +130,7 @@ def download(model: str) -> Path:
     from dgguf.cli.output import say
     from dgguf.errors import DownloadError, NoAnswerError
     from dgguf.ggufio.file import GgufFile
-    from dgguf.view.summary import format_bytes
+    from dgguf.units import format_bytes
 
     known = find_known(model)
     if known and known.repository == "bundled":
@@ -135,9 +149,19 @@ def download(model: str) -> Path:
         kept = f"{format_bytes(begun)} are here and kept" if begun else "nothing was begun"
         raise DownloadError(f"{size}{error}; {kept}") from error
     say(f"{repository}: {files[0].name}, {format_bytes(sum(file.n_bytes for file in files))}")
-    path = hub.download(files, say)
+    path = hub.download(files, say, _shown)
     GgufFile(path).close()
     return path
+
+
+def _shown(name: str, n_bytes: int, here: int) -> "AbstractContextManager[Progress]":
+    """Show how far a download is, unless huggingface_hub is told to show no bars."""
+    from huggingface_hub.utils import are_progress_bars_disabled
+
+    from dgguf.cli.progress import bar
+    from dgguf.hub.transfer import not_shown
+
+    return not_shown(name, n_bytes, here) if are_progress_bars_disabled() else bar(name, n_bytes, here=here)
 
 
 def _seen_to(path: Path, error: Exception) -> Path:
@@ -159,19 +183,35 @@ def _seen_to(path: Path, error: Exception) -> Path:
 
 
 def offer(model: str) -> None:
-    """On a terminal, ask whether to download a model that the hub may have and this machine has not."""
+    """On a terminal, ask whether to download a model that the hub may have and this machine has not.
+
+    Before, a forecast tells what that takes.
+    """
     from dgguf import hub
-    from dgguf.catalog import find_known, path_of
-    from dgguf.view.summary import format_bytes
+    from dgguf.catalog import find_known, hub_name, path_of
+    from dgguf.errors import NoAnswerError
 
     if Path(model).exists() or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
     known, reference = find_known(model), hub.parse_reference(model)
-    if known and path_of(known) is None:
-        n_bytes = known.n_bytes
-    elif known is None and reference and hub.cached_like(*reference) is None:
-        n_bytes = sum(file.n_bytes for file in hub.choose(*reference))
+    if known:
+        is_here = path_of(known) is not None
+    elif reference:
+        is_here = hub.cached_like(*reference) is not None
     else:
+        return  # whoever opens it says what is wrong
+    if is_here:
         return
+    files: list[hub.HubFile] = []
+    try:
+        files = hub.choose(*hub_name(model))
+    except NoAnswerError:
+        if known is None:
+            raise
+    from dgguf.cli.forecast import show_forecast
+    from dgguf.units import format_bytes
+
+    n_bytes = sum(file.n_bytes for file in files) if files else known.n_bytes if known else 0
+    show_forecast(hub_name(model)[0], files, n_bytes)
     if click.confirm(f"{model} is not on this machine: download {format_bytes(n_bytes)}?", err=True):
         download(model)

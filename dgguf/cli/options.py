@@ -13,7 +13,8 @@ from dgguf.view.names import THOUGHTS, Thoughts
 if TYPE_CHECKING:
     from dgguf.diffusion.generate import CanvasLength
     from dgguf.diffusion.settings import SamplerSettings
-    from dgguf.session import Gpu, Session
+    from dgguf.loading import Gpu
+    from dgguf.session import Session
 
     ParamType = click.ParamType[Any]
 else:
@@ -85,11 +86,13 @@ class Showing:
         view: one of `view.names.VIEWS`.
         pace: seconds that each event is seen for at least, in a live view.
         thoughts: how a live view shows them.
+        markdown: the answer is shown as its Markdown means, where that is a terminal.
     """
 
     view: str
     pace: float
     thoughts: Thoughts
+    markdown: bool = False
 
 
 def _bundled(command: Command, name: str, bundle: type) -> Command:
@@ -164,12 +167,12 @@ def _sampler_options(command: Command) -> Command:
 
 def _say_surplus(context: click.Context, parameter: click.Parameter, threads: int | None) -> int | None:
     """More threads than run at once would only wait for each other: a note says how many are used."""
-    from dgguf.cli.output import say
+    from dgguf.cli.output import note
     from dgguf.machine import usable_processors
 
     most = usable_processors()
     if threads is not None and threads > most:
-        say(f"note: {most} threads are used, as many as run at once here, not {threads}")
+        note(f"{most} threads are used, as many as run at once here, not {threads}")
     return threads
 
 
@@ -269,13 +272,13 @@ class _CountOr(ParamType):
 
 
 def gpu_options(command: Command) -> Command:
-    """Where to run; the command gets one argument `gpu`, a `session.Gpu` or None for the CPU."""
+    """Where to run; the command gets one argument `gpu`, a `loading.Gpu` or None for the CPU."""
 
     @functools.wraps(command)
     def with_gpu(*, cuda: bool, gpu_layers: Any, device: int | None, **options: Any) -> Any:
         gpu = None
         if cuda:
-            from dgguf.session import Gpu
+            from dgguf.loading import Gpu
 
             gpu = Gpu(device or 0, gpu_layers)
         return command(gpu=gpu, **options)
@@ -329,6 +332,13 @@ def evaluation_options(default_chunks: int | None) -> Callable[[Command], Comman
         return command
 
     return decorate
+
+
+markdown_option = click.option(
+    "--markdown",
+    is_flag=True,
+    help="Show the answer as its Markdown means: headings, lists, code. Through a pipe it stays text.",
+)
 
 
 def view_options(views: tuple[str, ...]) -> Callable[[Command], Command]:

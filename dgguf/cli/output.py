@@ -1,45 +1,80 @@
-"""What commands say beside their output: lines to stderr."""
+"""What commands say beside their output: lines to stderr, in one style, above a bar if one is shown."""
 
 import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from dgguf.interrupts import undone
+from dgguf.cli import progress
+from dgguf.errors import sentence
 from dgguf.view.terminal import safe
 
-if TYPE_CHECKING:
-    from click._termui_impl import ProgressBar
+NOTE = "color(243)"  # the grey that `view.ansi` has for what stands beside an answer
+_WARNING, _ERROR = "yellow", "red"
 
 
 def say(line: str) -> None:
-    """A line for the user, beside the answer; dim on a terminal, which nothing in it controls."""
-    line = safe(line, draft=False)
-    click.echo(line if os.environ.get("TERM") == "dumb" else click.style(line, dim=True), err=True)
+    """A line for the user, beside the answer; grey on a terminal, which nothing in it controls."""
+    _write(line, NOTE)
+
+
+def note(line: str) -> None:
+    """A line about something that the user may not expect."""
+    _write(f"note: {line}", NOTE)
 
 
 def warn(line: str) -> None:
-    """A line for the user about something that is probably not as they want it."""
-    line = f"warning: {safe(line, draft=False)}"
-    click.echo(line if os.environ.get("TERM") == "dumb" else click.style(line, fg="yellow"), err=True)
+    """A line about something that is probably not as the user wants it."""
+    _write(f"warning: {line}", _WARNING)
 
 
-@contextlib.contextmanager
-def progress_bar(label: str, length: int, **options: Any) -> "Iterator[ProgressBar[Any]]":
-    """click's bar on stderr; the cursor that it hides is shown again whatever happens."""
+def fail(error: Exception | str) -> None:
+    """What went wrong, as one line."""
+    _write(f"dgguf: error: {error if isinstance(error, str) else sentence(error)}", _ERROR)
 
-    def show_cursor() -> None:
-        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            click.echo("\x1b[?25h", nl=False, err=True)
 
-    with (
-        undone(show_cursor),
-        click.progressbar(length=length, label=label, file=sys.stderr, **options) as bar,
-    ):
-        yield bar
+def fail_usage(error: click.ClickException) -> None:
+    """A command that cannot be run as it was typed: how it is used, then what went wrong."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return
+    if isinstance(error, click.UsageError) and error.ctx:
+        say(error.ctx.get_usage())
+        if error.ctx.command.get_help_option(error.ctx):
+            say(f"`{error.ctx.command_path} {error.ctx.help_option_names[-1]}` explains its options.")
+    fail(sentence(Exception(error.format_message())))
+
+
+def _write(line: str, style: str) -> None:
+    line = safe(line, draft=False)
+    if progress.write_above(line, style):
+        return
+    if sys.stderr.isatty():
+        line = _folded(line)
+    if _may_be_coloured():
+        from rich.style import Style
+
+        from dgguf.view.ansi import colour_system
+
+        if colours := colour_system(sys.stderr):
+            line = Style.parse(style).render(line, color_system=colours)
+    click.echo(line, err=True, color=True)
+
+
+def _folded(line: str) -> str:
+    """A line in several where the terminal would break it within words."""
+    from dgguf.view.frame import Span, Style, wrap
+    from dgguf.view.painter import terminal_size
+
+    lines = wrap([Span(line, Style.STATUS)], terminal_size(sys.stderr)[0])
+    return "\n".join("".join(span.text for span in row) for row in lines)
+
+
+def _may_be_coloured() -> bool:
+    """Whether rich is to be asked, which takes a while to import."""
+    return sys.stderr.isatty() or not {"FORCE_COLOR", "TTY_COMPATIBLE"}.isdisjoint(os.environ)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from dgguf.cli.options import ParamType
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from dgguf.cli.tables import Part
     from dgguf.convert import ConversionEvent, ConversionFinished, ConversionPlan, TensorWritten
 
 TYPES = (
@@ -141,11 +142,10 @@ def quantize(
     """
     from dgguf import convert
     from dgguf.catalog import find_known, find_model
+    from dgguf.cli.tables import echo
     from dgguf.hub import parse_reference
-    from dgguf.view.terminal import safe
 
-    of_text = bool(type_name or tensor_types or output_type or imatrix_path or split_size)
-    _check_outputs(out, type_name, mmproj, mmproj_type, of_text=of_text)
+    _check_outputs(out, type_name, mmproj)
     if not source.exists() and (find_known(str(source)) or parse_reference(str(source))):
         source = find_model(str(source))
     if report is not None and (report.is_dir() or not report.parent.is_dir()):
@@ -166,7 +166,7 @@ def quantize(
     for plan, _ in jobs:
         _say_plan(plan)
         if dry_run:
-            click.echo(safe("\n".join(plan_lines(plan)), draft=False))
+            echo(plan_table(plan))
     if dry_run:
         return
     _convert(jobs, report, force=force, resume=resume)
@@ -178,7 +178,7 @@ def _convert(
     """Carry out plans, one after the other, and write the report on what was lost."""
     from dgguf import convert
     from dgguf.cli.output import announce_compilation, say
-    from dgguf.view.summary import format_bytes
+    from dgguf.units import format_bytes
 
     convert.check_outputs(jobs, force=force)
     done = []
@@ -192,32 +192,24 @@ def _convert(
         write_report(report, done)
 
 
-def _check_outputs(
-    out: Path | None, type_name: str | None, mmproj: Path | None, mmproj_type: str | None, *, of_text: bool
-) -> None:
-    """See that what was asked for goes together, before anything is read."""
+def _check_outputs(out: Path | None, type_name: str | None, mmproj: Path | None) -> None:
+    """See that it is known what to write, before anything is read."""
     if out is None and mmproj is None:
         raise click.UsageError(
             "Missing argument 'OUT', the file to write; or --mmproj FILE for the tower alone"
         )
     if out is not None and type_name is None:
         raise click.UsageError("Missing option '--type' for OUT; choose one of " + ", ".join(TYPES))
-    if out is None and of_text:
-        raise click.UsageError(
-            "--type and what goes with it are for the text model: name OUT, or give --mmproj-type"
-        )
-    if mmproj is None and mmproj_type is not None:
-        raise click.UsageError("--mmproj-type goes with --mmproj FILE")
     if out is not None and mmproj is not None and out.absolute() == mmproj.absolute():
         raise click.UsageError(f"OUT and --mmproj are one file, {out}: name two")
 
 
 def _say_plan(plan: "ConversionPlan") -> None:
-    from dgguf.cli.output import say
-    from dgguf.view.summary import format_bytes, format_count
+    from dgguf.cli.output import note, say
+    from dgguf.units import format_bytes, format_count
 
-    for note in plan.notes:
-        say(f"note: {note}")
+    for line in plan.notes:
+        note(line)
     bits = 8 * plan.n_bytes / plan.n_weights
     say(
         f"{len(plan.tensors)} tensors, {format_count(plan.n_weights)} weights → "
@@ -229,61 +221,57 @@ def _watch(
     events: "Generator[ConversionEvent, None, None]", plan: "ConversionPlan", out: Path
 ) -> "tuple[list[TensorWritten], ConversionFinished]":
     """Show how far a conversion is, until it ends."""
-    from dgguf.cli.output import progress_bar, say
+    from dgguf.cli.output import say
+    from dgguf.cli.progress import bar
     from dgguf.convert import ConversionFinished, RowsWritten, TensorWritten
+    from dgguf.units import format_count
 
     total = sum(tensor.n_weights for tensor in plan.tensors)
     written: list[TensorWritten] = []
-    there = resumed = 0  # weights in whole tensors; those of them that an earlier run had written
+    there = 0  # weights in whole tensors
     event = next(events)  # looks at OUT and compiles before there is a bar to disturb
-    with progress_bar(f"writing {out.name}", total, item_show_func=lambda item: item, show_eta=False) as bar:
+    with bar(f"writing {out.name}", total, amount=lambda n: f"{format_count(n)} weights") as shown:
         try:
             while not isinstance(event, ConversionFinished):
-                now = there
                 if isinstance(event, RowsWritten):
-                    now += event.n_weights
+                    shown.advance(there + event.n_weights - shown.done)
                 elif isinstance(event, TensorWritten):
                     written.append(event)
-                    now = there = there + plan.tensors[event.index].n_weights
-                    resumed += plan.tensors[event.index].n_weights if event.resumed else 0
-                bar.update(now - bar.pos, _speed(now - resumed, total - now, event.seconds))
+                    there += plan.tensors[event.index].n_weights
+                    shown.advance(there - shown.done, skipped=event.resumed)
                 event = next(events)
         except (KeyboardInterrupt, SystemExit):
             events.close()
             kept = any(out.parent.glob(f"{glob.escape(out.stem)}*.partial"))
-            say("\ninterrupted" + ": --resume goes on from what is done" * kept)
+            say("interrupted" + ": --resume goes on from what is done" * kept)
             raise
     return written, event
 
 
-def _speed(done: int, left: int, seconds: float) -> str:
-    """How fast weights are written, and how long the rest will take at that."""
-    if not done:
-        return ""
-    minutes, rest = divmod(round(left * seconds / done), 60)
-    return f"{done / seconds / 1e6:.0f} million weights/s, {minutes}:{rest:02} left"
+def plan_table(plan: "ConversionPlan") -> "Part":
+    """What would be written."""
+    from dgguf.cli.tables import Column, Rows
+    from dgguf.units import count
 
+    def bits(n_bytes: int, n_weights: int) -> str:
+        return f"{8 * n_bytes / n_weights:.2f}"
 
-def plan_lines(plan: "ConversionPlan") -> list[str]:
-    """What would be written, as a table."""
-    from dgguf.view.summary import count
-
-    lines = [f"{'tensor':<38} {'shape':>18} {'from':<8} {'to':<7} {'bytes':>14} {'bits/weight':>11}"]
-    for t in plan.tensors:
-        shape = "x".join(map(str, t.shape))
-        bits = f"{8 * t.n_bytes / t.n_weights:.2f}"
-        lines.append(
-            f"{t.name:<38} {shape:>18} {t.from_types:<8} {t.format.name:<7} {t.n_bytes:>14} {bits:>11}"
+    shape, n_bytes, weight = (Column(name, right=True) for name in ("shape", "bytes", "bits/weight"))
+    cells = [
+        (
+            *(t.name, "x".join(map(str, t.shape)), t.from_types, t.format.name),
+            *(str(t.n_bytes), bits(t.n_bytes, t.n_weights)),
         )
-    bits = f"{8 * plan.n_bytes / plan.n_weights:.2f}"
+        for t in plan.tensors
+    ]
     files = f"{count(len(plan.files), 'file')} with headers"
-    lines.append(f"{'total':<38} {files:>18} {'':<8} {'':<7} {plan.n_bytes:>14} {bits:>11}")
-    return lines
+    cells.append(("total", files, "", "", str(plan.n_bytes), bits(plan.n_bytes, plan.n_weights)))
+    return Rows((Column("tensor"), shape, Column("from"), Column("to"), n_bytes, weight), cells)
 
 
 def write_report(path: Path, done: "list[tuple[ConversionPlan, list[TensorWritten]]]") -> None:
     """What each tensor of some files lost, worst first in the table, in file order in the JSON."""
-    from dgguf.view.terminal import safe
+    from dgguf.cli.tables import Column, Rows, drawn
     from dgguf.whole_file import whole_file
 
     rows = [
@@ -309,20 +297,21 @@ def write_report(path: Path, done: "list[tuple[ConversionPlan, list[TensorWritte
             "unmeasured": unmeasured,
             "tensors": rows,
         }
-        text = json.dumps(result, ensure_ascii=False, indent=1)
+        text = json.dumps(result, ensure_ascii=False, indent=1) + "\n"
     else:
-        lines = [
-            "root mean square errors over the tensor's root mean square",
-            f"{'tensor':<38} {'from':<8} {'to':<7} {'error':>9} {'worst block':>11} {'at row, column':>22}",
-        ]
-        for row in sorted(rows, key=lambda row: -float(str(row["relative_error"]))):
-            place = f"{row['worst_block_row']}, {row['worst_block_column']}"
-            lines.append(
-                f"{row['tensor']:<38} {row['from']:<8} {row['to']:<7} {row['relative_error']:>9.6f} "
-                f"{row['worst_block_error']:>11.6f} {place:>22}"
+        numbers = (Column(name, right=True) for name in ("error", "worst block", "at row, column"))
+        cells = [
+            (
+                *(str(row[key]) for key in ("tensor", "from", "to")),
+                *(f"{row[key]:.6f}" for key in ("relative_error", "worst_block_error")),
+                f"{row['worst_block_row']}, {row['worst_block_column']}",
             )
+            for row in sorted(rows, key=lambda row: -float(str(row["relative_error"])))
+        ]
+        parts: list[Part] = ["root mean square errors over the tensor's root mean square"]
+        parts.append(Rows((Column("tensor"), Column("from"), Column("to"), *numbers), cells))
         if unmeasured:
-            lines.append(f"without {unmeasured} tensors that an earlier run, now resumed, had written")
-        text = safe("\n".join(lines), draft=False)
+            parts.append(f"without {unmeasured} tensors that an earlier run, now resumed, had written")
+        text = drawn(parts)
     with whole_file(path) as part:
-        part.write_text(text + "\n", "utf-8")
+        part.write_text(text, "utf-8")

@@ -17,6 +17,7 @@ from dgguf.cli.options import (
     Showing,
     conversation_options,
     generation_options,
+    markdown_option,
     view_options,
 )
 from dgguf.cli.prompt import read_prompt
@@ -24,9 +25,14 @@ from dgguf.cli.together import check_chat
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dgguf.diffusion.events import Event
     from dgguf.diffusion.settings import SamplerSettings
+    from dgguf.session import Session
     from dgguf.text.chat import Message
+
+    Say = Callable[[str], None]
 
 
 @click.command(cls=Grouped, short_help="Answer a prompt.")
@@ -53,6 +59,7 @@ if TYPE_CHECKING:
 )
 @generation_options
 @view_options(VIEWS)
+@markdown_option
 @click.option(
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -68,7 +75,7 @@ if TYPE_CHECKING:
 @click.option(
     "--export",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw what happened into this file, as `dgguf export` does: .gif, .svg, .html, .mp4 …",
+    help="Draw what happened into this file, as `dgguf export` does: .gif, .html …",
 )
 @click.option("--force", is_flag=True, help="Overwrite the file of --export if it exists.")
 @click.option("--stats", is_flag=True, help="Print a table of what it cost and how it went.")
@@ -107,7 +114,7 @@ def run(
       dgguf run model.gguf "Explain entropy." --system "Be brief." --think
       dgguf run demo "Tell me a story." --export story.gif
       git diff | dgguf run model.gguf "Review this change." --json > review.json
-      dgguf run model.gguf -f notes.txt -n 512 --seed 7 2>/dev/null
+      dgguf run model.gguf -f notes.txt -n 512 --seed 7 > answer.txt
     """
     if prompt is None and by_option is None and file is None and sys.stdin.isatty():
         check_chat(click.get_current_context(), chat)
@@ -154,6 +161,12 @@ def _messages(text: str, loading: Loading, asking: Asking, *, go_on: bool) -> tu
     return dataclasses.replace(asking, system=asking.system or system), before + asked
 
 
+def _tell(session: "Session", settings: "SamplerSettings", where: "Say", what: "Say") -> None:
+    """Tell where the model runs, and with which settings."""
+    where(f"{session.file.path}: {session.backend.describe()}")
+    what(", ".join(f"{k} {v}" for k, v in dataclasses.asdict(settings).items()))
+
+
 def answer(
     prompt: "str | list[Message]",
     loading: Loading,
@@ -188,9 +201,7 @@ def answer(
                 display.say(f"loading {loading.model}")
                 session = stack.enter_context(loading.open())
                 settings = asking.settings(session)
-                where = f"{session.file.path}: {session.backend.describe()}"
-                (display.note if loading.gpu else log.info)(where)
-                log.info(", ".join(f"{k} {v}" for k, v in dataclasses.asdict(settings).items()))
+                _tell(session, settings, display.note if loading.gpu else log.info, log.info)
                 ids = session.encode(
                     prompt, system=asking.system, think=asking.think, raw=asking.raw, special=asking.special
                 )
@@ -198,6 +209,7 @@ def answer(
                     session.tokenizer,
                     as_json=as_json,
                     echo=not display.choice.shows_answer,
+                    markdown=display.choice.markdown,
                     show_thoughts=verbose and not display.choice.is_live,
                 )
                 events = session.stream(

@@ -8,6 +8,9 @@ import click
 from dgguf.cli.commands import model_argument
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dgguf.cli.tables import Part
     from dgguf.ggufio.file import GgufFile
     from dgguf.model.config import ModelConfig
 
@@ -38,7 +41,7 @@ def show(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
     from dgguf.ggufio.file import GgufFile
     from dgguf.model.config import ModelConfig
     from dgguf.model.mmproj import is_mmproj
-    from dgguf.view.terminal import safe, safe_json
+    from dgguf.view.terminal import safe_json
 
     with GgufFile(find_model(model)) as file:
         tower = is_mmproj(file)
@@ -51,7 +54,9 @@ def show(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
     if as_json:
         click.echo(safe_json(json.dumps(report, ensure_ascii=False, indent=2)))
     else:
-        click.echo(safe("\n".join((tower_lines if tower else lines)(report)), draft=False))
+        from dgguf.cli.tables import echo
+
+        echo(*(tower_parts if tower else parts)(report))
 
 
 def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> dict[str, Any]:
@@ -129,80 +134,93 @@ def count_types(file: "GgufFile") -> dict[str, dict[str, int]]:
     return dict(sorted(types.items(), key=lambda item: -item[1]["bytes"]))
 
 
-def tower_lines(report: dict[str, Any]) -> list[str]:
-    """The report on an mmproj file as text."""
-    from dgguf.view.summary import format_bytes
+def tower_parts(report: dict[str, Any]) -> "Iterator[Part]":
+    """The report on an mmproj file for a reader."""
+    from dgguf.cli.tables import Facts
+    from dgguf.units import format_bytes
 
     g, memory = report["geometry"], report["memory"]
     scratch = [f"{format_bytes(size)} at {budget}" for budget, size in memory["scratch"].items()]
     options = [name for name in ("standardized", "clipped") if g[name]]
-    return [
-        *_head(report, report["projector"]),
-        f"vision tower   {g['n_layers']} layers{''.join(', ' + option for option in options)}",
-        f"hidden size    {g['hidden_size']} · feed-forward {g['ff_size']}",
-        f"attention      {g['n_heads']} heads of {g['head_dim']}",
-        f"rows           of {g['text_size']} numbers, for a text model of that hidden size",
-        *_types(report),
-        "",
-        "memory while an image is read",
-        f"  weights, mapped from the file  {format_bytes(memory['weights_mapped'])}",
-        f"  scratch, by --image-tokens     {', '.join(scratch)}",
-        *_tensors(report),
+    yield from _head(report, report["projector"])
+    facts = [
+        ("vision tower", f"{g['n_layers']} layers{''.join(', ' + option for option in options)}"),
+        ("hidden size", f"{g['hidden_size']} · feed-forward {g['ff_size']}"),
+        ("attention", f"{g['n_heads']} heads of {g['head_dim']}"),
+        ("rows", f"of {g['text_size']} numbers, for a text model of that hidden size"),
     ]
+    yield Facts(facts, indent=0)
+    yield from _types(report)
+    yield "memory while an image is read"
+    mapped = format_bytes(memory["weights_mapped"])
+    yield Facts(
+        [("weights, mapped from the file", mapped), ("scratch, by --image-tokens", ", ".join(scratch))]
+    )
+    yield from _tensors(report)
 
 
-def _head(report: dict[str, Any], kind: str) -> list[str]:
-    from dgguf.view.summary import format_bytes, format_count
-
-    return [
-        report["path"],
-        f"  {report['name'] or 'unnamed'} · {kind} · GGUF version {report['gguf_version']}",
-        f"  {format_bytes(report['bytes'])} · {format_count(report['weights'])} weights",
-        "",
-    ]
-
-
-def _types(report: dict[str, Any]) -> list[str]:
-    out = ["", "type        tensors         weights          bytes"]
-    for name, row in report["types"].items():
-        out.append(f"{name:<10} {row['tensors']:>8} {row['weights']:>15} {row['bytes']:>14}")
-    return out
-
-
-def _tensors(report: dict[str, Any]) -> list[str]:
-    if "tensors" not in report:
-        return []
-    return ["", "tensors"] + [
-        f"  {t['name']:<40} {'x'.join(map(str, t['shape'])):>18} {t['type']:<8} {t['bytes']:>12}"
-        for t in report["tensors"]
-    ]
-
-
-def lines(report: dict[str, Any]) -> list[str]:
-    """The report as text."""
-    from dgguf.view.summary import format_bytes
+def parts(report: dict[str, Any]) -> "Iterator[Part]":
+    """The report for a reader."""
+    from dgguf.cli.tables import Facts
+    from dgguf.units import format_bytes
 
     g, memory = report["geometry"], report["memory"]
     sliding, full = g["sliding_layers"], g["n_layers"] - g["sliding_layers"]
-    return [
-        *_head(report, g["architecture"]),
-        f"layers         {g['n_layers']}: {sliding} sliding (window {g['sliding_window']}), {full} full",
-        f"hidden size    {g['hidden_size']} · feed-forward {g['ff_size']}",
-        f"attention      {g['n_heads']} heads of {both(g['head_dims'])} · KV heads {both(g['n_kv_heads'])}",
-        f"experts        {g['n_experts_used']} of {g['n_experts']}, feed-forward {g['expert_ff_size']}",
-        f"vocabulary     {g['vocab_size']} tokens",
-        f"canvas         {g['canvas_length']} tokens · context up to {g['context_length']}",
-        *_types(report),
-        "",
-        f"sampler settings ({report['sampler_source']})",
-        *(f"  {name:<22} {value}" for name, value in report["sampler"].items()),
-        "",
-        f"memory at a context of {memory['context']}",
-        f"  weights, mapped from the file  {format_bytes(memory['weights_mapped'])}",
-        f"  KV cache, when full            {format_bytes(memory['kv_cache'])}",
-        f"  scratch                        {format_bytes(memory['scratch'])}",
-        *_tensors(report),
+    yield from _head(report, g["architecture"])
+    facts = [
+        ("layers", f"{g['n_layers']}: {sliding} sliding (window {g['sliding_window']}), {full} full"),
+        ("hidden size", f"{g['hidden_size']} · feed-forward {g['ff_size']}"),
+        ("attention", f"{g['n_heads']} heads of {both(g['head_dims'])} · KV heads {both(g['n_kv_heads'])}"),
+        ("experts", f"{g['n_experts_used']} of {g['n_experts']}, feed-forward {g['expert_ff_size']}"),
+        ("vocabulary", f"{g['vocab_size']} tokens"),
+        ("canvas", f"{g['canvas_length']} tokens · context up to {g['context_length']}"),
     ]
+    yield Facts(facts, indent=0)
+    yield from _types(report)
+    yield f"sampler settings ({report['sampler_source']})"
+    yield Facts([(name, str(value)) for name, value in report["sampler"].items()])
+    yield ""
+    yield f"memory at a context of {memory['context']}"
+    yield Facts(
+        [
+            ("weights, mapped from the file", format_bytes(memory["weights_mapped"])),
+            ("KV cache, when full", format_bytes(memory["kv_cache"])),
+            ("scratch", format_bytes(memory["scratch"])),
+        ]
+    )
+    yield from _tensors(report)
+
+
+def _head(report: dict[str, Any], kind: str) -> "Iterator[Part]":
+    from dgguf.units import format_bytes, format_count
+
+    yield report["path"]
+    yield f"  {report['name'] or 'unnamed'} · {kind} · GGUF version {report['gguf_version']}"
+    yield f"  {format_bytes(report['bytes'])} · {format_count(report['weights'])} weights"
+    yield ""
+
+
+def _types(report: dict[str, Any]) -> "Iterator[Part]":
+    from dgguf.cli.tables import Column, Rows
+
+    numbers = [Column(name, right=True) for name in ("tensors", "weights", "bytes")]
+    cells = [(name, *map(str, row.values())) for name, row in report["types"].items()]
+    yield ""
+    yield Rows((Column("type"), *numbers), cells)
+    yield ""
+
+
+def _tensors(report: dict[str, Any]) -> "Iterator[Part]":
+    from dgguf.cli.tables import Column, Rows
+
+    if "tensors" not in report:
+        return
+    columns = (Column("tensor"), Column("shape", right=True), Column("type"), Column("bytes", right=True))
+    rows = report["tensors"]
+    yield ""
+    yield Rows(
+        columns, [(t["name"], "x".join(map(str, t["shape"])), t["type"], str(t["bytes"])) for t in rows]
+    )
 
 
 def both(values: list[int]) -> str:

@@ -38,6 +38,7 @@ EXCLUDES = (
     Rule("--file", ("PROMPT",), "give the prompt once"),
     Rule("--raw", ("--system", "--think", "--continue"), "it takes the prompt as it is"),
     Rule("--json", ("--view jsonl",), "each writes JSON of its own to stdout"),
+    Rule("--markdown", ("--json", "--view jsonl", "--view sudoku"), "it formats the answer's text"),
     Rule("--cuda", ("--exact", "--keep-weights"), "that is a computation of the CPU"),
     Rule("--acceptance", ("--json",), "it prints JSON as it is"),
     Rule("--step", ("--speed", "--pace", *(f"--view {view}" for view in _UNPAGED)), "keys turn the pages"),
@@ -57,6 +58,11 @@ NEEDS = (
     Rule("--context", ("MODEL",)),
     Rule("--record-top", ("--record", "--export *.html", "--view jsonl")),
     Rule("--force", ("--export",)),
+    Rule("--mmproj-type", ("--mmproj",)),
+    *(
+        Rule(name, ("OUT",), "it is for the text model")
+        for name in ("--type", "--tensor-type", "--output-type", "--imatrix", "--split-size")
+    ),
     *(Rule(name, _kinds(".svg", *PIXELS)) for name in ("--theme", "--for")),
     Rule("--scale", _kinds(*PIXELS)),
     *(Rule(name, _kinds(*FILMS)) for name in ("--pace", "--speed")),
@@ -134,8 +140,11 @@ def _of(command: click.Command, rules: tuple[Rule, ...]) -> Iterator[Rule]:
 
 
 def _find(command: click.Command, term: str) -> click.Parameter | None:
-    word = term.split()[0]
-    return next((p for p in command.params if word in p.opts or word == _name(p)), None)
+    word, _, value = term.partition(" ")
+    found = next((p for p in command.params if word in p.opts or word == _name(p)), None)
+    if found and isinstance(found.type, click.Choice) and value and value not in found.type.choices:
+        return None  # which it refuses itself
+    return found
 
 
 def _name(parameter: click.Parameter) -> str:
@@ -151,7 +160,7 @@ def _is_given(context: click.Context, term: str) -> bool:
     if parameter is None:
         return False
     value = context.params.get(str(parameter.name))
-    if value is None or value is False or value == parameter.default:
+    if value is None or value is False or value in ((), parameter.default):
         return False
     meant = term.partition(" ")[2]
     return not meant or fnmatch.fnmatchcase(str(value).lower(), meant)

@@ -18,6 +18,7 @@ from dgguf.errors import ConversionError
 from dgguf.ggufio.layout import padded, padding, split_names
 from dgguf.interrupts import held
 from dgguf.machine import try_lock
+from dgguf.units import format_bytes
 
 # A tensor of at least this many bytes is brought to the disk when it is written.
 _SYNC_BYTES = 1 << 20
@@ -66,7 +67,7 @@ def _check_room(jobs: Sequence[tuple[ConversionPlan, Sequence[Path]]]) -> None:
     if free + there < n_bytes:
         what = str(first) if len(jobs) == 1 else f"{first} and {jobs[-1][1][0].name} together"
         raise ConversionError(
-            f"{what} will take {n_bytes / 1e9:.2f} GB, but the disk has only {free / 1e9:.2f} GB free"
+            f"{what} will take {format_bytes(n_bytes)}, but the disk has only {format_bytes(free)} free"
         )
 
 

@@ -17,14 +17,16 @@ import os
 # Else huggingface_hub tells the hub which programs run around us, whose list it fetches once a day.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from dgguf.hub.cache import Removal, begun_bytes, cached, cached_like, damage, removal
-from dgguf.hub.download import download
+from dgguf.hub.cache import Removal, begun_bytes, cached, cached_like, damage, removal, room, unfinished
+from dgguf.hub.download import begun_of, download
 from dgguf.hub.repository import HubFile, choose, parse_reference
+from dgguf.hub.transfer import speed
 
 __all__ = [
     "HubFile",
     "Removal",
     "begun_bytes",
+    "begun_of",
     "cached",
     "cached_like",
     "choose",
@@ -32,4 +34,7 @@ __all__ = [
     "download",
     "parse_reference",
     "removal",
+    "room",
+    "speed",
+    "unfinished",
 ]

@@ -9,10 +9,12 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dgguf.errors import DownloadError
 from dgguf.hub.environment import check_import
 from dgguf.hub.repository import HubFile, find_matching, parts
 
@@ -46,6 +48,19 @@ def begun_bytes(repository: str) -> int:
     return found
 
 
+def room() -> tuple[Path, int]:
+    """The cache, and the bytes that are free on its disk."""
+    place = existing = cache()
+    while not existing.exists():
+        existing = existing.parent
+    return place, shutil.disk_usage(existing).free
+
+
+def lock_of(repository: str, blob: str) -> Path:
+    """The file that whoever downloads contents of this name holds locked."""
+    return cache() / ".locks" / folder(repository).name / f"{blob}.dgguf.lock"
+
+
 def cached(repository: str, name: str) -> Path | None:
     """The first part of a model in the cache, if all its parts are there."""
     paths = [name_in_cache(repository, part) for part in parts(name)]
@@ -67,7 +82,7 @@ class Removal:
     """What is deleted with a model: huggingface_hub deletes whole versions of a repository.
 
     Attributes:
-        names: of all files of these versions.
+        names: of all files that go.
         n_bytes: that become free.
         delete: does it.
     """
@@ -98,6 +113,29 @@ def removal(repository: str, wanted: str) -> Removal | None:
     strategy = scanned.delete_revisions(*(version.commit_hash for version in versions))
     names = sorted({file.file_name for version in versions for file in version.files})
     return Removal(names, strategy.expected_freed_size, strategy.execute)
+
+
+def unfinished(repository: str) -> Removal | None:
+    """What goes when the downloads of a repository that are not done are deleted; None if there are none.
+
+    What they will be nobody knows without the hub: they are named by their digests.
+    """
+    found = sorted((folder(repository) / "blobs").glob("*.incomplete"))  # huggingface_hub's, too
+
+    def delete() -> None:
+        from huggingface_hub.utils import WeakFileLock
+
+        for path in found:
+            lock = lock_of(repository, path.name.split(".")[0])
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with WeakFileLock(lock, timeout=0.1):
+                    path.unlink(missing_ok=True)
+            except TimeoutError:
+                raise DownloadError(f"another process is downloading {path}: end it first") from None
+
+    sizes = [path.stat().st_size for path in found]
+    return Removal([path.name for path in found], sum(sizes), delete) if found else None
 
 
 def name_in_cache(repository: str, name: str) -> Path | None:

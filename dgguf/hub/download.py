@@ -3,23 +3,23 @@
 import contextlib
 import errno
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from dgguf.errors import DownloadError
-from dgguf.hub.cache import cache, folder, name_in_cache, partial, sha256
+from dgguf.hub.cache import cache, folder, lock_of, name_in_cache, partial, room, sha256
 from dgguf.hub.environment import check_network
 from dgguf.hub.failures import network_errors, reason
 from dgguf.hub.repository import HubFile
-from dgguf.hub.transfer import fetch
+from dgguf.hub.transfer import Shown, fetch, not_shown
+from dgguf.units import format_bytes
 
 Say = Callable[[str], None]
 _SOON = 0.2  # seconds; who waits longer for another process is told
 
 
-def download(files: Sequence[HubFile], say: Say = lambda line: None) -> Path:
+def download(files: Sequence[HubFile], say: Say = lambda line: None, shown: Shown = not_shown) -> Path:
     """See that files are in the cache and whole, and download those that are not.
 
     An earlier download of them is gone on with. The same file is downloaded by one process at a time; others
@@ -28,6 +28,7 @@ def download(files: Sequence[HubFile], say: Say = lambda line: None) -> Path:
     Args:
         files: from `choose`.
         say: is told what is needed, checked and waited for, a line each.
+        shown: is told how far each file is.
 
     Returns:
         The first of them.
@@ -43,7 +44,7 @@ def download(files: Sequence[HubFile], say: Say = lambda line: None) -> Path:
         if missing:
             _check_room(missing, say)
         for file in missing:
-            paths[file.name] = _bring(file, say)
+            paths[file.name] = _bring(file, say, shown)
     first = paths[files[0].name]
     assert first is not None
     return first
@@ -75,7 +76,7 @@ def _contents(file: HubFile) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _bring(file: HubFile, say: Say) -> Path:
+def _bring(file: HubFile, say: Say, shown: Shown) -> Path:
     """Download a file; the other processes that want it wait. What is damaged in the cache is deleted."""
     from huggingface_hub import constants, hf_hub_download
 
@@ -93,10 +94,10 @@ def _bring(file: HubFile, say: Say) -> Path:
                     return Path(hf_hub_download(file.repository, file.name))
             except Exception as error:  # of hf_xet any
                 raise DownloadError(f"the download of {file.name} failed: {error}; pull again") from error
-        return _name(file, _fetch_blob(file, say))
+        return _name(file, _fetch_blob(file, say, shown))
 
 
-def _fetch_blob(file: HubFile, say: Say) -> Path:
+def _fetch_blob(file: HubFile, say: Say, shown: Shown) -> Path:
     """The contents of a file, from the hub, under the name of their digest."""
     blob, begun = _blob(file), partial(file)
     blob.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +106,7 @@ def _fetch_blob(file: HubFile, say: Say) -> Path:
         begun.unlink()
     for is_last in (False, True):
         with begun.open("ab", buffering=0) as out:
-            fetch(file, out, say)
+            fetch(file, out, say, shown)
             os.fsync(out.fileno())
         if not file.sha256:
             break
@@ -163,7 +164,7 @@ def _only_writer(file: HubFile, say: Say) -> Iterator[bool]:
     """Hold the lock of a file, and tell whether another process had it; the lock of a dead one is free."""
     from huggingface_hub.utils import WeakFileLock
 
-    lock = cache() / ".locks" / folder(file.repository).name / f"{file.blob}.dgguf.lock"
+    lock = lock_of(file.repository, file.blob)
     lock.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         has_waited = False
@@ -178,24 +179,20 @@ def _only_writer(file: HubFile, say: Say) -> Iterator[bool]:
 
 def _check_room(files: Sequence[HubFile], say: Say) -> None:
     """See that the disk can take the files, and tell how much of them and of it there is."""
-    place = cache()
-    existing = place
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
-    here = _begun(files)
+    place, free = room()
+    here = begun_of(files)
     needed = max(0, sum(file.n_bytes for file in files) - here)
-    already = f"{here / 1e9:.2f} GB are here already; " if here else ""
+    already = f"{format_bytes(here)} are here already; " if here else ""
     damaged = sum(path.stat().st_size for file in files if (path := _blob(file)).is_file())
     if free + damaged < needed:
         raise DownloadError(
-            f"the download takes {needed / 1e9:.2f} GB, but the disk of {place} has only "
-            f"{free / 1e9:.2f} GB free; {already}HF_HOME moves the cache"
+            f"the download takes {format_bytes(needed)}, but the disk of {place} has only "
+            f"{format_bytes(free)} free; {already}HF_HOME moves the cache"
         )
-    say(f"{already}{needed / 1e9:.2f} GB to download, {free / 1e9:.2f} GB free in {place}")
+    say(f"{already}{format_bytes(needed)} to download, {format_bytes(free)} free in {place}")
 
 
-def _begun(files: Sequence[HubFile]) -> int:
+def begun_of(files: Sequence[HubFile]) -> int:
     """How many bytes of files an earlier download left."""
     return sum(partial(file).stat().st_size for file in files if partial(file).exists())
 
@@ -203,7 +200,7 @@ def _begun(files: Sequence[HubFile]) -> int:
 def _goes_on(files: Sequence[HubFile]) -> str:
     """How much is here of the files that are not done; "" if nothing is."""
     unfinished = [file for file in files if not _blob(file).exists()]
-    share = _begun(unfinished) / max(1, sum(file.n_bytes for file in unfinished))
+    share = begun_of(unfinished) / max(1, sum(file.n_bytes for file in unfinished))
     return f"{share:.0%} are here: pull again, and it goes on from there" if share else ""
 
 

@@ -2,74 +2,48 @@
 
 import contextlib
 import re
-import sys
 import time
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from io import FileIO
-from typing import Any
+from typing import Any, Protocol
 
 from dgguf.errors import DownloadError
 from dgguf.hub.failures import Patience, UnusableAnswerError, network_errors, reason
 from dgguf.hub.repository import HubFile
 
 _TRIES = 5  # attempts in a row that bring nothing
-_SOON, _OFTEN = (
-    5.0,
-    60.0,
-)  # seconds until the first line about the progress where no bar is shown, and between
 
 
-class Progress:
-    """How far a download is: a bar on a terminal, else a line now and then; with the time that is left.
+class Progress(Protocol):
+    """Whoever shows how far a download is."""
 
-    Args:
-        name: of the file.
-        n_bytes: of it all.
-        here: bytes that are there already.
-        say: prints a line.
-    """
-
-    def __init__(self, name: str, n_bytes: int, here: int, say: Callable[[str], None]) -> None:
-        from huggingface_hub.utils import are_progress_bars_disabled, tqdm
-
-        shown = name.rsplit("/", 1)[-1]
-        shown = shown if len(shown) <= 40 else f"…{shown[-39:]}"
-        self._bar = tqdm(desc=shown, total=n_bytes, initial=here, unit="B", unit_scale=True, disable=None)  # type: ignore[no-untyped-call]
-        self._lines = bool(self._bar.disable) and not are_progress_bars_disabled()
-        self._say, self._began, self._next = say, time.monotonic(), _SOON
-        self._n_bytes, self._here, self._came = n_bytes, here, 0
-
-    def add(self, n_bytes: int) -> None:
+    def advance(self, units: int) -> None:
         """So many bytes more have come."""
-        self._bar.update(n_bytes)
-        self._came += n_bytes
-        seconds = time.monotonic() - self._began
-        if self._lines and seconds >= self._next:
-            self._next = seconds + _OFTEN
-            rate = self._came / seconds
-            left = self._n_bytes - self._here - self._came
-            self._say(
-                f"{(self._n_bytes - left) / self._n_bytes:.0%} of {self._n_bytes / 1e9:.2f} GB are here, "
-                f"{rate / 1e6:.1f} MB/s, some {self._bar.format_interval(left / rate)} left"
-            )
-
-    def say(self, line: str) -> None:
-        """Print a line that does not run into the bar."""
-        with self._bar.external_write_mode(file=sys.stderr):
-            self._say(line)
-
-    def close(self) -> None:
-        """The bar stays where it is."""
-        self._bar.close()
 
 
-def fetch(file: HubFile, out: FileIO, say: Callable[[str], None]) -> None:
+# Given a file's name, its bytes and those that are here, shows how far it is within a context.
+Shown = Callable[[str, int, int], AbstractContextManager[Progress]]
+
+
+class _Nobody:
+    def advance(self, units: int) -> None:
+        pass
+
+
+def not_shown(name: str, n_bytes: int, here: int) -> AbstractContextManager[Progress]:
+    """Nobody sees how far a download is."""
+    return contextlib.nullcontext(_Nobody())
+
+
+def fetch(file: HubFile, out: FileIO, say: Callable[[str], None], shown: Shown = not_shown) -> None:
     """Append to a file until it has all its bytes, whose digest nobody has looked at.
 
     Args:
         file: what to fetch.
         out: its first bytes, fewer than all; stands at its end.
         say: is told of a connection that broke, and of pauses.
+        shown: is told what has come.
 
     Raises:
         DownloadError: the hub has not got it any more, or gives it to others only.
@@ -77,9 +51,8 @@ def fetch(file: HubFile, out: FileIO, say: Callable[[str], None]) -> None:
         OSError: `out` cannot be written.
     """
     position, resuming, said = out.tell(), True, False
-    progress = Progress(file.name, file.n_bytes, position, say)
-    patience = Patience(_TRIES, progress.say)
-    with contextlib.closing(progress):
+    patience = Patience(_TRIES, say)
+    with shown(file.name.rsplit("/", 1)[-1], file.n_bytes, position) as progress:
         while position < file.n_bytes:
             before, broke = position, ""
             try:
@@ -88,7 +61,7 @@ def fetch(file: HubFile, out: FileIO, say: Callable[[str], None]) -> None:
                         piece = piece[: file.n_bytes - position]
                         _write(out, piece)
                         position += len(piece)
-                        progress.add(len(piece))
+                        progress.advance(len(piece))
                         if position == file.n_bytes:
                             return
                 raise UnusableAnswerError("the connection was closed early")
@@ -102,8 +75,27 @@ def fetch(file: HubFile, out: FileIO, say: Callable[[str], None]) -> None:
                 broke = reason(error)
             patience.progressed()
             if not said:
-                progress.say(f"the connection broke ({broke}): going on at {position / file.n_bytes:.0%}")
+                say(f"the connection broke ({broke}): going on at {position / file.n_bytes:.0%}")
                 said = True
+
+
+def speed(file: HubFile, seconds: float) -> float | None:
+    """Bytes a second at which the beginning of a file comes; None if nothing does.
+
+    Args:
+        seconds: how long it may be looked at.
+    """
+    began, came = time.monotonic(), 0
+    taken = 0.0
+    with (
+        contextlib.suppress(*network_errors(), *_errors_of_files()),
+        contextlib.closing(_pieces(file, 0, False)) as pieces,
+    ):
+        for piece in pieces:
+            came, taken = came + len(piece), time.monotonic() - began
+            if taken > seconds:
+                break
+    return came / taken if came and taken else None
 
 
 def _write(out: FileIO, piece: bytes) -> None:

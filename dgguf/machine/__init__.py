@@ -16,6 +16,7 @@ from typing import BinaryIO, Protocol
 from dgguf.machine import macos, windows
 
 _ROOT = Path("/")  # of the files that Linux answers in
+_CPU = "sys/devices/system/cpu/cpu{}"
 _DOT_PRODUCT = 43  # Windows' PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE
 
 
@@ -89,8 +90,8 @@ def has_dot_product(root: Path = _ROOT) -> bool:
 def usable_cores(root: Path = _ROOT) -> int:
     """Physical cores that this process may keep busy: the number of threads that is best by default.
 
-    Threads that share a core also share its vector units, and one on an efficiency core of a Mac would
-    hold up the others. A container's CPU quota counts as so many cores.
+    Threads that share a core also share its vector units, and one on an efficiency core would hold up the
+    others. A container's CPU quota counts as so many cores.
     """
     return _within_quota(_cores(root)[0], root)
 
@@ -118,9 +119,36 @@ def _linux_cores(root: Path) -> tuple[int | None, int | None]:
     if not hasattr(os, "sched_getaffinity"):  # nor on other systems with such files
         return None, None
     usable = os.sched_getaffinity(0)
-    topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-    siblings = {_read(root / topology.format(number)).strip() for number in usable}
-    return None if "" in siblings else len(siblings), len(usable)
+    fast = _fast_processors(root, usable)
+    siblings = {
+        _read(root / _CPU.format(number) / "topology/thread_siblings_list").strip() for number in fast
+    }
+    return len(fast) if "" in siblings else len(siblings), len(usable)
+
+
+def _fast_processors(root: Path, usable: set[int]) -> set[int]:
+    """Those that are not of efficiency cores, or all if it is not known or only such ones are usable.
+
+    Of Intel's hybrid processors Linux lists the performance cores; elsewhere it tells what a processor can do
+    beside the best one, which has 1024: efficiency cores less than half.
+    """
+    if listed := usable & _numbers(_read(root / "sys/devices/cpu_core/cpus")):
+        return listed
+    texts = {number: _read(root / _CPU.format(number) / "cpu_capacity").strip() for number in usable}
+    if not all(text.isdecimal() for text in texts.values()):
+        return usable
+    most = max(map(int, texts.values()))
+    return {number for number, text in texts.items() if 2 * int(text) >= most}
+
+
+def _numbers(listed: str) -> set[int]:
+    """Those of a list such as "0-3,8"; what is no such list has none."""
+    found: set[int] = set()
+    for part in listed.strip().split(","):
+        first, _, last = part.partition("-")
+        if first.isdecimal() and (last or first).isdecimal():
+            found.update(range(int(first), int(last or first) + 1))
+    return found
 
 
 def one_blas_thread() -> Callable[[], AbstractContextManager[None]]:

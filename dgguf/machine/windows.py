@@ -91,7 +91,7 @@ def processor() -> str | None:
 
 
 def cores() -> tuple[int | None, int | None]:
-    """Physical cores and logical processors that this process may run on.
+    """Physical cores and logical processors that this process may run on; no efficiency cores beside others.
 
     `start /affinity` restricts a process to some of its group of up to 64 processors; one that is not
     restricted may run in all groups.
@@ -107,19 +107,21 @@ def cores() -> tuple[int | None, int | None]:
     if not kernel32.GetLogicalProcessorInformationEx(_PROCESSOR_CORE, buffer, ctypes.byref(length)):
         return None, None
     usable = own.value if own.value != system.value else -1
-    used = [mask & usable for mask in _core_masks(buffer.raw[: length.value]) if mask & usable]
-    return len(used) or None, sum(mask.bit_count() for mask in used) or None
+    used = [(kind, m & usable) for kind, m in _core_masks(buffer.raw[: length.value]) if m & usable]
+    kinds = [kind for kind, _ in used]
+    return kinds.count(max(kinds, default=0)) or None, sum(mask.bit_count() for _, mask in used) or None
 
 
-def _core_masks(records: bytes) -> Iterator[int]:
-    """The processors of each core, as bits: of SYSTEM_LOGICAL_PROCESSOR_INFORMATION_EX, 64-bit layout.
+def _core_masks(records: bytes) -> Iterator[tuple[int, int]]:
+    """The efficiency class of each core, and its processors as bits: higher is faster, 0 where all are alike.
 
+    Of SYSTEM_LOGICAL_PROCESSOR_INFORMATION_EX, 64-bit layout:
      0 relationship, 4 size of the record, 8 flags, 9 efficiency class, 10 reserved, 30 number of groups,
     32 mask of the first group, of which alone a core is
     """
     while records:
         size = int.from_bytes(records[4:8], "little")
-        yield int.from_bytes(records[32:40], "little")
+        yield records[9], int.from_bytes(records[32:40], "little")
         records = records[size:]
 
 

@@ -2,7 +2,7 @@
 
 Every call computes some rows of the *canvas store*, the part of each layer's KV cache behind its committed
 rows; docs/attention.md draws it. What a row sees is two runs of keys at most, so that one verb of a
-backend serves the prompt, the canvas, blocks that do not see each other, and rows that are computed again.
+backend serves the prompt, the canvas, branches that do not see each other, and rows that are computed again.
 """
 
 from collections.abc import Hashable
@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from dgguf.backends.base import LayerStore, Visible
+from dgguf.backends.limits import KEY_TILE
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,10 @@ class Canvas:
     Attributes:
         tokens: (C,) int64 ids; C is any length that the KV cache has room for.
         pinned: (C,) bool, positions whose token must stand; None for none.
-        blocks: (C,) int64, never falling: a position sees the canvas positions of its own number; None
-            where all see all.
     """
 
     tokens: np.ndarray
     pinned: np.ndarray | None = None
-    blocks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -45,16 +43,64 @@ class Canvas:
 
 
 @dataclass(frozen=True)
+class Branches:
+    """Ways to go on from the committed rows that do not see each other: each a suffix and then a canvas.
+
+    They lie side by side in the canvas store, while the positions of each go on from the committed ones.
+    A branch begins at a multiple of KEY_TILE places, so that its numbers do not depend on which others
+    there are (docs/determinism.md).
+
+    Attributes:
+        suffixes: (N,) int64, their lengths; a suffix is computed by an encoder pass.
+        canvas_length: of each canvas, which is computed by a denoising pass.
+    """
+
+    suffixes: np.ndarray
+    canvas_length: int
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """(N,) int64, the place behind each branch."""
+        ends: np.ndarray = self.starts + self.suffixes + self.canvas_length
+        return ends
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """(N,) int64, the first place of each branch."""
+        taken = places_of(self.suffixes + self.canvas_length)
+        starts: np.ndarray = np.cumsum(taken) - taken
+        return starts
+
+    @property
+    def n_places(self) -> int:
+        """Places of the canvas store that they take."""
+        return int(self.ends[-1])
+
+    def suffix_rows(self) -> np.ndarray:
+        """The places of all suffixes, rising."""
+        return np.concatenate(list(map(np.arange, self.starts, self.starts + self.suffixes)))
+
+    def canvas_rows(self, which: np.ndarray) -> np.ndarray:
+        """The places of the canvases of some branches (rising numbers), rising."""
+        ends = self.ends[which]
+        return np.concatenate(list(map(np.arange, ends - self.canvas_length, ends)))
+
+
+def places_of(lengths: np.ndarray) -> np.ndarray:
+    """The places that branches of some lengths take, each with what is left free behind it."""
+    return -(-lengths // KEY_TILE) * KEY_TILE
+
+
+@dataclass(frozen=True)
 class Call:
     """The rows that one call computes.
 
     Attributes:
-        rows: (T,) int64, rising: places in the canvas store. Row i has the position
-            `KVCache.position + rows[i]`, and its keys and values are written there.
+        rows: (T,) int64, rising: places in the canvas store, where keys and values are written.
         causal: the encoder pass: a row sees the canvas store up to itself. Otherwise a denoising pass: all
-            of the canvas, or its block.
-        blocks: of the canvas, see there.
+            of the canvas. Either sees no more than its own branch, where there are some.
         length: C, places of the canvas store that hold keys when the call attends.
+        branches: that the canvas store is cut into; None where it is one.
         spans: of an encoder pass, first and end of rows that see each other on sliding layers: images.
         spans_on_full: they do so on full layers, too, and see what lies before as their first row does. So
             did transformers in `generate`, until Gemma 4 was corrected there; for comparisons with it.
@@ -63,7 +109,7 @@ class Call:
     rows: np.ndarray
     causal: bool
     length: int
-    blocks: np.ndarray | None = None
+    branches: Branches | None = None
     spans: tuple[tuple[int, int], ...] = ()
     spans_on_full: bool = False
 
@@ -77,29 +123,47 @@ class Call:
     @classmethod
     def denoise(cls, canvas: Canvas) -> "Call":
         """A denoising pass over a whole canvas."""
-        return cls(np.arange(len(canvas)), False, len(canvas), canvas.blocks)
+        return cls(np.arange(len(canvas)), False, len(canvas))
+
+    @classmethod
+    def encode_suffixes(cls, branches: Branches) -> "Call":
+        """An encoder pass over the suffixes of all branches."""
+        return cls(branches.suffix_rows(), True, branches.n_places, branches)
+
+    @classmethod
+    def denoise_branches(cls, branches: Branches, which: np.ndarray) -> "Call":
+        """A denoising pass over the canvases of some branches, see `Branches.canvas_rows`."""
+        return cls(branches.canvas_rows(which), False, branches.n_places, branches)
 
     @cached_property
     def key(self) -> Hashable:
         """Equal for calls that compute the same rows and see the same keys."""
-        return (
-            self.rows.tobytes(),
-            self.causal,
-            self.length,
-            self.blocks is not None and self.blocks.tobytes(),
-            self.spans,
-            self.spans_on_full,
-        )
+        branches = self.branches and (self.branches.suffixes.tobytes(), self.branches.canvas_length)
+        spans = self.spans, self.spans_on_full
+        return self.rows.tobytes(), self.causal, self.length, branches, spans
+
+    @property
+    def _branch(self) -> np.ndarray:
+        """(T,) which branch each row is of."""
+        assert self.branches is not None
+        return np.searchsorted(self.branches.starts, self.rows, side="right") - 1
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(T,) int64, the position of each row, counted from the first that is not committed."""
+        return self.rows if self.branches is None else self.rows - self.branches.starts[self._branch]
 
     def visible(self, store: LayerStore) -> Visible:
         """What each row sees of a layer's store.
 
         A sliding layer's encoder pass sees the last `window` positions, the row's own included; a row of an
         image also sees the image's rows behind it. Its denoising pass sees the whole canvas and the last
-        window - 1 committed positions.
+        window - 1 positions before it.
         Source: transformers, models/diffusion_gemma, the masks of encoder and decoder.
         """
         committed, window = store.length, store.window
+        if self.branches is not None:
+            return self._visible_of_branches(self.branches, committed, window)
         if self.causal:
             end = committed + self.rows + 1
             first = np.zeros_like(end) if window is None else np.maximum(0, end - window)
@@ -110,13 +174,21 @@ class Call:
                     first[start:stop] = np.minimum(first[start:stop], committed + start)
             return Visible(np.stack((first, end), axis=-1)[None])
         reach = 0 if window is None else max(0, committed - (window - 1))
-        if self.blocks is None:
-            run = np.empty((1, len(self.rows), 2), np.int64)
-            run[:] = reach, committed + self.length
-            return Visible(run)
+        run = np.empty((1, len(self.rows), 2), np.int64)
+        run[:] = reach, committed + self.length
+        return Visible(run)
+
+    def _visible_of_branches(self, branches: Branches, committed: int, window: int | None) -> Visible:
+        """Committed rows in run 0, rows of the own branch in run 1."""
+        mine = self._branch
+        start = branches.starts[mine]
+        end = self.rows + 1 if self.causal else branches.ends[mine]
+        # The first position that is seen, counted from the first that is not committed.
+        reach = np.full_like(start, -committed)
+        if window is not None:
+            last = self.positions + 1 - window if self.causal else branches.suffixes[mine] - (window - 1)
+            reach = np.maximum(reach, last)
         runs = np.empty((2, len(self.rows), 2), np.int64)
-        runs[0] = reach, committed
-        mine = self.blocks[self.rows]
-        runs[1, :, 0] = committed + np.searchsorted(self.blocks, mine, side="left")
-        runs[1, :, 1] = committed + np.searchsorted(self.blocks, mine, side="right")
+        runs[0, :, 0], runs[0, :, 1] = committed + np.minimum(reach, 0), committed
+        runs[1, :, 0], runs[1, :, 1] = committed + start + np.maximum(reach, 0), committed + end
         return Visible(runs)

@@ -16,7 +16,7 @@ import numpy as np
 from dgguf.backends.base import Array, Backend, Prediction, Visible
 from dgguf.errors import NumericsError
 from dgguf.model.cache import KVCache, LayerCache
-from dgguf.model.canvas import Call, Canvas
+from dgguf.model.canvas import Branches, Call, Canvas
 from dgguf.model.config import LayerConfig, ModelConfig
 from dgguf.model.spans import Span, cached_ids
 from dgguf.model.weights import LayerWeights, ModelWeights
@@ -76,7 +76,7 @@ class Transformer:
         be, w = self.backend, self.weights
 
         def compute() -> Prediction:
-            x = self._canvas_rows(canvas, cache, previous)
+            x = self._canvas_rows(canvas.tokens, cache, previous, Call.denoise(canvas))
             return be.predict(x, w.output, self.config.logit_softcap, temperature, uniforms)
 
         try:
@@ -91,26 +91,68 @@ class Transformer:
 
             raise explain(self, canvas, cache, conditioned=previous is not None) from error
 
+    def encode_suffixes(self, branches: Branches, tokens: np.ndarray, cache: KVCache) -> None:
+        """Encode the suffixes of branches behind what is committed; `read_labels` reads there.
+
+        Args:
+            branches: of at most the cache's rows_per_call places.
+            tokens: ids of the suffixes, one behind the other.
+        """
+        cache.reserve(branches.n_places)
+        with self.weights.file.reading():
+            x = self.backend.embed(self.weights.token_embd, tokens, self._embed_scale)
+            self._stack(x, cache, Call.encode_suffixes(branches))
+
+    def read_labels(
+        self,
+        branches: Branches,
+        which: np.ndarray,
+        canvases: np.ndarray,
+        slots: np.ndarray,
+        labels: np.ndarray,
+        cache: KVCache,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One first step of the canvases of some branches, whose suffixes are encoded: of a few logits alone.
+
+        Args:
+            which: rising numbers of branches.
+            canvases: (N, C) ids, of these branches.
+            slots: (S,) int64 rows of the canvases, one behind the other, that are read.
+            labels: (L,) int64 ids.
+
+        Returns:
+            as `Backend.label_logits`
+
+        Raises:
+            NumericsError: a logit is not finite.
+        """
+        with self.weights.file.reading():
+            x = self._canvas_rows(canvases.ravel(), cache, None, Call.denoise_branches(branches, which))
+            w, cap = self.weights.output, self.config.logit_softcap
+            return self.backend.label_logits(x, slots, w, cap, labels)
+
     def top_tokens(self, prediction: Prediction, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest tokens of the last prediction and their probabilities; see `Backend.top_tokens`."""
         return self.backend.top_tokens(prediction.conditioning, min(count, self.config.vocab_size))
 
     def logits(self, canvas: Canvas, cache: KVCache, previous: Prediction | None) -> Array:
         """The (C, V) logits after the softcap that `denoise` reads; arguments as there."""
-        x = self._canvas_rows(canvas, cache, previous)
+        x = self._canvas_rows(canvas.tokens, cache, previous, Call.denoise(canvas))
         return self.backend.head(x, self.weights.output, self.config.logit_softcap)
 
-    def _canvas_rows(self, canvas: Canvas, cache: KVCache, previous: Prediction | None) -> Array:
-        """A canvas after all layers and the last norm: (C, D)."""
+    def _canvas_rows(
+        self, tokens: np.ndarray, cache: KVCache, previous: Prediction | None, call: Call
+    ) -> Array:
+        """The rows (C,) of canvases after all layers and the last norm: (C, D)."""
         be, w, eps = self.backend, self.weights, self.config.norm_eps
-        cache.reserve(len(canvas))
-        x = be.embed(w.token_embd, canvas.tokens, self._embed_scale)  # (C, D)
+        cache.reserve(call.length)
+        x = be.embed(w.token_embd, tokens, self._embed_scale)  # (C, D)
         if previous is not None:
             soft = be.soft_embed(previous.conditioning, w.token_embd, self._embed_scale)  # (C, D)
             n = be.rms_norm(soft, w.self_cond_pre_norm, eps)
             gated = be.geglu(be.linear(n, w.self_cond_gate), be.linear(n, w.self_cond_up))  # (C, F)
             x = be.add(x, be.linear(gated, w.self_cond_down))
-        x = self._stack(be.rms_norm(x, None, eps), cache, Call.denoise(canvas))
+        x = self._stack(be.rms_norm(x, None, eps), cache, call)
         return be.rms_norm(x, w.output_norm, eps)
 
     def _stack(self, x: Array, cache: KVCache, call: Call) -> Array:
@@ -122,7 +164,7 @@ class Transformer:
             if layer not in angles:
                 factors = None if layer.sliding else self.weights.rope_freqs
                 angles[layer] = self.backend.rope_angles(
-                    cache.position + call.rows, layer.head_dim, layer.rope_base, factors
+                    cache.position + call.positions, layer.head_dim, layer.rope_base, factors
                 )
             if call.causal and store is cache.layers[-1]:
                 n = self.backend.rms_norm(x, w.attn_norm, self.config.norm_eps)

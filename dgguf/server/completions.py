@@ -19,8 +19,10 @@ from dgguf.server.drafts import Drafts
 from dgguf.server.errors import ApiError, as_api_error
 from dgguf.server.reply import Reply
 from dgguf.server.requests import Asked, messages_of, wants_thoughts
+from dgguf.server.tools import declared_tools, wanted_tool
 from dgguf.server.worker import Job, Queued, Work, Worker
 from dgguf.session import DEFAULT_MAX_TOKENS, Session, new_seed
+from dgguf.text.tool_calls import OPEN, BrokenCall, ToolCall
 
 _LOG = logging.getLogger(__name__)
 PING_SECONDS = 10.0  # of silence, after which a stream says that it is alive
@@ -39,6 +41,7 @@ class Plan:
         seed: of the first answer; the next ones count on.
         n: answers.
         stops: texts that end an answer.
+        pins: ids that must stand at positions of the answer: the beginning of a call that must be made.
     """
 
     identifier: str
@@ -50,6 +53,7 @@ class Plan:
     max_tokens: int
     stops: list[str]
     settings: SamplerSettings
+    pins: dict[int, int]
 
 
 def plan(asked: Asked, session: Session, model: str) -> Plan:
@@ -63,7 +67,13 @@ def plan(asked: Asked, session: Session, model: str) -> Plan:
         settings = session.settings(**(request.sampler or {}))
     except TypeError as error:
         raise ApiError(400, str(error), param="sampler") from None
-    prompt = session.encode(messages_of(request), think=wants_thoughts(request))
+    tools = declared_tools(request.tools, request.tool_choice)
+    wanted = wanted_tool(request.tools, request.tool_choice)
+    if tools and OPEN not in session.tokenizer.special:
+        raise ApiError(400, "this model knows no tools: its vocabulary has no mark for calls", param="tools")
+    think = wants_thoughts(request) and wanted is None  # a call that must be made comes first
+    prompt = session.encode(messages_of(request), think=think, tools=tools)
+    begun = f"{OPEN}call:" + (f"{wanted}{{" if wanted else "") if wanted is not None else ""
     given = [n for n in (request.max_completion_tokens, request.max_tokens) if n is not None]
     stop = request.stop
     return Plan(
@@ -76,6 +86,7 @@ def plan(asked: Asked, session: Session, model: str) -> Plan:
         max_tokens=min(given, default=DEFAULT_MAX_TOKENS),
         stops=[stop] if isinstance(stop, str) else list(stop or []),
         settings=settings,
+        pins=dict(enumerate(session.tokenizer.encode(begun, special=True))),
     )
 
 
@@ -94,7 +105,14 @@ class Happenings:
                 loop.call_soon_threadsafe(self._queue.put_nowait, what)
 
         self._job: Job = worker.submit(
-            Work(made.prompt, (made.seed + number) % (1 << 64), made.settings, made.max_tokens, put)
+            Work(
+                made.prompt,
+                (made.seed + number) % (1 << 64),
+                made.settings,
+                made.max_tokens,
+                put,
+                made.pins,
+            )
         )
 
     def __enter__(self) -> "Happenings":
@@ -139,6 +157,9 @@ async def whole(made: Plan, worker: Worker, session: Session) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": reply.text}
         if reply.thoughts:
             message["reasoning_content"] = reply.thoughts
+        if reply.calls:
+            message["tool_calls"] = [_call(call) for call in reply.calls]
+            message["content"] = reply.text or None
         choices.append({"index": number, "message": message, "finish_reason": reply.reason, "logprobs": None})
         replies.append(reply)
     return {**_head(made, "chat.completion"), "choices": choices, "usage": _usage(replies)}
@@ -182,7 +203,7 @@ async def _deltas(
     made: Plan, number: int, reply: Reply, happenings: Happenings, session: Session, drafts: bool
 ) -> AsyncGenerator[bytes, None]:
     """The chunks of one answer between its first and its last."""
-    drawn = Drafts(session.tokenizer) if drafts else None
+    drawn, n_calls = Drafts(session.tokenizer) if drafts else None, 0
     async with aclosing(happenings.each()) as events:
         async for event in events:
             if event is None:
@@ -194,8 +215,24 @@ async def _deltas(
                 continue
             for kind, text in reply.add(event):
                 yield _chunk(made, number, {"content" if kind == "answer" else "reasoning_content": text})
+            for place in range(n_calls, len(reply.calls)):
+                yield _chunk(made, number, {"tool_calls": [{"index": place, **_call(reply.calls[place])}]})
+            n_calls = len(reply.calls)
             if reply.is_over:
                 return
+
+
+def _call(call: ToolCall | BrokenCall) -> dict[str, Any]:
+    """A call as OpenAI's clients read it: the arguments are a text."""
+    if isinstance(call, ToolCall):
+        arguments = msgspec.json.encode(call.arguments).decode()
+    else:
+        arguments = call.text  # what the model wrote, as OpenAI gives it, too
+    return {
+        "id": f"call_{secrets.token_hex(12)}",
+        "type": "function",
+        "function": {"name": call.name, "arguments": arguments},
+    }
 
 
 def _head(made: Plan, kind: str) -> dict[str, Any]:

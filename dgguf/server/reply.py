@@ -4,29 +4,35 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 from dgguf.answer import AnswerBuilder, Piece
 from dgguf.diffusion.events import CanvasCommitted, Event, Finished
 from dgguf.text.chat import Kind
-from dgguf.text.tokenizer import TokenTexts
+from dgguf.text.tokenizer import Tokenizer
+from dgguf.text.tool_calls import CallSplitter
 
-Reason = Literal["stop", "length"]
+Reason = Literal["stop", "length", "tool_calls"]
 
 
 class Reply:
     """Folds the events of one answer. Feed it every event, in order, until it `is_over`.
 
     Args:
-        texts: of the tokens.
+        tokenizer: of the model.
         max_tokens: committed tokens that count; a canvas is cut there.
         stops: the answer ends before the first of these texts; thoughts do not count.
 
     Attributes:
         reason: why it ended; None before.
-        n_tokens: committed tokens so far.
+        n_tokens: committed tokens so far, those of calls, too.
+        calls: of tools, that are complete.
     """
 
-    def __init__(self, texts: TokenTexts, max_tokens: int, stops: Sequence[str] = ()) -> None:
-        self._builder = AnswerBuilder(texts)
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, stops: Sequence[str] = ()) -> None:
+        self._builder = AnswerBuilder(tokenizer)
+        self._splitter = CallSplitter(tokenizer.special, tokenizer)
+        self.calls = self._splitter.calls
         self._left = max_tokens
         self._stops = [stop for stop in stops if stop]
         self._held = ""  # the end of the answer, as far as a stop string may have begun in it
@@ -47,11 +53,16 @@ class Reply:
             cut = length < event.answer_length or (length == self._left and not event.stopped)
             self._left -= length
             self.n_tokens += length
-            given = self._until_stop(self._builder.add(dataclasses.replace(event, answer_length=length)))
-            return given + (self._end("length", self._builder.finish()) if cut else [])
+            outside = self._splitter.push(event.tokens[:length].tolist())
+            if cut or event.stopped:
+                outside += self._splitter.finish()
+            text = np.array(outside, np.int64)
+            event = dataclasses.replace(event, tokens=text, answer_length=len(text))
+            given = self._until_stop(self._builder.add(event))
+            return given + (self._end("length") if cut else [])
         given = self._until_stop(self._builder.add(event))
         if isinstance(event, Finished):
-            given += self._end("stop" if event.reason == "stop" else "length", [])
+            given += self._end("stop" if event.reason == "stop" else "length")
         return given
 
     def usage(self) -> dict[str, Any]:
@@ -69,12 +80,14 @@ class Reply:
         """Denoising steps of each committed canvas."""
         return self._builder.statistics.steps
 
-    def _end(self, reason: Reason, pieces: list[Piece]) -> list[tuple[Kind, str]]:
-        """Take the last pieces and give what was held back, unless a stop string has ended the answer."""
-        given = self._until_stop(pieces)
+    def _end(self, reason: Reason) -> list[tuple[Kind, str]]:
+        """No token comes any more: take what was held back, unless a stop string has ended the answer."""
+        self._splitter.finish()
+        given = self._until_stop(self._builder.finish())
         if not self.is_over:
-            held, self._held, self.reason = self._held, "", reason
+            held, self._held = self._held, ""
             given += self._keep("answer", held)
+            self.reason = "tool_calls" if self.calls else reason
         return given
 
     def _until_stop(self, pieces: list[Piece]) -> list[tuple[Kind, str]]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from dgguf.server.errors import ApiError
+from dgguf.server.tools import as_mapping, calls_of
 
 MOST_ANSWERS = 8  # of one request, "n"
 MOST_STOPS = 16
@@ -33,6 +34,8 @@ class ChatRequest(msgspec.Struct, kw_only=True):
     seed: int | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
     diffusing: bool | None = False
     sampler: dict[str, float | None] | None = None
     canvas: int | None = None
@@ -40,8 +43,7 @@ class ChatRequest(msgspec.Struct, kw_only=True):
 
 # What would change the answer's form, and so must not be left out silently.
 _NOT_YET = {
-    "tools": "tools",
-    "functions": "functions",
+    "functions": "functions, which are tools now",
     "logprobs": "log-probabilities",
     "top_logprobs": "log-probabilities",
     "audio": "audio",
@@ -132,9 +134,16 @@ def messages_of(request: ChatRequest) -> list[Any]:
             raise ApiError(400, f"{place} has no role", param=place)
         if isinstance(content, list):
             content = "".join(_text_of_part(part, f"{place}.content[{i}]") for i, part in enumerate(content))
-        if not isinstance(content, str):
+        calls = calls_of(message, place) if message.get("tool_calls") else None
+        if not isinstance(content, str) and not (content is None and calls):
             raise ApiError(400, f"{place}: its content must be a text or a list of parts", param=place)
-        messages.append({"role": "system" if role == "developer" else role, "content": content})
+        given: dict[str, Any] = {"role": "system" if role == "developer" else role, "content": content}
+        if calls:
+            given["tool_calls"] = calls
+        if role == "tool":
+            given |= {name: message[name] for name in ("tool_call_id", "name") if name in message}
+            given["content"] = as_mapping(content) or content
+        messages.append(given)
     return messages
 
 

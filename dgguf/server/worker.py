@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
@@ -47,6 +47,7 @@ class Work:
         max_tokens: rounded up to whole canvases by the session.
         put: is called in the worker's thread with each event, a failure, and at last None. It must
             neither block nor raise.
+        pins: ids that must stand at positions of the answer.
     """
 
     prompt: np.ndarray
@@ -54,6 +55,7 @@ class Work:
     settings: SamplerSettings
     max_tokens: int
     put: Callable[[Event | Queued | BaseException | None], None]
+    pins: Mapping[int, int] | None = None
 
 
 @dataclass
@@ -209,6 +211,7 @@ class Worker:
                 settings=work.settings,
                 max_tokens=work.max_tokens,
                 seed=work.seed,
+                pins=work.pins,
                 conversation=job.conversation,
             )
         for event in job.events:

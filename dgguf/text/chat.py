@@ -15,7 +15,7 @@ from dgguf.text.tokenizer import StreamDecoder, Tokenizer, TokenTexts, replace_s
 Kind = Literal["thought", "answer"]
 
 # The model writes this behind the token that opens a channel; only thoughts have one.
-_THOUGHT_HEADER = "thought\n"
+THOUGHT_HEADER = "thought\n"
 
 
 class Message(TypedDict):
@@ -54,7 +54,8 @@ def check_messages(messages: Sequence[Any]) -> None:
             what = f"has the unknown role {role!r:.50}" if "role" in message else "has no role"
             raise PromptError(f"message {number} {what}: a message is {_FORM}")
         calls = content is None and ("tool_calls" in message or "tool_responses" in message)
-        if not (isinstance(content, str) or _is_parts(content) or calls):
+        result = role == "tool" and isinstance(content, Mapping)
+        if not (isinstance(content, str) or _is_parts(content) or calls or result):
             what = f"of type {type(content).__name__}" if "content" in message else "missing"
             raise PromptError(
                 f"message {number}: its content is {what}, and must be text; a message is {_FORM}"
@@ -109,6 +110,7 @@ class ChatTemplate:
         think: bool = False,
         add_generation_prompt: bool = True,
         special_tokens: Mapping[str, str] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> str:
         """The text of a conversation.
 
@@ -117,6 +119,7 @@ class ChatTemplate:
             think: ask the model to think first.
             add_generation_prompt: end with the start of the model's turn.
             special_tokens: texts of "bos_token", "eos_token" and so on; "" for those not given.
+            tools: that the model may call, as OpenAI's clients declare them.
 
         Raises:
             TokenizerError: the template fails, refuses the messages, or takes too much work or memory.
@@ -128,6 +131,8 @@ class ChatTemplate:
             "enable_thinking": think,
             "add_generation_prompt": add_generation_prompt,
         }
+        if tools:
+            variables["tools"] = tools
         try:
             return self._sandbox.render(self._template, variables)
         except Exception as error:  # a stranger's program may fail in any way
@@ -147,17 +152,19 @@ def encode_chat(
     *,
     think: bool = False,
     special: bool = False,
+    tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[int]:
     """The ids of a conversation, up to where the model goes on; the BOS token stands once in front.
 
     Args:
         think: ask the model to think first.
         special: let texts of special tokens in messages become these; else only the template's own do.
+        tools: that the model may call; see `ChatTemplate.render`.
 
     Raises:
         TokenizerError: the template fails.
     """
-    disguise = None if special else _Disguise(tokenizer, [messages, template.text])
+    disguise = None if special else _Disguise(tokenizer, [messages, tools, template.text])
     named = {
         "bos": tokenizer.bos_id,
         "eos": tokenizer.eos_id,
@@ -167,6 +174,7 @@ def encode_chat(
     text = template.render(
         disguise.put_on(messages) if disguise else messages,
         think=think,
+        tools=disguise.put_on(tools) if disguise else tools,
         special_tokens={
             f"{name}_token": tokenizer.token_text(i) for name, i in named.items() if i is not None
         },
@@ -363,7 +371,7 @@ class AnswerText:
         """A piece of text as a list of at most one, a thought's header left out."""
         if self._header is not None:
             self._header += text
-            if _THOUGHT_HEADER.startswith(self._header) and self._header != _THOUGHT_HEADER:
+            if THOUGHT_HEADER.startswith(self._header) and self._header != THOUGHT_HEADER:
                 return []
-            text, self._header = self._header.removeprefix(_THOUGHT_HEADER), None
+            text, self._header = self._header.removeprefix(THOUGHT_HEADER), None
         return [(self._kind, text)] if text else []

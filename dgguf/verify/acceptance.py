@@ -19,9 +19,9 @@ from dgguf.errors import DggufError, one_line
 from dgguf.machine import peak_resident_bytes, processor, system_memory, usable_cores
 from dgguf.session import Session
 from dgguf.text.chat import ChatTemplate
+from dgguf.units import format_bytes
 from dgguf.verify.known_answers import KNOWN_ANSWERS, KnownAnswer
 from dgguf.verify.published import is_published_vocabulary, template_faults, token_faults
-from dgguf.view.summary import format_bytes
 
 BUDGET_SECONDS = 20 * 60.0
 USUAL_STEPS = range(10, 31)  # in which a canvas of the published model settles

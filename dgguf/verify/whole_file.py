@@ -19,7 +19,7 @@ from dgguf.ggufio import layout
 from dgguf.ggufio.file import GgufFile
 from dgguf.ggufio.read_header import TensorInfo
 from dgguf.quants.finite import finite_blocks
-from dgguf.view.summary import count
+from dgguf.units import count
 
 _PIECE = 1 << 22  # bytes that are read together
 _BUFFERS = 4  # pieces in memory

@@ -23,11 +23,13 @@ class Choice:
         view: one of `names.VIEWS`.
         screen: the terminal that a live view draws on; None for any other view.
         shows_answer: the view puts the answer on stdout, or puts something else there.
+        markdown: the answer is formatted when it is whole; until then a live view shows what there is.
     """
 
     view: str
     screen: TextIO | None
     shows_answer: bool
+    markdown: bool = False
 
     @property
     def is_live(self) -> bool:
@@ -35,12 +37,13 @@ class Choice:
         return self.screen is not None
 
 
-def choose_view(wanted: str, *, as_json: bool) -> Choice:
+def choose_view(wanted: str, *, as_json: bool, markdown: bool = False) -> Choice:
     """The view that the standard streams allow: a live one needs a terminal, else there are plain lines.
 
     Args:
         wanted: one of `names.VIEWS`.
         as_json: stdout is for one JSON object.
+        markdown: the answer is to be formatted, if it goes to a terminal.
     """
     screen = _terminal(as_json)
     view = wanted
@@ -51,12 +54,20 @@ def choose_view(wanted: str, *, as_json: bool) -> Choice:
         view = "plain"
     if view not in ("auto", *LIVE_VIEWS):
         screen = None
-    return Choice(view, screen, shows_answer=view == "jsonl" or screen is sys.stdout)
+    markdown = markdown and sys.stdout.isatty()
+    if markdown and view == "auto":
+        view = "text"  # of a board nothing would stay
+    shows_answer = view == "jsonl" or (screen is sys.stdout and not markdown)
+    return Choice(view, screen, shows_answer, markdown)
 
 
-def make_view(name: str, tokens: TokenTexts, thoughts: Thoughts = "dim") -> View:
-    """A live view by its name: "auto" or one of `names.LIVE_VIEWS`."""
-    return _KINDS[name](tokens, thoughts)
+def make_view(name: str, tokens: TokenTexts, thoughts: Thoughts = "dim", *, stays: bool = True) -> View:
+    """A live view by its name: "auto" or one of `names.LIVE_VIEWS`.
+
+    Args:
+        stays: what is committed stays above the frame; else it is part of it, and goes with it.
+    """
+    return _KINDS[name](tokens, thoughts, stays=stays)
 
 
 def _terminal(as_json: bool) -> TextIO | None:

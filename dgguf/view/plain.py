@@ -6,7 +6,7 @@ from typing import TextIO
 import numpy as np
 
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, Event, PromptEncoded
-from dgguf.view.summary import count
+from dgguf.units import count
 
 
 def show(events: Iterable[Event], out: TextIO) -> Generator[Event, None, None]:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from dgguf.units import count
 from dgguf.view.frame import Line, Span, Style, fit
 from dgguf.view.progress import Progress
-from dgguf.view.summary import count
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"

@@ -7,13 +7,13 @@ import numpy as np
 
 from dgguf.diffusion.events import CanvasStarted, DenoisingStep, Event, Started
 from dgguf.text.tokenizer import TokenTexts
+from dgguf.units import count
 from dgguf.view.asked import asked_text
 from dgguf.view.frame import Line, Span, Style, clip, fit
 from dgguf.view.legend import BOARD, Entry
 from dgguf.view.names import Thoughts
 from dgguf.view.progress import LEVELS
 from dgguf.view.status import border
-from dgguf.view.summary import count
 from dgguf.view.text import TextView
 
 # Rows and columns of a box, by the size of the board.
@@ -32,8 +32,8 @@ class SudokuView(TextView):
     answer is read as such rows too, a token a character, from where on it repeats most of the givens.
     """
 
-    def __init__(self, tokens: TokenTexts, thoughts: Thoughts = "dim") -> None:
-        super().__init__(tokens, thoughts)
+    def __init__(self, tokens: TokenTexts, thoughts: Thoughts = "dim", *, stays: bool = True) -> None:
+        super().__init__(tokens, thoughts, stays=stays)
         self._givens: np.ndarray | None = None  # (n, n), 0 for what is open
         self._first = 0  # the board's place among the answer's tokens
         self._before: list[int] = []  # digits of committed canvases

@@ -1,29 +1,12 @@
-"""What an answer cost, as a line and as a table; counts and sizes with their units."""
+"""What an answer cost, as a line and as facts."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dgguf.units import count
+
 if TYPE_CHECKING:
     from dgguf.diffusion.statistics import Statistics
-
-
-def count(number: int, noun: str) -> str:
-    """A number of things: "1 step", "2 steps"."""
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def format_bytes(n_bytes: int) -> str:
-    """A size in the largest unit that keeps it above 1."""
-    return _in_units(n_bytes, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))) or f"{n_bytes} bytes"
-
-
-def format_count(count: int) -> str:
-    """A number in words that keep it above 1."""
-    return _in_units(count, (("billion", 1e9), ("million", 1e6), ("thousand", 1e3))) or str(count)
-
-
-def _in_units(value: int, units: tuple[tuple[str, float], ...]) -> str:
-    return next((f"{value / factor:.2f} {unit}" for unit, factor in units if value >= factor), "")
 
 
 def summary(s: "Statistics", seed: int) -> str:
@@ -37,14 +20,14 @@ def summary(s: "Statistics", seed: int) -> str:
     )
 
 
-def statistics_table(s: "Statistics") -> list[str]:
-    """Everything that was counted, a line each."""
+def statistics_facts(s: "Statistics") -> list[tuple[str, str]]:
+    """Everything that was counted: a name and what there is to say."""
 
     def per_block(values: Sequence[object]) -> str:
         return " ".join(map(str, values)) or "none"
 
     other = max(0.0, s.seconds - s.prompt_seconds - s.step_seconds - s.commit_seconds)
-    rows = [
+    return [
         ("prompt", f"{count(s.prompt_tokens, 'token')}, {s.reused_tokens} of them reused"),
         ("answer", f"{count(s.answer_tokens, 'token')}, {s.answer_tokens_per_second:.2f} tokens/s"),
         (
@@ -62,4 +45,3 @@ def statistics_table(s: "Statistics") -> list[str]:
         ("time: other", f"{other:.2f} s"),
         ("time: all", f"{s.seconds:.2f} s"),
     ]
-    return [f"  {name:<18} {value}" for name, value in rows]

@@ -46,11 +46,13 @@ class TextView:
     Args:
         tokens: texts of the tokens.
         thoughts: shown like the answer, dim, or hidden.
+        stays: committed text goes up; else it is shown in the frame while there is one.
     """
 
-    def __init__(self, tokens: TokenTexts, thoughts: Thoughts = "dim") -> None:
+    def __init__(self, tokens: TokenTexts, thoughts: Thoughts = "dim", *, stays: bool = True) -> None:
         self.progress = Progress(tokens)
         self._thoughts = thoughts
+        self._stays = stays
         self._tail: list[Span] = []  # committed, but its line may go on
         self._fresh: list[Span] = []  # committed by the last event
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -82,6 +84,8 @@ class TextView:
         self._settle()
 
     def scroll(self, width: int) -> list[Line]:
+        if not self._stays:
+            return []
         lines = wrap(self._tail, width)
         if len(lines) > 1:
             self._laid_out = {}

@@ -43,7 +43,7 @@ def test_a_sound_file(model: Path) -> None:
     assert lines[1:3] == [["sha256", digest], ["size", str(model.stat().st_size), "bytes"]]
     assert lines[4:6] == [["numbers", "all", "finite"], ["loads", "yes"]]
     assert lines[6][0] == "read"
-    assert done.stderr.startswith("reading ")
+    assert not done.stderr  # a pipe gets a line when it takes long
 
 
 def test_json_of_a_split_model(tmp_path: Path) -> None:

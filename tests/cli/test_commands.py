@@ -242,7 +242,7 @@ def test_usage_errors_exit_2(arguments):
     done = dgguf(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "Error" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("dgguf: error: ")
     assert "Traceback" not in done.stderr
 
 

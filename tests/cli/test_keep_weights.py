@@ -10,7 +10,7 @@ import dgguf
 from dgguf.backends.cpu import features
 from dgguf.cli import cli
 from dgguf.errors import BackendError
-from dgguf.session import Gpu
+from dgguf.loading import Gpu
 from tests.support.synthetic.writer import write_model
 
 pytestmark = pytest.mark.skipif(features.possible_paths() == ("portable",), reason="nothing is rounded there")
@@ -55,7 +55,7 @@ def notes(lines):
 def test_a_note_says_once_what_is_rounded_and_what_to_do(command, folder, tmp_path):
     out, lines = said(command, folder, tmp_path)
     (note,) = notes(lines)
-    assert note.startswith("note: 0.00110 GB of BF16 weights, 95% of the file, are multiplied in 8 bits")
+    assert note.startswith("note: 1.10 MB of BF16 weights, 95% of the file, are multiplied in 8 bits")
     assert "--keep-weights" in note
     assert len(note) < 200
     assert "8 bits" not in out
@@ -95,6 +95,6 @@ def test_python_is_told_by_the_log(folder, caplog):
 def test_on_a_gpu_it_is_refused(folder):
     done = CliRunner().invoke(cli, ["run", str(folder / "BF16.gguf"), "-p", "x", "--keep-weights", "--cuda"])
     assert done.exit_code == 2
-    assert "--keep-weights is a computation of the CPU" in done.stderr
+    assert "--cuda does not go with --keep-weights" in done.stderr
     with pytest.raises(BackendError, match="without a GPU"):
         dgguf.load(folder / "BF16.gguf", keep_weights=True, gpu=Gpu())

@@ -38,7 +38,7 @@ def test_quantize_writes_the_model_and_its_tower(seeing, tmp_path):  # noqa: F81
     assert again.exit_code == 1
     assert "exists" in str(again.exception)
     shown = dgguf("show", tower)
-    assert "vision tower   2 layers, standardized" in shown.stdout
+    assert "vision tower  2 layers, standardized" in shown.stdout
     assert "4 heads of 16" in shown.stdout
 
 
@@ -66,8 +66,8 @@ def test_nothing_is_written_where_one_of_two_files_cannot_be(seeing, tmp_path): 
     [
         (["a"], "OUT"),
         (["a", "b"], "--type"),
-        (["a", "--type", "Q8_0", "--mmproj", "c"], "--mmproj-type"),
-        (["a", "b", "--type", "Q8_0", "--mmproj-type", "F16"], "--mmproj FILE"),
+        (["a", "--type", "Q8_0", "--mmproj", "c"], "--type goes with OUT"),
+        (["a", "b", "--type", "Q8_0", "--mmproj-type", "F16"], "--mmproj-type goes with --mmproj"),
         (["a", "b", "--type", "Q8_0", "--mmproj", "b"], "name two"),
         (["a", "--mmproj", "c", "--mmproj-type", "Q4_K"], "Q4_K"),
     ],

@@ -30,7 +30,10 @@ def words(command, term):
         return [name, meant.replace("*", "x")]
     if isinstance(parameter.type, click.Choice):
         return [name, next(choice for choice in parameter.type.choices if choice != parameter.default)]
-    return [name, next(value for value in ("-", "40", "3", "Q8_0") if accepted(parameter, value))]
+    return [
+        name,
+        next(value for value in ("-", "40", "3", "Q8_0", "a=Q8_0", "4G") if accepted(parameter, value)),
+    ]
 
 
 def accepted(parameter, value):

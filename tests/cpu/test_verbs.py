@@ -17,7 +17,7 @@ from dgguf.backends.cpu import CpuBackend, attention, attention_tile, logits, ma
 from dgguf.backends.cpu.matmul import CpuMatrix
 from dgguf.errors import NumericsError
 from dgguf.model.cache import LayerCache
-from dgguf.model.canvas import Call, Canvas
+from dgguf.model.canvas import Branches, Call, Canvas
 from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.threads.pool import Pool
 from tests.support.twins import EPS, close, gelu, rms, rotated, softmax
@@ -241,6 +241,51 @@ def test_a_call_may_write_some_rows_of_its_canvas(backend, rng):
     close(found, slow_attention(q, k, v, keys, values, [range(11)] * 2))
 
 
+def seen_of_branches(past, branches, window, causal):
+    """What each row of a pass over branches sees, by its definition: rows of the store."""
+    seen = []
+    for start, suffix, end in zip(branches.starts, branches.suffixes, branches.ends, strict=True):
+        rows = range(suffix) if causal else range(suffix, end - start)
+        for row in rows:
+            position, last = past + row, past + row if causal else past + end - start - 1
+            nearest = position - window if causal and window else past + suffix - window if window else -1
+            own = [past + start + j - past for j in range(past, last + 1) if j > nearest]
+            seen.append([j for j in range(past) if j > nearest] + own)
+    return seen
+
+
+@pytest.mark.parametrize("bf16", [pytest.param(True, marks=needs_bf16), False])
+@pytest.mark.parametrize("window", [None, 1, 5, 20, 200])
+@pytest.mark.parametrize("past", [0, 9, 150])
+def test_branches_do_not_see_each_other(rng, bf16, window, past):
+    """Suffixes, then canvases of some; whatever lies in the store between them is not a number."""
+    branches, which = Branches(np.array([7, 30, 3, 124, 7]), 4), np.array([0, 2, 3])
+    be = CpuBackend(2)
+    keys, values = normal(rng, past, 2, 32), normal(rng, past, 2, 32)
+    store = filled_store(be, keys, values, window, past + branches.n_places)
+    all_keys, all_values = (np.full((past + branches.n_places, 2, 32), np.nan) for _ in range(2))
+    all_keys[:past], all_values[:past] = keys, values
+    for call in (Call.encode_suffixes(branches), Call.denoise_branches(branches, which)):
+        k, v, q = (normal(rng, len(call.rows), heads, 32) for heads in (2, 2, 4))
+        q *= np.float32(2 / math.sqrt(32))
+        all_keys[past + call.rows], all_values[past + call.rows] = k, v
+        be.store_rows(k, v, store, call.rows)
+        found = attention.attention(q, store, call.visible(store), Pool(2), bf16)
+        seen = seen_of_branches(past, branches, window, call.causal)
+        if not call.causal:
+            seen = [row for i, row in enumerate(seen) if i // 4 in which]
+        none = np.empty((0, 2, 32))
+        close(found, slow_attention(q, none, none, all_keys, all_values, seen), 0.03)
+
+
+def test_positions_go_on_from_the_committed_ones_in_each_branch():
+    branches = Branches(np.array([3, 0, 126]), 2)
+    assert branches.starts.tolist() == [0, 128, 256]
+    assert branches.n_places == 384
+    assert Call.encode_suffixes(branches).positions.tolist() == [0, 1, 2, *range(126)]
+    assert Call.denoise_branches(branches, np.array([0, 1, 2])).positions.tolist() == [3, 4, 0, 1, 126, 127]
+
+
 @pytest.mark.parametrize("bf16", [pytest.param(True, marks=needs_bf16), False])
 @pytest.mark.parametrize(("window", "causal"), [(None, True), (None, False), (100, True), (100, False)])
 @pytest.mark.parametrize("past", [0, 5, 250])
@@ -402,6 +447,33 @@ def test_predict(rng, size, rows_at_once):
     close(found.entropy, -(p * np.log(p)).sum(axis=1), 1e-6)
     if rows_at_once == 6:
         close(found.conditioning, p, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["F32", "Q8_0", "Q4_0"])
+@pytest.mark.parametrize("exact", [True, False])
+def test_label_logits(rng, name, exact):
+    """As the whole head says, for more rows than are held at once; the rows may come in any order, twice."""
+    x, (w, _) = 3 * normal(rng, 90, 64), tensor(normal(rng, 5000, 64), name)
+    be = CpuBackend(2, exact=exact)
+    matrix, rows, labels = be.load_matrix(w), rng.integers(0, 90, 70), np.array([4999, 0, 17])
+    z = be.head(x, matrix, 30.0)[rows]
+    found, totals = be.label_logits(x, rows, matrix, 30.0, labels)
+    np.testing.assert_array_equal(found, z[:, labels])
+    z = z.astype(np.float64)
+    close(totals, z.max(axis=1) + np.log(np.exp(z - z.max(axis=1, keepdims=True)).sum(axis=1)), 1e-7)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_label_logits_refuse_what_is_not_finite(wrong):
+    identity, _ = tensor(np.eye(5, dtype=np.float32))
+    x = np.zeros((4, 5), np.float32)
+    x[2, 3] = wrong
+    be, labels = CpuBackend(1, exact=True), np.array([0])
+    assert be.label_logits(x, np.array([0, 3]), CpuMatrix(identity), 30.0, labels)[1] == pytest.approx(
+        math.log(5)
+    )
+    with pytest.raises(NumericsError, match="position 2"):
+        be.label_logits(x, np.array([0, 2]), CpuMatrix(identity), 30.0, labels)
 
 
 def test_predict_never_draws_the_impossible():

@@ -27,7 +27,7 @@ from dgguf.backends.cuda.queue import Queue
 from dgguf.errors import NumericsError
 from dgguf.ggufio.file import GgufFile
 from dgguf.model.cache import KVCache, LayerCache
-from dgguf.model.canvas import Call, Canvas
+from dgguf.model.canvas import Branches, Call, Canvas
 from dgguf.model.config import ModelConfig
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights
@@ -363,6 +363,32 @@ def test_attention_sees_what_it_is_told(backend, rng, n_runs):
     close(found, wanted.reshape(rows, -1), 3e-3)
 
 
+def test_branches_do_not_see_each_other(backend, rng):
+    """Suffixes and canvases of branches; what lies in the store between them is not a number."""
+    past, branches = 5, Branches(np.array([2, 9, 1]), 3)
+    size = past + branches.n_places
+    nan = np.full((2, size, 16), np.nan, np.float16)
+    store = LayerCache(upload(nan), upload(nan), 7, length=past)
+    all_keys, all_values = (np.full((size, 2, 16), np.nan) for _ in range(2))
+    calls = [Call.encode_suffixes(branches), Call.denoise_branches(branches, np.array([0, 2]))]
+    places = [np.arange(-past, 0), *(call.rows for call in calls)]
+    for rows in places:
+        k, v = normal(rng, len(rows), 2, 16), normal(rng, len(rows), 2, 16)
+        all_keys[past + rows], all_values[past + rows] = k, v
+        backend.store_rows(upload(k), upload(v), store, rows)
+    for call in calls:
+        q, seen = normal(rng, len(call.rows), 4, 16) * np.float32(0.5), call.visible(store)
+        found = backend.to_host(backend.attention(upload(q), store, seen))
+        wanted = np.zeros(q.shape)
+        for row in range(len(q)):
+            mine = [j for begin, end in seen.runs[:, row] for j in range(begin, end)]
+            for head in range(4):
+                scores = all_keys[mine, head // 2] @ q[row, head].astype(np.float64)
+                wanted[row, head] = softmax(scores) @ all_values[mine, head // 2]
+        assert np.isfinite(wanted).all()
+        close(found, wanted.reshape(len(q), -1), 3e-3)
+
+
 def test_a_call_may_write_some_rows(backend, rng):
     k, again = normal(rng, 4, 2, 16), normal(rng, 2, 2, 16)
     store = LayerCache(*(backend.kv_store((2, 9, 16)) for _ in range(2)), None, length=3)
@@ -565,6 +591,31 @@ def test_predict_refuses_what_is_not_finite(wrong):
     logits[1, 3] = wrong
     with pytest.raises(NumericsError, match="position 1"):
         read(make_backend("reference"), logits, 1.0, np.full(3, 0.5))
+
+
+@pytest.mark.parametrize("size", [3, 1000])
+def test_label_logits(backend, rng, size):
+    """As the whole head says, of rows in any order."""
+    x, (w, _) = upload(normal(rng, 5, 32)), tensor(rng, "Q8_0", size, 32)
+    matrix, rows, labels = backend.load_matrix(w), np.array([4, 0, 4]), np.array([size - 1, 0])
+    z = backend.to_host(backend.head(x, matrix, 30.0))[rows].astype(np.float64)
+    found, totals = backend.label_logits(x, rows, matrix, 30.0, labels)
+    close(found, z[:, labels], 1e-6)
+    close(totals, np.log(np.exp(z).sum(axis=1)), 1e-6)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.filterwarnings("ignore:invalid value")  # numpy's; a GPU gives none
+def test_label_logits_refuse_what_is_not_finite(rng, wrong):
+    backend = make_backend("reference")
+    z, (w, _) = np.zeros((2, 90), np.float32), tensor(rng, "Q8_0", 90, 32)
+    z[1, 80] = wrong
+    matrix = backend.load_matrix(w)
+    backend._product = lambda x, w, cap, out: out.view.copy_to_device(z)
+    with pytest.raises(NumericsError, match="position 3"):
+        backend.label_logits(
+            upload(np.zeros((4, 32), np.float32)), np.array([0, 3]), matrix, 30.0, np.array([1])
+        )
 
 
 def kept(p, most):

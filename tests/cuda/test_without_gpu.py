@@ -361,6 +361,7 @@ w = (u1, u1, h1, h1, f1, i, i, i, i)
 signatures = {{
     elementwise.rms_norm: (f2, f1, i, f, f2), elementwise.residual: (f2, f2, f1, f, f, f2),
     elementwise.add: (f2, f2, f2), elementwise.geglu: (f2, f2, f2), elementwise.rope: (f3, f2, f2, f3),
+    elementwise.take_rows: (f2, i1, f2), elementwise.take_columns: (f2, i1, f2),
     elementwise.to_half: (f2, h2, f1), elementwise.router_scores: (f2, f2, f3),
     elementwise.choose_experts: (f3, f, f1, f2, i2, f2), matmul.embed: (*w, i1, f, f2),
     matmul.reference_product: (*w, f2, i1, i1, i, f, f, f2), attention.store_rows: (f3, f3, h3, h3, i, i1),

@@ -5,10 +5,11 @@ import json
 
 import pytest
 
+from dgguf.cli.tables import Facts, drawn
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, Finished, PromptEncoded
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.statistics import Statistics
-from dgguf.view.summary import statistics_table, summary
+from dgguf.view.summary import statistics_facts, summary
 from tests.support.recordings import generation
 
 FIRST = [
@@ -56,13 +57,13 @@ def test_cut_off_in_a_block_the_rates_are_those_of_what_is_committed():
 def test_nothing_at_all():
     s = Statistics()
     assert (s.answer_tokens_per_second, s.canvas_positions_per_second, s.tokens_per_step) == (0, 0, 0)
-    assert statistics_table(s)[0] == "  prompt             0 tokens, 0 of them reused"
+    assert statistics_facts(s)[0] == ("prompt", "0 tokens, 0 of them reused")
 
 
 def test_the_table_and_the_line():
     _, events = generation([FIRST, SECOND])
     s = gathered(events)
-    assert statistics_table(s) == [
+    assert drawn([Facts(statistics_facts(s))]).splitlines() == [
         "  prompt             1 token, 0 of them reused",
         "  answer             5 tokens, 2.00 tokens/s",
         "  canvas             8 positions, 3.20 positions/s",

@@ -1,16 +1,19 @@
 """The README's examples work as they stand there."""
 
+import gzip
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from dgguf.backends.base import Backend
-from dgguf.catalog import find_model
+from dgguf.catalog import find_known, find_model
+from dgguf.cli.forecast import memory_needed, time_needed
 from tests.house.test_architecture import LEVELS
 from tests.support.checkpoints import Checkpoint
 
@@ -22,12 +25,23 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+def commands(block):
+    """The commands of a block; one goes on over several lines while a quotation is open."""
+    found = []
+    for line in block.splitlines():
+        if found and found[-1].count('"') % 2:
+            found[-1] += f"\n{line}"
+        else:
+            found.append(line.split("  #")[0].strip())
+    return found
+
+
 COMMANDS = [
-    line.split("  #")[0].strip()
+    command
     for block in blocks("sh")
-    for line in block.splitlines()
-    if "dgguf " in line and not line.startswith("pip")
-    if "dgguf serve" not in line  # it does not end: tests/server starts it
+    for command in commands(block)
+    if "dgguf " in command and not command.startswith("pip")
+    if "dgguf serve" not in command  # it does not end: tests/server starts it
 ]
 
 
@@ -57,12 +71,38 @@ def test_commands(command, folder):
         (folder / "".join(result)).unlink()
     environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "DGGUF_RUN_SEED": "1"}
     environment |= {"PYTHONPATH": str(ROOT)}
-    bash = shutil.which("bash")  # some examples need its quotes
-    done = subprocess.run(
-        command, shell=True, executable=bash, cwd=folder, env=environment, capture_output=True, text=True
-    )
+    if recorded := re.search(r"(replay|export) (\S+\.jsonl)", command):  # by the command before
+        story = (ROOT / "dgguf" / "data" / "story.jsonl.gz").read_bytes()
+        (folder / recorded[2]).write_bytes(gzip.decompress(story))
+    done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout or re.search("quantize|imatrix|export", command)
+    assert done.stdout or re.search("quantize|imatrix|export|>", command)
+
+
+def test_commands_are_those_of_every_shell():
+    """What bash, fish and PowerShell read alike: no quotation, substitution or device of one of them."""
+    for command in [line for block in blocks("sh") for line in commands(block)]:
+        assert not re.search(r"\$|`|/dev/|\\|&&|\|\||^\w+=", command), command
+        assert command.count("'") % 2 == command.count('"') % 2 == 0
+
+
+def test_one_form_of_the_prompt():
+    by_option = [command for command in COMMANDS if " -p " in command]
+    assert by_option == ['dgguf run demo -p "Tell me a story."']
+
+
+def test_the_repository_is_the_one_that_pyproject_names():
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        url = tomllib.load(file)["project"]["urls"]["Repository"]
+    assert f"git clone {url}\ncd {url.rsplit('/', 1)[1]}\n" in README
+
+
+def test_what_the_real_model_needs_is_what_the_catalog_says():
+    known = find_known("diffusiongemma")
+    needs = README.split("It needs\n")[1].split("Before")[0]
+    assert f"{known.n_bytes / 1e9:.1f} GB of disk" in needs
+    assert f"{memory_needed(known.n_bytes) / 1e9:.0f} GB of memory" in needs
+    assert f"{time_needed(known.n_bytes, None).split(' at')[0]} to come at\n100 Mbit/s" in needs
 
 
 @pytest.mark.parametrize("code", blocks("python"))

@@ -266,8 +266,8 @@ def test_too_little_room_is_seen_before(hub: Hub, pull, monkeypatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
     failed = pull()
-    assert "takes 0.00 GB, but the disk of" in failed.error
-    assert "has only 0.00 GB free; HF_HOME moves the cache" in failed.error
+    assert "takes 3.04 MB, but the disk of" in failed.error
+    assert "has only 1.00 MB free; HF_HOME moves the cache" in failed.error
     assert not hub.downloads
 
 

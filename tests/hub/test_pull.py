@@ -180,6 +180,39 @@ def test_a_model_is_deleted_when_that_is_confirmed(hub: Hub, dgguf) -> None:
     assert (path.parent / "mine.gguf").exists()
 
 
+@pytest.fixture
+def part(tmp_path: Path) -> Path:
+    """A download that is not done."""
+    path = tmp_path / f"hub/hub/models--{REPOSITORY.replace('/', '--')}/blobs/{'a' * 64}.dgguf.incomplete"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"begun")
+    return path
+
+
+def test_rm_deletes_a_download_that_is_not_done(part: Path, dgguf) -> None:
+    told = dgguf("rm", MODEL)  # nobody answers
+    assert told.returncode != 0
+    assert "Delete 1 unfinished download?" in told.stderr
+    assert part.exists()
+    done = dgguf("rm", MODEL, "-y")
+    assert done.returncode == 0, done.stderr
+    assert not part.exists()
+    assert "5 bytes are free again" in done.stderr
+
+
+@pytest.mark.posix
+def test_rm_leaves_a_download_that_goes_on(part: Path, dgguf, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    lock = tmp_path / "hub/hub/.locks" / part.parent.parent.name / f"{'a' * 64}.dgguf.lock"
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock):
+        told = dgguf("rm", MODEL, "-y")
+    assert told.returncode == 1
+    assert "another process is downloading" in told.stderr
+    assert part.exists()
+
+
 def test_run_of_a_known_model_says_how_to_get_it(dgguf) -> None:
     failed = dgguf("run", "diffusiongemma", "-p", "Hi")
     assert failed.returncode == 1
@@ -211,6 +244,15 @@ def test_a_terminal_is_asked_whether_to_download(
         printed = asked.stdout.read()
     os.close(ours)
     assert f"{model} is not on this machine: download ".encode() in said
+    forecast = said.decode().split("is not on this machine")[0]
+    for words in (
+        "3.04 MB",
+        "as just measured",
+        "free in",
+        "2.00 GB with a context",
+        "`dgguf bench` measures",
+    ):
+        assert words in forecast
     if answer == "n":
         assert asked.returncode == 1
         assert b"downloads it" in said

@@ -9,7 +9,7 @@ from dgguf.backends.cpu import CpuBackend
 from dgguf.errors import UnsupportedModelError
 from dgguf.ggufio.file import GgufFile
 from dgguf.model.cache import KVCache
-from dgguf.model.canvas import Call, Canvas
+from dgguf.model.canvas import Branches, Call, Canvas
 from dgguf.model.config import ModelConfig
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights
@@ -133,26 +133,64 @@ def past(network):
     return cache
 
 
-def test_blocks_of_a_canvas_do_not_see_each_other(network, past):
+LABELS = np.array([1, 40, 699])
+
+
+def read_branches(network, cache, suffixes, canvases, which=None):
+    """Logits of three tokens at all rows of the canvases, and their log-sums, (N, C, 3) and (N, C)."""
+    branches = Branches(np.array([len(s) for s in suffixes]), canvases.shape[1])
+    which = np.arange(len(suffixes)) if which is None else np.array(which)
+    network.encode_suffixes(branches, np.concatenate(suffixes), cache)
+    slots = np.arange(canvases[which].size)
+    found, totals = network.read_labels(branches, which, canvases[which], slots, LABELS, cache)
+    return found.reshape(*canvases[which].shape, 3), totals.reshape(canvases[which].shape)
+
+
+@pytest.fixture(scope="module")
+def continuations():
+    """Suffixes, the second longer than the window, and canvases."""
     rng = np.random.default_rng(2)
-    tokens = rng.integers(0, 700, 8)
-    blocks = np.array([0, 0, 0, 1, 1, 2, 2, 2])
-    found = network.logits(Canvas(tokens, blocks=blocks), past, None)
-    alone = network.logits(Canvas(tokens[:3]), past, None)
-    np.testing.assert_allclose(found[:3], alone, atol=1e-4)
-    others = tokens.copy()
-    others[[0, 1, 2, 5, 6, 7]] = rng.integers(0, 700, 6)
-    changed = network.logits(Canvas(others, blocks=blocks), past, None)
-    np.testing.assert_allclose(changed[3:5], found[3:5], atol=1e-4)
-    assert abs(changed[[0, 7]] - found[[0, 7]]).max() > 0.1
+    return [rng.integers(0, 700, n) for n in (3, 20, 1, 5)], rng.integers(0, 700, (4, 6))
 
 
-def test_one_block_is_a_canvas_without_blocks(network, past):
-    tokens = np.random.default_rng(3).integers(0, 700, 8)
-    whole = network.logits(Canvas(tokens), past, None)
-    np.testing.assert_allclose(
-        network.logits(Canvas(tokens, blocks=np.zeros(8, np.int64)), past, None), whole, atol=1e-4
-    )
+@pytest.mark.parametrize("committed", [0, 2, 13])
+def test_branches_are_read_as_if_each_were_a_prompt_of_its_own(network, continuations, committed):
+    prefix = np.random.default_rng(1).integers(0, 700, committed)
+    cache = KVCache(network.config, network.backend, 600, 600)
+    if committed:
+        network.encode(prefix, cache)
+    found, totals = read_branches(network, cache, *continuations)
+    assert cache.ids.tolist() == prefix.tolist()  # nothing was committed
+    for i, (suffix, canvas) in enumerate(zip(*continuations, strict=True)):
+        own = KVCache(network.config, network.backend, 64, 64)
+        if committed + len(suffix):
+            network.encode(np.concatenate([prefix, suffix]), own)
+        z = network.backend.to_host(network.logits(Canvas(canvas), own, None)).astype(np.float64)
+        np.testing.assert_allclose(found[i], z[:, LABELS], atol=1e-5)
+        np.testing.assert_allclose(totals[i], np.log(np.exp(z).sum(axis=1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_branch_does_not_depend_on_the_others(network, continuations, exact):
+    """To the last bit: asked alone, with others, in another place, or read again."""
+    suffixes, canvases = continuations
+    if not exact:
+        backend = CpuBackend(2)
+        network = Transformer(
+            network.config, load_weights(network.weights.file, network.config, backend), backend
+        )
+    cache = KVCache(network.config, network.backend, 600, 600)
+    network.encode(np.arange(100, 113), cache)
+    together = read_branches(network, cache, suffixes, canvases)
+    turned = read_branches(network, cache, suffixes[::-1], canvases[::-1])
+    some = read_branches(network, cache, suffixes, canvases, which=[1, 3])
+    for i in range(4):
+        alone = read_branches(network, cache, suffixes[i : i + 1], canvases[i : i + 1])
+        for both in zip(together, turned, alone, strict=True):
+            np.testing.assert_array_equal(both[0][i], both[2][0])
+            np.testing.assert_array_equal(both[0][i], both[1][3 - i])
+    for both in zip(together, some, strict=True):
+        np.testing.assert_array_equal(both[0][[1, 3]], both[1])
 
 
 def test_rows_computed_again_are_what_they_were(network, past):

@@ -38,6 +38,41 @@ def test_linux_tells_what_shares_a_core(monkeypatch, tmp_path, siblings, usable,
     assert (machine.usable_cores(root), machine.usable_processors(root)) == wanted
 
 
+HYBRID = ["0-1", "0-1", "2-3", "2-3", "4", "5", "6", "7"]  # two performance cores, four efficiency cores
+PERFORMANCE, EFFICIENCY = "sys/devices/cpu_core/cpus", "sys/devices/cpu_atom/cpus"
+
+
+def capacities(*values):
+    return {f"sys/devices/system/cpu/cpu{n}/cpu_capacity": str(value) for n, value in enumerate(values)}
+
+
+@pytest.mark.parametrize(
+    ("files", "usable", "wanted"),
+    [
+        ({PERFORMANCE: "0-3", EFFICIENCY: "4-7"}, range(8), (2, 8)),
+        ({PERFORMANCE: "0,2-3", EFFICIENCY: "4-5,6-7"}, range(8), (2, 8)),
+        ({PERFORMANCE: "0-3", EFFICIENCY: "4-7"}, range(3, 8), (1, 5)),
+        ({PERFORMANCE: "0-3", EFFICIENCY: "4-7"}, range(4, 8), (4, 4)),  # taskset leaves these alone
+        ({PERFORMANCE: "", EFFICIENCY: "4-7"}, range(8), (6, 8)),
+        ({PERFORMANCE: "4-3,x"}, range(8), (6, 8)),
+        (capacities(*[1024] * 4, *[446] * 4), range(8), (2, 8)),
+        (capacities(*[1024] * 4, *[446] * 4), range(4, 8), (4, 4)),
+        (capacities(*[1024] * 2, *[905] * 2, 250, 250, 250, 250), range(8), (2, 8)),  # three kinds
+        (capacities(*[1024] * 2, *[905] * 2, *[905] * 4), range(8), (6, 8)),  # differ in their clocks alone
+        (capacities(*[1024] * 4, 446), range(8), (6, 8)),  # of three cores nothing is said
+        (capacities(*[0] * 8), range(8), (6, 8)),
+    ],
+)
+def test_linux_tells_which_cores_are_fast(monkeypatch, tmp_path, files, usable, wanted):
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(usable), raising=False)
+    root = topology(tmp_path, HYBRID)
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text + "\n")
+    assert (machine.usable_cores(root), machine.usable_processors(root)) == wanted
+
+
 @pytest.mark.parametrize(("quota", "wanted"), [("300000", (3, 3)), ("600000", (4, 6)), ("max", (4, 8))])
 def test_a_quota_is_of_processors(monkeypatch, tmp_path, quota, wanted):
     monkeypatch.setattr(platform, "system", lambda: "Linux")
@@ -76,7 +111,9 @@ EIGHT = tuple((0, 3 << 2 * i) for i in range(8))
         (EIGHT, 0b1111, (2, 4)),  # start /affinity f
         (EIGHT, 0b0101, (2, 2)),
         (tuple((group, 3 << 2 * i) for group in (0, 1) for i in range(32)), 0, (64, 128)),
-        (((0, 3), (0, 4), (0, 8)), 0, (3, 4)),  # a performance core and two efficiency cores
+        (((0, 3, 1), (0, 4), (0, 8)), 0, (1, 4)),  # a performance core and two efficiency cores
+        (((0, 3, 1), (0, 4), (0, 8)), 0b1100, (2, 2)),  # start /affinity c leaves these alone
+        (((0, 1), (0, 2, 1), (0, 4, 1), (0, 8, 2), (0, 16, 2)), 0, (2, 5)),  # three kinds
     ],
 )
 def test_windows_tells_by_calls(monkeypatch, cores, usable, wanted):

@@ -98,3 +98,21 @@ def test_500_requests_leave_nothing_behind(tiny):
         list(pool.map(lambda number: answer(client, number, max_tokens=32), range(500)))
     assert private() - before < 20 << 20
     assert tiny.metrics()["dgguf_answers_waiting"] == 0
+
+
+def test_a_named_tool_is_called_each_time(tiny):
+    tools = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("add", "look")]
+    client = tiny.client()
+    for seed in range(12):
+        wanted = "add" if seed % 2 else "look"
+        given = client.chat.completions.create(
+            model="tiny",
+            messages=[{"role": "user", "content": "1 + 1?"}],
+            tools=tools,
+            tool_choice={"type": "function", "function": {"name": wanted}},
+            seed=seed,
+            max_tokens=32,
+            extra_body=QUICK,
+        )
+        assert given.choices[0].finish_reason == "tool_calls"
+        assert given.choices[0].message.tool_calls[0].function.name == wanted

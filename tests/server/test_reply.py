@@ -1,16 +1,20 @@
 """An answer cut at its limit of tokens and at its stop strings, however the canvases cut it."""
 
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, Finished, PromptEncoded
 from dgguf.server.reply import Reply
+from dgguf.text.tool_calls import BrokenCall, ToolCall
 
 
 class Letters:
     """A vocabulary in which each token is a letter."""
 
     channel_open_id = channel_close_id = None
+    special = MappingProxyType({"<|tool_call>": ord("<"), "<tool_call|>": ord(">"), '<|"|>': ord('"')})
 
     def piece(self, token, *, special=False):
         return chr(token).encode()
@@ -67,6 +71,18 @@ def test_a_limit_and_stop_strings_do_not_depend_on_the_canvas(canvas):
     assert (held.text, held.reason) == (TEXT, "stop"), "the beginning of a stop string is given in the end"
     first = folded(TEXT, canvas, 9, stops=["four"])
     assert (first.text, first.reason) == (TEXT[:9], "length")
+
+
+@pytest.mark.parametrize("canvas", [1, 2, 3, 5, 8, 23, 40])
+def test_calls_are_taken_out(canvas):
+    answer = folded('Look:<call:f{city:"Lima"}><call:g{,}>', canvas, stops=["Li", "xyz"])
+    assert (answer.text, answer.reason) == ("Look:", "tool_calls")
+    assert answer.calls == [ToolCall("f", {"city": "Lima"}), BrokenCall("g", "{,}")]
+    broken = folded("a<nothing>b", canvas)
+    assert (broken.text, broken.reason, broken.calls) == ("a<nothing>b", "stop", [])
+    cut = folded('<call:f{city:"Lima', canvas, stopped=False)
+    assert (cut.calls, cut.reason) == ([ToolCall("f", {"city": "Lima"})], "tool_calls")
+    assert cut.n_tokens == 18, "tokens of calls count"
 
 
 def test_usage():

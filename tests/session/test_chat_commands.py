@@ -50,6 +50,7 @@ def session(tmp_path_factory):
 def lines(monkeypatch):
     found = []
     monkeypatch.setattr(dialog_module, "say", found.append)
+    monkeypatch.setattr(dialog_module, "fail", lambda text: found.append(f"error: {text}"))
     return found
 
 

@@ -245,7 +245,7 @@ class TestInATerminal:
             terminal.send("\x1b[A\x1b[A\x1b[A\r")  # up over both lines of the second message
             self.ready(terminal, 3)
             terminal.send(f"/save {tmp_path / 'a.json'}\r")
-            terminal.wait_for("6 message")  # a long path may put the s on the next line
+            terminal.wait_for(lambda: "6 messages" in " ".join(terminal.lines))
             self.ready(terminal, 3)
             terminal.send("/exit\r")
             assert terminal.wait() == 0

@@ -102,7 +102,7 @@ def attend(
         lowest = first.min() - (origin + first.min()) % attention_tile.KEYS
         for start in range(lowest, end.max(), attention_tile.KEYS):
             count = min(attention_tile.KEYS, end.max() - start)
-            unseen = max(0, first.min() - start) // 16 * 16
+            unseen = max(0, first.min() - start)
             pack_keys(keys, start, unseen, count, edge, key_panels)
             seen = seen_by_tiles(first, end, group, start, count)
             score(queries, n, dim, key_panels, seen, scores)
@@ -136,23 +136,27 @@ def attend_tiles(
     values: np.ndarray,
     origin: int,
     runs: np.ndarray,
+    tiles: np.ndarray,
     out: np.ndarray,
     counter: np.ndarray,
 ) -> None:
-    """`attend` for all rows and KV heads; threads share tiles of TILE_ROWS, the last rows first.
+    """`attend` for all rows and KV heads; threads share the tiles, the last rows first.
 
     They see the most keys: at the end, the other threads would wait for them. Arguments as there, but
     keys and values are (G, any, Dh), runs (R, T, 2).
+
+    Args:
+        tiles: (n, 2) int64, first row and end of each, see `Visible.pieces`; TILE_ROWS // group rows at most.
     """
     publish(counter)
     scratch = np.empty(scratch_bytes(q.shape[2]), np.uint8)
-    height, n_heads = TILE_ROWS // group, keys.shape[0]
-    n_tiles = (q.shape[0] + height - 1) // height * n_heads
+    n_heads = keys.shape[0]
+    n_tiles = tiles.shape[0] * n_heads
     i = next_item(counter, n_tiles)
     while i < n_tiles:
-        g, r = i % n_heads, (n_tiles - 1 - i) // n_heads * height
-        s = slice(r, min(r + height, q.shape[0]))
-        attend(q, r, g * group, group, keys[g], values[g], origin, runs[:, s], out, scratch)
+        g, t = i % n_heads, (n_tiles - 1 - i) // n_heads
+        r = tiles[t, 0]
+        attend(q, r, g * group, group, keys[g], values[g], origin, runs[:, r : tiles[t, 1]], out, scratch)
         i = next_item(counter, n_tiles)
 
 
@@ -212,15 +216,16 @@ def pack_keys(keys: np.ndarray, start: int, first: int, count: int, edge: np.nda
 
     Args:
         keys: (any, Dh).
-        start: the row that is column 0, which may lie before the first.
-        first, count: columns to fill, first … count, of `first` a multiple of 16.
+        start: the row that is column 0, which may lie before row 0.
+        first, count: columns to fill, first … count; the others of their 16 become 0, as what lies there
+            may be undefined.
         edge: room for 16 rows.
     """
     dim = keys.shape[1]
-    for k in range(first, count, 16):
+    for k in range(first // 16 * 16, count, 16):
         source = keys.ctypes.data + 2 * (start + k) * dim
-        if start + k < 0 or count - k < 16:
-            low, high = max(0, start + k), start + min(k + 16, count)
+        if k < first or count - k < 16:
+            low, high = start + max(first, k), start + min(k + 16, count)
             edge[:] = np.uint16(0)
             edge[low - start - k : high - start - k] = keys[low:high]
             source = edge.ctypes.data
@@ -237,11 +242,11 @@ def pack_values(values: np.ndarray, start: int, first: int, count: int, edge: np
     dim = values.shape[1]
     words = (count + 15) // 16 * 8
     edge[0] = np.uint16(0)
-    for w in range(first // 2, words):
-        row = start + 2 * w
-        upper = values.ctypes.data + 2 * row * dim if row >= 0 and 2 * w < count else edge.ctypes.data
-        row += 1
-        lower = values.ctypes.data + 2 * row * dim if row >= 0 and 2 * w + 1 < count else edge.ctypes.data
+    for w in range(first // 16 * 8, words):
+        k = 2 * w
+        upper = values.ctypes.data + 2 * (start + k) * dim if first <= k < count else edge.ctypes.data
+        k += 1
+        lower = values.ctypes.data + 2 * (start + k) * dim if first <= k < count else edge.ctypes.data
         for p in range(dim // 32):
             attention_tile.pack_rows(
                 upper + 64 * p, lower + 64 * p, panels + (p * words + w) * attention_tile.PANEL_BYTES
@@ -294,17 +299,18 @@ def attention(q: np.ndarray, store: LayerStore, visible: Visible, pool: Pool, bf
     threads = by_products(keys_seen, 2 * n_heads * head_dim)  # scores, and the values' weighted sum
     # A tile's height follows from the shapes alone, so that results depend on nothing else.
     if bf16 and store.keys.dtype == np.uint16 and head_dim % 32 == 0 and group <= TILE_ROWS:
-        n_tiles = n_kv_heads * -(-rows // (TILE_ROWS // group))
+        shares = np.array(_tiles(visible, TILE_ROWS // group))
         pool.run_kernel(
-            attend_tiles, min(n_tiles, threads), q, group, store.keys, store.values, store.start, runs, out
-        )
+            attend_tiles, min(n_kv_heads * len(shares), threads), q, group,
+            store.keys, store.values, store.start, runs, shares, out,
+        )  # fmt: skip
         return out.reshape(rows, n_heads * head_dim)
-    height = _tile_height(store, runs, group)
-    tiles = [(g, r) for g in range(n_kv_heads) for r in range(0, rows, height)]
+    shared = _tiles(visible, _tile_height(store, runs, group))
+    tiles = [(g, *rows_of) for g in range(n_kv_heads) for rows_of in shared]
 
     def tile(number: int) -> None:
-        g, r = tiles[number]
-        s = slice(r, min(r + height, rows))
+        g, r, end = tiles[number]
+        s = slice(r, end)
         heads = slice(g * group, (g + 1) * group)
         spans, columns = _tile_keys(runs[:, s])
         queries = np.ascontiguousarray(q[s, heads]).reshape(-1, head_dim)  # (rows * group, Dh)
@@ -321,6 +327,13 @@ def attention(q: np.ndarray, store: LayerStore, visible: Visible, pool: Pool, bf
 
     pool.parallel_for(tile, len(tiles), most=threads, blas=False)
     return out.reshape(rows, n_heads * head_dim)
+
+
+def _tiles(visible: Visible, height: int) -> list[tuple[int, int]]:
+    """The query rows in tiles (first, end) of at most `height` rows, each within a piece."""
+    return [
+        (row, min(row + height, end)) for first, end in visible.pieces for row in range(first, end, height)
+    ]
 
 
 def _tile_height(store: LayerStore, runs: np.ndarray, group: int) -> int:

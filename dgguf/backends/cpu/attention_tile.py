@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba import types
 
 from dgguf.backends.cpu.unpack import PANEL_ROWS, transposed
+from dgguf.backends.limits import KEY_TILE
 from dgguf.jit import compiled_features, kernel
 from dgguf.llvm_ir import (
     F32,
@@ -32,7 +33,7 @@ from dgguf.llvm_ir import (
 
 TILE_ROWS = 6
 PANEL_BYTES = 4 * PANEL_ROWS  # of two rows of a panel
-KEYS = 128  # of a call of `softmax_row`
+KEYS = KEY_TILE  # of a call of `softmax_row`
 UNROLLED = 8  # words of a product are a multiple of it
 _WIDTH = PANEL_ROWS // LANES
 

@@ -235,6 +235,11 @@ class CpuBackend:
             x, w, softcap, temperature, uniforms, self._logits, self._pool, keep_all=keep_all
         )
 
+    def label_logits(
+        self, x: np.ndarray, rows: np.ndarray, w: CpuMatrix, softcap: float, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return logits.label_logits(x, rows, w, softcap, labels, self._pool)
+
     def top_tokens(self, conditioning: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
         return logits.top_tokens(conditioning, count, self._pool)
 

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.backends.base import Prediction
+from dgguf.backends.base import Prediction, not_finite
 from dgguf.backends.cpu.grain import by_numbers, by_products
 from dgguf.backends.cpu.matmul import SCRATCH, CpuMatrix, decode_rows, prepare, products
 from dgguf.backends.cpu.vector_math import exp, tanh
-from dgguf.backends.limits import CPU_SOFT_SLICES, MOST_TOKENS
-from dgguf.errors import NumericsError
+from dgguf.backends.limits import CPU_ROWS_AT_ONCE, CPU_SOFT_SLICES, MOST_TOKENS
 from dgguf.jit import kernel
 from dgguf.quants.decode import decoder
 from dgguf.threads.pool import Pool
@@ -237,12 +236,57 @@ def predict_rows(
         first, end = next_chunk(counter, z.shape[0])
 
 
+@kernel
+def label_rows(
+    z: np.ndarray, cap: float, labels: np.ndarray, out: np.ndarray, totals: np.ndarray, counter: np.ndarray
+) -> None:
+    """cap * tanh(z / cap) of rows (T, V), which are overwritten: at `labels`, and log(sum(exp())).
+
+    Threads share the rows.
+
+    Args:
+        labels: (L,).
+        out: (T, L).
+        totals: (T,) float64; not a number if a logit is not finite.
+    """
+    publish(counter)
+    masses = np.empty((z.shape[1] + _BLOCK - 1) // _BLOCK)
+    first, end = next_chunk(counter, z.shape[0])
+    while first < end:
+        for r in range(first, end):
+            top = softcap(z[r], cap, 1.0)
+            totals[r] = np.nan
+            if math.isfinite(top):
+                for i in range(labels.shape[0]):
+                    out[r, i] = z[r, labels[i]]
+                exponentials(z[r], top, masses)
+                totals[r] = top + math.log(masses.sum())
+        first, end = next_chunk(counter, z.shape[0])
+
+
 def head(x: np.ndarray, w: CpuMatrix, cap: float, pool: Pool) -> np.ndarray:
     """See `Backend.head`."""
     out = np.empty((x.shape[0], w.rows), np.float32)
     products(prepare(x, w, pool), w, out, pool)
     pool.run_kernel(softcap_rows, by_numbers(out.size), out, cap)
     return out
+
+
+def label_logits(
+    x: np.ndarray, rows: np.ndarray, w: CpuMatrix, cap: float, labels: np.ndarray, pool: Pool
+) -> tuple[np.ndarray, np.ndarray]:
+    """See `Backend.label_logits`. CPU_ROWS_AT_ONCE rows of logits are held at most, and none is kept."""
+    n = len(rows)
+    out, totals = np.empty((n, len(labels)), np.float32), np.empty(n)
+    buffer = np.empty((min(n, CPU_ROWS_AT_ONCE), w.rows), np.float32)
+    for first in range(0, n, len(buffer)):
+        some = slice(first, min(first + len(buffer), n))
+        logits = buffer[: some.stop - first]
+        products(prepare(x[rows[some]], w, pool), w, logits, pool)
+        pool.run_kernel(label_rows, by_numbers(logits.size), logits, cap, labels, out[some], totals[some])
+    if not np.isfinite(totals).all():
+        raise not_finite(int(rows[~np.isfinite(totals)][0]))
+    return out, totals
 
 
 def predict(
@@ -277,10 +321,7 @@ def predict(
         ]
         pool.run_kernel(predict_rows, by_numbers(logits.size), logits, cap, temperature, *of_rows)
     if argmax.min() < 0:
-        raise NumericsError(
-            f"the network's logits are not finite at canvas position {int(argmax.argmin())}: "
-            "the model file is damaged or this is a bug in dgguf"
-        )
+        raise not_finite(int(argmax.argmin()))
     return Prediction(argmax, sampled, entropy, kept if most else buffer)
 
 

@@ -5,24 +5,25 @@
 // and take the same softmax in its online form, and each weighs its own slice of the values.
 //
 // Compiled for one head size: HEAD_DIM and WARPS, HEAD_DIM a multiple of 16 * WARPS. The grid is
-// (queries of a KV head / 16, KV heads); 32 * WARPS threads.
+// (tiles, KV heads); 32 * WARPS threads.
 #include "primitives.cuh"
 
 constexpr int SLICE = HEAD_DIM / WARPS;
 constexpr int KEYS = 32;
-constexpr int QUERIES = 16;
+constexpr int QUERIES = 16;  // of a tile, at most
 
 // q: float32 (tokens, heads, HEAD_DIM). keys, values: float16 (KV heads, capacity, HEAD_DIM). runs: int32
-// (n_runs, tokens, 2), a token sees the rows runs[i][token][0]..runs[i][token][1] of the cache for each i;
-// in a run neither bound falls from one token to the next. out: as q.
+// (n_runs, tokens, 2), a token sees the rows runs[i][token][0]..runs[i][token][1] of the cache for each i.
+// tiles: int32 (tiles, 2), first query and end of each, 16 at most and all of one piece (see `Visible`), where
+// a query is token * group + head. out: as q.
 extern "C" __global__ void __launch_bounds__(32 * WARPS, 2)
-    attention(const float *q, const u16 *keys, const u16 *values, float *out, const int *runs, int n_runs,
-              int tokens, int heads, int group, int capacity) {
+    attention(const float *q, const u16 *keys, const u16 *values, float *out, const int *runs, const int *tiles,
+              int n_runs, int tokens, int heads, int group, int capacity) {
     __shared__ float shares[WARPS][QUERIES][KEYS + 4];
     __shared__ __align__(16) u16 staged[WARPS][KEYS][SLICE + 8];
 
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
-    const int first_query = blockIdx.x * QUERIES, last = min(first_query + QUERIES, tokens * group) - 1;
+    const int first_query = tiles[2 * blockIdx.x], last = tiles[2 * blockIdx.x + 1] - 1;
     const long long head_start = (long long)blockIdx.y * capacity * HEAD_DIM;
     const u16 *my_keys = keys + head_start + warp * SLICE, *my_values = values + head_start + warp * SLICE;
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
+from dgguf.backends.base import Visible
 from dgguf.backends.cuda.elementwise import block_max, block_sum
 from dgguf.backends.cuda.jit import THREADS, gpu_kernel
 
@@ -70,3 +71,18 @@ def reference_attention(q: Any, keys: Any, values: Any, scores: Any, runs: Any, 
 def warps(head_dim: int) -> int:
     """Warps of a block of attention.cu for a head size, a multiple of 16."""
     return next(n for n in (4, 3, 2, 1) if head_dim % (16 * n) == 0)
+
+
+def tiles(visible: Visible, group: int) -> np.ndarray:
+    """The queries of a KV head in tiles for attention.cu: (n, 2) int64, first and end, 16 at most.
+
+    Args:
+        group: query heads of a KV head.
+    """
+    return np.array(
+        [
+            (query, min(query + 16, end * group))
+            for first, end in visible.pieces
+            for query in range(first * group, end * group, 16)
+        ]
+    )

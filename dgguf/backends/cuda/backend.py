@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible
+from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible, not_finite
 from dgguf.backends.cpu import elementwise as cpu_elementwise
 from dgguf.backends.cuda import attention, elementwise, experts, logits, matmul
 from dgguf.backends.cuda.device import Device
@@ -20,7 +20,6 @@ from dgguf.backends.cuda.queue import Queue
 from dgguf.backends.cuda.repack import pack
 from dgguf.backends.cuda.stream import ExpertStream
 from dgguf.backends.limits import kv_bytes
-from dgguf.errors import NumericsError
 from dgguf.machine import usable_cores
 from dgguf.threads.allocator import keep_freed_memory
 from dgguf.threads.pool import Pool
@@ -263,13 +262,14 @@ class CudaBackend:
         else:
             group, warps = heads // kv_heads, attention.warps(dim)
             numbers = (len(visible.runs), rows, heads, group, capacity)
+            tiles = self._integers("tiles", attention.tiles(visible, group))
             self._queue.launch(
                 "attention",
                 (("HEAD_DIM", dim), ("WARPS", warps)),
                 "attention",
-                (-(-rows * group // 16), kv_heads),
+                (tiles.shape[0], kv_heads),
                 32 * warps,
-                [q, store.keys, store.values, out, runs, *(ctypes.c_int(n) for n in numbers)],
+                [q, store.keys, store.values, out, runs, tiles, *(ctypes.c_int(n) for n in numbers)],
             )
         return out.reshape(rows, heads * dim)
 
@@ -360,6 +360,25 @@ class CudaBackend:
             return Prediction(np.empty(0), np.empty(0), np.empty(0), reading)
         return self._read(reading)
 
+    def label_logits(
+        self, x: Array, rows: np.ndarray, w: GpuMatrix, softcap: float, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        n = len(rows)
+        some, every = self._empty(n, x.shape[1]), self._empty(n, w.rows)
+        self._queue.run(elementwise.take_rows, n, x.view, self._integers("rows", rows).view, some.view)
+        self._product(some, w, softcap, every)
+        slices = self._empty(n, logits.SLICES, 5, dtype=np.float64)
+        one = self._queue.input("temperature of labels", np.ones(1, np.float32))
+        self._queue.run(logits.slice_statistics, (n, logits.SLICES), every.view, one, slices.view)
+        out = self._empty(n, len(labels))
+        self._queue.run(
+            elementwise.take_columns, n, every.view, self._integers("labels", labels).view, out.view
+        )
+        totals, bad = logits.log_sums(self.to_host(slices))
+        if bad.any():
+            raise not_finite(int(rows[bad][0]))
+        return self.to_host(out), totals
+
     def _keep_likeliest(self, reading: logits.Reading) -> None:
         """Note the tokens that make up most of each distribution, for `soft_embed`."""
         n, grid = reading.logits.shape[0], (reading.logits.shape[0], logits.SLICES)
@@ -378,10 +397,7 @@ class CudaBackend:
         """Wait for the GPU and fetch what a step has predicted."""
         argmax = self.to_host(reading.argmax).astype(np.int64)
         if argmax.min() < 0:
-            raise NumericsError(
-                f"the network's logits are not finite at canvas position {int(argmax.argmin())}: "
-                "the model file is damaged or this is a bug in dgguf"
-            )
+            raise not_finite(int(argmax.argmin()))
         entropy = self.to_host(reading.rows)[:, logits.ENTROPY].astype(np.float32)
         return Prediction(argmax, self.to_host(reading.sampled).astype(np.int64), entropy, reading)
 

@@ -78,6 +78,22 @@ def add(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
 
 
 @gpu_kernel
+def take_rows(x: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
+    """Some rows (S,) of x (C, D): (S, D); a block a row of `out`."""
+    row = cuda.blockIdx.x
+    for i in range(cuda.threadIdx.x, x.shape[1], THREADS):
+        out[row, i] = x[rows[row], i]
+
+
+@gpu_kernel
+def take_columns(x: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
+    """Some columns (L,) of x (S, V): (S, L); a block a row."""
+    row = cuda.blockIdx.x
+    for i in range(cuda.threadIdx.x, columns.shape[0], THREADS):
+        out[row, i] = x[row, columns[i]]
+
+
+@gpu_kernel
 def geglu(gate: np.ndarray, up: np.ndarray, out: np.ndarray) -> None:
     """gelu(gate) * up, gelu in its tanh form: (rows, n); a block a row. `out` may be `gate`."""
     row = cuda.blockIdx.x

@@ -103,6 +103,20 @@ def slice_statistics(logits: Any, temperature: Any, out: Any) -> None:
         out[row, part, FIRST_BAD] = any_bad
 
 
+def log_sums(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Put `slice_statistics` (S, SLICES, 5) together, on the host.
+
+    Returns:
+        (S,) float64, log(sum(exp(z))) of each row, and (S,) bool, whether one of its z is not finite
+    """
+    filled = slices[..., TOTAL] > 0
+    tops = np.where(filled, slices[..., LARGEST], LOWEST)
+    largest = tops.max(axis=1, keepdims=True)
+    bad = slices[..., FIRST_BAD].max(axis=1) > 0
+    masses = np.where(filled, np.exp(tops - largest) * slices[..., TOTAL], 0.0).sum(axis=1)
+    return largest[:, 0] + np.log(np.where(bad, 1.0, masses)), bad
+
+
 @gpu_kernel
 def row_statistics(slices: Any, uniforms: Any, argmax: Any, out: Any) -> None:
     """Put the slices together: argmax (C,), -1 if a logit is not finite, and out (C, 5) float64.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dgguf.diffusion.events import DenoisingStep
 from dgguf.errors import RecordingError
+from dgguf.units import count
 from dgguf.view.asked import asked_text, heading
 from dgguf.view.choice import make_view
 from dgguf.view.export import cast, html, svg, video
@@ -16,7 +17,7 @@ from dgguf.view.names import CODECS, EXPORTS, SIZES, Thoughts
 from dgguf.view.recording import Recording
 from dgguf.view.screens import Screen, crop, screens
 from dgguf.view.sudoku import asked_board, grid_fault
-from dgguf.view.summary import count, summary
+from dgguf.view.summary import summary
 from dgguf.view.terminal import safe
 from dgguf.whole_file import whole_file
 

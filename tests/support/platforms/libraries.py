@@ -83,7 +83,7 @@ class Kernel32:
         consoles: modes of the standard handles that are consoles, by number.
         obeys: whether a console takes ENABLE_VIRTUAL_TERMINAL_PROCESSING.
         processor_features: PF_ constants that are present.
-        cores: of each, the group and the bits of its processors.
+        cores: of each, the group, the bits of its processors and, if it is not 0, its efficiency class.
         usable: bits of the processors that the process may run on; those of its group if 0.
         released: ranges that were taken out of the working set.
     """
@@ -113,14 +113,17 @@ class Kernel32:
     def GetProcessAffinityMask(self, process, own, system):
         assert process.value == ctypes.c_void_p(-1).value
         group = self.cores[0][0]
-        system._obj.value = sum(mask for number, mask in self.cores if number == group)
+        system._obj.value = sum(mask for number, mask, *_ in self.cores if number == group)
         own._obj.value = self.usable or system._obj.value
         return 1
 
     def GetLogicalProcessorInformationEx(self, relationship, buffer, length):
         assert relationship == 0
         # A record of a core: relationship, size, flags, efficiency class, reserved, groups, mask, group.
-        records = b"".join(struct.pack("<IIBB20xHQH6x", 0, 48, 0, 0, 1, m, g) for g, m in self.cores)
+        records = b"".join(
+            struct.pack("<IIBB20xHQH6x", 0, 48, 0, *kind or (0,), 1, mask, group)
+            for group, mask, *kind in self.cores
+        )
         if buffer is None or length._obj.value < len(records):
             length._obj.value = len(records)
             return 0

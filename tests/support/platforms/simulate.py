@@ -4,6 +4,7 @@ Other packages are left to the system that is really here: what they import and 
 files that cannot be renamed and missing links are the same for all.
 """
 
+import asyncio.selector_events  # noqa: F401  from Python 3.12 on it calls os.sysconf, which is hidden later
 import builtins
 import ctypes
 import errno

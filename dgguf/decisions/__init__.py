@@ -1,0 +1,1 @@
+"""Typed questions about a text, answered with probabilities in one denoising step: nothing is generated."""
