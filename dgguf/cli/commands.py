@@ -52,11 +52,22 @@ model_argument = click.argument("model", shell_complete=complete_models)
 
 # What `run --help` and `chat --help` show, by purpose; what is rare is shown by --help-all alone.
 _GROUPS = {
-    "Prompt": ("by_option", "file", "no_stdin", "go_on", "system", "think", "raw", "special"),
+    "Prompt": (
+        "by_option",
+        "file",
+        "no_stdin",
+        "images",
+        "image_tokens",
+        "go_on",
+        "system",
+        "think",
+        "raw",
+        "special",
+    ),
     "Answer": ("max_tokens", "canvas", "seed", "context", "when_full", "as_json", "stats", "verbose"),
     "View": ("view", "pace", "markdown", "thoughts"),
     "Recording and drawing": ("record", "record_top", "export", "force"),
-    "Machine": ("threads", "cuda", "gpu_layers", "device", "exact", "keep_weights"),
+    "Machine": ("threads", "cuda", "gpu_layers", "device", "exact", "keep_weights", "mmproj"),
     "Sampler": (
         "max_steps",
         "t_min",
@@ -66,7 +77,18 @@ _GROUPS = {
         "confidence_threshold",
     ),
 }
-_RARE = ("raw", "special", "thoughts", "record_top", "force", "device", "keep_weights", *_GROUPS["Sampler"])
+_RARE = (
+    "mmproj",
+    "image_tokens",
+    "raw",
+    "special",
+    "thoughts",
+    "record_top",
+    "force",
+    "device",
+    "keep_weights",
+    *_GROUPS["Sampler"],
+)
 _ALL = "dgguf.help_all"  # in a context's meta
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dgguf.cli.images import image_options
 from dgguf.view.names import THOUGHTS, Thoughts
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Loading:
     exact: bool
     keep_weights: bool
     gpu: "Gpu | None"
+    mmproj: str | None = None
 
     def open(self) -> "Session":
         """Load the model."""
@@ -45,6 +47,7 @@ class Loading:
             exact=self.exact,
             keep_weights=self.keep_weights,
             gpu=self.gpu,
+            mmproj=self.mmproj,
         )
 
 
@@ -58,6 +61,7 @@ class Asking:
         seed: of every answer; None for a new one each time.
         sampler: the sampler's settings; None for the file's.
         canvas: positions denoised together, as of `Session.stream`.
+        image_tokens: of an image, at most; None for the default.
     """
 
     max_tokens: int
@@ -68,6 +72,7 @@ class Asking:
     raw: bool = False
     special: bool = False
     canvas: "CanvasLength" = None
+    image_tokens: int | None = None
 
     def settings(self, session: "Session") -> "SamplerSettings":
         """All settings of the sampler for a model."""
@@ -123,7 +128,7 @@ def generation_options(command: Command) -> Command:
     The argument MODEL and `conversation_options` belong to these and stand above.
     """
     command = _bundled(_bundled(command, "loading", Loading), "asking", Asking)
-    return _answer_options(_loading_options(_sampler_options(command)))
+    return _answer_options(_loading_options(_sampler_options(image_options(command))))
 
 
 # In the order in which --help lists them, from the last to the first.

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import click
 from dgguf.cli.chat import chat, converse
 from dgguf.cli.commands import Grouped, model_argument
 from dgguf.cli.export import check_out, draw
+from dgguf.cli.images import announce, encode_with_images, image_option
 from dgguf.cli.options import (
     Asking,
     Loading,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Do not read a pipe beside the prompt, as within a loop that reads lines.",
 )
+@image_option
 @conversation_options
 @click.option("--raw", is_flag=True, help="No chat template: go on from the prompt's text.")
 @click.option(
@@ -93,6 +96,7 @@ def run(
     prompt: str | None,
     by_option: str | None,
     no_stdin: bool,
+    images: tuple[Path, ...],
     file: IO[bytes] | None,
     record: Path | None,
     record_top: int,
@@ -112,7 +116,7 @@ def run(
     Examples:
       dgguf run demo "Tell me a story."
       dgguf run model.gguf "Explain entropy." --system "Be brief." --think
-      dgguf run demo "Tell me a story." --export story.gif
+      dgguf run model.gguf "What does this say?" --image photo.jpg
       git diff | dgguf run model.gguf "Review this change." --json > review.json
       dgguf run model.gguf -f notes.txt -n 512 --seed 7 > answer.txt
     """
@@ -134,6 +138,7 @@ def run(
         loading,
         asking,
         showing,
+        images=images,
         record=record,
         record_top=record_top,
         export=export,
@@ -173,6 +178,7 @@ def answer(
     asking: Asking,
     showing: Showing,
     *,
+    images: Sequence[Path],
     record: Path | None,
     record_top: int,
     export: Path | None,
@@ -202,9 +208,8 @@ def answer(
                 session = stack.enter_context(loading.open())
                 settings = asking.settings(session)
                 _tell(session, settings, display.note if loading.gpu else log.info, log.info)
-                ids = session.encode(
-                    prompt, system=asking.system, think=asking.think, raw=asking.raw, special=asking.special
-                )
+                ids, pictures = encode_with_images(session, asking, prompt, images)
+                announce(pictures, display.note)
                 writer = AnswerWriter(
                     session.tokenizer,
                     as_json=as_json,
@@ -213,7 +218,7 @@ def answer(
                     show_thoughts=verbose and not display.choice.is_live,
                 )
                 events = session.stream(
-                    ids, settings=settings, seed=seed, top_k=record_top, **asking.lengths()
+                    ids, images=pictures, settings=settings, seed=seed, top_k=record_top, **asking.lengths()
                 )
                 with contextlib.closing(events):
                     for event in display.show(events, session, record):

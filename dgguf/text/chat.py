@@ -29,6 +29,14 @@ class Message(TypedDict):
     content: Any
 
 
+def text_of(message: Message) -> str:
+    """The text of a message, that of its parts with a line's end between; of images nothing."""
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    return "\n".join(str(part.get("text", "")) for part in content or () if part.get("type") == "text")
+
+
 # Templates know more roles than `Message` promises; these are the ones that mean something to some model.
 _ROLES = ("system", "developer", "user", "assistant", "model", "tool")
 _FORM = '{"role": "user", "content": "…"}, the role "system", "user" or "assistant"'
