@@ -11,6 +11,7 @@ from dgguf.cli.chat import chat
 from dgguf.cli.check import check
 from dgguf.cli.commands import Commands, completion, name_variables
 from dgguf.cli.compare import compare
+from dgguf.cli.decide import decide
 from dgguf.cli.doctor import doctor
 from dgguf.cli.export import export
 from dgguf.cli.imatrix import imatrix
@@ -73,6 +74,7 @@ def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) 
 for command in (
     run,
     chat,
+    decide,
     serve,
     tour,
     replay,

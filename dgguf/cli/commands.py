@@ -64,6 +64,7 @@ _GROUPS = {
         "raw",
         "special",
     ),
+    "Questions": ("lines", "questions_file", "samples", "permute", "joint"),
     "Answer": ("max_tokens", "canvas", "seed", "context", "when_full", "as_json", "stats", "verbose"),
     "View": ("view", "pace", "markdown", "thoughts"),
     "Recording and drawing": ("record", "record_top", "export", "force"),

@@ -41,6 +41,7 @@ class Display:
         self._showing = showing
         self._stack = contextlib.ExitStack()
         self._live: Live | None = None
+        self._counts = False
 
     def __enter__(self) -> Self:
         if screen := self.choice.screen:
@@ -64,9 +65,7 @@ class Display:
         """What takes its time before there are events; only a live view has a place for it."""
         if self._live:
             self._live.say(caption)
-            from dgguf.jit import on_compile
-
-            self._stack.enter_context(on_compile(self._live.notice_compilation))
+            self._count_compilations()
 
     @property
     def typed(self) -> str:
@@ -82,6 +81,7 @@ class Display:
 
     def show(self, events: Iterable[Event], session: "Session", record: Path | None) -> Events:
         """Show a session's events, write them to `record` if there is one, and pass them on."""
+        self._count_compilations()
         with contextlib.ExitStack() as stack:
             if record is not None:
                 from dgguf.view.recorder import Recorder
@@ -93,6 +93,14 @@ class Display:
                 return session.model.layers_done, len(session.config.layers)
 
             yield from self.draw(events, session.tokenizer, layers)
+
+    def _count_compilations(self) -> None:
+        """Let a live view know of kernels that are compiled; a replay, which has none, needs no compiler."""
+        if self._live and not self._counts:
+            from dgguf.jit import on_compile
+
+            self._counts = True
+            self._stack.enter_context(on_compile(self._live.notice_compilation))
 
     def draw(self, events: Iterable[Event], tokens: "TokenTexts", layers: "Layers | None" = None) -> Events:
         """Show events and pass them on."""

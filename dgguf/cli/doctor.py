@@ -102,6 +102,6 @@ def table(checks: list["Check"], failed: str) -> "Part":
     rows = []
     for check in checks:
         rows.append((f"{'ok' if check.ok else failed:<4} {check.name}", check.found))
-        if check.remedy:
+        if check.remedy and check.remedy not in check.found:
             rows.append(("", f"→ {check.remedy}"))
     return Facts(rows)

@@ -127,8 +127,8 @@ def generation_options(command: Command) -> Command:
 
     The argument MODEL and `conversation_options` belong to these and stand above.
     """
-    command = _bundled(_bundled(command, "loading", Loading), "asking", Asking)
-    return _answer_options(_loading_options(_sampler_options(image_options(command))))
+    command = _bundled(command, "asking", Asking)
+    return _answer_options(loading_options(_sampler_options(image_options(command))))
 
 
 # In the order in which --help lists them, from the last to the first.
@@ -227,14 +227,11 @@ def _answer_options(command: Command) -> Command:
 
 
 def loading_options(command: Command) -> Command:
-    """How a model is loaded: context, threads, exactness, GPU; the command gets `loading: Loading`.
+    """Which model is loaded and how, of every command that computes with one; it gets `loading: Loading`.
 
-    The argument MODEL belongs to it and stands above.
+    The argument MODEL stands above.
     """
-    return _loading_options(_bundled(command, "loading", Loading))
-
-
-def _loading_options(command: Command) -> Command:
+    command = _bundled(command, "loading", Loading)
     for option in (
         click.option(
             "-c",

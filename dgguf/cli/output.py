@@ -12,7 +12,7 @@ from dgguf.errors import sentence
 from dgguf.view.terminal import safe
 
 NOTE = "color(243)"  # the grey that `view.ansi` has for what stands beside an answer
-_WARNING, _ERROR = "yellow", "red"
+_WARNING, _ERROR = "bold yellow", "bold red"  # of the first word: no theme makes all of them easy to read
 
 
 def say(line: str) -> None:
@@ -27,12 +27,12 @@ def note(line: str) -> None:
 
 def warn(line: str) -> None:
     """A line about something that is probably not as the user wants it."""
-    _write(f"warning: {line}", _WARNING)
+    _write(line, _WARNING, "warning:")
 
 
 def fail(error: Exception | str) -> None:
     """What went wrong, as one line."""
-    _write(f"dgguf: error: {error if isinstance(error, str) else sentence(error)}", _ERROR)
+    _write(error if isinstance(error, str) else sentence(error), _ERROR, "dgguf: error:")
 
 
 def fail_usage(error: click.ClickException) -> None:
@@ -47,19 +47,22 @@ def fail_usage(error: click.ClickException) -> None:
     fail(sentence(Exception(error.format_message())))
 
 
-def _write(line: str, style: str) -> None:
-    line = safe(line, draft=False)
-    if progress.write_above(line, style):
+def _write(line: str, style: str, head: str = "") -> None:
+    """Write a line in a style, which belongs to the head alone if there is one."""
+    line = safe(f"{head} {line}" if head else line, draft=False)
+    n_styled = len(head or line)
+    if progress.write_above(line, style, n_styled):
         return
     if sys.stderr.isatty():
         line = _folded(line)
+        n_styled = len(head or line)
     if _may_be_coloured():
         from rich.style import Style
 
         from dgguf.view.ansi import colour_system
 
         if colours := colour_system(sys.stderr):
-            line = Style.parse(style).render(line, color_system=colours)
+            line = Style.parse(style).render(line[:n_styled], color_system=colours) + line[n_styled:]
     click.echo(line, err=True, color=True)
 
 

@@ -100,7 +100,8 @@ class Bar:
         width = terminal_size(sys.stderr)[0]
         most = max(8, min(40, width // 3))
         cut = label if cell_width(label) <= most else f"…{label[1 - most :]}"
-        bar = [BarColumn(_BAR)] if width >= _WITH_BAR else []
+        # rich's own colours let what is left look done on a light ground.
+        bar = [BarColumn(_BAR, "color(243)", "bold cyan", "green")] if width >= _WITH_BAR else []
         columns = (TextColumn("{task.description}", markup=False), *bar, Words())
         self._progress = Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False)
         self._progress.add_task(cut, total=max(1, self._total), completed=self.done)
@@ -132,11 +133,11 @@ def bar(
         yield made
 
 
-def write_above(line: str, style: str) -> bool:
-    """Write a safe line above the bar; False if none is shown."""
+def write_above(line: str, style: str, n_styled: int) -> bool:
+    """Write a safe line, so many characters of it in a style, above the bar; False if none is shown."""
     if _shown is None:
         return False
     from rich.text import Text
 
-    _shown.console.print(Text(line, style))
+    _shown.console.print(Text.assemble((line[:n_styled], style), line[n_styled:]))
     return True

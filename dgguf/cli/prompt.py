@@ -12,15 +12,24 @@ from dgguf.errors import PromptError
 _PATIENCE = 0.5  # seconds for which a pipe may be silent without a word
 
 
-def read_prompt(words: list[str | None], file: IO[bytes] | None, *, use_stdin: bool = True) -> str:
-    """The prompt. What comes through a pipe stands before what is given otherwise, with a newline between.
+def read_prompt(
+    words: list[str | None],
+    file: IO[bytes] | None,
+    *,
+    use_stdin: bool = True,
+    what: str = "prompt",
+    command: str = "run",
+) -> str:
+    """The prompt, or another text.
 
-    BOM and CR are taken out, and what is not UTF-8 becomes U+FFFD.
+    What comes through a pipe stands before what is given otherwise, with a newline between. BOM and CR are
+    taken out, and what is not UTF-8 becomes U+FFFD.
 
     Args:
         words: the places on the command line where it can stand; None where nothing does.
         file: of -f.
         use_stdin: whether standard input may be read.
+        what, command: what it is called, and the command that takes it.
 
     Raises:
         click.UsageError: there is none.
@@ -31,7 +40,9 @@ def read_prompt(words: list[str | None], file: IO[bytes] | None, *, use_stdin: b
     elif given:
         given = [given[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")]
     elif sys.stdin.isatty() or not use_stdin:
-        raise click.UsageError('there is no prompt: give one as in `dgguf run MODEL "…"`, by -f or by a pipe')
+        raise click.UsageError(
+            f'there is no {what}: give one as in `dgguf {command} MODEL "…"`, by -f or by a pipe'
+        )
     if use_stdin and not _is_stdin(file) and (not given or _sends_data()):
         _say_silence()
         piped = _read(sys.stdin.buffer)

@@ -36,6 +36,8 @@ _UNPAGED = tuple(view for view in VIEWS if view not in ("auto", *LIVE_VIEWS))
 EXCLUDES = (
     Rule("--prompt", ("PROMPT", "--file"), "give the prompt once"),
     Rule("--file", ("PROMPT",), "give the prompt once"),
+    Rule("--file", ("STATE",), "give the text once"),
+    Rule("--joint", ("--permute",), "all answers are read from one prompt, whose options stay as they are"),
     Rule("--raw", ("--system", "--think", "--continue"), "it takes the prompt as it is"),
     Rule("--json", ("--view jsonl",), "each writes JSON of its own to stdout"),
     Rule("--markdown", ("--json", "--view jsonl", "--view sudoku"), "it formats the answer's text"),
@@ -76,9 +78,10 @@ NEEDS = (
 
 def install(command: click.Command) -> None:
     """Let a command refuse what does not go together, and say in its help what that is."""
-    for parameter in command.params:
-        if isinstance(parameter, click.Option) and (hint := _hint(command, parameter)):
-            parameter.help = f"{parameter.help}  [{hint}]"
+    for name, hints in _hints(command).items():
+        option = _find(command, name)
+        assert isinstance(option, click.Option)
+        option.help = f"{option.help}  [{'; '.join(hints)}]"
     callback = command.callback
     assert callback is not None
 
@@ -139,9 +142,15 @@ def _of(command: click.Command, rules: tuple[Rule, ...]) -> Iterator[Rule]:
             yield rule
 
 
+@functools.cache
+def _parameters(command: click.Command) -> dict[str, click.Parameter]:
+    """The parameters of a command by all their names."""
+    return {name: p for p in command.params for name in (*p.opts, _name(p))}
+
+
 def _find(command: click.Command, term: str) -> click.Parameter | None:
     word, _, value = term.partition(" ")
-    found = next((p for p in command.params if word in p.opts or word == _name(p)), None)
+    found = _parameters(command).get(word)
     if found and isinstance(found.type, click.Choice) and value and value not in found.type.choices:
         return None  # which it refuses itself
     return found
@@ -201,20 +210,18 @@ def _listed(rule: Rule) -> str:
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _hint(command: click.Command, option: click.Option) -> str:
-    """What an option excludes and what it needs, for its help."""
-    hints = []
-    for rule in _of(command, EXCLUDES):
-        if rule.option == _name(option):
-            names = ", ".join(other for other in rule.others if _find(command, other))
-            hints.append(f"not with {names}")
+def _hints(command: click.Command) -> dict[str, list[str]]:
+    """What options exclude and what they need, for the help; by the options' names."""
+    hints: dict[str, list[str]] = {}
     for rule in _of(command, NEEDS):
-        if rule.option != _name(option):
-            continue
         if rule.others[0].startswith("OUT *"):
             without = [suffix for suffix in EXPORTS if f"OUT *{suffix}" not in rule.others]
             few = len(without) < len(rule.others)
-            hints.insert(0, f"not for {', '.join(without)}" if few else f"for {_listed(rule)}")
+            hint = f"not for {', '.join(without)}" if few else f"for {_listed(rule)}"
+            hints.setdefault(rule.option, []).append(hint)
         elif not any(getattr(_find(command, other), "required", False) for other in rule.others):
-            hints.insert(0, f"with {_listed(rule)}")
-    return "; ".join(hints)
+            hints.setdefault(rule.option, []).append(f"with {_listed(rule)}")
+    for rule in _of(command, EXCLUDES):
+        names = ", ".join(other for other in rule.others if _find(command, other))
+        hints.setdefault(rule.option, []).append(f"not with {names}")
+    return hints

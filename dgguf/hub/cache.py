@@ -165,10 +165,11 @@ def damage(path: Path) -> str:
     return ""
 
 
-def sha256(path: Path) -> str:
-    """The digest of a file, in hexadecimal digits."""
+def sha256(path: Path, advance: Callable[[int], object] = lambda n_bytes: None) -> str:
+    """The digest of a file, in hexadecimal digits; `advance` is told of all bytes that were read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
+            advance(len(chunk))
     return digest.hexdigest()

@@ -39,7 +39,7 @@ def download(files: Sequence[HubFile], say: Say = lambda line: None, shown: Show
     """
     check_network()
     with _explained(files, say):
-        paths = {file.name: _whole(file, say) for file in files}
+        paths = {file.name: _whole(file, say, shown) for file in files}
         missing = [file for file in files if paths[file.name] is None]
         if missing:
             _check_room(missing, say)
@@ -50,7 +50,7 @@ def download(files: Sequence[HubFile], say: Say = lambda line: None, shown: Show
     return first
 
 
-def _whole(file: HubFile, say: Say, *, is_checked: bool = False) -> Path | None:
+def _whole(file: HubFile, say: Say, shown: Shown, *, is_checked: bool = False) -> Path | None:
     """Where a file has its name in the cache; None if it is not there, or is damaged.
 
     Args:
@@ -59,11 +59,16 @@ def _whole(file: HubFile, say: Say, *, is_checked: bool = False) -> Path | None:
     here = _contents(file)
     if here is None or here.stat().st_size != file.n_bytes:
         return None
-    if file.sha256 and not is_checked:
-        say(f"checking {file.name}")
-        if sha256(here) != file.sha256:
-            return None
+    if file.sha256 and not is_checked and _digest(file, here, say, shown) != file.sha256:
+        return None
     return _name(file, here)
+
+
+def _digest(file: HubFile, path: Path, say: Say, shown: Shown) -> str:
+    """The digest of what is here of a file."""
+    say(f"checking {file.name}")
+    with shown("checking", file.n_bytes, 0) as progress:
+        return sha256(path, progress.advance)
 
 
 def _contents(file: HubFile) -> Path | None:
@@ -81,7 +86,7 @@ def _bring(file: HubFile, say: Say, shown: Shown) -> Path:
     from huggingface_hub import constants, hf_hub_download
 
     with _only_writer(file, say) as has_waited:
-        if found := _whole(file, say, is_checked=has_waited):
+        if found := _whole(file, say, shown, is_checked=has_waited):
             return found
         for path in (_blob(file), _place(file)):
             if path.is_file():
@@ -110,8 +115,7 @@ def _fetch_blob(file: HubFile, say: Say, shown: Shown) -> Path:
             os.fsync(out.fileno())
         if not file.sha256:
             break
-        say(f"checking {file.name}")
-        if sha256(begun) == file.sha256:
+        if _digest(file, begun, say, shown) == file.sha256:
             break
         begun.unlink()
         if is_last:

@@ -5,6 +5,9 @@ worker.py    the one thread that computes: a bounded queue, turns at the borders
 requests.py  what a client may send, checked
 reply.py     folds an answer's events to text, thoughts and a reason to end
 drafts.py    a denoising step as a client sees it
+happenings.py  what happens there, as the server's loop sees it
+tools.py     declarations, calls and results of tools
+decisions.py  /v1/decisions
 completions.py  /v1/chat/completions, streamed and whole
 guard.py     who may ask: Host, Origin, key, type and size of a body
 app.py       the addresses

@@ -17,11 +17,14 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from dgguf import __version__
+from dgguf.decisions import wire
 from dgguf.errors import DggufError
-from dgguf.server import completions
+from dgguf.server import completions, decisions, systemone
+from dgguf.server.decisions import DecisionRequest, decided
 from dgguf.server.errors import ApiError, as_api_error
 from dgguf.server.guard import MOST_BODY, Guard, Handler, too_large
-from dgguf.server.requests import Asked, read_request
+from dgguf.server.requests import Asked, convert, decode, read_request
+from dgguf.server.systemone import InvalidRequestError, SystemOneRequest
 from dgguf.server.worker import Worker
 from dgguf.session import Session
 
@@ -56,6 +59,8 @@ class Server:
             Route("/v1/models", self._counted(self.models)),
             Route("/v1/models/{name:path}", self._counted(self.model)),
             Route("/v1/chat/completions", self._counted(self.chat), methods=["POST"]),
+            Route("/v1/decisions", self._counted(self.decide), methods=["POST"]),
+            Route("/v1/systemone", self._counted(self.system_one), methods=["POST"]),
             Route("/health", self._counted(self.health)),
             Route("/metrics", self.metrics),
         ]
@@ -97,7 +102,9 @@ class Server:
         await _error(error)(scope, receive, send)
 
     async def models(self, request: Request) -> Response:
-        return _json({"object": "list", "data": [self._card()]})
+        # OpenAI's clients read "data", TypeSafe's "models".
+        about = {"name": self._name, "description": "DiffusionGemma", "release_date": "2026-06-01"}
+        return _json({"object": "list", "data": [self._card()], "models": [about]})
 
     async def model(self, request: Request) -> Response:
         self._check_model(request.path_params["name"])
@@ -135,6 +142,20 @@ class Server:
         first = await anext(events)  # a full queue is told by its status
         headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return StreamingResponse(_after(first, events), media_type="text/event-stream", headers=headers)
+
+    async def decide(self, request: Request) -> Response:
+        asked = convert(decode(await _body(request)), DecisionRequest)
+        self._check_model(asked.model)
+        answer = await _unless_left(request, decided(decisions.plan(asked), self._worker))
+        return _json(wire.response(answer, self._name))
+
+    async def system_one(self, request: Request) -> Response:
+        try:
+            asked = convert(decode(await _body(request)), SystemOneRequest)
+        except ApiError as error:
+            raise InvalidRequestError(str(error)) from None
+        answer = await _unless_left(request, decided(systemone.plan(asked), self._worker))
+        return _json(systemone.response(asked, answer, self._name))
 
     def _ignored(self, asked: Asked) -> dict[str, str]:
         new = set(asked.ignored) - self._told

@@ -1,10 +1,9 @@
 """/v1/chat/completions: an answer as one object, or as a stream of chunks."""
 
-import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -17,17 +16,15 @@ from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError
 from dgguf.server.drafts import Drafts
 from dgguf.server.errors import ApiError, as_api_error
+from dgguf.server.happenings import Happenings
 from dgguf.server.reply import Reply
 from dgguf.server.requests import Asked, messages_of, wants_thoughts
 from dgguf.server.tools import declared_tools, wanted_tool
-from dgguf.server.worker import Job, Queued, Work, Worker
+from dgguf.server.worker import Queued, Turn, Worker
 from dgguf.session import DEFAULT_MAX_TOKENS, Session, new_seed
 from dgguf.text.tool_calls import OPEN, BrokenCall, ToolCall
 
 _LOG = logging.getLogger(__name__)
-PING_SECONDS = 10.0  # of silence, after which a stream says that it is alive
-
-Happening = Event | Queued
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,17 @@ class Plan:
     stops: list[str]
     settings: SamplerSettings
     pins: dict[int, int]
+
+    def start(self, number: int) -> Callable[[Turn], Generator[Event, None, None]]:
+        """What the worker does for an answer of these."""
+        return lambda turn: turn.session.stream(
+            self.prompt,
+            settings=self.settings,
+            max_tokens=self.max_tokens,
+            seed=(self.seed + number) % (1 << 64),
+            pins=self.pins,
+            conversation=turn.take_conversation(self.prompt),
+        )
 
 
 def plan(asked: Asked, session: Session, model: str) -> Plan:
@@ -90,62 +98,12 @@ def plan(asked: Asked, session: Session, model: str) -> Plan:
     )
 
 
-class Happenings:
-    """What happens to one answer, from the worker's thread to the loop of the server.
-
-    Used as a context: whatever ends it cancels the answer, before its next step.
-    """
-
-    def __init__(self, worker: Worker, made: Plan, number: int) -> None:
-        self._queue: asyncio.Queue[Happening | BaseException | None] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def put(what: Happening | BaseException | None) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._queue.put_nowait, what)
-
-        self._job: Job = worker.submit(
-            Work(
-                made.prompt,
-                (made.seed + number) % (1 << 64),
-                made.settings,
-                made.max_tokens,
-                put,
-                made.pins,
-            )
-        )
-
-    def __enter__(self) -> "Happenings":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._job.cancel()
-
-    async def each(self) -> AsyncGenerator[Happening | None, None]:
-        """What happens, in order; None after a while of silence.
-
-        Raises:
-            whatever the computation failed with
-        """
-        while True:
-            try:
-                what = await asyncio.wait_for(self._queue.get(), PING_SECONDS)
-            except TimeoutError:
-                yield None
-                continue
-            if what is None:
-                return
-            if isinstance(what, BaseException):
-                raise what
-            yield what
-
-
 async def whole(made: Plan, worker: Worker, session: Session) -> dict[str, Any]:
     """All answers of a request as one object."""
     choices, replies = [], []
     for number in range(made.n):
         reply = Reply(session.tokenizer, made.max_tokens, made.stops)
-        with Happenings(worker, made, number) as happenings:
+        with Happenings(worker, made.start(number)) as happenings:
             async with aclosing(happenings.each()) as events:
                 async for event in events:
                     if event is not None and not isinstance(event, Queued):
@@ -179,7 +137,7 @@ async def stream(
         for number in range(made.n):
             reply = Reply(session.tokenizer, made.max_tokens, made.stops)
             replies.append(reply)
-            with Happenings(worker, made, number) as happenings:
+            with Happenings(worker, made.start(number)) as happenings:
                 begun = True
                 yield _chunk(made, number, {"role": "assistant", "content": ""})
                 async with aclosing(_deltas(made, number, reply, happenings, session, drafts)) as deltas:

@@ -114,6 +114,8 @@ class Guard:
             kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
                 raise ApiError(415, "the body must be JSON, with Content-Type: application/json")
+            if headers.get(b"content-encoding", "identity") != "identity":
+                raise ApiError(415, "the body must not be compressed")
             length = headers.get(b"content-length", "0")
             if not length.isdecimal() or int(length[:20]) > MOST_BODY:
                 raise too_large()

@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from dgguf.server.errors import ApiError
 from dgguf.server.tools import as_mapping, calls_of
 
+Form = TypeVar("Form", bound=msgspec.Struct)
 MOST_ANSWERS = 8  # of one request, "n"
 MOST_STOPS = 16
 _MOST_NAMES = 20  # of fields without effect that are told
@@ -63,11 +64,11 @@ class Asked:
     ignored: tuple[str, ...]
 
 
-def read_request(body: bytes) -> Asked:
-    """Check a body.
+def decode(body: bytes) -> dict[str, Any]:
+    """The JSON object of a body.
 
     Raises:
-        ApiError: 400; it is no JSON object, or a field is not as it must be.
+        ApiError: 400; it is none.
     """
     try:
         given = msgspec.json.decode(body)
@@ -75,27 +76,44 @@ def read_request(body: bytes) -> Asked:
         raise ApiError(400, f"the body is no JSON: {error}") from None
     if not isinstance(given, dict):
         raise ApiError(400, "the body must be a JSON object")
+    return given
+
+
+def convert(given: dict[str, Any], form: type[Form]) -> Form:
+    """A JSON object as a struct.
+
+    Raises:
+        ApiError: 400; a field is missing or of another type.
+    """
+    try:
+        return msgspec.convert(given, form)
+    except (msgspec.ValidationError, RecursionError) as error:
+        message = str(error)
+        _, _, path = message.partition("`$.")  # as in "… - at `$.messages[0].role`"
+        raise ApiError(
+            400, f"the request is not as it must be: {message}", param=path.rstrip("`") or None
+        ) from None
+
+
+def read_request(body: bytes) -> Asked:
+    """Check a body.
+
+    Raises:
+        ApiError: 400; it is no JSON object, or a field is not as it must be.
+    """
+    given = decode(body)
     for name, what in _NOT_YET.items():
         if given.get(name):
             raise ApiError(400, f"this server has no {what}: leave out {name!r}", param=name)
     form = given.get("response_format")
     if isinstance(form, dict) and form.get("type") not in _FORMS:
         raise ApiError(400, "this server has no response_format but text", param="response_format")
-    try:
-        request = msgspec.convert(given, ChatRequest)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise ApiError(400, f"the request is not as it must be: {error}", param=_place(str(error))) from None
+    request = convert(given, ChatRequest)
     _check_ranges(request)
     known = {*ChatRequest.__struct_fields__, *_NOT_YET, "response_format"}
     ignored = sorted(name for name, value in given.items() if name not in known and value is not None)
     visible = [name for name in ignored if name.isidentifier() and name.isascii() and len(name) < 50]
     return Asked(request, tuple(visible[:_MOST_NAMES]))
-
-
-def _place(message: str) -> str | None:
-    """The field that a message of msgspec names, as in "… - at `$.messages[0].role`"."""
-    _, found, path = message.partition("`$.")
-    return path.rstrip("`") if found else None
 
 
 def _check_ranges(request: ChatRequest) -> None:

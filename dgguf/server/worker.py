@@ -8,15 +8,15 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from dgguf.conversation import Conversation
-from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Event, Finished
-from dgguf.diffusion.settings import SamplerSettings
+from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Finished
 from dgguf.server.errors import ApiError
 from dgguf.session import FULL_CONVERSATIONS, Session
 
@@ -36,35 +36,32 @@ class Queued:
     place: int
 
 
+class CancelledError(Exception):
+    """Whoever asked has left."""
+
+
 @dataclass(frozen=True)
 class Work:
-    """What an answer is made of; see `Session.stream`.
+    """What somebody asked for.
 
     Attributes:
-        prompt: (P,) int64 ids.
-        seed: of its randomness.
-        settings: of the sampler.
-        max_tokens: rounded up to whole canvases by the session.
-        put: is called in the worker's thread with each event, a failure, and at last None. It must
+        start: makes an iterator of what happens; all of it runs in the worker's thread. Behind each
+            `CanvasCommitted` others may have their turn.
+        put: is called in the worker's thread with what happens, a failure, and at last None. It must
             neither block nor raise.
-        pins: ids that must stand at positions of the answer.
     """
 
-    prompt: np.ndarray
-    seed: int
-    settings: SamplerSettings
-    max_tokens: int
-    put: Callable[[Event | Queued | BaseException | None], None]
-    pins: Mapping[int, int] | None = None
+    start: "Callable[[Turn], Generator[Any, None, None]]"
+    put: Callable[[Any], None]
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """Work in the worker's hands."""
 
     work: Work
     began: float = field(default_factory=time.monotonic)
-    events: Generator[Event, None, None] | None = None
+    events: Generator[Any, None, None] | None = None
     conversation: Conversation | None = None
     _cancelled: bool = False
 
@@ -75,6 +72,21 @@ class Job:
     def is_cancelled(self) -> bool:
         """Whether somebody has cancelled it, maybe just now."""
         return self._cancelled
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What work computes with.
+
+    Attributes:
+        session: of the worker.
+        take_conversation: gives a conversation for a prompt's ids, the one that has most of it.
+        check: raises `CancelledError` when nobody waits for the result any more.
+    """
+
+    session: Session
+    take_conversation: Callable[[np.ndarray], Conversation]
+    check: Callable[[], None]
 
 
 class Worker:
@@ -173,6 +185,8 @@ class Worker:
             going_on = False
             try:
                 going_on = self._one_canvas(job)
+            except CancelledError:
+                pass
             except BaseException as error:  # whatever it is, the client is told and the next one served
                 job.work.put(error)
             if not going_on:
@@ -203,19 +217,10 @@ class Worker:
         """Go on with a job until its next canvas is committed; returns whether there is more."""
         if job.is_cancelled():
             return False
-        work = job.work
         if job.events is None:
-            job.conversation = self._take_conversation(work.prompt)
-            job.events = self._session.stream(
-                work.prompt,
-                settings=work.settings,
-                max_tokens=work.max_tokens,
-                seed=work.seed,
-                pins=work.pins,
-                conversation=job.conversation,
-            )
+            job.events = job.work.start(self._turn(job))
         for event in job.events:
-            work.put(event)
+            job.work.put(event)
             self._count(event)
             if job.is_cancelled():
                 return False
@@ -227,7 +232,7 @@ class Worker:
         )
         return False
 
-    def _count(self, event: Event) -> None:
+    def _count(self, event: object) -> None:
         if isinstance(event, DenoisingStep):
             self._n_steps += 1
             self._step_seconds += event.seconds
@@ -244,6 +249,17 @@ class Worker:
             self._idle.append(job.conversation)
             del self._idle[:-_KEPT]
         job.work.put(None)
+
+    def _turn(self, job: Job) -> Turn:
+        def take(prompt: np.ndarray) -> Conversation:
+            job.conversation = self._take_conversation(prompt)
+            return job.conversation
+
+        def check() -> None:
+            if job.is_cancelled():
+                raise CancelledError
+
+        return Turn(self._session, take, check)
 
     def _take_conversation(self, prompt: np.ndarray) -> Conversation:
         """The idle conversation that has most of a prompt and loses little by it, else a new one."""

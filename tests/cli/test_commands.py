@@ -512,7 +512,7 @@ def test_shells_complete_commands_and_models(tmp_path):
 def test_help_lists_every_command_in_whole_sentences():
     text = dgguf("--help").stdout
     listed = re.search(r"Commands:\n(.*?)\n\n", text, re.DOTALL)[1].splitlines()
-    assert len(listed) == 16
+    assert len(listed) == 17
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 
 

@@ -280,3 +280,28 @@ def test_a_span_of_every_style_is_drawn():
     painter.paint([tuple(Span(style, style) for style in Style)], [], 200)
     for style in Style:
         assert style in painter._out.getvalue()
+
+
+def test_kernels_compiled_while_a_chat_answers_are_counted_once(monkeypatch):
+    """A chat loads in one display and answers in others."""
+    import contextlib
+    from types import SimpleNamespace
+
+    from dgguf.cli.display import Display
+    from dgguf.cli.options import Showing
+
+    watching = []
+    monkeypatch.setattr(
+        "dgguf.jit.on_compile", lambda notice: contextlib.nullcontext(watching.append(notice))
+    )
+    for is_loaded_here in (True, False):
+        display = Display(Showing("text", 0.0, "dim"))
+        display._live = SimpleNamespace(
+            say=lambda caption: None, notice_compilation=print, show=lambda events, view, layers: iter(events)
+        )
+        if is_loaded_here:
+            display.say("loading")
+        session = SimpleNamespace(tokenizer=None)
+        monkeypatch.setattr("dgguf.cli.display.make_view", lambda *_, **__: None)
+        assert list(display.show([], session, None)) == []
+    assert watching == [print, print]

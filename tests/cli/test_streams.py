@@ -43,6 +43,8 @@ COMMANDS = {
     "run --json": f"run m.gguf -p Hi {QUICK} --json",
     "run --record": f"run m.gguf -p Hi {QUICK} --record r.jsonl",
     "chat": f"chat m.gguf {QUICK}",
+    "decide": "decide m.gguf Hi -q 'Is it?' --samples 1",
+    "decide --json": "decide m.gguf Hi -q 'Is it?' --samples 1 --json",
     "replay": "replay story.jsonl --view plain",
     "info": "info m.gguf --tensors",
     "info --json": "info m.gguf --json",

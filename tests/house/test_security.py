@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,35 @@ def check(words):
             path, _, name = word.partition("::")
             assert (ROOT / path).exists(), word
             assert not name or f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), word
+    for option, expression in pairwise(rest):
+        if program == "pytest" and option == "-k":
+            names = all_names([word.partition("::")[0] for word in rest if word.startswith("tests/")])
+            assert any(chooses(expression, name) for name in names), words
+
+
+def all_names(paths):
+    """The names that -k looks at: file and test. Those of cases are made when tests run."""
+    found = []
+    for path in paths or ["tests"]:
+        for file in [ROOT / path] if path.endswith(".py") else (ROOT / path).rglob("test_*.py"):
+            tests = re.findall(r"^ *def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+            found += [f"{file.name} {test}" for test in tests]
+    return found
+
+
+def chooses(expression, name):
+    """Whether `pytest -k EXPRESSION` runs a test of this name."""
+    words = re.sub(
+        r"[^\s()]+",
+        lambda found: found[0] if found[0] in ("and", "or", "not") else str(found[0].lower() in name.lower()),
+        expression,
+    )
+    return eval(words)
+
+
+def test_words_of_k_that_choose_nothing_are_seen():
+    check(shlex.split("pytest tests/house/test_security.py -k 'words and not harmless'"))
+    check(shlex.split("pytest -k 'words_of_k'"))
+    for nothing in ("harmless_words", "words and not nothing"):
+        with pytest.raises(AssertionError):
+            check(["pytest", "tests/house/test_security.py", "-k", nothing])

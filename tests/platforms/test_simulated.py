@@ -35,6 +35,8 @@ def commands(folder):
         "run -p": (["run", "demo", *ANSWER, "-p", "Tell me\na story: 白い狐🦊 → ł\n"], ""),
         "run --json": (["run", "demo", *ANSWER, "--json"], PROMPT),
         "run --view jsonl": (["run", "demo", *ANSWER, "--view", "jsonl"], PROMPT),
+        "decide": (["decide", "demo", "-q", f"Who is it? {WORD}|Mia", "-t", "1"], PROMPT),
+        "decide --json": (["decide", "demo", "-q", f"Who is it? {WORD}|Mia", "-t", "1", "--json"], PROMPT),
         "replay": (["replay", recording], ""),
         "replay of words": (["replay", fox], ""),
         "replay --view jsonl": (["replay", fox, "--view", "jsonl"], ""),

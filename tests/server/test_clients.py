@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -105,6 +106,85 @@ def test_stop_strings_and_limits_cut_what_is_committed(demo, told):
     assert told.startswith(answer.choices[0].message.content)
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.completion_tokens == 5
+
+
+def test_llm(demo, told, tmp_path):
+    """The command `llm`, two turns of a chat."""
+    pytest.importorskip("llm")
+    command = [sys.executable, "-m", "llm", "openai", "endpoint", f"{demo.url}/v1", "-m", "demo"]
+    environment = os.environ | {"LLM_USER_PATH": str(tmp_path)}
+    options = {"env": environment, "capture_output": True, "text": True, "check": True, "timeout": 300}
+    once = subprocess.run([*command, STORY[0]["content"], "-o", "seed", "1"], **options)
+    assert once.stdout.strip() == told
+    whole = subprocess.run([*command, "--no-stream", STORY[0]["content"], "-o", "seed", "1"], **options)
+    assert whole.stdout.strip() == told
+    turns = "Tell me a story.\nAnother one, please.\nexit\n"
+    chat = subprocess.run([*command, "--chat", "-o", "seed", "1"], input=turns, **options)
+    assert told in chat.stdout
+
+
+def test_decisions(demo):
+    given = demo.client().decisions.create(
+        model="demo",
+        input="I was charged twice.",
+        questions=[
+            {"type": "predicate", "instructions": "Is it about money?", "name": "money"},
+            {
+                "type": "choice",
+                "instructions": "Who should take it?",
+                "choices": [{"value": "sales"}, {"value": "support"}],
+            },
+            {
+                "type": "score",
+                "instructions": "How urgent is it?",
+                "levels": [{"label": "low"}, {"label": "high"}],
+            },
+        ],
+    )
+    money, team, urgency = given.answers
+    assert (money.type, money.name) == ("predicate", "money")
+    assert 0 <= money.probability <= 1
+    assert sum(option.probability for option in team.probabilities) == pytest.approx(1)
+    assert team.choice in ("sales", "support")
+    assert 0 <= urgency.score <= 1
+    assert given.usage.input_tokens > 0
+
+
+def test_system_one(demo):
+    typesafe_sdk = pytest.importorskip("typesafe_sdk")
+    with typesafe_sdk.TypeSafeClient(
+        api_key="none", model="demo", base_url=demo.url, compression=False
+    ) as client:
+        given = client.system_one(
+            state={"message": "I was charged twice."},
+            questions={
+                "money": typesafe_sdk.Noul(instructions="Is it about money?"),
+                "tone": typesafe_sdk.Choice(criteria={"calm": None, "angry": "An upset message"}),
+                "urgency": typesafe_sdk.Score(instructions="How urgent is it?", criteria=["low", "high"]),
+            },
+        )
+    assert 0 <= given.nouls["money"].noul <= 1
+    assert given.choices["tone"].choice in ("calm", "angry")
+    assert [str(text) for text in given.scores["urgency"].legend.values()] == ["low", "high"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"questions": {}}, "no questions"),
+        ({"assets": {"a": {}}}, "images"),
+        ({"questions": {"a": {"type": "box"}}}, "box"),
+        ({"questions": {"a": {"type": "choice", "criteria": {"one": None}}}}, "two or more"),
+        ({"questions": {"a": {"type": "score", "criteria": ["same", "same"]}}}, "twice"),
+        ({"state": None}, "state"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_a_wrong_system_one_request(demo, change, sentence):
+    body = {"state": "x", "questions": {"a": {"type": "noul", "instructions": "b?"}}} | change
+    status, _, answer = demo.post("/v1/systemone", {k: v for k, v in body.items() if v is not None})
+    assert status in (400, 422)
+    assert sentence in answer.decode()
 
 
 def test_curl(demo, told):

@@ -51,7 +51,7 @@ def test_lines_between_fences_are_one_message(model, tmp_path):
 def test_every_command(model, tmp_path):
     saved = tmp_path / "talk.json"
     steps = [
-        ("/help", "/clear           forget the conversation"),
+        ("/help", "/clear          forget the conversation"),
         ("/stats", "there is no answer yet"),
         ("/system", "there is no system message"),
         ("/system Be brief.", "system message: Be brief."),

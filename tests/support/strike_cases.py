@@ -75,6 +75,7 @@ def cases(folder: Path, hub: Hub | None) -> list[Case]:
         Case("chat at its prompt", chat, True, after="\n>", survives=True, environment=state),
         Case("chat, starting", chat, True, survives=True, environment=state),
         Case("chat, answering", chat, True, asked, "block 1", survives=True, environment=state),
+        Case("decide", ("decide", model, "Hi", *["-q", "Is it?"] * 400, "--samples", "100"), terminal=True),
         Case("replay", ("replay", story), terminal=True),
         Case("replay --step", step, True, after="q ends", keys=(("q ends", " "),)),
         quantize(folder),

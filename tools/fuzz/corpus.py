@@ -29,6 +29,12 @@ CONVERSATION = (
     '{"system": "Be brief.", "messages": [{"role": "user", "content": "Hi"}, '
     '{"role": "assistant", "content": "Hello\\n<turn|>"}]}'
 )
+QUESTIONS = """[{"type": "predicate", "instructions": "Is it about Hi?", "name": "greeting"},
+ {"type": "choice", "instructions": [{"type": "input_text", "text": "Who?"}],
+  "choices": [{"value": "ab", "description": "him"}, {"value": true}, {"value": "true"}]},
+ {"type": "score", "instructions": "How urgent?", "levels": [{"label": "low"}, {"label": "high"}]}]
+"""
+LINES = "Is it <turn|>?\nteam: Who should take it? ab|Hi|legal\nurgency: low<medium<high\nName it. a b|c\n"
 _GEOMETRY = replace(
     TINY, block_count=2, full_every=2, embedding_length=32, feed_forward_length=32, head_count=2,
     head_count_kv_swa=1, key_length_swa=16, expert_count=2, canvas_length=8, context_length=64,
@@ -63,7 +69,7 @@ def _folder(kind: str, main: str, write: Callable[[Path], object], folder: Path)
     return Seed(kind, files, main)
 
 
-def _vocabulary() -> Vocabulary:
+def vocabulary() -> Vocabulary:
     metadata = to_metadata(["ab", "▁ab", "\n\n", "Hi"], [*map(chr, range(33, 127)), "\n", "▁", "é"])
     return Vocabulary(
         metadata["tokenizer.ggml.tokens"],
@@ -74,7 +80,7 @@ def _vocabulary() -> Vocabulary:
 
 def _small_vocabulary() -> Vocabulary:
     """Without byte tokens, which the unknown token stands in for; read sooner."""
-    whole = _vocabulary()
+    whole = vocabulary()
     kept = [
         i for i, token in enumerate(whole.tokens) if not token.startswith("<0x") and token not in "BCDEFGJKL"
     ]
@@ -84,7 +90,7 @@ def _small_vocabulary() -> Vocabulary:
 def _model(
     folder: Path,
     geometry: Geometry = _GEOMETRY,
-    vocabulary: Callable[[], Vocabulary] = _vocabulary,
+    vocabulary: Callable[[], Vocabulary] = vocabulary,
     type_name: str = "Q8_0",
     **variants: object,
 ) -> None:
@@ -93,7 +99,7 @@ def _model(
 
 
 def _vocabulary_only(folder: Path) -> None:
-    metadata = _vocabulary().metadata() | {"general.architecture": "diffusion-gemma"}
+    metadata = vocabulary().metadata() | {"general.architecture": "diffusion-gemma"}
     (folder / "m.gguf").write_bytes(pack_header(metadata, []))
 
 
@@ -207,5 +213,11 @@ _MAKERS: dict[str, Callable[[Path], Seed]] = {
     ),
     "conversation": functools.partial(
         _folder, "conversation", "c.json", functools.partial(_text, "c.json", CONVERSATION)
+    ),
+    "questions": functools.partial(
+        _folder, "questions", "q.json", functools.partial(_text, "q.json", QUESTIONS)
+    ),
+    "lines of questions": functools.partial(
+        _folder, "lines", "q.txt", functools.partial(_text, "q.txt", LINES)
     ),
 }

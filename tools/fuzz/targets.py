@@ -17,9 +17,14 @@ import numpy as np
 
 from dgguf import convert
 from dgguf.cli import saved
+from dgguf.cli.decision_table import table
 from dgguf.cli.quantize import plan_lines
 from dgguf.cli.show import describe, lines
 from dgguf.convert.imatrix import read_imatrix
+from dgguf.decisions.decide import Decision
+from dgguf.decisions.prompts import DecisionPrompts
+from dgguf.decisions.questions import Question, parse_question, read_questions
+from dgguf.decisions.wire import response
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError
 from dgguf.ggufio.file import GgufFile
@@ -27,11 +32,13 @@ from dgguf.ggufio.string_array import StringArray
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, gpu_sizes
 from dgguf.model.weights import load_weights
+from dgguf.prompts import PromptEncoder
 from dgguf.text.chat import ChatTemplate, encode_chat
 from dgguf.text.tokenizer import Tokenizer
 from dgguf.view import plain
 from dgguf.view.choice import make_view
 from dgguf.view.export.write import Drawing, facts, write
+from dgguf.view.frame import line_text
 from dgguf.view.recording import Recording, read_recording
 from dgguf.view.screens import screens
 from dgguf.view.terminal import safe, safe_json
@@ -284,6 +291,46 @@ def conversation(path: Path, stages: Stages) -> None:
         stages.run("encode", lambda: encode_chat(tokenizer, chat, messages))
 
 
+def questions(path: Path, stages: Stages) -> None:
+    """`decide --questions`."""
+    read = stages.run("questions", lambda: read_questions(path))
+    if read is not None:
+        _ask(read, stages)
+
+
+def lines_of_questions(path: Path, stages: Stages) -> None:
+    """`decide -q`, a line each."""
+    for line in path.read_bytes().decode("utf-8", "replace").splitlines():
+        read = stages.run("question", lambda line=line: parse_question(line))
+        if read is not None:
+            _ask([read], stages)
+
+
+@functools.cache
+def _text_with_letters() -> dict[str, Any]:
+    """Keys of a tokenizer that has every letter, as options are called by them."""
+    from tools.fuzz.corpus import TEMPLATE, vocabulary
+
+    return vocabulary().metadata() | {"tokenizer.chat_template": TEMPLATE}
+
+
+def _ask(asked: list[Question], stages: Stages) -> None:
+    """Make the prompts of questions, and the table of some answers."""
+    keys = _text_with_letters()
+    tokenizer = Tokenizer.from_metadata(keys, "m.gguf")
+    prompts = DecisionPrompts(PromptEncoder(tokenizer, keys, "m.gguf"), tokenizer, 256)
+    stages.run("prompts", lambda: prompts.reads("Hi", asked, permute=stages.thorough))
+    stages.run("joint prompt", lambda: prompts.joint_read("Hi", asked))
+    decisions = []
+    for question in asked:
+        values = [option.value for option in question.options] or [True, False]
+        chances = dict.fromkeys(values, 1 / len(values))
+        decisions.append(Decision(question, chances, values[0], 0.5, 1.0, 0.01, 2, 3, 0, 3))
+    stages.show("table", lambda: "\n".join(line_text(line) for line in table(decisions, 60)))
+    as_json = stages.run("JSON", lambda: safe_json(json.dumps(response(decisions, "m"), ensure_ascii=False)))
+    json.loads(as_json or "{}")
+
+
 TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "model": model,
     "imatrix": imatrix,
@@ -291,4 +338,6 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "checkpoint": checkpoint,
     "template": template,
     "conversation": conversation,
+    "questions": questions,
+    "lines": lines_of_questions,
 }
