@@ -18,8 +18,10 @@ import numpy as np
 from dgguf import convert
 from dgguf.cli import saved
 from dgguf.cli.decision_table import table
-from dgguf.cli.quantize import plan_lines
-from dgguf.cli.show import describe, lines
+from dgguf.cli.images import announce
+from dgguf.cli.quantize import plan_table
+from dgguf.cli.show import describe, describe_tower, parts, tower_parts
+from dgguf.cli.tables import drawn
 from dgguf.convert.imatrix import read_imatrix
 from dgguf.decisions.decide import Decision
 from dgguf.decisions.prompts import DecisionPrompts
@@ -29,8 +31,10 @@ from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError
 from dgguf.ggufio.file import GgufFile
 from dgguf.ggufio.string_array import StringArray
+from dgguf.images import read_image
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, gpu_sizes
+from dgguf.model.mmproj import VisionConfig, load_vision
 from dgguf.model.weights import load_weights
 from dgguf.prompts import PromptEncoder
 from dgguf.text.chat import ChatTemplate, encode_chat
@@ -153,7 +157,7 @@ def _touch(file: GgufFile) -> None:
 
 def _info(file: GgufFile, config: ModelConfig, thorough: bool) -> str:
     report = describe(file, config, None)
-    text = safe("\n".join(lines(report)), draft=False)
+    text = drawn(parts(report))
     if thorough:
         report["tensors"] = [
             {"name": t.name, "shape": list(t.shape), "type": t.format.name, "bytes": t.n_bytes}
@@ -210,7 +214,7 @@ class _NoBackend:
 
 def _plan(path: Path, imatrix: Any) -> str:
     plan = convert.plan(path, "Q4_K_M", imatrix=imatrix)
-    return safe("\n".join([*plan.notes, *plan_lines(plan)]), draft=False)
+    return safe("\n".join(plan.notes), draft=False) + drawn([plan_table(plan)])
 
 
 @functools.cache
@@ -262,7 +266,7 @@ def checkpoint(path: Path, stages: Stages) -> None:
     plan = stages.run("plan", lambda: convert.plan(path, "Q4_K_M"))
     if plan is None:
         return
-    stages.show("quantize", lambda: safe("\n".join([*plan.notes, *plan_lines(plan)]), draft=False))
+    stages.show("quantize", lambda: safe("\n".join(plan.notes), draft=False) + drawn([plan_table(plan)]))
     _text(plan.metadata, stages)
 
 
@@ -331,6 +335,29 @@ def _ask(asked: list[Question], stages: Stages) -> None:
     json.loads(as_json or "{}")
 
 
+def tower(path: Path, stages: Stages) -> None:
+    """`show` of an mmproj file, and `run --image` up to the first product."""
+    file = stages.run("open", lambda: GgufFile(path))
+    if file is None:
+        return
+    with file:
+        config = stages.run("config", lambda: VisionConfig.from_file(file))
+        if config is not None:
+            stages.show("show", lambda: drawn(tower_parts(describe_tower(file))))
+            stages.run("weights", lambda: load_vision(file, config, _NoBackend()))
+
+
+def image(path: Path, stages: Stages) -> None:
+    """`run --image` up to the patches."""
+    read = stages.run("image", lambda: read_image(path, 70))
+    if read is not None:
+        said: list[str] = []
+        announce([read], said.append)
+        stages.show("said", lambda: safe("\n".join(said), draft=False))
+        if read.patches().shape != (9 * read.n_tokens, 768):
+            raise Fault("patches of another shape")
+
+
 TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "model": model,
     "imatrix": imatrix,
@@ -340,4 +367,6 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "conversation": conversation,
     "questions": questions,
     "lines": lines_of_questions,
+    "tower": tower,
+    "image": image,
 }
