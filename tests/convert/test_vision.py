@@ -35,9 +35,8 @@ SHAPES = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def seeing(checkpoint):
-    """A checkpoint with a tower."""
+def with_tower(checkpoint):
+    """The checkpoint with a vision tower."""
     rng = np.random.default_rng(2)
     checkpoint.tensors = {name: t for name, t in checkpoint.tensors.items() if "vision" not in name}
     for ours, theirs in NAMES.items():
@@ -45,6 +44,11 @@ def seeing(checkpoint):
         checkpoint.tensors[theirs] = as_bf16(f32(rng, *SHAPES.get(kind, (HIDDEN,))))
     checkpoint.config["vision_config"] = dict(VISION)
     return checkpoint
+
+
+@pytest.fixture
+def seeing(checkpoint):
+    return with_tower(checkpoint)
 
 
 def clip(checkpoint):
