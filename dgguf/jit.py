@@ -6,6 +6,7 @@ numba notices only edits of the file that a kernel stands in: an upgrade gets a 
 """
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import os
@@ -19,8 +20,11 @@ import llvmlite.binding as llvm
 import numba
 import platformdirs
 from numba.core import event as numba_event
+from numba.core import types
 from numba.core.ccallback import CFunc
-from numba.core.registry import cpu_target
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+from numba.core.registry import CPUDispatcher, cpu_target
 
 from dgguf.kernel_cache import guard, note_failure
 from dgguf.machine import has_dot_product
@@ -28,6 +32,9 @@ from dgguf.machine import has_dot_product
 _CONFIG: Any = numba.config  # its attributes are made when it is imported
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# What a part has in place of machine code: "'_dynfunc._Closure' object is not callable".
+_REFUSE = ctypes.cast(ctypes.pythonapi.PyObject_Call, ctypes.c_void_p).value or 0
 
 _ADDRESSED: list[Any] = []  # keeps the code behind `address` alive
 
@@ -147,14 +154,83 @@ def enable_cache(compiled: Any, *, sealed: bool = True) -> None:
         note_failure(OSError(f"{CACHE_FOLDER} cannot be written"))
 
 
+class _KernelLibrary(JITCodeLibrary):
+    """The code of a kernel and of its parts, which nobody else calls: what is called once is inlined."""
+
+    def _optimize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if function.linkage == llvm.Linkage.linkonce_odr:
+                function.linkage = llvm.Linkage.internal
+        super()._optimize_final_module()
+
+
+class _KernelCompiler(Compiler):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.state.library = _KernelLibrary(self.state.targetctx.codegen(), "kernel")
+        self.state.library.enable_object_caching()
+
+
 def kernel(function: F) -> F:
     """Compile `function` with numba on first use: serial, without the GIL, cached on disk.
 
     Floating point stays IEEE: no reassociation and no contraction, so results do not depend on
     how LLVM vectorises a loop. Arrays are passed in, outputs too; numba ignores the annotations.
     """
-    compiled: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    options: Any = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+    compiled: Any = numba.njit(pipeline_class=_KernelCompiler, **options)(function)
     enable_cache(compiled)
+    return cast(F, compiled)
+
+
+class _PartLibrary(JITCodeLibrary):
+    """A part's code: linked into kernels as it is written, optimised there, and never run by itself."""
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        return _REFUSE
+
+    @property
+    def codegen(self) -> Any:
+        return _Nowhere
+
+
+class _Nowhere:
+    @staticmethod
+    def set_env(name: str, environment: Any) -> None:
+        """There is no code that would look for it."""
+
+
+class _PartCompiler(Compiler):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.state.library = _PartLibrary(self.state.targetctx.codegen(), "part")
+
+
+class _Part(CPUDispatcher):
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        given = [of if isinstance(of, types.BooleanLiteral) else types.unliteral(of) for of in args]
+        return super().get_call_template(given, kws)
+
+
+def part(function: F) -> F:
+    """A function for kernels to call, compiled within them; Python cannot call it (TypeError).
+
+    Compiled as kernels, what kernels call would be optimised on its own, then in each caller and in each of
+    their callers once more, and would get machine code and a file that nobody uses. Constants that it is
+    called with make no version of their own, but for True and False, and reach it where LLVM inlines it.
+    """
+    if _CONFIG.DISABLE_JIT:
+        return function
+    options = {"nopython": True, "nogil": True, "error_model": "numpy", "no_cpython_wrapper": True}
+    compiled: Any = _Part(function, {}, options | {"no_cfunc_wrapper": True}, _PartCompiler)
     return cast(F, compiled)
 
 
@@ -166,7 +242,7 @@ def address(function: Callable[..., None], n_arguments: int) -> int:
     """
     arguments = (numba.int64,) * n_arguments
     options = {"error_model": "numpy"}
-    compiled: Any = CFunc(function, (arguments, numba.void), locals={}, options=options)
+    compiled: Any = CFunc(function, (arguments, numba.void), {}, options, _KernelCompiler)
     enable_cache(compiled)
     compiled.compile()
     _ADDRESSED.append(compiled)
@@ -178,7 +254,8 @@ class _CompileListener(numba_event.Listener):
         self._notice = notice
 
     def on_start(self, event: Any) -> None:
-        self._notice()
+        if event.data["dispatcher"]._compiler.pipeline_class is _KernelCompiler:
+            self._notice()
 
     def on_end(self, event: Any) -> None:
         pass
@@ -186,6 +263,9 @@ class _CompileListener(numba_event.Listener):
 
 @contextlib.contextmanager
 def on_compile(notice: Callable[[], None]) -> Iterator[None]:
-    """Within the context, call `notice` whenever a kernel is about to be compiled, not loaded."""
+    """Within the context, call `notice` whenever a kernel is about to be compiled, not loaded.
+
+    What belongs to a kernel, its parts and numba's own functions, does not count.
+    """
     with numba_event.install_listener("numba:compile", _CompileListener(notice)):
         yield

@@ -108,6 +108,19 @@ def emits(result: Any, *kinds: Any) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
+def for_each_count(b: Builder, count: Value, most: int, write: Callable[[int], None]) -> None:
+    """Write code for every `count` of 1 … most, which is known within each: `write(n)` where it is n."""
+    end = b.append_basic_block("end")
+    switch = b.switch(count, end)
+    for n in range(1, most + 1):
+        case = b.append_basic_block(f"count{n}")
+        switch.add_case(int64(n), case)
+        b.position_at_end(case)
+        write(n)
+        b.branch(end)
+    b.position_at_end(end)
+
+
 class Loop:
     """Writes a loop over `index`, whose body runs once at least: from here to `close`.
 

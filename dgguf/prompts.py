@@ -1,14 +1,14 @@
 """How a prompt becomes the ids that the network reads."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 
 from dgguf.errors import PromptError
-from dgguf.images import ImageInput
+from dgguf.images import DEFAULT_BUDGET, ImageInput
 from dgguf.text.chat import ChatTemplate, Message, check_messages, encode_chat
 from dgguf.text.tokenizer import Tokenizer
 
@@ -48,9 +48,17 @@ class PromptEncoder:
         tokenizer: of the model.
         metadata: of its file, where the chat template stands.
         source: the file, for messages.
+        read_images: opens images, for a budget of rows each; None where there are never any.
     """
 
-    def __init__(self, tokenizer: Tokenizer, metadata: Mapping[str, Any], source: str) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        metadata: Mapping[str, Any],
+        source: str,
+        read_images: Callable[[Sequence[Any], int], list[ImageInput]] | None = None,
+    ) -> None:
+        self._read_images = read_images
         self._tokenizer = tokenizer
         self._metadata = metadata
         self._source = source
@@ -58,6 +66,30 @@ class PromptEncoder:
     @functools.cached_property
     def _template(self) -> ChatTemplate:
         return ChatTemplate.from_metadata(self._metadata, self._source)
+
+    def read(
+        self, prompt: str | list[Message] | np.ndarray, options: Mapping[str, Any]
+    ) -> tuple[np.ndarray, list[ImageInput]]:
+        """A prompt's ids, (P,) int64, and its images; it may be ids. Options as of `Session.stream`."""
+        text, images, image_tokens = split_options(options)
+        if not isinstance(prompt, np.ndarray):
+            inputs = self.images(prompt, images, image_tokens)
+            return self.encode(prompt, inputs, **text), inputs
+        if text:
+            raise TypeError("prompt options go to `encode`: here the prompt is ids already")
+        most = self._tokenizer.n_tokens - 1
+        good = prompt.ndim == 1 and prompt.dtype.kind in "iu" and len(prompt)
+        if not good or prompt.min() < 0 or prompt.max() > most:
+            raise PromptError(f"a prompt of ids must be a vector of one or more integers from 0 to {most}")
+        return prompt.astype(np.int64), self.images("", images, image_tokens)
+
+    def images(
+        self, prompt: str | list[Message], images: Sequence[Any], image_tokens: int | None
+    ) -> list[ImageInput]:
+        """See `Session.read_images`."""
+        budget = DEFAULT_BUDGET if image_tokens is None else image_tokens
+        sources = image_sources(prompt, images)
+        return self._read_images(sources, budget) if self._read_images else []
 
     def encode(
         self, prompt: str | list[Message], images: Sequence[ImageInput] = (), **options: Unpack[TextOptions]

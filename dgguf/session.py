@@ -1,10 +1,7 @@
 """A loaded model and its conversation: text in, events or text out."""
 
 import functools
-import math
-import operator
-import secrets
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, Unpack, cast
 
@@ -18,14 +15,18 @@ from dgguf.decisions.prompts import DecisionPrompts
 from dgguf.decisions.questions import Question, parse_question
 from dgguf.diffusion.events import Event, Started
 from dgguf.diffusion.generate import CanvasLength, choose_length
+from dgguf.diffusion.sampler import Branch
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import BackendError, PromptError
+from dgguf.fill import PROMPT, Filled, Filling, fillings
 from dgguf.ggufio.file import GgufFile
-from dgguf.images import DEFAULT_BUDGET, ImageInput
+from dgguf.images import ImageInput
 from dgguf.loading import Gpu, cpu_backend, gpu_backend, load_model
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, rows_per_call
-from dgguf.prompts import PromptEncoder, PromptOptions, image_sources, split_options, with_images
+from dgguf.prompts import PromptEncoder, PromptOptions, with_images
+from dgguf.request import check_request, new_seed, whole
+from dgguf.resume import ResumePoint
 from dgguf.seeing import ImageReader
 from dgguf.text.chat import AnswerText, Message
 from dgguf.view.drawn_answer import DrawnAnswer
@@ -99,7 +100,6 @@ class Session:
         self.tokenizer = self.loaded.tokenizer
         self.backend = self.loaded.backend
         self.model = self.loaded.network
-        self._prompts = PromptEncoder(self.tokenizer, self.file.metadata, str(self.file.path))
         self._images = ImageReader(
             self.name,
             self.file.path,
@@ -107,6 +107,9 @@ class Session:
             self.tokenizer.image_marks,
             mmproj,
             lambda: cpu_backend(threads, exact, keep_weights) if gpu else cast(TowerBackend, self.backend),
+        )
+        self._prompts = PromptEncoder(
+            self.tokenizer, self.file.metadata, str(self.file.path), self._images.read
         )
         self.turns = Turns(kv_budget or 0)
         self._conversation = self.conversation()
@@ -140,19 +143,7 @@ class Session:
             PromptError: the prompt is empty, or a message lacks role or content.
             TypeError: it is neither a text nor messages.
         """
-        return self._encoded(prompt, options)[0]
-
-    def _encoded(
-        self, prompt: str | list[Message] | np.ndarray, options: Mapping[str, Any]
-    ) -> tuple[np.ndarray, list[ImageInput]]:
-        """A prompt's ids, which it may be already, and its images."""
-        text, images, budget = split_options(options)
-        if not isinstance(prompt, np.ndarray):
-            inputs = self.read_images(prompt, images, budget)
-            return self._prompts.encode(prompt, inputs, **text), inputs
-        if text:
-            raise TypeError("prompt options go to `encode`: here the prompt is ids already")
-        return self._check_ids(prompt), self.read_images("", images, budget)
+        return self._prompts.read(prompt, options)[0]
 
     def read_images(
         self, prompt: str | list[Message], images: Sequence[Any] = (), image_tokens: int | None = None
@@ -167,8 +158,7 @@ class Session:
         Raises:
             ImageError: one cannot be read, or the model has no vision tower.
         """
-        sources = image_sources(prompt, images)
-        return self._images.read(sources, DEFAULT_BUDGET if image_tokens is None else image_tokens)
+        return self._prompts.images(prompt, images, image_tokens)
 
     def stream(
         self,
@@ -204,13 +194,13 @@ class Session:
                 drawn from in turns, between canvases.
             options: see `PromptOptions`; with ids only the images that they were encoded with.
         """
-        max_tokens, top_k = _whole("max_tokens", max_tokens), _whole("top_k", top_k)
-        seed = new_seed() if seed is None else _whole("the seed", seed)
+        max_tokens, top_k = whole("max_tokens", max_tokens), whole("top_k", top_k)
+        seed = new_seed() if seed is None else whole("the seed", seed)
         if max_tokens < 1:
             raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
         if canvas_length not in (None, "auto"):
-            canvas_length = _whole("canvas_length", canvas_length)
-        ids, images = self._encoded(prompt, options)
+            canvas_length = whole("canvas_length", canvas_length)
+        ids, images = self._prompts.read(prompt, options)
         started = Started(
             model=self.name,
             seed=seed,
@@ -226,17 +216,10 @@ class Session:
             digest=self.file.digest,
             arithmetic=self.backend.arithmetic,
         )
-        _check_request(started)
+        check_request(started)
         yield from (conversation or self._conversation).stream(
             Request(started, top_k, spans=self._images.spans(ids, images))
         )
-
-    def _check_ids(self, ids: np.ndarray) -> np.ndarray:
-        """A prompt of ids, if they are some of the vocabulary."""
-        most = self.config.vocab_size - 1
-        if ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids) or ids.min() < 0 or ids.max() > most:
-            raise PromptError(f"a prompt of ids must be a vector of one or more integers from 0 to {most}")
-        return ids.astype(np.int64)
 
     def reader(self, prompt: np.ndarray) -> AnswerText:
         """Turns the committed tokens of the answer to a prompt's ids into text, as they come."""
@@ -286,6 +269,31 @@ class Session:
             seen.append(event)
         return DrawnAnswer(**vars(builder.answer()), recording=Recording(self.tokenizer, seen))
 
+    def fill(self, template: str, prompt: str = PROMPT, **arguments: Unpack[StreamOptions]) -> Filled:
+        """Fill the holes of a text: [[8]] one of 8 tokens, [[]] one that is tried with 8, 16 and 32.
+
+        Of several tries the likeliest is taken, by the mean log-probability of the tokens in the holes.
+
+        Args:
+            template: the text (see `dgguf.template`); all that stands between its holes stands in the answer.
+            prompt: what the model is asked; the text is its answer.
+            arguments: the others of `stream`; unless they say otherwise the canvas is as short as can be.
+
+        Raises:
+            PromptError: it has no hole, or does not fit the context.
+        """
+        tries = []
+        for filling in self.fillings(template, prompt, **arguments):
+            recording = Recording(self.tokenizer, list(filling))
+            tries.append(filling.filled(DrawnAnswer(**vars(filling.answer), recording=recording)))
+        return max(tries, key=lambda filled: filled.log_probability)
+
+    def fillings(
+        self, template: str, prompt: str = PROMPT, **arguments: Unpack[StreamOptions]
+    ) -> Iterator[Filling]:
+        """The tries of `fill`, each to be iterated over before the next is taken."""
+        return fillings(self, template, prompt, {"seed": new_seed(), **arguments})
+
     def decide(
         self,
         state: str | Sequence[Message],
@@ -319,9 +327,32 @@ class Session:
         if isinstance(questions, str):
             raise TypeError("questions must be a list, also of one")
         if samples != "auto":
-            samples = _whole('samples must be "auto" or', samples)
+            samples = whole('samples must be "auto" or', samples)
         asked = [parse_question(one) if isinstance(one, str) else one for one in questions]
         return self._decider(state, asked, samples=samples, permute=permute, joint=joint, progress=progress)
+
+    def resume(
+        self, recording: Recording, *, block: int, step: int, seed: int | None = None, top_k: int = 0
+    ) -> Generator[Event, None, None]:
+        """Go on with a recorded answer behind one of its steps, with another seed from there.
+
+        A warning is logged if the model or its arithmetic is not what was recorded.
+
+        Args:
+            recording: of an answer.
+            block: from 0.
+            step: the last that stays; 0 for the fresh canvas.
+            seed: of what comes behind; None draws one, and the recorded seed repeats the answer.
+            top_k: as of `stream`.
+
+        Raises:
+            RecordingError: the step was not recorded, or the model has another vocabulary.
+        """
+        branch = Branch(block, step, new_seed() if seed is None else whole("the seed", seed))
+        point = ResumePoint.find(recording.events, branch)
+        started = point.on(self)
+        check_request(started)
+        yield from point.joined(self._conversation.stream(Request(started, top_k, point.committed)))
 
     @functools.cached_property
     def _decider(self) -> Decider:
@@ -363,29 +394,3 @@ class Chat:
         answered = answer(asked, system=self.system, conversation=self._conversation, **arguments)
         self.messages = [*asked, Message(role="assistant", content=answered.text)]
         return answered
-
-
-def new_seed() -> int:
-    """A seed short enough to type again."""
-    return secrets.randbelow(2**32)
-
-
-def _whole(name: str, value: Any) -> int:
-    """A number that must be whole."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {value!r:.99}") from None
-
-
-def _check_request(started: Started) -> None:
-    """See that the seed is one, and that pins are places of the answer and ids of the vocabulary."""
-    if not 0 <= started.seed < 1 << 64:
-        raise PromptError(f"the seed must be from 0 to 2^64 - 1, not {started.seed}")
-    most = started.canvas_length * math.ceil(started.max_tokens / started.canvas_length) - 1
-    for place, token in started.pins.items():
-        if not 0 <= place <= most or not 0 <= token < started.vocab_size:
-            raise PromptError(
-                f"token {token} cannot be pinned at position {place}: the answer has positions from "
-                f"0 to {most}, the vocabulary tokens from 0 to {started.vocab_size - 1}"
-            )

@@ -14,10 +14,12 @@ from dgguf.cli.compare import compare
 from dgguf.cli.decide import decide
 from dgguf.cli.doctor import doctor
 from dgguf.cli.export import export
+from dgguf.cli.fill import fill
 from dgguf.cli.imatrix import imatrix
 from dgguf.cli.models import list_models, pull, rm
 from dgguf.cli.quantize import quantize
 from dgguf.cli.replay import replay
+from dgguf.cli.resume import resume
 from dgguf.cli.run import run
 from dgguf.cli.serve import serve
 from dgguf.cli.show import show
@@ -74,6 +76,8 @@ def _set_debug(context: click.Context, parameter: click.Parameter, given: bool) 
 for command in (
     run,
     chat,
+    fill,
+    resume,
     decide,
     serve,
     tour,

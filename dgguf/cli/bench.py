@@ -54,7 +54,9 @@ def bench(
     from dgguf.backends.cpu.roofline import peak_gops
     from dgguf.benchmark import PeakMemory, measure
     from dgguf.catalog import find_model
+    from dgguf.cli import last
     from dgguf.cli.output import announce_compilation, say
+    from dgguf.cli.tables import echo
     from dgguf.ggufio.file import GgufFile
     from dgguf.machine import drop_from_page_cache, processor
     from dgguf.session import Session
@@ -79,13 +81,12 @@ def bench(
             "load_seconds": loaded,
             **measure(session, prompt_tokens=prompt_tokens, steps=steps, progress=say),
         }
+    last.remember_step(session.file.path.name, session.file.n_bytes, result["ms_per_step"] / 1e3)
     result["peak_private_bytes"] = peak.bytes
     result["peak_gops"] = cpu and peak_gops(cpu.path, cpu.threads)
     if as_json:
         click.echo(json.dumps(result, indent=2))
     else:
-        from dgguf.cli.tables import echo
-
         echo(*parts(result))
 
 

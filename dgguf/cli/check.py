@@ -83,7 +83,8 @@ def accept(model: str, published: "list[HubFile] | None", gpu: "Gpu | None") -> 
     import contextlib
     import time
 
-    from dgguf.cli.output import say
+    from dgguf.cli.output import NOTE, say
+    from dgguf.cli.tables import Facts, echo
     from dgguf.errors import BackendError, DggufError
     from dgguf.session import Session
     from dgguf.verify import acceptance
@@ -107,8 +108,8 @@ def accept(model: str, published: "list[HubFile] | None", gpu: "Gpu | None") -> 
     # As the first keys, where a reader looks.
     ok = session is not None and acceptance.passed(report["checks"])
     report = {"ok": ok, "seconds": time.monotonic() - began, **report, "file": file}
-    for line in acceptance.summary(report):
-        say(line)
+    echo(Facts([*acceptance.summary(report)], indent=0, style=NOTE), err=True)
+    say("accepted" if ok else "not accepted")
     click.echo(json.dumps(report, indent=2))
     if report.get("interrupted"):
         raise KeyboardInterrupt

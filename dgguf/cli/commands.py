@@ -54,6 +54,7 @@ model_argument = click.argument("model", shell_complete=complete_models)
 _GROUPS = {
     "Prompt": (
         "by_option",
+        "prompt",
         "file",
         "no_stdin",
         "images",
@@ -65,7 +66,18 @@ _GROUPS = {
         "special",
     ),
     "Questions": ("lines", "questions_file", "samples", "permute", "joint"),
-    "Answer": ("max_tokens", "canvas", "seed", "context", "when_full", "as_json", "stats", "verbose"),
+    "Answer": (
+        "begins",
+        "ends",
+        "max_tokens",
+        "canvas",
+        "seed",
+        "context",
+        "when_full",
+        "as_json",
+        "stats",
+        "verbose",
+    ),
     "View": ("view", "pace", "markdown", "thoughts"),
     "Recording and drawing": ("record", "record_top", "export", "force"),
     "Machine": ("threads", "cuda", "gpu_layers", "device", "exact", "keep_weights", "mmproj"),
@@ -81,6 +93,8 @@ _GROUPS = {
 _RARE = (
     "mmproj",
     "image_tokens",
+    "begins",
+    "ends",
     "raw",
     "special",
     "thoughts",

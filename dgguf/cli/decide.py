@@ -101,7 +101,7 @@ def decide(
     from dgguf.cli.models import offer
     from dgguf.cli.output import announce_compilation, say
     from dgguf.decisions.wire import response
-    from dgguf.view.summary import count
+    from dgguf.units import count
     from dgguf.view.terminal import safe_json
 
     offer(loading.model)
@@ -143,21 +143,21 @@ def _questions(lines: tuple[str, ...], file: Path | None) -> "list[Question]":
 
 @contextlib.contextmanager
 def _progress() -> "Iterator[Progress | None]":
-    """What shows on a terminal how far the reading is, where it takes a while."""
-    from dgguf.cli.output import progress_bar
+    """What shows how far the reading is, where it takes a while."""
+    from dgguf.cli.progress import Bar, bar
 
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        bar: Any = None
+        shown: Bar | None = None
 
         def progress(done: int, total: int) -> None:
-            nonlocal bar
-            if bar is None and done < total and time.perf_counter() - began > _PATIENCE:
-                bar = stack.enter_context(progress_bar("reading", total))
-            if bar is not None:
-                bar.update(done - bar.pos)
+            nonlocal shown
+            if shown is None and done < total and time.perf_counter() - began > _PATIENCE:
+                shown = stack.enter_context(bar("reading", total, amount="{:,} tokens".format))
+            if shown is not None:
+                shown.advance(done - shown.done)
 
-        yield progress if sys.stderr.isatty() else None
+        yield progress
 
 
 def _show(decisions: "list[Decision]") -> None:

@@ -1,8 +1,8 @@
 """Decisions as lines for a terminal: each question, and a bar for each of its options."""
 
 from dgguf.decisions.decide import Decision
+from dgguf.units import count
 from dgguf.view.frame import Line, Span, Style, clip, fit, wrap
-from dgguf.view.summary import count
 from dgguf.view.terminal import cell_width, safe
 
 WIDTHS = 40, 120  # columns that a table takes at least and at most

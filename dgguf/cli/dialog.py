@@ -24,7 +24,8 @@ from dgguf.errors import DggufError, FileChangedError, PromptError, sentence
 from dgguf.images import ImageInput
 from dgguf.interrupts import forget
 from dgguf.prompts import with_images
-from dgguf.session import Session, new_seed
+from dgguf.request import new_seed
+from dgguf.session import Session
 from dgguf.text.chat import Message, text_of
 from dgguf.view.names import CHAT_VIEWS
 from dgguf.view.summary import statistics_facts

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 from dgguf import hub
+from dgguf.cli import last
 from dgguf.cli.output import NOTE, say
 from dgguf.machine import system_memory
 from dgguf.units import format_bytes, format_duration
 
 _BESIDE_WEIGHTS = 2 * 10**9  # bytes for a context and the scratch memory, at most
 _LOOK = 2.0  # seconds for which the network is looked at
+_LIKE = 2  # times as large or small, and what was measured still tells something
 _USUAL = 100e6 / 8  # bytes a second where it cannot be: 100 Mbit/s
 
 
@@ -35,7 +37,7 @@ def show_forecast(repository: str, files: Sequence[hub.HubFile], n_bytes: int) -
         ("time", time_needed(n_bytes - here, measured)),
         ("disk", disk(n_bytes - here, free, str(place))),
         ("memory", memory(n_bytes, *system_memory())),
-        ("speed", "`dgguf bench` measures a step when the model is here; the README has examples"),
+        ("a step", step(n_bytes, last.recall_step())),
     ]
     echo(Facts(facts, style=NOTE), err=True)
 
@@ -70,3 +72,15 @@ def memory(n_bytes: int, available: int | None, total: int | None) -> str:
     if memory_needed(n_bytes) > available:
         lacks = "; with less, each step reads the file again, as fast as the disk is"
     return f"{needed}; {format_bytes(available)} of {format_bytes(total)} are free{lacks}"
+
+
+def step(n_bytes: int, known: tuple[str, int, float] | None) -> str:
+    """How long a step will take, as far as `dgguf bench` knows.
+
+    Args:
+        known: name, bytes and seconds of a step of the model that was measured last; None if none was.
+    """
+    if known is None or not n_bytes / _LIKE <= known[1] <= n_bytes * _LIKE:
+        return "not known yet: `dgguf bench` measures it when the model is here"
+    name, like, seconds = known
+    return f"some {seconds:.2g} s, which `dgguf bench` measured here with {name}, {format_bytes(like)}"

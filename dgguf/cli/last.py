@@ -1,6 +1,7 @@
-"""What is kept for the next time: what was typed, and the last conversation, which `--continue` goes on with.
+"""What is kept for the next time: what was typed, the last conversation, which `--continue` goes on with, and
+how long a step took, which the forecast of a download tells.
 
-Both lie in the user's state folder and are readable for the user alone. DGGUF_HISTORY=0 keeps neither,
+All lies in the user's state folder and is readable for the user alone. DGGUF_HISTORY=0 keeps nothing,
 DGGUF_STATE_DIR names another folder.
 """
 
@@ -60,3 +61,22 @@ def recall(model: Path) -> tuple[str | None, list[Message]]:
             f"the last conversation was with {with_model}: go on with that, or without --continue"
         )
     return system, messages
+
+
+def remember_step(name: str, n_bytes: int, seconds: float) -> None:
+    """Keep how long a step of a model of so many bytes took here, for the last one that was measured."""
+    if not is_kept():
+        return
+    content = {"name": name, "bytes": n_bytes, "seconds": seconds}
+    with contextlib.suppress(OSError), whole_file(folder() / "last_bench.json") as part:
+        part.touch(mode=0o600)
+        part.write_bytes(json.dumps(content).encode("utf-8", "replace"))
+
+
+def recall_step() -> tuple[str, int, float] | None:
+    """Name and bytes of the model that was measured last, and the seconds of its step; None if none was."""
+    try:
+        read = json.loads((folder() / "last_bench.json").read_bytes())
+        return str(read["name"]), int(read["bytes"]), float(read["seconds"])
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
+        return None

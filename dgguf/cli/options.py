@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,11 +64,11 @@ class Asking:
         image_tokens: of an image, at most; None for the default.
     """
 
-    max_tokens: int
-    seed: int | None
-    sampler: dict[str, float | None]
-    system: str | None
-    think: bool
+    max_tokens: int = 1024
+    seed: int | None = None
+    sampler: dict[str, float | None] = field(default_factory=dict)
+    system: str | None = None
+    think: bool = False
     raw: bool = False
     special: bool = False
     canvas: "CanvasLength" = None
@@ -100,7 +100,7 @@ class Showing:
     markdown: bool = False
 
 
-def _bundled(command: Command, name: str, bundle: type) -> Command:
+def bundled(command: Command, name: str, bundle: type) -> Command:
     """Let a command get the options that are fields of `bundle` as one argument."""
 
     @functools.wraps(command)
@@ -127,8 +127,13 @@ def generation_options(command: Command) -> Command:
 
     The argument MODEL and `conversation_options` belong to these and stand above.
     """
-    command = _bundled(command, "asking", Asking)
-    return _answer_options(loading_options(_sampler_options(image_options(command))))
+    return _length_options(bounded_generation_options(image_options(command)))
+
+
+def bounded_generation_options(command: Command) -> Command:
+    """`generation_options` without lengths, of commands whose text says them."""
+    command = bundled(command, "asking", Asking)
+    return seed_option(loading_options(_sampler_options(command)))
 
 
 # In the order in which --help lists them, from the last to the first.
@@ -198,15 +203,15 @@ keep_weights_option = click.option(
 )
 
 
-def _answer_options(command: Command) -> Command:
-    """Length and seed of an answer."""
+def _length_options(command: Command) -> Command:
+    """How long the answer may be, and how much of it is denoised together."""
     for option in (
         click.option(
             "-n",
             "--max-tokens",
             metavar="N",
             type=click.IntRange(1),
-            default=1024,
+            default=Asking.max_tokens,
             help="Answer length, rounded up to whole canvases.",
         ),
         click.option(
@@ -215,15 +220,17 @@ def _answer_options(command: Command) -> Command:
             type=_CountOr("auto", "positions", least=16),
             help="Positions denoised together, from 16; auto: no more than -n needs.  [default: the model's]",
         ),
-        click.option(
-            "--seed",
-            metavar="N",
-            type=click.IntRange(0, 2**64 - 1),
-            help="The same seed gives the same answer.  [default: a new one]",
-        ),
     ):
         command = option(command)
     return command
+
+
+seed_option = click.option(
+    "--seed",
+    metavar="N",
+    type=click.IntRange(0, 2**64 - 1),
+    help="The same seed gives the same answer.  [default: a new one]",
+)
 
 
 def loading_options(command: Command) -> Command:
@@ -231,7 +238,7 @@ def loading_options(command: Command) -> Command:
 
     The argument MODEL stands above.
     """
-    command = _bundled(command, "loading", Loading)
+    command = bundled(command, "loading", Loading)
     for option in (
         click.option(
             "-c",
@@ -347,7 +354,7 @@ def view_options(views: tuple[str, ...]) -> Callable[[Command], Command]:
     """How a generation is shown; the command gets one argument `showing`, a `Showing`."""
 
     def decorate(command: Command) -> Command:
-        command = _bundled(command, "showing", Showing)
+        command = bundled(command, "showing", Showing)
         for option in (
             click.option(
                 "--view",

@@ -92,7 +92,7 @@ def announce_compilation() -> Iterator[None]:
         nonlocal said
         if not said:
             said = True
-            say(f"compiling kernels for this CPU and this model's types: half a minute or so, {kept}")
+            say(f"compiling kernels for this CPU and this model's types: some 12 seconds, {kept}")
 
     with on_compile(notice):
         yield

@@ -36,27 +36,33 @@ def read_prompt(
     """
     given = [word for word in words if word is not None]
     if file is not None:
-        given = [_read(file)]
+        given = [read_file(file)]
     elif given:
-        given = [given[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")]
+        given = [typed(given[0])]
     elif sys.stdin.isatty() or not use_stdin:
         raise click.UsageError(
             f'there is no {what}: give one as in `dgguf {command} MODEL "…"`, by -f or by a pipe'
         )
     if use_stdin and not _is_stdin(file) and (not given or _sends_data()):
         _say_silence()
-        piped = _read(sys.stdin.buffer)
+        piped = read_file(sys.stdin.buffer)
         if given and piped.strip():
             return f"{piped.removesuffix(chr(10))}\n{given[0]}"
         return given[0] if given else piped
     return given[0]
 
 
-def _read(file: IO[bytes]) -> str:
+def typed(text: str) -> str:
+    """A text of the command line; what is not UTF-8 becomes U+FFFD."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def read_file(file: IO[bytes]) -> str:
+    """The text of a file, without BOM and CR; what is not UTF-8 becomes U+FFFD."""
     try:
         data = file.read()
     except OSError as error:  # of reading, which names no file
-        raise PromptError(f"{file.name}: cannot read the prompt: {error.strerror}") from None
+        raise PromptError(f"{file.name}: cannot read the text: {error.strerror}") from None
     return data.decode("utf-8-sig", "replace").replace("\r\n", "\n")
 
 

@@ -1,7 +1,7 @@
 """`dgguf run`: answer a prompt."""
 
-import contextlib
 import dataclasses
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,11 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from dgguf.cli.answering import Asked, answer
 from dgguf.cli.chat import chat, converse
 from dgguf.cli.commands import Grouped, model_argument
-from dgguf.cli.export import check_out, draw
 from dgguf.cli.images import announce, encode_with_images, image_option
+from dgguf.cli.keeping import Keeping, keeping_options
 from dgguf.cli.options import (
     Asking,
     Loading,
@@ -22,19 +23,13 @@ from dgguf.cli.options import (
     markdown_option,
     view_options,
 )
-from dgguf.cli.prompt import read_prompt
+from dgguf.cli.prompt import read_prompt, typed
 from dgguf.cli.together import check_chat
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dgguf.diffusion.events import Event
-    from dgguf.diffusion.settings import SamplerSettings
     from dgguf.session import Session
     from dgguf.text.chat import Message
-
-    Say = Callable[[str], None]
 
 
 @click.command(cls=Grouped, short_help="Answer a prompt.")
@@ -60,14 +55,18 @@ if TYPE_CHECKING:
 @click.option(
     "--special", is_flag=True, help="Let texts such as <|turn> in the prompt become control tokens."
 )
+@click.option(
+    "--begins", metavar="TEXT", help="What the answer begins with; a space behind it is the model's."
+)
+@click.option(
+    "--ends",
+    metavar="TEXT",
+    help="What the answer, of one canvas at most, ends with; a space before it counts.",
+)
 @generation_options
 @view_options(VIEWS)
 @markdown_option
-@click.option(
-    "--record",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write every step to this file, for `dgguf replay` and `dgguf export`; gzip if it ends in .gz.",
-)
+@keeping_options
 @click.option(
     "--record-top",
     type=click.IntRange(0, 100),
@@ -75,12 +74,6 @@ if TYPE_CHECKING:
     metavar="K",
     help="Record the K likeliest tokens of every position and step too; an exported page shows them.",
 )
-@click.option(
-    "--export",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw what happened into this file, as `dgguf export` does: .gif, .html …",
-)
-@click.option("--force", is_flag=True, help="Overwrite the file of --export if it exists.")
 @click.option("--stats", is_flag=True, help="Print a table of what it cost and how it went.")
 @click.option(
     "--json",
@@ -96,12 +89,12 @@ def run(
     prompt: str | None,
     by_option: str | None,
     no_stdin: bool,
-    images: tuple[Path, ...],
     file: IO[bytes] | None,
-    record: Path | None,
+    images: tuple[Path, ...],
+    begins: str | None,
+    ends: str | None,
+    keeping: Keeping,
     record_top: int,
-    export: Path | None,
-    force: bool,
     go_on: bool,
     stats: bool,
     as_json: bool,
@@ -125,23 +118,20 @@ def run(
         converse(loading, asking, showing, go_on=go_on)
         return
     text = read_prompt([prompt, by_option], file, use_stdin=not no_stdin)
-    if export is not None:
-        check_out(export, force=force)
+    keeping.check()
     from dgguf.catalog import find_model
     from dgguf.cli import last
     from dgguf.cli.models import offer
 
     offer(loading.model)
     asking, messages = _messages(text, loading, asking, go_on=go_on)
+    prompt_or_messages = messages if go_on else text
+    frame = typed(begins or ""), typed(ends or "")
     written = answer(
-        messages if go_on else text,
+        lambda session: _ask(session, prompt_or_messages, images, asking, frame, record_top),
         loading,
-        asking,
         showing,
-        images=images,
-        record=record,
-        record_top=record_top,
-        export=export,
+        keeping=keeping,
         table=stats,
         as_json=as_json,
         verbose=verbose,
@@ -166,68 +156,21 @@ def _messages(text: str, loading: Loading, asking: Asking, *, go_on: bool) -> tu
     return dataclasses.replace(asking, system=asking.system or system), before + asked
 
 
-def _tell(session: "Session", settings: "SamplerSettings", where: "Say", what: "Say") -> None:
-    """Tell where the model runs, and with which settings."""
-    where(f"{session.file.path}: {session.backend.describe()}")
-    what(", ".join(f"{k} {v}" for k, v in dataclasses.asdict(settings).items()))
-
-
-def answer(
+def _ask(
+    session: "Session",
     prompt: "str | list[Message]",
-    loading: Loading,
-    asking: Asking,
-    showing: Showing,
-    *,
     images: Sequence[Path],
-    record: Path | None,
+    asking: Asking,
+    frame: tuple[str, str],
     record_top: int,
-    export: Path | None,
-    table: bool,
-    as_json: bool,
-    verbose: bool,
-) -> str:
-    """Load the model and answer one prompt; what there is of the answer, returned too, is always written."""
-    import logging
+) -> Asked:
+    """Ask a model for the answer to a prompt, which begins and ends as the frame says."""
+    from dgguf.fill import framed
+    from dgguf.request import new_seed
 
-    from dgguf.cli.answer_writer import AnswerWriter
-    from dgguf.cli.display import Display
-    from dgguf.cli.log import show_log
-    from dgguf.session import new_seed
-
-    log, seed = logging.getLogger(__name__), new_seed() if asking.seed is None else asking.seed
-    with contextlib.ExitStack() as stack:
-        if verbose:
-            stack.enter_context(show_log(logging.INFO))
-        # Left in the opposite order: the answer is finished when the terminal is as it was.
-        writer: AnswerWriter | None = None
-        settings: SamplerSettings | None = None
-        seen: list[Event] = []
-        try:
-            with Display(showing, as_json=as_json) as display:
-                display.say(f"loading {loading.model}")
-                session = stack.enter_context(loading.open())
-                settings = asking.settings(session)
-                _tell(session, settings, display.note if loading.gpu else log.info, log.info)
-                ids, pictures = encode_with_images(session, asking, prompt, images)
-                announce(pictures, display.note)
-                writer = AnswerWriter(
-                    session.tokenizer,
-                    as_json=as_json,
-                    echo=not display.choice.shows_answer,
-                    markdown=display.choice.markdown,
-                    show_thoughts=verbose and not display.choice.is_live,
-                )
-                events = session.stream(
-                    ids, images=pictures, settings=settings, seed=seed, top_k=record_top, **asking.lengths()
-                )
-                with contextlib.closing(events):
-                    for event in display.show(events, session, record):
-                        writer.add(event)
-                        seen += [event] if export else []
-        finally:
-            if writer and settings:
-                cut_off = writer.answer.statistics.reason is None
-                writer.finish(seed=seed, settings=settings, interrupted=cut_off, table=table)
-        if export:
-            draw(seen, session.tokenizer, export, showing)
-        return writer.answer.text
+    settings, seed = asking.settings(session), new_seed() if asking.seed is None else asking.seed
+    ids, pictures = encode_with_images(session, asking, prompt, images)
+    announce(pictures, logging.getLogger(__name__).warning)  # which a live view shows above itself
+    options = framed(session, *frame, special=asking.special, **asking.lengths())
+    events = session.stream(ids, images=pictures, settings=settings, seed=seed, top_k=record_top, **options)
+    return Asked(events, seed, settings)

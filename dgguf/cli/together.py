@@ -34,8 +34,11 @@ class Rule:
 
 _UNPAGED = tuple(view for view in VIEWS if view not in ("auto", *LIVE_VIEWS))
 EXCLUDES = (
-    Rule("--prompt", ("PROMPT", "--file"), "give the prompt once"),
+    Rule("--prompt", ("PROMPT", "--file"), "give the prompt once", but=("fill",)),
     Rule("--file", ("PROMPT",), "give the prompt once"),
+    Rule("--file", ("TEXT",), "give the text once"),
+    Rule("--begins", ("--think",), "thoughts come before an answer"),
+    Rule("--ends", ("--think",), "it is for an answer of one canvas"),
     Rule("--file", ("STATE",), "give the text once"),
     Rule("--joint", ("--permute",), "all answers are read from one prompt, whose options stay as they are"),
     Rule("--raw", ("--system", "--think", "--continue"), "it takes the prompt as it is"),

@@ -42,18 +42,18 @@ def tour(pace: float) -> None:
     from dgguf.cli.options import Showing
     from dgguf.cli.output import say
     from dgguf.cli.replay import play
+    from dgguf.cli.tables import Facts, echo
     from dgguf.view.recording import read_recording
 
     for number, (name, seconds, words) in enumerate(_STOPS, 1):
         recording = read_recording(_DATA / f"{name}.jsonl.gz")
-        click.echo(f"\n{number}/{len(_STOPS)}  {words}\n", err=True)
+        echo("", Facts([(f"{number}/{len(_STOPS)}", words)], indent=0), "", err=True)
         display = Display(Showing(view="auto", pace=seconds * pace, thoughts="dim"))
         if display.choice.is_live:
             time.sleep(_READING * pace)
         play(recording, display, speed=None)
-    click.echo("\nNow you:", err=True)
-    for number, prompt in enumerate(_PROMPTS, 1):
-        click.echo(f'  {number}  dgguf run demo "{prompt}"', err=True)
+    prompts = [(str(number), f'dgguf run demo "{prompt}"') for number, prompt in enumerate(_PROMPTS, 1)]
+    echo("", "Now you:", Facts(prompts), err=True)
     say("? explains the colours meanwhile, --export story.gif keeps what was seen, `dgguf chat demo` talks")
     if sys.stdin.isatty() and sys.stderr.isatty():
         choices = click.Choice([*map(str, range(1, len(_PROMPTS) + 1)), ""])

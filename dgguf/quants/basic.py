@@ -121,12 +121,11 @@ def decode_q8_0(raw: np.ndarray, out: np.ndarray) -> None:
     size = min(32, out.shape[1])
     for row in range(out.shape[0]):
         x, y = raw[row], out[row]
-        signed = x.view(np.int8)
         for b in range(y.size // 32):
             i, o = 34 * b, 32 * b
             d = float16_to_float32(x[i], x[i + 1])
             for j in range(size):
-                y[o + j] = d * np.float32(signed[i + 2 + j])
+                y[o + j] = d * np.float32(np.int8(x[i + 2 + j]))
 
 
 DECODERS = {

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from dgguf.jit import kernel
+from dgguf.jit import kernel, part
 from dgguf.quants.half import float32_to_float16
 from dgguf.quants.search import (
     MINIMUM,
@@ -77,7 +77,7 @@ def _encode(
         _write_half(scale, bytes_out, at)
 
 
-@kernel
+@part
 def _encode_weighted(
     flat: np.ndarray,
     importance: np.ndarray,
@@ -157,7 +157,7 @@ def encode_mxfp4(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None
             bytes_out[at + 1 + i] = low_code | high_code << 4
 
 
-@kernel
+@part
 def _fp4(value: np.float64) -> np.uint8:
     """The code of the nearest of 0 1 2 3 4 6 8 12 and their opposites; halfway that of the smaller."""
     size = np.float32(abs(value))
@@ -168,14 +168,14 @@ def _fp4(value: np.float64) -> np.uint8:
     return np.uint8(code | negative << 3)
 
 
-@kernel
+@part
 def _key(value: np.float32) -> np.int32:
     """An integer; their order is that of the floats."""
     bits = np.float32(value).view(np.int32)
     return np.int32(bits ^ (bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
 
 
-@kernel
+@part
 def _extremes(flat: np.ndarray, start: int, size: int) -> tuple[np.float32, np.float32]:
     """The lowest and the highest of 2 * size values; of two zeros the first.
 
@@ -195,7 +195,7 @@ def _extremes(flat: np.ndarray, start: int, size: int) -> tuple[np.float32, np.f
     return lowest, highest
 
 
-@kernel
+@part
 def _extreme(flat: np.ndarray, start: int, low: np.float32, high: np.float32) -> np.float32:
     """The first value of the largest magnitude; +0 if all are zero."""
     if high == _ZERO and low == _ZERO:
@@ -209,14 +209,14 @@ def _extreme(flat: np.ndarray, start: int, low: np.float32, high: np.float32) ->
     return high
 
 
-@kernel
+@part
 def _write_half(value: np.float32, out: np.ndarray, at: int) -> None:
     half = float32_to_float16(value)
     out[at] = np.uint8(half & np.uint16(255))
     out[at + 1] = np.uint8(half >> np.uint16(8))
 
 
-@kernel
+@part
 def _write_rounded(
     flat: np.ndarray, start: int, size: int, low: np.float32, inverse: np.float32, add: np.float32, n: int,
     out: np.ndarray, end: int,
@@ -239,7 +239,7 @@ def _write_rounded(
             out[end - 20 + i] = np.uint8(fifths >> np.uint32(8 * i) & np.uint32(255))
 
 
-@kernel
+@part
 def _write_codes(codes: np.ndarray, out: np.ndarray, end: int, n: int) -> None:
     """The block's last bytes: of 5-bit codes the fifth bits, then the lower four of i and 16 + i."""
     size = min(16, codes.size)

@@ -5,7 +5,7 @@ Groups of 32 weights stand side by side in the lanes of `search`.
 
 import numpy as np
 
-from dgguf.jit import kernel
+from dgguf.jit import kernel, part
 from dgguf.quants.half import float32_to_float16
 from dgguf.quants.scheme import IQ4_VALUES
 from dgguf.quants.search import (
@@ -91,7 +91,7 @@ def encode_iq4_xs(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> Non
             bytes_out[start + 3] = np.uint8(high >> np.uint16(8))
 
 
-@kernel
+@part
 def _load_blocks(
     s: np.ndarray, flat: np.ndarray, importance: np.ndarray, start: int, size: int, n_lanes: int
 ) -> None:
@@ -104,7 +104,7 @@ def _load_blocks(
             s[_VARIANCE, k] *= np.float32(2) / np.float32(size)
 
 
-@kernel
+@part
 def _weigh(s: np.ndarray, at: int, weighted: bool) -> None:
     if weighted:
         weigh_by_importance(s, _X + at, _IMPORTANCE + at, _VARIANCE, _W, 32)
@@ -112,7 +112,7 @@ def _weigh(s: np.ndarray, at: int, weighted: bool) -> None:
         weigh_by_square(s, _X + at, _W, 32)
 
 
-@kernel
+@part
 def _fit(s: np.ndarray, x: int) -> None:
     """`_SCALE`: of 16 inverse scales, what the codes under the best of them call for."""
     find_extreme(s, x, 32, _TOP)
@@ -142,7 +142,7 @@ def _fit(s: np.ndarray, x: int) -> None:
         s[_SCALE, k] = _ZERO if abs(s[_TOP, k]) < _TINY else scale
 
 
-@kernel
+@part
 def _nearest_value(x: np.float32) -> np.float32:
     """The nearest of the sixteen values; halfway the upper one."""
     value: np.float32 = _LOWEST
@@ -151,7 +151,7 @@ def _nearest_value(x: np.float32) -> np.float32:
     return value
 
 
-@kernel
+@part
 def _code(x: np.float32) -> np.uint8:
     """The number of `_nearest_value`."""
     code = np.uint8(0)
@@ -160,7 +160,7 @@ def _code(x: np.float32) -> np.uint8:
     return code
 
 
-@kernel
+@part
 def _quantize_scales(s: np.ndarray) -> None:
     """Six bits for each scale; the largest becomes -32."""
     find_extreme(s, _SCALES, 8, _TOP)
@@ -172,7 +172,7 @@ def _quantize_scales(s: np.ndarray) -> None:
             s[_SCALE_CODES + j, k] = clamped(inverse * s[_SCALES + j, k], np.float32(-32), np.float32(31))
 
 
-@kernel
+@part
 def _write_codes(s: np.ndarray, x: int, out: np.ndarray, start: int, stride: int, n_lanes: int) -> None:
     """The codes of 32 weights of each lane under `_TRY`: byte i holds weights i and 16 + i."""
     pairs = np.empty(SEARCH_WIDTH, np.uint8)
@@ -184,7 +184,7 @@ def _write_codes(s: np.ndarray, x: int, out: np.ndarray, start: int, stride: int
             out[start + k * stride + i] = pairs[k]
 
 
-@kernel
+@part
 def _write_half(value: np.float32, out: np.ndarray, at: int) -> None:
     half = float32_to_float16(value)
     out[at] = np.uint8(half & np.uint16(255))

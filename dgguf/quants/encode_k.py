@@ -7,7 +7,7 @@ for what is left of them.
 
 import numpy as np
 
-from dgguf.jit import kernel
+from dgguf.jit import kernel, part
 from dgguf.quants.half import float16_to_float32, float32_to_float16
 from dgguf.quants.pack_k import (
     pack_bytes,
@@ -151,7 +151,7 @@ def _encode_with_minimums(x: np.ndarray, importance: np.ndarray, out: np.ndarray
         store(packed, bytes_out, first)
 
 
-@kernel
+@part
 def _load_blocks(
     s: np.ndarray, flat: np.ndarray, importance: np.ndarray, first: int, factor: np.float32
 ) -> None:
@@ -165,7 +165,7 @@ def _load_blocks(
             s[_VARIANCE, k] = factor * s[_VARIANCE, k] / np.float32(256)
 
 
-@kernel
+@part
 def _search_minimums(
     s: np.ndarray, codes: np.ndarray, flat: np.ndarray, importance: np.ndarray, first: int,
     size: int, n: int, top: int, start: np.float32, step: np.float32, n_steps: int, absolute: bool,
@@ -201,7 +201,7 @@ def _search_minimums(
     _recode(s, codes, size, True, _ZERO, np.float32(n))
 
 
-@kernel
+@part
 def _weigh_by_size(s: np.ndarray, x: int, size: int, alone: bool) -> None:
     """Weights |x|, on top of the group's root mean square unless `alone`."""
     add_squares(s, x, size, SCALE)
@@ -213,7 +213,7 @@ def _weigh_by_size(s: np.ndarray, x: int, size: int, alone: bool) -> None:
             s[_W + i, k] = s[SCALE, k] + abs(s[x + i, k])
 
 
-@kernel
+@part
 def _keep(s: np.ndarray, codes: np.ndarray, j: int, size: int, scales: int, offset: np.float32) -> None:
     """Keep what was found for group j; codes become unsigned."""
     for k in range(SEARCH_WIDTH):
@@ -223,7 +223,7 @@ def _keep(s: np.ndarray, codes: np.ndarray, j: int, size: int, scales: int, offs
             codes[size * j + i, k] = np.uint8(np.int32(s[_CODES + i, k] + offset))
 
 
-@kernel
+@part
 def _round_positive(s: np.ndarray, values: int, stored: int, count: int, top: np.float32, d: int) -> None:
     """Codes from 0 to `top` for values never negative: the largest gets the largest code."""
     for k in range(SEARCH_WIDTH):
@@ -242,7 +242,7 @@ def _round_positive(s: np.ndarray, values: int, stored: int, count: int, top: np
         s[d, k] = s[d, k] / top
 
 
-@kernel
+@part
 def _quantize_scales_q3_k(s: np.ndarray, weighted: bool) -> None:
     """Six bits for each scale: by a search of their own where there are importances."""
     if weighted:
@@ -263,7 +263,7 @@ def _quantize_scales_q3_k(s: np.ndarray, weighted: bool) -> None:
     _round_to_half(s, _D)
 
 
-@kernel
+@part
 def _quantize_scales_q6_k(s: np.ndarray) -> None:
     """Eight bits for each scale; the largest becomes -128."""
     find_extreme(s, _SCALES, 16, SCALE)
@@ -276,7 +276,7 @@ def _quantize_scales_q6_k(s: np.ndarray) -> None:
     _round_to_half(s, _D)
 
 
-@kernel
+@part
 def _clear_empty(s: np.ndarray, codes: np.ndarray) -> None:
     """All bits of a Q6_K block whose scales are next to nothing are zero."""
     for k in range(SEARCH_WIDTH):
@@ -288,7 +288,7 @@ def _clear_empty(s: np.ndarray, codes: np.ndarray) -> None:
                 codes[i, k] = 0
 
 
-@kernel
+@part
 def _round_to_half(s: np.ndarray, row: int) -> None:
     """What is left of each lane's scale after storing it."""
     for k in range(SEARCH_WIDTH):
@@ -296,7 +296,7 @@ def _round_to_half(s: np.ndarray, row: int) -> None:
         s[row, k] = float16_to_float32(np.uint8(half & np.uint16(255)), np.uint8(half >> np.uint16(8)))
 
 
-@kernel
+@part
 def _recode(
     s: np.ndarray, codes: np.ndarray, size: int, with_minimum: bool, low: np.float32, high: np.float32
 ) -> None:

@@ -9,10 +9,10 @@ having a conversion instruction, nor on a mode that flushes subnormal floats to 
 
 import numpy as np
 
-from dgguf.jit import kernel
+from dgguf.jit import part
 
 
-@kernel
+@part
 def float16_to_float32(low: np.uint8, high: np.uint8) -> np.float32:
     """The float16 of these two bytes."""
     half = np.uint32(low) | np.uint32(high) << np.uint32(8)
@@ -28,13 +28,13 @@ def float16_to_float32(low: np.uint8, high: np.uint8) -> np.float32:
     return np.uint32(bits | (half & np.uint32(0x8000)) << np.uint32(16)).view(np.float32)
 
 
-@kernel
+@part
 def bfloat16_to_float32(low: np.uint8, high: np.uint8) -> np.float32:
     """The bfloat16 of these two bytes."""
     return np.uint32(np.uint32(low) << np.uint32(16) | np.uint32(high) << np.uint32(24)).view(np.float32)
 
 
-@kernel
+@part
 def float32_to_float16(value: np.float32) -> np.uint16:
     """The bits of the nearest float16, ties to even; NaN stays NaN and becomes quiet."""
     bits = np.float32(value).view(np.uint32)
@@ -53,7 +53,7 @@ def float32_to_float16(value: np.float32) -> np.uint16:
     return np.uint16(half | (bits >> np.uint32(16)) & np.uint32(0x8000))
 
 
-@kernel
+@part
 def float32_to_bfloat16(value: np.float32) -> np.uint16:
     """The bits of the nearest bfloat16, ties to even; NaN stays NaN and becomes quiet."""
     bits = np.float32(value).view(np.uint32)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from gguf import quants as gguf_quants
 
-from dgguf.jit import kernel
+from dgguf.jit import kernel, part
 from dgguf.quants.codebook import value_pairs
 from dgguf.quants.half import float16_to_float32
 from dgguf.quants.plain import read_uint32
@@ -303,21 +303,21 @@ def decode_iq1_m(raw: np.ndarray, out: np.ndarray) -> None:
         _multiply(scales, values, out[row])
 
 
-@kernel
+@part
 def _row_of_points(out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Room for a row of eight-value points, as words and as the int8 values in them."""
     words = np.empty(out.shape[1] // 8, np.uint64)
     return words, words.view(np.int8)
 
 
-@kernel
+@part
 def _row_of_half_points(out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Room for a row of four-value points, as words and as the int8 values in them."""
     words = np.empty(out.shape[1] // 4, np.uint32)
     return words, words.view(np.int8)
 
 
-@kernel
+@part
 def _multiply(scales: np.ndarray, values: np.ndarray, y: np.ndarray) -> None:
     """Each group of values times its scale, into the row `y`."""
     size = y.size // scales.size
@@ -327,13 +327,13 @@ def _multiply(scales: np.ndarray, values: np.ndarray, y: np.ndarray) -> None:
             y[o + j] = d * np.float32(values[o + j])
 
 
-@kernel
+@part
 def _negate_8(values: np.uint64, mask: np.uint64) -> np.uint64:
     """Change the sign of the bytes under `mask`; none is zero, so no carry leaves its byte."""
     return np.uint64((values ^ mask) + (mask & np.uint64(0x0101010101010101)))
 
 
-@kernel
+@part
 def _negate_4(values: np.uint32, mask: np.uint32) -> np.uint32:
     return np.uint32((values ^ mask) + (mask & np.uint32(0x01010101)))
 

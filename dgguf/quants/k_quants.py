@@ -8,7 +8,7 @@ reason in `basic`, and codes become int8 before they become float32, as the narr
 
 import numpy as np
 
-from dgguf.jit import kernel
+from dgguf.jit import kernel, part
 from dgguf.quants.half import float16_to_float32
 
 
@@ -193,7 +193,7 @@ def decode_q6_k(raw: np.ndarray, out: np.ndarray) -> None:
                     y[o + j + 96] = s3 * np.float32(np.int8((q1 >> 4 | (high >> 6) << 4) - 32))
 
 
-@kernel
+@part
 def _unpack_scales(x: np.ndarray, start: int, scale: np.ndarray, minimum: np.ndarray) -> None:
     """Scales and minimums of the Q4_K or Q5_K super-block at `start`, float32, eight of each."""
     d = float16_to_float32(x[start], x[start + 1])

@@ -6,12 +6,12 @@
 
 import numpy as np
 
-from dgguf.jit import kernel
+from dgguf.jit import part
 from dgguf.quants.half import float32_to_float16
 from dgguf.quants.search import SEARCH_WIDTH
 
 
-@kernel
+@part
 def pack_half(s: np.ndarray, row: int, packed: np.ndarray, at: int) -> None:
     """A row as float16."""
     for k in range(SEARCH_WIDTH):
@@ -20,7 +20,7 @@ def pack_half(s: np.ndarray, row: int, packed: np.ndarray, at: int) -> None:
         packed[at + 1, k] = np.uint8(half >> np.uint16(8))
 
 
-@kernel
+@part
 def pack_two_bits(packed: np.ndarray, codes: np.ndarray, at: int) -> None:
     """Four codes in a byte: those of weights i, 32 + i, 64 + i and 96 + i of each half."""
     for half in range(2):
@@ -31,14 +31,14 @@ def pack_two_bits(packed: np.ndarray, codes: np.ndarray, at: int) -> None:
                 packed[at + 32 * half + i, k] = low | high << 4
 
 
-@kernel
+@part
 def pack_two_bit_scales(s: np.ndarray, scales: int, minimums: int, packed: np.ndarray) -> None:
     for j in range(16):
         for k in range(SEARCH_WIDTH):
             packed[j, k] = np.uint8(s[scales + j, k]) | np.uint8(s[minimums + j, k]) << 4
 
 
-@kernel
+@part
 def pack_top_bits(packed: np.ndarray, codes: np.ndarray, at: int, low_bits: int) -> None:
     """Take the highest bit out of each code, beyond `low_bits`: byte i holds those of codes i, 32 + i, …"""
     for i in range(32):
@@ -52,7 +52,7 @@ def pack_top_bits(packed: np.ndarray, codes: np.ndarray, at: int, low_bits: int)
             codes[i, k] &= (1 << low_bits) - 1
 
 
-@kernel
+@part
 def pack_six_bit_codes(packed: np.ndarray, codes: np.ndarray) -> None:
     """The 192 bytes of Q6_K's codes."""
     for half in range(2):
@@ -63,13 +63,13 @@ def pack_six_bit_codes(packed: np.ndarray, codes: np.ndarray) -> None:
         for i in range(32):
             for k in range(SEARCH_WIDTH):
                 high = np.uint8(0)
-                for part in range(4):
-                    code = codes[128 * half + 32 * part + i, k]
-                    high |= np.uint8(code >> 4) << np.uint8(2 * part)
+                for i_bits in range(4):
+                    code = codes[128 * half + 32 * i_bits + i, k]
+                    high |= np.uint8(code >> 4) << np.uint8(2 * i_bits)
                 packed[128 + 32 * half + i, k] = high
 
 
-@kernel
+@part
 def pack_nibbles(packed: np.ndarray, codes: np.ndarray, at: int) -> None:
     """Two codes in a byte: those of weights i and 32 + i of each 64."""
     for pair in range(4):
@@ -79,7 +79,7 @@ def pack_nibbles(packed: np.ndarray, codes: np.ndarray, at: int) -> None:
                 packed[at + 32 * pair + i, k] = codes[q, k] | codes[q + 32, k] << 4
 
 
-@kernel
+@part
 def pack_six_bit_scales(s: np.ndarray, scales: int, minimums: int, packed: np.ndarray) -> None:
     """The eight scales and minimums of Q4_K and Q5_K in twelve bytes."""
     for j in range(4):
@@ -91,7 +91,7 @@ def pack_six_bit_scales(s: np.ndarray, scales: int, minimums: int, packed: np.nd
             packed[12 + j, k] = high_s & 15 | (high_m & 15) << 4
 
 
-@kernel
+@part
 def pack_scales_q3_k(s: np.ndarray, scales: int, packed: np.ndarray) -> None:
     """Sixteen 6-bit scales in twelve bytes."""
     for j in range(8):
@@ -102,13 +102,13 @@ def pack_scales_q3_k(s: np.ndarray, scales: int, packed: np.ndarray) -> None:
     for j in range(4):
         for k in range(SEARCH_WIDTH):
             bits = np.uint8(0)
-            for part in range(4):
-                code = np.uint8(np.int32(s[scales + 4 * part + j, k]) + 32)
-                bits |= np.uint8(code >> 4) << np.uint8(2 * part)
+            for i_bits in range(4):
+                code = np.uint8(np.int32(s[scales + 4 * i_bits + j, k]) + 32)
+                bits |= np.uint8(code >> 4) << np.uint8(2 * i_bits)
             packed[104 + j, k] = bits
 
 
-@kernel
+@part
 def pack_bytes(s: np.ndarray, scales: int, packed: np.ndarray, at: int) -> None:
     """Sixteen scales of eight bits, two's complement."""
     for j in range(16):
@@ -116,7 +116,7 @@ def pack_bytes(s: np.ndarray, scales: int, packed: np.ndarray, at: int) -> None:
             packed[at + j, k] = np.uint8(np.int32(s[scales + j, k]) & 255)
 
 
-@kernel
+@part
 def store(packed: np.ndarray, out: np.ndarray, first: int) -> None:
     """Each lane's bytes to where its block belongs."""
     size = packed.shape[0]

@@ -6,7 +6,7 @@ one wide load of them. Integers and float64 become the nearest float32.
 
 import numpy as np
 
-from dgguf.jit import kernel
+from dgguf.jit import kernel, part
 from dgguf.quants.half import (
     bfloat16_to_float32,
     float16_to_float32,
@@ -55,9 +55,9 @@ def decode_f64(raw: np.ndarray, out: np.ndarray) -> None:
 def decode_i8(raw: np.ndarray, out: np.ndarray) -> None:
     """Two's complement, 1 byte."""
     for row in range(out.shape[0]):
-        x, y = raw[row].view(np.int8), out[row]
+        x, y = raw[row], out[row]
         for i in range(y.size):
-            y[i] = np.float32(x[i])
+            y[i] = np.float32(np.int8(x[i]))
 
 
 @kernel
@@ -120,7 +120,7 @@ def encode_bf16(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
             out[row, 2 * i + 1] = np.uint8(half >> np.uint16(8))
 
 
-@kernel
+@part
 def read_uint32(x: np.ndarray, start: int) -> np.uint32:
     """The four bytes of `x` from `start`."""
     low = np.uint32(x[start]) | np.uint32(x[start + 1]) << np.uint32(8)
@@ -128,7 +128,7 @@ def read_uint32(x: np.ndarray, start: int) -> np.uint32:
     return np.uint32(low | high << np.uint32(16))
 
 
-@kernel
+@part
 def _read_uint64(x: np.ndarray, start: int) -> np.uint64:
     return np.uint64(np.uint64(read_uint32(x, start)) | np.uint64(read_uint32(x, start + 4)) << np.uint64(32))
 

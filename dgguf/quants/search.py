@@ -11,7 +11,7 @@ codes lie; the rows that they use for themselves are named below.
 
 import numpy as np
 
-from dgguf.jit import kernel
+from dgguf.jit import part
 
 SEARCH_WIDTH = 64  # groups or blocks that are searched side by side
 (_TOP, _TRY, _XL, _L2, _L, _BEST, _CHOSEN, _CHOSEN_LOW, _HIGH, _FLAT, _SUM_W, _SUM_X, _NEW_SCALE, _NEW_LOW,
@@ -27,13 +27,13 @@ _TENTH = np.float32(0.1)
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
-@kernel
+@part
 def nearest(value: np.float32) -> np.float32:
     """The nearest integer, ties to even."""
     return np.float32(np.float32(value + _ROUNDER) - _ROUNDER)
 
 
-@kernel
+@part
 def clamped(value: np.float32, low: np.float32, high: np.float32) -> np.float32:
     """The nearest integer from `low` to `high`."""
     code = nearest(value)
@@ -41,13 +41,13 @@ def clamped(value: np.float32, low: np.float32, high: np.float32) -> np.float32:
     return high if code > high else code
 
 
-@kernel
+@part
 def reciprocal(value: np.float32) -> np.float32:
     """1 / value, and 0 where that would be infinite; as float16 such a value is zero anyway."""
     return _ONE / value if abs(value) > _NO_RECIPROCAL else _ZERO
 
 
-@kernel
+@part
 def load(s: np.ndarray, row: int, x: np.ndarray, start: int, size: int, n_lanes: int) -> None:
     """Lay `n_lanes` blocks of `size` values, which follow one another in `x`, into the lanes."""
     for k in range(n_lanes):
@@ -59,7 +59,7 @@ def load(s: np.ndarray, row: int, x: np.ndarray, start: int, size: int, n_lanes:
             s[row + i, k] = _ZERO
 
 
-@kernel
+@part
 def add_squares(s: np.ndarray, x: int, count: int, result: int) -> None:
     """The sum of the squares of each lane's values."""
     for k in range(SEARCH_WIDTH):
@@ -70,7 +70,7 @@ def add_squares(s: np.ndarray, x: int, count: int, result: int) -> None:
             s[result, k] += v * v
 
 
-@kernel
+@part
 def add(s: np.ndarray, x: int, count: int, result: int) -> None:
     """The sum of each lane's values."""
     for k in range(SEARCH_WIDTH):
@@ -80,7 +80,7 @@ def add(s: np.ndarray, x: int, count: int, result: int) -> None:
             s[result, k] += s[x + i, k]
 
 
-@kernel
+@part
 def weigh_by_square(s: np.ndarray, x: int, w: int, count: int) -> None:
     """Weights x²."""
     for i in range(count):
@@ -88,7 +88,7 @@ def weigh_by_square(s: np.ndarray, x: int, w: int, count: int) -> None:
             s[w + i, k] = s[x + i, k] * s[x + i, k]
 
 
-@kernel
+@part
 def weigh_by_importance(s: np.ndarray, x: int, importance: int, variance: int, w: int, count: int) -> None:
     """Weights importance * sqrt(variance + x²)."""
     for i in range(count):
@@ -97,7 +97,7 @@ def weigh_by_importance(s: np.ndarray, x: int, importance: int, variance: int, w
             s[w + i, k] = s[importance + i, k] * np.sqrt(s[variance, k] + v * v)
 
 
-@kernel
+@part
 def find_extreme(s: np.ndarray, x: int, count: int, result: int) -> None:
     """The first value of the largest magnitude, with its sign."""
     for k in range(SEARCH_WIDTH):
@@ -108,7 +108,7 @@ def find_extreme(s: np.ndarray, x: int, count: int, result: int) -> None:
             s[result, k] = v if abs(v) > abs(top) else top
 
 
-@kernel
+@part
 def fit_scale(s: np.ndarray, x: int, w: int, codes: int, count: int, n: int) -> None:
     """Codes from -n to n - 1 and `SCALE`: of 19 ways to round, the one of least squares."""
     low, high = np.float32(-n), np.float32(n - 1)
@@ -143,7 +143,7 @@ def fit_scale(s: np.ndarray, x: int, w: int, codes: int, count: int, n: int) -> 
         s[SCALE, k] = _ZERO if abs(s[_TOP, k]) < _TINY else s[SCALE, k]
 
 
-@kernel
+@part
 def fit_scale_one_by_one(s: np.ndarray, x: int, w: int, codes: int, count: int, n: int) -> None:
     """As `fit_scale`, but single codes move for as long as that helps, in five rounds at most."""
     low, high = np.float32(-n), np.float32(n - 1)
@@ -171,7 +171,7 @@ def fit_scale_one_by_one(s: np.ndarray, x: int, w: int, codes: int, count: int, 
             s[codes + i, k] = low if abs(s[_TOP, k]) < _TINY else code
 
 
-@kernel
+@part
 def _move_codes(
     s: np.ndarray, x: int, w: int, codes: int, count: int, low: np.float32, high: np.float32, positive: bool
 ) -> bool:
@@ -197,7 +197,7 @@ def _move_codes(
     return bool(moved > _ZERO)
 
 
-@kernel
+@part
 def fit_positive(s: np.ndarray, x: int, w: int, codes: int, count: int, n: int) -> None:
     """Codes from 0 to n and `SCALE` for values that are never negative."""
     high = np.float32(n)
@@ -247,7 +247,7 @@ def fit_positive(s: np.ndarray, x: int, w: int, codes: int, count: int, n: int) 
             s[codes + i, k] = _ZERO if s[_TOP, k] < _TINY else code
 
 
-@kernel
+@part
 def fit_scale_min(
     s: np.ndarray, x: int, w: int, codes: int, count: int, n: int,
     first: np.float32, step: np.float32, n_steps: int, absolute: bool,
@@ -299,7 +299,7 @@ def fit_scale_min(
         s[MINIMUM, k] = -s[MINIMUM, k]
 
 
-@kernel
+@part
 def _measure_range(s: np.ndarray, x: int, w: int, count: int) -> None:
     """Each lane's lowest value, not above 0, its highest, and its weighted sums."""
     for k in range(SEARCH_WIDTH):
@@ -322,7 +322,7 @@ def _measure_range(s: np.ndarray, x: int, w: int, count: int) -> None:
         s[_FLAT, k] = _ONE if s[_HIGH, k] - low <= NEXT_TO_NOTHING else _ZERO
 
 
-@kernel
+@part
 def _try_codes(s: np.ndarray, x: int, w: int, codes: int, count: int, high: np.float32) -> None:
     """Codes under the inverse scale in hand, and the sums of the normal equations."""
     for k in range(SEARCH_WIDTH):
@@ -340,7 +340,7 @@ def _try_codes(s: np.ndarray, x: int, w: int, codes: int, count: int, high: np.f
             s[_XL, k] += weighted * v
 
 
-@kernel
+@part
 def _add_errors(s: np.ndarray, x: int, w: int, codes: int, count: int, absolute: bool) -> None:
     """Add each lane's weighted errors under the new scale and minimum."""
     for i in range(count):

@@ -6,7 +6,7 @@ LLVM cannot know, for the reason in `basic`.
 
 import numpy as np
 
-from dgguf.jit import kernel
+from dgguf.jit import kernel, part
 from dgguf.quants.half import float16_to_float32
 
 
@@ -92,7 +92,7 @@ def decode_tq2_0(raw: np.ndarray, out: np.ndarray) -> None:
                     y[o + j + 96] = d * np.float32(np.int8((q >> 6) - 1))
 
 
-@kernel
+@part
 def _first_digit(byte: np.uint8, power: int) -> np.int8:
     """The digit, less one, that comes first after multiplying by this power of three."""
     rest = np.uint32(byte) * np.uint32(power) & np.uint32(255)

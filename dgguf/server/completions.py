@@ -14,6 +14,7 @@ import numpy as np
 from dgguf.diffusion.events import Event
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError
+from dgguf.request import new_seed
 from dgguf.server.drafts import Drafts
 from dgguf.server.errors import ApiError, as_api_error
 from dgguf.server.happenings import Happenings
@@ -21,7 +22,7 @@ from dgguf.server.reply import Reply
 from dgguf.server.requests import Asked, messages_of, wants_thoughts
 from dgguf.server.tools import declared_tools, wanted_tool
 from dgguf.server.worker import Queued, Turn, Worker
-from dgguf.session import DEFAULT_MAX_TOKENS, Session, new_seed
+from dgguf.session import DEFAULT_MAX_TOKENS, Session
 from dgguf.text.tool_calls import OPEN, BrokenCall, ToolCall
 
 _LOG = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from dgguf.jit import kernel
+from dgguf.jit import part
 from dgguf.llvm_ir import I32, I64, int64, intrinsic
 from dgguf.threads.atomics import atomic_load, compare_exchange
 
@@ -89,7 +89,7 @@ def publish(typing: Any, counter: Any) -> Any:
     return types.void(counter), generate
 
 
-@kernel
+@part
 def next_chunk(counter: np.ndarray, count: int) -> tuple[int, int]:
     """The next range [first, end) of `count` pieces, empty when all are taken.
 
@@ -104,7 +104,7 @@ def next_chunk(counter: np.ndarray, count: int) -> tuple[int, int]:
             return first, end
 
 
-@kernel
+@part
 def next_item(counter: np.ndarray, count: int) -> int:
     """The next of `count` pieces, `count` when all are taken: for pieces that are long and uneven."""
     while True:

@@ -210,17 +210,16 @@ def _machine(session: Session) -> dict[str, Any]:
     }
 
 
-def summary(report: dict[str, Any]) -> Iterator[str]:
-    """A report as lines to read."""
+def summary(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """A report for a reader: names, and what was found of each."""
     for name, check in report["checks"].items():
-        yield f"{check['status']:<8} {name:<9} {_detail(name, check)}".rstrip()
+        yield f"{check['status']:<7} {name}", _detail(name, check)
     for name, value in report.get("speed", {}).items():
-        yield f"{'':<8} {name.replace('_', ' ')}: {'unknown' if value is None else f'{value:.2f}'}"
+        yield name.replace("_", " "), "unknown" if value is None else f"{value:.2f}"
     for name, value in report.get("memory", {}).items():
-        yield f"{'':<8} {name.replace('_', ' ')}: {'unknown' if value is None else format_bytes(value)}"
+        yield name.replace("_", " "), "unknown" if value is None else format_bytes(value)
     if picture := report.get("picture"):
-        yield f"{'':<8} a file for pictures: {picture['note']}"
-    yield "accepted" if report["ok"] else "not accepted"
+        yield "a file for pictures", picture["note"]
 
 
 def _detail(name: str, check: dict[str, Any]) -> str:

@@ -55,8 +55,7 @@ class Recorder:
             RecordingError: there is something else than a recording in the file.
             OSError: it cannot be opened; or, when all else is done, it could not be written to its end.
         """
-        if path.exists() and path.stat().st_size and not is_recording(path):
-            raise RecordingError(f"{path}: this file exists and is no recording; choose another name")
+        check_replaceable(path)
         out = open_recording(path, "w")
         recorder = cls(out, tokens, path)
         try:
@@ -167,3 +166,13 @@ class Recorder:
             return {"special": self._tokens.token_text(token)}
         text, piece = self._tokens.token_text(token), self._tokens.piece(token)
         return text if text.encode(errors="replace") == piece else {"byte": piece[0]}
+
+
+def check_replaceable(path: Path) -> None:
+    """See that a recording may be written under this name: nothing else is lost.
+
+    Raises:
+        RecordingError: there is something else than a recording in the file.
+    """
+    if path.exists() and path.stat().st_size and not is_recording(path):
+        raise RecordingError(f"{path}: this file exists and is no recording; choose another name")

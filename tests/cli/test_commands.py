@@ -14,6 +14,8 @@ from click.testing import CliRunner
 from dgguf.cli import cli, saved
 from dgguf.cli.prompt import read_prompt
 from dgguf.errors import ModelFileError, PromptError, sentence
+from dgguf.view.recording import read_recording
+from tests.support.endless import write_endless_model
 from tests.support.synthetic.writer import TINY, write_model
 
 
@@ -210,17 +212,67 @@ def test_a_prompt_longer_than_the_context(model):
     one_sentence(dgguf("run", model, "-p", "", *QUICK), "empty")
 
 
+def here(*arguments):
+    """Run dgguf in this process, which is quicker: its result, and its one sentence if it fails."""
+    result = CliRunner().invoke(cli, [*arguments, "-t", "1"])
+    failed = result.exception is not None and not isinstance(result.exception, SystemExit)
+    return result, str(result.exception) if failed else ""
+
+
+def test_fill_prints_the_whole_text(tmp_path):
+    text = 'A "[[1]]" is \\[[x]] [[2]].\n'
+    done, _ = here("fill", "demo", text, "--seed", "1")
+    assert re.fullmatch(r'A ".*" is \[\[x\]\] .*\.\n', done.stdout)
+    assert "positions pinned" in done.stderr
+    (tmp_path / "t.txt").write_text(text)
+    recording = str(tmp_path / "r.jsonl")
+    found, _ = here(
+        "fill", "demo", "-f", str(tmp_path / "t.txt"), "--json", "--record", recording, "--seed", "1"
+    )
+    found = json.loads(found.stdout)
+    assert (found["text"], len(found["holes"]), found["seed"]) == (done.stdout, 2, 1)
+    assert read_recording(tmp_path / "r.jsonl").started.constraints == text
+    lines = here("fill", "demo", text, "--view", "jsonl", "--seed", "1")[0].stdout.splitlines()
+    assert {json.loads(line)["type"] for line in lines} >= {"started", "canvas", "finished"}
+
+
+def test_fill_refuses_in_one_sentence(tmp_path):
+    (tmp_path / "t.txt").write_text("kept")
+    for words, complaint in (
+        (["no hole"], "the text has no hole"),
+        (["[[x]]"], "character 1"),
+        (["[[1]]", "--record", str(tmp_path / "t.txt")], "is no recording"),
+    ):
+        assert complaint in here("fill", "demo", *words)[1]
+    assert (tmp_path / "t.txt").read_text() == "kept"
+
+
+def test_answers_that_begin_and_end_as_asked():
+    words = ["run", "demo", "Tell me a story.", "--no-stdin", "--seed", "3"]
+    done, _ = here(*words, "--begins", "A blue fox ", "--ends", " and slept.")
+    assert done.stdout.startswith("A blue fox")
+    assert done.stdout.endswith(" and slept.\n")
+    assert here(*words, "--begins", "A blue fox")[0].stdout.startswith("A blue fox")
+    short, _ = here(*words, "--ends", " and slept.", "-n", "12", "--canvas", "auto")
+    assert short.stdout.endswith(" and slept.\n")
+    assert "nothing is left" in here(*words, "--ends", " and slept.", "-n", "3")[1]
+    assert here(*words, "--begins", "A", "--think")[0].exit_code == 2
+
+
 def test_canvases_as_short_as_wanted(model):
     def lengths(*options):
-        done = dgguf("run", model, "-p", "Hi", *QUICK, "--view", "jsonl", *options)
+        done, _ = here("run", model, "-p", "Hi", "--no-stdin", *QUICK, "--view", "jsonl", *options)
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         return [len(line["canvas"]) for line in lines if line["type"] == "canvas"]
 
     assert lengths() == [32]
     assert lengths("--canvas", "16") == [16, 16]
     assert lengths("--canvas", "auto", "-n", "7") == [16]
-    one_sentence(dgguf("run", model, "-p", "Hi", *QUICK, "--canvas", "48"), "canvas of 48", "1 to 32")
-    one_sentence(dgguf("chat", model, "--canvas", "48", stdin="Hi\n"), "canvas of 48", "1 to 32")
+    for command in (["run", model, "-p", "Hi", "--no-stdin"], ["chat", model]):
+        assert (
+            "a canvas of 48 positions does not fit the model: it takes 1 to 32"
+            in (here(*command, "--canvas", "48")[1])
+        )
 
 
 @pytest.mark.parametrize(
@@ -231,6 +283,8 @@ def test_canvases_as_short_as_wanted(model):
         ["run", "demo", "-p", "a", "--no-such-option"],
         ["run", "demo", "-p", "a", "-n", "0"],
         ["run", "demo", "-p", "a", "--canvas", "15"],
+        ["fill", "demo"],
+        ["fill", "demo", "[[1]]", "-f", "-"],
         ["run", "demo", "-p", "a", "--canvas", "long"],
         ["run", "demo", "-p", "a", "--raw", "--think"],
         ["run", "demo", "-p", "a", "-f", "no-such-file"],
@@ -393,9 +447,10 @@ def test_help_is_quick():
 
 
 @pytest.mark.posix
-def test_ctrl_c_ends_with_130_and_what_is_settled(model):
+def test_ctrl_c_ends_with_130_and_what_is_settled(tmp_path):
     import signal
 
+    model = write_endless_model(tmp_path / "endless.gguf")
     process = subprocess.Popen(
         [
             sys.executable,
@@ -512,7 +567,7 @@ def test_shells_complete_commands_and_models(tmp_path):
 def test_help_lists_every_command_in_whole_sentences():
     text = dgguf("--help").stdout
     listed = re.search(r"Commands:\n(.*?)\n\n", text, re.DOTALL)[1].splitlines()
-    assert len(listed) == 17
+    assert len(listed) == len(cli.commands)
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dgguf.cli import forecast
+from dgguf.cli import forecast, last
 
 GB = 10**9
 
@@ -29,6 +29,22 @@ def test_whether_disk_and_memory_will_do():
     assert forecast.memory(17 * GB, None, None) == "19.00 GB with a context"
 
 
+def test_how_long_a_step_takes_if_bench_knows(tmp_path, monkeypatch):
+    monkeypatch.setenv("DGGUF_STATE_DIR", str(tmp_path))
+    assert last.recall_step() is None
+    last.remember_step("other.gguf", 20 * GB, 4.321)
+    told = forecast.step(17 * GB, last.recall_step())
+    assert told == "some 4.3 s, which `dgguf bench` measured here with other.gguf, 20.00 GB"
+    for n_bytes in (3 * 10**6, 50 * GB):  # the demo says nothing about a large model
+        assert "not known yet" in forecast.step(n_bytes, last.recall_step())
+    for damaged in ("", "[]", '{"name": 1}', '{"name": "", "bytes": "x", "seconds": 1}'):
+        (tmp_path / "last_bench.json").write_text(damaged)
+        assert last.recall_step() is None
+    monkeypatch.setenv("DGGUF_HISTORY", "0")
+    last.remember_step("other.gguf", 20 * GB, 4.321)
+    assert last.recall_step() is None
+
+
 @pytest.mark.parametrize("n_files", [0, 1])
 def test_the_forecast(n_files, monkeypatch, capsys):
     """Without a network nothing is measured, and it says so."""
@@ -37,6 +53,6 @@ def test_the_forecast(n_files, monkeypatch, capsys):
     monkeypatch.setattr(forecast.hub, "room", lambda: ("/cache", GB))
     forecast.show_forecast("a/b", [None] * n_files, 17 * GB)
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["download", "time", "disk", "memory", "speed"]
+    assert [line.split()[0] for line in lines[1:]] == ["download", "time", "disk", "memory", "a"]
     assert ("as just measured" in lines[2]) == bool(n_files)
     assert ("no network" in lines[0]) == (not n_files)

@@ -83,10 +83,12 @@ def test_resizing_and_keys_while_it_runs(model):
             shown = [line.rstrip() for line in terminal.screen.display]
             while not shown[-1]:
                 shown.pop()
-            assert re.match(r"block 1 · step +\d+/40", shown[-1])
+            at = re.match(
+                r"(block \d) · step +\d+/40", shown[-1]
+            )  # the first, or the second on a busy machine
             rule = shown[-3]
             assert len(rule) == width
-            assert rule.startswith("── block 1 ─")
+            assert rule.startswith(f"── {at[1]} ─")
         for width, height in ((5, 3), (1, 1), (80, 24)):  # how a terminal cuts is its own affair
             terminal.resize(width, height)
             before = len(terminal.written)

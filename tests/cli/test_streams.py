@@ -42,6 +42,7 @@ COMMANDS = {
     "run": f"run m.gguf -p Hi {QUICK} --view plain --stats",
     "run --json": f"run m.gguf -p Hi {QUICK} --json",
     "run --record": f"run m.gguf -p Hi {QUICK} --record r.jsonl",
+    "fill": "fill m.gguf 'A [[4]] b' --seed 5 --max-steps 2",
     "chat": f"chat m.gguf {QUICK}",
     "decide": "decide m.gguf Hi -q 'Is it?' --samples 1",
     "decide --json": "decide m.gguf Hi -q 'Is it?' --samples 1 --json",

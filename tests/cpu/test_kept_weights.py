@@ -11,6 +11,7 @@ from dgguf.backends.base import HostTensor
 from dgguf.backends.cpu import CpuBackend, attention_tile, experts, features, float_tile, matmul, panels
 from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.threads.pool import Pool
+from tests.support.kernels import as_kernel
 from tests.support.twins import gelu
 
 PATHS = features.possible_paths()
@@ -43,7 +44,7 @@ def as_taken(x, w):
     if not in_bfloat16(w):
         return x.astype(np.float64)
     rounded = np.empty(x.size, np.uint16)
-    attention_tile.to_bfloat16(x.ravel(), rounded)
+    as_kernel(attention_tile.to_bfloat16)(x.ravel(), rounded)
     return attention_tile.to_float32(rounded).reshape(x.shape).astype(np.float64)
 
 

@@ -28,10 +28,10 @@ def rng(request):
 
 
 def quantized(x, group=32, offset=0):
-    """The bytes of `activations.quantize`, and the parts of its layout."""
+    """The bytes of `activations.prepare` in 8 bits, and the parts of its layout."""
     rows, columns = x.shape
     out = np.empty((rows, activations.row_bytes(columns, group)), np.uint8)
-    activations.quantize(x, out, group, offset)
+    activations.prepare(x, out, (group, offset))
     scales, sums = np.split(out[:, columns:], [columns // 8], axis=1)
     of = np.int32 if offset else np.float32
     return out, out[:, :columns].view(np.int8), scales.copy().view(np.float32), sums.copy().view(of)

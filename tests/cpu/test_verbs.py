@@ -20,6 +20,7 @@ from dgguf.model.cache import LayerCache
 from dgguf.model.canvas import Branches, Call, Canvas
 from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.threads.pool import Pool
+from tests.support.kernels import as_kernel
 from tests.support.twins import EPS, close, gelu, rms, rotated, softmax
 
 needs_bf16 = pytest.mark.skipif(not attention_tile.supported(), reason="this CPU has no AVX-512 BF16")
@@ -334,7 +335,7 @@ def test_attention_hides_no_nan(which):
 def test_bfloat16_rounds_to_even():
     bits = np.array([0x3F808000, 0x3F818000, 0x3F808001, 0x7F7FFFFF, 0x7F800000, 0x7FFFFFFF], np.uint32)
     out = np.empty(6, np.uint16)
-    attention_tile.to_bfloat16(bits.view(np.float32), out)
+    as_kernel(attention_tile.to_bfloat16)(bits.view(np.float32), out)
     assert [hex(x) for x in out] == ["0x3f80", "0x3f82", "0x3f81", "0x7f80", "0x7f80", "0x7fc0"]
 
 

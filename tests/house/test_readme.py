@@ -80,7 +80,7 @@ def test_commands(command, folder):
             random_picture(1, 60, 40).save(folder / name)
         environment |= {"DGGUF_RUN_MAX_TOKENS": "8", "DGGUF_RUN_IMAGE_TOKENS": "70"}
     environment |= {"PYTHONPATH": str(ROOT)}
-    if recorded := re.search(r"(replay|export) (\S+\.jsonl)", command):  # by the command before
+    if recorded := re.search(r"(replay|export|resume) (\S+\.jsonl)", command):  # by the command before
         story = (ROOT / "dgguf" / "data" / "story.jsonl.gz").read_bytes()
         (folder / recorded[2]).write_bytes(gzip.decompress(story))
     done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)

@@ -37,6 +37,7 @@ def folder(tmp_path_factory):
 
 COMMANDS = {
     "run": "run M -p Hello --seed 3 -n 256 --max-steps 16",
+    "fill": "fill M a[[300]]b --seed 3 --max-steps 16",
     "chat": "chat M --seed 3 -n 128 --max-steps 16",
     "compare": "compare good.gguf M -f texts.txt --chunks 4",
     "imatrix": "imatrix M -f texts.txt -o out --chunks 4",

@@ -35,6 +35,7 @@ def commands(folder):
         "run -p": (["run", "demo", *ANSWER, "-p", "Tell me\na story: 白い狐🦊 → ł\n"], ""),
         "run --json": (["run", "demo", *ANSWER, "--json"], PROMPT),
         "run --view jsonl": (["run", "demo", *ANSWER, "--view", "jsonl"], PROMPT),
+        "fill": (["fill", "demo", "A [[2]] é\n b.", "--seed", "1"], ""),
         "decide": (["decide", "demo", "-q", f"Who is it? {WORD}|Mia", "-t", "1"], PROMPT),
         "decide --json": (["decide", "demo", "-q", f"Who is it? {WORD}|Mia", "-t", "1", "--json"], PROMPT),
         "replay": (["replay", recording], ""),

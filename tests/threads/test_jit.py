@@ -4,9 +4,12 @@ import ast
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dgguf import jit
+from dgguf.jit import kernel, on_compile, part
+from dgguf.kernel_arrays import clear, copy, empty, empty_rows, local, reinterpret, start_of
 
 PACKAGE = Path(jit.__file__).parent
 
@@ -79,16 +82,76 @@ def test_an_unrelated_module_keeps_the_folder(package, name):
 
 def test_every_module_with_a_kernel_is_known():
     """Asked the long way round: by Python's own parser."""
-    marks = {"kernel", "intrinsic", "njit", "cfunc", "device_function"}
+    known = jit.kernel_sources(PACKAGE)
+    marks = {"kernel", "part", "intrinsic", "njit", "cfunc", "device_function"}
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             for mark in getattr(node, "decorator_list", ()):
                 called = mark.func if isinstance(mark, ast.Call) else mark
                 if getattr(called, "id", getattr(called, "attr", "")) in marks:
-                    assert path.relative_to(PACKAGE).as_posix() in jit.kernel_sources(PACKAGE)
+                    assert path.relative_to(PACKAGE).as_posix() in known
 
 
 def test_where_nothing_can_be_written_kernels_are_not_kept(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("DGGUF_CACHE_DIR", str(tmp_path / "file"))
     assert jit._make_cache_folder() == ""
+
+
+@part
+def nth(x, n, double):
+    return 2 * x[n] if double else x[n]
+
+
+def test_a_part_is_compiled_once_for_all_constants_within_what_calls_it():
+    @kernel
+    def four(x):
+        return nth(x, 0, False) + nth(x, 1, True) + nth(x, 2, False) + nth(x, x.shape[0] - 1, False)
+
+    compiled = []
+    with on_compile(lambda: compiled.append(1)):
+        assert four(np.arange(4.0)) == 0 + 2 + 2 + 3
+    assert len(nth.nopython_signatures) == 2  # for True and for False
+    assert len(compiled) == 1
+
+
+def test_python_cannot_call_a_part():
+    with pytest.raises(TypeError, match="not callable"):
+        nth(np.arange(4.0), 1, True)
+
+
+_COUNT = 5
+
+
+@kernel
+def arrays_of_all_kinds(n, out):
+    """Squares below n on the heap, on the stack, in rows, as other numbers, copied and cleared."""
+    squares, few, rows = empty(n, np.float32), local(_COUNT, np.int64), empty_rows(2, n, np.float32)
+    for i in range(_COUNT):
+        few[i] = i * i
+    for i in range(n):
+        squares[i] = few[i % _COUNT]
+    copy(start_of(rows), start_of(squares), 4 * n)
+    clear(start_of(rows) + 4 * n, 4 * n)
+    bits = reinterpret(rows[0], np.int32)
+    for i in range(n):
+        out[0, i], out[1, i], out[2, i] = rows[0, i], rows[1, i], bits[i]
+    return rows
+
+
+def test_arrays_within_kernels():
+    out = np.ones((3, 7))
+    rows = arrays_of_all_kinds(7, out)
+    squares = np.array([0, 1, 4, 9, 16, 0, 1], np.float32)
+    np.testing.assert_array_equal(out, [squares, np.zeros(7), squares.view(np.int32)])
+    np.testing.assert_array_equal(rows, out[:2])
+    assert rows.flags.c_contiguous
+
+
+def test_no_memory_for_an_array_is_an_error():
+    @kernel
+    def much(n):
+        return empty(n, np.float32).shape[0]
+
+    with pytest.raises(MemoryError):
+        much(1 << 60)

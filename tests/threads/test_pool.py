@@ -13,11 +13,11 @@ import pytest
 
 from dgguf.errors import BackendError
 from dgguf.jit import kernel
-from dgguf.threads import crowding, worker_slots
+from dgguf.threads import crowding, work_sharing, worker_slots
 from dgguf.threads import pool as pools
 from dgguf.threads.atomics import atomic_load
 from dgguf.threads.pool import Pool
-from dgguf.threads.work_sharing import ALL_TAKEN, make_counter, next_chunk, next_item, publish
+from dgguf.threads.work_sharing import ALL_TAKEN, make_counter, publish
 from dgguf.threads.worker_slots import (
     STATE,
     Next,
@@ -29,6 +29,9 @@ from dgguf.threads.worker_slots import (
     wait_all,
     worker_loop,
 )
+from tests.support.kernels import as_kernel
+
+next_chunk, next_item = as_kernel(work_sharing.next_chunk), as_kernel(work_sharing.next_item)
 
 
 @pytest.fixture(autouse=True)

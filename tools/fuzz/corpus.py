@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import functools
 import gzip
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from tests.support.synthetic.writer import TINY, Geometry, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['role'] ~ m.content|trim }}{% endfor %}"
+HOLES = "Dear Ms [[8]], \\[[x]] thank [[]] you\n for [[24]][[1]]. Yours, Eva\n"
 CONVERSATION = (
     '{"system": "Be brief.", "messages": [{"role": "user", "content": "Hi"}, '
     '{"role": "assistant", "content": "Hello\\n<turn|>"}]}'
@@ -181,6 +183,70 @@ def _picture(name: str, folder: Path) -> None:
     Image.fromarray(pixels).convert("P" if name.endswith(".gif") else "RGB").save(folder / name)
 
 
+CHAT_REQUEST = json.dumps(
+    {
+        "model": "demo",
+        "messages": [
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "2 + 2?"}]},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}
+                ],
+            },
+            {"role": "tool", "tool_call_id": "1", "content": '{"sum": 4}'},
+        ],
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "add",
+                    "description": "Adds.",
+                    "parameters": {"type": "object", "properties": {"a": {"type": "number"}}},
+                },
+            }
+        ],
+        "tool_choice": {"type": "function", "function": {"name": "add"}},
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "diffusing": True,
+        "n": 2,
+        "stop": ["end", "."],
+        "max_tokens": 64,
+        "max_completion_tokens": 32,
+        "seed": 7,
+        "reasoning_effort": "low",
+        "chat_template_kwargs": {"enable_thinking": False},
+        "sampler": {"max_steps": 4, "t_min": 0.4},
+        "temperature": 0.7,
+        "logit_bias": {"1": 2},
+    }
+)
+DECISION_REQUEST = json.dumps(
+    {
+        "model": "demo",
+        "input": [{"role": "user", "content": [{"type": "input_text", "text": "I was charged twice."}]}],
+        "questions": json.loads(QUESTIONS),
+        "samples": "auto",
+        "permute": True,
+        "joint": False,
+    }
+)
+SYSTEM_ONE_REQUEST = json.dumps(
+    {
+        "model": "demo",
+        "state": {"subject": "Charge", "body": ["twice"]},
+        "questions": {
+            "money": {"type": "noul", "instructions": "Is it about money?", "criteria": {"true": "a charge"}},
+            "team": {"type": "choice", "criteria": {"sales": None, "support": "all the rest"}},
+            "urgency": {"type": "score", "instructions": {"task": "Urgent?"}, "criteria": ["low", "high"]},
+        },
+    }
+)
+
+
 _MAKERS: dict[str, Callable[[Path], Seed]] = {
     "model": functools.partial(
         _folder,
@@ -226,8 +292,18 @@ _MAKERS: dict[str, Callable[[Path], Seed]] = {
     "conversation": functools.partial(
         _folder, "conversation", "c.json", functools.partial(_text, "c.json", CONVERSATION)
     ),
+    "text with holes": functools.partial(_folder, "holes", "t.txt", functools.partial(_text, "t.txt", HOLES)),
     "questions": functools.partial(
         _folder, "questions", "q.json", functools.partial(_text, "q.json", QUESTIONS)
+    ),
+    "chat request": functools.partial(
+        _folder, "chat request", "r.json", functools.partial(_text, "r.json", CHAT_REQUEST)
+    ),
+    "decision request": functools.partial(
+        _folder, "decision request", "r.json", functools.partial(_text, "r.json", DECISION_REQUEST)
+    ),
+    "system one request": functools.partial(
+        _folder, "system one request", "r.json", functools.partial(_text, "r.json", SYSTEM_ONE_REQUEST)
     ),
     "lines of questions": functools.partial(
         _folder, "lines", "q.txt", functools.partial(_text, "q.txt", LINES)

@@ -36,7 +36,8 @@ MEMORY = 200 << 20  # bytes beside twice the files
 # How often a seed is taken, where not once: headers of models have the most fields.
 _WEIGHTS = {"model": 6, "model with other names": 3, "model in floats": 2, "split model": 3, "vocabulary": 3,
             "imatrix": 2, "checkpoint": 0.5, "sharded checkpoint": 0.25, "recording": 0.3,
-            "compressed recording": 0.2, "template": 0.1, "published template": 0.02}  # fmt: skip
+            "compressed recording": 0.2, "template": 0.1, "published template": 0.02,
+            "text with holes": 0.3}  # fmt: skip
 
 
 @dataclass(frozen=True)

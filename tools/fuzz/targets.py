@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dgguf import convert
+from dgguf.catalog import find_model
 from dgguf.cli import saved
 from dgguf.cli.decision_table import table
 from dgguf.cli.images import announce
+from dgguf.cli.prompt import read_file
 from dgguf.cli.quantize import plan_table
 from dgguf.cli.show import describe, describe_tower, parts, tower_parts
 from dgguf.cli.tables import drawn
@@ -37,6 +39,13 @@ from dgguf.model.memory import choose_context, gpu_sizes
 from dgguf.model.mmproj import VisionConfig, load_vision
 from dgguf.model.weights import load_weights
 from dgguf.prompts import PromptEncoder
+from dgguf.server import decisions, systemone
+from dgguf.server.decisions import DecisionRequest
+from dgguf.server.requests import convert as convert_body
+from dgguf.server.requests import decode, messages_of, read_request, wants_thoughts
+from dgguf.server.systemone import SystemOneRequest
+from dgguf.server.tools import declared_tools
+from dgguf.template import Template
 from dgguf.text.chat import ChatTemplate, encode_chat
 from dgguf.text.tokenizer import Tokenizer
 from dgguf.view import plain
@@ -45,7 +54,7 @@ from dgguf.view.export.write import Drawing, facts, write
 from dgguf.view.frame import line_text
 from dgguf.view.recording import Recording, read_recording
 from dgguf.view.screens import screens
-from dgguf.view.terminal import safe, safe_json
+from dgguf.view.terminal import safe_json
 
 T = TypeVar("T")
 
@@ -214,7 +223,7 @@ class _NoBackend:
 
 def _plan(path: Path, imatrix: Any) -> str:
     plan = convert.plan(path, "Q4_K_M", imatrix=imatrix)
-    return safe("\n".join(plan.notes), draft=False) + drawn([plan_table(plan)])
+    return drawn([*plan.notes, plan_table(plan)])
 
 
 @functools.cache
@@ -266,7 +275,7 @@ def checkpoint(path: Path, stages: Stages) -> None:
     plan = stages.run("plan", lambda: convert.plan(path, "Q4_K_M"))
     if plan is None:
         return
-    stages.show("quantize", lambda: safe("\n".join(plan.notes), draft=False) + drawn([plan_table(plan)]))
+    stages.show("quantize", lambda: drawn([*plan.notes, plan_table(plan)]))
     _text(plan.metadata, stages)
 
 
@@ -293,6 +302,26 @@ def conversation(path: Path, stages: Stages) -> None:
         messages = [{"role": "system", "content": system}, *messages]
     if messages:
         stages.run("encode", lambda: encode_chat(tokenizer, chat, messages))
+
+
+@functools.cache
+def _demo_tokenizer() -> Tokenizer:
+    with GgufFile(find_model("demo")) as file:
+        return Tokenizer.from_metadata(file.metadata, "demo")
+
+
+def holes(path: Path, stages: Stages) -> None:
+    """`dgguf fill -f`: the text's holes, and where its tokens stand."""
+    with path.open("rb") as file:
+        text = read_file(file)
+    parsed = stages.run("parse", lambda: Template.parse(text))
+    if parsed is None:
+        return
+    tokenizer = _demo_tokenizer()
+    placed = stages.run("place", lambda: parsed.with_size(8).place(tokenizer))
+    if placed is not None:
+        tokens = [placed.pins.get(place, place % tokenizer.n_tokens) for place in range(placed.n_tokens)]
+        stages.run("read", lambda: placed.read(tokens, tokenizer))
 
 
 def questions(path: Path, stages: Stages) -> None:
@@ -353,9 +382,34 @@ def image(path: Path, stages: Stages) -> None:
     if read is not None:
         said: list[str] = []
         announce([read], said.append)
-        stages.show("said", lambda: safe("\n".join(said), draft=False))
+        stages.show("said", lambda: drawn(said))
         if read.patches().shape != (9 * read.n_tokens, 768):
             raise Fault("patches of another shape")
+
+
+def chat_request(path: Path, stages: Stages) -> None:
+    """A body for /v1/chat/completions."""
+    asked = stages.run("request", lambda: read_request(path.read_bytes()))
+    if asked is None:
+        return
+    request = asked.request
+    stages.run("messages", lambda: messages_of(request))
+    stages.run("tools", lambda: declared_tools(request.tools, request.tool_choice))
+    stages.run("thoughts", lambda: wants_thoughts(request))
+    if any(not (name.isascii() and name.isprintable()) for name in asked.ignored):
+        raise Fault(f"a header would carry {asked.ignored!r:.200}")
+
+
+def decision_request(path: Path, stages: Stages) -> None:
+    """A body for /v1/decisions."""
+    body = path.read_bytes()
+    stages.run("decisions", lambda: decisions.plan(convert_body(decode(body), DecisionRequest)))
+
+
+def system_one_request(path: Path, stages: Stages) -> None:
+    """A body for /v1/systemone."""
+    body = path.read_bytes()
+    stages.run("system one", lambda: systemone.plan(convert_body(decode(body), SystemOneRequest)))
 
 
 TARGETS: dict[str, Callable[[Path, Stages], None]] = {
@@ -365,8 +419,12 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "checkpoint": checkpoint,
     "template": template,
     "conversation": conversation,
+    "holes": holes,
     "questions": questions,
     "lines": lines_of_questions,
     "tower": tower,
     "image": image,
+    "chat request": chat_request,
+    "decision request": decision_request,
+    "system one request": system_one_request,
 }

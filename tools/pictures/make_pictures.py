@@ -2,9 +2,10 @@
 
     python tools/pictures/make_pictures.py [--model demo] [--out FOLDER] [--tour FOLDER] [--film FOLDER]
 
-Writes run.svg, the opening picture: a story that comes out of noise; and sudoku.svg: a board on which wrong
-guesses are taken back. With --tour dgguf/data also the two recordings that `dgguf tour` plays. With --film
-also demo.gif, both after each other in about a minute, as a terminal shows them.
+Writes run.svg, the opening picture: a story that comes out of noise; sudoku.svg: a board on which wrong
+guesses are taken back; and fill.svg: a text whose holes are filled. With --tour dgguf/data also the two
+recordings that `dgguf tour` plays. With --film also demo.gif, both after each other in about a minute, as a
+terminal shows them.
 Seeds are tried from 0 on, and the first story that ends by itself and the first board that is solved are
 taken; a model that manages neither (random weights) gets the last that was tried.
 """
@@ -44,6 +45,8 @@ Solve this sudoku:
 2.7.1.6.5
 ..5.....9"""
 
+HOLES = "There once was a [[2]] who lived [[3]]. It was small, but it was very [[1]]."
+
 
 def record(
     session: Session, prompt: str, max_tokens: int, good: Callable[[Recording], bool], kept: Path | None
@@ -78,10 +81,14 @@ def is_solved(recording: Recording) -> bool:
     return caption.startswith("solved") and not caption.endswith(" 0 taken back")
 
 
-def film(recording: Recording, view: str, prompt: str, pace: float) -> list[Screen]:
-    """The screens of a recording below the command that makes it, from its typing to what it cost."""
+def run_command(recording: Recording, view: str, prompt: str) -> str:
+    """The command that makes a recording."""
     command = f'dgguf run {recording.started.model} -p "{prompt.splitlines()[0]}'
-    command += "…" * ("\n" in prompt) + '"' + f" --view {view}" * (view != "text")
+    return command + "…" * ("\n" in prompt) + '"' + f" --view {view}" * (view != "text")
+
+
+def film(recording: Recording, view: str, command: str, pace: float) -> list[Screen]:
+    """The screens of a recording below the command that makes it, from its typing to what it cost."""
     typed: list[Line] = wrap([Span("$ ", Style.LABEL), Span(command, Style.TEXT)], WIDTH)
     made = make_view(view, recording.tokens)
     shown = list(screens(recording.events, made, WIDTH, 40, pace=pace, speed=None))
@@ -91,6 +98,16 @@ def film(recording: Recording, view: str, prompt: str, pace: float) -> list[Scre
     shown[-1] = dataclasses.replace(shown[-1], lines=end, seconds=4.0)
     shown.insert(0, dataclasses.replace(shown[0], lines=(), seconds=0.8))
     return [dataclasses.replace(screen, lines=(*typed, *screen.lines)) for screen in shown]
+
+
+def fill(session: Session) -> Recording:
+    """A text with holes, of the first seed with which that takes some steps."""
+    for seed in range(TRIES):
+        answer = session.fill(HOLES, STORY, seed=seed).answer
+        if answer.statistics.steps[0] >= 6:
+            break
+    print(f"fill seed {seed}", flush=True)
+    return answer.recording
 
 
 def main() -> None:
@@ -105,10 +122,12 @@ def main() -> None:
         kept = {name: options.tour and options.tour / f"{name}.jsonl.gz" for name in ("story", "sudoku")}
         story = record(session, STORY, 192, is_whole, kept["story"])
         board = record(session, SUDOKU, 96, is_solved, kept["sudoku"])
+        filled = fill(session)
     title = "dgguf"
     for name, shown in (
-        ("run", film(story, "text", STORY, 0.16)),
-        ("sudoku", film(board, "sudoku", SUDOKU, 0.45)),
+        ("run", film(story, "text", run_command(story, "text", STORY), 0.16)),
+        ("sudoku", film(board, "sudoku", run_command(board, "sudoku", SUDOKU), 0.45)),
+        ("fill", film(filled, "text", f'dgguf fill {options.model} -p "{STORY}" "{HOLES}"', 0.45)),
     ):
         path = options.out / f"{name}.svg"
         path.write_text(svg.render(shown, WIDTH, crop(shown), DARK, title), encoding="utf-8")
@@ -119,7 +138,9 @@ def main() -> None:
         n_steps = sum(len(recording.events) for _, recording, _ in parts)
         pace = min(1.2, max(0.1, 48 / n_steps))
         shown = [
-            screen for view, recording, prompt in parts for screen in film(recording, view, prompt, pace)
+            screen
+            for view, recording, prompt in parts
+            for screen in film(recording, view, run_command(recording, view, prompt), pace)
         ]
         path = options.film / "demo.gif"
         picture.write_gif(path, shown, WIDTH, crop(shown), DARK, title, 1)

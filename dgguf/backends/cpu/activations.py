@@ -11,8 +11,8 @@ it. A row is one run of bytes, so that gathering rows is one copy:
     sums       K/group of each group of 16 or 32 codes, as the weights want them (see `qgemm_tile`): int32
                -offset * sum, or float32 scale * sum where they have minimums and no offset
 
-Of plain numbers a row has as many as `padded` says, zeros at the end, and 64 bytes behind them that mean
-nothing: rows some KiB apart would meet in the same sets of a cache.
+Of plain numbers a row has a multiple of 32, zeros at the end, and 64 bytes behind them that mean nothing:
+rows some KiB apart would meet in the same sets of a cache.
 """
 
 from typing import Any
@@ -22,7 +22,8 @@ from llvmlite import ir
 from numba import types
 
 from dgguf.backends.cpu.attention_tile import to_bfloat16
-from dgguf.jit import kernel
+from dgguf.jit import kernel, part
+from dgguf.kernel_arrays import clear, copy, reinterpret, start_of
 from dgguf.llvm_ir import F32, I8, I32, call, constant, emits, int64, load, splat, store, vector
 from dgguf.threads.work_sharing import next_chunk, publish
 
@@ -30,23 +31,15 @@ GROUP = 32  # inputs that share a scale
 TINY = 1e-30  # a scale below it is as good as 0, and its inverse would overflow
 
 
-@kernel
 def row_bytes(columns: int, group: int) -> int:
     """Bytes of a row of `columns` inputs in 8 bits, a multiple of 4."""
     return columns + columns // 32 * 4 + columns // group * 4
 
 
-@kernel
-def padded(columns: int) -> int:
-    """Inputs of a row of plain numbers: the next multiple of 32."""
-    return (columns + GROUP - 1) // GROUP * GROUP
-
-
-@kernel
 def prepared_bytes(columns: int, layout: tuple[int, int]) -> int:
     """Bytes of a row of `columns` inputs in a layout, a multiple of 4."""
     group, size = layout
-    return row_bytes(columns, group) if group else padded(columns) * size + 64
+    return row_bytes(columns, group) if group else -(-columns // GROUP) * GROUP * size + 64
 
 
 @emits(types.UniTuple(types.int32, 2), *[types.int64] * 3)
@@ -90,15 +83,17 @@ def prepare(x: np.ndarray, out: np.ndarray, layout: tuple[int, int]) -> None:
         quantize(x, out, group, size)
         return
     columns = x.shape[1]
+    behind = (columns + GROUP - 1) // GROUP * GROUP - columns
     for r in range(x.shape[0]):
+        target = start_of(out) + r * out.shape[1]
         if size == 4:
-            out[r, : 4 * columns].view(np.float32)[:] = x[r]
+            copy(target, start_of(x) + 4 * r * columns, 4 * columns)
         else:
-            to_bfloat16(x[r], out[r, : 2 * columns].view(np.uint16))
-        out[r, size * columns : size * padded(columns)] = np.uint8(0)
+            to_bfloat16(x[r], reinterpret(out[r, : 2 * columns], np.uint16))
+        clear(target + size * columns, size * behind)
 
 
-@kernel
+@part
 def quantize(x: np.ndarray, out: np.ndarray, group: int, offset: int) -> None:
     """Quantize (T, K) float32, contiguous, into (T, row_bytes(K, group)) uint8.
 
@@ -109,10 +104,10 @@ def quantize(x: np.ndarray, out: np.ndarray, group: int, offset: int) -> None:
     rows, columns = x.shape
     groups = columns // 32
     for r in range(rows):
-        source, target = x.ctypes.data + 4 * r * columns, out.ctypes.data + r * out.shape[1]
-        scales = out[r, columns : columns + 4 * groups].view(np.float32)
-        sums = out[r, columns + 4 * groups :].view(np.int32)
-        scaled = sums.view(np.float32)
+        source, target = start_of(x) + 4 * r * columns, start_of(out) + r * out.shape[1]
+        scales = reinterpret(out[r, columns : columns + 4 * groups], np.float32)
+        sums = reinterpret(out[r, columns + 4 * groups :], np.int32)
+        scaled = reinterpret(sums, np.float32)
         for g in range(groups):
             first, second = _quantize_group(source + 128 * g, target + 32 * g, target + columns + 4 * g)
             if group == 32 and offset:

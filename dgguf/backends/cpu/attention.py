@@ -10,12 +10,15 @@ from dgguf.backends.base import LayerStore, Visible
 from dgguf.backends.cpu import attention_tile, float_rows
 from dgguf.backends.cpu.grain import by_numbers, by_products
 from dgguf.backends.cpu.vector_math import exp
-from dgguf.jit import kernel
+from dgguf.jit import kernel, part
+from dgguf.kernel_arrays import clear, copy, empty, empty_rows, local, reinterpret, start_of
 from dgguf.threads.pool import Pool
 from dgguf.threads.work_sharing import next_chunk, next_item, publish
 
 SCORES_PER_TILE = 1 << 20
+
 TILE_ROWS = 256  # query rows, times heads of a group, that share what is packed of keys and values
+_STATE = 2 * TILE_ROWS  # numbers
 
 
 @kernel
@@ -48,13 +51,13 @@ def masked_softmax(scores: np.ndarray, group: int, runs: np.ndarray) -> None:
             row[i] *= scale
 
 
-@kernel
+@part
 def scratch_bytes(head_dim: int) -> int:
     """Memory that `attend` needs, in bytes."""
     return TILE_ROWS * (attention_tile.KEYS * 6 + head_dim * 6) + 2 * attention_tile.KEYS * head_dim * 2 + 64
 
 
-@kernel
+@part
 def attend(
     q: np.ndarray,
     r0: int,
@@ -81,28 +84,32 @@ def attend(
         scratch: uint8, `scratch_bytes` long.
     """
     n, dim = runs.shape[1] * group, q.shape[2]
-    sums = (scratch.ctypes.data + 63) // 64 * 64
+    sums = (start_of(scratch) + 63) // 64 * 64
     queries = sums + 4 * TILE_ROWS * dim
     scores = queries + 2 * TILE_ROWS * dim
     weights = scores + 4 * TILE_ROWS * attention_tile.KEYS
     key_panels = weights + 2 * TILE_ROWS * attention_tile.KEYS
     value_panels = key_panels + 2 * attention_tile.KEYS * dim
-    at = sums - scratch.ctypes.data
-    totals = scratch[at : at + 4 * n * dim].view(np.float32).reshape(n, dim)
-    at = queries - scratch.ctypes.data
-    rounded = scratch[at : at + 2 * n * dim].view(np.uint16).reshape(n, dim)
-    state = np.empty((n, 2), np.float32)
-    state[:, 0], state[:, 1] = -np.inf, 0.0
+    at = sums - start_of(scratch)
+    totals = reinterpret(scratch[at : at + 4 * n * dim], np.float32)
+    at = queries - start_of(scratch)
+    rounded = reinterpret(scratch[at : at + 2 * n * dim], np.uint16)
+    state = local(_STATE, np.float32)
+    clear(sums, 4 * n * dim)
     for s in range(n):
-        totals[s] = 0.0
-        attention_tile.to_bfloat16(q[r0 + s // group, h0 + s % group], rounded[s])
-    edge = np.empty((16, dim), np.uint16)  # rows behind the last key
+        state[2 * s], state[2 * s + 1] = np.float32(-np.inf), np.float32(0)
+        row = rounded[s * dim : (s + 1) * dim]
+        attention_tile.to_bfloat16(q[r0 + s // group, h0 + s % group], row)
+    edge = empty(16 * dim, np.uint16)  # rows behind the last key
     for run in range(runs.shape[0]):
         first, end = runs[run, :, 0], runs[run, :, 1]
-        lowest = first.min() - (origin + first.min()) % attention_tile.KEYS
-        for start in range(lowest, end.max(), attention_tile.KEYS):
-            count = min(attention_tile.KEYS, end.max() - start)
-            unseen = max(0, first.min() - start)
+        least, most = first[0], end[0]
+        for r in range(runs.shape[1]):
+            least, most = min(least, first[r]), max(most, end[r])
+        lowest = least - (origin + least) % attention_tile.KEYS
+        for start in range(lowest, most, attention_tile.KEYS):
+            count = min(attention_tile.KEYS, most - start)
+            unseen = max(0, least - start)
             pack_keys(keys, start, unseen, count, edge, key_panels)
             seen = seen_by_tiles(first, end, group, start, count)
             score(queries, n, dim, key_panels, seen, scores)
@@ -113,17 +120,18 @@ def attend(
                     scores + 4 * s * attention_tile.KEYS,
                     first[s // group] - start,
                     end[s // group] - start,
-                    state.ctypes.data + 8 * s,
+                    start_of(state) + 8 * s,
                     weights + 2 * s * attention_tile.KEYS,
                 )
                 if factor != 1.0:
-                    row = totals[s]
+                    row = totals[s * dim : (s + 1) * dim]
                     for i in range(dim):
                         row[i] *= factor
             words = pack_values(values, start, unseen, count, edge, value_panels)
             add_weighted(weights, n, dim, value_panels, words, seen, sums)
     for s in range(n):
-        row, target, inverse = totals[s], out[r0 + s // group, h0 + s % group], 1 / state[s, 1]
+        row, target = totals[s * dim : (s + 1) * dim], out[r0 + s // group, h0 + s % group]
+        inverse = 1 / state[2 * s + 1]
         for i in range(dim):
             target[i] = row[i] * inverse
 
@@ -149,7 +157,7 @@ def attend_tiles(
         tiles: (n, 2) int64, first row and end of each, see `Visible.pieces`; TILE_ROWS // group rows at most.
     """
     publish(counter)
-    scratch = np.empty(scratch_bytes(q.shape[2]), np.uint8)
+    scratch = empty(scratch_bytes(q.shape[2]), np.uint8)
     n_heads = keys.shape[0]
     n_tiles = tiles.shape[0] * n_heads
     i = next_item(counter, n_tiles)
@@ -160,11 +168,11 @@ def attend_tiles(
         i = next_item(counter, n_tiles)
 
 
-@kernel
+@part
 def seen_by_tiles(first: np.ndarray, end: np.ndarray, group: int, start: int, count: int) -> np.ndarray:
     """What of `count` keys from `start` on one of the rows of each tile sees: (tiles, 2), from and to."""
     n = first.shape[0] * group
-    seen = np.empty(((n + attention_tile.TILE_ROWS - 1) // attention_tile.TILE_ROWS, 2), np.int64)
+    seen = empty_rows((n + attention_tile.TILE_ROWS - 1) // attention_tile.TILE_ROWS, 2, np.int64)
     for i in range(seen.shape[0]):
         last = min(n, (i + 1) * attention_tile.TILE_ROWS) - 1
         seen[i, 0] = max(0, first[i * attention_tile.TILE_ROWS // group] - start)
@@ -172,7 +180,7 @@ def seen_by_tiles(first: np.ndarray, end: np.ndarray, group: int, start: int, co
     return seen
 
 
-@kernel
+@part
 def score(queries: int, n: int, dim: int, key_panels: int, seen: np.ndarray, scores: int) -> None:
     """Products of `n` queries with the packed keys that each tile sees; queries to scores are addresses."""
     for i in range(seen.shape[0]):
@@ -189,7 +197,7 @@ def score(queries: int, n: int, dim: int, key_panels: int, seen: np.ndarray, sco
             )
 
 
-@kernel
+@part
 def add_weighted(
     weights: int, n: int, dim: int, value_panels: int, words: int, seen: np.ndarray, sums: int
 ) -> None:
@@ -210,7 +218,7 @@ def add_weighted(
             )
 
 
-@kernel
+@part
 def pack_keys(keys: np.ndarray, start: int, first: int, count: int, edge: np.ndarray, panels: int) -> None:
     """Make rows of keys the columns of panels of Dh rows, 32 keys each.
 
@@ -223,16 +231,17 @@ def pack_keys(keys: np.ndarray, start: int, first: int, count: int, edge: np.nda
     """
     dim = keys.shape[1]
     for k in range(first // 16 * 16, count, 16):
-        source = keys.ctypes.data + 2 * (start + k) * dim
+        source = start_of(keys) + 2 * (start + k) * dim
         if k < first or count - k < 16:
             low, high = start + max(first, k), start + min(k + 16, count)
-            edge[:] = np.uint16(0)
-            edge[low - start - k : high - start - k] = keys[low:high]
-            source = edge.ctypes.data
+            clear(start_of(edge), 2 * 16 * dim)
+            behind = start_of(edge) + 2 * (low - start - k) * dim
+            copy(behind, start_of(keys) + 2 * low * dim, 2 * (high - low) * dim)
+            source = start_of(edge)
         attention_tile.pack_columns(source, 2 * dim, dim // 2, panels + (k // 32) * 64 * dim + (k % 32) * 4)
 
 
-@kernel
+@part
 def pack_values(values: np.ndarray, start: int, first: int, count: int, edge: np.ndarray, panels: int) -> int:
     """Make rows of values the rows of panels of 32 columns; arguments as of `pack_keys`.
 
@@ -241,12 +250,12 @@ def pack_values(values: np.ndarray, start: int, first: int, count: int, edge: np
     """
     dim = values.shape[1]
     words = (count + 15) // 16 * 8
-    edge[0] = np.uint16(0)
+    clear(start_of(edge), 2 * dim)
     for w in range(first // 16 * 8, words):
         k = 2 * w
-        upper = values.ctypes.data + 2 * (start + k) * dim if first <= k < count else edge.ctypes.data
+        upper = start_of(values) + 2 * (start + k) * dim if first <= k < count else start_of(edge)
         k += 1
-        lower = values.ctypes.data + 2 * (start + k) * dim if first <= k < count else edge.ctypes.data
+        lower = start_of(values) + 2 * (start + k) * dim if first <= k < count else start_of(edge)
         for p in range(dim // 32):
             attention_tile.pack_rows(
                 upper + 64 * p, lower + 64 * p, panels + (p * words + w) * attention_tile.PANEL_BYTES

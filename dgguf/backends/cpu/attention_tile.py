@@ -13,7 +13,8 @@ from numba import types
 
 from dgguf.backends.cpu.unpack import PANEL_ROWS, transposed
 from dgguf.backends.limits import KEY_TILE
-from dgguf.jit import compiled_features, kernel
+from dgguf.jit import compiled_features, part
+from dgguf.kernel_arrays import reinterpret
 from dgguf.llvm_ir import (
     F32,
     I16,
@@ -23,6 +24,7 @@ from dgguf.llvm_ir import (
     call,
     constant,
     emits,
+    for_each_count,
     int64,
     load,
     shuffle,
@@ -80,15 +82,8 @@ def _tile(accumulate: bool) -> Any:
     def tile(
         b: Any, rows: Any, x: Any, stride: Any, panel: Any, words: Any, out: Any, out_stride: Any
     ) -> None:
-        end = b.append_basic_block("end")
-        switch = b.switch(rows, end)
-        for n in range(1, TILE_ROWS + 1):
-            case = b.append_basic_block(f"rows{n}")
-            switch.add_case(int64(n), case)
-            b.position_at_end(case)
-            _tile_of(b, n, accumulate, x, stride, panel, words, out, out_stride)
-            b.branch(end)
-        b.position_at_end(end)
+        arguments = (x, stride, panel, words, out, out_stride)
+        for_each_count(b, rows, TILE_ROWS, lambda n: _tile_of(b, n, accumulate, *arguments))
 
     return tile
 
@@ -222,10 +217,10 @@ def softmax_row(b: Any, scores: Any, first: Any, end: Any, state: Any, weights: 
     return factor
 
 
-@kernel
+@part
 def to_bfloat16(x: np.ndarray, out: np.ndarray) -> None:
     """Round (n,) float32 to the nearest bfloat16, ties to even, as uint16; a NaN stays one."""
-    bits = x.view(np.uint32)
+    bits = reinterpret(x, np.uint32)
     for i in range(x.shape[0]):
         rounded = (bits[i] + np.uint32(0x7FFF) + ((bits[i] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
         out[i] = np.uint16(rounded if x[i] == x[i] else np.uint32(0x7FC0))

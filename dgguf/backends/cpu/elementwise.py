@@ -8,16 +8,18 @@ import math
 import numpy as np
 
 from dgguf.backends.cpu.vector_math import exp, gelu
-from dgguf.jit import kernel
+from dgguf.jit import kernel, part
+from dgguf.kernel_arrays import empty, local
 from dgguf.threads.work_sharing import next_chunk, publish
 
 _LANES = 64  # partial sums side by side, which vectors hold
 
 
-@kernel
+@part
 def norm_factor(x: np.ndarray, eps: float, sums: np.ndarray) -> np.float32:
     """1 / sqrt(mean(x²) + eps) of a row (n,); `sums` is room for _LANES float64."""
-    sums[:] = 0.0
+    for j in range(_LANES):
+        sums[j] = 0.0
     for first in range(0, x.shape[0], _LANES):
         some = x[first : first + _LANES]  # LLVM vectorises loops over a slice, none over first + j
         for j in range(some.shape[0]):
@@ -34,7 +36,7 @@ def norm_factor(x: np.ndarray, eps: float, sums: np.ndarray) -> np.float32:
 def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float, out: np.ndarray, counter: np.ndarray) -> None:
     """x / sqrt(mean(x²) + eps) * weight by row: (rows, n), weight (n,) or (0,) for none."""
     publish(counter)
-    sums = np.empty(_LANES)
+    sums = local(_LANES, np.float64)
     first, end = next_chunk(counter, x.shape[0])
     while first < end:
         for r in range(first, end):
@@ -73,7 +75,7 @@ def residual(
 ) -> None:
     """(x + rms_norm(y, weight)) * scale by row: (rows, n)."""
     publish(counter)
-    sums, factor = np.empty(_LANES), np.float32(scale)
+    sums, factor = local(_LANES, np.float64), np.float32(scale)
     first, end = next_chunk(counter, x.shape[0])
     while first < end:
         for r in range(first, end):
@@ -99,7 +101,7 @@ def residual_of_sum(
 ) -> None:
     """(x + rms_norm(rms_norm(y, y_weight) + rms_norm(z, z_weight), weight)) * scale by row: (rows, n)."""
     publish(counter)
-    sums, added, factor = np.empty(_LANES), np.empty(x.shape[1], np.float32), np.float32(scale)
+    sums, added, factor = local(_LANES, np.float64), empty(x.shape[1], np.float32), np.float32(scale)
     first, end = next_chunk(counter, x.shape[0])
     while first < end:
         for r in range(first, end):
@@ -142,7 +144,7 @@ def norm_rope(
     publish(counter)
     rows, heads, dim = x.shape
     half = dim // 2
-    sums, normed = np.empty(_LANES), np.empty(dim, np.float32)
+    sums, normed = local(_LANES, np.float64), empty(dim, np.float32)
     upper, lower = normed[:half], normed[half:]
     first, end = next_chunk(counter, rows)
     while first < end:
@@ -186,7 +188,7 @@ def choose_experts(
     Equal probabilities go to the lower number. chosen and weights are (rows, A), largest first.
     """
     publish(counter)
-    probabilities = np.empty(scores.shape[1], np.float32)
+    probabilities = empty(scores.shape[1], np.float32)
     first, end = next_chunk(counter, scores.shape[0])
     while first < end:
         for r in range(first, end):
@@ -194,7 +196,7 @@ def choose_experts(
         first, end = next_chunk(counter, scores.shape[0])
 
 
-@kernel
+@part
 def choose_for_row(
     scores: np.ndarray,
     expert_scale: np.ndarray,

@@ -5,9 +5,11 @@ import numpy as np
 from dgguf.backends.cpu import activations, qgemm
 from dgguf.backends.cpu.elementwise import geglu
 from dgguf.backends.cpu.grain import by_numbers, by_products
-from dgguf.backends.cpu.matmul import Code, CpuMatrix, code_of, prepare, product_alone
+from dgguf.backends.cpu.matmul import CpuMatrix, code_of, prepare, product_alone
+from dgguf.backends.cpu.qgemm import Code
 from dgguf.backends.cpu.unpack import PANEL_ROWS
-from dgguf.jit import kernel
+from dgguf.jit import kernel, part
+from dgguf.kernel_arrays import copy, empty, empty_rows, local, start_of
 from dgguf.threads.pool import Pool
 from dgguf.threads.work_sharing import make_counter, next_chunk, next_item, publish
 
@@ -24,7 +26,8 @@ def combine(
     first, end = next_chunk(counter, slots.shape[0])
     while first < end:
         for t in range(first, end):
-            out[t, :] = np.float32(0.0)
+            for i in range(out.shape[1]):
+                out[t, i] = np.float32(0.0)
             for a in range(slots.shape[1]):
                 w = weights[t, a]
                 s = slots[t, a]
@@ -62,32 +65,30 @@ def panel_gated(
         out: (T * A, row_bytes) uint8, prepared for it, an assignment's result where `order` has it.
     """
     publish(counter)
-    width, last = gate.shape[1], numbers.shape[0] - 1
-    alone = np.ones(2, np.int64)
-    room = max(qgemm.scratch_bytes(codes[0][4], codes[0][2]), qgemm.scratch_bytes(codes[1][4], codes[1][2]))
-    scratch = np.empty(room, np.uint8)
+    width, row_bytes, last = gate.shape[1], inputs.shape[1], numbers.shape[0] - 1
+    alone = local(2, np.int64)
+    alone[1] = 1
+    scratch = empty(max(qgemm.scratch_bytes(codes[0]), qgemm.scratch_bytes(codes[1])), np.uint8)
     i = next_item(counter, numbers.shape[0])
     while i <= last:
         e, members = numbers[i], order[bounds[i, 0] : bounds[i, 1]]
         n = members.shape[0]
-        gathered = inputs[members // n_used]
-        g, u = np.empty((n, width), np.float32), np.empty((n, width), np.float32)
-        h = np.empty((n, width), np.float32)  # in place, LLVM would not vectorise
-        behind = qgemm.start_of(gate[numbers[min(i + counter[1], last)]])  # if all threads take turns
-        for (decode, tile, sizes, blocks, columns), raw, target, following in (
-            (codes[0], gate, g, qgemm.start_of(up[e])),
-            (codes[1], up, u, behind),
-        ):
-            qgemm.product_panels(
-                decode, tile, sizes, raw[e], blocks, gathered, columns, target, scratch, 0, width, following
-            )
+        gathered = empty_rows(n, row_bytes, np.uint8)
+        for m in range(n):
+            row = start_of(inputs) + members[m] // n_used * row_bytes
+            copy(start_of(gathered) + m * row_bytes, row, row_bytes)
+        g, u = empty_rows(n, width, np.float32), empty_rows(n, width, np.float32)
+        h = empty_rows(n, width, np.float32)  # in place, LLVM would not vectorise
+        behind = start_of(gate[numbers[min(i + counter[1], last)]])  # if all threads take turns
+        qgemm.product_panels(codes[0], gate[e], gathered, g, scratch, (0, width), start_of(up[e]))
+        qgemm.product_panels(codes[1], up[e], gathered, u, scratch, (0, width), behind)
         alone[0] = 0
         geglu(g, u, h, alone)
         activations.prepare(h, out[bounds[i, 0] : bounds[i, 1]], down_layout)
         i = next_item(counter, numbers.shape[0])
 
 
-@kernel
+@part
 def add_weighted(x: np.ndarray, weight: np.float32, out: np.ndarray) -> None:
     """Add weight * x to `out`, which may be shorter; LLVM vectorises this only for contiguous rows."""
     for i in range(out.shape[0]):
@@ -120,23 +121,25 @@ def panel_down(
         piece: outputs of a piece, a multiple of PANEL_ROWS.
     """
     publish(counter)
-    decode, tile, sizes, blocks, columns = code
     n_used, last = weights.shape[1], numbers.shape[0] - 1
-    room = np.empty(((bounds[:, 1] - bounds[:, 0]).max(), piece), np.float32)
-    scratch = np.empty(qgemm.scratch_bytes(columns, sizes), np.uint8)
+    most = 0
+    for i in range(numbers.shape[0]):
+        most = max(most, bounds[i, 1] - bounds[i, 0])
+    room = empty_rows(most, piece, np.float32)
+    scratch = empty(qgemm.scratch_bytes(code), np.uint8)
     pieces = (out.shape[1] + piece - 1) // piece
     first, end = next_chunk(counter, pieces)
     while first < end:
         for c in range(first * piece, min(end * piece, out.shape[1]), piece):
             for t in range(out.shape[0]):
-                out[t, c : c + piece] = np.float32(0.0)
+                row = out[t, c : c + piece]
+                for j in range(row.shape[0]):
+                    row[j] = np.float32(0.0)
             for i in range(numbers.shape[0]):
                 raw, members = down[numbers[i], c : c + piece], order[bounds[i, 0] : bounds[i, 1]]
-                behind = qgemm.start_of(down[numbers[min(i + 1, last)], c : c + piece])
-                qgemm.product_panels(
-                    decode, tile, sizes, raw, blocks, inputs[bounds[i, 0] : bounds[i, 1]], columns, room,
-                    scratch, 0, len(raw), behind,
-                )  # fmt: skip
+                behind = start_of(down[numbers[min(i + 1, last)], c : c + piece])
+                rows = inputs[bounds[i, 0] : bounds[i, 1]]
+                qgemm.product_panels(code, raw, rows, room, scratch, (0, len(raw)), behind)
                 for m in range(members.shape[0]):
                     t = members[m] // n_used
                     add_weighted(room[m], weights[t, members[m] % n_used], out[t, c : c + piece])

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from dgguf.backends.cpu import float_tile
 from dgguf.backends.cpu.attention_tile import pack_columns
-from dgguf.backends.cpu.qgemm import start_of
 from dgguf.backends.cpu.unpack import PANEL_ROWS
-from dgguf.jit import compiled_features, kernel
-from dgguf.llvm_ir import F32, LANES, Loop, call, constant, emits, int64, load, splat, store, vector
+from dgguf.jit import compiled_features, kernel, part
+from dgguf.kernel_arrays import clear, copy, empty, local, start_of
+from dgguf.llvm_ir import LANES, emits, for_each_count, int64
 
 SUM_BLOCK = 64  # terms of a sum that are added up before the next are: fewer roundings in a row
-TILE_ROWS = 6
-_PANEL_BYTES = 4 * PANEL_ROWS  # of one row of a panel
+TILE_ROWS = float_tile.ROWS
+_PANEL, _EDGE = SUM_BLOCK * PANEL_ROWS, LANES * SUM_BLOCK  # numbers
 
 
 def _registers() -> tuple[int, int]:
@@ -49,40 +50,15 @@ def _tile(
         out, step: where the sums go, and the bytes from row to row.
         more: not 0 to add to what stands there.
     """
-    end = b.append_basic_block("end")
-    switch = b.switch(rows, end)
-    for n in range(1, TILE_ROWS + 1):
-        case = b.append_basic_block(f"rows{n}")
-        switch.add_case(int64(n), case)
-        b.position_at_end(case)
-        _write_tile(b, n, (x, stride, panel, terms, out, step), b.icmp_signed("!=", more, int64(0)))
-        b.branch(end)
-    b.position_at_end(end)
+    added = b.icmp_signed("!=", more, int64(0))
+
+    def write(n: int) -> None:
+        float_tile.write_tile(b, _LANES, _WIDTH, n, (x, stride), panel, terms, (out, step), more=added)
+
+    for_each_count(b, rows, TILE_ROWS, write)
 
 
-def _write_tile(b: Any, n_rows: int, arguments: tuple[Any, ...], more: Any) -> None:
-    """The tile of so many rows; see `_tile`."""
-    x, stride, panel, terms, out, step = arguments
-    floats = vector(F32, _LANES)
-    tile = [(r, v) for r in range(n_rows) for v in range(_WIDTH)]
-    rows = [b.add(x, b.mul(stride, int64(r))) for r in range(n_rows)]
-    loop = Loop(b, int64(0), [constant(floats, [0.0] * _LANES)] * len(tile))
-    sums = dict(zip(tile, loop.values, strict=True))
-    at = b.add(panel, b.mul(loop.index, int64(_PANEL_BYTES)))
-    weights = [load(b, b.add(at, int64(4 * _LANES * v)), floats) for v in range(_WIDTH)]
-    for r in range(n_rows):
-        term = splat(b, load(b, b.add(rows[r], b.mul(loop.index, int64(4))), F32), _LANES)
-        for v in range(_WIDTH):
-            # LLVM makes it a multiplication and an addition where there is no instruction for both.
-            sums[r, v] = call(b, f"llvm.fmuladd.v{_LANES}f32", floats, term, weights[v], sums[r, v])
-    loop.close(terms, [sums[rv] for rv in tile])
-    for r, v in tile:
-        target = b.add(b.add(out, b.mul(step, int64(r))), int64(4 * _LANES * v))
-        added = b.fadd(load(b, target, floats), sums[r, v])
-        store(b, target, b.select(more, added, sums[r, v]))
-
-
-@kernel
+@part
 def _multiply_panel(
     x: int, stride: int, rows: int, panel: int, terms: int, out: int, step: int, more: int
 ) -> None:
@@ -96,28 +72,21 @@ def _multiply_panel(
         t += size
 
 
-@kernel
-def _aligned(array: np.ndarray) -> int:
-    return (start_of(array) + 63) // 64 * 64
-
-
-@kernel
-def _pack_rows(w: np.ndarray, first: int, start: int, terms: int, panel: int, edge: np.ndarray) -> None:
+@part
+def _pack_rows(w: np.ndarray, first: int, start: int, terms: int, panel: int, edge: int) -> None:
     """Make up to PANEL_ROWS rows of w from `first` on, inputs `start` …, the columns of a panel.
 
-    `edge` is room for (16, SUM_BLOCK); columns without a row become 0.
+    `edge` is the address of room for (16, SUM_BLOCK) float32; columns without a row become 0.
     """
     for half in range(0, PANEL_ROWS, LANES):
         source, stride = start_of(w) + (first + half) * w.strides[0] + 4 * start, w.strides[0]
         whole = terms // 8 * 8
         valid = min(LANES, w.shape[0] - first - half)
         if valid < LANES or whole < terms:
-            for r in range(LANES):
-                for k in range(terms):
-                    edge[r, k] = w[first + half + r, start + k] if r < valid else np.float32(0.0)
-                for k in range(terms, (terms + 7) // 8 * 8):
-                    edge[r, k] = np.float32(0.0)
-            source, stride, whole = start_of(edge), 4 * SUM_BLOCK, (terms + 7) // 8 * 8
+            clear(edge, 4 * _EDGE)
+            for r in range(valid):
+                copy(edge + 4 * SUM_BLOCK * r, source + r * stride, 4 * terms)
+            source, stride, whole = edge, 4 * SUM_BLOCK, (terms + 7) // 8 * 8
         pack_columns(source, stride, whole, panel + 4 * half)
 
 
@@ -131,8 +100,8 @@ def multiply(x: np.ndarray, w: np.ndarray, out: np.ndarray, column: int) -> None
         out: (M, any) float32, contiguous.
     """
     rows, inputs = x.shape
-    panel, edge = np.empty(SUM_BLOCK * PANEL_ROWS + 16, np.float32), np.empty((LANES, SUM_BLOCK), np.float32)
-    corner = np.empty((rows if w.shape[0] % PANEL_ROWS else 0, PANEL_ROWS), np.float32)
+    panel, edge = start_of(local(_PANEL, np.float32)), start_of(local(_EDGE, np.float32))
+    corner = empty(PANEL_ROWS * rows if w.shape[0] % PANEL_ROWS else 0, np.float32)
     for first in range(0, w.shape[0], PANEL_ROWS):
         valid = min(PANEL_ROWS, w.shape[0] - first)
         target, step = start_of(out) + 4 * (column + first), out.strides[0]
@@ -140,13 +109,12 @@ def multiply(x: np.ndarray, w: np.ndarray, out: np.ndarray, column: int) -> None
             target, step = start_of(corner), 4 * PANEL_ROWS
         for start in range(0, inputs, SUM_BLOCK):
             terms = min(SUM_BLOCK, inputs - start)
-            _pack_rows(w, first, start, terms, _aligned(panel), edge)
-            _multiply_panel(
-                start_of(x) + 4 * start, x.strides[0], rows, _aligned(panel), terms, target, step, start
-            )
+            _pack_rows(w, first, start, terms, panel, edge)
+            _multiply_panel(start_of(x) + 4 * start, x.strides[0], rows, panel, terms, target, step, start)
         if valid < PANEL_ROWS:
+            place = start_of(out) + 4 * (column + first)
             for r in range(rows):
-                out[r, column + first : column + first + valid] = corner[r, :valid]
+                copy(place + r * out.strides[0], start_of(corner) + 4 * PANEL_ROWS * r, 4 * valid)
 
 
 @kernel
@@ -160,26 +128,26 @@ def add_weighted(x: np.ndarray, first: int, rows: np.ndarray, origin: int, out: 
         out: (M, N) float32, contiguous.
     """
     terms, width = rows.shape
-    panel = np.empty((SUM_BLOCK + 1, PANEL_ROWS), np.float32)
-    shift = (_aligned(panel) - start_of(panel)) // 4
-    block = panel.reshape(-1)[shift : shift + SUM_BLOCK * PANEL_ROWS].reshape(SUM_BLOCK, PANEL_ROWS)
-    corner = np.empty((len(x) if width % PANEL_ROWS else 0, PANEL_ROWS), np.float32)
+    panel = start_of(local(_PANEL, np.float32))
+    corner = empty(PANEL_ROWS * len(x) if width % PANEL_ROWS else 0, np.float32)
     for column in range(0, width, PANEL_ROWS):
         valid = min(PANEL_ROWS, width - column)
-        target, step = start_of(out) + 4 * column, out.strides[0]
+        place = start_of(out) + 4 * column
+        target, step = place, out.strides[0]
         if valid < PANEL_ROWS:
             target, step = start_of(corner), 4 * PANEL_ROWS
-            block[:] = np.float32(0.0)
+            clear(panel, 4 * _PANEL)
             for r in range(len(x)):
-                corner[r, :valid] = out[r, column : column + valid]
+                copy(start_of(corner) + 4 * PANEL_ROWS * r, place + r * out.strides[0], 4 * valid)
         start = 0
         while start < terms:
             count = min(SUM_BLOCK - (origin + start) % SUM_BLOCK, terms - start)
             for k in range(count):
-                block[k, :valid] = rows[start + k, column : column + valid]
+                row = start_of(rows) + (start + k) * rows.strides[0] + 4 * column
+                copy(panel + 4 * PANEL_ROWS * k, row, 4 * valid)
             source = start_of(x) + 4 * (first + start)
-            _multiply_panel(source, x.strides[0], len(x), start_of(block), count, target, step, 1)
+            _multiply_panel(source, x.strides[0], len(x), panel, count, target, step, 1)
             start += count
         if valid < PANEL_ROWS:
             for r in range(len(x)):
-                out[r, column : column + valid] = corner[r, :valid]
+                copy(place + r * out.strides[0], start_of(corner) + 4 * PANEL_ROWS * r, 4 * valid)

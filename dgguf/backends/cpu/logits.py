@@ -11,7 +11,8 @@ from dgguf.backends.cpu.grain import by_numbers, by_products
 from dgguf.backends.cpu.matmul import SCRATCH, CpuMatrix, decode_rows, prepare, products
 from dgguf.backends.cpu.vector_math import exp, tanh
 from dgguf.backends.limits import CPU_ROWS_AT_ONCE, CPU_SOFT_SLICES, MOST_TOKENS
-from dgguf.jit import kernel
+from dgguf.jit import kernel, part
+from dgguf.kernel_arrays import bits_of_float, empty, local, reinterpret
 from dgguf.quants.decode import decoder
 from dgguf.threads.pool import Pool
 from dgguf.threads.work_sharing import next_chunk, publish
@@ -40,7 +41,7 @@ class Sparse:
     counts: np.ndarray
 
 
-@kernel
+@part
 def softcap(z: np.ndarray, cap: float, temperature: float) -> float:
     """cap * tanh(z / cap) / temperature in place, (V,).
 
@@ -48,8 +49,9 @@ def softcap(z: np.ndarray, cap: float, temperature: float) -> float:
         the largest result; infinite or not a number if one of z is
     """
     inverse, c = np.float32(1 / cap), np.float32(cap / temperature)
-    largest = np.full(_LANES, -np.inf, np.float32)
-    wrong = np.zeros(_LANES, np.float32)
+    largest, wrong = local(_LANES, np.float32), local(_LANES, np.float32)
+    for j in range(_LANES):
+        largest[j], wrong[j] = np.float32(-np.inf), np.float32(0)
     for first in range(0, z.shape[0], _LANES):
         some = z[first : first + _LANES]  # LLVM vectorises short loops over a slice, none over first + j
         for j in range(some.shape[0]):
@@ -58,18 +60,21 @@ def softcap(z: np.ndarray, cap: float, temperature: float) -> float:
             some[j] = c * tanh(some[j] * inverse)
         for j in range(some.shape[0]):
             largest[j] = some[j] if some[j] > largest[j] else largest[j]
-    return largest.max() + wrong.sum()
+    most, sum_wrong = largest[0], np.float32(0)
+    for j in range(_LANES):
+        most = max(most, largest[j])
+        sum_wrong += wrong[j]
+    return most + sum_wrong
 
 
-@kernel
+@part
 def exponentials(z: np.ndarray, top: float, masses: np.ndarray) -> float:
     """e**(z - top) in place, (V,), and its sums over blocks of _BLOCK; returns the sum of e * (z - top)."""
-    n, largest, total = z.shape[0], np.float32(top), 0.0
-    shifted = np.empty(_LANES, np.float32)
-    sums, weighted = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
+    n, largest, total, weighted = z.shape[0], np.float32(top), 0.0, local(_LANES, np.float32)
+    shifted, sums = local(_LANES, np.float32), local(_LANES, np.float32)
     for b in range(masses.shape[0]):  # few enough numbers for float32 in each of the lanes
-        sums[:] = 0.0
-        weighted[:] = 0.0
+        for j in range(_LANES):
+            sums[j] = weighted[j] = np.float32(0)
         for first in range(b * _BLOCK, min((b + 1) * _BLOCK, n), _LANES):
             some = z[first : first + _LANES]
             for j in range(some.shape[0]):
@@ -87,7 +92,16 @@ def exponentials(z: np.ndarray, top: float, masses: np.ndarray) -> float:
     return total
 
 
-@kernel
+@part
+def total_of(masses: np.ndarray) -> float:
+    """Their sum, in order."""
+    total = 0.0
+    for block in range(masses.shape[0]):
+        total += masses[block]
+    return total
+
+
+@part
 def predict_row(
     z: np.ndarray, cap: float, temperature: float, uniform: float
 ) -> tuple[int, int, float, float]:
@@ -103,13 +117,13 @@ def predict_row(
     best = 0
     while z[best] < top:
         best += 1
-    masses = np.empty((n + _BLOCK - 1) // _BLOCK)
+    masses = empty((n + _BLOCK - 1) // _BLOCK, np.float64)
     weighted = exponentials(z, top, masses)
-    total = masses.sum()
+    total = total_of(masses)
     return best, draw(z, masses, uniform * total), math.log(total) - weighted / total, total
 
 
-@kernel
+@part
 def draw(e: np.ndarray, masses: np.ndarray, target: float) -> int:
     """The first token where the running sum of e exceeds `target`; masses are those of its blocks."""
     cumulative = 0.0
@@ -127,7 +141,7 @@ def draw(e: np.ndarray, masses: np.ndarray, target: float) -> int:
     return last
 
 
-@kernel
+@part
 def any_at_least(bits: np.ndarray, least: np.int32) -> np.bool:
     """Whether one of some float32 above 0, read as int32, is `least` or more."""
     largest = np.int32(0)
@@ -136,7 +150,7 @@ def any_at_least(bits: np.ndarray, least: np.int32) -> np.bool:
     return largest >= least
 
 
-@kernel
+@part
 def likeliest_of_row(e: np.ndarray, total: float, tokens: np.ndarray, weights: np.ndarray) -> int:
     """The fewest tokens that leave out at most TAIL of the mass, or as many as there is room for.
 
@@ -147,11 +161,13 @@ def likeliest_of_row(e: np.ndarray, total: float, tokens: np.ndarray, weights: n
         how many
     """
     n, most = e.shape[0], tokens.shape[0]
-    bits = e.view(np.int32)  # in the order of the numbers, as none is below 0
-    counts, masses = np.zeros(_BINS, np.int64), np.zeros(_BINS)
+    bits = reinterpret(e, np.int32)  # in the order of the numbers, as none is below 0
+    counts, masses = local(_BINS, np.int64), local(_BINS, np.float64)
+    for b in range(_BINS):
+        counts[b], masses[b] = 0, 0.0
     # Tokens below `edge` cannot be among those kept: all of them together are less than the tail,
     # or there are enough above it.
-    edge: Any = np.float32(total * TAIL / n).view(np.int32) >> _BIN_SHIFT
+    edge: Any = bits_of_float(np.float32(total * TAIL / n)) >> _BIN_SHIFT
     found, mass = 0, 0.0
     for block in range(0, n, _BLOCK):
         for first in range(block, min(block + _BLOCK, n), _FEW):
@@ -186,7 +202,7 @@ def likeliest_of_row(e: np.ndarray, total: float, tokens: np.ndarray, weights: n
     return kept
 
 
-@kernel
+@part
 def scale_row(z: np.ndarray, factor: float) -> None:
     """Multiply a row in place."""
     for i in range(z.shape[0]):
@@ -250,7 +266,7 @@ def label_rows(
         totals: (T,) float64; not a number if a logit is not finite.
     """
     publish(counter)
-    masses = np.empty((z.shape[1] + _BLOCK - 1) // _BLOCK)
+    masses = empty((z.shape[1] + _BLOCK - 1) // _BLOCK, np.float64)
     first, end = next_chunk(counter, z.shape[0])
     while first < end:
         for r in range(first, end):
@@ -260,7 +276,7 @@ def label_rows(
                 for i in range(labels.shape[0]):
                     out[r, i] = z[r, labels[i]]
                 exponentials(z[r], top, masses)
-                totals[r] = top + math.log(masses.sum())
+                totals[r] = top + math.log(total_of(masses))
         first, end = next_chunk(counter, z.shape[0])
 
 

@@ -142,23 +142,11 @@ def prepare(x: np.ndarray, w: CpuMatrix, pool: Pool | None = None) -> np.ndarray
     return out
 
 
-# The code of a matrix's products, the blocks of its rows, and their weights, as `qgemm` wants them.
-Code = tuple[int, int, qgemm.Sizes, int, int]
-
-
-def code_of(w: CpuMatrix, panel: PanelFormat) -> Code:
+def code_of(w: CpuMatrix, panel: PanelFormat) -> qgemm.Code:
     """What the kernels need to know of a matrix with such weight panels."""
     k = qgemm.kernels(panel.name, cpu_path())
     blocks = -(-w.columns // k.block)
-    return k.decode, k.tile, k.sizes, blocks, blocks * k.block
-
-
-def panel_arguments(
-    inputs: np.ndarray, w: CpuMatrix, panel: PanelFormat, out: np.ndarray
-) -> tuple[int, int, qgemm.Sizes, np.ndarray, int, np.ndarray, int, np.ndarray]:
-    """What `qgemm.product` wants for inputs @ w.T, `inputs` from `prepare`."""
-    decode, tile, sizes, blocks, columns = code_of(w, panel)
-    return decode, tile, sizes, w.tensor.raw, blocks, inputs, columns, out
+    return k.panels, k.decode, k.tile, k.sizes, blocks, blocks * k.block
 
 
 def float_product(inputs: np.ndarray, w: CpuMatrix, first: int, end: int, out: np.ndarray) -> None:
@@ -172,7 +160,7 @@ def float_product(inputs: np.ndarray, w: CpuMatrix, first: int, end: int, out: n
 def product_alone(inputs: np.ndarray, w: CpuMatrix, out: np.ndarray) -> None:
     """inputs @ w.T into `out`, (M, N), on this thread; `inputs` from `prepare`."""
     if w.panel:
-        qgemm.product(*panel_arguments(inputs, w, w.panel, out), make_counter(1))
+        qgemm.product(code_of(w, w.panel), w.tensor.raw, inputs, out, make_counter(1))
     else:
         float_product(inputs, w, 0, w.rows, out)
 
@@ -182,7 +170,7 @@ def products(inputs: np.ndarray, w: CpuMatrix, out: np.ndarray, pool: Pool) -> N
     threads = by_products(len(inputs), w.rows * w.columns)
     if w.panel:
         most = min(threads, w.rows // PANEL_ROWS)
-        pool.run_kernel(qgemm.product, most, *panel_arguments(inputs, w, w.panel, out))
+        pool.run_kernel(qgemm.product, most, code_of(w, w.panel), w.tensor.raw, inputs, out)
         return
     step = w.decoded_rows
     pool.parallel_ranges(

@@ -33,6 +33,7 @@ from dgguf.llvm_ir import (
     call,
     constant,
     emits,
+    for_each_count,
     int64,
     load,
     splat,
@@ -302,15 +303,10 @@ def _tile(b: Any, path: str, has_minimum: int, group: int, bits: int, arguments:
             and how many cache lines of it to prefetch in each 32 inputs
     """
     rows, *rest = arguments
-    end = b.append_basic_block("end")
-    cases = [b.append_basic_block(f"rows{n}") for n in range(1, PATHS[path].rows + 1)]
-    switch = b.switch(rows, end)
-    for n, case in enumerate(cases, 1):
-        switch.add_case(int64(n), case)
-        b.position_at_end(case)
-        Tile(b, PATHS[path], bool(has_minimum), group, bits, n, rest).write()
-        b.branch(end)
-    b.position_at_end(end)
+    kind = PATHS[path]
+    for_each_count(
+        b, rows, kind.rows, lambda n: Tile(b, kind, bool(has_minimum), group, bits, n, rest).write()
+    )
 
 
 def _tile_function(path: str, has_minimum: int, group: int, bits: int) -> Callable[..., None]:

@@ -6,7 +6,8 @@ contracted, so a result does not depend on how wide the vectors are.
 
 import numpy as np
 
-from dgguf.jit import kernel
+from dgguf.jit import part
+from dgguf.kernel_arrays import float_of_bits
 
 F32 = np.float32
 _LOG2_E = F32(1.44269504088896341)
@@ -21,7 +22,7 @@ _LOWEST, _HIGHEST, _LEAST = F32(-88), F32(89), F32(-127)
 _ZERO, _HALF, _ONE, _TWO = F32(0), F32(0.5), F32(1), F32(2)
 
 
-@kernel
+@part
 def exp(x: np.float32) -> np.float32:
     """e**x to 1.2e-7 of it; 0 below -87.6, infinity above 88.4."""
     x = _LOWEST if x < _LOWEST else x
@@ -32,10 +33,10 @@ def exp(x: np.float32) -> np.float32:
     r = r - n * _LN2_LOW
     p = ((((_E0 * r + _E1) * r + _E2) * r + _E3) * r + _E4) * r + _E5
     p = p * (r * r) + r + _ONE
-    return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return p * float_of_bits(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
 
 
-@kernel
+@part
 def tanh(x: np.float32) -> np.float32:
     """tanh(x) to 2e-7 of it."""
     magnitude = abs(x)
@@ -48,7 +49,7 @@ def tanh(x: np.float32) -> np.float32:
     return small if magnitude < _SMALL else large
 
 
-@kernel
+@part
 def gelu(x: np.float32) -> np.float32:
     """x / 2 * (1 + tanh(√(2/π) (x + 0.044715 x³))), to 1e-6 of |x|."""
     return x / (_ONE + exp(-x * (_GELU_1 + _GELU_3 * (x * x))))

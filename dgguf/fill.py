@@ -1,0 +1,190 @@
+"""Filling the holes of a template: what of an answer's events fills them, and how likely it is."""
+
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from dgguf.answer import Answer, AnswerBuilder
+from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Event
+from dgguf.diffusion.generate import CanvasLength, choose_length
+from dgguf.errors import PromptError
+from dgguf.model.config import ModelConfig
+from dgguf.prompts import PromptOptions
+from dgguf.template import Placed, Template
+from dgguf.text.tokenizer import Tokenizer
+
+PROMPT = "Write this text."  # what the model is asked where nobody says it
+SIZES = (8, 16, 32)  # of holes whose size is open
+
+
+@dataclass(frozen=True)
+class FilledHole:
+    """What fills a hole.
+
+    Attributes:
+        text: without filler, and without a space that the text before it ends with.
+        n_tokens: of it.
+        log_probability: the mean over these tokens, nats, of the canvas's last step; -inf if there is none.
+    """
+
+    text: str
+    n_tokens: int
+    log_probability: float
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A template with its holes filled.
+
+    Attributes:
+        text: all of it.
+        holes: in order.
+        log_probability: the mean over the tokens of all holes, nats; -inf if all are empty.
+        answer: whose tokens they are; what a session gives can be drawn, see `DrawnAnswer.export`.
+    """
+
+    text: str
+    holes: list[FilledHole]
+    log_probability: float
+    answer: Answer
+
+
+class Model(Protocol):
+    """What filling needs of a session."""
+
+    tokenizer: Tokenizer
+    config: ModelConfig
+    context: int
+
+    @property
+    def encode(self) -> Callable[..., np.ndarray]: ...
+
+    @property
+    def stream(self) -> Callable[..., Generator[Event, None, None]]: ...
+
+
+class Filling:
+    """One try: iterate over it for the answer's events, then ask what fills the holes.
+
+    Args:
+        placed: the template.
+        tokenizer: of the model.
+        events: of an answer with its pins, each step with its likeliest tokens.
+    """
+
+    def __init__(self, placed: Placed, tokenizer: Tokenizer, events: Iterable[Event]) -> None:
+        self.events: list[Event] = []
+        self._placed = placed
+        self._tokenizer = tokenizer
+        self._source = events
+        self._builder = AnswerBuilder(tokenizer)
+        self._tokens: list[int] = []
+        self._logs: list[float] = []  # of the probabilities of the tokens
+        self._last: DenoisingStep | None = None
+
+    def __iter__(self) -> Iterator[Event]:
+        for event in self._source:
+            self.events.append(event)
+            self._builder.add(event)
+            if isinstance(event, DenoisingStep):
+                self._last = event
+            if isinstance(event, CanvasCommitted):
+                assert self._last is not None
+                assert self._last.top is not None
+                likeliest = self._last.top.probabilities[:, 0].astype(np.float64)
+                self._tokens += event.tokens.tolist()
+                self._logs += np.log(np.maximum(likeliest, 1e-30)).tolist()
+            yield event
+
+    @property
+    def answer(self) -> Answer:
+        """The answer, as far as it has come."""
+        return self._builder.answer()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all holes are filled."""
+        return len(self._tokens) >= self._placed.length
+
+    def filled(self, answer: Answer | None = None) -> Filled:
+        """What fills the holes; all canvases are committed.
+
+        Args:
+            answer: to be in it; None for the plain one.
+        """
+        text, texts = self._placed.read(self._tokens, self._tokenizer)
+        kept = self._placed.kept(self._tokens, self._tokenizer)
+        logs = [[self._logs[place] for place in places] for places in kept]
+        holes = [
+            FilledHole(hole, len(places), _mean(own))
+            for hole, places, own in zip(texts, kept, logs, strict=True)
+        ]
+        mean = _mean([value for own in logs for value in own])
+        return Filled(text, holes, mean, answer or self._builder.answer())
+
+
+def fillings(model: Model, template: str, prompt: str, arguments: Mapping[str, Any]) -> Iterator[Filling]:
+    """The tries of a template, see `Session.fill`: one, or one for each of `SIZES` if a hole is open.
+
+    Args:
+        model: a session.
+        arguments: of its `encode` and `stream`, a seed among them.
+    """
+    parsed = Template.parse(template)
+    options = {"canvas_length": "auto", "top_k": 1, **arguments}
+    special = options.get("special", False)
+    names = PromptOptions.__annotations__.keys() & options.keys()
+    ids = model.encode(prompt, **{name: options.pop(name) for name in names})
+    for size in SIZES if parsed.is_open else SIZES[:1]:
+        placed = parsed.with_size(size).place(model.tokenizer, special=special)
+        length = choose_length(options["canvas_length"], placed.n_tokens, model.config.canvas_length)
+        n_positions = length * math.ceil(placed.n_tokens / length)
+        if len(ids) + n_positions > model.context:
+            raise PromptError(
+                f"the text takes {len(ids) + n_positions} positions with its prompt, and the context has "
+                f"{model.context}: ask for a larger one (-c), or for smaller holes"
+            )
+        request = {"max_tokens": placed.n_tokens, "pins": placed.all_pins(n_positions, model.tokenizer)}
+        request |= {"constraints": template}
+        yield Filling(placed, model.tokenizer, model.stream(ids, **options | request))
+
+
+def framed(
+    model: Model, begins: str, ends: str, *, max_tokens: int, canvas_length: CanvasLength, special: bool
+) -> dict[str, Any]:
+    """Arguments of `Session.stream` for an answer that begins and ends with given texts.
+
+    Args:
+        model: a session.
+        begins, ends: "" for what is free; spaces behind the beginning are left to the model. An answer whose
+            end is given is one canvas, of as many tokens as that and `max_tokens` allow.
+        max_tokens, canvas_length, special: as of `Session.stream`.
+
+    Raises:
+        PromptError: the texts leave no room between them.
+    """
+    begins = begins.rstrip(" ")
+    constraints = ", ".join(f"{name} {text!r}" for name, text in (("begins", begins), ("ends", ends)) if text)
+    if not ends:
+        pins = Template.around(begins, 1, "").place(model.tokenizer, special=special, ends=False).pins
+        return {
+            "max_tokens": max_tokens, "canvas_length": canvas_length, "pins": pins, "constraints": constraints
+        }  # fmt: skip
+    length = choose_length(canvas_length, max_tokens, model.config.canvas_length)
+    room = min(max_tokens, length - 2)
+    given = Template.around(begins, 1, ends).place(model.tokenizer, special=special).length - 1
+    if given >= room:
+        raise PromptError(
+            f"what the answer begins and ends with takes {given} tokens, and it has {room}: nothing is left "
+            "between them; raise -n and --canvas, or shorten the texts"
+        )
+    placed = Template.around(begins, room - given, ends).place(model.tokenizer, special=special)
+    pins = placed.all_pins(length, model.tokenizer)
+    return {"max_tokens": length, "canvas_length": length, "pins": pins, "constraints": constraints}
+
+
+def _mean(logs: list[float]) -> float:
+    return math.fsum(logs) / len(logs) if logs else -math.inf

@@ -1,0 +1,35 @@
+"""What an answer may be asked for: checked before anything is computed."""
+
+import math
+import operator
+import secrets
+from typing import Any
+
+from dgguf.diffusion.events import Started
+from dgguf.errors import PromptError
+
+
+def new_seed() -> int:
+    """A seed short enough to type again."""
+    return secrets.randbelow(2**32)
+
+
+def whole(name: str, value: Any) -> int:
+    """A number that must be whole."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r:.99}") from None
+
+
+def check_request(started: Started) -> None:
+    """See that the seed is one, and that pins are places of the answer and ids of the vocabulary."""
+    if not 0 <= started.seed < 1 << 64:
+        raise PromptError(f"the seed must be from 0 to 2^64 - 1, not {started.seed}")
+    most = started.canvas_length * math.ceil(started.max_tokens / started.canvas_length) - 1
+    for place, token in started.pins.items():
+        if not 0 <= place <= most or not 0 <= token < started.vocab_size:
+            raise PromptError(
+                f"token {token} cannot be pinned at position {place}: the answer has positions from "
+                f"0 to {most}, the vocabulary tokens from 0 to {started.vocab_size - 1}"
+            )

@@ -1,0 +1,118 @@
+"""Going on with a recorded answer from one of its steps, with other randomness behind it.
+
+Noise belongs to a place (block, step), so a step's state is its canvas and the prediction before it, and both
+follow from the block's first canvas: the block is computed again up to that step, which is exact.
+"""
+
+import logging
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from dgguf.backends.base import Backend
+from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, Event, Started
+from dgguf.diffusion.sampler import Branch
+from dgguf.errors import RecordingError
+from dgguf.ggufio.file import GgufFile
+from dgguf.model.config import ModelConfig
+
+_LOG = logging.getLogger(__name__)
+
+
+class Model(Protocol):
+    """What resuming needs of a session."""
+
+    name: str
+    file: GgufFile
+    config: ModelConfig
+    backend: Backend
+    context: int
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where a recorded answer branches.
+
+    Attributes:
+        started: of the new answer.
+        before: events of the blocks that stay.
+        committed: their tokens.
+        drafts: (C,) ids, of the recorded steps of the block up to the branch.
+    """
+
+    started: Started
+    before: Sequence[Event]
+    committed: list[np.ndarray]
+    drafts: list[np.ndarray]
+
+    @classmethod
+    def find(cls, events: Sequence[Event], branch: Branch) -> "ResumePoint":
+        """Look for a step.
+
+        Args:
+            events: of a recording.
+            branch: the step that is the last to stay, 0 for a block's fresh canvas, and the new seed.
+
+        Raises:
+            RecordingError: it was not recorded.
+        """
+        started = events[0]
+        assert isinstance(started, Started)
+        n_steps: dict[int, int] = {}
+        drafts: list[np.ndarray] = []
+        for event in events:
+            if isinstance(event, CanvasStarted):
+                n_steps[event.block] = 0
+            if isinstance(event, DenoisingStep):
+                n_steps[event.block] = event.step
+                drafts += [event.tokens] if event.block == branch.block and event.step <= branch.step else []
+        if branch.step > n_steps.get(branch.block, -1):
+            found = ", ".join(f"{block + 1}:0 to {block + 1}:{steps}" for block, steps in n_steps.items())
+            raise RecordingError(
+                f"the recording has no step {branch.block + 1}:{branch.step}: there are {found or 'none'}"[
+                    :400
+                ]
+            )
+        kept = (CanvasStarted, DenoisingStep, CanvasCommitted)
+        before = [event for event in events if isinstance(event, kept) and event.block < branch.block]
+        committed = [event.tokens for event in before if isinstance(event, CanvasCommitted)]
+        earlier = [old for old in started.branches if (old.block, old.step) < (branch.block, branch.step)]
+        return cls(replace(started, branches=(*earlier, branch)), before, committed, drafts)
+
+    def on(self, model: Model) -> Started:
+        """The start of the new answer on a model; a warning is logged where it is another than was recorded.
+
+        Raises:
+            RecordingError: the model has another vocabulary, or shorter canvases.
+        """
+        old, config = self.started, model.config
+        if config.vocab_size != old.vocab_size or config.canvas_length < old.canvas_length:
+            raise RecordingError(
+                f"the recording is of {old.vocab_size} tokens and a canvas of {old.canvas_length}, and "
+                f"{model.name} has {config.vocab_size} and {config.canvas_length}: take the model that "
+                "was recorded"
+            )
+        digest, arithmetic = model.file.digest, model.backend.arithmetic
+        for what, before, now in (
+            ("the model", old.digest, digest),
+            ("the arithmetic", old.arithmetic, arithmetic),
+        ):
+            if before and before != now:
+                _LOG.warning(f"{what} is not what was recorded ({before}, now {now}): the answer may differ")
+        return replace(old, model=model.name, context=model.context, digest=digest, arithmetic=arithmetic)
+
+    def joined(self, live: Iterable[Event]) -> Generator[Event, None, None]:
+        """All events of the new answer: those that stay stand before its first new canvas."""
+        pending: Sequence[Event] = self.before
+        drafts = dict(enumerate(self.drafts, 1))
+        for event in live:
+            if isinstance(event, CanvasStarted):
+                yield from pending
+                pending = []
+            if isinstance(event, DenoisingStep) and event.step in drafts:
+                wrong = np.count_nonzero(drafts.pop(event.step) != event.tokens)
+                if wrong:
+                    _LOG.warning(f"step {event.step} has other tokens than were recorded, {wrong} of them")
+            yield event

@@ -1,0 +1,191 @@
+"""Texts with holes: `Dear Ms [[8]], thank you for [[24]].`, and where their tokens stand in an answer.
+
+`[[8]]` is a hole of 8 tokens, `[[]]` one whose size is found by trying, and `\\[[` two brackets. What stands
+between holes is pinned. A space before a hole may belong to the hole's first token, as tokens of words begin
+with their space; the piece gives it up where that takes fewer tokens.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dgguf.errors import PromptError
+from dgguf.text.tokenizer import Tokenizer
+
+MOST_HOLE_TOKENS = 1 << 16
+_MARK = re.compile(r"\\\[\[|\[\[([^\[\]]{0,99}?)\]\]|\[\[(?!\[)")
+
+
+@dataclass(frozen=True)
+class Hole:
+    """Tokens for the model to find: so many, or None for a number that is to be found, too."""
+
+    size: int | None
+
+
+@dataclass(frozen=True)
+class Template:
+    """Pieces of text and holes, in order.
+
+    Attributes:
+        parts: no piece is empty, and no piece stands beside another.
+    """
+
+    parts: tuple[str | Hole, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Template":
+        """Read a text with holes.
+
+        Raises:
+            PromptError: there is no hole, or something in brackets that is none.
+        """
+        parts: list[str | Hole] = []
+        piece, end = "", 0
+        for match in _MARK.finditer(text):
+            piece += text[end : match.start()]
+            end = match.end()
+            if match[0].startswith("\\"):
+                piece += "[["
+                continue
+            parts += [piece, _hole(match)]
+            piece = ""
+        parts.append(piece + text[end:])
+        if len(parts) == 1:
+            raise PromptError(
+                "the text has no hole: write [[8]] where 8 tokens are to be found, or [[]] where the size is "
+                "to be found, too"
+            )
+        return cls(tuple(part for part in parts if part != ""))
+
+    @classmethod
+    def around(cls, begins: str, size: int, ends: str) -> "Template":
+        """One hole between two texts, which may be empty."""
+        return cls(tuple(part for part in (begins, Hole(size), ends) if part != ""))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a hole's size is to be found."""
+        return any(isinstance(part, Hole) and part.size is None for part in self.parts)
+
+    def with_size(self, size: int) -> "Template":
+        """The same with holes of `size` tokens where the size was open."""
+        return Template(tuple(Hole(size) if part == Hole(None) else part for part in self.parts))
+
+    def place(self, tokenizer: Tokenizer, *, special: bool = False, ends: bool = True) -> "Placed":
+        """Where its tokens stand; every hole has a size.
+
+        Args:
+            tokenizer: of the model.
+            special: let texts such as "<|channel>" in the pieces become control tokens.
+            ends: the answer ends behind it.
+
+        Raises:
+            PromptError: the vocabulary cannot write a piece.
+        """
+        pins: dict[int, int] = {}
+        spans: list[Piece | range] = []
+        at = 0
+        for number, part in enumerate(self.parts):
+            if isinstance(part, Hole):
+                assert part.size is not None
+                spans.append(range(at, at + part.size))
+                at += part.size
+                continue
+            hole_follows = number + 1 < len(self.parts)
+            ids, given_up = _encode(part, tokenizer, hole_follows=hole_follows, special=special)
+            pins |= dict(enumerate(ids, at))
+            spans.append(Piece(part, given_up))
+            at += len(ids)
+        end = tokenizer.special.get("<turn|>", tokenizer.eos_id)
+        if ends and end is not None:
+            pins[at] = end
+        return Placed(pins, tuple(spans), at)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A pinned text, and how many spaces at its end are left to the hole behind it."""
+
+    text: str
+    given_up: int
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A template as positions of an answer.
+
+    Attributes:
+        pins: the ids of its pieces, and of the end behind it, by position.
+        parts: its pieces, and the positions of its holes.
+        length: of all of it, without the end.
+    """
+
+    pins: dict[int, int]
+    parts: tuple[Piece | range, ...]
+    length: int
+
+    @property
+    def n_tokens(self) -> int:
+        """What the answer needs: itself, its end, and one position behind it."""
+        return self.length + 2
+
+    def all_pins(self, n_positions: int, tokenizer: Tokenizer) -> dict[int, int]:
+        """Its pins, and pads behind its end, as many as fill the canvases, so that nothing has to settle."""
+        pad = tokenizer.eos_id if tokenizer.pad_id is None else tokenizer.pad_id
+        behind = range(self.length + 1, n_positions if pad is not None else 0)
+        return self.pins | dict.fromkeys(behind, pad or 0)
+
+    def kept(self, tokens: Sequence[int], tokenizer: Tokenizer) -> list[range]:
+        """The positions of each hole without the filler at its end: behind a stop id, special ids, spaces."""
+        found = []
+        for part in self.parts:
+            if isinstance(part, range):
+                ids = [tokens[place] for place in part]
+                n = next((i for i, token in enumerate(ids) if token in tokenizer.stop_ids), len(ids))
+                while n and not tokenizer.piece(ids[n - 1]).strip():
+                    n -= 1
+                found.append(part[:n])
+        return found
+
+    def read(self, tokens: Sequence[int], tokenizer: Tokenizer) -> tuple[str, list[str]]:
+        """The whole text with its holes filled, and what fills them."""
+        kept = iter(self.kept(tokens, tokenizer))
+        text, holes = "", list[str]()
+        given_up = 0
+        for part in self.parts:
+            if isinstance(part, Piece):
+                text, given_up = text + part.text, part.given_up
+                continue
+            hole = tokenizer.decode([tokens[place] for place in next(kept)]).rstrip()
+            hole = hole.removeprefix(" " * given_up)
+            text, given_up = text + hole, 0
+            holes.append(hole)
+        return text, holes
+
+
+def _hole(match: re.Match[str]) -> Hole:
+    """The hole in a pair of brackets."""
+    size = match[1]
+    if size == "":
+        return Hole(None)
+    if size is None or not re.fullmatch(r"[0-9]{1,9}", size) or not 1 <= int(size) <= MOST_HOLE_TOKENS:
+        raise PromptError(
+            f"{match[0]!r:.60} at character {match.start() + 1} is no hole: [[8]] is one of 8 tokens, of "
+            f"{MOST_HOLE_TOKENS} at most, [[]] one of any size, and \\[[ stands for [[ itself"
+        )
+    return Hole(int(size))
+
+
+def _encode(text: str, tokenizer: Tokenizer, *, hole_follows: bool, special: bool) -> tuple[list[int], int]:
+    """The ids of a piece, and how many spaces at its end it leaves to the hole."""
+    ids, given_up = tokenizer.encode(text, special=special), 0
+    if hole_follows and text.endswith(" "):
+        shorter = tokenizer.encode(text[:-1], special=special)
+        if len(shorter) < len(ids):
+            ids, given_up = shorter, 1
+    if tokenizer.decode(ids, special=True) != text[: len(text) - given_up] or tokenizer.unk_id in ids:
+        raise PromptError(
+            f"{text!r:.99} cannot be pinned: the model's vocabulary has no tokens for all of it"
+        )
+    return ids, given_up

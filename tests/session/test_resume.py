@@ -1,0 +1,107 @@
+"""A recorded answer goes on from any of its steps, exactly, and another seed holds behind it."""
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from dgguf.cli import cli
+from dgguf.diffusion.events import DenoisingStep, PromptEncoded
+from dgguf.errors import RecordingError
+from dgguf.view.recorder import Recorder
+from dgguf.view.recording import Recording, read_recording
+
+
+@pytest.fixture
+def recorded(session, quick):
+    """Two canvases, of three steps each."""
+    events = list(session.stream("Hello", canvas_length=16, pins={2: 5, 20: 6}, **quick))
+    return Recording(session.tokenizer, events)
+
+
+def drafts(events, block=None):
+    steps = [event for event in events if isinstance(event, DenoisingStep)]
+    return [event.tokens.tolist() for event in steps if block in (None, event.block)]
+
+
+@pytest.mark.parametrize(("block", "step"), [(0, 0), (0, 2), (1, 0), (1, 1), (1, 3)])
+def test_the_recorded_seed_repeats_the_answer(session, recorded, block, step):
+    events = list(session.resume(recorded, block=block, step=step, seed=recorded.started.seed))
+    assert drafts(events) == drafts(recorded.events)
+    assert events[-1].answer_tokens == recorded.events[-1].answer_tokens
+    assert events[0].pins == {2: 5, 20: 6}
+    kinds = [type(event) for event in events if not isinstance(event, PromptEncoded)]
+    assert kinds == [type(event) for event in recorded.events if not isinstance(event, PromptEncoded)]
+
+
+@pytest.mark.parametrize(("block", "step"), [(0, 1), (1, 2)])
+def test_another_seed_holds_behind_the_step(session, recorded, block, step):
+    events = list(session.resume(recorded, block=block, step=step, seed=9))
+    old, new = drafts(recorded.events, block), drafts(events, block)
+    assert new[: step + 1] == old[: step + 1]  # the step behind reads the same canvas
+    canvases = [
+        [
+            event.canvas.tolist()
+            for event in found
+            if isinstance(event, DenoisingStep) and event.block == block
+        ]
+        for found in (recorded.events, events)
+    ]
+    assert canvases[0][: step + 1] == canvases[1][: step + 1]
+    if step + 1 < len(old):
+        assert canvases[0][step + 1] != canvases[1][step + 1]
+    assert drafts(events)[: 3 * block] == drafts(recorded.events)[: 3 * block]
+
+
+def test_what_was_resumed_can_be_resumed(session, recorded, tmp_path):
+    path = tmp_path / "r.jsonl"
+    with Recorder.to_file(path, session.tokenizer) as recorder:
+        once = list(recorder.record(session.resume(recorded, block=0, step=1, seed=9)))
+    read = read_recording(path)
+    assert [branch.seed for branch in read.started.branches] == [9]
+    again = list(session.resume(read, block=1, step=1, seed=9))
+    assert drafts(again) == drafts(once)
+    back = list(session.resume(read, block=0, step=1, seed=recorded.started.seed))
+    assert drafts(back) == drafts(recorded.events)
+    assert len(back[0].branches) == 1
+
+
+@pytest.mark.parametrize(("block", "step"), [(0, 4), (2, 0), (9, 9)])
+def test_steps_that_were_not_recorded(session, recorded, block, step):
+    with pytest.raises(RecordingError, match=r"there are 1:0 to 1:3, 2:0 to 2:3"):
+        next(session.resume(recorded, block=block, step=step))
+
+
+def test_another_model_is_a_warning_and_another_vocabulary_an_error(session, recorded, caplog):
+    started = dataclasses.replace(recorded.started, digest="abc", arithmetic="other")
+    read = dataclasses.replace(recorded, events=[started, *recorded.events[1:]])
+    with caplog.at_level(logging.WARNING):
+        list(session.resume(read, block=0, step=1, seed=1))
+    assert "the model is not what was recorded (abc, now" in caplog.text
+    assert "the arithmetic is not what was recorded (other, now" in caplog.text
+    step = next(i for i, event in enumerate(read.events) if isinstance(event, DenoisingStep))
+    read.events[step] = dataclasses.replace(read.events[step], tokens=np.zeros(16, np.int64))
+    caplog.clear()
+    list(session.resume(read, block=0, step=1, seed=1))
+    assert "step 1 has other tokens than were recorded" in caplog.text
+    read.events[0] = dataclasses.replace(started, vocab_size=5)
+    with pytest.raises(RecordingError, match="take the model that was recorded"):
+        next(session.resume(read, block=0, step=1))
+
+
+def test_the_command(tmp_path):
+    def here(*arguments):
+        return CliRunner().invoke(cli, [*arguments, "-t", "1", "--view", "none"])
+
+    story, other = str(tmp_path / "s.jsonl"), str(tmp_path / "o.jsonl")
+    whole = here("run", "demo", "Tell me a story.", "--no-stdin", "--seed", "1", "--record", story)
+    assert here("resume", story, "--at", "1:2", "--seed", "1").stdout == whole.stdout
+    there = here("resume", story, "--at", "1:2", "--seed", "2", "--record", other)
+    assert there.stdout not in ("", whole.stdout)
+    assert read_recording(tmp_path / "o.jsonl").answer().text == there.stdout.rstrip("\n")
+    for wrong in ("x", "0:1", "1", "1:2:3", "1:-1"):
+        assert here("resume", story, "--at", wrong).exit_code == 2
+    assert "1:0 to 1:" in str(here("resume", story, "--at", "1:99").exception)
+    assert "there is no such file" in str(here("resume", other + "x", "--at", "1:1").exception)

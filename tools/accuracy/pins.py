@@ -1,0 +1,111 @@
+"""What pins do on the demo: whether each stands, what a Sudoku's givens save, and holes in stories.
+
+python tools/accuracy/pins.py honoured --cases 500   random pins in every canvas; none of them change nothing
+python tools/accuracy/pins.py sudoku --cases 40      solved and steps of each size, free and with the givens
+python tools/accuracy/pins.py nouns --cases 50       a noun of a story as a hole: what comes back grammatical
+"""
+
+import argparse
+import random
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import dgguf
+from dgguf.diffusion.events import CanvasCommitted
+from tools.demo import stories
+from tools.demo.checks import is_grammatical
+from tools.demo.stories import make_story
+from tools.demo.sudoku import make_puzzle, written
+
+GIVENS = ((4, 6), (4, 5), (6, 18), (6, 14), (9, 55), (9, 50))
+PROMPTS = ("Tell me a story.", "Sort: 7 3 9 1 5", "Hello", 'Write "abc" backwards.')
+NOUNS = (*stories.ANIMALS, *stories.THINGS, *stories.FOODS)
+
+
+def committed(session: dgguf.Session, prompt: str, **options: object) -> tuple[list[int], int]:
+    """The ids of all canvases, and the steps that they took."""
+    events = [e for e in session.stream(prompt, **options) if isinstance(e, CanvasCommitted)]
+    return np.concatenate([e.tokens for e in events]).tolist(), sum(e.steps for e in events)
+
+
+def honoured(session: dgguf.Session, cases: int) -> None:
+    rng, stood, n_pins, same = np.random.default_rng(1), 0, 0, 0
+    for case in range(cases):
+        length = int(rng.choice([16, 32, 64, 96]))
+        most = length * int(rng.integers(1, 3))
+        places = rng.choice(most, int(rng.integers(1, most // 2)), replace=False).tolist()
+        pins = {place: int(rng.integers(session.config.vocab_size)) for place in places}
+        request = {"seed": case, "max_tokens": most, "canvas_length": length}
+        request["settings"] = session.settings(max_steps=int(rng.integers(1, 9)))
+        prompt = PROMPTS[case % len(PROMPTS)]
+        found, _ = committed(session, prompt, pins=pins, **request)
+        seen = {place: token for place, token in pins.items() if place < len(found)}
+        n_pins += len(seen)
+        stood += all(found[place] == token for place, token in seen.items())
+        if case < cases // 10:
+            same += committed(session, prompt, pins={}, **request) == committed(session, prompt, **request)
+    print(f"{stood} of {cases} sets stand in every committed canvas, {n_pins} pins")
+    print(f"{same} of {cases // 10} answers are the same with an empty set and with none")
+
+
+def sudoku(session: dgguf.Session, cases: int) -> None:
+    numbers = np.random.default_rng(1)
+    print(f"{'size, givens':<14}{'solved free':>12}{'pinned':>8}{'steps free':>12}{'pinned':>8}{'worse':>7}")
+    for n, givens in GIVENS:
+        solved, steps, worse = {False: 0, True: 0}, {False: 0, True: 0}, 0
+        for seed in range(cases):
+            puzzle, solution = make_puzzle(n, givens, numbers, held_out=True)
+            text, wanted = written(puzzle), written(solution)
+            right = {}
+            for pinned in (False, True):
+                pins = {
+                    place: session.tokenizer.encode(character)[0]
+                    for place, character in enumerate(text)
+                    if pinned and character.isdigit()
+                }
+                found, n_steps = committed(
+                    session, f"Solve this sudoku:\n{text}", seed=seed, max_tokens=96, pins=pins
+                )
+                end = next((i for i, token in enumerate(found) if token in session.tokenizer.stop_ids), None)
+                right[pinned] = session.tokenizer.decode(found[:end]) == wanted
+                solved[pinned] += right[pinned]
+                steps[pinned] += n_steps
+            worse += right[False] and not right[True]
+        means = [steps[pinned] / cases for pinned in (False, True)]
+        case = f"{n}x{n}, {givens}"
+        counts = f"{solved[False]:>12}{solved[True]:>8}{means[0]:>12.1f}{means[1]:>8.1f}{worse:>7}"
+        print(f"{case:<14}{counts}", flush=True)
+
+
+def nouns(session: dgguf.Session, cases: int) -> None:
+    rng, right, known = random.Random(1), 0, 0
+    for seed in range(cases):
+        text = ""
+        while not (found := re.search(rf" ({'|'.join(NOUNS)})\b", text)):
+            text = make_story(rng, long=False).text
+        hole = len(session.tokenizer.encode(found[0]))
+        template = f"{text[: found.start()]} [[{hole}]]{text[found.end() :]}"
+        filled = session.fill(template, "Tell me a story.", seed=seed)
+        right += is_grammatical(filled.text)
+        known += filled.holes[0].text == found[1]
+    print(f"{right} of {cases} stories are grammatical with their noun filled; {known} got the noun they had")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("honoured", "sudoku", "nouns"))
+    parser.add_argument("--cases", type=int, default=40)
+    options = parser.parse_args()
+    with dgguf.load("demo", threads=1) as session:
+        {"honoured": honoured, "sudoku": sudoku, "nouns": nouns}[options.what](session, options.cases)
+
+
+if __name__ == "__main__":
+    main()
