@@ -1,5 +1,8 @@
 """Images in prompts: where their rows stand, what sees them, what is kept of them, what is refused."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -79,7 +82,17 @@ def test_texts_are_as_before(session, model):
     with Session(model, threads=1, exact=True, mmproj="none") as blind:
         one, two = (each.generate("hello world", max_tokens=16, seed=1).text for each in (session, blind))
     assert one == two
-    assert "tower" not in vars(session._images) or session._images.tower
+
+
+def test_texts_need_no_pillow_and_no_tower(model):
+    code = (
+        "import sys; from dgguf.session import Session; s = Session(sys.argv[1], threads=1, exact=True); "
+        "s.generate('hello', max_tokens=8, seed=1); print('PIL' in sys.modules, 'tower' in vars(s._images))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(model)], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == ["False", "False"]
 
 
 def test_answers_depend_on_the_image(session, pictures):
