@@ -79,7 +79,7 @@ class ImageReader:
             return []
         if self._marks is None:
             what = "the demo does not see yet" if self._name == "demo" else f"{self._name} reads no images"
-            raise ImageError(f"{what}: its vocabulary has no token for them; leave the images out")
+            raise ImageError(f"{what}: its vocabulary has no token for an image; ask without one")
         _ = self.tower  # opened, or refused, before anything is computed
         return [each if isinstance(each, ImageInput) else read_image(each, budget) for each in sources]
 

@@ -13,7 +13,7 @@ from dgguf.cli import saved
 from dgguf.cli.answer_writer import AnswerWriter
 from dgguf.cli.display import Display
 from dgguf.cli.export import check_out, draw
-from dgguf.cli.images import announce, pasted_image
+from dgguf.cli.images import announce, pasted_image, show_preview
 from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import NOTE, fail, say
@@ -256,6 +256,8 @@ class Dialog:
         self._images += images
         self._n_images += 1
         announce(images, say, self._n_images)
+        if self._keyboard:
+            show_preview(images)
 
     def _save(self, argument: str) -> None:
         path = saved.write(argument, self.system, self.messages)

@@ -1,6 +1,7 @@
 """Images on the command line: their options, what is said and shown of them, paths that were pasted."""
 
 import io
+import os
 import re
 import shlex
 import sys
@@ -86,6 +87,41 @@ def announce(images: "Sequence[ImageInput]", say: Callable[[str], None], first: 
                 f"warning: it shrinks {image.shrunk:.1f} times from {image.original[0]}x{image.original[1]}, "
                 f"so small print may be lost{hint}"
             )
+
+
+def preview(image: "ImageInput", columns: int = 32) -> list[str]:
+    """An image as lines of half blocks, two pixels each, in 24-bit colours.
+
+    Args:
+        columns: of the terminal, at most.
+    """
+    from PIL import Image
+
+    height, width, _ = image.pixels.shape
+    scale = columns / max(height, width)
+    size = max(1, round(width * scale)), 2 * max(1, round(height * scale / 2))
+    small = Image.fromarray(image.pixels).resize(size)
+    pixels = [small.getpixel((x, y)) for y in range(size[1]) for x in range(size[0])]
+    lines = []
+    for first in range(0, len(pixels), 2 * size[0]):
+        upper, lower = pixels[first : first + size[0]], pixels[first + size[0] : first + 2 * size[0]]
+        cells = [
+            f"\x1b[38;2;{_colour(a)}m\x1b[48;2;{_colour(b)}m▀" for a, b in zip(upper, lower, strict=True)
+        ]
+        lines.append("".join(cells) + "\x1b[0m")
+    return lines
+
+
+def _colour(pixel: Any) -> str:
+    return ";".join(map(str, pixel))
+
+
+def show_preview(images: "Sequence[ImageInput]") -> None:
+    """Draw images on stderr, where that is a terminal with 24-bit colours and NO_COLOR is not set."""
+    colours = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
+    if colours and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+        for image in images:
+            click.echo("\n".join(preview(image)), err=True, color=True)
 
 
 def pasted_image(text: str) -> tuple[Path | None, str]:

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from dgguf.cli import cli
-from dgguf.cli.images import BUDGETS, announce, pasted_image
+from dgguf.cli.images import BUDGETS, announce, pasted_image, preview
 from dgguf.images import BUDGETS as KNOWN
 from dgguf.images import read_image
 from tests.images.test_images import random_picture
@@ -98,3 +98,10 @@ def test_what_is_said_of_an_image():
     announce([read_image(random_picture(1, 5000, 100), 70)], said.append, 3)
     assert said[0].startswith("[image 3: image, ")
     assert "--image-tokens 1120 keeps more" in said[1]
+
+
+def test_a_preview_is_half_blocks():
+    lines = preview(read_image(random_picture(1, 64, 32), 70), 16)
+    assert 3 <= len(lines) <= 5
+    assert all(line.count("▀") == 16 and line.endswith("\x1b[0m") for line in lines)
+    assert len(preview(read_image(random_picture(1, 900, 9), 70), 16)) == 1
