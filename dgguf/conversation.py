@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dgguf.constraints.guide import Guide
 from dgguf.diffusion.events import CanvasStarted, DenoisingStep, Event, Started
 from dgguf.diffusion.generate import generate
 from dgguf.diffusion.sampler import SeededNoise
@@ -95,6 +96,7 @@ class Request:
 
     started: Started
     top_k: int
+    guide: Guide | None = None
     committed: Sequence[np.ndarray] = ()
     spans: Sequence[Span] = ()
 
@@ -196,6 +198,7 @@ class Conversation:
             top_k=request.top_k,
             canvas_length=started.canvas_length,
             pins=started.pins,
+            guide=request.guide,
             committed=request.committed,
             spans=request.spans,
         )

@@ -7,6 +7,7 @@ DggufError                  exit code 1, one clear sentence: what, where, what t
 ├── TokenizerError          the vocabulary or the chat template in the file
 ├── PromptError             what was asked for does not fit (context, empty prompt, settings)
 │   └── ImageError              an image: no such file, damaged, too large
+├── ConstraintError         a schema, a regular expression or choices that an answer cannot be held to
 ├── NumericsError           the network computed something that is not a number
 ├── DownloadError           the hub, the network, or a file that arrived damaged
 │   └── NoAnswerError           the hub could not be asked what it has
@@ -53,6 +54,10 @@ class PromptError(DggufError):
 
 class ImageError(PromptError):
     """An image cannot be read."""
+
+
+class ConstraintError(DggufError):
+    """A JSON schema, a regular expression or choices that no answer can be held to."""
 
 
 class NumericsError(DggufError):

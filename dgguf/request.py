@@ -22,8 +22,17 @@ def whole(name: str, value: Any) -> int:
         raise TypeError(f"{name} must be an integer, not {value!r:.99}") from None
 
 
-def check_request(started: Started) -> None:
-    """See that the seed is one, and that pins are places of the answer and ids of the vocabulary."""
+def check_request(started: Started, *, constrained: bool = False) -> None:
+    """See that the seed is one, and that pins are places of the answer and ids of the vocabulary.
+
+    Args:
+        constrained: a constraint holds the whole answer.
+
+    Raises:
+        PromptError: they are not.
+    """
+    if started.pins and constrained:
+        raise PromptError("pins and a constraint on the whole answer exclude each other")
     if not 0 <= started.seed < 1 << 64:
         raise PromptError(f"the seed must be from 0 to 2^64 - 1, not {started.seed}")
     most = started.canvas_length * math.ceil(started.max_tokens / started.canvas_length) - 1

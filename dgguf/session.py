@@ -9,6 +9,8 @@ import numpy as np
 
 from dgguf.answer import AnswerBuilder
 from dgguf.backends.base import Backend, TowerBackend
+from dgguf.constraints.automaton import Automaton
+from dgguf.constraints.tokens import Constraints
 from dgguf.conversation import Conversation, Request, Turns
 from dgguf.decisions.decide import Decider, Decision, Samples
 from dgguf.decisions.prompts import DecisionPrompts
@@ -24,6 +26,7 @@ from dgguf.images import ImageInput
 from dgguf.loading import Gpu, cpu_backend, gpu_backend, load_model
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, rows_per_call
+from dgguf.options import AnswerOptions, StreamOptions, with_constraint
 from dgguf.prompts import PromptEncoder, PromptOptions, with_images
 from dgguf.request import check_request, new_seed, whole
 from dgguf.resume import ResumePoint
@@ -36,19 +39,6 @@ from dgguf.view.watching import watch
 
 DEFAULT_MAX_TOKENS = 1024
 FULL_CONVERSATIONS = 4  # whose KV caches are kept whole
-
-
-class StreamOptions(PromptOptions, total=False):
-    """What `Session.stream` takes beside the prompt, and describes."""
-
-    settings: SamplerSettings | None
-    max_tokens: int
-    seed: int | None
-    top_k: int
-    canvas_length: CanvasLength
-    pins: Mapping[int, int] | None
-    constraints: str
-    conversation: Conversation | None
 
 
 class Session:
@@ -111,6 +101,7 @@ class Session:
         self._prompts = PromptEncoder(
             self.tokenizer, self.file.metadata, str(self.file.path), self._images.read
         )
+        self.constraints = Constraints(self.tokenizer)
         self.turns = Turns(kv_budget or 0)
         self._conversation = self.conversation()
         if kv_budget is None:  # a GPU's memory is planned for one
@@ -171,6 +162,7 @@ class Session:
         canvas_length: CanvasLength = None,
         pins: Mapping[int, int] | None = None,
         constraints: str = "",
+        constraint: Automaton | None = None,
         conversation: Conversation | None = None,
         **options: Unpack[PromptOptions],
     ) -> Generator[Event, None, None]:
@@ -185,11 +177,10 @@ class Session:
             seed: the same seed gives the same answer, to the last bit, on any number of threads and with
                 any prefix in the KV cache (see docs/determinism.md); None draws one.
             top_k: likeliest tokens that each step is to report for every position.
-            canvas_length: positions denoised together, from 1 to the model's; None for the model's; "auto"
-                for no more than `max_tokens` needs.
-            pins: ids that must stand at positions of the answer, counted from 0; the answer goes on to the
-                last of them.
+            canvas_length: of each; see `choose_length`.
+            pins: ids that must stand at positions of the answer, from 0; it goes on to the last of them.
             constraints: what the pins are for, in words, for whoever reads a recording.
+            constraint: the language that the answer belongs to; see `constraints.language`. Not with pins.
             conversation: whose KV cache is used; None for the session's own. Answers of several may be
                 drawn from in turns, between canvases.
             options: see `PromptOptions`; with ids only the images that they were encoded with.
@@ -212,14 +203,14 @@ class Session:
             vocab_size=self.config.vocab_size,
             context=self.context,
             pins=dict(pins or {}),
-            constraints=constraints,
+            constraints=constraint.source if constraint else constraints,
             digest=self.file.digest,
             arithmetic=self.backend.arithmetic,
         )
-        check_request(started)
-        yield from (conversation or self._conversation).stream(
-            Request(started, top_k, spans=self._images.spans(ids, images))
-        )
+        check_request(started, constrained=constraint is not None)
+        guide = self.constraints.guide(constraint, ids.tolist()) if constraint else None
+        request = Request(started, top_k, guide, spans=self._images.spans(ids, images))
+        yield from (conversation or self._conversation).stream(request)
 
     def reader(self, prompt: np.ndarray) -> AnswerText:
         """Turns the committed tokens of the answer to a prompt's ids into text, as they come."""
@@ -230,10 +221,10 @@ class Session:
         return self.tokenizer.decode(tokens.tolist())
 
     def generate(
-        self, prompt: str | list[Message] | np.ndarray, **arguments: Unpack[StreamOptions]
+        self, prompt: str | list[Message] | np.ndarray, **arguments: Unpack[AnswerOptions]
     ) -> DrawnAnswer:
         """Answer a message or a conversation and return when all of it is there; arguments as of `stream`."""
-        return self._answer(self.stream(prompt, **arguments))
+        return self._answer(self.stream(prompt, **with_constraint(arguments)))
 
     def watch(
         self,
@@ -242,7 +233,7 @@ class Session:
         view: str = "auto",
         pace: float = 0.15,
         thoughts: Thoughts = "dim",
-        **arguments: Unpack[StreamOptions],
+        **arguments: Unpack[AnswerOptions],
     ) -> DrawnAnswer:
         """`generate`, and show the canvas meanwhile: in a notebook, on a terminal, else as lines on stderr.
 
@@ -255,7 +246,7 @@ class Session:
         """
         if view not in ("auto", *LIVE_VIEWS):
             raise ValueError(f"there is no view {view!r:.99}; there are auto, {', '.join(LIVE_VIEWS)}")
-        events = self.stream(prompt, **arguments)
+        events = self.stream(prompt, **with_constraint(arguments))
 
         def layers() -> tuple[int, int]:
             return self.model.layers_done, len(self.config.layers)
@@ -352,7 +343,7 @@ class Session:
         point = ResumePoint.find(recording.events, branch)
         started = point.on(self)
         check_request(started)
-        yield from point.joined(self._conversation.stream(Request(started, top_k, point.committed)))
+        yield from point.joined(self._conversation.stream(Request(started, top_k, committed=point.committed)))
 
     @functools.cached_property
     def _decider(self) -> Decider:

@@ -66,7 +66,7 @@ class AnswerWriter:
                 "interrupted": interrupted,
                 "seed": seed,
                 "settings": dataclasses.asdict(settings),
-                **dataclasses.asdict(s),
+                **{k: v for k, v in dataclasses.asdict(s).items() if k != "replaced" or v},
                 "answer_tokens_per_second": s.answer_tokens_per_second,
                 "canvas_positions_per_second": s.canvas_positions_per_second,
                 "tokens_per_step": s.tokens_per_step,

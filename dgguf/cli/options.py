@@ -12,6 +12,7 @@ from dgguf.cli.images import image_options
 from dgguf.view.names import THOUGHTS, Thoughts
 
 if TYPE_CHECKING:
+    from dgguf.constraints.automaton import Automaton
     from dgguf.diffusion.generate import CanvasLength
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.loading import Gpu
@@ -62,6 +63,7 @@ class Asking:
         sampler: the sampler's settings; None for the file's.
         canvas: positions denoised together, as of `Session.stream`.
         image_tokens: of an image, at most; None for the default.
+        schema, regex, choice: what the answer is held to, as of `Session.generate`.
     """
 
     max_tokens: int = 1024
@@ -73,10 +75,21 @@ class Asking:
     special: bool = False
     canvas: "CanvasLength" = None
     image_tokens: int | None = None
+    schema: Path | None = None
+    regex: str | None = None
+    choice: tuple[str, ...] = ()
 
     def settings(self, session: "Session") -> "SamplerSettings":
         """All settings of the sampler for a model."""
         return session.settings(**self.sampler)
+
+    def constraint(self) -> "Automaton | None":
+        """The language that the answer is held to, if it is to be held; reads the schema's file."""
+        if self.schema is None and self.regex is None and not self.choice:
+            return None
+        from dgguf.constraints.language import language
+
+        return language(self.schema, self.regex, self.choice or None)
 
     def lengths(self) -> dict[str, Any]:
         """The lengths of answer and canvas, as arguments of `Session.stream`."""

@@ -12,6 +12,7 @@ import click
 from dgguf.cli.answering import Asked, answer
 from dgguf.cli.chat import chat, converse
 from dgguf.cli.commands import Grouped, model_argument
+from dgguf.cli.constraint import constraint_options
 from dgguf.cli.images import announce, encode_with_images, image_option
 from dgguf.cli.keeping import Keeping, keeping_options
 from dgguf.cli.options import (
@@ -28,6 +29,7 @@ from dgguf.cli.together import check_chat
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
+    from dgguf.constraints.automaton import Automaton
     from dgguf.session import Session
     from dgguf.text.chat import Message
 
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     help="What the answer, of one canvas at most, ends with; a space before it counts.",
 )
 @generation_options
+@constraint_options
 @view_options(VIEWS)
 @markdown_option
 @keeping_options
@@ -123,12 +126,13 @@ def run(
     from dgguf.cli import last
     from dgguf.cli.models import offer
 
+    constraint = asking.constraint()
     offer(loading.model)
     asking, messages = _messages(text, loading, asking, go_on=go_on)
     prompt_or_messages = messages if go_on else text
     frame = typed(begins or ""), typed(ends or "")
     written = answer(
-        lambda session: _ask(session, prompt_or_messages, images, asking, frame, record_top),
+        lambda session: _ask(session, prompt_or_messages, images, asking, frame, constraint, record_top),
         loading,
         showing,
         keeping=keeping,
@@ -162,9 +166,10 @@ def _ask(
     images: Sequence[Path],
     asking: Asking,
     frame: tuple[str, str],
+    constraint: "Automaton | None",
     record_top: int,
 ) -> Asked:
-    """Ask a model for the answer to a prompt, which begins and ends as the frame says."""
+    """Ask a model for the answer to a prompt, which begins and ends as the frame says, or is constrained."""
     from dgguf.fill import framed
     from dgguf.request import new_seed
 
@@ -172,5 +177,6 @@ def _ask(
     ids, pictures = encode_with_images(session, asking, prompt, images)
     announce(pictures, logging.getLogger(__name__).warning)  # which a live view shows above itself
     options = framed(session, *frame, special=asking.special, **asking.lengths())
-    events = session.stream(ids, images=pictures, settings=settings, seed=seed, top_k=record_top, **options)
+    options |= {"images": pictures, "top_k": record_top, "constraint": constraint}
+    events = session.stream(ids, settings=settings, seed=seed, **options)
     return Asked(events, seed, settings)

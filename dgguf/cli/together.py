@@ -44,6 +44,8 @@ EXCLUDES = (
     Rule("--raw", ("--system", "--think", "--continue"), "it takes the prompt as it is"),
     Rule("--json", ("--view jsonl",), "each writes JSON of its own to stdout"),
     Rule("--markdown", ("--json", "--view jsonl", "--view sudoku"), "it formats the answer's text"),
+    Rule("--schema", ("--regex", "--choice"), "one of them says what the answer may be"),
+    Rule("--regex", ("--choice",), "one of them says what the answer may be"),
     Rule("--cuda", ("--exact", "--keep-weights"), "that is a computation of the CPU"),
     Rule("--acceptance", ("--json",), "it prints JSON as it is"),
     Rule("--step", ("--speed", "--pace", *(f"--view {view}" for view in _UNPAGED)), "keys turn the pages"),

@@ -111,6 +111,8 @@ class DenoisingStep:
         entropy: (C,) float32, nats.
         settled: the stopping rule is met; this is the canvas's last step.
         seconds: the step took.
+        replaced: positions of the answer whose token is not the likeliest, because a schema, a regular
+            expression or a choice holds the answer; None where nothing does.
         top: the likeliest tokens at each position; None where nobody asked.
         pinned: (C,) bool, positions whose id must stand: of entropy 0 and accepted; None for none.
     """
@@ -125,6 +127,7 @@ class DenoisingStep:
     entropy: np.ndarray
     settled: bool
     seconds: float
+    replaced: int | None = None
     top: TopTokens | None = None
     pinned: np.ndarray | None = None
 

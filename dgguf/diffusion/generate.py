@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from dgguf.backends.base import Prediction
+from dgguf.constraints.guide import Guide
 from dgguf.diffusion.events import (
     CanvasCommitted,
     CanvasStarted,
@@ -48,6 +49,7 @@ def generate(
     top_k: int = 0,
     canvas_length: CanvasLength = None,
     pins: Mapping[int, int] | None = None,
+    guide: Guide | None = None,
     committed: Sequence[np.ndarray] = (),
     spans: Sequence[Span] = (),
 ) -> Generator[Event, None, None]:
@@ -65,16 +67,18 @@ def generate(
         canvas_length: see `choose_length`.
         pins: ids that must stand at positions of the answer, counted over all canvases from 0. The answer
             goes on to the last of them: only a stop id that is pinned itself ends it before.
+        guide: holds the answer to a language; not with pins.
         committed: canvases of this answer that stand already; it goes on behind them.
         spans: images of the prompt; those that are in the cache already are not read again.
 
     Raises:
+        ConstraintError: even the shortest answer of the language does not fit.
         PromptError: the prompt and one canvas do not fit the context.
         NumericsError: the network computed something that is not finite.
     """
     clock = _Clock()
     length = choose_length(canvas_length, max_tokens, model.config.canvas_length)
-    denoise = _Denoiser(model, cache, settings, noise, top_k, clock)
+    denoise = _Denoiser(model, cache, settings, noise, top_k, guide, clock)
     plan = _Plan(length, pins or {}, max_tokens, stop_ids, len(committed), spans)
     ids = np.concatenate([prompt, *committed])
     with contextlib.closing(_answer(model, cache, ids, denoise, plan, clock)) as events:
@@ -116,6 +120,10 @@ class _Plan:
         """The canvases to denoise, by number."""
         return range(self.n_committed, math.ceil(self.max_tokens / self.length))
 
+    def room(self, positions: int) -> int:
+        """Positions of the canvases to come, of which no more fit than into so many positions."""
+        return min(len(self.blocks()), positions // self.length) * self.length
+
     def stop(self, block: int, tokens: np.ndarray) -> int | None:
         """Where in a committed canvas the answer ends, if it does."""
         first, last = block * self.length, max(self.pins, default=-1)
@@ -138,6 +146,8 @@ def _answer(
     reused = cache.position
     answer_tokens = plan.n_committed * length
     pending, ahead = prompt[reused:], within(plan.spans, reused, len(prompt))
+
+    denoise.begin(plan.room(cache.context - len(prompt)))
 
     # 1. One canvas after the other.
     for block in plan.blocks():
@@ -255,17 +265,33 @@ class _Denoiser:
         settings: SamplerSettings,
         noise: Noise,
         top_k: int,
+        guide: Guide | None,
         clock: _Clock,
     ) -> None:
         self.noise = noise
+        self._guide = guide
+        self._room = 0
         self._model = model
         self._cache = cache
         self._settings = settings
         self._top_k = top_k
         self._clock = clock
 
+    def begin(self, room: int) -> None:
+        """So many positions are left for the canvases of an answer.
+
+        Raises:
+            ConstraintError: the shortest answer of the language does not fit.
+        """
+        self._room = room
+        if self._guide is not None:
+            self._guide.check(room)
+
     def __call__(self, block: int, canvas: Canvas) -> Iterator[DenoisingStep]:
-        """The steps of one canvas; always at least one."""
+        """The steps of one canvas; always at least one. The canvas before is committed."""
+        self._room -= len(canvas)
+        if self._guide is not None:
+            self._guide.commit()
         length, settings, noise, free = len(canvas), self._settings, self.noise, canvas.free
         should_stop = StoppingRule(settings)
         prediction: Prediction | None = None
@@ -276,6 +302,10 @@ class _Denoiser:
             # every position and draws a token there.
             uniforms = noise.uniforms(block, step, length)
             prediction = hold_pins(canvas, self._model.denoise(canvas, self._cache, prediction, t, uniforms))
+            replaced = None
+            if self._guide is not None:
+                candidates = self._model.top_tokens(prediction, self._guide.n_candidates)
+                prediction, replaced = self._guide.hold(prediction, *candidates, self._room)
             # 1.c.iii. Keep what is sure, throw the rest back into noise.
             accepted = accept(prediction.entropy, settings.entropy_bound)
             next_tokens = np.where(accepted, prediction.sampled, noise.tokens(block, step, length))
@@ -296,6 +326,7 @@ class _Denoiser:
                 entropy=prediction.entropy,
                 settled=settled,
                 seconds=seconds,
+                replaced=replaced,
                 top=TopTokens(*top) if top else None,
                 pinned=canvas.pinned,
             )

@@ -24,6 +24,8 @@ class Statistics:
         steps: denoising steps of each committed block.
         converged: of each committed block, whether it settled before its steps were used up.
         last_entropy: of each committed block, the mean entropy at its last step, in nats.
+        replaced: of each committed block, tokens of the answer that are not the likeliest, because a schema,
+            a regular expression or a choice holds it; empty where nothing does.
         revisions: of each committed block, how often the likeliest token of a position changed after
             a token had been accepted there.
         answer_tokens: tokens before the stop id, thoughts included.
@@ -43,6 +45,7 @@ class Statistics:
     converged: list[bool] = field(default_factory=list)
     last_entropy: list[float] = field(default_factory=list)
     revisions: list[int] = field(default_factory=list)
+    replaced: list[int] = field(default_factory=list)
     answer_tokens: int = 0
     canvas_positions: int = 0
     first_block_seconds: float | None = None
@@ -66,12 +69,14 @@ class Statistics:
                 self.seconds += event.seconds
                 self._revised += int(np.count_nonzero(self._ever_accepted & (event.tokens != self._draft)))
                 self._draft, self._entropy = event.tokens, event.mean_entropy
+                self._replaced = event.replaced
                 self._ever_accepted = self._ever_accepted | event.accepted
             case CanvasCommitted():
                 self.steps.append(event.steps)
                 self.converged.append(event.converged)
                 self.last_entropy.append(self._entropy)
                 self.revisions.append(self._revised)
+                self.replaced += [] if self._replaced is None else [self._replaced]
                 self.answer_tokens += event.answer_length
                 self.canvas_positions += len(event.tokens)
                 self.commit_seconds += event.encode_seconds if event.block else 0.0

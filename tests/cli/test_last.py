@@ -78,7 +78,7 @@ def test_what_cannot_go_on(model, state, tmp_path):
     shutil.copy(model, other)
     talk(str(other), "Hi\n")
     assert f"the last conversation was with {other}" in refused()
-    assert "--raw takes the prompt as it is" in refused("--raw")
+    assert "--raw does not go with --continue: it takes the prompt as it is" in refused("--raw")
     without = os.environ | {"DGGUF_HISTORY": "0"}
     assert "DGGUF_HISTORY=0 keeps none" in refused(env=without)
     state.write_text("{")

@@ -38,6 +38,24 @@ QUESTIONS = """[{"type": "predicate", "instructions": "Is it about Hi?", "name":
   "choices": [{"value": "ab", "description": "him"}, {"value": true}, {"value": "true"}]},
  {"type": "score", "instructions": "How urgent?", "levels": [{"label": "low"}, {"label": "high"}]}]
 """
+SCHEMA = r"""{"type": "object",
+ "$defs": {"part": {"type": ["number", "null"], "minimum": -1.5, "maximum": 20}},
+ "properties": {
+  "name": {"type": "string", "minLength": 1, "maxLength": 9}, "id": {"pattern": "^[a-z]{2,3}-\\d+$"},
+  "kind": {"enum": ["a", 1, null]}, "when": {"type": "string", "format": "date"},
+  "part": {"$ref": "#/$defs/part"}, "any": {"oneOf": [{"type": "boolean"}, {"type": "string"}]},
+  "list": {"type": "array", "prefixItems": [{"const": true}], "items": {"type": "integer"}, "maxItems": 3},
+  "all": {"allOf": [{"type": "string"}, {"minLength": 2}]},
+  "map": {"additionalProperties": {"type": "integer", "exclusiveMinimum": 3}, "maxProperties": 2}},
+ "required": ["name", "list"], "additionalProperties": false}
+"""
+EXPRESSIONS = r"""yes|no
+[A-Z][a-z]{2,8}( \w+)*\.
+^(?:\d{1,3}\.){3}\d{1,3}$
+(x+x+)+y
+[^\s"]{3,}?é
+.{0,40}\x41
+"""
 LINES = "Is it <turn|>?\nteam: Who should take it? ab|Hi|legal\nurgency: low<medium<high\nName it. a b|c\n"
 _GEOMETRY = replace(
     TINY, block_count=2, full_every=2, embedding_length=32, feed_forward_length=32, head_count=2,
@@ -313,4 +331,8 @@ _MAKERS: dict[str, Callable[[Path], Seed]] = {
         f"image {name}": functools.partial(_folder, "image", name, functools.partial(_picture, name))
         for name in ("a.png", "a.jpg", "a.gif", "a.tif")
     },
+    "schema": functools.partial(_folder, "schema", "s.json", functools.partial(_text, "s.json", SCHEMA)),
+    "expressions": functools.partial(
+        _folder, "expressions", "e.txt", functools.partial(_text, "e.txt", EXPRESSIONS)
+    ),
 }

@@ -24,6 +24,7 @@ from dgguf.cli.prompt import read_file
 from dgguf.cli.quantize import plan_table
 from dgguf.cli.show import describe, describe_tower, parts, tower_parts
 from dgguf.cli.tables import drawn
+from dgguf.constraints.language import language
 from dgguf.convert.imatrix import read_imatrix
 from dgguf.decisions.decide import Decision
 from dgguf.decisions.prompts import DecisionPrompts
@@ -387,6 +388,19 @@ def image(path: Path, stages: Stages) -> None:
             raise Fault("patches of another shape")
 
 
+def schema(path: Path, stages: Stages) -> None:
+    """`run --schema`."""
+    stages.run("schema", lambda: language(schema=path))
+
+
+def expressions(path: Path, stages: Stages) -> None:
+    """`run --regex` and `--choice`, a line each."""
+    lines = path.read_bytes().decode("utf-8", "surrogateescape").splitlines()
+    for line in lines:
+        stages.run("expression", lambda line=line: language(regex=line))
+    stages.run("choices", lambda: language(choice=lines))
+
+
 def chat_request(path: Path, stages: Stages) -> None:
     """A body for /v1/chat/completions."""
     asked = stages.run("request", lambda: read_request(path.read_bytes()))
@@ -424,6 +438,8 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "lines": lines_of_questions,
     "tower": tower,
     "image": image,
+    "schema": schema,
+    "expressions": expressions,
     "chat request": chat_request,
     "decision request": decision_request,
     "system one request": system_one_request,

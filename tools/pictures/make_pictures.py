@@ -3,15 +3,16 @@
     python tools/pictures/make_pictures.py [--model demo] [--out FOLDER] [--tour FOLDER] [--film FOLDER]
 
 Writes run.svg, the opening picture: a story that comes out of noise; sudoku.svg: a board on which wrong
-guesses are taken back; and fill.svg: a text whose holes are filled. With --tour dgguf/data also the two
-recordings that `dgguf tour` plays. With --film also demo.gif, both after each other in about a minute, as a
-terminal shows them.
+guesses are taken back; fill.svg: a text whose holes are filled; and schema.svg: an answer that a schema
+holds. With --tour dgguf/data also the two recordings that `dgguf tour` plays. With --film also demo.gif, the
+story and the board after each other in about a minute, as a terminal shows them.
 Seeds are tried from 0 on, and the first story that ends by itself and the first board that is solved are
 taken; a model that manages neither (random weights) gets the last that was tried.
 """
 
 import argparse
 import dataclasses
+import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need not be installed
 
+from dgguf.constraints.language import language
 from dgguf.diffusion.events import DenoisingStep, Finished
 from dgguf.session import Session
 from dgguf.view.choice import make_view
@@ -46,17 +48,35 @@ Solve this sudoku:
 ..5.....9"""
 
 HOLES = "There once was a [[2]] who lived [[3]]. It was small, but it was very [[1]]."
+JSON = "Write JSON: name Mia, age 7, color green"
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "color": {"enum": ["red", "green", "blue"]},
+        "age": {"type": "integer"},
+        "happy": {"type": "boolean"},
+    },
+    "required": ["name", "color", "age", "happy"],
+}
 
 
 def record(
-    session: Session, prompt: str, max_tokens: int, good: Callable[[Recording], bool], kept: Path | None
+    session: Session,
+    prompt: str,
+    max_tokens: int,
+    good: Callable[[Recording], bool],
+    kept: Path | None,
+    schema: dict[str, object] | None = None,
 ) -> Recording:
     """A generation that is good, of the first seeds, recorded into `kept` if there is such a file to be."""
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(TRIES):
             path = kept or Path(folder) / f"{seed}.jsonl"
             with Recorder.to_file(path, session.tokenizer) as recorder:
-                for _ in recorder.record(session.stream(prompt, max_tokens=max_tokens, seed=seed)):
+                for _ in recorder.record(
+                    session.stream(prompt, max_tokens=max_tokens, seed=seed, constraint=language(schema))
+                ):
                     pass
             recording = read_recording(path)
             if good(recording):
@@ -81,10 +101,18 @@ def is_solved(recording: Recording) -> bool:
     return caption.startswith("solved") and not caption.endswith(" 0 taken back")
 
 
-def run_command(recording: Recording, view: str, prompt: str) -> str:
+def run_command(recording: Recording, view: str, prompt: str, options: str = "") -> str:
     """The command that makes a recording."""
     command = f'dgguf run {recording.started.model} -p "{prompt.splitlines()[0]}'
-    return command + "…" * ("\n" in prompt) + '"' + f" --view {view}" * (view != "text")
+    return command + "…" * ("\n" in prompt) + '"' + f" --view {view}" * (view != "text") + options
+
+
+def is_valid(recording: Recording) -> bool:
+    """Whether an answer is what was asked for, and was worth watching."""
+    n_steps = sum(isinstance(event, DenoisingStep) for event in recording.events)
+    found = json.loads(recording.answer().text)
+    wanted = {"name": "Mia", "color": "green", "age": 7}
+    return 6 <= n_steps <= 24 and wanted.items() <= found.items()
 
 
 def film(recording: Recording, view: str, command: str, pace: float) -> list[Screen]:
@@ -123,11 +151,13 @@ def main() -> None:
         story = record(session, STORY, 192, is_whole, kept["story"])
         board = record(session, SUDOKU, 96, is_solved, kept["sudoku"])
         filled = fill(session)
+        held = record(session, JSON, 96, is_valid, None, SCHEMA)
     title = "dgguf"
     for name, shown in (
         ("run", film(story, "text", run_command(story, "text", STORY), 0.16)),
         ("sudoku", film(board, "sudoku", run_command(board, "sudoku", SUDOKU), 0.45)),
         ("fill", film(filled, "text", f'dgguf fill {options.model} -p "{STORY}" "{HOLES}"', 0.45)),
+        ("schema", film(held, "text", run_command(held, "text", JSON, " --schema person.json"), 0.4)),
     ):
         path = options.out / f"{name}.svg"
         path.write_text(svg.render(shown, WIDTH, crop(shown), DARK, title), encoding="utf-8")

@@ -1,0 +1,102 @@
+"""Schemas that hold together, and schemas that exclude each other."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from dgguf.errors import ConstraintError
+
+# What one of them means depends on the others beside it: they cannot come from two schemas.
+_TOGETHER = (
+    frozenset({"properties", "additionalProperties"}),
+    frozenset({"items", "prefixItems"}),
+)
+
+
+def merge(schema: Any, others: Mapping[str, Any], at: str) -> Any:
+    """The schema of what two schemas allow.
+
+    Raises:
+        ConstraintError: they are about the same keywords.
+    """
+    if schema is False:
+        return False
+    if schema is True or not isinstance(schema, Mapping):
+        return dict(others) if schema is True else schema
+    common = {name for name in schema.keys() & others.keys() if schema[name] != others[name]}
+    if common == {"required"} and all(isinstance(s["required"], list) for s in (schema, others)):
+        both = [*others["required"], *(n for n in schema["required"] if n not in others["required"])]
+        return {**others, **schema, "required": both}
+    properties = [s.get("properties") for s in (schema, others)]
+    if all(isinstance(p, Mapping) for p in properties) and common <= {"properties", "required"}:
+        one, other = (dict(p) for p in properties if isinstance(p, Mapping))
+        if not one.keys() & other.keys() and not any("additionalProperties" in s for s in (schema, others)):
+            both = [s.get("required", []) for s in (others, schema)]
+            if all(isinstance(names, list) for names in both):
+                rest = {"properties": {**other, **one}, "required": list(dict.fromkeys(both[0] + both[1]))}
+                return {**others, **schema, **rest}
+    for names in _TOGETHER:
+        if names & schema.keys() and names & others.keys() and "additionalProperties" not in common:
+            common |= names & (schema.keys() | others.keys())
+    common -= {"title", "description", "default", "examples", "$comment", "$schema", "$id"}
+    if common:
+        raise ConstraintError(
+            f"the schema at {at}: {min(common)!r:.99} stands in two schemas that must both hold; that is not "
+            "supported, so write one schema"
+        )
+    return {**others, **schema}
+
+
+def disjoint(one: Any, other: Any) -> bool:
+    """Whether it is certain that no value fits two schemas."""
+    if one is False or other is False:
+        return True
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return False
+    values = _values(one), _values(other)
+    if values[0] is not None and values[1] is not None:
+        return not values[0] & values[1]
+    types = _types(one), _types(other)
+    if types[0] is not None and types[1] is not None and not types[0] & types[1]:
+        return True
+    shared = [
+        name
+        for name in _required(one) & _required(other)
+        if disjoint(_properties(one).get(name), _properties(other).get(name))
+    ]
+    return bool(shared) and types == ({"object"}, {"object"})
+
+
+def _types(schema: Mapping[str, Any]) -> set[str] | None:
+    given = schema.get("type")
+    types = (
+        {given}
+        if isinstance(given, str)
+        else {t for t in given if isinstance(t, str)}
+        if isinstance(given, list)
+        else None
+    )
+    return {"number" if name == "integer" else name for name in types} if types is not None else None
+
+
+def _values(schema: Mapping[str, Any]) -> set[str] | None:
+    given = [schema["const"]] if "const" in schema else schema.get("enum")
+    if not isinstance(given, list) or any(isinstance(value, list | Mapping) for value in given):
+        return None
+    return {_key(value) for value in given}
+
+
+def _key(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, sort_keys=True)
+
+
+def _required(schema: Mapping[str, Any]) -> set[str]:
+    given = schema.get("required")
+    return {name for name in given if isinstance(name, str)} if isinstance(given, list) else set()
+
+
+def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    given = schema.get("properties")
+    return given if isinstance(given, Mapping) else {}

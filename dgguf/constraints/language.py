@@ -1,0 +1,120 @@
+"""What an answer is to be held to: a JSON schema, a regular expression or a choice, as an automaton."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dgguf.constraints.automaton import Automaton, compile_node
+from dgguf.constraints.nodes import OneOf, Text
+from dgguf.constraints.regex import parse_regex
+from dgguf.constraints.schema import schema_node
+from dgguf.errors import ConstraintError
+
+Schema = Mapping[str, Any] | bool | str | Path
+_MOST_SOURCE = 1000  # characters that a recording keeps
+_MOST_BYTES = 1 << 20  # of a schema
+
+
+def language(
+    schema: Schema | None = None, regex: str | None = None, choice: Sequence[str] | None = None
+) -> Automaton | None:
+    """The automaton of the one that is given; None where none is.
+
+    Args:
+        schema: a JSON schema as of `json.loads`, or the path of a file that holds one.
+        regex: a regular expression that matches the whole answer.
+        choice: the texts of which the answer is one.
+
+    Raises:
+        ConstraintError: it is wrong, not supported or too large, or two are given.
+    """
+    if sum(given is not None for given in (schema, regex, choice)) > 1:
+        raise ConstraintError("a schema, a regular expression and choices exclude each other: give one")
+    if schema is not None:
+        where, text = _read(schema)
+        return _of_schema(text, where)
+    if regex is not None:
+        if not isinstance(regex, str):
+            raise TypeError(f"a regular expression must be a str, not of type {type(regex).__name__}")
+        return _of_regex(regex)
+    return None if choice is None else _of_choice(choice)
+
+
+@functools.lru_cache(maxsize=16)
+def _of_schema(text: str, where: str) -> Automaton:
+    try:
+        return _named(compile_node(schema_node(json.loads(text))), f"schema: {text}")
+    except RecursionError:
+        raise ConstraintError(f"{where}: it is nested too deeply") from None
+    except ConstraintError as error:
+        raise ConstraintError(f"{where}: {error}") from None
+
+
+@functools.lru_cache(maxsize=16)
+def _of_regex(regex: str) -> Automaton:
+    try:
+        return _named(compile_node(parse_regex(regex)), f"regex: {regex}")
+    except ConstraintError as error:
+        text = str(error)
+        raise ConstraintError(
+            text if "regular expression" in text else f"the regular expression {regex!r:.99}: {text}"
+        ) from None
+
+
+def _of_choice(choice: Sequence[str]) -> Automaton:
+    if isinstance(choice, str) or not all(isinstance(text, str) for text in choice):
+        raise TypeError("choices must be a list of texts")
+    texts = tuple(dict.fromkeys(choice))
+    if not texts or "" in texts:
+        raise ConstraintError("choices must be one text or more, none of them empty")
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise ConstraintError("a choice is not UTF-8") from None
+    return _of_texts(texts)
+
+
+@functools.lru_cache(maxsize=16)
+def _of_texts(texts: tuple[str, ...]) -> Automaton:
+    try:
+        return _named(compile_node(OneOf(tuple(map(Text, texts)))), f"choice: {' | '.join(texts)}")
+    except ConstraintError as error:
+        raise ConstraintError(f"the choices: {error}") from None
+
+
+def _named(automaton: Automaton, source: str) -> Automaton:
+    return dataclasses.replace(automaton, source=source[:_MOST_SOURCE])
+
+
+def _read(schema: Schema) -> tuple[str, str]:
+    """Where a schema stands, for messages, and its JSON."""
+    if isinstance(schema, Mapping | bool):
+        try:
+            return "the schema", json.dumps(schema, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConstraintError(f"the schema is no JSON: {error}") from None
+    if not isinstance(schema, str | Path):
+        raise TypeError(f"a schema must be a dict or a path, not of type {type(schema).__name__}")
+    where = str(schema)
+    try:
+        with open(schema, "rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConstraintError(f"{where}: the schema cannot be read: {reason}") from None
+    if len(data) > _MOST_BYTES:
+        raise ConstraintError(f"{where}: a schema of more than {_MOST_BYTES >> 10} KB is not supported")
+    try:
+        parsed = json.loads(data, parse_constant=_no_constant)
+        return where, json.dumps(parsed)
+    except RecursionError:
+        raise ConstraintError(f"{where}: it is nested too deeply") from None
+    except ValueError as error:
+        raise ConstraintError(f"{where}: it is no JSON: {error}") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,73 @@
+"""What a model's vocabulary means to languages: made once a session, and kept for each language."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Protocol
+
+from dgguf.constraints.automaton import Automaton
+from dgguf.constraints.guide import Guide, Marks
+from dgguf.constraints.vocabulary import TokenBytes, Ways, find_ways
+from dgguf.errors import ConstraintError
+
+_MOST_KEPT = 8  # languages whose ways are kept
+
+
+class Texts(Protocol):
+    """What is needed of a tokenizer; see `text.tokenizer.Tokenizer`."""
+
+    n_tokens: int
+    eos_id: int | None
+    pad_id: int | None
+    stop_ids: frozenset[int]
+    special: Mapping[str, int]
+    channel_open_id: int | None
+    channel_close_id: int | None
+
+    def piece(self, token: int, *, special: bool = False) -> bytes: ...
+
+
+class Constraints:
+    """Makes guides for a model's answers.
+
+    Args:
+        tokenizer: of the model.
+    """
+
+    def __init__(self, tokenizer: Texts) -> None:
+        self._tokenizer = tokenizer
+        self._ways: OrderedDict[int, tuple[Automaton, Ways]] = OrderedDict()
+
+    def guide(self, automaton: Automaton, prompt: Sequence[int]) -> Guide:
+        """What holds the answer to a prompt's ids to a language.
+
+        Raises:
+            ConstraintError: the model has no token that ends an answer.
+        """
+        if id(automaton) not in self._ways:  # which is kept as long as the automaton
+            self._ways[id(automaton)] = automaton, find_ways(automaton, self._vocabulary)
+        self._ways.move_to_end(id(automaton))
+        ways = self._ways[id(automaton)][1]
+        while len(self._ways) > _MOST_KEPT:
+            self._ways.popitem(last=False)
+        marks = self._marks
+        borders = [i for i in prompt if i in (marks.channel_open, marks.channel_close)]
+        in_thought = marks.channel_open is not None and borders[-1:] == [marks.channel_open]
+        return Guide(automaton, ways, self._vocabulary, marks, in_thought=in_thought)
+
+    @cached_property
+    def _vocabulary(self) -> TokenBytes:
+        """Special tokens write nothing here, not even those whose text an answer would show."""
+        special, piece = set(self._tokenizer.special.values()), self._tokenizer.piece
+        return TokenBytes([b"" if i in special else piece(i) for i in range(self._tokenizer.n_tokens)])
+
+    @cached_property
+    def _marks(self) -> Marks:
+        texts = self._tokenizer
+        if not texts.stop_ids:
+            raise ConstraintError("the model has no token that ends an answer, so no language can hold one")
+        end_of_turn = texts.special.get("<turn|>")
+        stop = end_of_turn if end_of_turn in texts.stop_ids else texts.eos_id
+        stop = min(texts.stop_ids) if stop is None else stop
+        fill = stop if texts.pad_id is None else texts.pad_id
+        return Marks(texts.stop_ids, stop, fill, texts.channel_open_id, texts.channel_close_id)

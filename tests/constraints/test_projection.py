@@ -1,0 +1,134 @@
+"""The projection is the likeliest string of the language: compared with trying every string."""
+
+import itertools
+import random
+import re
+
+import numpy as np
+import pytest
+
+from dgguf.constraints.automaton import compile_node
+from dgguf.constraints.kernels import FILL, STOP, project
+from dgguf.constraints.regex import parse_regex
+from dgguf.constraints.vocabulary import NEVER, TokenBytes, find_ways
+
+# Bytes of two characters cut between tokens, and a token that writes nothing.
+PIECES = [b"a", b"b", b"ab", b"ba", b"\xc3", b"\xa9", b"\xc3\xa9", b""]
+EXPRESSIONS = [
+    "ab|ba",
+    "(ab)*",
+    "a?b?",
+    "[ab]{2,3}",
+    "é|a",
+    "a[é]b?",
+    "b*",
+    "(a|é)+",
+    "abab",
+    "a(ba)?",
+    "[^a]b*",
+]
+
+
+def setting(expression):
+    automaton, vocabulary = compile_node(parse_regex(expression)), TokenBytes(PIECES)
+    return automaton, vocabulary, find_ways(automaton, vocabulary)
+
+
+def run(automaton, vocabulary, ways, tokens, scores, other, stop, fill, state=0, room=0):
+    chosen, states = np.empty(len(tokens), np.int64), np.empty(len(tokens), np.int64)
+    total = project(
+        automaton.moves, automaton.byte_class, automaton.accepting, ways.to_end,
+        vocabulary.data, vocabulary.starts, ways.starts, ways.tokens, ways.targets,
+        tokens, scores, other, stop, fill, state, room, chosen, states,
+    )  # fmt: skip
+    return total, chosen, states
+
+
+def every_string(automaton, ways, tokens, scores, other, stop, fill, room):
+    """Scores of all strings of tokens that may stand in the canvas."""
+    found = {}
+    n = len(tokens)
+    for string in itertools.product([*range(len(PIECES)), STOP, FILL], repeat=n):
+        ended = string.index(STOP) if STOP in string else n
+        if any(t == FILL for t in string[:ended]) or any(t != FILL for t in string[ended + 1 :]):
+            continue
+        total, state = 0.0, 0
+        for p, token in enumerate(string):
+            if token == STOP:
+                total += stop[p]
+            elif token == FILL:
+                total += fill[p]
+            else:
+                options = [scores[p, k] for k in range(tokens.shape[1]) if tokens[p, k] == token]
+                if token in ways.tokens[ways.starts[state] : ways.starts[state + 1]]:
+                    options.append(other[p])
+                state = automaton.read(PIECES[token], state) if PIECES[token] and options else -1
+                if state < 0:
+                    break
+                total += max(options)
+        if state >= 0 and (automaton.accepting[state] if ended < n else ways.to_end[state] <= room):
+            found[string] = total
+    return found
+
+
+MORE = [pytest.param(seed, marks=pytest.mark.slow(1)) for seed in range(100, 500)]
+
+
+@pytest.mark.parametrize("seed", [*range(100), *MORE])
+def test_equals_exhaustive_search(seed):
+    rng = np.random.default_rng(seed)
+    expression = EXPRESSIONS[seed % len(EXPRESSIONS)]
+    automaton, vocabulary, ways = setting(expression)
+    n, k, room = int(rng.integers(1, 4)), int(rng.integers(1, 5)), int(rng.integers(0, 3))
+    tokens = np.stack([rng.permutation(len(PIECES))[:k] for _ in range(n)])
+    scores = np.log(rng.random((n, k)))
+    scores[rng.random((n, k)) < 0.1] = -np.inf
+    other, stop, fill = (np.log(rng.random(n)) - shift for shift in (4, 1, 0))
+    total, chosen, _ = run(automaton, vocabulary, ways, tokens, scores, other, stop, fill, room=room)
+    expected = every_string(automaton, ways, tokens, scores, other, stop, fill, room)
+    if not expected:
+        assert total == -np.inf
+        return
+    assert total == pytest.approx(max(expected.values()))
+    assert expected[tuple(chosen.tolist())] == pytest.approx(total)
+    if STOP in chosen or room == 0:
+        text = b"".join(PIECES[t] for t in chosen if t >= 0).decode()
+        assert re.fullmatch(expression, text)
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_the_way_to_the_end_is_a_way(expression):
+    automaton, _, ways = setting(expression)
+    for state in range(len(automaton)):
+        assert ways.to_end[state] < NEVER or state
+        mine = slice(ways.starts[state], ways.starts[state + 1])
+        if 0 < ways.to_end[state] < NEVER:
+            assert ways.to_end[ways.targets[mine]].min() == ways.to_end[state] - 1
+        for token, target in zip(ways.tokens[mine], ways.targets[mine], strict=True):
+            assert automaton.read(PIECES[token], state) == target
+
+
+def test_whoever_lacks_a_byte_cannot_write_it():
+    automaton = compile_node(parse_regex("xa|b"))
+    assert find_ways(automaton, TokenBytes([b"a", b"b"])).to_end[0] == 1
+    assert find_ways(compile_node(parse_regex("xa")), TokenBytes([b"a", b"b"])).to_end[0] == NEVER
+
+
+def test_ways_are_tokens_of_the_automaton():
+    """Against trying every token: the longest of each first byte, and a single byte."""
+    rng = random.Random(5)
+    pieces = [bytes([b]) for b in b'{}":, truefals\n'] + [
+        "".join(rng.choices('{}":, truefals', k=rng.randint(2, 6))).encode() for _ in range(2000)
+    ]
+    pieces += [b'{"', b'": ', b"true", b"false", b"tru", b'":', b"}\n"]
+    vocabulary = TokenBytes(pieces)
+    automaton = compile_node(parse_regex('\\{"(true|false)": ?(true|fals[ae])\\}'))
+    ways = find_ways(automaton, vocabulary)
+    for state in range(len(automaton)):
+        found = set(ways.tokens[ways.starts[state] : ways.starts[state + 1]].tolist())
+        lasting = {i for i, piece in enumerate(pieces) if automaton.read(piece, state) >= 0}
+        assert found <= lasting
+        for first in {pieces[i][0] for i in lasting}:
+            longest = max(len(pieces[i]) for i in lasting if pieces[i][0] == first)
+            lengths = {len(pieces[i]) for i in found if pieces[i][0] == first}
+            assert {1, longest} <= lengths
