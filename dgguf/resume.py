@@ -101,6 +101,11 @@ class ResumePoint:
         ):
             if before and before != now:
                 _LOG.warning(f"{what} is not what was recorded ({before}, now {now}): the answer may differ")
+        if old.constraints and not old.pins:
+            _LOG.warning(
+                f"what held the recorded answer does not hold behind the step: {old.constraints:.99}"
+            )
+            old = replace(old, constraints="")
         return replace(old, model=model.name, context=model.context, digest=digest, arithmetic=arithmetic)
 
     def joined(self, live: Iterable[Event]) -> Generator[Event, None, None]:

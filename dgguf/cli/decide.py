@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -142,7 +141,7 @@ def _questions(lines: tuple[str, ...], file: Path | None) -> "list[Question]":
 
 
 @contextlib.contextmanager
-def _progress() -> "Iterator[Progress | None]":
+def _progress() -> "Iterator[Progress]":
     """What shows how far the reading is, where it takes a while."""
     from dgguf.cli.progress import Bar, bar
 
@@ -165,8 +164,9 @@ def _show(decisions: "list[Decision]") -> None:
     from dgguf.cli.decision_table import table
     from dgguf.view.ansi import colour_system, encode
     from dgguf.view.frame import line_text
+    from dgguf.view.painter import terminal_size
 
-    drawn = table(decisions, shutil.get_terminal_size((80, 24)).columns)
+    drawn = table(decisions, terminal_size(sys.stdout)[0])
     if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         colours = colour_system(sys.stdout)
         click.echo("\n".join(encode(line, colours) for line in drawn))

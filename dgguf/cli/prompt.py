@@ -62,7 +62,7 @@ def read_file(file: IO[bytes]) -> str:
     try:
         data = file.read()
     except OSError as error:  # of reading, which names no file
-        raise PromptError(f"{file.name}: cannot read the text: {error.strerror}") from None
+        raise PromptError(f"{file.name}: cannot read the file: {error.strerror}") from None
     return data.decode("utf-8-sig", "replace").replace("\r\n", "\n")
 
 

@@ -114,7 +114,6 @@ def run(
       dgguf run model.gguf "Explain entropy." --system "Be brief." --think
       dgguf run model.gguf "What does this say?" --image photo.jpg
       git diff | dgguf run model.gguf "Review this change." --json > review.json
-      dgguf run model.gguf -f notes.txt -n 512 --seed 7 > answer.txt
     """
     if prompt is None and by_option is None and file is None and sys.stdin.isatty():
         check_chat(click.get_current_context(), chat)

@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from dgguf.constraints.automaton import Automaton
+from dgguf.constraints.language import language
 from dgguf.diffusion.events import Event
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError
@@ -19,7 +21,7 @@ from dgguf.server.drafts import Drafts
 from dgguf.server.errors import ApiError, as_api_error
 from dgguf.server.happenings import Happenings
 from dgguf.server.reply import Reply
-from dgguf.server.requests import Asked, messages_of, wants_thoughts
+from dgguf.server.requests import Asked, messages_of, schema_of, wants_thoughts
 from dgguf.server.tools import declared_tools, wanted_tool
 from dgguf.server.worker import Queued, Turn, Worker
 from dgguf.session import DEFAULT_MAX_TOKENS, Session
@@ -40,6 +42,7 @@ class Plan:
         n: answers.
         stops: texts that end an answer.
         pins: ids that must stand at positions of the answer: the beginning of a call that must be made.
+        constraint: what the answer is held to; None for nothing.
     """
 
     identifier: str
@@ -52,6 +55,7 @@ class Plan:
     stops: list[str]
     settings: SamplerSettings
     pins: dict[int, int]
+    constraint: Automaton | None
 
     def start(self, number: int) -> Callable[[Turn], Generator[Event, None, None]]:
         """What the worker does for an answer of these."""
@@ -61,6 +65,7 @@ class Plan:
             max_tokens=self.max_tokens,
             seed=(self.seed + number) % (1 << 64),
             pins=self.pins,
+            constraint=self.constraint,
             conversation=turn.take_conversation(self.prompt),
         )
 
@@ -96,6 +101,7 @@ def plan(asked: Asked, session: Session, model: str) -> Plan:
         stops=[stop] if isinstance(stop, str) else list(stop or []),
         settings=settings,
         pins=dict(enumerate(session.tokenizer.encode(begun, special=True))),
+        constraint=language(schema_of(request)),
     )
 
 

@@ -37,6 +37,7 @@ class ChatRequest(msgspec.Struct, kw_only=True):
     chat_template_kwargs: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
     diffusing: bool | None = False
     sampler: dict[str, float | None] | None = None
     canvas: int | None = None
@@ -49,7 +50,6 @@ _NOT_YET = {
     "top_logprobs": "log-probabilities",
     "audio": "audio",
 }
-_FORMS = ("text",)
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,9 @@ def read_request(body: bytes) -> Asked:
     for name, what in _NOT_YET.items():
         if given.get(name):
             raise ApiError(400, f"this server has no {what}: leave out {name!r}", param=name)
-    form = given.get("response_format")
-    if isinstance(form, dict) and form.get("type") not in _FORMS:
-        raise ApiError(400, "this server has no response_format but text", param="response_format")
     request = convert(given, ChatRequest)
     _check_ranges(request)
-    known = {*ChatRequest.__struct_fields__, *_NOT_YET, "response_format"}
+    known = {*ChatRequest.__struct_fields__, *_NOT_YET}
     ignored = sorted(name for name, value in given.items() if name not in known and value is not None)
     visible = [name for name in ignored if name.isidentifier() and name.isascii() and len(name) < 50]
     return Asked(request, tuple(visible[:_MOST_NAMES]))
@@ -172,6 +169,34 @@ def _text_of_part(part: Any, place: str) -> str:
     if isinstance(kind, str):
         raise ApiError(400, f"{place}: a part of type {json.dumps(kind):.60} is not taken here", param=place)
     raise ApiError(400, f'{place} must be {{"type": "text", "text": …}}', param=place)
+
+
+def schema_of(request: ChatRequest) -> dict[str, Any] | None:
+    """The JSON schema that the answer is to be held to; None for none.
+
+    Raises:
+        ApiError: 400; the form of the response is not one of OpenAI's that can be held.
+    """
+    form = request.response_format or {"type": "text"}
+    if form.get("type") == "text":
+        return None
+    if form.get("type") != "json_schema":
+        raise ApiError(
+            400,
+            "response_format can be text or json_schema; of JSON without a schema the parts are not known",
+            param="response_format",
+        )
+    described = form.get("json_schema")
+    schema = described.get("schema") if isinstance(described, dict) else None
+    if not isinstance(schema, dict):
+        raise ApiError(
+            400, "response_format.json_schema.schema must be an object", param="response_format.json_schema"
+        )
+    if request.tools and request.tool_choice != "none":
+        raise ApiError(
+            400, "an answer held to a schema calls no tools: leave out one of both", param="response_format"
+        )
+    return schema
 
 
 def wants_thoughts(request: ChatRequest) -> bool:

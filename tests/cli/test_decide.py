@@ -108,11 +108,11 @@ def test_options_that_change_what_is_read(option):
         (["x"], "there is no question: ask one with -q"),
         (["x", "-q", "a? b||c"], "an option without a text"),
         (["x", "-q", ""], "asks nothing"),
-        (["x", "-q", "Is it?", "--joint", "--permute"], "options are not permuted"),
+        (["x", "-q", "Is it?", "--joint", "--permute"], "--joint does not go with --permute"),
         (["x", "-q", "Is it?", "--samples", "0"], "0 is not in the range"),
         (["x", "-q", "Is it?", "--samples", "some"], "'some' is not a valid integer"),
         (["-q", "Is it?", "--no-stdin"], "there is no text: give one as in `dgguf decide"),
-        (["x", "-f", sys.executable, "-q", "Is it?"], "give the text once: behind the model or by -f"),
+        (["x", "-f", sys.executable, "-q", "Is it?"], "--file does not go with STATE: give the text once"),
         (["x", *["-q", "Is it?"] * 401], "1 to 400 questions, not 401"),
     ],
 )

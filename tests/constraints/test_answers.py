@@ -36,7 +36,7 @@ def demo():
         yield session
 
 
-SEEDS = [*range(12), *(pytest.param(seed, marks=pytest.mark.slow(1)) for seed in range(12, 300))]
+SEEDS = [*range(8), *(pytest.param(seed, marks=pytest.mark.slow(1)) for seed in range(8, 300))]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -44,17 +44,13 @@ def test_an_answer_is_valid_for_a_random_schema(demo, seed):
     rng = random.Random(1000 + seed)
     schema = rooted(rng)
     max_tokens = rng.choice([96, 192])
-    try:
-        answer = demo.generate(
-            rng.choice(PROMPTS),
-            seed=seed,
-            schema=schema,
-            max_tokens=max_tokens,
-            settings=demo.settings(max_steps=12),
-        )
-    except ConstraintError as error:
-        assert re.search("shortest answer", str(error))  # noqa: PT017 - most of them do fit
-        return
+    answer = demo.generate(
+        rng.choice(PROMPTS),
+        seed=seed,
+        schema=schema,
+        max_tokens=max_tokens,
+        settings=demo.settings(max_steps=12),
+    )
     value = json.loads(answer.text)
     jsonschema.Draft202012Validator(schema, format_checker=FORMATS).validate(value)
 
@@ -85,12 +81,14 @@ def test_a_language_that_holds_the_answer_already_replaces_nothing(demo):
 def test_the_state_goes_on_to_the_next_canvas_and_the_answer_is_closed_in_time(demo):
     schema = {
         "type": "object",
-        "properties": {"text": {"type": "string", "minLength": 600}},
+        "properties": {"text": {"type": "string", "minLength": 400}},
         "required": ["text"],
     }
-    answer = demo.generate("Tell me a story.", seed=1, schema=schema, max_tokens=960)
+    answer = demo.generate(
+        "Tell me a story.", seed=1, schema=schema, max_tokens=480, settings=demo.settings(max_steps=6)
+    )
     assert len(answer.statistics.steps) > 1
-    assert len(json.loads(answer.text)["text"]) >= 600
+    assert len(json.loads(answer.text)["text"]) >= 400
     endless = demo.generate("Tell me a story.", seed=1, regex="(ab){4,}c", max_tokens=96)
     assert re.fullmatch("(ab){4,}c", endless.text)
 

@@ -100,7 +100,7 @@ def test_what_is_refused(expression, says):
 
 @pytest.mark.parametrize(
     "expression",
-    ["(a|b)*a(a|b){20}", "((a{100}){100}){100}", "((a?){300}){300}"],
+    ["(a|b)*a(a|b){20}", "((a?){300}){300}"],
 )
 def test_what_is_too_large_is_refused(expression):
     with pytest.raises(ConstraintError, match=r"states"):

@@ -10,7 +10,7 @@ import dgguf
 from dgguf.decisions.decide import AUTO_SAMPLES, _seed
 from dgguf.diffusion.sampler import SeededNoise
 from dgguf.errors import NumericsError, PromptError
-from tests.support import reference
+from tests.support import parity, reference
 from tests.support.synthetic.writer import TINY, write_model
 
 STATE = "the quick brown fox jumps over the lazy dog"
@@ -64,6 +64,41 @@ def test_probabilities_are_those_of_the_float64_network(tmp_path, seed):
     np.testing.assert_allclose(list(decision.probabilities.values()), p, atol=5e-4)
     assert decision.mass == pytest.approx(mass, abs=5e-4)
     assert decision.confidence == pytest.approx(p.max() * mass, abs=5e-4)
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")  # transformers' and torch's own
+@pytest.mark.parametrize("seed", range(8))
+def test_probabilities_are_those_of_transformers(tmp_path, seed):
+    """Of one step of transformers' network on the same canvas, of all three kinds of question."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    write_model(tmp_path / "m.gguf", GEOMETRIES[seed], "F32", seed=100 + seed)
+    network = parity.transformers_model(tmp_path / "m.gguf")
+
+    def logits_of(prompt, canvas):
+        cache = transformers.DynamicCache(config=network.config.get_text_config(decoder=True))
+        places = torch.arange(len(prompt) + len(canvas))[None]
+        with torch.no_grad():
+            network.model.encoder(
+                input_ids=torch.tensor(prompt)[None],
+                past_key_values=cache,
+                position_ids=places[:, : len(prompt)],
+            )
+            out = network(
+                decoder_input_ids=torch.tensor(canvas)[None],
+                past_key_values=cache,
+                decoder_position_ids=places[:, len(prompt) :],
+            )
+        return out.logits[0].numpy().astype(np.float64)
+
+    with dgguf.load(tmp_path / "m.gguf", threads=1, exact=True) as session:
+        decisions = session.decide(STATE, QUESTIONS, samples=1)
+        asked = [decision.question for decision in decisions]
+        reads = session._decider._prompts.reads(STATE, asked, permute=False)
+        for decision, read in zip(decisions, reads, strict=True):
+            ((p, mass),) = chances(read, session.config.vocab_size, logits_of)
+            np.testing.assert_allclose(list(decision.probabilities.values()), p, atol=5e-4)
+            assert decision.mass == pytest.approx(mass, abs=5e-4)
 
 
 def test_joint_probabilities_are_those_of_the_float64_network(tmp_path):
@@ -216,12 +251,14 @@ def test_one_question_is_no_list(session):
 
 
 def test_what_is_not_finite_leaves_nothing_behind(session):
-    """Ids whose embedding is broken, as of a damaged file; the next state is decided as ever."""
-    wanted = session.decide(STATE, QUESTIONS)
+    """The state was encoded to what is no number: it is not taken from the cache again."""
+    state = "and " + STATE
     embed = session.backend.embed
     session.backend.embed = lambda *arguments: embed(*arguments) * np.float32(math.nan)
     with pytest.raises(NumericsError, match="not finite"):
-        session.decide(STATE, QUESTIONS)
+        session.decide(state, QUESTIONS)
     session.backend.embed = embed
-    for one, other in zip(session.decide(STATE, QUESTIONS), wanted, strict=True):
+    first = session.decide(state, QUESTIONS)
+    assert first[0].reused_tokens == 0
+    for one, other in zip(first, session.decide(state, QUESTIONS), strict=True):
         assert one.probabilities == other.probabilities

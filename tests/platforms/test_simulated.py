@@ -38,6 +38,7 @@ def commands(folder):
         "fill": (["fill", "demo", "A [[2]] é\n b.", "--seed", "1"], ""),
         "decide": (["decide", "demo", "-q", f"Who is it? {WORD}|Mia", "-t", "1"], PROMPT),
         "decide --json": (["decide", "demo", "-q", f"Who is it? {WORD}|Mia", "-t", "1", "--json"], PROMPT),
+        "resume": (["resume", recording, "--at", "1:1", "--seed", "2", "-t", "1"], ""),
         "replay": (["replay", recording], ""),
         "replay of words": (["replay", fox], ""),
         "replay --view jsonl": (["replay", fox, "--view", "jsonl"], ""),

@@ -108,6 +108,36 @@ def test_stop_strings_and_limits_cut_what_is_committed(demo, told):
     assert answer.usage.completion_tokens == 5
 
 
+def test_a_schema_holds_the_answer(demo):
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 12}, "happy": {"type": "boolean"}},
+        "required": ["name", "happy"],
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
+    for seed in range(3):
+        given = demo.client().chat.completions.create(
+            model="demo", messages=STORY, seed=seed, response_format=form
+        )
+        person = json.loads(given.choices[0].message.content)
+        assert person.keys() == {"name", "happy"}
+        assert isinstance(person["happy"], bool)
+
+
+@pytest.mark.parametrize(
+    ("form", "sentence"),
+    [
+        ({"type": "json_object"}, "json_schema"),
+        ({"type": "json_schema"}, "must be an object"),
+        ({"type": "json_schema", "json_schema": {"name": "x", "schema": "/etc/passwd"}}, "must be an object"),
+        ({"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#"}}}, "ref"),
+    ],
+)
+def test_a_wrong_response_format(demo, form, sentence):
+    with pytest.raises(openai.BadRequestError, match=sentence):
+        demo.client().chat.completions.create(model="demo", messages=STORY, response_format=form)
+
+
 def test_llm(demo, told, tmp_path):
     """The command `llm`, two turns of a chat."""
     pytest.importorskip("llm")

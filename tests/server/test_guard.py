@@ -159,7 +159,7 @@ def test_what_an_origin_is():
         b'{"messages": [], "stream": "yes"}',
         b'{"messages": [], "stream_options": {"include_usage": true}}',
         b'{"messages": [], "diffusing": true}',
-        b'{"messages": [], "response_format": {"type": "xml"}}',
+        b'{"messages": [], "response_format": "xml"}',
         b'{"messages": [], "functions": [{"name": "f"}]}',
         b'{"messages": [], "logprobs": true}',
     ],

@@ -81,6 +81,13 @@ def test_another_model_is_a_warning_and_another_vocabulary_an_error(session, rec
         list(session.resume(read, block=0, step=1, seed=1))
     assert "the model is not what was recorded (abc, now" in caplog.text
     assert "the arithmetic is not what was recorded (other, now" in caplog.text
+    free = dataclasses.replace(recorded.started, pins={}, constraints="a|b")
+    with caplog.at_level(logging.WARNING):
+        first = next(
+            session.resume(dataclasses.replace(read, events=[free, *read.events[1:]]), block=0, step=1)
+        )
+    assert "does not hold behind the step: a|b" in caplog.text
+    assert first.constraints == ""
     step = next(i for i, event in enumerate(read.events) if isinstance(event, DenoisingStep))
     read.events[step] = dataclasses.replace(read.events[step], tokens=np.zeros(16, np.int64))
     caplog.clear()

@@ -103,7 +103,9 @@ def nth(x, n, double):
     return 2 * x[n] if double else x[n]
 
 
-def test_a_part_is_compiled_once_for_all_constants_within_what_calls_it():
+def test_a_part_is_compiled_once_for_all_constants_within_what_calls_it(monkeypatch):
+    monkeypatch.setattr(jit, "CACHE_FOLDER", "")  # else an earlier run has compiled it
+
     @kernel
     def four(x):
         return nth(x, 0, False) + nth(x, 1, True) + nth(x, 2, False) + nth(x, x.shape[0] - 1, False)

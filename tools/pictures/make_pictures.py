@@ -3,9 +3,9 @@
     python tools/pictures/make_pictures.py [--model demo] [--out FOLDER] [--tour FOLDER] [--film FOLDER]
 
 Writes run.svg, the opening picture: a story that comes out of noise; sudoku.svg: a board on which wrong
-guesses are taken back; fill.svg: a text whose holes are filled; and schema.svg: an answer that a schema
-holds. With --tour dgguf/data also the two recordings that `dgguf tour` plays. With --film also demo.gif, the
-story and the board after each other in about a minute, as a terminal shows them.
+guesses are taken back; fill.svg: a text whose holes are filled; schema.svg: an answer that a schema holds;
+and decide.svg: probabilities of answers. With --tour dgguf/data also the recordings that `dgguf tour` plays.
+With --film also demo.gif, story and board after each other in about a minute, as a terminal shows them.
 Seeds are tried from 0 on, and the first story that ends by itself and the first board that is solved are
 taken; a model that manages neither (random weights) gets the last that was tried.
 """
@@ -20,7 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need not be installed
 
+from dgguf.cli.decision_table import table
 from dgguf.constraints.language import language
+from dgguf.decisions.questions import parse_question
 from dgguf.diffusion.events import DenoisingStep, Finished
 from dgguf.session import Session
 from dgguf.view.choice import make_view
@@ -35,6 +37,8 @@ from dgguf.view.summary import summary
 WIDTH = 76
 TRIES = 20
 STORY = "Tell me a story."
+STATE = "Mia has a blue fox. They went to the sea."
+QUESTIONS = ["Is it about a fox?", "who: Whose fox is it? Mia|Tom|Max", "mood: sad<calm<happy"]
 SUDOKU = """\
 Solve this sudoku:
 534.7..1.
@@ -128,6 +132,16 @@ def film(recording: Recording, view: str, command: str, pace: float) -> list[Scr
     return [dataclasses.replace(screen, lines=(*typed, *screen.lines)) for screen in shown]
 
 
+def decided(session: Session) -> list[Screen]:
+    """The command that decides, and its table."""
+    questions = [parse_question(line) for line in QUESTIONS]
+    command = f'dgguf decide {session.name} "{STATE}"' + "".join(f' -q "{line}"' for line in QUESTIONS)
+    typed: list[Line] = wrap([Span("$ ", Style.LABEL), Span(command, Style.TEXT)], WIDTH)
+    shown = table(session.decide(STATE, questions), WIDTH)
+    done = Finished("stop", 0, 0.0)
+    return [Screen(done, 1.0, tuple(typed)), Screen(done, 6.0, (*typed, (), *shown))]
+
+
 def fill(session: Session) -> Recording:
     """A text with holes, of the first seed with which that takes some steps."""
     for seed in range(TRIES):
@@ -152,12 +166,14 @@ def main() -> None:
         board = record(session, SUDOKU, 96, is_solved, kept["sudoku"])
         filled = fill(session)
         held = record(session, JSON, 96, is_valid, None, SCHEMA)
+        decisions = decided(session)
     title = "dgguf"
     for name, shown in (
         ("run", film(story, "text", run_command(story, "text", STORY), 0.16)),
         ("sudoku", film(board, "sudoku", run_command(board, "sudoku", SUDOKU), 0.45)),
         ("fill", film(filled, "text", f'dgguf fill {options.model} -p "{STORY}" "{HOLES}"', 0.45)),
         ("schema", film(held, "text", run_command(held, "text", JSON, " --schema person.json"), 0.4)),
+        ("decide", decisions),
     ):
         path = options.out / f"{name}.svg"
         path.write_text(svg.render(shown, WIDTH, crop(shown), DARK, title), encoding="utf-8")

@@ -17,7 +17,7 @@ from dgguf.backends.limits import cpu_keeps_all, cpu_rows_at_once, kv_bytes
 from dgguf.errors import BackendError
 from dgguf.jit import CACHE_FOLDER
 from dgguf.machine import usable_cores, usable_processors
-from dgguf.threads.allocator import keep_freed_memory
+from dgguf.threads.allocator import empty, keep_freed_memory
 from dgguf.threads.pool import Pool
 
 MAX_THREADS = 1024
@@ -135,20 +135,20 @@ class CpuBackend:
 
     def rms_norm(self, x: np.ndarray, weight: np.ndarray | None, eps: float) -> np.ndarray:
         rows = x.reshape(-1, x.shape[-1])
-        out = np.empty_like(rows)
+        out = empty(rows.shape, rows.dtype)
         w = _NO_WEIGHT if weight is None else weight
         self._by_rows(x.size, elementwise.rms_norm, rows, w, eps, out)
         return out.reshape(x.shape)
 
     def add(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        out = np.empty_like(x)
+        out = empty(x.shape, x.dtype)
         self._by_rows(x.size, elementwise.add, x, y, out)
         return out
 
     def residual(
         self, x: np.ndarray, y: np.ndarray, weight: np.ndarray, eps: float, scale: float
     ) -> np.ndarray:
-        out = np.empty_like(x)
+        out = empty(x.shape, x.dtype)
         self._by_rows(x.size, elementwise.residual, x, y, weight, eps, scale, out)
         return out
 
@@ -163,14 +163,14 @@ class CpuBackend:
         eps: float,
         scale: float,
     ) -> np.ndarray:
-        out = np.empty_like(x)
+        out = empty(x.shape, x.dtype)
         self._by_rows(
             x.size, elementwise.residual_of_sum, x, y, y_weight, z, z_weight, weight, eps, scale, out
         )
         return out
 
     def geglu(self, gate: np.ndarray, up: np.ndarray) -> np.ndarray:
-        out = np.empty_like(gate)
+        out = empty(gate.shape, gate.dtype)
         self._by_rows(gate.size, elementwise.geglu, gate, up, out)
         return out
 
@@ -182,7 +182,7 @@ class CpuBackend:
     def norm_rope(
         self, x: np.ndarray, weight: np.ndarray, eps: float, rotation: tuple[np.ndarray, np.ndarray]
     ) -> np.ndarray:
-        out = np.empty_like(x)
+        out = empty(x.shape, x.dtype)
         cos, sin = rotation
         self._by_rows(x.size, elementwise.norm_rope, x, weight, eps, cos, sin, out)
         return out
@@ -267,7 +267,7 @@ class CpuBackend:
         across: tuple[np.ndarray, np.ndarray],
         down: tuple[np.ndarray, np.ndarray],
     ) -> np.ndarray:
-        out = np.empty_like(x)
+        out = empty(x.shape, x.dtype)
         self._by_rows(x.size, vision.norm_rope_2d, x, weight, eps, *across, *down, out)
         return out
 

@@ -22,6 +22,7 @@ from dgguf.backends.cpu.grain import by_numbers, by_products
 from dgguf.backends.cpu.panels import KEPT_FORMATS, PANEL_FORMATS
 from dgguf.backends.cpu.unpack import PANEL_ROWS, PanelFormat
 from dgguf.quants.decode import decoder
+from dgguf.threads.allocator import empty
 from dgguf.threads.pool import Pool
 from dgguf.threads.work_sharing import make_counter
 
@@ -134,7 +135,7 @@ def prepare(x: np.ndarray, w: CpuMatrix, pool: Pool | None = None) -> np.ndarray
     x, layout = np.ascontiguousarray(x), w.activation_layout
     if layout is None:
         return x
-    out = np.empty((x.shape[0], activations.prepared_bytes(w.columns, layout)), np.uint8)
+    out = empty((x.shape[0], activations.prepared_bytes(w.columns, layout)), np.uint8)
     if pool is None:
         activations.prepare(x, out, layout)
     else:
@@ -183,7 +184,7 @@ def products(inputs: np.ndarray, w: CpuMatrix, out: np.ndarray, pool: Pool) -> N
 
 def linear(inputs: np.ndarray, w: CpuMatrix, pool: Pool) -> np.ndarray:
     """inputs @ w.T as a new (M, N) array; `inputs` from `prepare`."""
-    out = np.empty((inputs.shape[0], w.rows), np.float32)
+    out = empty((inputs.shape[0], w.rows))
     products(inputs, w, out, pool)
     return out
 
@@ -191,7 +192,7 @@ def linear(inputs: np.ndarray, w: CpuMatrix, pool: Pool) -> np.ndarray:
 def embed(table: CpuMatrix, tokens: np.ndarray, scale: float) -> np.ndarray:
     """Rows `tokens` of the table times scale: (M, K)."""
     t = table.tensor
-    out = np.empty((len(tokens), table.columns), np.float32)
+    out = empty((len(tokens), table.columns))
     decoder(t.format)(np.ascontiguousarray(t.raw[tokens]), out)
     out *= np.float32(scale)
     return out
