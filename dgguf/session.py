@@ -10,6 +10,7 @@ import numpy as np
 from dgguf.answer import AnswerBuilder
 from dgguf.backends.base import Backend, TowerBackend
 from dgguf.constraints.automaton import Automaton
+from dgguf.constraints.language import is_source
 from dgguf.constraints.tokens import Constraints
 from dgguf.conversation import Conversation, Request, Turns
 from dgguf.decisions.decide import Decider, Decision, Samples
@@ -19,7 +20,7 @@ from dgguf.diffusion.events import Event, Started
 from dgguf.diffusion.generate import CanvasLength, choose_length
 from dgguf.diffusion.sampler import Branch
 from dgguf.diffusion.settings import SamplerSettings
-from dgguf.errors import BackendError, PromptError
+from dgguf.errors import BackendError, PromptError, RecordingError
 from dgguf.fill import PROMPT, Filled, Filling, fillings
 from dgguf.ggufio.file import GgufFile
 from dgguf.images import ImageInput
@@ -343,6 +344,8 @@ class Session:
         point = ResumePoint.find(recording.events, branch)
         started = point.on(self)
         check_request(started)
+        if is_source(started.constraints) and not started.pins:
+            raise RecordingError("a schema, an expression or choices held this answer, and cannot be resumed")
         yield from point.joined(self._conversation.stream(Request(started, top_k, committed=point.committed)))
 
     @functools.cached_property

@@ -44,6 +44,10 @@ EXCLUDES = (
     Rule("--raw", ("--system", "--think", "--continue"), "it takes the prompt as it is"),
     Rule("--json", ("--view jsonl",), "each writes JSON of its own to stdout"),
     Rule("--markdown", ("--json", "--view jsonl", "--view sudoku"), "it formats the answer's text"),
+    *(
+        Rule(name, ("--schema", "--regex", "--choice"), "these say what the whole answer may be")
+        for name in ("--begins", "--ends")
+    ),
     Rule("--schema", ("--regex", "--choice"), "one of them says what the answer may be"),
     Rule("--regex", ("--choice",), "one of them says what the answer may be"),
     Rule("--cuda", ("--exact", "--keep-weights"), "that is a computation of the CPU"),

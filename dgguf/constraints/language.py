@@ -85,6 +85,11 @@ def _of_texts(texts: tuple[str, ...]) -> Automaton:
         raise ConstraintError(f"the choices: {error}") from None
 
 
+def is_source(text: str) -> bool:
+    """Whether a text is an automaton's `source`."""
+    return text.startswith(("schema: ", "regex: ", "choice: "))
+
+
 def _named(automaton: Automaton, source: str) -> Automaton:
     return dataclasses.replace(automaton, source=source[:_MOST_SOURCE])
 

@@ -13,7 +13,7 @@ from dgguf.backends.base import Prediction
 from dgguf.constraints.guide import Guide, Marks
 from dgguf.constraints.language import language
 from dgguf.constraints.vocabulary import TokenBytes, find_ways
-from dgguf.errors import ConstraintError, PromptError
+from dgguf.errors import ConstraintError, PromptError, RecordingError
 from tests.support.random_schemas import rooted
 
 PROMPTS = [
@@ -102,6 +102,12 @@ def test_what_cannot_fit_is_refused_before_the_first_step(demo):
         next(demo.stream("Hi", constraint=language(regex="x"), pins={0: 5}))
     with pytest.raises(ConstraintError, match="exclude each other"):
         demo.generate("Hi", regex="x", choice=["x"])
+
+
+def test_a_held_answer_cannot_be_resumed_without_what_held_it(demo):
+    answer = demo.generate("Hi", choice=["yes", "no"], max_tokens=96)
+    with pytest.raises(RecordingError, match="held this answer"):
+        next(demo.resume(answer.recording, block=0, step=1))
 
 
 def test_a_recording_says_what_held_the_answer(demo):
