@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     )
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.errors import DggufError
-    from dgguf.session import Chat, Gpu, Session
+    from dgguf.loading import Gpu
+    from dgguf.session import Chat, Session
 
 __version__ = "0.1.0"
 
@@ -38,7 +39,7 @@ _HOMES = {
     "DenoisingStep": "dgguf.diffusion.events",
     "DggufError": "dgguf.errors",
     "Finished": "dgguf.diffusion.events",
-    "Gpu": "dgguf.session",
+    "Gpu": "dgguf.loading",
     "PromptEncoded": "dgguf.diffusion.events",
     "SamplerSettings": "dgguf.diffusion.settings",
     "Session": "dgguf.session",
@@ -72,6 +73,7 @@ def load(
     keep_weights: bool = False,
     gpu: "Gpu | None" = None,
     kv_budget: int | None = None,
+    mmproj: "str | Path | None" = None,
 ) -> "Session":
     """Open a model: a GGUF file's path, or a name from models.txt such as "demo".
 
@@ -83,6 +85,7 @@ def load(
         keep_weights: take weights in F32, F16 and BF16 as they are stored, not in 8 bits; exact implies it.
         gpu: run on this GPU, such as dgguf.Gpu(); None for the CPU.
         kv_budget: bytes for the KV caches of all conversations; None for four full ones, on a GPU one.
+        mmproj: the vision tower's file, for images; None for the one beside the model, "none" for none.
 
     Raises:
         DggufError: the file or the GPU cannot be used; the message says why.
@@ -97,6 +100,7 @@ def load(
         keep_weights=keep_weights,
         gpu=gpu,
         kv_budget=kv_budget,
+        mmproj=mmproj,
     )
 
 

@@ -20,6 +20,7 @@ from dgguf.diffusion.sampler import SeededNoise
 from dgguf.errors import BackendError, PromptError
 from dgguf.loading import LoadedModel
 from dgguf.model.cache import KVCache, cache_bytes
+from dgguf.model.spans import Span, cached_ids
 
 
 class Turns:
@@ -97,6 +98,7 @@ class Request:
     top_k: int
     guide: Guide | None = None
     committed: Sequence[np.ndarray] = ()
+    spans: Sequence[Span] = ()
 
 
 class Conversation:
@@ -182,7 +184,8 @@ class Conversation:
         with self._turns.taken(self):
             self._n_streams += 1
             mine = self._n_streams
-            self.cache.reuse(np.concatenate([started.prompt, *request.committed]))
+            ids = np.concatenate([started.prompt, *request.committed])
+            self.cache.reuse(cached_ids(ids, request.spans))
             self.is_answering = True
         events = generate(
             self._model.network,
@@ -197,6 +200,7 @@ class Conversation:
             pins=started.pins,
             guide=request.guide,
             committed=request.committed,
+            spans=request.spans,
         )
         event: Event | None = started
         try:

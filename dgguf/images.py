@@ -103,10 +103,15 @@ def read_image(source: Any, budget: int = DEFAULT_BUDGET) -> ImageInput:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, on large images and odd files: see MOST_PIXELS
-            upright = _upright(_open(source, name), name)
-            rgb = _rgb(upright)
-            width, height = target_size(*rgb.size, budget)
-            if rgb.size != (width, height):
+            image = _open(source, name)
+            try:
+                rgb = _rgb(_upright(image))
+            finally:
+                if image is not source:
+                    image.close()
+            original = rgb.size
+            width, height = target_size(*original, budget)
+            if original != (width, height):
                 from PIL.Image import Resampling
 
                 rgb = rgb.resize((width, height), Resampling.BICUBIC)
@@ -115,7 +120,7 @@ def read_image(source: Any, budget: int = DEFAULT_BUDGET) -> ImageInput:
         raise
     except Exception as error:  # a stranger's file may fail in any way
         raise ImageError(f"{name}: the image cannot be read, it is damaged or cut short ({error})") from error
-    return ImageInput(name, upright.size, pixels, budget)
+    return ImageInput(name, original, pixels, budget)
 
 
 def target_size(width: int, height: int, budget: int) -> tuple[int, int]:
@@ -210,7 +215,7 @@ def _check_size(image: "Image.Image", name: str) -> None:
         raise ImageError(f"{name}: the image is empty")
 
 
-def _upright(image: "Image.Image", name: str) -> "Image.Image":
+def _upright(image: "Image.Image") -> "Image.Image":
     """The first frame, loaded and turned as its EXIF says."""
     from PIL import ImageOps
 
@@ -227,7 +232,7 @@ def _rgb(image: "Image.Image") -> "Image.Image":
     from PIL import Image
 
     if image.mode == "RGB" and "transparency" not in image.info:
-        return image
+        return image.copy()  # of a file that is closed then
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return Image.fromarray(_grey(image)).convert("RGB")
     if image.has_transparency_data or image.mode in ("La", "RGBa"):

@@ -5,18 +5,33 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from dgguf.backends.base import Backend
+from dgguf.backends.base import Backend, TowerBackend
 from dgguf.catalog import find_model
 from dgguf.errors import UnsupportedModelError
 from dgguf.ggufio.file import GgufFile
 from dgguf.model.config import ModelConfig
+from dgguf.model.memory import gpu_sizes
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights
 from dgguf.text.tokenizer import Tokenizer
 from dgguf.units import format_bytes
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Which GPU runs the model, and how much of it stays there.
+
+    Attributes:
+        device: its number, as nvidia-smi counts.
+        layers: whose experts stay in its memory; None for as many as fit.
+    """
+
+    device: int = 0
+    layers: int | Literal["all"] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,4 +87,23 @@ def _note_of_rounding(rounded: dict[str, int], n_bytes: int) -> str:
         f"note: {format_bytes(taken)} of {formats} weights, {taken / n_bytes:.0%} of the file, are "
         "multiplied in 8 bits, as if they were Q8_0; --keep-weights (in Python keep_weights=True) takes them "
         "as they are stored"
+    )
+
+
+def cpu_backend(threads: int | None, exact: bool, keep_weights: bool) -> TowerBackend:
+    """What computes on the CPU; arguments as of `Session`."""
+    from dgguf.backends.cpu import CpuBackend
+
+    return CpuBackend(threads, exact=exact, keep_weights=keep_weights)
+
+
+def gpu_backend(file: GgufFile, config: ModelConfig, context: int, gpu: Gpu, threads: int | None) -> Backend:
+    """What computes on a GPU; context from `choose_context`, the others as of `Session`."""
+    from dgguf.backends.cuda import open_backend
+
+    return open_backend(
+        gpu_sizes(file, config, context),
+        device=gpu.device,
+        gpu_layers=len(config.layers) if gpu.layers == "all" else gpu.layers,
+        threads=threads,
     )

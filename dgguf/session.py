@@ -2,14 +2,13 @@
 
 import functools
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Self, Unpack, cast
 
 import numpy as np
 
 from dgguf.answer import AnswerBuilder
-from dgguf.backends.base import Backend
+from dgguf.backends.base import Backend, TowerBackend
 from dgguf.constraints.automaton import Automaton
 from dgguf.constraints.tokens import Constraints
 from dgguf.conversation import Conversation, Request, Turns
@@ -23,13 +22,15 @@ from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import BackendError, PromptError
 from dgguf.fill import PROMPT, Filled, Filling, fillings
 from dgguf.ggufio.file import GgufFile
-from dgguf.loading import load_model
+from dgguf.images import ImageInput
+from dgguf.loading import Gpu, cpu_backend, gpu_backend, load_model
 from dgguf.model.config import ModelConfig
-from dgguf.model.memory import choose_context, gpu_sizes, rows_per_call
+from dgguf.model.memory import choose_context, rows_per_call
 from dgguf.options import AnswerOptions, StreamOptions, with_constraint
-from dgguf.prompts import PromptEncoder, PromptOptions
+from dgguf.prompts import PromptEncoder, PromptOptions, with_images
 from dgguf.request import check_request, new_seed, whole
 from dgguf.resume import ResumePoint
+from dgguf.seeing import ImageReader
 from dgguf.text.chat import AnswerText, Message
 from dgguf.view.drawn_answer import DrawnAnswer
 from dgguf.view.names import LIVE_VIEWS, Thoughts
@@ -38,19 +39,6 @@ from dgguf.view.watching import watch
 
 DEFAULT_MAX_TOKENS = 1024
 FULL_CONVERSATIONS = 4  # whose KV caches are kept whole
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """Which GPU runs the model, and how much of it stays there.
-
-    Attributes:
-        device: its number, as nvidia-smi counts.
-        layers: whose experts stay in its memory; None for as many as fit.
-    """
-
-    device: int = 0
-    layers: int | Literal["all"] | None = None
 
 
 class Session:
@@ -65,6 +53,8 @@ class Session:
         keep_weights: take weights in F32, F16 and BF16 as they are stored, not in 8 bits; exact implies it.
         gpu: run on this GPU; None for the CPU.
         kv_budget: bytes for the KV caches of all conversations; None for four full ones, on a GPU one.
+        mmproj: the file of the vision tower, which reads images; None for the one beside the model, "none"
+            for none. The CPU reads them, also for a GPU.
 
     Raises:
         DggufError: the file or the GPU cannot be used; the message says why.
@@ -80,17 +70,18 @@ class Session:
         keep_weights: bool = False,
         gpu: Gpu | None = None,
         kv_budget: int | None = None,
+        mmproj: str | Path | None = None,
     ) -> None:
         def make_backend(file: GgufFile, config: ModelConfig) -> Backend:
             self.context = choose_context(config, context)
             if gpu is None:
-                return _cpu_backend(threads, exact, keep_weights)
+                return cpu_backend(threads, exact, keep_weights)
             if exact or keep_weights:
                 raise BackendError(
                     "the exact computation and kept weights are the CPU's: take them without a GPU, "
                     "where F32, F16 and BF16 weights are float16"
                 )
-            return _gpu_backend(file, config, self.context, gpu, threads)
+            return gpu_backend(file, config, self.context, gpu, threads)
 
         self.loaded = load_model(model, make_backend)
         self.name = self.loaded.name
@@ -99,7 +90,17 @@ class Session:
         self.tokenizer = self.loaded.tokenizer
         self.backend = self.loaded.backend
         self.model = self.loaded.network
-        self._prompts = PromptEncoder(self.tokenizer, self.file.metadata, str(self.file.path))
+        self._images = ImageReader(
+            self.name,
+            self.file.path,
+            self.config,
+            self.tokenizer.image_marks,
+            mmproj,
+            lambda: cpu_backend(threads, exact, keep_weights) if gpu else cast(TowerBackend, self.backend),
+        )
+        self._prompts = PromptEncoder(
+            self.tokenizer, self.file.metadata, str(self.file.path), self._images.read
+        )
         self.constraints = Constraints(self.tokenizer)
         self.turns = Turns(kv_budget or 0)
         self._conversation = self.conversation()
@@ -113,6 +114,7 @@ class Session:
 
     def close(self) -> None:
         """Let go of the file; the session is not to be used afterwards."""
+        self._images.close()
         self.file.close()
 
     def __enter__(self) -> Self:
@@ -132,7 +134,22 @@ class Session:
             PromptError: the prompt is empty, or a message lacks role or content.
             TypeError: it is neither a text nor messages.
         """
-        return self._prompts.encode(prompt, **options)
+        return self._prompts.read(prompt, options)[0]
+
+    def read_images(
+        self, prompt: str | list[Message], images: Sequence[Any] = (), image_tokens: int | None = None
+    ) -> list[ImageInput]:
+        """The images of a prompt in order, in the size in which the model reads them.
+
+        They may be given as `images` to `encode` and `stream`, which otherwise read them themselves.
+
+        Args:
+            prompt: whose messages may name some; see `PromptOptions` for this and the others.
+
+        Raises:
+            ImageError: one cannot be read, or the model has no vision tower.
+        """
+        return self._prompts.images(prompt, images, image_tokens)
 
     def stream(
         self,
@@ -161,13 +178,12 @@ class Session:
                 any prefix in the KV cache (see docs/determinism.md); None draws one.
             top_k: likeliest tokens that each step is to report for every position.
             canvas_length: of each; see `choose_length`.
-            pins: ids that must stand at positions of the answer, counted from 0; the answer goes on to the
-                last of them.
+            pins: ids that must stand at positions of the answer, from 0; it goes on to the last of them.
             constraints: what the pins are for, in words, for whoever reads a recording.
             constraint: the language that the answer belongs to; see `constraints.language`. Not with pins.
             conversation: whose KV cache is used; None for the session's own. Answers of several may be
                 drawn from in turns, between canvases.
-            options: see `PromptOptions`; none with ids.
+            options: see `PromptOptions`; with ids only the images that they were encoded with.
         """
         max_tokens, top_k = whole("max_tokens", max_tokens), whole("top_k", top_k)
         seed = new_seed() if seed is None else whole("the seed", seed)
@@ -175,7 +191,7 @@ class Session:
             raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
         if canvas_length not in (None, "auto"):
             canvas_length = whole("canvas_length", canvas_length)
-        ids = self._ids(prompt, options)
+        ids, images = self._prompts.read(prompt, options)
         started = Started(
             model=self.name,
             seed=seed,
@@ -193,19 +209,8 @@ class Session:
         )
         check_request(started, constrained=constraint is not None)
         guide = self.constraints.guide(constraint, ids.tolist()) if constraint else None
-        yield from (conversation or self._conversation).stream(Request(started, top_k, guide))
-
-    def _ids(self, prompt: str | list[Message] | np.ndarray, options: PromptOptions) -> np.ndarray:
-        """The ids of a prompt, as of `encode`; of one of ids, if they are some of the vocabulary."""
-        if not isinstance(prompt, np.ndarray):
-            return self.encode(prompt, **options)
-        if options:
-            raise TypeError("prompt options go to `encode`: here the prompt is ids already")
-        ids = prompt
-        most = self.config.vocab_size - 1
-        if ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids) or ids.min() < 0 or ids.max() > most:
-            raise PromptError(f"a prompt of ids must be a vector of one or more integers from 0 to {most}")
-        return ids.astype(np.int64)
+        request = Request(started, top_k, guide, spans=self._images.spans(ids, images))
+        yield from (conversation or self._conversation).stream(request)
 
     def reader(self, prompt: np.ndarray) -> AnswerText:
         """Turns the committed tokens of the answer to a prompt's ids into text, as they come."""
@@ -373,24 +378,10 @@ class Chat:
         return self._reply(self._session.watch, text, arguments)
 
     def _reply(self, answer: Callable[..., DrawnAnswer], text: str, arguments: dict[str, Any]) -> DrawnAnswer:
-        asked: list[Message] = [*self.messages, Message(role="user", content=text)]
-        given = answer(asked, system=self.system, conversation=self._conversation, **arguments)
-        self.messages = [*asked, Message(role="assistant", content=given.text)]
-        return given
-
-
-def _cpu_backend(threads: int | None, exact: bool, keep_weights: bool) -> Backend:
-    from dgguf.backends.cpu import CpuBackend
-
-    return CpuBackend(threads, exact=exact, keep_weights=keep_weights)
-
-
-def _gpu_backend(file: GgufFile, config: ModelConfig, context: int, gpu: Gpu, threads: int | None) -> Backend:
-    from dgguf.backends.cuda import open_backend
-
-    return open_backend(
-        gpu_sizes(file, config, context),
-        device=gpu.device,
-        gpu_layers=len(config.layers) if gpu.layers == "all" else gpu.layers,
-        threads=threads,
-    )
+        images = self._session.read_images(
+            "", arguments.pop("images", ()), arguments.pop("image_tokens", None)
+        )
+        asked: list[Message] = [*self.messages, *with_images(text, len(images), images)]
+        answered = answer(asked, system=self.system, conversation=self._conversation, **arguments)
+        self.messages = [*asked, Message(role="assistant", content=answered.text)]
+        return answered

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dgguf.cli.tables import Part
     from dgguf.ggufio.file import GgufFile
     from dgguf.hub import HubFile
-    from dgguf.session import Gpu
+    from dgguf.loading import Gpu
     from dgguf.verify.whole_file import WholeFile
 
 

@@ -52,7 +52,19 @@ model_argument = click.argument("model", shell_complete=complete_models)
 
 # What `run --help` and `chat --help` show, by purpose; what is rare is shown by --help-all alone.
 _GROUPS = {
-    "Prompt": ("by_option", "prompt", "file", "no_stdin", "go_on", "system", "think", "raw", "special"),
+    "Prompt": (
+        "by_option",
+        "prompt",
+        "file",
+        "no_stdin",
+        "images",
+        "image_tokens",
+        "go_on",
+        "system",
+        "think",
+        "raw",
+        "special",
+    ),
     "Questions": ("lines", "questions_file", "samples", "permute", "joint"),
     "Answer": (
         "begins",
@@ -71,7 +83,7 @@ _GROUPS = {
     ),
     "View": ("view", "pace", "markdown", "thoughts"),
     "Recording and drawing": ("record", "record_top", "export", "force"),
-    "Machine": ("threads", "cuda", "gpu_layers", "device", "exact", "keep_weights"),
+    "Machine": ("threads", "cuda", "gpu_layers", "device", "exact", "keep_weights", "mmproj"),
     "Sampler": (
         "max_steps",
         "t_min",
@@ -82,6 +94,8 @@ _GROUPS = {
     ),
 }
 _RARE = (
+    "mmproj",
+    "image_tokens",
     "begins",
     "ends",
     "raw",

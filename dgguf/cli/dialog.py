@@ -13,6 +13,7 @@ from dgguf.cli import saved
 from dgguf.cli.answer_writer import AnswerWriter
 from dgguf.cli.display import Display
 from dgguf.cli.export import check_out, draw
+from dgguf.cli.images import announce, pasted_image, show_preview
 from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import NOTE, fail, say
@@ -20,10 +21,12 @@ from dgguf.diffusion.events import Event
 from dgguf.diffusion.generate import choose_length
 from dgguf.diffusion.statistics import Statistics
 from dgguf.errors import DggufError, FileChangedError, PromptError, sentence
+from dgguf.images import ImageInput
 from dgguf.interrupts import forget
+from dgguf.prompts import with_images
 from dgguf.request import new_seed
 from dgguf.session import Session
-from dgguf.text.chat import Message
+from dgguf.text.chat import Message, text_of
 from dgguf.view.names import CHAT_VIEWS
 from dgguf.view.summary import statistics_facts
 
@@ -67,6 +70,9 @@ class Dialog:
         self.think = asking.think
         self.seed = asking.seed
         self.messages: list[Message] = []
+        self._images: list[ImageInput] = []  # that the next message is about
+        self._n_images = 0
+        self._image_tokens = asking.image_tokens
         self._seen: list[Event] = []  # of the last answer
 
     def run(self, messages: Iterator[str]) -> None:
@@ -84,10 +90,13 @@ class Dialog:
                     continue
                 if text.strip() in ("exit", "quit"):
                     return
+                path, text = pasted_image(text)
+                if path:
+                    self._add_image(str(path))
                 if text.startswith("/"):
                     if not self.command(text):
                         break
-                else:
+                elif text.strip():
                     self.answer(text)
             except KeyboardInterrupt:
                 if not self._keyboard:
@@ -106,7 +115,11 @@ class Dialog:
 
     def answer(self, text: str) -> None:
         """Answer one message; what was answered before Ctrl-C stays in the conversation."""
-        self.messages.append({"role": "user", "content": text})
+        self._reply(with_images(text, len(self._images), self._images)[0])
+
+    def _reply(self, message: Message) -> None:
+        """Answer a message; see `answer`."""
+        self.messages.append(message)
         written, interrupted = "", True
         try:
             ids = self._fit_context()
@@ -142,6 +155,7 @@ class Dialog:
                     self._statistics, written = writer.answer.statistics, writer.answer.text
         finally:
             if written.strip() or not interrupted:
+                self._images.clear()
                 self.messages.append({"role": "assistant", "content": written})
             else:
                 self.messages.pop()
@@ -200,6 +214,7 @@ class Dialog:
             ("/system [TEXT]", "show, or set, the system message; /system - takes it away"),
             ("/think on|off", "let the model think before it answers"),
             ("/seed N|random", "the same seed repeats an answer"),
+            ("/image FILE", "show the model an image with the next message; so does a pasted path"),
             ("/save FILE", "write the conversation as JSON"),
             ("/load FILE", "go on from such a file"),
             ("/export FILE", "draw the last answer: .gif, .svg, .html, .png, .mp4 …"),
@@ -211,6 +226,7 @@ class Dialog:
 
     def _clear(self, argument: str) -> None:
         self.messages.clear()
+        self._images.clear()
         say("a new conversation")
 
     def _set_system(self, argument: str) -> None:
@@ -231,6 +247,17 @@ class Dialog:
             say("a seed is a number from 0 to 2^64 - 1, or random")
             return
         say("a new seed for each answer" if self.seed is None else f"seed {self.seed} for every answer")
+
+    def _add_image(self, argument: str) -> None:
+        if not argument:
+            raise PromptError("/image needs the path of an image, as in /image photo.jpg")
+        path, _ = pasted_image(argument)
+        images = self._session.read_images("", [path or Path(argument).expanduser()], self._image_tokens)
+        self._images += images
+        self._n_images += 1
+        announce(images, say, self._n_images)
+        if self._keyboard:
+            show_preview(images)
 
     def _save(self, argument: str) -> None:
         path = saved.write(argument, self.system, self.messages)
@@ -259,7 +286,7 @@ class Dialog:
         said = self.messages[asked:]
         del self.messages[asked:]
         try:
-            self.answer(said[0]["content"])
+            self._reply(said[0])
         finally:
             if len(self.messages) == asked:
                 self.messages += said  # it was given up: the answer of before stays
@@ -297,7 +324,7 @@ class Dialog:
 
     def _history(self, argument: str) -> None:
         for message in self.messages:
-            say(f"{'> ' if message['role'] == 'user' else ''}{message['content']}")
+            say(f"{'> ' if message['role'] == 'user' else ''}{text_of(message)}")
         if not self.messages:
             say("nothing was said yet")
 
@@ -315,6 +342,7 @@ class Dialog:
         "system": _set_system,
         "think": _set_think,
         "seed": _set_seed,
+        "image": _add_image,
         "save": _save,
         "load": _load,
         "export": _export,

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dgguf.backends.check import Check
     from dgguf.cli.tables import Part
+    from dgguf.model.config import ModelConfig
 
 
 @click.command(short_help="See what this machine has and what is missing.")
@@ -75,7 +78,35 @@ def memory_checks(model: str | None, context: int | None) -> Iterator["Check"]:
     with GgufFile(find_model(model)) as file:
         config = ModelConfig.from_file(file)
         memory = cpu_memory(file, config, choose_context(config, context))
+        path = file.path
     yield check_model(memory.weights_mapped, memory.kv_cache + memory.scratch, available)
+    yield check_tower(path, config)
+
+
+def check_tower(model: "Path", config: "ModelConfig") -> "Check":
+    """Whether the model can read images, and in what memory; that it cannot is no failure."""
+    from dgguf.backends.check import Check
+    from dgguf.errors import DggufError
+    from dgguf.ggufio.file import GgufFile
+    from dgguf.images import DEFAULT_BUDGET
+    from dgguf.model.memory import vision_scratch_bytes
+    from dgguf.model.mmproj import VisionConfig
+    from dgguf.seeing import find_mmproj
+    from dgguf.units import format_bytes
+
+    try:
+        path = find_mmproj(model)
+        if path is None:
+            return Check("images", True, "no vision tower (mmproj*.gguf) lies beside the model")
+        with GgufFile(path) as file:
+            tower = VisionConfig.from_file(file)
+            tower.check_fits(file, config, str(model))
+            beside = format_bytes(vision_scratch_bytes(tower, DEFAULT_BUDGET))
+            return Check(
+                "images", True, f"{path.name}: {format_bytes(file.n_bytes)} mapped, {beside} beside it"
+            )
+    except DggufError as error:
+        return Check("images", False, str(error), "move it away, or give another one with --mmproj")
 
 
 def gpu_checks(model: str | None, context: int | None, device: int) -> Iterator["Check"]:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dgguf.cli.images import image_options
 from dgguf.view.names import THOUGHTS, Thoughts
 
 if TYPE_CHECKING:
     from dgguf.constraints.automaton import Automaton
     from dgguf.diffusion.generate import CanvasLength
     from dgguf.diffusion.settings import SamplerSettings
-    from dgguf.session import Gpu, Session
+    from dgguf.loading import Gpu
+    from dgguf.session import Session
 
     ParamType = click.ParamType[Any]
 else:
@@ -33,6 +35,7 @@ class Loading:
     exact: bool
     keep_weights: bool
     gpu: "Gpu | None"
+    mmproj: str | None = None
 
     def open(self) -> "Session":
         """Load the model."""
@@ -45,6 +48,7 @@ class Loading:
             exact=self.exact,
             keep_weights=self.keep_weights,
             gpu=self.gpu,
+            mmproj=self.mmproj,
         )
 
 
@@ -58,6 +62,7 @@ class Asking:
         seed: of every answer; None for a new one each time.
         sampler: the sampler's settings; None for the file's.
         canvas: positions denoised together, as of `Session.stream`.
+        image_tokens: of an image, at most; None for the default.
         schema, regex, choice: what the answer is held to, as of `Session.generate`.
     """
 
@@ -69,6 +74,7 @@ class Asking:
     raw: bool = False
     special: bool = False
     canvas: "CanvasLength" = None
+    image_tokens: int | None = None
     schema: Path | None = None
     regex: str | None = None
     choice: tuple[str, ...] = ()
@@ -134,7 +140,7 @@ def generation_options(command: Command) -> Command:
 
     The argument MODEL and `conversation_options` belong to these and stand above.
     """
-    return _length_options(bounded_generation_options(command))
+    return _length_options(bounded_generation_options(image_options(command)))
 
 
 def bounded_generation_options(command: Command) -> Command:
@@ -288,13 +294,13 @@ class _CountOr(ParamType):
 
 
 def gpu_options(command: Command) -> Command:
-    """Where to run; the command gets one argument `gpu`, a `session.Gpu` or None for the CPU."""
+    """Where to run; the command gets one argument `gpu`, a `loading.Gpu` or None for the CPU."""
 
     @functools.wraps(command)
     def with_gpu(*, cuda: bool, gpu_layers: Any, device: int | None, **options: Any) -> Any:
         gpu = None
         if cuda:
-            from dgguf.session import Gpu
+            from dgguf.loading import Gpu
 
             gpu = Gpu(device or 0, gpu_layers)
         return command(gpu=gpu, **options)

@@ -1,7 +1,10 @@
 """`dgguf run`: answer a prompt."""
 
 import dataclasses
+import logging
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import click
@@ -10,6 +13,7 @@ from dgguf.cli.answering import Asked, answer
 from dgguf.cli.chat import chat, converse
 from dgguf.cli.commands import Grouped, model_argument
 from dgguf.cli.constraint import constraint_options
+from dgguf.cli.images import announce, encode_with_images, image_option
 from dgguf.cli.keeping import Keeping, keeping_options
 from dgguf.cli.options import (
     Asking,
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Do not read a pipe beside the prompt, as within a loop that reads lines.",
 )
+@image_option
 @conversation_options
 @click.option("--raw", is_flag=True, help="No chat template: go on from the prompt's text.")
 @click.option(
@@ -88,6 +93,7 @@ def run(
     by_option: str | None,
     no_stdin: bool,
     file: IO[bytes] | None,
+    images: tuple[Path, ...],
     begins: str | None,
     ends: str | None,
     keeping: Keeping,
@@ -106,9 +112,8 @@ def run(
     Examples:
       dgguf run demo "Tell me a story."
       dgguf run model.gguf "Explain entropy." --system "Be brief." --think
-      dgguf run demo "Tell me a story." --export story.gif
+      dgguf run model.gguf "What does this say?" --image photo.jpg
       git diff | dgguf run model.gguf "Review this change." --json > review.json
-      dgguf run model.gguf -f notes.txt -n 512 --seed 7 > answer.txt
     """
     if prompt is None and by_option is None and file is None and sys.stdin.isatty():
         check_chat(click.get_current_context(), chat)
@@ -126,7 +131,7 @@ def run(
     prompt_or_messages = messages if go_on else text
     frame = typed(begins or ""), typed(ends or "")
     written = answer(
-        lambda session: _ask(session, prompt_or_messages, asking, frame, constraint, record_top),
+        lambda session: _ask(session, prompt_or_messages, images, asking, frame, constraint, record_top),
         loading,
         showing,
         keeping=keeping,
@@ -157,6 +162,7 @@ def _messages(text: str, loading: Loading, asking: Asking, *, go_on: bool) -> tu
 def _ask(
     session: "Session",
     prompt: "str | list[Message]",
+    images: Sequence[Path],
     asking: Asking,
     frame: tuple[str, str],
     constraint: "Automaton | None",
@@ -167,11 +173,9 @@ def _ask(
     from dgguf.request import new_seed
 
     settings, seed = asking.settings(session), new_seed() if asking.seed is None else asking.seed
-    ids = session.encode(
-        prompt, system=asking.system, think=asking.think, raw=asking.raw, special=asking.special
-    )
+    ids, pictures = encode_with_images(session, asking, prompt, images)
+    announce(pictures, logging.getLogger(__name__).warning)  # which a live view shows above itself
     options = framed(session, *frame, special=asking.special, **asking.lengths())
-    events = session.stream(
-        ids, settings=settings, seed=seed, top_k=record_top, constraint=constraint, **options
-    )
+    options |= {"images": pictures, "top_k": record_top, "constraint": constraint}
+    events = session.stream(ids, settings=settings, seed=seed, **options)
     return Asked(events, seed, settings)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from dgguf.errors import PromptError
-from dgguf.text.chat import Message
+from dgguf.text.chat import Message, text_of
 from dgguf.whole_file import whole_file
 
 _MOST_BYTES = 1 << 23  # far more than any context holds; as lists in lists it takes twenty times that
@@ -55,7 +55,8 @@ def read(argument: str) -> tuple[Path, str | None, list[Message]]:
 
 def as_json(system: str | None, messages: list[Message]) -> dict[str, object]:
     """A conversation as it is written."""
-    return {"system": system, "messages": messages}
+    texts = [{"role": message["role"], "content": text_of(message)} for message in messages]
+    return {"system": system, "messages": texts}
 
 
 def typed_path(argument: str, command: str) -> Path:

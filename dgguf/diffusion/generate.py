@@ -29,6 +29,7 @@ from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import PromptError
 from dgguf.model.cache import KVCache
 from dgguf.model.canvas import Canvas
+from dgguf.model.spans import Span, calls, within
 from dgguf.model.transformer import Transformer
 
 CanvasLength = int | Literal["auto"] | None
@@ -50,6 +51,7 @@ def generate(
     pins: Mapping[int, int] | None = None,
     guide: Guide | None = None,
     committed: Sequence[np.ndarray] = (),
+    spans: Sequence[Span] = (),
 ) -> Generator[Event, None, None]:
     """Answer a prompt; closing the iterator cancels.
 
@@ -67,6 +69,7 @@ def generate(
             goes on to the last of them: only a stop id that is pinned itself ends it before.
         guide: holds the answer to a language; not with pins.
         committed: canvases of this answer that stand already; it goes on behind them.
+        spans: images of the prompt; those that are in the cache already are not read again.
 
     Raises:
         ConstraintError: even the shortest answer of the language does not fit.
@@ -76,7 +79,7 @@ def generate(
     clock = _Clock()
     length = choose_length(canvas_length, max_tokens, model.config.canvas_length)
     denoise = _Denoiser(model, cache, settings, noise, top_k, guide, clock)
-    plan = _Plan(length, pins or {}, max_tokens, stop_ids, len(committed))
+    plan = _Plan(length, pins or {}, max_tokens, stop_ids, len(committed), spans)
     ids = np.concatenate([prompt, *committed])
     with contextlib.closing(_answer(model, cache, ids, denoise, plan, clock)) as events:
         for event in events:
@@ -111,6 +114,7 @@ class _Plan:
     max_tokens: int
     stop_ids: frozenset[int]
     n_committed: int
+    spans: Sequence[Span]
 
     def blocks(self) -> range:
         """The canvases to denoise, by number."""
@@ -141,7 +145,7 @@ def _answer(
     check_room(len(prompt), length, cache.context, model.config.context_length)
     reused = cache.position
     answer_tokens = plan.n_committed * length
-    pending = prompt[reused:]
+    pending, ahead = prompt[reused:], within(plan.spans, reused, len(prompt))
 
     denoise.begin(plan.room(cache.context - len(prompt)))
 
@@ -152,8 +156,8 @@ def _answer(
             yield Finished("context", answer_tokens, clock())
             return
         # 1.a. Encode what is new: the prompt, later the committed canvas.
-        for first in range(0, len(pending), cache.rows_per_call):
-            model.encode(pending[first : first + cache.rows_per_call], cache)
+        for first, end in calls(len(pending), ahead, 0, cache.rows_per_call):
+            model.encode(pending[first:end], cache, within(ahead, first, end))
             if block == plan.n_committed:
                 yield PromptEncoded(cache.position, len(prompt), reused, clock())
         if block == plan.n_committed and reused == len(prompt):
@@ -185,7 +189,7 @@ def _answer(
             yield Finished("stop", answer_tokens, clock())
             return
         # 1.f. Go on with the next canvas.
-        pending = canvas
+        pending, ahead = canvas, ()
     yield Finished("length", answer_tokens, clock())
 
 

@@ -89,7 +89,7 @@ class KVCache:
 
     @property
     def ids(self) -> np.ndarray:
-        """(position,) int64, the committed ids."""
+        """(position,) int64, the committed ids; those of an image's rows are negative, see `model.spans`."""
         return self._ids
 
     @property
@@ -105,8 +105,11 @@ class KVCache:
             for layer, stored in zip(self._config.layers, self.layers, strict=True)
         )
 
-    def reserve(self, rows: int) -> None:
+    def reserve(self, rows: int, *, whole: bool = False) -> None:
         """Make sure that `rows` rows fit behind the committed ones.
+
+        Args:
+            whole: they cannot be cut, as they hold an image; more than rows_per_call may then be needed.
 
         Raises:
             PromptError: the context is full.
@@ -116,12 +119,13 @@ class KVCache:
                 f"the context of {self.context} positions is full: {self.position} are taken and "
                 f"{rows} more are needed; give a larger one with -c"
             )
-        if rows > self.rows_per_call:
+        if rows > self.rows_per_call and not whole:
             raise ValueError(f"{rows} rows in one call; the cache was made for {self.rows_per_call}")
         self._whole = False
         for layer, stored in zip(self._config.layers, self.layers, strict=True):
-            if stored.capacity < layer_capacity(layer, self.context, self.rows_per_call):  # it was trimmed
-                self._move(stored, self._stores(layer), 0, stored.length)
+            room = layer_capacity(layer, self.context, max(rows, self.rows_per_call))
+            if stored.capacity < room:  # it was trimmed, or an image needs more
+                self._move(stored, self._stores(layer, room), 0, stored.length)
             if stored.window is not None and stored.length + rows > stored.capacity:
                 kept = min(stored.length, stored.capacity - rows)
                 self._move(stored, (stored.keys, stored.values), stored.length - kept, kept)
@@ -158,7 +162,10 @@ class KVCache:
         """
         shared = min(len(ids), self.position)
         differs = np.flatnonzero(ids[:shared] != self._ids[:shared])
-        return self.truncate(int(differs[0]) if len(differs) else shared)
+        kept = int(differs[0]) if len(differs) else shared
+        while 0 < kept < len(ids) and ids[kept] < 0 and ids[kept] == self._ids[kept - 1]:
+            kept -= 1  # an image is encoded as a whole
+        return self.truncate(kept)
 
     def truncate(self, position: int) -> int:
         """Forget everything from `position` on, or everything if a sliding layer no longer reaches so far.

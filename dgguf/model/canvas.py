@@ -101,17 +101,24 @@ class Call:
             of the canvas. Either sees no more than its own branch, where there are some.
         length: C, places of the canvas store that hold keys when the call attends.
         branches: that the canvas store is cut into; None where it is one.
+        spans: of an encoder pass, first and end of rows that see each other on sliding layers: images.
+        spans_on_full: they do so on full layers, too, and see what lies before as their first row does. So
+            did transformers in `generate`, until Gemma 4 was corrected there; for comparisons with it.
     """
 
     rows: np.ndarray
     causal: bool
     length: int
     branches: Branches | None = None
+    spans: tuple[tuple[int, int], ...] = ()
+    spans_on_full: bool = False
 
     @classmethod
-    def encode(cls, n_rows: int) -> "Call":
+    def encode(
+        cls, n_rows: int, spans: tuple[tuple[int, int], ...] = (), *, spans_on_full: bool = False
+    ) -> "Call":
         """An encoder pass over the next `n_rows` positions."""
-        return cls(np.arange(n_rows), True, n_rows)
+        return cls(np.arange(n_rows), True, n_rows, spans=spans, spans_on_full=spans_on_full)
 
     @classmethod
     def denoise(cls, canvas: Canvas) -> "Call":
@@ -132,7 +139,8 @@ class Call:
     def key(self) -> Hashable:
         """Equal for calls that compute the same rows and see the same keys."""
         branches = self.branches and (self.branches.suffixes.tobytes(), self.branches.canvas_length)
-        return self.rows.tobytes(), self.causal, self.length, branches
+        spans = self.spans, self.spans_on_full
+        return self.rows.tobytes(), self.causal, self.length, branches, spans
 
     @property
     def _branch(self) -> np.ndarray:
@@ -148,8 +156,9 @@ class Call:
     def visible(self, store: LayerStore) -> Visible:
         """What each row sees of a layer's store.
 
-        A sliding layer's encoder pass sees the last `window` positions, the row's own included. Its
-        denoising pass sees the whole canvas and the last window - 1 positions before it.
+        A sliding layer's encoder pass sees the last `window` positions, the row's own included; a row of an
+        image also sees the image's rows behind it. Its denoising pass sees the whole canvas and the last
+        window - 1 positions before it.
         Source: transformers, models/diffusion_gemma, the masks of encoder and decoder.
         """
         committed, window = store.length, store.window
@@ -158,6 +167,11 @@ class Call:
         if self.causal:
             end = committed + self.rows + 1
             first = np.zeros_like(end) if window is None else np.maximum(0, end - window)
+            for start, stop in self.spans:
+                if window is not None or self.spans_on_full:
+                    end[start:stop] = committed + stop
+                if self.spans_on_full:
+                    first[start:stop] = np.minimum(first[start:stop], committed + start)
             return Visible(np.stack((first, end), axis=-1)[None])
         reach = 0 if window is None else max(0, committed - (window - 1))
         run = np.empty((1, len(self.rows), 2), np.int64)

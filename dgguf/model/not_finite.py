@@ -90,7 +90,8 @@ def explain(model: Transformer, canvas: Canvas, cache: KVCache, *, conditioned: 
 
     place = _first_place(model, denoise) or (_SELF_CONDITIONING if conditioned else "")
     tensor = next(_bad_tensors(model, place), "")
-    if place.startswith(_LAYER) and not tensor and (earlier := _first_place(model, encode)):
+    text = (cache.ids >= 0).all()  # rows of images are not kept
+    if place.startswith(_LAYER) and not tensor and text and (earlier := _first_place(model, encode)):
         place, tensor = earlier, next(_bad_tensors(model, earlier), "")
     if not place:
         return NumericsError(

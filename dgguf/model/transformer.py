@@ -9,6 +9,7 @@ Source of every formula: transformers, models/diffusion_gemma/modeling_diffusion
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from dgguf.errors import NumericsError
 from dgguf.model.cache import KVCache, LayerCache
 from dgguf.model.canvas import Branches, Call, Canvas
 from dgguf.model.config import LayerConfig, ModelConfig
+from dgguf.model.spans import Span, cached_ids
 from dgguf.model.weights import LayerWeights, ModelWeights
 
 
@@ -31,20 +33,26 @@ class Transformer:
         self.weights = weights
         self.backend = backend
         self._embed_scale = math.sqrt(config.hidden_size)
+        self.spans_on_full = False  # see `Call`; for comparisons
         self.layers_done = 0  # of the call that is running; for whoever watches from another thread
 
-    def encode(self, tokens: np.ndarray, cache: KVCache) -> None:
+    def encode(self, tokens: np.ndarray, cache: KVCache, spans: Sequence[Span] = ()) -> None:
         """Commit tokens to the cache: causal, without logits, of the last layer only keys and values.
 
         Args:
             tokens: (T,) ids of the positions that follow the committed ones; at most the cache's
-                rows_per_call.
+                rows_per_call, unless they are one span.
+            spans: rows of images that stand in place of some tokens'. They are not scaled as tokens' are.
         """
-        cache.reserve(len(tokens))
+        pictures = [(span.first, span.rows()) for span in spans]
+        cache.reserve(len(tokens), whole=bool(spans))
+        places = tuple((span.first, span.end) for span in spans)
         with self.weights.file.reading():
             x = self.backend.embed(self.weights.token_embd, tokens, self._embed_scale)  # (T, D)
-            self._stack(x, cache, Call.encode(len(tokens)))
-        cache.commit(tokens)
+            for first, rows in pictures:
+                x = self.backend.put_rows(x, first, rows)
+            self._stack(x, cache, Call.encode(len(tokens), places, spans_on_full=self.spans_on_full))
+        cache.commit(cached_ids(tokens, spans))
 
     def denoise(
         self,

@@ -19,10 +19,22 @@ THOUGHT_HEADER = "thought\n"
 
 
 class Message(TypedDict):
-    """One turn of a conversation; role is "system", "user" or "assistant"."""
+    """One turn of a conversation; role is "system", "user" or "assistant".
+
+    Its content is text, or a list of parts as transformers takes them: {"type": "text", "text": …} and
+    {"type": "image", "image": …}.
+    """
 
     role: str
-    content: str
+    content: Any
+
+
+def text_of(message: Message) -> str:
+    """The text of a message, that of its parts with a line's end between; of images nothing."""
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    return "\n".join(str(part.get("text", "")) for part in content or () if part.get("type") == "text")
 
 
 # Templates know more roles than `Message` promises; these are the ones that mean something to some model.

@@ -9,6 +9,7 @@ import codecs
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -43,6 +44,26 @@ class TokenTexts(Protocol):
     def is_special(self, token: int) -> bool: ...
 
 
+@dataclass(frozen=True)
+class ImageMarks:
+    """The ids that images have in a prompt.
+
+    Attributes:
+        image: of each of an image's rows; in a rendered template it stands once for the whole image.
+        begin, end: before and behind the rows.
+    """
+
+    image: int
+    begin: int
+    end: int
+
+    @classmethod
+    def of(cls, special: Mapping[str, int]) -> "ImageMarks | None":
+        """Those of a vocabulary; None where it lacks one."""
+        ids = [special.get(text) for text in ("<|image|>", "<|image>", "<image|>")]
+        return None if None in ids else cls(*ids)  # type: ignore[arg-type]
+
+
 class Tokenizer:
     """The tokenizer of a model file.
 
@@ -69,6 +90,7 @@ class Tokenizer:
         self.add_bos = add_bos and self.bos_id is not None
         self.special: Mapping[str, int] = vocabulary.special
         self.stop_ids = self._find_stop_ids(metadata)
+        self.image_marks = ImageMarks.of(self.special)
         self.channel_open_id, self.channel_close_id = map(self.special.get, CHANNEL_TEXTS)
 
     @classmethod

@@ -10,7 +10,7 @@ import dgguf
 from dgguf.backends.cpu import features
 from dgguf.cli import cli
 from dgguf.errors import BackendError
-from dgguf.session import Gpu
+from dgguf.loading import Gpu
 from tests.support.synthetic.writer import write_model
 
 pytestmark = pytest.mark.skipif(features.possible_paths() == ("portable",), reason="nothing is rounded there")

@@ -6,21 +6,22 @@ import pytest
 from click.testing import CliRunner
 
 from dgguf.cli import cli
-from tests.convert.test_vision import seeing  # noqa: F401
+from tests.convert.test_vision import with_tower
 from tests.support.checkpoints import Checkpoint
+from tests.support.seeing import write_seeing_model
 from tests.support.synthetic.tower import write_tower
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
-    return Checkpoint(tmp_path / "tiny-model")
+def seeing(tmp_path):
+    return with_tower(Checkpoint(tmp_path / "tiny-model"))
 
 
 def dgguf(*arguments):
     return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
 
-def test_quantize_writes_the_model_and_its_tower(seeing, tmp_path):  # noqa: F811
+def test_quantize_writes_the_model_and_its_tower(seeing, tmp_path):
     folder, out, tower = seeing.write(), tmp_path / "out.gguf", tmp_path / "mmproj-F16.gguf"
     both = ["quantize", folder, out, "--type", "Q8_0", "--mmproj", tower, "--mmproj-type", "f16"]
     plan = dgguf(*both, "--dry-run")
@@ -42,7 +43,7 @@ def test_quantize_writes_the_model_and_its_tower(seeing, tmp_path):  # noqa: F81
     assert "4 heads of 16" in shown.stdout
 
 
-def test_quantize_writes_the_tower_alone(seeing, tmp_path):  # noqa: F811
+def test_quantize_writes_the_tower_alone(seeing, tmp_path):
     folder, tower = seeing.write(), tmp_path / "mmproj.gguf"
     assert dgguf("quantize", folder, "--mmproj", tower).exit_code == 0
     report = json.loads(dgguf("show", tower, "--json", "--tensors").stdout)
@@ -51,7 +52,7 @@ def test_quantize_writes_the_tower_alone(seeing, tmp_path):  # noqa: F811
     assert report["types"]["BF16"]["tensors"] == 15
 
 
-def test_nothing_is_written_where_one_of_two_files_cannot_be(seeing, tmp_path):  # noqa: F811
+def test_nothing_is_written_where_one_of_two_files_cannot_be(seeing, tmp_path):
     folder, out, tower = seeing.write(), tmp_path / "out.gguf", tmp_path / "mmproj.gguf"
     tower.write_bytes(b"mine")
     done = dgguf("quantize", folder, out, "--type", "Q8_0", "--mmproj", tower)
@@ -83,3 +84,18 @@ def test_show_refuses_another_tower_by_name(tmp_path):
     done = dgguf("show", path)
     assert done.exit_code == 1
     assert "gemma4uv" in str(done.exception) + done.stderr
+
+
+def test_doctor_finds_the_tower(tmp_path):
+    model = write_seeing_model(tmp_path)
+
+    def found():
+        checks = json.loads(dgguf("doctor", model, "--json").stdout)["cpu"]
+        return next(check for check in checks if check["name"] == "images")
+
+    assert found()["found"].startswith("mmproj.gguf: ")
+    write_tower(tmp_path / "mmproj.gguf", metadata={"clip.vision.projector_type": "gemma4uv"})
+    assert not found()["ok"]
+    (tmp_path / "mmproj.gguf").unlink()
+    assert found()["ok"]
+    assert "no vision tower" in found()["found"]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 
@@ -21,9 +22,10 @@ from tests.support.checkpoints import (
     convert_to,
     read_tensors,
 )
+from tests.support.tower_names import checkpoint_name
 
 
-def small_model(**text: Any) -> Any:
+def small_model(vision: dict[str, Any] | None = None, **text: Any) -> Any:
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
     from transformers.models.diffusion_gemma import (
@@ -34,9 +36,9 @@ def small_model(**text: Any) -> Any:
     from transformers.models.gemma4 import Gemma4VisionConfig
 
     torch.manual_seed(3)
-    vision = Gemma4VisionConfig(
+    tower = Gemma4VisionConfig(
         hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, head_dim=16,
+        num_key_value_heads=2, head_dim=16, position_embedding_size=64, **(vision or {}),
     )  # fmt: skip
     shape = {
         "vocab_size": VOCAB, "hidden_size": D, "intermediate_size": FF, "num_hidden_layers": 3,
@@ -46,7 +48,7 @@ def small_model(**text: Any) -> Any:
         "layer_types": ["sliding_attention", "full_attention", "full_attention"],
     }  # fmt: skip
     config = DiffusionGemmaConfig(
-        text_config=DiffusionGemmaTextConfig(**(shape | text)), vision_config=vision, canvas_length=16
+        text_config=DiffusionGemmaTextConfig(**(shape | text)), vision_config=tower, canvas_length=16
     )
     model = DiffusionGemmaForBlockDiffusion(config)
     with torch.no_grad():  # scales that are all one would hide a mix-up
@@ -146,3 +148,28 @@ def test_frequencies_are_those_of_transformers(checkpoint: Checkpoint, share: fl
     factors = made.source.parts[0].raw.view(np.float32)[0]
     ours = 1e6 ** (-np.arange(0, 32, 2) / 32) / factors
     np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-30)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("clipped", [False, True])
+def test_the_tower_that_transformers_saves(tmp_path: Path, clipped: bool) -> None:
+    torch = pytest.importorskip("torch")
+    model = small_model(vision={"standardize": True, "use_clipped_linears": clipped})
+    with torch.no_grad():
+        for name, tensor in model.model.encoder.vision_tower.state_dict().items():
+            if name.endswith(("input_max", "output_max")):
+                tensor.fill_(1.5)
+    model.save_pretrained(tmp_path / "saved")
+    for _event in convert.run(convert.plan_vision(tmp_path / "saved", "F32"), tmp_path / "mmproj.gguf"):
+        pass
+    found = read_tensors(gguf.GGUFReader(tmp_path / "mmproj.gguf"))
+    state = model.model.encoder.state_dict()
+    wanted = {name for name in state if name.startswith(("vision_tower.", "embed_vision."))}
+    for name, (_, array) in found.items():
+        theirs = checkpoint_name(name)
+        wanted.discard(theirs)
+        expected = state[theirs].float().numpy()
+        if name == "v.patch_embd.weight":
+            expected = expected.reshape(-1, 16, 16, 3).transpose(0, 3, 1, 2)
+        np.testing.assert_array_equal(array.reshape(-1), expected.reshape(-1), err_msg=name)
+    assert all(np.isinf(state[name].numpy()) for name in wanted)  # bounds that bind nothing

@@ -10,6 +10,7 @@ from dgguf.ggufio.file import GgufFile
 from dgguf.model.mmproj import VisionConfig, tower_shapes
 from tests.support.checkpoints import D, as_bf16, convert_to, f32, read_tensors, values
 from tests.support.synthetic.tower import FULL_TOWER, write_tower
+from tests.support.tower_names import OF_LAYER, OUTSIDE, checkpoint_name
 
 HIDDEN, FF, HEADS, LAYERS, PLACES = 64, 96, 4, 2, 40
 VISION = {
@@ -22,23 +23,10 @@ VISION = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 100.0},
 }  # fmt: skip
 TOWER = "model.encoder.vision_tower."
-NAMES = {
-    "v.patch_embd.weight": TOWER + "patch_embedder.input_proj.weight",
-    "v.position_embd.weight": TOWER + "patch_embedder.position_embedding_table",
-    "v.std_bias": TOWER + "std_bias",
-    "v.std_scale": TOWER + "std_scale",
-    "mm.input_projection.weight": "model.encoder.embed_vision.embedding_projection.weight",
-}
-OF_LAYER = {
-    "attn_q": "self_attn.q_proj.linear", "attn_k": "self_attn.k_proj.linear",
-    "attn_v": "self_attn.v_proj.linear", "attn_out": "self_attn.o_proj.linear",
-    "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
-    "ln1": "input_layernorm", "attn_post_norm": "post_attention_layernorm",
-    "ln2": "pre_feedforward_layernorm", "ffn_post_norm": "post_feedforward_layernorm",
-    "ffn_gate": "mlp.gate_proj.linear", "ffn_up": "mlp.up_proj.linear", "ffn_down": "mlp.down_proj.linear",
-}  # fmt: skip
+NAMES = {ours: f"model.encoder.{theirs}" for ours, theirs in OUTSIDE.items()}
 for _i in range(LAYERS):
-    NAMES |= {f"v.blk.{_i}.{a}.weight": f"{TOWER}encoder.layers.{_i}.{b}.weight" for a, b in OF_LAYER.items()}
+    _names = [f"v.blk.{_i}.{kind}.weight" for kind in OF_LAYER]
+    NAMES |= {name: f"model.encoder.{checkpoint_name(name)}" for name in _names}
 SHAPES = {
     "attn_q_norm": (HIDDEN // HEADS,), "attn_k_norm": (HIDDEN // HEADS,),
     **dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_out"), (HIDDEN, HIDDEN)),
@@ -47,9 +35,8 @@ SHAPES = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def seeing(checkpoint):
-    """A checkpoint with a tower."""
+def with_tower(checkpoint):
+    """The checkpoint with a vision tower."""
     rng = np.random.default_rng(2)
     checkpoint.tensors = {name: t for name, t in checkpoint.tensors.items() if "vision" not in name}
     for ours, theirs in NAMES.items():
@@ -57,6 +44,11 @@ def seeing(checkpoint):
         checkpoint.tensors[theirs] = as_bf16(f32(rng, *SHAPES.get(kind, (HIDDEN,))))
     checkpoint.config["vision_config"] = dict(VISION)
     return checkpoint
+
+
+@pytest.fixture
+def seeing(checkpoint):
+    return with_tower(checkpoint)
 
 
 def clip(checkpoint):

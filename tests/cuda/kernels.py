@@ -246,6 +246,14 @@ def test_add_and_residual(backend, rng):
     close(found, (x + rms(y, w)) * 0.75)
 
 
+def test_put_rows(backend, rng):
+    x, rows = normal(rng, 7, 33), normal(rng, 3, 33)
+    given = upload(x)
+    found = backend.to_host(backend.put_rows(given, 2, rows))
+    np.testing.assert_array_equal(found, np.concatenate((x[:2], rows, x[5:])))
+    np.testing.assert_array_equal(backend.to_host(given), x)
+
+
 def test_residual_of_sum(backend, rng):
     x, y, z = (normal(rng, 3, 33) for _ in range(3))
     v, w, u = (normal(rng, 33) for _ in range(3))

@@ -34,6 +34,7 @@ LEVELS = {
     "model": 8,
     "text": 8,
     "loading": 9,
+    "seeing": 9,
     "diffusion": 9,
     "answer": 10,
     "conversation": 10,

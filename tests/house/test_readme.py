@@ -14,8 +14,11 @@ import pytest
 from dgguf.backends.base import Backend
 from dgguf.catalog import find_known, find_model
 from dgguf.cli.forecast import memory_needed, time_needed
+from tests.convert.test_vision import with_tower
 from tests.house.test_architecture import LEVELS
+from tests.images.test_images import random_picture
 from tests.support.checkpoints import Checkpoint
+from tests.support.seeing import write_seeing_model
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -66,10 +69,16 @@ def test_there_are_examples():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands(command, folder):
     if "quantize" in command:
-        Checkpoint(folder / "diffusiongemma-26B-A4B-it").write()
-    for result in re.findall(r"quantize \S+ (\S+)|-o (\S+)", command):
+        with_tower(Checkpoint(folder / "diffusiongemma-26B-A4B-it")).write()
+    for result in re.findall(r"quantize \S+ (?:--mmproj )?(\S+)|-o (\S+)", command):
         (folder / "".join(result)).unlink()
     environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "DGGUF_RUN_SEED": "1"}
+    if "--image" in command:
+        (folder / "mmproj-BF16.gguf").unlink()
+        write_seeing_model(folder)
+        for name in re.findall(r"--image (\S+)", command):
+            random_picture(1, 60, 40).save(folder / name)
+        environment |= {"DGGUF_RUN_MAX_TOKENS": "8", "DGGUF_RUN_IMAGE_TOKENS": "70"}
     environment |= {"PYTHONPATH": str(ROOT)}
     if recorded := re.search(r"(replay|export|resume) (\S+\.jsonl)", command):  # by the command before
         story = (ROOT / "dgguf" / "data" / "story.jsonl.gz").read_bytes()

@@ -174,8 +174,13 @@ def generate_dgguf(case, path):
     }
 
 
-def transformers_model(path):
-    """The GGUF file's model in transformers, weights put in one by one under their own names."""
+def transformers_model(path, vision=None, **options):
+    """The GGUF file's model in transformers, weights put in one by one under their own names.
+
+    Args:
+        vision: the configuration of a vision tower, whose weights are left as they come.
+        options: of the configuration.
+    """
     import gguf
     import torch
     from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
@@ -203,16 +208,17 @@ def transformers_model(path):
         "moe_intermediate_size": get("expert_feed_forward_length"),
         "final_logit_softcapping": get("final_logit_softcapping"),
         "max_position_embeddings": get("context_length"),
+        "use_bidirectional_attention": "vision",
     }
-    vision = {
+    vision = vision or {
         "model_type": "gemma4_vision",
         "hidden_size": 16,
         "intermediate_size": 16,
         "num_hidden_layers": 1,
     }
-    vision |= {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16}
+    vision = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16} | vision
     length = reader.fields["diffusion.canvas_length"].contents()
-    config = DiffusionGemmaConfig(text_config=text, vision_config=vision, canvas_length=length)
+    config = DiffusionGemmaConfig(text_config=text, vision_config=vision, canvas_length=length, **options)
     model = DiffusionGemmaForBlockDiffusion(config).eval()
 
     names = {
@@ -317,7 +323,7 @@ def observe_transformers(case, path, model=None):
     return seen
 
 
-def generate_transformers(case, path):
+def generate_transformers(case, path, model=None, prompt=None, **inputs):
     """As `generate_dgguf`, by transformers' own `generate`, fed the same random numbers.
 
     Cases must not hang on a router's near tie, where rounding would send the two on different ways.
@@ -330,7 +336,7 @@ def generate_transformers(case, path):
         EntropyBoundSamplerConfig,
     )
 
-    model = transformers_model(path)
+    model = model or transformers_model(path)
     vocab_size, length = model.config.text_config.vocab_size, model.config.canvas_length
     noise = SeededNoise(case.seed, vocab_size)
     steps = []  # of each block; a draw begins a step, a canvas without a draw before it begins a block
@@ -365,8 +371,8 @@ def generate_transformers(case, path):
         confidence_threshold=SETTINGS.confidence_threshold,
         disable_compile=True,
     )
-    prompt = torch.tensor(random_ids(case, vocab_size, 0, case.prompt))[None]
+    prompt = random_ids(case, vocab_size, 0, case.prompt) if prompt is None else prompt
     with mock.patch("torch.multinomial", multinomial), mock.patch("torch.randint", randint):
-        out = model.generate(prompt, generation_config=settings)
+        out = model.generate(torch.tensor(prompt)[None], generation_config=settings, **inputs)
     assert model.router_gap > 1e-5, "rounding decides between two experts: choose another seed for this case"
-    return {"generated": out.sequences[0, case.prompt :].numpy(), "steps": np.array(steps)}
+    return {"generated": out.sequences[0, len(prompt) :].numpy(), "steps": np.array(steps)}

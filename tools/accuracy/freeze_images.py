@@ -3,11 +3,13 @@
 python tools/accuracy/freeze_images.py
 
 Needs the extra `oracle`. Writes tests/data/images.npz: digests of the patches of random pictures, made by
-the image processor that uses Pillow.
+the image processor that uses Pillow; and image_parity.npz: what the network computes for the cases of
+tests/support/image_parity.py.
 """
 
 import hashlib
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,28 @@ sys.path.insert(0, str(ROOT))
 
 from dgguf.images import BUDGETS  # noqa: E402
 from tests.images.test_images import random_picture  # noqa: E402
+from tests.support import image_parity, parity  # noqa: E402
 
 
 def main() -> None:
+    freeze_pixels()
+    freeze_parity()
+
+
+def freeze_parity() -> None:
+    arrays = {}
+    for case in image_parity.CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            path = image_parity.files(case, folder)
+            digests = [parity.digest(each) for each in (path, path.with_name("mmproj.gguf"))]
+            arrays[f"{case.name}/digests"] = np.array(digests)
+            found = image_parity.observe_transformers(case, path)
+            arrays |= {f"{case.name}/{key}": parity.thinned(value) for key, value in found.items()}
+        print(case.name)
+    np.savez_compressed(ROOT / "tests" / "data" / "image_parity.npz", **arrays)
+
+
+def freeze_pixels() -> None:
     from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 
     rng = np.random.default_rng(5)

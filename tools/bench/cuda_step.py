@@ -18,7 +18,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need not be installed
 
 from dgguf.benchmark import measure
-from dgguf.session import Gpu, Session
+from dgguf.loading import Gpu
+from dgguf.session import Session
 from tests.support.synthetic.vocabulary import full_vocabulary
 from tests.support.synthetic.writer import FULL_SIZE, write_model
 

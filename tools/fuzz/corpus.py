@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from dgguf.convert.imatrix import Sums, write_imatrix
 from dgguf.diffusion.sampler import Branch
@@ -21,6 +22,7 @@ from dgguf.ggufio.write_header import pack_header
 from dgguf.view.recorder import Recorder
 from tests.support import checkpoints, recordings
 from tests.support.small_vocabulary import to_metadata
+from tests.support.synthetic.tower import TINY_TOWER, write_tower
 from tests.support.synthetic.vocabulary import Vocabulary
 from tests.support.synthetic.writer import TINY, Geometry, write_model
 
@@ -189,6 +191,16 @@ def _published_template() -> str:
     return (ROOT / "tests/data/chat_template.jinja").read_text(encoding="utf-8")
 
 
+def _tower(folder: Path) -> None:
+    small = replace(TINY_TOWER, hidden_size=32, ff_size=32, n_heads=2, n_layers=1, text_size=32, n_places=9)
+    write_tower(folder / "mmproj.gguf", small, "Q8_0", clipped=True)
+
+
+def _picture(name: str, folder: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (20, 30, 3), np.uint8)
+    Image.fromarray(pixels).convert("P" if name.endswith(".gif") else "RGB").save(folder / name)
+
+
 CHAT_REQUEST = json.dumps(
     {
         "model": "demo",
@@ -314,6 +326,11 @@ _MAKERS: dict[str, Callable[[Path], Seed]] = {
     "lines of questions": functools.partial(
         _folder, "lines", "q.txt", functools.partial(_text, "q.txt", LINES)
     ),
+    "tower": functools.partial(_folder, "tower", "mmproj.gguf", _tower),
+    **{
+        f"image {name}": functools.partial(_folder, "image", name, functools.partial(_picture, name))
+        for name in ("a.png", "a.jpg", "a.gif", "a.tif")
+    },
     "schema": functools.partial(_folder, "schema", "s.json", functools.partial(_text, "s.json", SCHEMA)),
     "expressions": functools.partial(
         _folder, "expressions", "e.txt", functools.partial(_text, "e.txt", EXPRESSIONS)

@@ -19,9 +19,10 @@ from dgguf import convert
 from dgguf.catalog import find_model
 from dgguf.cli import saved
 from dgguf.cli.decision_table import table
+from dgguf.cli.images import announce
 from dgguf.cli.prompt import read_file
 from dgguf.cli.quantize import plan_table
-from dgguf.cli.show import describe, parts
+from dgguf.cli.show import describe, describe_tower, parts, tower_parts
 from dgguf.cli.tables import drawn
 from dgguf.constraints.language import language
 from dgguf.convert.imatrix import read_imatrix
@@ -33,8 +34,10 @@ from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError
 from dgguf.ggufio.file import GgufFile
 from dgguf.ggufio.string_array import StringArray
+from dgguf.images import read_image
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, gpu_sizes
+from dgguf.model.mmproj import VisionConfig, load_vision
 from dgguf.model.weights import load_weights
 from dgguf.prompts import PromptEncoder
 from dgguf.server import decisions, systemone
@@ -362,6 +365,29 @@ def _ask(asked: list[Question], stages: Stages) -> None:
     json.loads(as_json or "{}")
 
 
+def tower(path: Path, stages: Stages) -> None:
+    """`show` of an mmproj file, and `run --image` up to the first product."""
+    file = stages.run("open", lambda: GgufFile(path))
+    if file is None:
+        return
+    with file:
+        config = stages.run("config", lambda: VisionConfig.from_file(file))
+        if config is not None:
+            stages.show("show", lambda: drawn(tower_parts(describe_tower(file))))
+            stages.run("weights", lambda: load_vision(file, config, _NoBackend()))
+
+
+def image(path: Path, stages: Stages) -> None:
+    """`run --image` up to the patches."""
+    read = stages.run("image", lambda: read_image(path, 70))
+    if read is not None:
+        said: list[str] = []
+        announce([read], said.append)
+        stages.show("said", lambda: drawn(said))
+        if read.patches().shape != (9 * read.n_tokens, 768):
+            raise Fault("patches of another shape")
+
+
 def schema(path: Path, stages: Stages) -> None:
     """`run --schema`."""
     stages.run("schema", lambda: language(schema=path))
@@ -410,6 +436,8 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "holes": holes,
     "questions": questions,
     "lines": lines_of_questions,
+    "tower": tower,
+    "image": image,
     "schema": schema,
     "expressions": expressions,
     "chat request": chat_request,

@@ -4,7 +4,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -145,6 +145,14 @@ def tiny_vocabulary() -> Vocabulary:
     merges = _all_merges((*lines, *spaces, *made), {*lines, *spaces, *characters, *made})
     words = [i for i, token in enumerate(tokens) if token in whole_words or token in (",", ".", "<turn|>")]
     return Vocabulary(tokens, np.array(types, np.int32), merges, words)
+
+
+def seeing_vocabulary() -> Vocabulary:
+    """The tiny one with the tokens of images behind."""
+    blind = tiny_vocabulary()
+    marks = [special for special in _SPECIAL_IDS if "image" in special]
+    types = np.append(blind.types, [_special_type(mark) for mark in marks]).astype(np.int32)
+    return replace(blind, tokens=[*blind.tokens, *marks], types=types)
 
 
 def full_vocabulary() -> Vocabulary:

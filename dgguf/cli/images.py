@@ -1,0 +1,161 @@
+"""Images on the command line: their options, what is said and shown of them, paths that were pasted."""
+
+import io
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dgguf.cli.options import Asking
+    from dgguf.images import ImageInput
+    from dgguf.session import Session
+    from dgguf.text.chat import Message
+
+BUDGETS = (70, 140, 280, 560, 1120)  # those of `dgguf.images`, which needs numpy
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+_MUCH = 2.0  # times that an image shrinks, from where small print is lost
+
+image_option = click.option(
+    "--image",
+    "images",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="An image that stands before the prompt. May be repeated.",
+)
+
+
+def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where the vision tower is, and how large images are."""
+    for option in (
+        click.option(
+            "--mmproj",
+            metavar="FILE|none",
+            help="The vision tower's file.  [default: the one beside the model]",
+        ),
+        click.option(
+            "--image-tokens",
+            type=click.Choice([str(budget) for budget in BUDGETS]),
+            callback=lambda context, parameter, value: value and int(value),
+            help="Rows of the prompt that an image may take; more for small print.  [default: 280]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def encode_with_images(
+    session: "Session", asking: "Asking", prompt: "str | list[Message]", images: Sequence[Any]
+) -> "tuple[np.ndarray, list[ImageInput]]":
+    """The ids of a prompt, or of messages, with images before the last text; and these images."""
+    pictures = session.read_images("", images, asking.image_tokens)
+    if pictures and not isinstance(prompt, str):
+        from dgguf.prompts import with_images
+
+        prompt = [*prompt[:-1], *with_images(prompt[-1]["content"], len(pictures), pictures)]
+    ids = session.encode(
+        prompt,
+        images=pictures if isinstance(prompt, str) else [],
+        system=asking.system,
+        think=asking.think,
+        raw=asking.raw,
+        special=asking.special,
+    )
+    return ids, pictures
+
+
+def announce(images: "Sequence[ImageInput]", say: Callable[[str], None], first: int = 1) -> None:
+    """Say what each image has become, and when much of one was lost.
+
+    Args:
+        first: number of the first one.
+    """
+    for number, image in enumerate(images, first):
+        height, width, _ = image.pixels.shape
+        say(f"[image {number}: {image.name}, {width}x{height}, {image.n_tokens} tokens]")
+        if image.shrunk > _MUCH:
+            larger = [budget for budget in BUDGETS if budget > image.budget]
+            hint = f"; --image-tokens {larger[-1]} keeps more" if larger else ""
+            say(
+                f"warning: it shrinks {image.shrunk:.1f} times from {image.original[0]}x{image.original[1]}, "
+                f"so small print may be lost{hint}"
+            )
+
+
+def preview(image: "ImageInput", columns: int = 32) -> list[str]:
+    """An image as lines of half blocks, two pixels each, in 24-bit colours.
+
+    Args:
+        columns: of the terminal, at most.
+    """
+    from PIL import Image
+
+    height, width, _ = image.pixels.shape
+    scale = columns / max(height, width)
+    size = max(1, round(width * scale)), 2 * max(1, round(height * scale / 2))
+    small = Image.fromarray(image.pixels).resize(size)
+    pixels = [small.getpixel((x, y)) for y in range(size[1]) for x in range(size[0])]
+    lines = []
+    for first in range(0, len(pixels), 2 * size[0]):
+        upper, lower = pixels[first : first + size[0]], pixels[first + size[0] : first + 2 * size[0]]
+        cells = [
+            f"\x1b[38;2;{_colour(a)}m\x1b[48;2;{_colour(b)}m▀" for a, b in zip(upper, lower, strict=True)
+        ]
+        lines.append("".join(cells) + "\x1b[0m")
+    return lines
+
+
+def _colour(pixel: Any) -> str:
+    return ";".join(map(str, pixel))
+
+
+def show_preview(images: "Sequence[ImageInput]") -> None:
+    """Draw images on stderr, where that is a terminal with 24-bit colours and NO_COLOR is not set."""
+    colours = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
+    if colours and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+        for image in images:
+            click.echo("\n".join(preview(image)), err=True, color=True)
+
+
+def pasted_image(text: str) -> tuple[Path | None, str]:
+    """An image's path at the front of a message, as terminals paste a file that is dropped; and the rest.
+
+    It may be quoted, have its spaces behind backslashes, or be a file:// address. None where there is none.
+    """
+    line = text.strip()
+    if not re.match(r"['\"]?(/|~|\.{1,2}/|[A-Za-z]:[\\/]|file://)", line):
+        return None, text
+    parts = _words(line)
+    if not parts:
+        return None, text
+    name, rest = parts
+    if name.startswith("file://"):
+        from urllib.parse import unquote, urlparse
+
+        name = unquote(urlparse(name).path)
+    path = Path(name).expanduser()
+    try:
+        found = path.suffix.lower() in _SUFFIXES and path.is_file()
+    except (OSError, ValueError):
+        return None, text
+    return (path, rest) if found else (None, text)
+
+
+def _words(line: str) -> tuple[str, str] | None:
+    """The first word of a line as a shell reads it, and the rest; None where a quote is left open."""
+    posix = sys.platform != "win32"
+    stream = io.StringIO(line)
+    lexer = shlex.shlex(stream, posix=posix)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    try:
+        word = lexer.get_token()
+    except ValueError:
+        return None
+    return (word if posix else word.strip("'\""), stream.read().strip()) if word else None

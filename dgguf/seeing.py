@@ -1,0 +1,150 @@
+"""Images for a model: finds and opens its vision tower, and keeps the rows of images that it has read."""
+
+import functools
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dgguf.backends.base import TowerBackend
+from dgguf.errors import ImageError
+from dgguf.ggufio.file import GgufFile
+from dgguf.images import ImageInput, read_image
+from dgguf.model.config import ModelConfig
+from dgguf.model.mmproj import VisionConfig, load_vision
+from dgguf.model.spans import Span
+from dgguf.model.vision import VisionTower
+from dgguf.text.tokenizer import ImageMarks
+
+NONE = "none"  # in place of a path: no tower, whatever lies beside the model
+_KEPT_BYTES = 64 << 20  # of rows: some twenty images
+_LOG = logging.getLogger(__name__)
+
+
+def find_mmproj(model: Path) -> Path | None:
+    """The mmproj file beside a model, if there is one.
+
+    Raises:
+        ImageError: there are several.
+    """
+    found = sorted(
+        path
+        for path in model.resolve().parent.iterdir()
+        if path.suffix.lower() == ".gguf" and "mmproj" in path.name.lower() and path.is_file()
+    )
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found[:4])
+        raise ImageError(f"beside {model.name} lie several mmproj files, {names}: choose one with --mmproj")
+    return found[0] if found else None
+
+
+class ImageReader:
+    """Reads images for one model; the tower is opened when the first is asked for.
+
+    Args:
+        name: of the model, for messages.
+        model: its file.
+        config: its geometry.
+        marks: its tokens around images; None where its vocabulary has none.
+        mmproj: the tower's file; None for the one beside the model, "none" for none at all.
+        make_backend: makes what computes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Path,
+        config: ModelConfig,
+        marks: ImageMarks | None,
+        mmproj: str | Path | None,
+        make_backend: Callable[[], TowerBackend],
+    ) -> None:
+        self._name, self._model, self._config, self._marks = name, model, config, marks
+        self._mmproj = mmproj
+        self._make_backend = make_backend
+        self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
+
+    def read(self, sources: Sequence[Any], budget: int) -> list[ImageInput]:
+        """Open images, after seeing that the model can read any.
+
+        Raises:
+            ImageError: one cannot be read, or the model has no tower.
+            UnsupportedModelError: the tower's file is not this model's.
+        """
+        if not sources:
+            return []
+        if self._marks is None:
+            what = "the demo does not see yet" if self._name == "demo" else f"{self._name} reads no images"
+            raise ImageError(f"{what}: its vocabulary has no token for an image; ask without one")
+        _ = self.tower  # opened, or refused, before anything is computed
+        return [each if isinstance(each, ImageInput) else read_image(each, budget) for each in sources]
+
+    @functools.cached_property
+    def tower(self) -> VisionTower:
+        """The tower, opened when it is first asked for.
+
+        Raises:
+            ImageError: there is none.
+            UnsupportedModelError: its file is not this model's.
+        """
+        if self._mmproj == NONE:
+            raise ImageError("there is no vision tower (--mmproj none), so images cannot be read")
+        path = find_mmproj(self._model) if self._mmproj is None else Path(self._mmproj)
+        if path is None:
+            raise ImageError(
+                f"{self._model.name} has no vision tower beside it, so it cannot read images: make one from "
+                "the checkpoint with `dgguf quantize HF_DIR --mmproj mmproj-BF16.gguf`, or give --mmproj FILE"
+            )
+        file = GgufFile(path)
+        config = VisionConfig.from_file(file)
+        config.check_fits(file, self._config, str(self._model))
+        backend = self._make_backend()
+        _LOG.info("vision tower: %s", path)
+        return VisionTower(config, load_vision(file, config, backend), backend)
+
+    def rows(self, image: ImageInput) -> np.ndarray:
+        """The rows of an image, (n_tokens, D) float32; kept while there is room."""
+        if image.digest in self._kept:
+            self._kept.move_to_end(image.digest)
+            return self._kept[image.digest]
+        began = time.perf_counter()
+        rows = self.tower.encode(image)
+        _LOG.info("%s: %d rows in %.1f s", image.name, len(rows), time.perf_counter() - began)
+        self._kept[image.digest] = rows
+        while len(self._kept) > 1 and sum(each.nbytes for each in self._kept.values()) > _KEPT_BYTES:
+            self._kept.popitem(last=False)
+        return rows
+
+    def spans(self, ids: np.ndarray, images: Sequence[ImageInput]) -> tuple[Span, ...]:
+        """Where in a prompt's ids, from `PromptEncoder`, each image stands.
+
+        Raises:
+            ImageError: the ids have another number of images, or of rows of one.
+        """
+        if not images or self._marks is None:
+            return ()
+        borders = np.flatnonzero(np.diff(np.concatenate(([0], ids == self._marks.image, [0]))))
+        runs = borders.reshape(-1, 2).tolist()
+        if [end - first for first, end in runs] != [image.n_tokens for image in images]:
+            raise ImageError(
+                f"the prompt's ids have {len(runs)} images, of {sum(e - f for f, e in runs)} rows, and "
+                f"{len(images)} were given, of {sum(image.n_tokens for image in images)}: encode it with them"
+            )
+        return tuple(
+            Span(first, image.n_tokens, _key(image), functools.partial(self.rows, image))
+            for (first, _), image in zip(runs, images, strict=True)
+        )
+
+    def close(self) -> None:
+        """Let go of the tower's file."""
+        if "tower" in self.__dict__:
+            self.tower.weights.file.close()
+
+
+def _key(image: ImageInput) -> int:
+    """A negative number of 63 bits: equal for equal pixels."""
+    return -1 - (int.from_bytes(image.digest, "little") >> 1)

@@ -1,0 +1,107 @@
+"""Images on the command line."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from dgguf.cli import cli
+from dgguf.cli.images import BUDGETS, announce, pasted_image, preview
+from dgguf.images import BUDGETS as KNOWN
+from dgguf.images import read_image
+from tests.images.test_images import random_picture
+from tests.support.seeing import write_seeing_model
+
+QUICK = ["-n", "8", "--seed", "5", "-t", "1", "--exact", "--image-tokens", "70"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("seeing")
+    write_seeing_model(folder)
+    random_picture(1, 300, 200).save(folder / "a picture.png")
+    random_picture(2, 3000, 2000).save(folder / "large.jpg")
+    return folder
+
+
+def dgguf(*arguments, stdin=None):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments], input=stdin)
+
+
+def test_run_takes_images(folder):
+    model = folder / "model.gguf"
+    done = dgguf("run", model, "-p", "look", "--image", folder / "a picture.png", *QUICK)
+    assert done.exit_code == 0, done.output
+    assert "[image 1: a picture.png, 480x288, 60 tokens]" in done.stderr
+    assert "warning" not in done.stderr
+    both = ["--image", folder / "a picture.png", "--image", folder / "large.jpg"]
+    other = dgguf("run", model, "-p", "look", *both, *QUICK, "--json")
+    assert "[image 2: large.jpg, 480x288, 60 tokens]" in other.stderr
+    assert "it shrinks 6.9 times from 3000x2000" in other.stderr
+    assert json.loads(other.stdout)["text"] != done.stdout.strip()
+
+
+def test_images_that_cannot_be_read_are_refused_in_a_sentence(folder, tmp_path):
+    def refused(*arguments):
+        done = dgguf("run", *arguments, "-p", "look", *QUICK)
+        assert done.exit_code == 1
+        assert done.stdout == ""
+        return str(done.exception)
+
+    picture = ["--image", folder / "a picture.png"]
+    assert "there is no such image" in refused(folder / "model.gguf", "--image", folder / "none.png")
+    assert "mmproj none" in refused(folder / "model.gguf", *picture, "--mmproj", "none")
+    assert "demo does not see yet" in refused("demo", *picture)
+    (tmp_path / "model.gguf").write_bytes((folder / "model.gguf").read_bytes())
+    assert "dgguf quantize HF_DIR --mmproj" in refused(tmp_path / "model.gguf", *picture)
+
+
+def test_chat_takes_images(folder):
+    dropped = f'"{folder / "a picture.png"}"'
+    lines = f"/image {folder / 'large.jpg'}\nwhat is it\n{dropped} and this\nand now\n/history\n"
+    done = dgguf("chat", folder / "model.gguf", *QUICK, stdin=lines)
+    assert done.exit_code == 0, done.output
+    assert "[image 1: large.jpg" in done.stderr
+    assert "[image 2: a picture.png" in done.stderr
+    assert "> and this" in done.stderr
+
+
+def test_pasted_paths(folder):
+    path = folder / "a picture.png"
+    escaped = str(path).replace(" ", "\\ ")
+    for text, rest in (
+        (f"'{path}' what is this", "what is this"),
+        (f'"{path}"', ""),
+        (f"{escaped} look  here", "look  here"),
+        (f"{path.as_uri()}", ""),
+    ):
+        assert pasted_image(text) == (path, rest)
+    for text in (
+        "what is /tmp/a.png",
+        "/help",
+        "'/tmp/none.png'",
+        "'open",
+        "/",
+        "",
+        f"{folder}",
+        "a picture.png",
+    ):
+        assert pasted_image(text) == (None, text)
+
+
+def test_the_budgets_are_those_that_images_have():
+    assert BUDGETS == KNOWN
+
+
+def test_what_is_said_of_an_image():
+    said = []
+    announce([read_image(random_picture(1, 5000, 100), 70)], said.append, 3)
+    assert said[0].startswith("[image 3: image, ")
+    assert "--image-tokens 1120 keeps more" in said[1]
+
+
+def test_a_preview_is_half_blocks():
+    lines = preview(read_image(random_picture(1, 64, 32), 70), 16)
+    assert 3 <= len(lines) <= 5
+    assert all(line.count("▀") == 16 and line.endswith("\x1b[0m") for line in lines)
+    assert len(preview(read_image(random_picture(1, 900, 9), 70), 16)) == 1
