@@ -16,12 +16,13 @@ from dgguf.constraints.language import language
 from dgguf.diffusion.events import Event
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError
+from dgguf.images import ImageInput
 from dgguf.request import new_seed
 from dgguf.server.drafts import Drafts
 from dgguf.server.errors import ApiError, as_api_error
 from dgguf.server.happenings import Happenings
 from dgguf.server.reply import Reply
-from dgguf.server.requests import Asked, messages_of, schema_of, wants_thoughts
+from dgguf.server.requests import Asked, conversation_of, schema_of, wants_thoughts
 from dgguf.server.tools import declared_tools, wanted_tool
 from dgguf.server.worker import Queued, Turn, Worker
 from dgguf.session import DEFAULT_MAX_TOKENS, Session
@@ -38,6 +39,7 @@ class Plan:
         identifier: "chatcmpl-…".
         created: seconds since 1970.
         prompt: (P,) ids.
+        images: in it, in order.
         seed: of the first answer; the next ones count on.
         n: answers.
         stops: texts that end an answer.
@@ -49,6 +51,7 @@ class Plan:
     created: int
     model: str
     prompt: np.ndarray
+    images: list[ImageInput]
     seed: int
     n: int
     max_tokens: int
@@ -61,6 +64,7 @@ class Plan:
         """What the worker does for an answer of these."""
         return lambda turn: turn.session.stream(
             self.prompt,
+            images=self.images,
             settings=self.settings,
             max_tokens=self.max_tokens,
             seed=(self.seed + number) % (1 << 64),
@@ -86,7 +90,9 @@ def plan(asked: Asked, session: Session, model: str) -> Plan:
     if tools and OPEN not in session.tokenizer.special:
         raise ApiError(400, "this model knows no tools: its vocabulary has no mark for calls", param="tools")
     think = wants_thoughts(request) and wanted is None  # a call that must be made comes first
-    prompt = session.encode(messages_of(request), think=think, tools=tools)
+    asked_for = conversation_of(request)
+    images = session.read_images(asked_for.messages, asked_for.images)
+    prompt = session.encode(asked_for.messages, images=images, think=think, tools=tools)
     begun = f"{OPEN}call:" + (f"{wanted}{{" if wanted else "") if wanted is not None else ""
     given = [n for n in (request.max_completion_tokens, request.max_tokens) if n is not None]
     stop = request.stop
@@ -95,6 +101,7 @@ def plan(asked: Asked, session: Session, model: str) -> Plan:
         created=int(time.time()),
         model=model,
         prompt=prompt,
+        images=images,
         seed=new_seed() if request.seed is None else request.seed % (1 << 64),
         n=request.n or 1,
         max_tokens=min(given, default=DEFAULT_MAX_TOKENS),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dgguf.errors import BackendError, ConstraintError, DggufError, PromptError, one_line
+from dgguf.errors import BackendError, ConstraintError, DggufError, ImageError, PromptError, one_line
 
 
 class ApiError(DggufError):
@@ -48,6 +48,8 @@ def as_api_error(error: BaseException) -> ApiError:
             return error
         case ConstraintError():
             return ApiError(400, str(error), code="invalid_schema", param="response_format")
+        case ImageError():
+            return ApiError(400, str(error), code="invalid_image")
         case PromptError():
             return ApiError(400, str(error), code="invalid_prompt")
         case MemoryError():

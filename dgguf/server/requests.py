@@ -1,6 +1,7 @@
 """What a client may send to /v1/chat/completions, checked: types, ranges, and what has no effect here."""
 
-import json
+import base64
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -135,22 +136,35 @@ def _check_ranges(request: ChatRequest) -> None:
     require(not request.diffusing or bool(request.stream), "diffusing goes with stream: true", "diffusing")
 
 
-def messages_of(request: ChatRequest) -> list[Any]:
-    """The messages as a chat template takes them.
+@dataclass(frozen=True)
+class Conversation:
+    """Messages as a chat template takes them.
+
+    Attributes:
+        images: the files in them, in order; each has a part {"type": "image"} in the messages.
+    """
+
+    messages: list[Any]
+    images: list[bytes]
+
+
+def conversation_of(request: ChatRequest) -> Conversation:
+    """The messages of a request.
 
     Raises:
-        ApiError: 400; one is not as it must be, or has a part that is no text.
+        ApiError: 400; one is not as it must be, or has a part that is neither a text nor an image.
     """
-    messages = []
+    messages: list[Any] = []
+    images: list[bytes] = []
     for number, message in enumerate(request.messages):
         place = f"messages[{number}]"
         role, content = message.get("role"), message.get("content")
         if not isinstance(role, str):
             raise ApiError(400, f"{place} has no role", param=place)
         if isinstance(content, list):
-            content = "".join(_text_of_part(part, f"{place}.content[{i}]") for i, part in enumerate(content))
+            content = _parts(content, f"{place}.content", images)
         calls = calls_of(message, place) if message.get("tool_calls") else None
-        if not isinstance(content, str) and not (content is None and calls):
+        if not isinstance(content, str | list) and not (content is None and calls):
             raise ApiError(400, f"{place}: its content must be a text or a list of parts", param=place)
         given: dict[str, Any] = {"role": "system" if role == "developer" else role, "content": content}
         if calls:
@@ -159,16 +173,44 @@ def messages_of(request: ChatRequest) -> list[Any]:
             given |= {name: message[name] for name in ("tool_call_id", "name") if name in message}
             given["content"] = as_mapping(content) or content
         messages.append(given)
-    return messages
+    return Conversation(messages, images)
 
 
-def _text_of_part(part: Any, place: str) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind in ("text", "input_text") and isinstance(part.get("text"), str):
-        return str(part["text"])
-    if isinstance(kind, str):
-        raise ApiError(400, f"{place}: a part of type {json.dumps(kind):.60} is not taken here", param=place)
-    raise ApiError(400, f'{place} must be {{"type": "text", "text": …}}', param=place)
+def _parts(content: list[Any], place: str, images: list[bytes]) -> str | list[dict[str, str]]:
+    """A content of several parts: one text, or where there are images a list; these are added to `images`."""
+    parts: list[dict[str, str]] = []
+    for number, part in enumerate(content):
+        here = f"{place}[{number}]"
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in ("text", "input_text") and isinstance(part.get("text"), str):
+            parts.append({"type": "text", "text": part["text"]})
+        elif kind == "image_url":
+            images.append(_image(part, here))
+            parts.append({"type": "image"})
+        elif isinstance(kind, str):
+            raise ApiError(400, f"{here}: a part of type {kind!r:.60} is not taken here", param=here)
+        else:
+            raise ApiError(400, f'{here} must be {{"type": "text", "text": …}}', param=here)
+    if any(part["type"] == "image" for part in parts):
+        return parts
+    return "".join(part["text"] for part in parts)
+
+
+def _image(part: dict[str, Any], place: str) -> bytes:
+    """The file in a data: URI. Nothing is fetched, and no file of this machine is read."""
+    given = part.get("image_url")
+    url = given.get("url") if isinstance(given, dict) else given
+    head, found, data = str(url).partition(",")
+    if not found or not re.fullmatch(r"data:image/[\w.+-]+;base64", head[:100]):
+        raise ApiError(
+            400,
+            f"{place}: an image must be a data: URI, data:image/png;base64,…; none is fetched",
+            param=place,
+        )
+    try:
+        return base64.b64decode(data, validate=True)
+    except ValueError:
+        raise ApiError(400, f"{place}: the image's data is no base64", param=place) from None
 
 
 def schema_of(request: ChatRequest) -> dict[str, Any] | None:

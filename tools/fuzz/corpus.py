@@ -206,7 +206,13 @@ CHAT_REQUEST = json.dumps(
         "model": "demo",
         "messages": [
             {"role": "developer", "content": "Be brief."},
-            {"role": "user", "content": [{"type": "text", "text": "2 + 2?"}]},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
+                    {"type": "text", "text": "2 + 2?"},
+                ],
+            },
             {
                 "role": "assistant",
                 "content": None,
@@ -227,6 +233,13 @@ CHAT_REQUEST = json.dumps(
             }
         ],
         "tool_choice": {"type": "function", "function": {"name": "add"}},
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {
+                "name": "sum",
+                "schema": {"type": "object", "properties": {"a": {"type": "integer"}}},
+            },
+        },
         "stream": True,
         "stream_options": {"include_usage": True},
         "diffusing": True,
