@@ -89,6 +89,11 @@ def plan(asked: Asked, session: Session, model: str) -> Plan:
     wanted = wanted_tool(request.tools, request.tool_choice)
     if tools and OPEN not in session.tokenizer.special:
         raise ApiError(400, "this model knows no tools: its vocabulary has no mark for calls", param="tools")
+    schema = schema_of(request)
+    if tools and schema is not None:
+        raise ApiError(
+            400, "an answer held to a schema calls no tools: leave out one of both", param="response_format"
+        )
     think = wants_thoughts(request) and wanted is None  # a call that must be made comes first
     asked_for = conversation_of(request)
     images = session.read_images(asked_for.messages, asked_for.images)
@@ -108,7 +113,7 @@ def plan(asked: Asked, session: Session, model: str) -> Plan:
         stops=[stop] if isinstance(stop, str) else list(stop or []),
         settings=settings,
         pins=dict(enumerate(session.tokenizer.encode(begun, special=True))),
-        constraint=language(schema_of(request)),
+        constraint=language(schema),
     )
 
 

@@ -234,10 +234,6 @@ def schema_of(request: ChatRequest) -> dict[str, Any] | None:
         raise ApiError(
             400, "response_format.json_schema.schema must be an object", param="response_format.json_schema"
         )
-    if request.tools and request.tool_choice != "none":
-        raise ApiError(
-            400, "an answer held to a schema calls no tools: leave out one of both", param="response_format"
-        )
     return schema
 
 
