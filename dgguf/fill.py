@@ -11,6 +11,7 @@ from dgguf.answer import Answer, AnswerBuilder
 from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Event
 from dgguf.diffusion.generate import CanvasLength, choose_length
 from dgguf.errors import PromptError
+from dgguf.images import ImageInput
 from dgguf.model.config import ModelConfig
 from dgguf.prompts import PromptOptions
 from dgguf.template import Placed, Template
@@ -58,6 +59,9 @@ class Model(Protocol):
     tokenizer: Tokenizer
     config: ModelConfig
     context: int
+
+    @property
+    def read_images(self) -> Callable[..., list[ImageInput]]: ...
 
     @property
     def encode(self) -> Callable[..., np.ndarray]: ...
@@ -137,7 +141,11 @@ def fillings(model: Model, template: str, prompt: str, arguments: Mapping[str, A
     options = {"canvas_length": "auto", "top_k": 1, **arguments}
     special = options.get("special", False)
     names = PromptOptions.__annotations__.keys() & options.keys()
-    ids = model.encode(prompt, **{name: options.pop(name) for name in names})
+    text = {name: options.pop(name) for name in names}
+    budget = text.pop("image_tokens", None)
+    given = model.read_images("", text.pop("images", None) or (), budget)  # once for all tries
+    ids = model.encode(prompt, images=given, image_tokens=budget, **text)
+    options["images"] = model.read_images(prompt, given, budget)  # besides, those that messages name
     for size in SIZES if parsed.is_open else SIZES[:1]:
         placed = parsed.with_size(size).place(model.tokenizer, special=special)
         length = choose_length(options["canvas_length"], placed.n_tokens, model.config.canvas_length)

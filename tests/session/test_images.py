@@ -130,6 +130,22 @@ def test_chat_remembers_images(session, pictures):
     assert answer.statistics.reused_tokens > 60
 
 
+def test_filled_texts_depend_on_the_image(session, tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(paths):
+        random_picture(number, 60, 50).save(path)
+    quick = {"seed": 5, "image_tokens": 70, "settings": session.settings(max_steps=3)}
+
+    def likely(prompt, **options):
+        return session.fill("a [[6]] b", prompt, **quick, **options).log_probability
+
+    found = [likely("what", images=[path]) for path in paths]
+    assert likely("what", images=[paths[0]]) == found[0]
+    assert len(set(found)) == 3
+    parts = [{"type": "image", "path": paths[1]}, {"type": "text", "text": "what"}]
+    assert likely([{"role": "user", "content": parts}]) == found[1]
+
+
 def test_an_image_that_does_not_fit_is_refused_before_it_is_read(model, pictures, monkeypatch):
     with Session(model, threads=1, context=100) as small:
         monkeypatch.setattr(small._images.tower, "encode", lambda image: pytest.fail("it was read"))
