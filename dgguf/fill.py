@@ -14,11 +14,13 @@ from dgguf.errors import PromptError
 from dgguf.images import ImageInput
 from dgguf.model.config import ModelConfig
 from dgguf.prompts import PromptOptions
+from dgguf.request import whole
 from dgguf.template import Placed, Template
 from dgguf.text.tokenizer import Tokenizer
 
 PROMPT = "Write this text."  # what the model is asked where nobody says it
 SIZES = (8, 16, 32)  # of holes whose size is open
+_HELD = ("max_tokens", "pins", "constraint", "constraints")  # of `Session.stream`: a template makes them
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,16 @@ def fillings(model: Model, template: str, prompt: str, arguments: Mapping[str, A
     Args:
         model: a session.
         arguments: of its `encode` and `stream`, a seed among them.
+
+    Raises:
+        TypeError: one of them is the template's to say.
     """
+    held = [name for name in _HELD if arguments.get(name)]
+    if held:
+        raise TypeError(f"the template says what a filled text holds: leave out {', '.join(held)}")
     parsed = Template.parse(template)
     options = {"canvas_length": "auto", "top_k": 1, **arguments}
+    options["top_k"] = max(1, whole("top_k", options["top_k"]))  # how likely a hole is stands there
     special = options.get("special", False)
     names = PromptOptions.__annotations__.keys() & options.keys()
     text = {name: options.pop(name) for name in names}
