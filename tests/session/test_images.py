@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dgguf import seeing
 from dgguf.backends.base import Visible
 from dgguf.backends.cpu import CpuBackend
 from dgguf.errors import ImageError, PromptError, UnsupportedModelError
@@ -178,6 +179,24 @@ def test_missing_and_wrong_towers_are_refused(model, pictures, tmp_path):
     other = write_tower(tmp_path / "other.gguf", with_text_size(TINY_TOWER, 96))
     with Session(model, mmproj=other) as session, pytest.raises(UnsupportedModelError, match="96 numbers"):
         session.generate("look", images=pictures[:1], **QUICK)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"omit": ("clip.vision.block_count",)},
+        {"omit": ("v.blk.1.ffn_up.weight",)},
+        {"config": with_text_size(TINY_TOWER, 96)},
+    ],
+)
+def test_a_tower_that_is_refused_is_closed(model, pictures, tmp_path, monkeypatch, wrong):
+    opened = []
+    monkeypatch.setattr(seeing, "GgufFile", lambda path: opened.append(GgufFile(path)) or opened[-1])
+    other = write_tower(tmp_path / "other.gguf", **wrong)
+    with Session(model, mmproj=other) as session:
+        with pytest.raises(UnsupportedModelError):
+            session.generate("look", images=pictures[:1], **QUICK)
+        assert [file.maps for file in opened] == [[]]
 
 
 def test_wrong_images_are_refused(session, tmp_path):
