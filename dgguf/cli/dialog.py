@@ -13,7 +13,7 @@ from dgguf.cli import saved
 from dgguf.cli.answer_writer import AnswerWriter
 from dgguf.cli.display import Display
 from dgguf.cli.export import check_out, draw
-from dgguf.cli.images import announce, pasted_image, show_preview
+from dgguf.cli.images import announce, pasted_images, show_preview
 from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import NOTE, fail, say
@@ -90,14 +90,14 @@ class Dialog:
                     continue
                 if text.strip() in ("exit", "quit"):
                     return
-                path, text = pasted_image(text)
-                if path:
-                    self._add_image(str(path))
-                if text.startswith("/"):
+                paths, rest = pasted_images(text)
+                if paths:
+                    self._add_images(paths)
+                if text.startswith("/") and not paths:
                     if not self.command(text):
                         break
-                elif text.strip():
-                    self.answer(text)
+                elif rest.strip():
+                    self.answer(rest)
             except KeyboardInterrupt:
                 if not self._keyboard:
                     raise
@@ -251,11 +251,14 @@ class Dialog:
     def _add_image(self, argument: str) -> None:
         if not argument:
             raise PromptError("/image needs the path of an image, as in /image photo.jpg")
-        path, _ = pasted_image(argument)
-        images = self._session.read_images("", [path or Path(argument).expanduser()], self._image_tokens)
+        paths, rest = pasted_images(argument)
+        self._add_images([Path(argument).expanduser()] if rest else paths)
+
+    def _add_images(self, paths: list[Path]) -> None:
+        images = self._session.read_images("", paths, self._image_tokens)
         self._images += images
-        self._n_images += 1
-        announce(images, say, self._n_images)
+        announce(images, say, self._n_images + 1)
+        self._n_images += len(images)
         if self._keyboard:
             show_preview(images)
 

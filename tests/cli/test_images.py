@@ -66,6 +66,18 @@ def test_chat_takes_images(folder):
     assert "> and this" in done.stderr
 
 
+def test_several_images_are_pasted_before_a_question(folder):
+    one, two = f'"{folder / "a picture.png"}"', str(folder / "large.jpg")
+    lines = f"{one} {two} /help is no command here\n/image {two} {one}\n/history\n"
+    done = dgguf("chat", folder / "model.gguf", *QUICK, stdin=lines)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("image 1: a picture.png") == done.stderr.count("image 2: large.jpg") == 1
+    assert done.stderr.count("image 3: large.jpg") == done.stderr.count("image 4: a picture.png") == 1
+    assert "> /help is no command here" in done.stderr
+    done = dgguf("chat", folder / "model.gguf", *QUICK, stdin=f"/image {two} and more\n")
+    assert "large.jpg and more: there is no such image" in str(done.exception)
+
+
 def test_pasted_paths(folder):
     path = folder / "a picture.png"
     escaped = str(path).replace(" ", "\\ ")
