@@ -252,7 +252,7 @@ class Dialog:
         if not argument:
             raise PromptError("/image needs the path of an image, as in /image photo.jpg")
         paths, rest = pasted_images(argument)
-        self._add_images([Path(argument).expanduser()] if rest else paths)
+        self._add_images([saved.typed_path(argument, "/image")] if rest else paths)
 
     def _add_images(self, paths: list[Path]) -> None:
         images = self._session.read_images("", paths, self._image_tokens)
