@@ -115,10 +115,21 @@ class Dialog:
 
     def answer(self, text: str) -> None:
         """Answer one message; what was answered before Ctrl-C stays in the conversation."""
-        self._reply(with_images(text, len(self._images), self._images)[0])
+        n_images = len(self._images)
+        try:
+            self._reply(with_images(text, n_images, self._images)[0], n_images)
+        except PromptError:
+            if n_images:  # else every later message would fail with them
+                self._images.clear()
+                say("the images of this message were dropped; /image adds one again")
+            raise
 
-    def _reply(self, message: Message) -> None:
-        """Answer a message; see `answer`."""
+    def _reply(self, message: Message, n_images: int = 0) -> None:
+        """Answer a message; see `answer`.
+
+        Args:
+            n_images: how many of those that wait are in it.
+        """
         self.messages.append(message)
         written, interrupted = "", True
         try:
@@ -155,7 +166,7 @@ class Dialog:
                     self._statistics, written = writer.answer.statistics, writer.answer.text
         finally:
             if written.strip() or not interrupted:
-                self._images.clear()
+                del self._images[:n_images]
                 self.messages.append({"role": "assistant", "content": written})
             else:
                 self.messages.pop()
@@ -268,6 +279,7 @@ class Dialog:
 
     def _load(self, argument: str) -> None:
         path, self.system, self.messages = saved.read(argument)
+        self._images.clear()
         say(f"{path}: {len(self.messages)} messages")
 
     def _export(self, argument: str) -> None:
