@@ -89,6 +89,7 @@ class PromptEncoder:
         self, prompt: str | list[Message], images: Sequence[Any], image_tokens: int | None
     ) -> list[ImageInput]:
         """See `Session.read_images`."""
+        _check_types(prompt, None)
         budget = DEFAULT_BUDGET if image_tokens is None else image_tokens
         sources = image_sources(prompt, images)
         return self._read_images(sources, budget) if self._read_images else []

@@ -252,7 +252,9 @@ class Dialog:
         if not argument:
             raise PromptError("/image needs the path of an image, as in /image photo.jpg")
         path, _ = pasted_image(argument)
-        images = self._session.read_images("", [path or Path(argument).expanduser()], self._image_tokens)
+        images = self._session.read_images(
+            "", [path or saved.typed_path(argument, "/image")], self._image_tokens
+        )
         self._images += images
         self._n_images += 1
         announce(images, say, self._n_images)

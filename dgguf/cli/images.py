@@ -140,10 +140,10 @@ def pasted_image(text: str) -> tuple[Path | None, str]:
         from urllib.parse import unquote, urlparse
 
         name = unquote(urlparse(name).path)
-    path = Path(name).expanduser()
     try:
+        path = Path(name).expanduser()
         found = path.suffix.lower() in _SUFFIXES and path.is_file()
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # there may be no such user
         return None, text
     return (path, rest) if found else (None, text)
 

@@ -115,6 +115,8 @@ def test_in_a_terminal_the_answer_stands_there_once(command):
             terminal.wait_for("\n>", 120)
             terminal.send("Sort: 7 3 9 1 5\r")
             terminal.wait_for("1 block of", 120)
+            # What is typed before there is a prompt again is the view's.
+            terminal.wait_for(lambda: terminal.lines[-1].strip() == ">", 120)
             terminal.send("\x04")
         assert terminal.wait(120) == 0
         assert terminal.is_restored()

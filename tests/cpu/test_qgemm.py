@@ -219,7 +219,14 @@ def test_code_for_arm_is_written(name):
     decoder = assembly(6, lambda b, args: emit_decoder(b, "neon", layout, args))
     assert name != "IQ4_NL" or decoder.count("\ttbl\t") == 8 * 4
     if layout.kept:
-        tile = assembly(10, lambda b, args: float_tile.write_tile(b, "neon", False, float_tile.ROWS, args))
+        lanes, width = qgemm_tile.PATHS["neon"].lanes, qgemm_tile.PATHS["neon"].width
+
+        def write(b, args):
+            inputs, panel, turns, out = args[:2], args[2], args[3], args[4:]
+            rows, words = float_tile.ROWS, float_tile.INPUTS
+            float_tile.write_tile(b, lanes, width, rows, inputs, panel, turns, out, words=words)
+
+        tile = assembly(6, write)
         assert tile.count("\tfmla\t") == float_tile.ROWS * 4 * float_tile.INPUTS
         assert "\tbl\t" not in tile + decoder, "numbers are widened and multiplied by instructions alone"
         return

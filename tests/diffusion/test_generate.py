@@ -29,7 +29,7 @@ class ScriptedNetwork:
         self._script = iter(script)
         self.encoded, self.canvases, self.conditions, self.temperatures = [], [], [], []
 
-    def encode(self, tokens, cache):
+    def encode(self, tokens, cache, spans=()):
         self.encoded.append(tokens.tolist())
         cache.position += len(tokens)
 

@@ -35,7 +35,11 @@ def with_links(tmp_path: Path) -> None:
 def hub_environment(hub: Hub, tmp_path: Path) -> dict[str, str]:
     """The variables that lead to the hub and to a cache of its own."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
-    return variables | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub")}
+    return variables | {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "hub"),
+        "DGGUF_STATE_DIR": str(tmp_path),
+    }
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dgguf.answer import AnswerBuilder
+from dgguf.answer import AnswerBuilder, Piece
 from dgguf.diffusion.events import CanvasCommitted
 from dgguf.diffusion.statistics import Statistics
 from tests.support.recordings import generation
@@ -35,8 +35,8 @@ def test_pieces_come_with_the_event_that_completes_them(recorded):
     builder = AnswerBuilder(texts)
     pieces = [(type(event).__name__, builder.add(event)) for event in events]
     assert [(name, new) for name, new in pieces if new] == [
-        ("CanvasCommitted", [("thought", "Hm."), ("answer", "Yes ")]),
-        ("CanvasCommitted", [("answer", "é!")]),
+        ("CanvasCommitted", [Piece("thought", "Hm."), Piece("answer", "Yes ")]),
+        ("CanvasCommitted", [Piece("answer", "é!")]),
     ]
     assert builder.finish() == []
 
@@ -47,7 +47,7 @@ def test_an_answer_that_was_cut_off_ends_with_what_was_held_back(recorded):
     for event in events[: [type(event) for event in events].index(CanvasCommitted) + 1]:
         builder.add(event)
     assert builder.text == "Yes "  # the first byte of "é" waits for the second
-    assert builder.finish() == [("answer", "\ufffd")]
+    assert builder.finish() == [Piece("answer", "\ufffd")]
     assert builder.finish() == []
     assert builder.answer().text == "Yes \ufffd"
 
@@ -56,7 +56,7 @@ def test_the_last_event_completes_what_was_held_back():
     texts, events = generation([[(["Yes", b"\xc3", "<turn|>", "x"], [0.0] * 4)]])
     builder = AnswerBuilder(texts)
     *_, last = [builder.add(event) for event in events]
-    assert last == [("answer", "\ufffd")]
+    assert last == [Piece("answer", "\ufffd")]
 
 
 def test_a_prompt_may_open_the_thoughts():

@@ -125,11 +125,11 @@ def test_retry_replaces_one_answer_and_keeps_it_where_the_new_one_fails(session,
     ]
     before = [*dialog.messages]
 
-    def given_up(text):
-        assert text == "2"
+    def given_up(message):
+        assert message["content"] == "2"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(dialog, "answer", given_up)
+    monkeypatch.setattr(dialog, "_reply", given_up)
     with pytest.raises(KeyboardInterrupt):
         dialog.command("/retry")
     assert dialog.messages == before

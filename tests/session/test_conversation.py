@@ -71,7 +71,7 @@ def test_every_command(model, tmp_path):
         ("/retry", "1 block of 1 step"),
         ("/set max_steps 2", "max_steps 2"),
         ("/view plain", ""),
-        ("/?", "/clear           forget"),
+        ("/?", "/clear "),
         (f"/export {tmp_path / 'a.svg'}", "a.svg: "),
         (f"/save {saved}", "talk.json: 2 messages"),
         ("/clear", "a new conversation"),

@@ -320,7 +320,7 @@ def test_a_gpu_that_is_missing_is_told_before_the_file_is_read(
     def missing(*_: object, **__: object) -> None:
         raise BackendError("there is no GPU")
 
-    monkeypatch.setattr("dgguf.session._gpu_backend", missing)
+    monkeypatch.setattr("dgguf.session.gpu_backend", missing)
     done = CliRunner().invoke(cli, ["check", str(model), "--acceptance", "--cuda"])
     assert isinstance(done.exception, BackendError)
     assert "reading" not in done.stderr
