@@ -87,7 +87,7 @@ class Turns:
 
 
 def _n_bytes(conversations: "list[Conversation]") -> int:
-    return sum(each.cache.n_bytes for each in conversations if each.has_cache)
+    return sum(each.n_bytes for each in conversations)
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,12 @@ class Conversation:
     def has_cache(self) -> bool:
         """Whether it holds keys and values, or at least memory for them."""
         return self._cache is not None
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of its KV cache, in bytes; any thread may ask."""
+        cache = self._cache
+        return 0 if cache is None else cache.n_bytes
 
     @property
     def most_bytes(self) -> int:

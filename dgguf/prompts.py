@@ -1,6 +1,7 @@
 """How a prompt becomes the ids that the network reads."""
 
 import functools
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
@@ -59,6 +60,7 @@ class PromptEncoder:
         read_images: Callable[[Sequence[Any], int], list[ImageInput]] | None = None,
     ) -> None:
         self._read_images = read_images
+        self._turn = threading.Lock()  # a template's budget of work belongs to one at a time
         self._tokenizer = tokenizer
         self._metadata = metadata
         self._source = source
@@ -120,14 +122,15 @@ class PromptEncoder:
                 messages.insert(0, Message(role="system", content=system))
             check_messages(messages)
             messages = [_without_sources(message) for message in messages]
-            ids = encode_chat(
-                self._tokenizer,
-                self._template,
-                messages,
-                think=think,
-                special=special,
-                tools=options.get("tools"),
-            )
+            with self._turn:
+                ids = encode_chat(
+                    self._tokenizer,
+                    self._template,
+                    messages,
+                    think=think,
+                    special=special,
+                    tools=options.get("tools"),
+                )
         return np.array(self._expanded(ids, images), np.int64)
 
     def _expanded(self, ids: list[int], images: Sequence[ImageInput]) -> list[int]:

@@ -1,5 +1,6 @@
 """`dgguf serve`: one model for several clients, over HTTP."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def serve(
     for origin in origins:
         if not check_origin(origin):
             raise click.UsageError(f"--allow-origin {origin}: a site is written as https://example.org")
+    from dgguf.cli.log import show_log
     from dgguf.cli.models import offer
     from dgguf.cli.output import say
 
@@ -63,7 +65,7 @@ def serve(
     sock = listen(host, port)  # before the model is loaded, which may take a while
     with sock:
         say(f"loading {loading.model}")
-        with loading.open() as session:
+        with loading.open() as session, show_log(logging.INFO):
             name = Path(session.name).stem if session.name.endswith(".gguf") else session.name
             server = Server(session, queue=queue, name=name)
             address = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"

@@ -69,6 +69,8 @@ class SamplerSettings:
                 if kind is float:
                     # 0.4 is stored as 0.4000000059604645 and meant as 0.4
                     value = float(str(np.float32(value)))
+            if kind is int and value is not None and math.isfinite(value) and value != int(value):
+                raise PromptError(f"sampler settings: {field.name} must be a whole number, not {value}")
             if value is not None:
                 # A user's NaN stays one, to be refused with all others.
                 values[field.name] = kind(value) if math.isfinite(value) else value  # type: ignore[misc]

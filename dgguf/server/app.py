@@ -29,6 +29,7 @@ from dgguf.server.worker import Worker
 from dgguf.session import Session
 
 _LOG = logging.getLogger(__name__)
+_MOST_TOLD = 100  # names in the log of fields without effect
 _BODY_SECONDS = 30.0  # for a body to come
 
 T = TypeVar("T")
@@ -159,7 +160,7 @@ class Server:
 
     def _ignored(self, asked: Asked) -> dict[str, str]:
         new = set(asked.ignored) - self._told
-        if new:
+        if new and len(self._told) < _MOST_TOLD:
             self._told |= new
             _LOG.info("without effect here: %s", ", ".join(sorted(new)))
         return {"X-Dgguf-Ignored": ", ".join(asked.ignored)} if asked.ignored else {}

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -44,6 +44,7 @@ class Plan:
         n: answers.
         stops: texts that end an answer.
         pins: ids that must stand at positions of the answer: the beginning of a call that must be made.
+        canvas: its length; None for the model's.
         constraint: what the answer is held to; None for nothing.
     """
 
@@ -58,6 +59,7 @@ class Plan:
     stops: list[str]
     settings: SamplerSettings
     pins: dict[int, int]
+    canvas: int | Literal["auto"] | None
     constraint: Automaton | None
 
     def start(self, number: int) -> Callable[[Turn], Generator[Event, None, None]]:
@@ -69,6 +71,7 @@ class Plan:
             max_tokens=self.max_tokens,
             seed=(self.seed + number) % (1 << 64),
             pins=self.pins,
+            canvas_length=self.canvas,
             constraint=self.constraint,
             conversation=turn.take_conversation(self.prompt),
         )
@@ -113,6 +116,7 @@ def plan(asked: Asked, session: Session, model: str) -> Plan:
         stops=[stop] if isinstance(stop, str) else list(stop or []),
         settings=settings,
         pins=dict(enumerate(session.tokenizer.encode(begun, special=True))),
+        canvas=request.canvas,
         constraint=language(schema),
     )
 
@@ -122,7 +126,7 @@ async def whole(made: Plan, worker: Worker, session: Session) -> dict[str, Any]:
     choices, replies = [], []
     for number in range(made.n):
         reply = Reply(session.tokenizer, made.max_tokens, made.stops)
-        with Happenings(worker, made.start(number)) as happenings:
+        with Happenings(worker, made.start(number), admitted=number > 0) as happenings:
             async with aclosing(happenings.each()) as events:
                 async for event in events:
                     if event is not None and not isinstance(event, Queued):
@@ -156,7 +160,7 @@ async def stream(
         for number in range(made.n):
             reply = Reply(session.tokenizer, made.max_tokens, made.stops)
             replies.append(reply)
-            with Happenings(worker, made.start(number)) as happenings:
+            with Happenings(worker, made.start(number), admitted=number > 0) as happenings:
                 begun = True
                 yield _chunk(made, number, {"role": "assistant", "content": ""})
                 async with aclosing(_deltas(made, number, reply, happenings, session, drafts)) as deltas:

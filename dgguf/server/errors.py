@@ -1,8 +1,11 @@
 """What a client is told when something cannot be done, in OpenAI's form."""
 
+import logging
 from typing import Any
 
-from dgguf.errors import BackendError, ConstraintError, DggufError, ImageError, PromptError, one_line
+from dgguf.errors import ConstraintError, DggufError, ImageError, PromptError, TokenizerError
+
+_LOG = logging.getLogger(__name__)
 
 
 class ApiError(DggufError):
@@ -48,12 +51,16 @@ def as_api_error(error: BaseException) -> ApiError:
             return error
         case ConstraintError():
             return ApiError(400, str(error), code="invalid_schema", param="response_format")
+        case TokenizerError():
+            _LOG.warning("%s", error)  # which names files of this machine
+            return ApiError(400, "the model's chat template does not take these messages")
         case ImageError():
             return ApiError(400, str(error), code="invalid_image")
         case PromptError():
             return ApiError(400, str(error), code="invalid_prompt")
         case MemoryError():
             return ApiError(503, "the server has not enough memory for this", kind="server_error")
-        case BackendError() | DggufError():
-            return ApiError(500, str(error), kind="server_error")
-    return ApiError(500, one_line(f"the server failed: {type(error).__name__}"), kind="server_error")
+        case DggufError():
+            _LOG.warning("%s", error)
+    why = "the server's log says why" if isinstance(error, DggufError) else type(error).__name__
+    return ApiError(500, f"the server failed: {why}", kind="server_error")

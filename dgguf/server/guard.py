@@ -63,33 +63,45 @@ class Guard:
         if scope["type"] != "http":
             return
         try:
-            origin = self._check(scope)
+            self._check(scope)
+            refusal = None
         except ApiError as error:
-            await self._refuse(error, scope, receive, send)
-            return
+            refusal = error
+        given = dict(scope["headers"])
         headers = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
-        if origin in self._origins:
-            headers += [(b"access-control-allow-origin", origin.encode()), (b"vary", b"Origin")]
-        if scope["method"] == "OPTIONS":  # before a page of an allowed site asks
-            allowed = [
-                *headers,
-                (b"access-control-allow-methods", b"GET, POST"),
-                (b"access-control-allow-headers", b"authorization, content-type, x-api-key"),
-                (b"access-control-max-age", b"600"),
+        origin = given.get(b"origin", b"")
+        if origin.decode("latin-1") in self._origins:
+            headers += [
+                (b"access-control-allow-origin", origin),
+                (b"access-control-expose-headers", b"retry-after, x-dgguf-ignored"),
+                (b"vary", b"Origin"),
             ]
-            await send({"type": "http.response.start", "status": 204, "headers": allowed})
-            await send({"type": "http.response.body", "body": b""})
-            return
 
         async def send_on(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *headers]
             await send(message)
 
-        await self._inner(scope, receive, send_on)
+        if refusal:
+            await self._refuse(refusal, scope, receive, send_on)
+        elif scope["method"] == "OPTIONS":  # before a page of an allowed site asks
+            wanted = given.get(b"access-control-request-headers", b"authorization, content-type, x-api-key")
+            allowed = [
+                (b"access-control-allow-methods", b"GET, POST"),
+                (b"access-control-allow-headers", wanted),
+                (b"access-control-max-age", b"600"),
+            ]
+            await send_on({"type": "http.response.start", "status": 204, "headers": allowed})
+            await send_on({"type": "http.response.body", "body": b""})
+        else:
+            await self._inner(scope, receive, send_on)
 
-    def _check(self, scope: Scope) -> str:
-        """See that a request may pass; returns its Origin, "" if it has none."""
+    def _check(self, scope: Scope) -> None:
+        """See that a request may pass.
+
+        Raises:
+            ApiError: it may not.
+        """
         headers: dict[bytes, str] = {}
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADERS:
             raise ApiError(431, f"the headers have more than {MOST_HEADERS >> 10} kB")
@@ -109,7 +121,7 @@ class Guard:
         if headers.get(b"sec-fetch-site") == "cross-site" and not self._is_known(origin):
             raise ApiError(403, "another site asks, which --allow-origin would allow")
         if scope["method"] == "OPTIONS":  # comes without a key
-            return origin
+            return
         if scope["method"] == "POST":
             kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
@@ -121,7 +133,6 @@ class Guard:
                 raise too_large()
         if self._key is not None and not _has_key(headers, self._key):
             raise ApiError(401, "a key is needed: Authorization: Bearer KEY", code="invalid_api_key")
-        return origin
 
     def _is_known(self, url: str) -> bool:
         try:

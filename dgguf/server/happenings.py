@@ -14,11 +14,17 @@ class Happenings:
 
     Used as a context: whatever ends it cancels the work, before its next step.
 
+    Args:
+        start: what the worker does.
+        admitted: the request had its place in the queue already.
+
     Raises:
         ApiError: the queue is full.
     """
 
-    def __init__(self, worker: Worker, start: Callable[[Turn], Generator[Any, None, None]]) -> None:
+    def __init__(
+        self, worker: Worker, start: Callable[[Turn], Generator[Any, None, None]], *, admitted: bool = False
+    ) -> None:
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -26,7 +32,7 @@ class Happenings:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._queue.put_nowait, what)
 
-        self._job: Job = worker.submit(Work(start, put))
+        self._job: Job = worker.submit(Work(start, put), admitted=admitted)
 
     def __enter__(self) -> "Happenings":
         return self

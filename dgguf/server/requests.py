@@ -13,6 +13,8 @@ from dgguf.server.tools import as_mapping, calls_of
 Form = TypeVar("Form", bound=msgspec.Struct)
 MOST_ANSWERS = 8  # of one request, "n"
 MOST_STOPS = 16
+MOST_STEPS = 1000  # of a canvas
+LEAST_CANVAS = 16  # positions
 _MOST_NAMES = 20  # of fields without effect that are told
 
 
@@ -40,8 +42,8 @@ class ChatRequest(msgspec.Struct, kw_only=True):
     tool_choice: str | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
     diffusing: bool | None = False
-    sampler: dict[str, float | None] | None = None
-    canvas: int | None = None
+    sampler: dict[str, int | float | None] | None = None
+    canvas: int | Literal["auto"] | None = None
 
 
 # What would change the answer's form, and so must not be left out silently.
@@ -127,6 +129,10 @@ def _check_ranges(request: ChatRequest) -> None:
     seed = request.seed
     require(seed is None or -(1 << 63) <= seed < 1 << 64, "the seed must be a number of 64 bits", "seed")
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    steps = (request.sampler or {}).get("max_steps")
+    require(steps is None or steps <= MOST_STEPS, f"max_steps must be at most {MOST_STEPS}", "sampler")
+    canvas = request.canvas
+    require(not isinstance(canvas, int) or canvas >= LEAST_CANVAS, "the canvas must be from 16 on", "canvas")
     require(len(stops) <= MOST_STOPS, f"stop takes up to {MOST_STOPS} texts", "stop")
     require(
         request.stream_options is None or bool(request.stream),

@@ -142,8 +142,11 @@ class Worker:
             "kv_cache_bytes": self._session.turns.n_bytes(),
         }
 
-    def submit(self, work: Work) -> Job:
+    def submit(self, work: Work, *, admitted: bool = False) -> Job:
         """Put an answer into the queue.
+
+        Args:
+            admitted: it belongs to a request that had its place in the queue already.
 
         Raises:
             ApiError: 429, the queue is full; with the seconds after which there is probably room.
@@ -152,11 +155,12 @@ class Worker:
         with self._change:
             if self._stopping:
                 raise ApiError(503, "the server is about to stop", kind="server_error")
-            if len(self._waiting) >= self._room:
+            n_here = len(self._waiting) + len(self._active)
+            if n_here >= FULL_CONVERSATIONS + self._room and not admitted:
                 seconds = self._seconds_until_room()
                 raise ApiError(
                     429,
-                    f"{len(self._waiting)} answers wait already: ask again in {seconds} s",
+                    f"{n_here} answers are asked for already: ask again in {seconds} s",
                     kind="rate_limit_error",
                     code="queue_full",
                     headers={"Retry-After": str(seconds)},

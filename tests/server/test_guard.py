@@ -17,6 +17,11 @@ BODY = json.dumps({"messages": STORY, "max_tokens": 1}).encode()
 
 def status_of(headers, method="POST", key=None, origins=frozenset()):
     """The status that a guard in front of a server that answers 200 gives."""
+    return started(headers, method, key, origins)["status"]
+
+
+def started(headers, method="POST", key=None, origins=frozenset()):
+    """The beginning of that response: status and headers."""
     sent = []
 
     async def inner(scope, receive, send):
@@ -35,7 +40,7 @@ def status_of(headers, method="POST", key=None, origins=frozenset()):
     }
     guard = Guard(inner, key=key, origins=origins, refuse=refuse)
     asyncio.run(guard(scope, None, send))
-    return sent[0]["status"]
+    return sent[0]
 
 
 GOOD = (("host", "127.0.0.1:8080"), ("content-type", "application/json"), ("content-length", "10"))
@@ -128,6 +133,22 @@ def test_an_allowed_site_may_ask_and_no_other():
     assert status_of(changed(origin="https://evil.example"), "OPTIONS", "right", allowed) == 403
 
 
+def test_a_site_that_may_ask_can_read_what_it_is_told():
+    allowed = frozenset(["https://ours.example"])
+    given = changed(origin="https://ours.example", access_control_request_headers="x-stainless-os")
+    for method, key, status in (("POST", "right", 401), ("OPTIONS", "right", 204), ("POST", None, 200)):
+        start = started(given, method, key, allowed)
+        headers = dict(start["headers"])
+        assert start["status"] == status
+        assert headers[b"access-control-allow-origin"] == b"https://ours.example"
+        assert b"retry-after" in headers[b"access-control-expose-headers"]
+    assert dict(started(given, "OPTIONS", None, allowed)["headers"])[b"access-control-allow-headers"] == (
+        b"x-stainless-os"
+    )
+    refused = started(changed(origin="https://evil.example"), "POST", None, allowed)
+    assert b"access-control-allow-origin" not in dict(refused["headers"])
+
+
 def test_what_an_origin_is():
     assert check_origin("https://example.org:8443")
     for wrong in ("https://", "*", "example.org", "https://example.org/", "ftp://example.org", "https://["):
@@ -155,6 +176,9 @@ def test_what_an_origin_is():
         b'{"messages": [], "seed": 1e400}',
         b'{"messages": [], "seed": 100000000000000000000000}',
         b'{"messages": [], "stop": 5}',
+        b'{"messages": [], "canvas": 8}',
+        b'{"messages": [], "canvas": "wide"}',
+        b'{"messages": [], "sampler": {"max_steps": 1e9}}',
         b'{"messages": [], "stop": ["a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a"]}',
         b'{"messages": [], "stream": "yes"}',
         b'{"messages": [], "stream_options": {"include_usage": true}}',

@@ -8,6 +8,7 @@ import time
 import openai
 import pytest
 
+from tests.server.conftest import serving
 from tests.support.process_state import memory
 
 LONG, QUICK = {"max_steps": 40}, {"sampler": {"max_steps": 3}}
@@ -48,8 +49,9 @@ def test_a_client_that_leaves_frees_the_worker(tiny):
             assert response.status == 200
             response.read(10)
         until(lambda: tiny.metrics()["dgguf_answers_active"] == 1)
-        connection.sock.close() if connection.sock else response.close()
         connection.close()
+        if streamed:
+            response.close()
         until(lambda: tiny.metrics()["dgguf_answers_active"] == 0)
         before = tiny.metrics()["dgguf_steps_total"]
         time.sleep(0.2)
@@ -65,22 +67,45 @@ def until(holds):
 
 
 def test_a_full_queue_says_when_to_come_back(tiny):
-    client = tiny.client(max_retries=0)
-    refused, after = 0, []
+    """Four answers are under way and eight wait: the next one is told to come back."""
+    asked = json.dumps(
+        {
+            "messages": [{"role": "user", "content": "Go on."}],
+            "max_tokens": 2000,
+            "sampler": LONG,
+            "stream": True,
+        }
+    )
+    held = [http.client.HTTPConnection("127.0.0.1", tiny.port, timeout=60) for _ in range(12)]
+    for connection in held:
+        connection.request("POST", "/v1/chat/completions", asked, {"Content-Type": "application/json"})
+    until(lambda: tiny.metrics()["dgguf_answers_waiting"] == 8)
+    with pytest.raises(openai.RateLimitError) as refused:
+        answer(tiny.client(max_retries=0), 1)
+    assert 1 <= int(refused.value.response.headers["Retry-After"]) <= 600
+    for connection in held:
+        connection.close()
+    until(lambda: tiny.metrics()["dgguf_answers_active"] == 0)
+    assert answer(tiny.client(), 1)
 
-    def ask(number):
-        try:
-            return answer(client, number, max_tokens=64, extra_body={"sampler": LONG})
-        except openai.RateLimitError as error:
-            after.append(error.response.headers["Retry-After"])
-            return None
 
-    with concurrent.futures.ThreadPoolExecutor(24) as pool:
-        answers = list(pool.map(ask, range(24)))
-    refused = answers.count(None)
-    assert refused >= 24 - 8 - 4 - 4, "8 wait and 4 are under way; some of them may have ended meanwhile"
-    assert any(answers)
-    assert all(1 <= int(seconds) <= 600 for seconds in after)
+def test_an_idle_server_without_a_queue_answers(endless_model):
+    with serving(endless_model, "--queue", "0") as served:
+        assert answer(served.client(), 1)
+
+
+def test_a_conversation_goes_on_with_what_it_has_encoded(tiny):
+    client = tiny.client()
+    messages = [{"role": "user", "content": "A question of some length, so that there is something to keep."}]
+    options = {"model": "tiny", "seed": 1, "max_tokens": 16, "extra_body": QUICK}
+    first = client.chat.completions.create(messages=messages, **options)
+    messages += [
+        {"role": "assistant", "content": first.choices[0].message.content},
+        {"role": "user", "content": "And then?"},
+    ]
+    second = client.chat.completions.create(messages=messages, **options)
+    cached = second.usage.prompt_tokens_details.cached_tokens
+    assert cached > first.usage.prompt_tokens / 2
 
 
 @pytest.mark.posix
