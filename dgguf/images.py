@@ -139,6 +139,18 @@ def target_size(width: int, height: int, budget: int) -> tuple[int, int]:
     return _CELL * columns, _CELL * rows
 
 
+def pixels_of(data: bytes) -> int:
+    """How many pixels an image has, as its header says: nothing is decoded.
+
+    Raises:
+        ImageError: it is none, or has more than MOST_PIXELS.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _open(data, "image") as image:
+            return int(image.width) * int(image.height)
+
+
 def is_image(path: Path) -> bool:
     """Whether a file is one that Pillow takes for an image, by its first bytes."""
     try:

@@ -7,12 +7,16 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from dgguf.errors import ImageError
+from dgguf.images import pixels_of
 from dgguf.server.errors import ApiError
 from dgguf.server.tools import as_mapping, calls_of
 
 Form = TypeVar("Form", bound=msgspec.Struct)
 MOST_ANSWERS = 8  # of one request, "n"
 MOST_STOPS = 16
+MOST_IMAGES = 16
+MOST_PIXELS = 1 << 25  # of all images of a request: some bytes may say that they are very many
 MOST_STEPS = 1000  # of a canvas
 LEAST_CANVAS = 16  # positions
 _MOST_NAMES = 20  # of fields without effect that are told
@@ -192,6 +196,7 @@ def _parts(content: list[Any], place: str, images: list[bytes]) -> str | list[di
             parts.append({"type": "text", "text": part["text"]})
         elif kind == "image_url":
             images.append(_image(part, here))
+            _check_images(images, here)
             parts.append({"type": "image"})
         elif isinstance(kind, str):
             raise ApiError(400, f"{here}: a part of type {kind!r:.60} is not taken here", param=here)
@@ -217,6 +222,23 @@ def _image(part: dict[str, Any], place: str) -> bytes:
         return base64.b64decode(data, validate=True)
     except ValueError:
         raise ApiError(400, f"{place}: the image's data is no base64", param=place) from None
+
+
+def _check_images(images: list[bytes], place: str) -> None:
+    """See that images are few and small, the last of them at a place: by headers, nothing is decoded."""
+    if len(images) > MOST_IMAGES:
+        raise ApiError(400, f"{place}: a request may have {MOST_IMAGES} images", param=place)
+    try:
+        n_pixels = sum(map(pixels_of, images))
+    except ImageError as error:
+        raise ApiError(400, f"{place}: {error}", param=place, code="invalid_image") from None
+    if n_pixels > MOST_PIXELS:
+        raise ApiError(
+            400,
+            f"{place}: with this image the request's images have {n_pixels:,} pixels, and may have "
+            f"{MOST_PIXELS:,} together; make them smaller",
+            param=place,
+        )
 
 
 def schema_of(request: ChatRequest) -> dict[str, Any] | None:

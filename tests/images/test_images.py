@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dgguf.errors import ImageError
-from dgguf.images import BUDGETS, MOST_PIXELS, read_image, scaled, target_size
+from dgguf.images import BUDGETS, MOST_PIXELS, pixels_of, read_image, scaled, target_size
 
 DATA = Path(__file__).parents[1] / "data" / "images.npz"
 # Of 48 squares, and no resizing to hide what is asked.
@@ -199,6 +199,13 @@ def test_wrong_images_are_refused_in_a_sentence(source):
     with pytest.raises(ImageError) as caught:
         read_image(source)
     assert 20 < len(str(caught.value)) < 500
+
+
+def test_pixels_are_counted_without_decoding():
+    assert pixels_of(stored(random_picture(1, 300, 200))[:100]) == 60_000
+    for wrong in ("nothing", "bomb", "cut header"):
+        with pytest.raises(ImageError):
+            pixels_of(WRONG[wrong])
 
 
 def test_what_is_no_file_is_refused(tmp_path):

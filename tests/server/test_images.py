@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+from PIL import Image
 
 from tests.images.test_images import random_picture
 from tests.server.conftest import serving
@@ -64,6 +65,18 @@ def test_what_is_no_image_is_told(seeing, url, sentence):
     status, _, data = seeing.post("/v1/chat/completions", body(url))
     assert status == 400
     assert sentence in json.loads(data)["error"]["message"]
+
+
+def test_images_are_few_and_small(seeing):
+    small, large = uri(Image.new("1", (8, 8))), uri(Image.new("1", (4096, 4096)))
+    for urls, number, sentence in (
+        ([small] * 17, 16, "a request may have 16 images"),
+        ([large, large, small], 2, "have 33,554,496 pixels, and may have 33,554,432 together"),
+    ):
+        status, _, data = seeing.post("/v1/chat/completions", body(*urls))
+        error = json.loads(data)["error"]
+        assert (status, error["param"]) == (400, f"messages[0].content[{number}]")
+        assert sentence in error["message"]
 
 
 def test_a_model_that_does_not_see_says_so(demo):
