@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -108,12 +109,19 @@ def _read(schema: Schema) -> tuple[str, str]:
     if len(data) > _MOST_BYTES:
         raise ConstraintError(f"{where}: a schema of more than {_MOST_BYTES >> 10} KB is not supported")
     try:
-        parsed = json.loads(data, parse_constant=_no_constant)
+        parsed = json.loads(data, parse_constant=_no_constant, parse_float=_finite)
         return where, json.dumps(parsed)
     except RecursionError:
         raise ConstraintError(f"{where}: it is nested too deeply") from None
     except ValueError as error:
-        raise ConstraintError(f"{where}: it is no JSON: {error}") from None
+        raise ConstraintError(f"{where}: it is no JSON that is supported: {error}") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text:.99} is too large")
+    return value
 
 
 def _no_constant(name: str) -> NoReturn:
