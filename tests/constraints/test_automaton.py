@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,27 +11,9 @@ from dgguf.constraints.automaton import compile_node
 from dgguf.constraints.language import language
 from dgguf.constraints.nodes import Text
 from dgguf.errors import ConstraintError
+from tests.support.work import work
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-def work(function, *arguments):
-    """Elements of the arrays whose methods a function calls; of all else that it calls, calls."""
-    count = 0
-
-    def called(frame, event, what):
-        nonlocal count
-        if event == "c_call":
-            owner = getattr(what, "__self__", None)
-            count += owner.size if isinstance(owner, np.ndarray) else 1
-
-    before = sys.getprofile()
-    sys.setprofile(called)
-    try:
-        function(*arguments)
-    finally:
-        sys.setprofile(before)
-    return count
 
 
 def test_a_long_constant_takes_work_in_proportion():
