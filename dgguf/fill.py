@@ -11,13 +11,16 @@ from dgguf.answer import Answer, AnswerBuilder
 from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Event
 from dgguf.diffusion.generate import CanvasLength, choose_length
 from dgguf.errors import PromptError
+from dgguf.images import ImageInput
 from dgguf.model.config import ModelConfig
 from dgguf.prompts import PromptOptions
+from dgguf.request import whole
 from dgguf.template import Placed, Template
 from dgguf.text.tokenizer import Tokenizer
 
 PROMPT = "Write this text."  # what the model is asked where nobody says it
 SIZES = (8, 16, 32)  # of holes whose size is open
+_HELD = ("max_tokens", "pins", "constraint", "constraints")  # of `Session.stream`: a template makes them
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ class Model(Protocol):
     tokenizer: Tokenizer
     config: ModelConfig
     context: int
+
+    @property
+    def read_images(self) -> Callable[..., list[ImageInput]]: ...
 
     @property
     def encode(self) -> Callable[..., np.ndarray]: ...
@@ -132,12 +138,23 @@ def fillings(model: Model, template: str, prompt: str, arguments: Mapping[str, A
     Args:
         model: a session.
         arguments: of its `encode` and `stream`, a seed among them.
+
+    Raises:
+        TypeError: one of them is the template's to say.
     """
+    held = [name for name in _HELD if arguments.get(name)]
+    if held:
+        raise TypeError(f"the template says what a filled text holds: leave out {', '.join(held)}")
     parsed = Template.parse(template)
     options = {"canvas_length": "auto", "top_k": 1, **arguments}
+    options["top_k"] = max(1, whole("top_k", options["top_k"]))  # how likely a hole is stands there
     special = options.get("special", False)
     names = PromptOptions.__annotations__.keys() & options.keys()
-    ids = model.encode(prompt, **{name: options.pop(name) for name in names})
+    text = {name: options.pop(name) for name in names}
+    budget = text.pop("image_tokens", None)
+    given = model.read_images("", text.pop("images", None) or (), budget)  # once for all tries
+    ids = model.encode(prompt, images=given, image_tokens=budget, **text)
+    options["images"] = model.read_images(prompt, given, budget)  # besides, those that messages name
     for size in SIZES if parsed.is_open else SIZES[:1]:
         placed = parsed.with_size(size).place(model.tokenizer, special=special)
         length = choose_length(options["canvas_length"], placed.n_tokens, model.config.canvas_length)

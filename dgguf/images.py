@@ -95,11 +95,13 @@ def read_image(source: Any, budget: int = DEFAULT_BUDGET) -> ImageInput:
 
     Raises:
         ImageError: it is none, is cut short, or is too large; there is no such budget.
+        TypeError: the source is of another type.
     """
     if budget not in BUDGETS:
         known = ", ".join(map(str, BUDGETS))
         raise ImageError(f"an image cannot take {budget} tokens at most: the budgets are {known}")
     name = _name(source)
+    _check_type(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, on large images and odd files: see MOST_PIXELS
@@ -116,7 +118,7 @@ def read_image(source: Any, budget: int = DEFAULT_BUDGET) -> ImageInput:
 
                 rgb = rgb.resize((width, height), Resampling.BICUBIC)
             pixels = np.asarray(rgb)
-    except (ImageError, MemoryError, TypeError):
+    except (ImageError, MemoryError):
         raise
     except Exception as error:  # a stranger's file may fail in any way
         raise ImageError(f"{name}: the image cannot be read, it is damaged or cut short ({error})") from error
@@ -154,6 +156,16 @@ def _name(source: Any) -> str:
     return Path(getattr(source, "filename", "") or "image").name
 
 
+def _check_type(source: Any) -> None:
+    from PIL import Image
+
+    if not isinstance(source, str | Path | bytes | bytearray | memoryview | np.ndarray | Image.Image):
+        raise TypeError(
+            f"an image of type {type(source).__name__}: it must be a path, the bytes of a file, a PIL image "
+            "or a numpy array"
+        )
+
+
 def _open(source: Any, name: str) -> "Image.Image":
     from PIL import Image, UnidentifiedImageError
 
@@ -164,13 +176,8 @@ def _open(source: Any, name: str) -> "Image.Image":
         return source
     if isinstance(source, bytes | bytearray | memoryview):
         file: Any = io.BytesIO(source)
-    elif isinstance(source, str | Path):
-        file = _checked_path(source)
     else:
-        raise TypeError(
-            f"an image of type {type(source).__name__}: it must be a path, the bytes of a file, a PIL image "
-            "or a numpy array"
-        )
+        file = _checked_path(source)
     Image.init()
     formats = [each for each in Image.ID if each not in _REFUSED_FORMATS]
     try:

@@ -85,7 +85,8 @@ class ResumePoint:
         """The start of the new answer on a model; a warning is logged where it is another than was recorded.
 
         Raises:
-            RecordingError: the model has another vocabulary, or shorter canvases.
+            RecordingError: the model has another vocabulary, or shorter canvases; the recording has ids that
+                no vocabulary of its size has.
         """
         old, config = self.started, model.config
         if config.vocab_size != old.vocab_size or config.canvas_length < old.canvas_length:
@@ -94,6 +95,11 @@ class ResumePoint:
                 f"{model.name} has {config.vocab_size} and {config.canvas_length}: take the model that "
                 "was recorded"
             )
+        for what, ids in (("prompt", old.prompt), *(("answer", tokens) for tokens in self.committed)):
+            if not len(ids) or ids.min() < 0 or ids.max() >= old.vocab_size:
+                raise RecordingError(
+                    f"the recording's {what} is damaged: its ids must be from 0 to {old.vocab_size - 1}"
+                )
         digest, arithmetic = model.file.digest, model.backend.arithmetic
         for what, before, now in (
             ("the model", old.digest, digest),

@@ -1,5 +1,6 @@
 """Images for a model: finds and opens its vision tower, and keeps the rows of images that it has read."""
 
+import contextlib
 import functools
 import logging
 import time
@@ -99,12 +100,15 @@ class ImageReader:
                 f"{self._model.name} has no vision tower beside it, so it cannot read images: make one from "
                 "the checkpoint with `dgguf quantize HF_DIR --mmproj mmproj-BF16.gguf`, or give --mmproj FILE"
             )
-        file = GgufFile(path)
-        config = VisionConfig.from_file(file)
-        config.check_fits(file, self._config, str(self._model))
-        backend = self._make_backend()
-        _LOG.info("vision tower: %s", path)
-        return VisionTower(config, load_vision(file, config, backend), backend)
+        with contextlib.ExitStack() as on_error:
+            file = on_error.enter_context(GgufFile(path))
+            config = VisionConfig.from_file(file)
+            config.check_fits(file, self._config, str(self._model))
+            backend = self._make_backend()
+            _LOG.info("vision tower: %s", path)
+            tower = VisionTower(config, load_vision(file, config, backend), backend)
+            on_error.pop_all()
+        return tower
 
     def rows(self, image: ImageInput) -> np.ndarray:
         """The rows of an image, (n_tokens, D) float32; kept while there is room."""

@@ -268,7 +268,8 @@ class Session:
         Args:
             template: the text (see `dgguf.template`); all that stands between its holes stands in the answer.
             prompt: what the model is asked; the text is its answer.
-            arguments: the others of `stream`; unless they say otherwise the canvas is as short as can be.
+            arguments: the others of `stream` but max_tokens, pins and constraints; unless they say otherwise
+                the canvas is as short as can be.
 
         Raises:
             PromptError: it has no hole, or does not fit the context.

@@ -13,7 +13,7 @@ from dgguf.cli import saved
 from dgguf.cli.answer_writer import AnswerWriter
 from dgguf.cli.display import Display
 from dgguf.cli.export import check_out, draw
-from dgguf.cli.images import announce, pasted_image, show_preview
+from dgguf.cli.images import announce, pasted_images, show_preview
 from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import NOTE, fail, say
@@ -90,14 +90,14 @@ class Dialog:
                     continue
                 if text.strip() in ("exit", "quit"):
                     return
-                path, text = pasted_image(text)
-                if path:
-                    self._add_image(str(path))
-                if text.startswith("/"):
+                paths, rest = pasted_images(text)
+                if paths:
+                    self._add_images(paths)
+                if text.startswith("/") and not paths:
                     if not self.command(text):
                         break
-                elif text.strip():
-                    self.answer(text)
+                elif rest.strip():
+                    self.answer(rest)
             except KeyboardInterrupt:
                 if not self._keyboard:
                     raise
@@ -115,10 +115,21 @@ class Dialog:
 
     def answer(self, text: str) -> None:
         """Answer one message; what was answered before Ctrl-C stays in the conversation."""
-        self._reply(with_images(text, len(self._images), self._images)[0])
+        n_images = len(self._images)
+        try:
+            self._reply(with_images(text, n_images, self._images)[0], n_images)
+        except PromptError:
+            if n_images:  # else every later message would fail with them
+                self._images.clear()
+                say("the images of this message were dropped; /image adds one again")
+            raise
 
-    def _reply(self, message: Message) -> None:
-        """Answer a message; see `answer`."""
+    def _reply(self, message: Message, n_images: int = 0) -> None:
+        """Answer a message; see `answer`.
+
+        Args:
+            n_images: how many of those that wait are in it.
+        """
         self.messages.append(message)
         written, interrupted = "", True
         try:
@@ -155,7 +166,7 @@ class Dialog:
                     self._statistics, written = writer.answer.statistics, writer.answer.text
         finally:
             if written.strip() or not interrupted:
-                self._images.clear()
+                del self._images[:n_images]
                 self.messages.append({"role": "assistant", "content": written})
             else:
                 self.messages.pop()
@@ -251,13 +262,14 @@ class Dialog:
     def _add_image(self, argument: str) -> None:
         if not argument:
             raise PromptError("/image needs the path of an image, as in /image photo.jpg")
-        path, _ = pasted_image(argument)
-        images = self._session.read_images(
-            "", [path or saved.typed_path(argument, "/image")], self._image_tokens
-        )
+        paths, rest = pasted_images(argument)
+        self._add_images([saved.typed_path(argument, "/image")] if rest else paths)
+
+    def _add_images(self, paths: list[Path]) -> None:
+        images = self._session.read_images("", paths, self._image_tokens)
         self._images += images
-        self._n_images += 1
-        announce(images, say, self._n_images)
+        announce(images, say, self._n_images + 1)
+        self._n_images += len(images)
         if self._keyboard:
             show_preview(images)
 
@@ -267,6 +279,7 @@ class Dialog:
 
     def _load(self, argument: str) -> None:
         path, self.system, self.messages = saved.read(argument)
+        self._images.clear()
         say(f"{path}: {len(self.messages)} messages")
 
     def _export(self, argument: str) -> None:

@@ -148,6 +148,16 @@ def pasted_image(text: str) -> tuple[Path | None, str]:
     return (path, rest) if found else (None, text)
 
 
+def pasted_images(text: str) -> tuple[list[Path], str]:
+    """All images at the front of a message, see `pasted_image`, and the rest."""
+    paths: list[Path] = []
+    path, text = pasted_image(text)
+    while path:
+        paths.append(path)
+        path, text = pasted_image(text)
+    return paths, text
+
+
 def _words(line: str) -> tuple[str, str] | None:
     """The first word of a line as a shell reads it, and the rest; None where a quote is left open."""
     posix = sys.platform != "win32"

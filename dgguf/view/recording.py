@@ -255,7 +255,7 @@ class _Reader:
         self.tokens.channel_open_id, self.tokens.channel_close_id = line["channel"]
         self._started = Started(
             **_pick(Started, line),
-            settings=SamplerSettings(**line["settings"]),
+            settings=_settings(line["settings"]),
             prompt=_vector(line["prompt"]),
             stop_ids=frozenset(line["stop_ids"]),
             pins=_pins(line.get("pins", {})),
@@ -316,6 +316,14 @@ class _Reader:
         self._canvases.step(event)
         self._last = tokens
         return event
+
+
+def _settings(line: dict[str, Any]) -> SamplerSettings:
+    settings = SamplerSettings(**line)
+    for field in dataclasses.fields(settings):
+        if type(getattr(settings, field.name)) not in _PLAIN[field.type]:
+            raise TypeError(field.name)
+    return settings
 
 
 def _pins(line: dict[str, int]) -> dict[int, int]:

@@ -1,14 +1,19 @@
 """Images on the command line."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from dgguf.cli import cli
+from dgguf.cli import dialog as dialog_module
+from dgguf.cli.dialog import Dialog
 from dgguf.cli.images import BUDGETS, announce, pasted_image, preview
+from dgguf.cli.options import Asking, Showing
 from dgguf.images import BUDGETS as KNOWN
 from dgguf.images import read_image
+from dgguf.session import Session
 from tests.images.test_images import random_picture
 from tests.support.seeing import write_seeing_model
 
@@ -64,6 +69,52 @@ def test_chat_takes_images(folder):
     assert "[image 1: large.jpg" in done.stderr
     assert "[image 2: a picture.png" in done.stderr
     assert "> and this" in done.stderr
+
+
+def test_several_images_are_pasted_before_a_question(folder):
+    one, two = f'"{folder / "a picture.png"}"', str(folder / "large.jpg")
+    lines = f"{one} {two} /help is no command here\n/image {two} {one}\n/history\n"
+    done = dgguf("chat", folder / "model.gguf", *QUICK, stdin=lines)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("image 1: a picture.png") == done.stderr.count("image 2: large.jpg") == 1
+    assert done.stderr.count("image 3: large.jpg") == done.stderr.count("image 4: a picture.png") == 1
+    assert "> /help is no command here" in done.stderr
+    done = dgguf("chat", folder / "model.gguf", *QUICK, stdin=f"/image {two} and more\n")
+    assert "large.jpg and more: there is no such image" in str(done.exception)
+
+
+@pytest.fixture
+def dialog(folder, monkeypatch):
+    """A conversation that somebody types, and what is said in it."""
+    said = []
+    monkeypatch.setattr(dialog_module, "say", said.append)
+    monkeypatch.setattr(dialog_module, "fail", said.append)
+    asking = Asking(max_tokens=8, seed=1, sampler={"max_steps": 1}, system=None, think=False, image_tokens=70)
+    keyboard = SimpleNamespace(expect=lambda typed: None)
+    with Session(folder / "model.gguf", threads=1, context=200, exact=True) as session:
+        showing = Showing(view="none", pace=0.0, thoughts="dim")
+        yield Dialog(session, asking, showing, keyboard=keyboard, when_full="stop"), said
+
+
+def test_images_that_do_not_fit_do_not_stay(folder, dialog):
+    chat, said = dialog
+    picture = f'"{folder / "a picture.png"}"'
+    chat.run(iter([f"{picture} {picture} {picture} {picture} too much", "and now"]))
+    assert any("does not fit the context of 200" in line for line in said)
+    assert "the images of this message were dropped; /image adds one again" in said
+    assert [message["content"] for message in chat.messages][:1] == ["and now"]
+
+
+def test_images_wait_for_the_message_that_shows_them(folder, dialog, tmp_path):
+    chat, _ = dialog
+    picture = f'"{folder / "a picture.png"}"'
+    chat.run(iter(["hello", f"/image {picture}", "/retry"]))
+    assert len(chat.messages) == 2
+    chat.run(iter(["look"]))
+    assert [part["type"] for part in chat.messages[2]["content"]] == ["image", "text"]
+    file = tmp_path / "old.json"
+    chat.run(iter(["/clear", "hello", f"/save {file}", f"/image {picture}", f"/load {file}", "look"]))
+    assert chat.messages[2]["content"] == "look"
 
 
 def test_pasted_paths(folder):

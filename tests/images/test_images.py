@@ -164,6 +164,14 @@ def bomb():
     return head[:12] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + head[33:]
 
 
+def odd_tiff():
+    """A TIFF whose strips (tag 273, LONG) begin at a text: Pillow gives a TypeError for it."""
+    data = stored(Image.new("RGB", (64, 64)), "TIFF")
+    tag = b"\x11\x01\x04\x00"
+    assert data.count(tag) == 1
+    return data.replace(tag, b"\x11\x01\x02\x00")
+
+
 WRONG = {
     "nothing": b"",
     "a text": b"hello, this is no image",
@@ -171,6 +179,7 @@ WRONG = {
     "cut JPEG": stored(random_picture(1, 300, 300), "JPEG")[:5000],
     "cut header": stored(random_picture(1, 30, 30))[:20],
     "bomb": bomb(),
+    "odd TIFF": odd_tiff(),
     "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n",
     "large array": np.zeros((1, MOST_PIXELS + 1), np.uint8),
     "empty array": np.zeros((0, 10), np.uint8),

@@ -30,6 +30,17 @@ def test_a_filled_text_holds_its_pieces(session):
     assert filled.answer.recording.started.constraints == STORY
 
 
+def test_what_the_template_says_is_not_taken_from_arguments(session):
+    quick = {"seed": 1, "settings": session.settings(max_steps=2)}
+    for arguments in ({"max_tokens": 1}, {"pins": {0: 999_999}}, {"constraints": "x"}, {"constraint": "x"}):
+        with pytest.raises(TypeError, match=f"leave out {next(iter(arguments))}$"):
+            session.fill("a [[4]].", **arguments, **quick)
+    plain = session.fill("a [[4]].", pins=None, constraint=None, **quick)
+    assert session.fill("a [[4]].", top_k=0, **quick).log_probability == plain.log_probability
+    with pytest.raises(TypeError, match="top_k must be an integer"):
+        session.fill("a [[4]].", top_k=1.5, **quick)
+
+
 def test_the_canvas_is_as_short_as_can_be(session):
     started = session.fill("a [[4]].", seed=1).answer.recording.started
     assert (started.canvas_length, started.max_tokens) == (16, 8)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dgguf import seeing
 from dgguf.backends.base import Visible
 from dgguf.backends.cpu import CpuBackend
 from dgguf.errors import ImageError, PromptError, UnsupportedModelError
@@ -130,6 +131,22 @@ def test_chat_remembers_images(session, pictures):
     assert answer.statistics.reused_tokens > 60
 
 
+def test_filled_texts_depend_on_the_image(session, tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(paths):
+        random_picture(number, 60, 50).save(path)
+    quick = {"seed": 5, "image_tokens": 70, "settings": session.settings(max_steps=3)}
+
+    def likely(prompt, **options):
+        return session.fill("a [[6]] b", prompt, **quick, **options).log_probability
+
+    found = [likely("what", images=[path]) for path in paths]
+    assert likely("what", images=[paths[0]]) == found[0]
+    assert len(set(found)) == 3
+    parts = [{"type": "image", "path": paths[1]}, {"type": "text", "text": "what"}]
+    assert likely([{"role": "user", "content": parts}]) == found[1]
+
+
 def test_an_image_that_does_not_fit_is_refused_before_it_is_read(model, pictures, monkeypatch):
     with Session(model, threads=1, context=100) as small:
         monkeypatch.setattr(small._images.tower, "encode", lambda image: pytest.fail("it was read"))
@@ -162,6 +179,24 @@ def test_missing_and_wrong_towers_are_refused(model, pictures, tmp_path):
     other = write_tower(tmp_path / "other.gguf", with_text_size(TINY_TOWER, 96))
     with Session(model, mmproj=other) as session, pytest.raises(UnsupportedModelError, match="96 numbers"):
         session.generate("look", images=pictures[:1], **QUICK)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"omit": ("clip.vision.block_count",)},
+        {"omit": ("v.blk.1.ffn_up.weight",)},
+        {"config": with_text_size(TINY_TOWER, 96)},
+    ],
+)
+def test_a_tower_that_is_refused_is_closed(model, pictures, tmp_path, monkeypatch, wrong):
+    opened = []
+    monkeypatch.setattr(seeing, "GgufFile", lambda path: opened.append(GgufFile(path)) or opened[-1])
+    other = write_tower(tmp_path / "other.gguf", **wrong)
+    with Session(model, mmproj=other) as session:
+        with pytest.raises(UnsupportedModelError):
+            session.generate("look", images=pictures[:1], **QUICK)
+        assert [file.maps for file in opened] == [[]]
 
 
 def test_wrong_images_are_refused(session, tmp_path):

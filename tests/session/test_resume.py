@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from dgguf.cli import cli
-from dgguf.diffusion.events import DenoisingStep, PromptEncoded
+from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, PromptEncoded
 from dgguf.errors import RecordingError
 from dgguf.view.recorder import Recorder
 from dgguf.view.recording import Recording, read_recording
@@ -96,6 +96,19 @@ def test_another_model_is_a_warning_and_another_vocabulary_an_error(session, rec
     read.events[0] = dataclasses.replace(started, vocab_size=5)
     with pytest.raises(RecordingError, match="take the model that was recorded"):
         next(session.resume(read, block=0, step=1))
+
+
+@pytest.mark.parametrize("wrong", [-1, 10**7])
+def test_ids_that_the_vocabulary_does_not_have_are_refused(session, recorded, wrong):
+    """They would be looked up in the model's tables; negative ones stand for images in the KV cache."""
+    for kind, field, what in ((0, "prompt", "prompt"), (CanvasCommitted, "tokens", "answer")):
+        place = kind and next(i for i, e in enumerate(recorded.events) if isinstance(e, kind))
+        ids = getattr(recorded.events[place], field).copy()
+        ids[1] = wrong
+        events = [*recorded.events]
+        events[place] = dataclasses.replace(events[place], **{field: ids})
+        with pytest.raises(RecordingError, match=f"the recording's {what} is damaged"):
+            list(session.resume(Recording(recorded.tokens, events), block=1, step=1))
 
 
 def test_the_command(tmp_path):
