@@ -111,14 +111,15 @@ class Conversation:
         rows_per_call: rows of one call to the network, at most.
 
     Attributes:
+        context, rows_per_call: as above.
         is_answering: an answer has begun and not ended.
     """
 
     def __init__(self, model: LoadedModel, turns: Turns, context: int, rows_per_call: int) -> None:
         self._model = model
         self._turns = turns
-        self._context = context
-        self._rows_per_call = rows_per_call
+        self.context = context
+        self.rows_per_call = rows_per_call
         self._cache: KVCache | None = None
         self._n_streams = 0  # begun so far; only the last may go on
         self.is_answering = False
@@ -138,13 +139,13 @@ class Conversation:
     def most_bytes(self) -> int:
         """Memory of its KV cache while it computes, in bytes."""
         kv_bytes = self._model.backend.kv_bytes
-        return cache_bytes(self._model.config, self._context, self._rows_per_call, kv_bytes)
+        return cache_bytes(self._model.config, self.context, self.rows_per_call, kv_bytes)
 
     @property
     def cache(self) -> KVCache:
         """Its keys and values; a new cache where there was none, or it had to go."""
         if self._cache is None:
-            self._cache = KVCache(self._model.config, self._model.backend, self._context, self._rows_per_call)
+            self._cache = KVCache(self._model.config, self._model.backend, self.context, self.rows_per_call)
         return self._cache
 
     @property

@@ -309,7 +309,8 @@ class Session:
             samples: noise seeds that are averaged; "auto" reads more where the first is not clear.
             permute: also ask with the options in other orders, and average.
             joint: let all answers stand in one canvas, where they see each other.
-            progress: is called with the tokens that are encoded by then, and with all that will be.
+            progress: is called with the tokens that are encoded by then, and with all that will be; with 0
+                and 0 while prompts are made. What it raises ends the call.
 
         Raises:
             PromptError: a question asks nothing, the state is empty, or they do not fit the context.

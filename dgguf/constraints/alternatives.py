@@ -1,11 +1,13 @@
 """Schemas that hold together, and schemas that exclude each other."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from dgguf.errors import ConstraintError
 
+_MOST_WORK = 500_000  # schemas and their values that are compared: a second or two
 # What one of them means depends on the others beside it: they cannot come from two schemas.
 _TOGETHER = (
     frozenset({"properties", "additionalProperties"}),
@@ -47,24 +49,69 @@ def merge(schema: Any, others: Mapping[str, Any], at: str) -> Any:
     return {**others, **schema}
 
 
-def disjoint(one: Any, other: Any) -> bool:
-    """Whether it is certain that no value fits two schemas."""
-    if one is False or other is False:
-        return True
-    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
-        return False
-    values = _values(one), _values(other)
-    if values[0] is not None and values[1] is not None:
-        return not values[0] & values[1]
-    types = _types(one), _types(other)
-    if types[0] is not None and types[1] is not None and not types[0] & types[1]:
-        return True
-    shared = [
-        name
-        for name in _required(one) & _required(other)
-        if disjoint(_properties(one).get(name), _properties(other).get(name))
-    ]
-    return bool(shared) and types == ({"object"}, {"object"})
+class Comparisons:
+    """Says whether schemas exclude each other, within a limit for all that one document compares."""
+
+    def __init__(self) -> None:
+        self._work = 0
+
+    def exclusive(self, schemas: Sequence[Any], at: str) -> bool:
+        """Whether it is certain that no value fits two of these schemas.
+
+        Those of known values are compared by a set, the others each with each.
+
+        Raises:
+            ConstraintError: the document has more to compare than the limit.
+        """
+        known: set[str] = set()
+        valued: list[Any] = []
+        others: list[Any] = []
+        for schema in schemas:
+            values = _values(schema) if isinstance(schema, Mapping) else None
+            if values is None:
+                others.append(schema)
+                continue
+            if values & known:
+                return False
+            known |= values
+            valued.append(schema)
+        return all(
+            self._disjoint(one, other, at)
+            for n, one in enumerate(others)
+            for other in chain(valued, others[:n])
+        )
+
+    def _disjoint(self, one: Any, other: Any, at: str) -> bool:
+        """Whether it is certain that no value fits two schemas."""
+        self._spend(_size(one) + _size(other), at)
+        if one is False or other is False:
+            return True
+        if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+            return False
+        values = _values(one), _values(other)
+        if values[0] is not None and values[1] is not None:
+            return not values[0] & values[1]
+        types = _types(one), _types(other)
+        if types[0] is not None and types[1] is not None and not types[0] & types[1]:
+            return True
+        return types == ({"object"}, {"object"}) and any(
+            self._disjoint(_properties(one).get(name), _properties(other).get(name), at)
+            for name in sorted(_required(one) & _required(other))
+        )
+
+    def _spend(self, work: int, at: str) -> None:
+        self._work += work
+        if self._work > _MOST_WORK:
+            raise ConstraintError(
+                f"the schema at {at}: oneOf has too much to compare: use anyOf, fewer schemas, or a const or "
+                "an enum in each"
+            )
+
+
+def _size(schema: Any) -> int:
+    """What it takes to compare a schema with another, its properties aside."""
+    lists = (schema.get(name) for name in ("enum", "required")) if isinstance(schema, Mapping) else ()
+    return 1 + sum(len(found) for found in lists if isinstance(found, list))
 
 
 def _types(schema: Mapping[str, Any]) -> set[str] | None:

@@ -275,13 +275,7 @@ def _product(left: Automaton, right: Automaton) -> Automaton:
 
 def _trimmed(moves: np.ndarray, byte_class: np.ndarray, accepting: np.ndarray) -> Automaton:
     """The automaton without the states that no text of the language passes."""
-    n = len(moves)
-    distance = np.full(n, -1, np.int32)
-    ends, steps = accepting, 0
-    while ends.any():  # breadth first, from the end
-        distance[ends] = steps
-        steps += 1
-        ends = (distance < 0) & np.append(ends, False)[moves].any(axis=1)
+    distance = _distances(moves, accepting)
     if distance[0] < 0:
         raise _EmptyError("no text fits it: its parts contradict each other")
     alive = distance >= 0
@@ -292,3 +286,25 @@ def _trimmed(moves: np.ndarray, byte_class: np.ndarray, accepting: np.ndarray) -
         accepting=accepting[alive],
         distance=distance[alive],
     )
+
+
+def _distances(moves: np.ndarray, accepting: np.ndarray) -> np.ndarray:
+    """(S,) int32, moves from each state to the nearest accepting one; -1 where none can be reached.
+
+    Each move is looked at once, breadth first, from its end: constants make chains of thousands of states.
+    """
+    states, classes = np.nonzero((moves >= 0) & (np.diff(moves, axis=1, prepend=-2) != 0))
+    targets = moves[states, classes]
+    order = np.argsort(targets, kind="stable")
+    before = states[order].tolist()
+    starts = np.searchsorted(targets[order], np.arange(len(moves) + 1)).tolist()
+    reached = np.flatnonzero(accepting).tolist()
+    distance = [-1] * len(moves)
+    for state in reached:
+        distance[state] = 0
+    for state in reached:  # which grows meanwhile
+        for other in before[starts[state] : starts[state + 1]]:
+            if distance[other] < 0:
+                distance[other] = distance[state] + 1
+                reached.append(other)
+    return np.array(distance, np.int32)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -93,9 +94,11 @@ def _read(schema: Schema) -> tuple[str, str]:
     """Where a schema stands, for messages, and its JSON."""
     if isinstance(schema, Mapping | bool):
         try:
-            return "the schema", json.dumps(schema, allow_nan=False)
+            text = json.dumps(schema, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise ConstraintError(f"the schema is no JSON: {error}") from None
+        _check_size(len(text), "the schema")
+        return "the schema", text
     if not isinstance(schema, str | Path):
         raise TypeError(f"a schema must be a dict or a path, not of type {type(schema).__name__}")
     where = str(schema)
@@ -105,15 +108,26 @@ def _read(schema: Schema) -> tuple[str, str]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConstraintError(f"{where}: the schema cannot be read: {reason}") from None
-    if len(data) > _MOST_BYTES:
-        raise ConstraintError(f"{where}: a schema of more than {_MOST_BYTES >> 10} KB is not supported")
+    _check_size(len(data), where)
     try:
-        parsed = json.loads(data, parse_constant=_no_constant)
+        parsed = json.loads(data, parse_constant=_no_constant, parse_float=_finite)
         return where, json.dumps(parsed)
     except RecursionError:
         raise ConstraintError(f"{where}: it is nested too deeply") from None
     except ValueError as error:
-        raise ConstraintError(f"{where}: it is no JSON: {error}") from None
+        raise ConstraintError(f"{where}: it is no JSON that is supported: {error}") from None
+
+
+def _check_size(n_bytes: int, where: str) -> None:
+    if n_bytes > _MOST_BYTES:
+        raise ConstraintError(f"{where}: a schema of more than {_MOST_BYTES >> 10} KB is not supported")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text:.99} is too large")
+    return value
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -122,6 +122,9 @@ class _Parser:
             case "*" | "+" | "?":
                 self._at -= 1
                 self._fail(f"{letter} has nothing before it to repeat")
+            case "{":
+                self._at -= 1
+                self._fail("{ has nothing before it to repeat; write \\{ for the character")
         return self._literal(letter)
 
     def _literal(self, letter: str) -> Text:
@@ -156,7 +159,7 @@ class _Parser:
         if self._take("+"):
             self._fail("possessive repetitions are not supported")
         self._take("?")  # how much a repetition prefers changes nothing in what it matches
-        if self._peek() in ("*", "+", "?"):
+        if self._peek() in ("*", "+", "?", "{"):
             self._fail("two repetitions in a row")
         return Repeat(node, *bounds)
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from dgguf.constraints import numbers, strings
-from dgguf.constraints.alternatives import disjoint, merge
+from dgguf.constraints.alternatives import Comparisons, merge
 from dgguf.constraints.automaton import compile_node
 from dgguf.constraints.keywords import (
     OF_TYPE,
@@ -75,6 +75,7 @@ class _Schemas:
         self._root = root
         self._open: list[str] = []  # references that are being followed
         self._n_schemas = 0
+        self._comparisons = Comparisons()
 
     def node(self, schema: Any, at: str, depth: int = 0) -> Node:
         self._n_schemas += 1
@@ -151,12 +152,11 @@ class _Schemas:
             return self.node(others, at, depth + 1)
         if name == "oneOf":
             followed = [self._followed(part, at) for part in given]
-            for n, one in enumerate(followed):
-                if any(not disjoint(one, other) for other in followed[:n]):
-                    raise ConstraintError(
-                        f"the schema at {at}: oneOf is supported where its schemas exclude each other by "
-                        "their type, or by a const or an enum; use anyOf"
-                    )
+            if not self._comparisons.exclusive(followed, at):
+                raise ConstraintError(
+                    f"the schema at {at}: oneOf is supported where its schemas exclude each other by "
+                    "their type, or by a const or an enum; use anyOf"
+                )
         return _one_of(
             self.node(
                 merge(part, others, f"{at}/{name}/{n}") if others else part,

@@ -96,7 +96,13 @@ class Decider:
         if joint:
             reads = [self._prompts.joint_read(state, questions)]
         else:
-            reads = self._prompts.reads(state, questions, permute=permute)
+
+            def check(read: Read) -> None:
+                self._check_length(read, state)
+                if progress:
+                    progress(0, 0)
+
+            reads = self._prompts.reads(state, questions, permute=permute, check=check)
         n_prefix = self._prompts.prefix(state, reads)
         with self._conversation.held() as cache:
             batches = list(_batches(reads, n_prefix, cache))  # refused before anything is computed
@@ -115,6 +121,12 @@ class Decider:
                 self._conversation.drop()  # what is not a number may lie between what others will see
                 raise
         return _decisions(questions, reads, seen, n_prefix, found)
+
+    def _check_length(self, read: Read, state: State) -> None:
+        """Refuse a read that is longer than the context, before others are made for the same state."""
+        context, rows = self._conversation.context, self._conversation.rows_per_call
+        if len(read.prompt) + len(read.canvas) > context:
+            _check_room(read, self._prompts.prefix(state, [read]), context, rows)
 
     def _read(
         self, reads: Sequence[Read], n_prefix: int, samples: Samples, cache: KVCache
@@ -221,26 +233,35 @@ def _batches(reads: Sequence[Read], n_prefix: int, cache: KVCache) -> Iterator[l
     batch: list[Read] = []
     taken = 0
     for read in reads:
-        length = len(read.prompt) - n_prefix + len(read.canvas)
-        if length > room:
-            number = read.slots[0].question + 1
-            what = (
-                f"question {number}" if len(read.slots) == 1 else f"the {len(read.slots)} questions together"
-            )
-            raise PromptError(
-                f"the state has {n_prefix} tokens and {what} with the answer {length}: that does not fit, as "
-                + (
-                    f"the context has {cache.context}; ask for a larger one (-c)"
-                    if room < cache.rows_per_call
-                    else f"what stands behind the state may have {room}; shorten it"
-                )
-            )
+        length = _check_room(read, n_prefix, cache.context, cache.rows_per_call)
         if taken + length > room:
             yield batch
             batch, taken = [], 0
         batch.append(read)
         taken += int(places_of(np.array(length)))
     yield batch
+
+
+def _check_room(read: Read, n_prefix: int, context: int, rows_per_call: int) -> int:
+    """Rows of a read behind the state.
+
+    Raises:
+        PromptError: they do not fit the context behind the state.
+    """
+    room = min(rows_per_call, context - n_prefix)
+    length = len(read.prompt) - n_prefix + len(read.canvas)
+    if length > room:
+        number = read.slots[0].question + 1
+        what = f"question {number}" if len(read.slots) == 1 else f"the {len(read.slots)} questions together"
+        raise PromptError(
+            f"the state has {n_prefix} tokens and {what} with the answer {length}: that does not fit, as "
+            + (
+                f"the context has {context}; ask for a larger one (-c)"
+                if room < rows_per_call
+                else f"what stands behind the state may have {room}; shorten it"
+            )
+        )
+    return length
 
 
 def _decisions(

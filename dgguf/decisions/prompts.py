@@ -5,7 +5,7 @@ question with its lettered options, how to answer; then the empty thought block,
 The canvas is the answer: noise in the slot, the end of the turn, pads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
@@ -75,11 +75,19 @@ class DecisionPrompts:
         self._most = canvas_length
         self._known: dict[tuple[str, str], tuple[int, ...]] = {}
 
-    def reads(self, state: State, questions: Sequence[Question], *, permute: bool) -> list[Read]:
+    def reads(
+        self,
+        state: State,
+        questions: Sequence[Question],
+        *,
+        permute: bool,
+        check: Callable[[Read], None] | None = None,
+    ) -> list[Read]:
         """A read for each question, or one for each order of its options.
 
         Args:
             permute: of a choice every option stands once in every place; the rest is asked both ways round.
+            check: is called with each read before the next is made, and may raise: a long state takes long.
 
         Raises:
             PromptError: the state is empty.
@@ -92,6 +100,8 @@ class DecisionPrompts:
                 text, labels = self._ask(question, order)
                 prompt = self._prompt(state, text)
                 found.append(Read(prompt, canvas, (Slot(i, int(slot[0]), labels),)))
+                if check:
+                    check(found[-1])
         return found
 
     def joint_read(self, state: State, questions: Sequence[Question]) -> Read:

@@ -8,9 +8,12 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from dgguf.constraints import alternatives
 from dgguf.constraints.language import language
+from dgguf.constraints.schema import schema_node
 from dgguf.errors import ConstraintError
 from tests.support.random_schemas import random_text, rooted
+from tests.support.work import work
 
 SUITE = json.loads((Path(__file__).parents[1] / "data/json_schema/suite.json").read_text(encoding="utf-8"))
 STRING, INTEGER = {"type": "string"}, {"type": "integer"}
@@ -180,6 +183,36 @@ def test_deep_and_wide_schemas_are_refused_soon():
             language(schema=schema)
 
 
+def test_constants_are_compared_in_proportion_to_their_number():
+    few, many = ({"oneOf": [{"const": n} for n in range(most)]} for most in (200, 800))
+    assert work(schema_node, many) < 5 * work(schema_node, few)
+    assert language(schema=few).matches("199")
+    with pytest.raises(ConstraintError, match="exclude each other"):
+        language(schema={"oneOf": [*few["oneOf"], STRING, {"enum": ["a", 199.0]}]})
+    with pytest.raises(ConstraintError, match="exclude each other"):
+        language(schema={"oneOf": [*few["oneOf"], INTEGER]})
+
+
+def tagged(n):
+    """An object that its tag tells from others."""
+    return {"type": "object", "properties": {"n": INTEGER, "tag": {"const": n}}, "required": ["n", "tag"]}
+
+
+def test_how_much_is_compared_is_limited(monkeypatch):
+    some = {"oneOf": [tagged(n) for n in range(100)]}
+    assert language(schema=some).matches('{"n": 1, "tag": 99}')
+    monkeypatch.setattr(alternatives, "_MOST_WORK", 10_000)
+    many = [tagged(n) for n in range(400)]
+    repeated = {"$defs": {"a": {"oneOf": many[:30]}}, "prefixItems": [{"$ref": "#/$defs/a"}] * 100}
+    spent = [work(refused, schema) for schema in ({"oneOf": many}, {"oneOf": many[:200]}, repeated)]
+    assert max(spent) < 2 * min(spent)
+
+
+def refused(schema):
+    with pytest.raises(ConstraintError, match="too much to compare"):
+        schema_node(schema)
+
+
 def test_files(tmp_path):
     file = tmp_path / "schema.json"
     file.write_text('{"type": "boolean"}')
@@ -188,6 +221,9 @@ def test_files(tmp_path):
         (b"{", "no JSON"),
         (b"\xff\xfe\x00", "no JSON"),
         (b'{"const": NaN}', "NaN"),
+        (b'{"type": "string", "maxLength": 1e999}', "1e999 is too large"),
+        (b'{"type": "integer", "enum": [1e999]}', "1e999 is too large"),
+        (b'{"enum": [-1.5e999]}', "-1.5e999 is too large"),
         (b"[" * 100_000, "too deep"),
         (b" " * (1 << 20) + b"{}", "1024 KB"),
         (b"3", "a schema must be"),

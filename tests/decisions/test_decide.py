@@ -160,7 +160,40 @@ def test_what_is_encoded_of_a_state_is_reported(session):
     )
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert len(seen) > 1
-    assert seen[-1][0] == seen[-1][1] == seen[0][1]
+    asked = [one for one in seen if one == (0, 0)]  # while prompts are made, the total is not known
+    assert len(asked) == len(QUESTIONS)
+    assert {total for _, total in seen[len(asked) :]} == {seen[-1][0]}
+
+
+@pytest.fixture
+def encoded(session, monkeypatch):
+    """Prompts that were made since."""
+    encoder, made = session._decider._prompts._encoder, []
+    encode = encoder.encode
+    monkeypatch.setattr(
+        encoder, "encode", lambda messages, **options: made.append(1) or encode(messages, **options)
+    )
+    return made
+
+
+def test_a_state_that_is_too_long_is_refused_before_all_is_asked(session, encoded):
+    with pytest.raises(PromptError, match=r"the state has 4\d{3} tokens and question 1 with the answer"):
+        session.decide("the fox " * 2000, QUESTIONS * 20, permute=True)
+    assert len(encoded) <= 2
+
+
+def test_who_leaves_while_prompts_are_made_waits_for_one(session, encoded):
+    class LeftError(Exception):
+        pass
+
+    def leave(done, total):
+        raise LeftError
+
+    before = session._decider._conversation.ids.tolist()
+    with pytest.raises(LeftError):
+        session.decide(STATE, QUESTIONS * 20, permute=True, progress=leave)
+    assert len(encoded) == 1
+    assert session._decider._conversation.ids.tolist() == before
 
 
 def test_samples_are_averaged(session):

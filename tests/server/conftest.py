@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -27,11 +27,13 @@ class Served:
     Attributes:
         url: "http://127.0.0.1:PORT".
         process: its process.
+        clients: that were made, to be closed in the end.
     """
 
     url: str
     port: int
     process: subprocess.Popen
+    clients: list = field(default_factory=list)
 
     def get(self, path, headers=None):
         return self.ask(urllib.request.Request(self.url + path, headers=headers or {}))
@@ -47,10 +49,13 @@ class Served:
             with urllib.request.urlopen(request, timeout=120) as response:
                 return response.status, response.headers, response.read()
         except urllib.error.HTTPError as error:
-            return error.code, error.headers, error.read()
+            with error:
+                return error.code, error.headers, error.read()
 
     def client(self, **options):
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", timeout=120, **options)
+        made = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", timeout=120, **options)
+        self.clients.append(made)
+        return made
 
     def metrics(self):
         lines = self.get("/metrics")[2].decode().splitlines()
@@ -70,7 +75,10 @@ def serving(model, *options):
             else:
                 raise AssertionError("".join(said))
             port = int(found[1])
-            yield Served(f"http://127.0.0.1:{port}", port, process)
+            served = Served(f"http://127.0.0.1:{port}", port, process)
+            yield served
+            for client in served.clients:
+                client.close()
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
