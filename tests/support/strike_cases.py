@@ -72,7 +72,7 @@ def cases(folder: Path, hub: Hub | None) -> list[Case]:
             "run, pipe", ("run", model, "-p", "Hi", *_ENDLESS, "--record", "r.jsonl"), check=_check_recording
         ),
         Case("run, terminal", ("run", model, "-p", "Hi", *_ENDLESS), terminal=True),
-        Case("fill, terminal", ("fill", model, "a[[6000]]b", "--seed", "3"), terminal=True),
+        Case("fill, terminal", ("fill", model, "a[[1900]]b", "--seed", "3"), terminal=True),
         Case("chat at its prompt", chat, True, after="\n>", survives=True, environment=state),
         Case("chat, starting", chat, True, survives=True, environment=state),
         Case("chat, answering", chat, True, asked, "block 1", survives=True, environment=state),
