@@ -4,6 +4,7 @@ The size rule and the resizing are those of transformers' PIL image processor of
 docs/images.md. Pillow is imported where an image is opened: texts need none.
 """
 
+import contextlib
 import hashlib
 import io
 import math
@@ -103,9 +104,9 @@ def read_image(source: Any, budget: int = DEFAULT_BUDGET) -> ImageInput:
     name = _name(source)
     _check_type(source)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.ExitStack() as opened:
             warnings.simplefilter("ignore")  # of Pillow, on large images and odd files: see MOST_PIXELS
-            image = _open(source, name)
+            image = _open(source, name, opened)
             try:
                 rgb = _rgb(_upright(image))
             finally:
@@ -145,18 +146,18 @@ def pixels_of(data: bytes) -> int:
     Raises:
         ImageError: it is none, or has more than MOST_PIXELS.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.ExitStack() as opened:
         warnings.simplefilter("ignore")
-        with _open(data, "image") as image:
+        with _open(data, "image", opened) as image:
             return int(image.width) * int(image.height)
 
 
 def is_image(path: Path) -> bool:
     """Whether a file is one that Pillow takes for an image, by its first bytes."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.ExitStack() as opened:
             warnings.simplefilter("ignore")
-            _open(path, str(path)).close()
+            _open(path, str(path), opened).close()
     except ImageError:
         return False
     return True
@@ -178,7 +179,8 @@ def _check_type(source: Any) -> None:
         )
 
 
-def _open(source: Any, name: str) -> "Image.Image":
+def _open(source: Any, name: str, opened: contextlib.ExitStack) -> "Image.Image":
+    """An image; its file is closed with `opened`, whatever Pillow thinks of it."""
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(source, np.ndarray):
@@ -189,10 +191,13 @@ def _open(source: Any, name: str) -> "Image.Image":
     if isinstance(source, bytes | bytearray | memoryview):
         file: Any = io.BytesIO(source)
     else:
-        file = _checked_path(source)
+        file = None
+        path = _checked_path(source)
     Image.init()
     formats = [each for each in Image.ID if each not in _REFUSED_FORMATS]
     try:
+        if file is None:
+            file = opened.enter_context(path.open("rb"))
         image = Image.open(file, formats=formats)
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: the image has more than {MOST_PIXELS >> 20} million pixels") from None

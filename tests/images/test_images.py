@@ -222,3 +222,15 @@ def test_other_types_and_budgets_are_refused():
         read_image(17)
     with pytest.raises(ImageError, match="the budgets are 70, 140, 280, 560, 1120"):
         read_image(random_picture(1, 9, 9), 300)
+
+
+def test_a_refused_file_is_closed(tmp_path, monkeypatch):
+    """A file that is refused by its size is not left to the garbage collector."""
+    path = tmp_path / "large.png"
+    Image.new("L", (30, 30)).save(path)
+    monkeypatch.setattr("dgguf.images.MOST_PIXELS", 100)
+    before = set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set()
+    with pytest.raises(ImageError) as kept:  # which keeps the frames, and so what they hold
+        read_image(path)
+    assert kept.value
+    assert (set(os.listdir("/proc/self/fd")) if before else set()) <= before
