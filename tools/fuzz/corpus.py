@@ -201,6 +201,9 @@ def _picture(name: str, folder: Path) -> None:
     Image.fromarray(pixels).convert("P" if name.endswith(".gif") else "RGB").save(folder / name)
 
 
+PNG = (  # of one pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABAQAAAAA3bvkkAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 CHAT_REQUEST = json.dumps(
     {
         "model": "demo",
@@ -209,7 +212,7 @@ CHAT_REQUEST = json.dumps(
             {
                 "role": "user",
                 "content": [
-                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
+                    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}},
                     {"type": "text", "text": "2 + 2?"},
                 ],
             },
