@@ -183,7 +183,7 @@ class Session:
             constraints: what the pins are for, in words.
             constraint: the answer's language, of `constraints.language`; not with pins.
             turbo: what steps leave out, for speed; None for nothing.
-            conversation: whose KV cache is used; None for the session's own. Several may take turns.
+            conversation: whose KV cache is used; None for the session's own.
             options: see `PromptOptions`; with ids only the images of them.
         """
         max_tokens, top_k = whole("max_tokens", max_tokens), whole("top_k", top_k)
