@@ -170,8 +170,6 @@ class Session:
     ) -> Generator[Event, None, None]:
         """Answer a message or a conversation, event by event; closing the iterator cancels.
 
-        The longest prefix of it that is in the KV cache is not encoded again.
-
         Args:
             prompt: a user's message, {"role", "content"} messages, or ids from `encode`.
             settings: None for the file's.
