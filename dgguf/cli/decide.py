@@ -13,7 +13,7 @@ import click
 
 from dgguf.cli.commands import Grouped, model_argument
 from dgguf.cli.options import Loading, loading_options
-from dgguf.cli.prompt import read_prompt
+from dgguf.cli.prompt import file_option, no_stdin_option, read_prompt
 
 if TYPE_CHECKING:
     from dgguf.decisions.decide import Decision, Progress
@@ -55,10 +55,8 @@ class _Samples(ParamType):
     metavar="FILE",
     help="Questions as the JSON array of POST /v1/decisions; they are asked before those of -q.",
 )
-@click.option("-f", "--file", type=click.File("rb"), help="Read the text from a file; - for standard input.")
-@click.option(
-    "--no-stdin", is_flag=True, help="Do not read a pipe beside the text, as within a loop that reads lines."
-)
+@file_option("text")
+@no_stdin_option("text")
 @click.option(
     "--samples",
     type=_Samples(),

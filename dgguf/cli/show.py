@@ -67,18 +67,12 @@ def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> di
     from dgguf.model.memory import choose_context, cpu_memory
 
     context = choose_context(config, context)
-    types = count_types(file)
     geometry = dataclasses.asdict(config)
     layers = geometry.pop("layers")
     settings = SamplerSettings.from_metadata(file.metadata)
     in_file = [f"diffusion.eb_{f.name}" in file.metadata for f in dataclasses.fields(settings)]
     return {
-        "path": str(file.path),
-        "name": file.get("general.name", str, ""),
-        "gguf_version": file.version,
-        "bytes": file.n_bytes,
-        "weights": sum(row["weights"] for row in types.values()),
-        "types": types,
+        **_describe_file(file),
         "geometry": {
             **geometry,
             "n_layers": len(layers),
@@ -102,14 +96,8 @@ def describe_tower(file: "GgufFile") -> dict[str, Any]:
     from dgguf.model.mmproj import BOUNDS, PROJECTOR, VisionConfig
 
     config = VisionConfig.from_file(file)
-    types = count_types(file)
     return {
-        "path": str(file.path),
-        "name": file.get("general.name", str, ""),
-        "gguf_version": file.version,
-        "bytes": file.n_bytes,
-        "weights": sum(row["weights"] for row in types.values()),
-        "types": types,
+        **_describe_file(file),
         "projector": PROJECTOR,
         "geometry": {
             **dataclasses.asdict(config),
@@ -120,6 +108,19 @@ def describe_tower(file: "GgufFile") -> dict[str, Any]:
             "weights_mapped": file.n_bytes,
             "scratch": {budget: vision_scratch_bytes(config, budget) for budget in BUDGETS},
         },
+    }
+
+
+def _describe_file(file: "GgufFile") -> dict[str, Any]:
+    """What is told of every file."""
+    types = count_types(file)
+    return {
+        "path": str(file.path),
+        "name": file.get("general.name", str, ""),
+        "gguf_version": file.version,
+        "bytes": file.n_bytes,
+        "weights": sum(row["weights"] for row in types.values()),
+        "types": types,
     }
 
 
