@@ -94,9 +94,10 @@ def decide(
     """
     questions = _questions(lines, questions_file)
     text = read_prompt([state], file, use_stdin=not no_stdin, what="text", command="decide")
+    from dgguf.cli.compilation import announce_compilation
     from dgguf.cli.decision_table import percent
     from dgguf.cli.models import offer
-    from dgguf.cli.output import announce_compilation, say
+    from dgguf.cli.output import say
     from dgguf.decisions.wire import response
     from dgguf.units import count
     from dgguf.view.terminal import safe_json

@@ -177,7 +177,8 @@ def _convert(
 ) -> None:
     """Carry out plans, one after the other, and write the report on what was lost."""
     from dgguf import convert
-    from dgguf.cli.output import announce_compilation, say
+    from dgguf.cli.compilation import announce_compilation
+    from dgguf.cli.output import say
     from dgguf.units import format_bytes
 
     convert.check_outputs(jobs, force=force)
