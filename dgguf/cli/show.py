@@ -39,8 +39,7 @@ def show(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
     """
     from dgguf.catalog import find_model
     from dgguf.ggufio.file import GgufFile
-    from dgguf.model.config import ModelConfig
-    from dgguf.model.mmproj import is_mmproj
+    from dgguf.model.config import ModelConfig, is_mmproj
     from dgguf.view.terminal import safe_json
 
     with GgufFile(find_model(model)) as file:
