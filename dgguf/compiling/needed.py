@@ -86,7 +86,7 @@ def needed(work: Work) -> list[Job]:
         jobs += _of_wide_attention() if bf16 else _of_attention()
     jobs += [_job(0.2, decoder(FORMATS_BY_NAME[name]), MAPPED_2, F2) for name in work.decoded]
     encoders = dict.fromkeys(KERNELS[name] for name in work.encoded)
-    jobs += [_job(2.0, kernel, F2, F1, B2, *(_TYPES[of] for of in more)) for kernel, more in encoders]
+    jobs += [_job(4.0, kernel, F2, F1, B2, *(_TYPES[of] for of in more)) for kernel, more in encoders]
     return jobs
 
 

@@ -98,10 +98,10 @@ def run(
         FileChangedError: a file of the source was cut or written to meanwhile, or its disk failed.
     """
     started = time.perf_counter()
-    _compile_ahead(plan)
-    pool = Pool(usable_cores())
     index = 0
     with OutputFiles(plan, Path(out), force=force, resume=resume) as files:
+        _compile_ahead(plan)
+        pool = Pool(usable_cores())
         for file_plan, file in files:
             _check_progress(file_plan, file, pool)
             file.begin()

@@ -178,15 +178,16 @@ def _search_minimums(
         start, step, n_steps, absolute: of the search without importances, see `fit_scale_min`.
     """
     _load_blocks(s, flat, importance, first, np.float32(1 if n == 3 else 2))
+    if importance.size:
+        start, step, n_steps, absolute = np.float32(-0.9), np.float32(0.05), 36, False
     for j in range(256 // size):
         x = _X + size * j
         if importance.size:
             weigh_by_importance(s, x, _IMPORTANCE + size * j, _VARIANCE, _W, size)
             add(s, _W, size, _SUMS + j)
-            fit_scale_min(s, x, _W, _CODES, size, n, np.float32(-0.9), np.float32(0.05), 36, False)
         else:
             _weigh_by_size(s, x, size, absolute)
-            fit_scale_min(s, x, _W, _CODES, size, n, start, step, n_steps, absolute)
+        fit_scale_min(s, x, _W, _CODES, size, n, start, step, n_steps, absolute)  # once: it is long
         _keep(s, codes, j, size, _SCALES, _ZERO)
         for k in range(SEARCH_WIDTH):
             s[_MINIMUMS + j, k] = s[MINIMUM, k]
