@@ -8,6 +8,7 @@ as a whole after a failure, and it keeps neither the order of prompts nor a jour
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -97,27 +98,28 @@ def open_workers(cluster: Cluster, task: Task) -> Iterator["RayWorkers"]:
         DggufError: the model cannot be opened there.
     """
     ray = import_ray()
-    _connect(ray, cluster.address)
-    try:
-        most = int(ray.cluster_resources().get("CPU", 0)) // cluster.threads
-        n = most if cluster.workers is None else cluster.workers
-        if not 1 <= n <= most:
-            raise BackendError(
-                f"Ray has processors for {most} workers of {cluster.threads} threads, not for "
-                f"{max(n, 1)}: ask for fewer --workers or --threads"
-            )
-        actor = ray.remote(RowActor).options(
-            num_cpus=cluster.threads, max_restarts=-1, max_task_retries=_TRIES
-        )
-        loading = {"threads": cluster.threads, **cluster.loading}
-        workers = RayWorkers(ray, [actor.remote(loading, task) for _ in range(n)], task.seed)
+    with contextlib.redirect_stdout(sys.stderr):  # where Ray says that a worker died
+        _connect(ray, cluster.address)
         try:
-            yield workers
+            most = int(ray.cluster_resources().get("CPU", 0)) // cluster.threads
+            n = most if cluster.workers is None else cluster.workers
+            if not 1 <= n <= most:
+                raise BackendError(
+                    f"Ray has processors for {most} workers of {cluster.threads} threads, not for "
+                    f"{max(n, 1)}: ask for fewer --workers or --threads"
+                )
+            actor = ray.remote(RowActor).options(
+                num_cpus=cluster.threads, max_restarts=-1, max_task_retries=_TRIES
+            )
+            loading = {"threads": cluster.threads, **cluster.loading}
+            workers = RayWorkers(ray, [actor.remote(loading, task) for _ in range(n)], task.seed)
+            try:
+                yield workers
+            finally:
+                for each in workers.actors:
+                    ray.kill(each)
         finally:
-            for each in workers.actors:
-                ray.kill(each)
-    finally:
-        ray.shutdown()
+            ray.shutdown()
 
 
 def _connect(ray: Any, address: str) -> None:
@@ -130,6 +132,7 @@ def _connect(ray: Any, address: str) -> None:
         try:
             ray.init("auto", **quiet)
         except ConnectionError:
+            os.environ.setdefault("RAY_worker_niceness", "0")  # 15: behind all that runs beside them
             ray.init(_node_ip_address="127.0.0.1", include_dashboard=False, **quiet)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise BackendError(f"Ray cannot be reached at {address}: {error}") from None

@@ -1,6 +1,7 @@
 """A batch from its first row to its last, and again from where it was cut off."""
 
 import contextlib
+import platform
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +180,10 @@ def _alone(journal: Path) -> Iterator[None]:
         raise BatchError(
             f"{journal}: another run is at work on it; wait for its end, or choose another OUT"
         ) from None
+    finally:
+        if platform.system() == "Windows":  # which removes no file that is open
+            with contextlib.suppress(OSError):
+                lock.unlink(missing_ok=True)
 
 
 def _fill(index: Index, source: Source) -> None:

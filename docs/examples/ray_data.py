@@ -1,5 +1,6 @@
 """Ray Data with dgguf: over actors that hold a session each, or over servers that run already.
 
+pip install 'dgguf[ray]'
 python ray_data.py                                two actors of one thread on this machine
 python ray_data.py http://10.0.0.1:8080/v1 …      `dgguf serve`, one or more
 
@@ -50,10 +51,11 @@ def main(urls: list[str]) -> None:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = ray.data.from_items([{"prompt": prompt, "seed": seed} for seed, prompt in enumerate(PROMPTS)])
+    two = ray.data.ActorPoolStrategy(size=2)
     if urls:
-        answered = rows.map(Servers, fn_constructor_args=[urls], concurrency=2, num_cpus=0.1)
+        answered = rows.map(Servers, fn_constructor_args=[urls], compute=two, num_cpus=0.1)
     else:
-        answered = rows.map(Sessions, concurrency=2, num_cpus=1)
+        answered = rows.map(Sessions, compute=two, num_cpus=1)
     for row in sorted(answered.take_all(), key=lambda row: row["seed"]):
         print(f"{row['prompt']} → {row['text']}")
 
