@@ -45,7 +45,7 @@ def serve(
         from dgguf.server.guard import check_origin, is_loopback
         from dgguf.server.run import listen, serve
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "msgspec", "h11", "anyio"):
+        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "h11", "anyio"):
             raise
         from dgguf.errors import BackendError, extra
 

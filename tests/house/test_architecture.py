@@ -53,6 +53,7 @@ LEVELS = {
     "benchmark": 13,
     "evaluate": 13,
     "server": 13,
+    "batch": 14,
     "checks": 14,
     "verify": 14,
     "cli": 15,
