@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from dgguf.constraints.automaton import Automaton, compile_node
 from dgguf.constraints.nodes import OneOf, Text
+from dgguf.constraints.objects import any_object
 from dgguf.constraints.regex import parse_regex
 from dgguf.constraints.schema import schema_node
 from dgguf.errors import ConstraintError
@@ -42,6 +43,12 @@ def language(
             raise TypeError(f"a regular expression must be a str, not of type {type(regex).__name__}")
         return _of_regex(regex)
     return None if choice is None else _of_choice(choice)
+
+
+@functools.cache
+def json_object() -> Automaton:
+    """The automaton of any JSON object, see `objects.any_object`."""
+    return _named(compile_node(any_object()), "a JSON object")
 
 
 @functools.lru_cache(maxsize=16)

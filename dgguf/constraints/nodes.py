@@ -1,6 +1,6 @@
 """Regular languages as trees: what expressions and schemas become before they are an automaton."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -62,6 +62,12 @@ Node = Characters | Text | Sequence | OneOf | Repeat | Both
 
 NOTHING = OneOf(())
 EMPTY = Text("")
+
+
+def one_of(options: Iterable[Node]) -> Node:
+    """Any one of some; without those that nothing belongs to, and without a choice where one is left."""
+    kept = tuple(node for node in options if node != NOTHING)
+    return kept[0] if len(kept) == 1 else OneOf(kept)
 
 
 def optional(node: Node) -> Node:

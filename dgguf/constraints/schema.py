@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from dgguf.constraints import numbers, strings
+from dgguf.constraints import numbers, objects, strings
 from dgguf.constraints.alternatives import Comparisons, merge
 from dgguf.constraints.automaton import compile_node
 from dgguf.constraints.keywords import (
@@ -27,19 +27,16 @@ from dgguf.constraints.nodes import (
     NOTHING,
     Both,
     Node,
-    OneOf,
     Repeat,
     Sequence,
     Text,
     characters,
+    one_of,
     optional,
 )
+from dgguf.constraints.objects import COMMA
 from dgguf.errors import ConstraintError
 
-# Between the parts of an object or a list: nothing, a space, or a new line with any indent.
-_SPACE = optional(OneOf((Text(" "), Sequence((Text("\n"), Repeat(Text(" "), 0, None))))))
-_COMMA = Sequence((Text(","), _SPACE))
-_BOOLEAN = OneOf((Text("true"), Text("false")))
 _CHOICES = ("enum", "const", "anyOf", "oneOf", "allOf", "$ref")
 SUPPORTED = frozenset({"type", *_CHOICES, *(name for names in OF_TYPE.values() for name in names)})
 # They say something about a schema, not about what it allows.
@@ -107,7 +104,7 @@ class _Schemas:
         types = types_of(schema, at)
         if "enum" in schema or "const" in schema:
             return self._constants(schema, types, at, depth)
-        return _one_of(self._typed(schema, name, at, depth) for name in types)
+        return one_of(self._typed(schema, name, at, depth) for name in types)
 
     def _reference(self, schema: Mapping[str, Any], at: str, depth: int) -> Node:
         target = schema["$ref"]
@@ -157,7 +154,7 @@ class _Schemas:
                     f"the schema at {at}: oneOf is supported where its schemas exclude each other by "
                     "their type, or by a const or an enum; use anyOf"
                 )
-        return _one_of(
+        return one_of(
             self.node(
                 merge(part, others, f"{at}/{name}/{n}") if others else part,
                 f"{at}/{name}/{n}",
@@ -193,7 +190,7 @@ class _Schemas:
                 for value in given
                 if any(is_of_type(value, t) for t in untouched) or allowed.matches(json_text(value, at))
             ]
-        return _one_of(strings.value(value) for value in given if json_text(value, at))
+        return one_of(strings.value(value) for value in given if json_text(value, at))
 
     def _typed(self, schema: Mapping[str, Any], name: str, at: str, depth: int) -> Node:
         make: Mapping[str, Callable[[Mapping[str, Any], str, int], Node]] = {
@@ -202,8 +199,8 @@ class _Schemas:
             "string": _string,
             "number": _number,
             "integer": _integer,
-            "boolean": lambda *_: _BOOLEAN,
-            "null": lambda *_: Text("null"),
+            "boolean": lambda *_: objects.BOOLEAN,
+            "null": lambda *_: objects.NULL,
         }
         return make[name](schema, at, depth)
 
@@ -227,15 +224,15 @@ class _Schemas:
         n = len(heads)
         rest = None if most is None else most - n
         # What stands behind the heads; the comma between them and it belongs to it.
-        items = Repeat(item, max(0, least - n, 1 if n else 0), rest, _COMMA)
+        items = Repeat(item, max(0, least - n, 1 if n else 0), rest, COMMA)
         body: Node = EMPTY
         if rest != 0:
-            body = items if not n else Sequence((_COMMA, items))
+            body = items if not n else Sequence((COMMA, items))
             body = body if least > n or not n else optional(body)
         for place in reversed(range(n)):
-            body = Sequence((_COMMA if place else EMPTY, heads[place], body))
+            body = Sequence((COMMA if place else EMPTY, heads[place], body))
             body = body if place < least else optional(body)
-        return Sequence((Text("["), _SPACE, body, _SPACE, Text("]")))
+        return objects.array_of(body)
 
     def _object(self, schema: Mapping[str, Any], at: str, depth: int) -> Node:
         properties = schema.get("properties", {})
@@ -262,8 +259,8 @@ class _Schemas:
                     return NOTHING
                 continue
             json_text(name, at)
-            members.append((Sequence((strings.value(name), _COLON, node)), name in required))
-        return Sequence((Text("{"), _SPACE, _members(members), _SPACE, Text("}")))
+            members.append((objects.member(strings.value(name), node), name in required))
+        return objects.object_of(_members(members))
 
     def _map(self, further: Any, least: int, most: int | None, at: str, depth: int) -> Node:
         """An object whose names are free."""
@@ -272,12 +269,8 @@ class _Schemas:
             return NOTHING if least else Text("{}")
         if least > 1:
             raise ConstraintError(f"the schema at {at}: minProperties above 1 needs names in `required`")
-        member = Sequence((strings.string(1, 64), _COLON, node))
-        body = Repeat(member, least, most, _COMMA)
-        return Sequence((Text("{"), _SPACE, body, _SPACE, Text("}")))
-
-
-_COLON = Sequence((Text(":"), _SPACE))
+        member = objects.member(strings.string(1, 64), node)
+        return objects.object_of(Repeat(member, least, most, COMMA))
 
 
 def _members(members: list[tuple[Node, bool]]) -> Node:
@@ -285,7 +278,7 @@ def _members(members: list[tuple[Node, bool]]) -> Node:
     options: list[Node] = []
     for first, (node, required) in enumerate(members):
         rest = [
-            Sequence((_COMMA, other)) if needed else optional(Sequence((_COMMA, other)))
+            Sequence((COMMA, other)) if needed else optional(Sequence((COMMA, other)))
             for other, needed in members[first + 1 :]
         ]
         options.append(Sequence((node, *rest)))
@@ -293,12 +286,7 @@ def _members(members: list[tuple[Node, bool]]) -> Node:
             break
     else:
         options.append(EMPTY)
-    return _one_of(options)
-
-
-def _one_of(options: Any) -> Node:
-    kept = tuple(node for node in options if node != NOTHING)
-    return kept[0] if len(kept) == 1 else OneOf(kept)
+    return one_of(options)
 
 
 def _string(schema: Mapping[str, Any], at: str, depth: int) -> Node:
