@@ -164,7 +164,7 @@ def test_it_waits_for_a_server_that_starts_again(browser):
 
 
 @needs_chromium
-@pytest.mark.slow(12)
+@pytest.mark.slow(20)
 def test_an_image_is_dropped(page, browser, tmp_path):
     drop = """(async () => {
       const canvas = document.createElement('canvas');
