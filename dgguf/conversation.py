@@ -208,6 +208,7 @@ class Conversation:
             guide=request.guide,
             committed=request.committed,
             spans=request.spans,
+            draft=started.draft,
         )
         event: Event | None = started
         try:

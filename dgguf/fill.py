@@ -14,7 +14,7 @@ from dgguf.errors import PromptError
 from dgguf.images import ImageInput
 from dgguf.model.config import ModelConfig
 from dgguf.prompts import PromptOptions
-from dgguf.request import whole
+from dgguf.request import new_seed, whole
 from dgguf.template import Placed, Template
 from dgguf.text.tokenizer import Tokenizer
 
@@ -135,9 +135,11 @@ class Filling:
 def fillings(model: Model, template: str, prompt: str, arguments: Mapping[str, Any]) -> Iterator[Filling]:
     """The tries of a template, see `Session.fill`: one, or one for each of `SIZES` if a hole is open.
 
+    Each is to be iterated over before the next is taken.
+
     Args:
         model: a session.
-        arguments: of its `encode` and `stream`, a seed among them.
+        arguments: of its `encode` and `stream`; without a seed one is drawn, for all tries.
 
     Raises:
         TypeError: one of them is the template's to say.
@@ -146,7 +148,7 @@ def fillings(model: Model, template: str, prompt: str, arguments: Mapping[str, A
     if held:
         raise TypeError(f"the template says what a filled text holds: leave out {', '.join(held)}")
     parsed = Template.parse(template)
-    options = {"canvas_length": "auto", "top_k": 1, **arguments}
+    options = {"seed": new_seed(), "canvas_length": "auto", "top_k": 1, **arguments}
     options["top_k"] = max(1, whole("top_k", options["top_k"]))  # how likely a hole is stands there
     special = options.get("special", False)
     names = PromptOptions.__annotations__.keys() & options.keys()

@@ -5,7 +5,10 @@ import operator
 import secrets
 from typing import Any
 
+import numpy as np
+
 from dgguf.diffusion.events import Started
+from dgguf.diffusion.fresh import Draft
 from dgguf.errors import PromptError
 
 
@@ -23,7 +26,7 @@ def whole(name: str, value: Any) -> int:
 
 
 def check_request(started: Started, *, constrained: bool = False) -> None:
-    """See that the seed is one, and that pins are places of the answer and ids of the vocabulary.
+    """See that length and seed are some, that pins are places of the answer, and ids of the vocabulary.
 
     Args:
         constrained: a constraint holds the whole answer.
@@ -31,8 +34,12 @@ def check_request(started: Started, *, constrained: bool = False) -> None:
     Raises:
         PromptError: they are not.
     """
+    if started.max_tokens < 1:
+        raise PromptError(f"max_tokens must be at least 1, not {started.max_tokens}")
     if started.pins and constrained:
         raise PromptError("pins and a constraint on the whole answer exclude each other")
+    if started.draft is not None:
+        _check_draft(started, started.draft, constrained=constrained)
     if not 0 <= started.seed < 1 << 64:
         raise PromptError(f"the seed must be from 0 to 2^64 - 1, not {started.seed}")
     most = started.canvas_length * math.ceil(started.max_tokens / started.canvas_length) - 1
@@ -42,3 +49,14 @@ def check_request(started: Started, *, constrained: bool = False) -> None:
                 f"token {token} cannot be pinned at position {place}: the answer has positions from "
                 f"0 to {most}, the vocabulary tokens from 0 to {started.vocab_size - 1}"
             )
+
+
+def _check_draft(started: Started, draft: Draft, *, constrained: bool) -> None:
+    """See that an answer may start from a text."""
+    if constrained:
+        raise PromptError("a text to start from and a constraint on the whole answer exclude each other")
+    if not 0 < draft.strength <= 1:
+        raise PromptError(f"the strength must be above 0 and up to 1, not {draft.strength}")
+    ids = np.append(draft.tokens, [draft.end, draft.pad])
+    if ids.min() < 0 or ids.max() >= started.vocab_size:
+        raise PromptError(f"the text's ids must be from 0 to {started.vocab_size - 1}")

@@ -67,6 +67,9 @@ _GROUPS = {
     ),
     "Questions": ("lines", "questions_file", "samples", "permute", "joint"),
     "Answer": (
+        "keep",
+        "strength",
+        "write",
         "begins",
         "ends",
         "schema",

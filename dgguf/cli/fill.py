@@ -67,6 +67,7 @@ def fill(
     keeping.check()
     from dgguf.cli.display import Display
     from dgguf.cli.models import offer
+    from dgguf.fill import PROMPT, fillings
     from dgguf.template import Template
 
     Template.parse(template)  # what is wrong with it is said before a model is loaded
@@ -81,8 +82,7 @@ def fill(
             options: dict[str, Any] = {"settings": asking.settings(session)}
             options |= {"system": asking.system, "special": asking.special}
             options |= {} if asking.seed is None else {"seed": asking.seed}
-            options |= {} if prompt is None else {"prompt": typed(prompt)}
-            for filling in session.fillings(template, **options):
+            for filling in fillings(session, template, PROMPT if prompt is None else typed(prompt), options):
                 with contextlib.closing(display.show(filling, session, None)) as events:
                     for _ in events:
                         pass

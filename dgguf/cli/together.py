@@ -35,6 +35,7 @@ class Rule:
 _UNPAGED = tuple(view for view in VIEWS if view not in ("auto", *LIVE_VIEWS))
 EXCLUDES = (
     Rule("--prompt", ("PROMPT", "--file"), "give the prompt once", but=("fill",)),
+    Rule("--prompt", ("INSTRUCTION",), "the model reads one of them"),
     Rule("--file", ("PROMPT",), "give the prompt once"),
     Rule("--file", ("TEXT",), "give the text once"),
     Rule("--begins", ("--think",), "thoughts come before an answer"),

@@ -99,7 +99,9 @@ class Recorder:
                 fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
                 fields["settings"] = dataclasses.asdict(event.settings)
                 fields["stop_ids"] = sorted(event.stop_ids)
-                for name in ("pins", "branches", "constraints", "digest", "arithmetic"):
+                if event.draft is not None:
+                    fields["draft"] = vars(event.draft) | {"tokens": event.draft.tokens.tolist()}
+                for name in ("pins", "branches", "constraints", "digest", "arithmetic", "draft"):
                     if not fields[name]:
                         del fields[name]
                 ids = fields["prompt"] = event.prompt.tolist()

@@ -5,7 +5,7 @@ Every line is an object with a "type". Format version 2:
 started     first line: "format": "dgguf recording", "version", then the fields of `Started`, and
             "channel": the ids around thoughts, null where there are none. "pins" is {position: id} and
             "branches" [[block, step, seed], …]; version 1 has neither, nor "constraints", "digest",
-            "arithmetic", and what is empty is left out.
+            "arithmetic", and what is empty is left out. "draft" has the fields of `Draft`.
 prompt      the fields of `PromptEncoded`.
 canvas      a fresh canvas: "block", "committed", "canvas": its ids.
 step        "block", "step", "temperature", "settled", "seconds";
@@ -47,6 +47,7 @@ from dgguf.diffusion.events import (
     Started,
     TopTokens,
 )
+from dgguf.diffusion.fresh import Draft
 from dgguf.diffusion.sampler import Branch, SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError, RecordingError
@@ -260,6 +261,7 @@ class _Reader:
             stop_ids=frozenset(line["stop_ids"]),
             pins=_pins(line.get("pins", {})),
             branches=_branches(line.get("branches", [])),
+            draft=_draft(line["draft"]) if "draft" in line else None,
         )
         self._canvases = Canvases(self._started)
         for place in self._started.pins:
@@ -339,6 +341,13 @@ def _branches(line: list[list[int]]) -> tuple[Branch, ...]:
     if any(type(value) is not int or not 0 <= value < _MAX_COUNT for branch in branches for value in branch):
         raise ValueError("a branch")
     return branches
+
+
+def _draft(line: dict[str, Any]) -> Draft:
+    draft = Draft(_vector(line["tokens"]), *(line[name] for name in ("end", "pad", "strength")))
+    if not 0 < draft.strength <= 1 or any(type(i) is not int or i < 0 for i in (draft.end, draft.pad)):
+        raise ValueError("a draft")
+    return draft
 
 
 def _vector(values: list[int]) -> np.ndarray:

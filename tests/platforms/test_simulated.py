@@ -36,6 +36,7 @@ def commands(folder):
         "run --json": (["run", "demo", *ANSWER, "--json"], PROMPT),
         "run --view jsonl": (["run", "demo", *ANSWER, "--view", "jsonl"], PROMPT),
         "fill": (["fill", "demo", "A [[2]] é\n b.", "--seed", "1"], ""),
+        "edit": (["edit", "demo", "-", "Make it 白い.", "--seed", "1", "--json"], PROMPT),
         "decide": (["decide", "demo", "-q", f"Who is it? {WORD}|Mia", "-t", "1"], PROMPT),
         "decide --json": (["decide", "demo", "-q", f"Who is it? {WORD}|Mia", "-t", "1", "--json"], PROMPT),
         "resume": (["resume", recording, "--at", "1:1", "--seed", "2", "-t", "1"], ""),

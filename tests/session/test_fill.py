@@ -8,6 +8,7 @@ import pytest
 import dgguf
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted
 from dgguf.errors import PromptError
+from dgguf.fill import fillings
 
 STORY = "There once was a white [[1]] who lived in the forest. It was small, but it was very [[2]]."
 ASKED = "Tell me a story."
@@ -48,7 +49,7 @@ def test_the_canvas_is_as_short_as_can_be(session):
 
 def test_open_holes_are_tried_with_three_sizes(session):
     tries, quick = [], session.settings(max_steps=3)
-    for filling in session.fillings("Once there was a [[]].", ASKED, seed=1, settings=quick):
+    for filling in fillings(session, "Once there was a [[]].", ASKED, {"seed": 1, "settings": quick}):
         lengths = [len(event.canvas) for event in filling if isinstance(event, CanvasStarted)]
         tries.append((lengths, filling.filled().log_probability))
     assert [lengths for lengths, _ in tries] == [[16], [32], [48]]
