@@ -3,7 +3,6 @@
 import difflib
 import itertools
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from dgguf.diffusion.generate import choose_length
 from dgguf.errors import PromptError
 from dgguf.model.config import ModelConfig
 from dgguf.prompts import TextOptions
+from dgguf.template import covering
 from dgguf.text.tokenizer import Tokenizer
 
 STRENGTH = 0.3
@@ -103,7 +103,8 @@ class Source:
             raise PromptError("there is no text to edit: it is empty, or all spaces")
         ids, ends = _encode(core, tokenizer)
         spans = _kept(core, keep)
-        return cls(begin[0], core, tail, newline, ids, _pins(ids, ends, spans), len(spans))
+        pins = {place: ids[place] for run in covering(ends, spans) for place in run}
+        return cls(begin[0], core, tail, newline, ids, pins, len(spans))
 
     def whole(self, core: str) -> str:
         """The text with another core."""
@@ -266,10 +267,3 @@ def _kept(text: str, keep: str | None) -> list[tuple[int, int]]:
             at, n_bytes = end, begin + len(text[first:end].encode())
             spans.append((begin, n_bytes))
     return spans
-
-
-def _pins(ids: list[int], ends: list[int], spans: list[tuple[int, int]]) -> dict[int, int]:
-    """The tokens of which at least a byte lies in a span, by place."""
-    starts = [0, *ends[:-1]]
-    places = [range(bisect_right(ends, begin), bisect_left(starts, end)) for begin, end in spans]
-    return {place: ids[place] for run in places for place in run}

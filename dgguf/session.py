@@ -183,15 +183,15 @@ class Session:
             constraints: what the pins are for, in words, for whoever reads a recording.
             constraint: the language that the answer belongs to; see `constraints.language`. Not with pins.
             draft: a text that the answer starts from instead of noise; `edit` makes one. Not with constraint.
-            conversation: whose KV cache is used; None for the session's own. Answers of several may be
-                drawn from in turns, between canvases.
-            options: see `PromptOptions`; with ids only the images that they were encoded with.
+            conversation: whose KV cache is used, None for the session's own; several take turns by canvases.
+            options: see `PromptOptions`; with ids only their images.
         """
         max_tokens, top_k = whole("max_tokens", max_tokens), whole("top_k", top_k)
         seed = new_seed() if seed is None else whole("the seed", seed)
         if canvas_length not in (None, "auto"):
             canvas_length = whole("canvas_length", canvas_length)
         ids, images = self._prompts.read(prompt, options)
+        most = self.constraints.most_tokens(constraint if canvas_length == "auto" else None, ids, max_tokens)
         started = Started(
             model=self.name,
             seed=seed,
@@ -199,7 +199,7 @@ class Session:
             prompt=ids,
             max_tokens=max_tokens,
             stop_ids=self.tokenizer.stop_ids,
-            canvas_length=choose_length(canvas_length, max_tokens, self.config.canvas_length),
+            canvas_length=choose_length(canvas_length, most, self.config.canvas_length),
             vocab_size=self.config.vocab_size,
             context=self.context,
             pins=dict(pins or {}),
@@ -255,7 +255,7 @@ class Session:
         shown = watch(events, self.tokenizer, layers, view=view, pace=pace, thoughts=thoughts)
         return drawn_answer(self.tokenizer, shown)
 
-    def fill(self, template: str, prompt: str = PROMPT, **arguments: Unpack[StreamOptions]) -> Filled:
+    def fill(self, template: str, prompt: str = PROMPT, **arguments: Unpack[AnswerOptions]) -> Filled:
         """Fill the holes of a text: [[8]] one of 8 tokens, [[]] one that is tried with 8, 16 and 32.
 
         Of several tries the likeliest is taken, by the mean log-probability of the tokens in the holes.
@@ -263,13 +263,13 @@ class Session:
         Args:
             template: the text (see `dgguf.template`); all that stands between its holes stands in the answer.
             prompt: what the model is asked; the text is its answer.
-            arguments: the others of `stream` but max_tokens, pins and constraints; unless they say otherwise
-                the canvas is as short as can be.
+            arguments: the others of `generate` but max_tokens, pins and constraints; a schema, regex or
+                choice holds each hole. Unless they say otherwise the canvas is as short as can be.
 
         Raises:
             PromptError: it has no hole, or does not fit the context.
         """
-        tries = fillings(self, template, prompt, arguments)
+        tries = fillings(self, template, prompt, with_constraint(arguments))
         filled = [filling.filled(drawn_answer(self.tokenizer, filling)) for filling in tries]
         return max(filled, key=lambda one: one.log_probability)
 

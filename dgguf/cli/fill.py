@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from dgguf.cli.commands import Grouped, model_argument
+from dgguf.cli.constraint import constraint_options
 from dgguf.cli.keeping import Keeping, keeping_options
 from dgguf.cli.options import (
     Asking,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--system", help="A system message.")
 @click.option("--special", is_flag=True, help="Let texts such as <|turn> become control tokens.")
 @bounded_generation_options
+@constraint_options
 @view_options(VIEWS)
 @keeping_options
 @click.option(
@@ -53,6 +55,7 @@ def fill(
 
     [[8]] is a hole of 8 tokens; what the model leaves empty at its end is dropped. [[]] is tried with 8, 16
     and 32 tokens, and the likeliest is taken. \\[[ stands for [[ itself. The whole text goes to stdout.
+    --schema, --regex and --choice say what fills each hole, whatever its size.
 
     \b
     Examples:
@@ -71,6 +74,7 @@ def fill(
     from dgguf.template import Template
 
     Template.parse(template)  # what is wrong with it is said before a model is loaded
+    constraint = asking.constraint()
     offer(loading.model)
     with contextlib.ExitStack() as stack:
         tries: list[Filling] = []
@@ -80,7 +84,7 @@ def fill(
             if loading.gpu:
                 display.note(session.backend.describe())
             options: dict[str, Any] = {"settings": asking.settings(session)}
-            options |= {"system": asking.system, "special": asking.special}
+            options |= {"system": asking.system, "special": asking.special, "constraint": constraint}
             options |= {} if asking.seed is None else {"seed": asking.seed}
             for filling in fillings(session, template, PROMPT if prompt is None else typed(prompt), options):
                 with contextlib.closing(display.show(filling, session, None)) as events:

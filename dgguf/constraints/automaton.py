@@ -4,6 +4,7 @@ Its size is limited, in states and in work, so that no expression, however neste
 """
 
 from collections.abc import Iterable
+from collections.abc import Sequence as Sequenced
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +81,18 @@ def compile_node(node: Node) -> Automaton:
     return _trimmed(*_determine(graph, end))
 
 
+def in_text(parts: Sequenced[str | Automaton]) -> Automaton:
+    """The automaton of texts and languages, one after the other.
+
+    Raises:
+        ConstraintError: it takes too many states.
+    """
+    graph, end = _Graph(), 0
+    for part in parts:
+        end = graph.add(Text(part), end) if isinstance(part, str) else graph.embed(part, end)
+    return _trimmed(*_determine(graph, end))
+
+
 class _Graph:
     """A nondeterministic automaton; node 0 is the first.
 
@@ -123,7 +136,7 @@ class _Graph:
                 return self._repeat(node, start)
             case Both(left, right):
                 try:
-                    return self._automaton(_product(compile_node(left), compile_node(right)), start)
+                    return self.embed(_product(compile_node(left), compile_node(right)), start)
                 except _EmptyError:
                     return self._node()  # which nothing reaches
 
@@ -165,7 +178,8 @@ class _Graph:
                 self.free[self.add(node.between, start)].append(first)
         return end
 
-    def _automaton(self, machine: Automaton, start: int) -> int:
+    def embed(self, machine: Automaton, start: int) -> int:
+        """Lay an automaton behind a node; returns the node at its end."""
         nodes, end = [self._node() for _ in range(len(machine))], self._node()
         self.free[start].append(nodes[0])
         for state in range(len(machine)):

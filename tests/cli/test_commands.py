@@ -236,6 +236,13 @@ def test_fill_prints_the_whole_text(tmp_path):
     assert {json.loads(line)["type"] for line in lines} >= {"started", "canvas", "finished"}
 
 
+def test_holes_that_are_held():
+    done, _ = here("fill", "demo", "A [[1]] [[]].", "--choice", "fox", "--choice", "dog", "--seed", "1")
+    assert re.fullmatch(r"A (fox|dog) (fox|dog)\.\n", done.stdout)
+    assert here("fill", "demo", "A [[1]]", "--choice", "fox", "--regex", "a")[0].exit_code == 2
+    assert "the regular expression" in here("fill", "demo", "A [[1]]", "--regex", "(")[1]
+
+
 def test_fill_refuses_in_one_sentence(tmp_path):
     (tmp_path / "t.txt").write_text("kept")
     for words, complaint in (
