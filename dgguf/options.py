@@ -9,6 +9,7 @@ from dgguf.conversation import Conversation
 from dgguf.diffusion.fresh import Draft
 from dgguf.diffusion.generate import CanvasLength
 from dgguf.diffusion.settings import SamplerSettings
+from dgguf.diffusion.turbo import Turbo
 from dgguf.prompts import PromptOptions
 
 
@@ -24,6 +25,7 @@ class StreamOptions(PromptOptions, total=False):
     constraints: str
     constraint: Automaton | None
     draft: Draft | None
+    turbo: Turbo | None
     conversation: Conversation | None
 
 

@@ -5,8 +5,7 @@ import operator
 import secrets
 from typing import Any
 
-import numpy as np
-
+from dgguf.backends.base import Backend
 from dgguf.diffusion.events import Started
 from dgguf.diffusion.fresh import Draft
 from dgguf.errors import PromptError
@@ -25,10 +24,11 @@ def whole(name: str, value: Any) -> int:
         raise TypeError(f"{name} must be an integer, not {value!r:.99}") from None
 
 
-def check_request(started: Started, *, constrained: bool = False) -> None:
-    """See that length and seed are some, that pins are places of the answer, and ids of the vocabulary.
+def check_request(started: Started, backend: Backend, *, constrained: bool = False) -> None:
+    """See that lengths, seed and turbo are some, pins places of the answer, and ids those of the vocabulary.
 
     Args:
+        backend: that is to answer.
         constrained: a constraint holds the whole answer.
 
     Raises:
@@ -40,6 +40,8 @@ def check_request(started: Started, *, constrained: bool = False) -> None:
         raise PromptError("pins and a constraint on the whole answer exclude each other")
     if started.draft is not None:
         _check_draft(started, started.draft, constrained=constrained)
+    if started.turbo and started.turbo.freezes and not backend.computes_rows:
+        raise PromptError('on a GPU turbo has no part but its tail: Turbo.of("tail"), --turbo=tail')
     if not 0 <= started.seed < 1 << 64:
         raise PromptError(f"the seed must be from 0 to 2^64 - 1, not {started.seed}")
     most = started.canvas_length * math.ceil(started.max_tokens / started.canvas_length) - 1
@@ -55,8 +57,5 @@ def _check_draft(started: Started, draft: Draft, *, constrained: bool) -> None:
     """See that an answer may start from a text."""
     if constrained:
         raise PromptError("a text to start from and a constraint on the whole answer exclude each other")
-    if not 0 < draft.strength <= 1:
-        raise PromptError(f"the strength must be above 0 and up to 1, not {draft.strength}")
-    ids = np.append(draft.tokens, [draft.end, draft.pad])
-    if ids.min() < 0 or ids.max() >= started.vocab_size:
+    if max(draft.end, draft.pad, *draft.tokens) >= started.vocab_size:
         raise PromptError(f"the text's ids must be from 0 to {started.vocab_size - 1}")

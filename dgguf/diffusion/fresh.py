@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dgguf.diffusion.sampler import Noise
+from dgguf.errors import PromptError
 from dgguf.model.canvas import Canvas
 
 
@@ -17,14 +18,21 @@ class Draft:
         tokens: (N,) int64 ids of the text. Behind it stand `end` and pads; a canvas behind all of the text
             begins with `end`, too.
         end, pad: ids.
-        strength: from 0 to 1: this share of a canvas's text becomes noise, and this share of the sampler's
-            steps is taken, the last ones. With 1 all of the canvas is noise.
+        strength: above 0 and up to 1: this share of a canvas's text becomes noise, and this share of the
+            sampler's steps is taken, the last ones. With 1 all of the canvas is noise.
     """
 
     tokens: np.ndarray
     end: int
     pad: int
     strength: float
+
+    def __post_init__(self) -> None:
+        ids = (self.end, self.pad, int(min(self.tokens, default=0)))
+        if any(type(token) is not int or token < 0 for token in ids):
+            raise PromptError("a text to start from has ids from 0 on")
+        if type(self.strength) not in (int, float) or not 0 < self.strength <= 1:
+            raise PromptError(f"the strength must be above 0 and up to 1, not {self.strength!r:.40}")
 
     def n_canvases(self, length: int) -> int:
         """Canvases of a length that the text and its end take."""

@@ -1,6 +1,5 @@
 """Texts that are edited: what must stay stays, and the rest is the model's."""
 
-import dataclasses
 import json
 import random
 import re
@@ -194,9 +193,7 @@ def test_an_edit_is_recorded_and_resumed(session, tmp_path):
         assert [*recorder.record(recorded.events)] == recorded.events
     read = read_recording(path)
     assert read.started.draft.tokens.tolist() == recorded.started.draft.tokens.tolist()
-    assert dataclasses.replace(read.started.draft, tokens=0) == dataclasses.replace(
-        recorded.started.draft, tokens=0
-    )
+    assert vars(read.started.draft) | {"tokens": 0} == vars(recorded.started.draft) | {"tokens": 0}
     for a, b in zip(of(recorded.events, DenoisingStep), of(read.events, DenoisingStep), strict=True):
         assert (a.step, a.canvas.tolist()) == (b.step, b.canvas.tolist())
     assert read.answer().text == recorded.answer().text
