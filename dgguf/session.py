@@ -77,7 +77,7 @@ class Session:
         def make_backend(file: GgufFile, config: ModelConfig) -> Backend:
             self.context = choose_context(config, context)
             if gpu is None:
-                return cpu_backend(threads, exact, keep_weights)
+                return cpu_backend(threads, exact, keep_weights, file)
             if exact or keep_weights:
                 raise BackendError(
                     "the exact computation and kept weights are the CPU's: take them without a GPU, "

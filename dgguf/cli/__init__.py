@@ -6,6 +6,7 @@ import click
 
 from dgguf import __version__, interrupts
 from dgguf.cli import streams
+from dgguf.cli.batch import batch
 from dgguf.cli.bench import bench
 from dgguf.cli.chat import chat
 from dgguf.cli.check import check
@@ -81,6 +82,7 @@ for command in (
     edit,
     resume,
     decide,
+    batch,
     serve,
     tour,
     replay,
