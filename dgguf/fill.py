@@ -225,5 +225,24 @@ def framed(
     return {"max_tokens": length, "canvas_length": length, "pins": pins, "constraints": constraints}
 
 
+def pinned(
+    model: Model, template: Template, *, canvas_length: CanvasLength, constraints: str
+) -> dict[str, Any]:
+    """Arguments of `Session.stream` for an answer that is a template, of which every hole has a size.
+
+    Its end and pads are pinned behind it: left free they would have to settle as well.
+
+    Args:
+        model: a session.
+        canvas_length: as of `Session.stream`.
+        constraints: what is pinned, in words.
+    """
+    placed = template.place(model.tokenizer)
+    length = choose_length(canvas_length, placed.n_tokens, model.config.canvas_length)
+    pins = placed.all_pins(length * math.ceil(placed.n_tokens / length), model.tokenizer)
+    lengths = {"max_tokens": placed.n_tokens, "canvas_length": length}
+    return {**lengths, "pins": pins, "constraints": constraints}
+
+
 def _mean(logs: list[float]) -> float:
     return math.fsum(logs) / len(logs) if logs else -math.inf

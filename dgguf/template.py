@@ -11,6 +11,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from dgguf.constraints.automaton import Automaton, in_text
 from dgguf.errors import PromptError
 from dgguf.text.tokenizer import Tokenizer
@@ -65,6 +67,17 @@ class Template:
     def around(cls, begins: str, size: int, ends: str) -> "Template":
         """One hole between two texts, which may be empty."""
         return cls(tuple(part for part in (begins, Hole(size), ends) if part != ""))
+
+    @classmethod
+    def of_board(cls, board: np.ndarray) -> "Template":
+        """A Sudoku's rows, with a hole of one token for each open cell.
+
+        Args:
+            board: (n, n) digits, 0 for what is open.
+        """
+        text = "\n".join("".join(map(str, row)) for row in board.tolist())
+        parts = (part for part in re.split("(0)", text) if part)
+        return cls(tuple(Hole(1) if part == "0" else part for part in parts))
 
     @property
     def is_open(self) -> bool:

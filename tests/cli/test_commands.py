@@ -266,6 +266,28 @@ def test_answers_that_begin_and_end_as_asked():
     assert here(*words, "--begins", "A", "--think")[0].exit_code == 2
 
 
+BOARD = "21.3\n3..1\n...2\n1..."
+
+
+def test_a_sudokus_givens_are_pinned():
+    words = ["run", "demo", f"Solve this sudoku:\n{BOARD}", "--no-stdin", "--seed", "1", "--pin-givens"]
+    done, _ = here(*words, "--view", "jsonl")
+    started = json.loads(done.stdout.splitlines()[0])
+    given = {place: int(digit) for place, digit in enumerate(BOARD) if digit.isdigit()}
+    texts = {int(i): text for i, text in started["texts"].items()} if "texts" in started else {}
+    for line in map(json.loads, done.stdout.splitlines()):
+        texts |= {int(i): text for i, text in line.get("texts", {}).items()}
+    pins = {int(place): texts[token] for place, token in started["pins"].items()}
+    assert {place: int(pins[place]) for place in given} == given
+    assert len(pins) == started["canvas_length"] - BOARD.count(".")
+    assert started["constraints"] == "the sudoku's givens"
+    solved, _ = here(*words, "--max-steps", "1", "--view", "none")
+    assert re.fullmatch(re.escape(BOARD).replace(r"\.", ".") + "\n", solved.stdout)
+    assert "needs a sudoku in the prompt" in here("run", "demo", "Hi", "--no-stdin", "--pin-givens")[1]
+    for other in (["--begins", "a"], ["--choice", "a"], ["--think"]):
+        assert here(*words, *other)[0].exit_code == 2
+
+
 def test_canvases_as_short_as_wanted(model):
     def lengths(*options):
         done, _ = here("run", model, "-p", "Hi", "--no-stdin", *QUICK, "--view", "jsonl", *options)

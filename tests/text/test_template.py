@@ -4,6 +4,7 @@ import itertools
 import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from dgguf.catalog import find_model
@@ -129,3 +130,9 @@ def test_of_all_ways_to_cut_a_text_the_one_with_the_fewest_tokens_is_taken(token
         pinned = [placed.pins[place] for place in range(placed.length) if place in placed.pins]
         assert len(pinned) == fewest
         assert pinned in ways
+
+
+def test_a_board_is_a_template():
+    board = np.array([[2, 0, 0], [0, 1, 3], [3, 0, 0]])
+    hole = Hole(1)
+    assert Template.of_board(board).parts == ("2", hole, hole, "\n", hole, "13\n3", hole, hole)
