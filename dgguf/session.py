@@ -257,15 +257,12 @@ class Session:
         return drawn_answer(self.tokenizer, shown)
 
     def fill(self, template: str, prompt: str = PROMPT, **arguments: Unpack[AnswerOptions]) -> Filled:
-        """Fill the holes of a text: [[8]] one of 8 tokens, [[]] one that is tried with 8, 16 and 32.
-
-        Of several tries the likeliest is taken, by the mean log-probability of the tokens in the holes.
+        """Fill the holes of a text: [[8]] one of 8 tokens, [[]] the likeliest of tries with 8, 16 and 32.
 
         Args:
-            template: the text (see `dgguf.template`); all that stands between its holes stands in the answer.
+            template: the text (see `dgguf.template`); what stands between its holes stands in the answer.
             prompt: what the model is asked; the text is its answer.
-            arguments: the others of `generate` but max_tokens, pins and constraints; a schema, regex or
-                choice holds each hole. Unless they say otherwise the canvas is as short as can be.
+            arguments: the others of `generate`; a schema, regex or choice holds each hole.
 
         Raises:
             PromptError: it has no hole, or does not fit the context.
@@ -306,8 +303,7 @@ class Session:
         """Answer typed questions about a state with probabilities, in one step of a short canvas each.
 
         The state is encoded once for all of them, and kept for the next call. Nothing is generated. The same
-        question gets the same numbers to the last bit, whatever was asked before or is asked beside it
-        (on a GPU, when the same is asked beside it).
+        question gets the same numbers to the last bit, whatever was asked before or is asked beside it.
 
         Args:
             state: a text, or messages.
