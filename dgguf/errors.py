@@ -89,6 +89,10 @@ class RecordingError(DggufError):
     """A recording of a generation cannot be read, written or drawn as asked."""
 
 
+class BatchError(DggufError):
+    """The input, the journal or the results of a batch cannot be used."""
+
+
 class BackendError(DggufError):
     """This machine cannot run the computation that was asked for."""
 

@@ -65,6 +65,7 @@ _GROUPS = {
         "raw",
         "special",
     ),
+    "Batch": ("out", "form", "column", "questions", "strict", "ray", "workers"),
     "Questions": ("lines", "questions_file", "samples", "permute", "joint"),
     "Answer": (
         "begins",

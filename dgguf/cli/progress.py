@@ -34,6 +34,7 @@ class Bar:
         amount: a number of units in words.
         is_rate: whether units a second are of interest.
         words: how far it is, in words; None for those of `parts`.
+        also: what else is of interest after so many seconds, in words.
     """
 
     def __init__(
@@ -45,11 +46,12 @@ class Bar:
         amount: Callable[[int], str] = format_bytes,
         is_rate: bool = True,
         words: Callable[[], str] | None = None,
+        also: Callable[[float], str] | None = None,
     ) -> None:
         self._words = words
         self.done = here
         self._label, self._total = label, total
-        self._amount, self._is_rate = amount, is_rate
+        self._amount, self._is_rate, self._also = amount, is_rate, also
         self._skipped = here
         self._began = time.monotonic()
         self._next = _SOON
@@ -83,6 +85,7 @@ class Bar:
             time_left, taken = format_duration(seconds * left / new), format_duration(seconds)
             parts.append(f"{time_left} left" if left else f"in {taken}")
             parts += [f"{self._amount(round(new / seconds))}/s"] if self._is_rate else []
+            parts += [self._also(seconds)] if self._also else []
         return [*parts, f"{self._amount(self.done)} of {self._amount(self._total)}"]
 
     def _open(self) -> None:
@@ -135,9 +138,10 @@ def bar(
     amount: Callable[[int], str] = format_bytes,
     is_rate: bool = True,
     words: Callable[[], str] | None = None,
+    also: Callable[[float], str] | None = None,
 ) -> Iterator[Bar]:
     """Show within the context how far a command is; the arguments are those of `Bar`."""
-    made = Bar(label, total, here=here, amount=amount, is_rate=is_rate, words=words)
+    made = Bar(label, total, here=here, amount=amount, is_rate=is_rate, words=words, also=also)
     with undone(made._close):
         with held():
             made._open()
