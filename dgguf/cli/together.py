@@ -64,6 +64,7 @@ EXCLUDES = (
             "--think",
             "--max-tokens",
             "--canvas",
+            "--turbo",
         ),
         "decisions are read, and nothing is written",
     ),
