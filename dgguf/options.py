@@ -9,6 +9,7 @@ from dgguf.conversation import Conversation
 from dgguf.diffusion.generate import CanvasLength
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.turbo import Turbo
+from dgguf.errors import ConstraintError
 from dgguf.prompts import PromptOptions
 
 
@@ -43,9 +44,15 @@ class AnswerOptions(StreamOptions, total=False):
 
 
 def with_constraint(arguments: AnswerOptions) -> StreamOptions:
-    """The arguments of `Session.stream`: a schema, a regular expression or choices become a constraint."""
+    """The arguments of `Session.stream`: a schema, a regular expression or choices become a constraint.
+
+    Raises:
+        ConstraintError: one of these is wrong, or there is a constraint beside it.
+    """
     given = cast(dict[str, Any], dict(arguments))
     made = language(*(given.pop(name, None) for name in ("schema", "regex", "choice")))
     if made:
+        if given.get("constraint") is not None:
+            raise ConstraintError("a schema, a regular expression or choices are a constraint: give one")
         given["constraint"] = made
     return cast(StreamOptions, given)

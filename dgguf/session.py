@@ -76,7 +76,7 @@ class Session:
         def make_backend(file: GgufFile, config: ModelConfig) -> Backend:
             self.context = choose_context(config, context)
             if gpu is None:
-                return cpu_backend(threads, exact, keep_weights)
+                return cpu_backend(threads, exact, keep_weights, file)
             if exact or keep_weights:
                 raise BackendError(
                     "the exact computation and kept weights are the CPU's: take them without a GPU, "
@@ -325,7 +325,14 @@ class Session:
         return self._decider(state, asked, samples=samples, permute=permute, joint=joint, progress=progress)
 
     def resume(
-        self, recording: Recording, *, block: int, step: int, seed: int | None = None, top_k: int = 0
+        self,
+        recording: Recording,
+        *,
+        block: int,
+        step: int,
+        seed: int | None = None,
+        top_k: int = 0,
+        conversation: Conversation | None = None,
     ) -> Generator[Event, None, None]:
         """Go on with a recorded answer behind one of its steps, with another seed from there.
 
@@ -336,7 +343,7 @@ class Session:
             block: from 0.
             step: the last that stays; 0 for the fresh canvas.
             seed: of what comes behind; None draws one, and the recorded seed repeats the answer.
-            top_k: as of `stream`.
+            top_k, conversation: as of `stream`.
 
         Raises:
             RecordingError: the step was not recorded, or the model has another vocabulary.
@@ -345,7 +352,8 @@ class Session:
         point = ResumePoint.find(recording.events, branch)
         started = point.on(self)
         check_request(started, self.backend)
-        yield from point.joined(self._conversation.stream(Request(started, top_k, committed=point.committed)))
+        request = Request(started, top_k, committed=point.committed)
+        yield from point.joined((conversation or self._conversation).stream(request))
 
     @functools.cached_property
     def _decider(self) -> Decider:

@@ -86,8 +86,8 @@ def batch(
       dgguf batch model.gguf prompts.parquet -o answers.parquet --ray auto --workers 8 -t 1
     """
     from dgguf.batch.run import Job, check_names, run
+    from dgguf.cli.compilation import announce_compilation
     from dgguf.cli.models import offer
-    from dgguf.cli.output import announce_compilation
     from dgguf.interrupts import forget
 
     form = form or {".csv": "csv", ".parquet": "parquet"}.get(out.suffix.lower(), "openai")

@@ -38,6 +38,10 @@ class Loading:
 
     def open(self) -> "Session":
         """Load the model."""
+        from dgguf.compiling.crew import call_early
+
+        if self.gpu is None:
+            call_early()
         from dgguf.session import Session
 
         return Session(

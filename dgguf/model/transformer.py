@@ -130,7 +130,7 @@ class Transformer:
         """Encode the suffixes of branches behind what is committed; `read_labels` reads there.
 
         Args:
-            branches: of at most the cache's rows_per_call places.
+            branches: behind what is committed, of no more places than `cache.places_per_call` says.
             tokens: ids of the suffixes, one behind the other.
         """
         cache.reserve(branches.n_places)
