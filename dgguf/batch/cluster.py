@@ -16,7 +16,7 @@ from typing import Any
 from dgguf.batch.results import Result, identifier, refused
 from dgguf.batch.rows import Row
 from dgguf.batch.work import RowWorker, Stop, Task
-from dgguf.errors import BackendError, DggufError
+from dgguf.errors import BackendError, DggufError, extra
 from dgguf.server.errors import ApiError
 from dgguf.session import Session
 
@@ -85,7 +85,7 @@ def import_ray() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        raise BackendError("workers on Ray need one more package: pip install 'dgguf[ray]'") from None
+        raise BackendError(f"workers on Ray need one more package: {extra('ray')}") from None
     return ray
 
 
