@@ -66,6 +66,7 @@ EXCLUDES = (
             "--think",
             "--max-tokens",
             "--canvas",
+            "--turbo",
         ),
         "decisions are read, and nothing is written",
     ),
