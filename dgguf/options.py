@@ -8,6 +8,7 @@ from dgguf.constraints.language import Schema, language
 from dgguf.conversation import Conversation
 from dgguf.diffusion.generate import CanvasLength
 from dgguf.diffusion.settings import SamplerSettings
+from dgguf.diffusion.turbo import Turbo
 from dgguf.errors import ConstraintError
 from dgguf.prompts import PromptOptions
 
@@ -23,6 +24,7 @@ class StreamOptions(PromptOptions, total=False):
     pins: Mapping[int, int] | None
     constraints: str
     constraint: Automaton | None
+    turbo: Turbo | None
     conversation: Conversation | None
 
 

@@ -14,14 +14,11 @@ import click
 from dgguf.cli.commands import Grouped, model_argument
 from dgguf.cli.options import Loading, loading_options
 from dgguf.cli.prompt import read_prompt
+from dgguf.cli.values import ParamType
 
 if TYPE_CHECKING:
     from dgguf.decisions.decide import Decision, Progress
     from dgguf.decisions.questions import Question
-
-    ParamType = click.ParamType[Any]
-else:
-    ParamType = click.ParamType
 
 _PATIENCE = 1.0  # seconds without a bar
 _LITTLE_MASS = 0.5  # below, the model wanted to write something else than a label

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from dgguf.cli.options import ParamType
+from dgguf.cli.values import ParamType
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -176,6 +176,6 @@ def _ask(
     ids, pictures = encode_with_images(session, asking, prompt, images)
     announce(pictures, logging.getLogger(__name__).warning)  # which a live view shows above itself
     options = framed(session, *frame, special=asking.special, **asking.lengths())
-    options |= {"images": pictures, "top_k": record_top, "constraint": constraint}
+    options |= {"images": pictures, "top_k": record_top, "constraint": constraint, "turbo": asking.turbo}
     events = session.stream(ids, settings=settings, seed=seed, **options)
     return Asked(events, seed, settings)

@@ -13,7 +13,7 @@ import pytest
 
 from dgguf.backends import limits
 from dgguf.backends.base import HostTensor, Role, Visible
-from dgguf.backends.cpu import CpuBackend, attention, attention_tile, logits, matmul
+from dgguf.backends.cpu import CpuBackend, attention, attention_tile, distributions, logits, matmul
 from dgguf.backends.cpu.matmul import CpuMatrix
 from dgguf.errors import NumericsError
 from dgguf.model.cache import LayerCache
@@ -551,7 +551,7 @@ def test_a_short_canvas_is_conditioned_as_a_long_one(rng, size, exact):
     long = backend.predict(x, w, 30.0, 0.7, uniforms).conditioning
     wanted = backend.soft_embed(long, w, 2.0)
     short = backend.predict(x[:16].copy(), w, 30.0, 0.7, uniforms[:16]).conditioning
-    assert isinstance(short, logits.Sparse) is (size > limits.MOST_TOKENS and not exact)
+    assert isinstance(short, distributions.Sparse) is (size > limits.MOST_TOKENS and not exact)
     assert type(short) is type(long)
     close(backend.soft_embed(short, w, 2.0), wanted[:16], 1e-6)
 
