@@ -16,6 +16,7 @@ from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.quants.decode import decoder
 from dgguf.units import format_bytes
 
+_WORKER = 130_000_000  # bytes of Python, its packages and compiled kernels in a process on Ray
 # The extensions that kernels make use of, or may one day.
 _VECTORS = ("avx", "fma", "f16c", "neon", "dotprod", "i8mm", "amx")
 
@@ -64,6 +65,21 @@ def check_model(mapped: int, beside: int, available: int | None) -> Check:
     if available is not None and mapped + beside > available:
         found += ": parts of the file will be read again in every step, which is slow"
     return Check("model", True, found)
+
+
+def check_workers(mapped: int, beside: int, available: int | None, cores: int) -> Check:
+    """How many workers of a batch, of one thread each, fit.
+
+    Args:
+        mapped, beside, available: as of `check_model`; workers share what is mapped.
+        cores: that threads can run on at once.
+    """
+    if available is None:
+        return Check("workers", True, "unknown, as the memory is")
+    each = beside + _WORKER
+    most = max(0, available - mapped) // each
+    found = f"{format_bytes(each)} each beside the map, which they share"
+    return Check("workers", True, f"{max(1, min(cores, most))} of one thread fit a batch: {found}")
 
 
 def _runs_a_kernel() -> Check:

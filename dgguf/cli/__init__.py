@@ -6,6 +6,7 @@ import click
 
 from dgguf import __version__, interrupts
 from dgguf.cli import streams
+from dgguf.cli.batch import batch
 from dgguf.cli.bench import bench
 from dgguf.cli.chat import chat
 from dgguf.cli.check import check
@@ -13,6 +14,7 @@ from dgguf.cli.commands import Commands, completion, name_variables
 from dgguf.cli.compare import compare
 from dgguf.cli.decide import decide
 from dgguf.cli.doctor import doctor
+from dgguf.cli.edit import edit
 from dgguf.cli.export import export
 from dgguf.cli.fill import fill
 from dgguf.cli.imatrix import imatrix
@@ -77,8 +79,10 @@ for command in (
     run,
     chat,
     fill,
+    edit,
     resume,
     decide,
+    batch,
     serve,
     tour,
     replay,

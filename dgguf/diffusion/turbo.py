@@ -25,8 +25,8 @@ class Turbo:
         tail_after: steps.
         frozen: nats; a row freezes below this entropy when it has read its own likeliest token and found the
             same one likeliest twice.
-        sure: nats; a row freezes at once below this, where `frozen` is on. Its keys and values may then be
-            those of the noise that it read.
+        sure: nats; rows of the first step below this are left out of the second, `frozen` ones and those
+            of the `end`, though they have read noise.
         end: nats; behind a sure stop id, where nobody reads, a row freezes below this when it has read its
             own likeliest token once.
         repair: of so many steps one computes all rows.
@@ -34,10 +34,10 @@ class Turbo:
             back than this; else one more such step decides.
     """
 
-    tail: float = 0.02
-    tail_after: int = 4
+    tail: float = 0.01
+    tail_after: int = 6
     frozen: float = 0.01
-    sure: float = 1e-5
+    sure: float = 1e-4
     end: float = 0.1
     repair: int = 4
     final: int = 3
@@ -89,7 +89,10 @@ class Freezer:
     def __init__(self, turbo: Turbo, length: int) -> None:
         self._turbo = turbo
         self._since_repair = 0
-        self._last: np.ndarray = np.full(length, -1)  # the argmax before
+        self._last: np.ndarray | None = None  # the argmax before
+        self._own: np.ndarray = np.zeros(
+            length, bool
+        )  # rows that read what they predicted, when computed last
         self.frozen = np.zeros(length, bool)
         self.rows: np.ndarray | None = None
 
@@ -109,13 +112,14 @@ class Freezer:
         left_out = self.left_out()
         self._since_repair += 1
         is_old = self._since_repair >= turbo.final and left_out is not None and bool(left_out[:stop].any())
-        kept = canvas == argmax
-        twice = kept & (argmax == self._last)  # never at the first step
+        is_first = self._last is None
+        self._own = canvas == argmax if left_out is None else np.where(left_out, self._own, canvas == argmax)
+        twice = self._own & (argmax == self._last)
+        sure = (entropy < turbo.sure) & is_first
         self._last = argmax
-        self.frozen = (twice & (entropy < turbo.frozen)) | (entropy < min(turbo.sure, turbo.frozen))
-        if stop is not None and entropy[stop] < (turbo.end if twice[stop] else turbo.sure):
-            self.frozen[stop:] |= (kept & (entropy < turbo.end))[stop:]
-            self.frozen[stop:] |= entropy[stop:] < min(turbo.sure, turbo.end)
+        self.frozen = (twice & (entropy < turbo.frozen)) | (sure & (turbo.frozen > 0))
+        if stop is not None and (sure[stop] or (twice[stop] and entropy[stop] < turbo.end)):
+            self.frozen[stop:] |= ((self._own & (entropy < turbo.end)) | (sure & (turbo.end > 0)))[stop:]
         if self._since_repair >= turbo.repair or self.frozen.all() or (settled and is_old):
             self.repair()
         else:

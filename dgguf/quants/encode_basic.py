@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from dgguf.jit import kernel, part
+from dgguf.kernel_arrays import empty, empty_rows
 from dgguf.quants.half import float32_to_float16
 from dgguf.quants.search import (
     MINIMUM,
@@ -34,26 +35,26 @@ _ZERO, _HALF = np.float32(0), np.float32(0.5)
 
 def encode_q4_0(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """A scale and codes of 4 bits around 8."""
-    _encode(x, importance, out, 18, 8, False)
+    encode_codes(x, importance, out, 18, 8, False)
 
 
 def encode_q4_1(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """A scale, a minimum and codes of 4 bits."""
-    _encode(x, importance, out, 20, 8, True)
+    encode_codes(x, importance, out, 20, 8, True)
 
 
 def encode_q5_0(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """A scale and codes of 5 bits around 16."""
-    _encode(x, importance, out, 22, 16, False)
+    encode_codes(x, importance, out, 22, 16, False)
 
 
 def encode_q5_1(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """A scale, a minimum and codes of 5 bits."""
-    _encode(x, importance, out, 24, 16, True)
+    encode_codes(x, importance, out, 24, 16, True)
 
 
 @kernel
-def _encode(
+def encode_codes(
     x: np.ndarray, importance: np.ndarray, out: np.ndarray, n_bytes: int, n: int, with_minimum: bool
 ) -> None:
     """Codes from 0 to 2n - 1 in blocks of `n_bytes`: one kernel for four formats, to compile it once."""
@@ -86,15 +87,15 @@ def _encode_weighted(
     n: int,
     with_minimum: bool,
 ) -> None:
-    codes = np.empty(32, np.int32)
+    codes = empty(32, np.int32)
     columns = importance.size
-    variances = np.empty(flat.size // columns, np.float32)
+    variances = empty(flat.size // columns, np.float32)
     for row in range(variances.size):
         total = _ZERO
         for i in range(columns):
             total += flat[row * columns + i] * flat[row * columns + i]
         variances[row] = total / np.float32(columns)
-    s = np.empty((_ROWS, SEARCH_WIDTH), np.float32)
+    s = empty_rows(_ROWS, SEARCH_WIDTH, np.float32)
     for first in range(0, flat.size // 32, SEARCH_WIDTH):
         n_lanes = min(SEARCH_WIDTH, flat.size // 32 - first)
         load(s, _X, flat, 32 * first, 32, n_lanes)

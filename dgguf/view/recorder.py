@@ -71,7 +71,7 @@ class Recorder:
     def record(self, events: Iterable[Event]) -> Generator[Event, None, None]:
         """Write each event and pass it on."""
         for event in events:
-            line = json.dumps(self._encode(event), ensure_ascii=False, separators=(",", ":"))
+            line = self.line(event)
             if self._path is None:  # it may be a terminal
                 line = safe_json(line)
             if not self.failure:
@@ -81,6 +81,10 @@ class Recorder:
                 except OSError as error:
                     self._fail(error)
             yield event
+
+    def line(self, event: Event) -> str:
+        """The line of the next event, as it stands in a file, without its end."""
+        return json.dumps(self._encode(event), ensure_ascii=False, separators=(",", ":"))
 
     def _fail(self, error: OSError) -> None:
         """Write no more to a file that cannot be written; of a stream it is an error at once."""
@@ -100,7 +104,9 @@ class Recorder:
                 fields["settings"] = dataclasses.asdict(event.settings)
                 fields["stop_ids"] = sorted(event.stop_ids)
                 fields["turbo"] = event.turbo and dataclasses.asdict(event.turbo)
-                for name in ("pins", "branches", "constraints", "digest", "arithmetic", "turbo"):
+                if event.draft is not None:
+                    fields["draft"] = vars(event.draft) | {"tokens": event.draft.tokens.tolist()}
+                for name in ("pins", "branches", "constraints", "digest", "arithmetic", "turbo", "draft"):
                     if not fields[name]:
                         del fields[name]
                 ids = fields["prompt"] = event.prompt.tolist()

@@ -134,10 +134,14 @@ class TestFreezer:
         assert freezer.frozen.tolist() == [False, True, False, False]
         assert freezer.left_out().tolist() == freezer.frozen.tolist()
 
-    def test_a_row_freezes_at_once_where_nothing_else_is_possible(self):
+    def test_what_the_first_step_was_sure_of_is_left_out_of_the_second(self):
         freezer = Freezer(Turbo(), 3)
         see(freezer, [9, 9, 9], [0, 1, 2], [1e-6, 1e-3, 0.0])
         assert freezer.rows.tolist() == [1]
+        see(freezer, [0, 1, 2], [0, 1, 2], [1e-6, 1e-3, 0.0])
+        assert freezer.rows.tolist() == [0, 2]  # computed last, they had read noise
+        see(freezer, [0, 1, 2], [0, 1, 2], [1e-6, 1e-3, 0.0])
+        assert freezer.frozen.all()
         freezer = Freezer(Turbo(frozen=0), 3)
         see(freezer, [9, 9, 9], [0, 1, 2], [1e-6, 1e-3, 0.0])
         assert freezer.rows is None
@@ -155,29 +159,28 @@ class TestFreezer:
 
     def test_so_many_steps_have_one_of_all_rows(self):
         freezer, full = Freezer(Turbo(repair=3), 2), []
-        for _ in range(9):
-            see(freezer, [9, 9], [0, 1], [0.0, 1.0])
+        for _ in range(12):
+            see(freezer, [0, 1], [0, 1], [0.0, 1.0])
             full.append(freezer.rows is None)
-        assert full == [False, False, True] * 3
+        assert full == [False, False, True] * 4
 
     def test_a_step_computes_one_row_at_least(self):
         freezer = Freezer(Turbo(), 2)
         see(freezer, [0, 1], [0, 1], [0.0, 0.0])
         assert freezer.rows is None
 
-    @pytest.mark.parametrize("stop", [None, 1])
-    def test_what_is_committed_was_computed_lately(self, stop):
+    def test_what_is_committed_was_computed_lately(self):
         freezer, committed = Freezer(Turbo(repair=9, final=3), 3), []
-        for _ in range(4):
-            committed.append(see(freezer, [9] * 3, [0, 1, 2], [0.0, 0.5, 0.5], stop, settled=True))
-        assert committed == [True, True, False, True]
-        assert not see(freezer, [9] * 3, [0, 1, 2], [0.0, 0.5, 0.5], stop, settled=False)
+        for _ in range(6):
+            committed.append(see(freezer, [0, 1, 2], [0, 1, 2], [0.0, 0.5, 0.5], settled=True))
+        assert committed == [True, True, False, True, True, False]
+        assert not see(freezer, [0, 1, 2], [0, 1, 2], [0.0, 0.5, 0.5], settled=False)
 
     def test_what_stands_behind_the_end_may_be_old(self):
         freezer = Freezer(Turbo(repair=9, final=2), 3)
         for _ in range(5):
-            assert see(freezer, [9] * 3, [7, 1, 2], [0.5, 1e-6, 0.0], 1, settled=True)
-            assert freezer.rows.tolist() == [0]
+            assert see(freezer, [7, 1, 2], [7, 1, 2], [0.5, 1e-6, 0.0], 1, settled=True)
+            assert freezer.rows.tolist() in ([0], [0, 1])
 
 
 @pytest.mark.parametrize("prompt", ["Tell me a story.", "Sort: 7 3 9 1 5"])

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dgguf.batch.journal import Journal
+from dgguf.batch.results import unread
 from dgguf.convert.imatrix import Sums, write_imatrix
 from dgguf.diffusion.sampler import Branch
 from dgguf.ggufio.write_header import pack_header
@@ -29,6 +31,7 @@ from tests.support.synthetic.writer import TINY, Geometry, write_model
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['role'] ~ m.content|trim }}{% endfor %}"
 HOLES = "Dear Ms [[8]], \\[[x]] thank [[]] you\n for [[24]][[1]]. Yours, Eva\n"
+EDITED = "\ufeff\r\nDear <turn|> Ms,\r\n\tI hate \x1b this caf\u00e9.\r\n \r\n"
 CONVERSATION = (
     '{"system": "Be brief.", "messages": [{"role": "user", "content": "Hi"}, '
     '{"role": "assistant", "content": "Hello\\n<turn|>"}]}'
@@ -57,6 +60,15 @@ EXPRESSIONS = r"""yes|no
 .{0,40}\x41
 """
 LINES = "Is it <turn|>?\nteam: Who should take it? ab|Hi|legal\nurgency: low<medium<high\nName it. a b|c\n"
+BATCH_LINES = """{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions",
+"body": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8, "seed": 3}}
+{"custom_id": "b", "url": "/v1/decisions", "body": {"input": "Hi", "questions": [{"type": "predicate",
+"instructions": "Is it?"}]}}
+{"prompt": "Hi ab", "system": "Be brief.", "images": ["a.png"], "seed": 7, "label": null}
+{"messages": [{"role": "user", "content": [{"type": "image", "path": "a.png"}]}]}
+{"text": "Hi\\u0007", "custom_id": "c"}
+""".replace(",\n", ", ")
+BATCH_TABLE = 'custom_id,prompt,seed,images\na,"Hi ""ab""\nthere",7,a.png\nb,Hi,,"[""b.png""]"\n\nc,é,1,\n'
 _GEOMETRY = replace(
     TINY, block_count=2, full_every=2, embedding_length=32, feed_forward_length=32, head_count=2,
     head_count_kv_swa=1, key_length_swa=16, expert_count=2, canvas_length=8, context_length=64,
@@ -185,6 +197,13 @@ def _checkpoint(folder: Path, shards: int = 1) -> None:
 
 def _text(name: str, content: str, folder: Path) -> None:
     (folder / name).write_text(content, encoding="utf-8")
+
+
+def _journal(folder: Path) -> None:
+    with Journal(folder / "out.journal") as journal:
+        journal.begin({"input": "0123", "seed": 3, "settings": {"max_tokens": 8}, "model": "abcd"})
+        for number in (3, 1, 2):
+            journal.add(number, unread(f"{number}", f"row-{number}", "it is no JSON").line)
 
 
 def _published_template() -> str:
@@ -327,6 +346,7 @@ _MAKERS: dict[str, Callable[[Path], Seed]] = {
         _folder, "conversation", "c.json", functools.partial(_text, "c.json", CONVERSATION)
     ),
     "text with holes": functools.partial(_folder, "holes", "t.txt", functools.partial(_text, "t.txt", HOLES)),
+    "edited text": functools.partial(_folder, "edited", "t.txt", functools.partial(_text, "t.txt", EDITED)),
     "questions": functools.partial(
         _folder, "questions", "q.json", functools.partial(_text, "q.json", QUESTIONS)
     ),
@@ -339,6 +359,13 @@ _MAKERS: dict[str, Callable[[Path], Seed]] = {
     "system one request": functools.partial(
         _folder, "system one request", "r.json", functools.partial(_text, "r.json", SYSTEM_ONE_REQUEST)
     ),
+    "batch lines": functools.partial(
+        _folder, "batch", "b.jsonl", functools.partial(_text, "b.jsonl", BATCH_LINES)
+    ),
+    "batch table": functools.partial(
+        _folder, "batch", "b.csv", functools.partial(_text, "b.csv", BATCH_TABLE)
+    ),
+    "batch journal": functools.partial(_folder, "journal", "out.journal", _journal),
     "lines of questions": functools.partial(
         _folder, "lines", "q.txt", functools.partial(_text, "q.txt", LINES)
     ),

@@ -8,6 +8,7 @@ text for a terminal that controls it.
 import functools
 import hashlib
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dgguf import convert
+from dgguf.batch.index import key_of
+from dgguf.batch.journal import Journal
+from dgguf.batch.results import records
+from dgguf.batch.rows import Row, read_row
+from dgguf.batch.sources import Found, open_source
 from dgguf.catalog import find_model
 from dgguf.cli import saved
 from dgguf.cli.decision_table import table
+from dgguf.cli.edit import read_text
 from dgguf.cli.images import announce
 from dgguf.cli.prompt import read_file
 from dgguf.cli.quantize import plan_table
@@ -31,7 +38,8 @@ from dgguf.decisions.prompts import DecisionPrompts
 from dgguf.decisions.questions import Question, parse_question, read_questions
 from dgguf.decisions.wire import response
 from dgguf.diffusion.settings import SamplerSettings
-from dgguf.errors import DggufError
+from dgguf.edit import Source, changes
+from dgguf.errors import BatchError, DggufError
 from dgguf.ggufio.file import GgufFile
 from dgguf.ggufio.string_array import StringArray
 from dgguf.images import read_image
@@ -51,6 +59,7 @@ from dgguf.text.chat import ChatTemplate, encode_chat
 from dgguf.text.tokenizer import Tokenizer
 from dgguf.view import plain
 from dgguf.view.choice import make_view
+from dgguf.view.difference import difference
 from dgguf.view.export.write import Drawing, facts, write
 from dgguf.view.frame import line_text
 from dgguf.view.recording import Recording, read_recording
@@ -325,6 +334,18 @@ def holes(path: Path, stages: Stages) -> None:
         stages.run("read", lambda: placed.read(tokens, tokenizer))
 
 
+def edited(path: Path, stages: Stages) -> None:
+    """`dgguf edit`: a text, what is kept of it, and what it shows of another one."""
+    text = stages.run("read", lambda: read_text(path))
+    if text is None:
+        return
+    tokenizer = _demo_tokenizer()
+    made = stages.run("encode", lambda: Source.read(text, tokenizer, re.escape(text[:9])))
+    if made is not None:
+        changed = changes(text, made.whole(made.core[::2]))
+        stages.show("difference", lambda: line_text(tuple(difference(text, changed, marked=True))))
+
+
 def questions(path: Path, stages: Stages) -> None:
     """`decide --questions`."""
     read = stages.run("questions", lambda: read_questions(path))
@@ -427,6 +448,38 @@ def system_one_request(path: Path, stages: Stages) -> None:
     stages.run("system one", lambda: systemone.plan(convert_body(decode(body), SystemOneRequest)))
 
 
+def batch(path: Path, stages: Stages) -> None:
+    """`batch`: the rows of a file."""
+
+    def rows() -> list[Found]:
+        with open_source(path, None) as source:
+            found = list(source.scan())
+            for row in found:
+                if not row.error and source.read(row.place) != row.value:
+                    raise Fault(f"row {row.number} is another one when it is read again")
+        return found
+
+    for found in stages.run("rows", rows) or ():
+        row = stages.run("row", lambda found=found: _row(found))
+        if row is not None:
+            key_of(row.beginning())
+
+
+def _row(found: Found) -> Row:
+    if found.error:
+        raise BatchError(found.error)
+    return read_row(found.value, found.number)
+
+
+def journal(path: Path, stages: Stages) -> None:
+    """The journal of a batch that was stopped."""
+    opened = stages.run("journal", lambda: Journal(path))
+    if opened is not None:
+        with opened:
+            for _, *place in list(opened.rows()):
+                stages.run("result", lambda place=place: list(records(opened.read(*place))))
+
+
 TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "model": model,
     "imatrix": imatrix,
@@ -435,6 +488,7 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "template": template,
     "conversation": conversation,
     "holes": holes,
+    "edited": edited,
     "questions": questions,
     "lines": lines_of_questions,
     "tower": tower,
@@ -444,4 +498,6 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "chat request": chat_request,
     "decision request": decision_request,
     "system one request": system_one_request,
+    "batch": batch,
+    "journal": journal,
 }
