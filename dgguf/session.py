@@ -19,7 +19,7 @@ from dgguf.diffusion.events import Event, Started
 from dgguf.diffusion.generate import CanvasLength, choose_length
 from dgguf.diffusion.sampler import Branch
 from dgguf.diffusion.settings import SamplerSettings
-from dgguf.errors import BackendError, PromptError
+from dgguf.errors import BackendError
 from dgguf.fill import PROMPT, Filled, Filling, fillings
 from dgguf.ggufio.file import GgufFile
 from dgguf.images import ImageInput
@@ -28,7 +28,7 @@ from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, rows_per_call
 from dgguf.options import AnswerOptions, StreamOptions, with_constraint
 from dgguf.prompts import PromptEncoder, PromptOptions, with_images
-from dgguf.request import check_request, new_seed, whole
+from dgguf.request import at_least, check_request, new_seed, whole
 from dgguf.resume import ResumePoint
 from dgguf.seeing import ImageReader
 from dgguf.text.chat import AnswerText, Message
@@ -151,6 +151,11 @@ class Session:
         """
         return self._prompts.images(prompt, images, image_tokens)
 
+    @property
+    def sees(self) -> bool:
+        """Whether images can be shown to it."""
+        return self._images.sees
+
     def stream(
         self,
         prompt: str | list[Message] | np.ndarray,
@@ -159,6 +164,7 @@ class Session:
         max_tokens: int = DEFAULT_MAX_TOKENS,
         seed: int | None = None,
         top_k: int = 0,
+        log_probabilities: int | None = None,
         canvas_length: CanvasLength = None,
         pins: Mapping[int, int] | None = None,
         constraints: str = "",
@@ -177,6 +183,7 @@ class Session:
             seed: the same seed gives the same answer, to the last bit, on any number of threads and with
                 any prefix in the KV cache (see docs/determinism.md); None draws one.
             top_k: likeliest tokens that each step is to report for every position.
+            log_probabilities: likeliest tokens that each commit is to tell, see there; None for nothing.
             canvas_length: of each; see `choose_length`.
             pins: ids that must stand at positions of the answer, from 0; it goes on to the last of them.
             constraints: what the pins are for, in words, for whoever reads a recording.
@@ -185,12 +192,9 @@ class Session:
                 drawn from in turns, between canvases.
             options: see `PromptOptions`; with ids only the images that they were encoded with.
         """
-        max_tokens, top_k = whole("max_tokens", max_tokens), whole("top_k", top_k)
+        max_tokens, top_k = at_least(1, "max_tokens", max_tokens), whole("top_k", top_k)
         seed = new_seed() if seed is None else whole("the seed", seed)
-        if max_tokens < 1:
-            raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
-        if canvas_length not in (None, "auto"):
-            canvas_length = whole("canvas_length", canvas_length)
+        canvas = canvas_length if canvas_length in (None, "auto") else whole("canvas_length", canvas_length)
         ids, images = self._prompts.read(prompt, options)
         started = Started(
             model=self.name,
@@ -199,7 +203,7 @@ class Session:
             prompt=ids,
             max_tokens=max_tokens,
             stop_ids=self.tokenizer.stop_ids,
-            canvas_length=choose_length(canvas_length, max_tokens, self.config.canvas_length),
+            canvas_length=choose_length(canvas, max_tokens, self.config.canvas_length),
             vocab_size=self.config.vocab_size,
             context=self.context,
             pins=dict(pins or {}),
@@ -209,7 +213,8 @@ class Session:
         )
         check_request(started, constrained=constraint is not None)
         guide = self.constraints.guide(constraint, ids.tolist()) if constraint else None
-        request = Request(started, top_k, guide, spans=self._images.spans(ids, images))
+        n_logs = None if log_probabilities is None else at_least(0, "log_probabilities", log_probabilities)
+        request = Request(started, top_k, guide, (), self._images.spans(ids, images), n_logs)
         yield from (conversation or self._conversation).stream(request)
 
     def reader(self, prompt: np.ndarray) -> AnswerText:

@@ -92,12 +92,14 @@ class Prediction:
         entropy: (C,) float32, of each position's distribution, in nats.
         conditioning: the distributions as the backend keeps them for `soft_embed`; valid until the
             next `predict`.
+        rows: (C, D), of which they were made; None where the backend keeps the logits instead.
     """
 
     argmax: np.ndarray
     sampled: np.ndarray
     entropy: np.ndarray
     conditioning: Any
+    rows: Any = None
 
 
 class LayerStore(Protocol):
@@ -300,6 +302,21 @@ class Backend(Protocol):
         Returns:
             (C, K) int64 ids, the likeliest first, and (C, K) float32 probabilities. A backend that
             keeps fewer than K at a position repeats the first there, with probability 0.
+        """
+
+    def log_probabilities(
+        self, prediction: Prediction, w: Matrix, softcap: float, tokens: np.ndarray, count: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What softmax(head(x, w, softcap)) is at C rows, at temperature 1 and over the whole vocabulary.
+
+        Args:
+            prediction: of the last `predict`, of these rows, w and softcap.
+            tokens: (C,) ids, one of each row.
+            count: K, at most the size of the vocabulary.
+
+        Returns:
+            (C,) float32, the logarithms of the tokens' probabilities; (C, K) int64 ids, the likeliest first,
+            and (C, K) float32, the logarithms of theirs
         """
 
     def soft_embed(self, conditioning: Any, table: Matrix, scale: float) -> DeviceArray:

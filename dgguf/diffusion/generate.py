@@ -21,6 +21,7 @@ from dgguf.diffusion.events import (
     DenoisingStep,
     Event,
     Finished,
+    LogProbabilities,
     PromptEncoded,
     TopTokens,
 )
@@ -47,6 +48,7 @@ def generate(
     max_tokens: int,
     stop_ids: frozenset[int],
     top_k: int = 0,
+    log_probabilities: int | None = None,
     canvas_length: CanvasLength = None,
     pins: Mapping[int, int] | None = None,
     guide: Guide | None = None,
@@ -64,6 +66,8 @@ def generate(
         max_tokens: rounded up to whole canvases.
         stop_ids: a canvas that holds one is the last.
         top_k: likeliest tokens that each step is to report for every position.
+        log_probabilities: likeliest tokens that each committed canvas is to report for every position, with
+            their log-probabilities and those of its own; None for none at all.
         canvas_length: see `choose_length`.
         pins: ids that must stand at positions of the answer, counted over all canvases from 0. The answer
             goes on to the last of them: only a stop id that is pinned itself ends it before.
@@ -78,7 +82,7 @@ def generate(
     """
     clock = _Clock()
     length = choose_length(canvas_length, max_tokens, model.config.canvas_length)
-    denoise = _Denoiser(model, cache, settings, noise, top_k, guide, clock)
+    denoise = _Denoiser(model, cache, settings, noise, top_k, log_probabilities, guide, clock)
     plan = _Plan(length, pins or {}, max_tokens, stop_ids, len(committed), spans)
     ids = np.concatenate([prompt, *committed])
     with contextlib.closing(_answer(model, cache, ids, denoise, plan, clock)) as events:
@@ -184,6 +188,7 @@ def _answer(
             converged=step.settled,
             encode_seconds=encode_seconds,
             seconds=clock() - block_began,
+            log_probabilities=denoise.log_probabilities(),
         )
         if stop is not None:
             yield Finished("stop", answer_tokens, clock())
@@ -265,10 +270,13 @@ class _Denoiser:
         settings: SamplerSettings,
         noise: Noise,
         top_k: int,
+        n_logs: int | None,
         guide: Guide | None,
         clock: _Clock,
     ) -> None:
         self.noise = noise
+        self._n_logs = n_logs
+        self._last: Prediction | None = None
         self._guide = guide
         self._room = 0
         self._model = model
@@ -286,6 +294,12 @@ class _Denoiser:
         self._room = room
         if self._guide is not None:
             self._guide.check(room)
+
+    def log_probabilities(self) -> LogProbabilities | None:
+        """Of what the last step has found; None where they are not wanted."""
+        if self._n_logs is None or self._last is None:
+            return None
+        return LogProbabilities(*self._model.log_probabilities(self._last, self._n_logs))
 
     def __call__(self, block: int, canvas: Canvas) -> Iterator[DenoisingStep]:
         """The steps of one canvas; always at least one. The canvas before is committed."""
@@ -307,6 +321,7 @@ class _Denoiser:
                 candidates = self._model.top_tokens(prediction, self._guide.n_candidates)
                 prediction, replaced = self._guide.hold(prediction, *candidates, self._room)
             # 1.c.iii. Keep what is sure, throw the rest back into noise.
+            self._last = prediction
             accepted = accept(prediction.entropy, settings.entropy_bound)
             next_tokens = np.where(accepted, prediction.sampled, noise.tokens(block, step, length))
             # 1.c.iv. Stop when nothing changes any more and the network is confident.

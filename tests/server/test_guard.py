@@ -185,7 +185,9 @@ def test_what_an_origin_is():
         b'{"messages": [], "diffusing": true}',
         b'{"messages": [], "response_format": "xml"}',
         b'{"messages": [], "functions": [{"name": "f"}]}',
-        b'{"messages": [], "logprobs": true}',
+        b'{"messages": [], "logprobs": 3}',
+        b'{"messages": [], "top_logprobs": 3}',
+        b'{"messages": [], "logprobs": true, "top_logprobs": 21}',
     ],
 )
 def test_bodies_that_are_wrong_are_told_in_a_sentence(body):

@@ -42,7 +42,7 @@ from dgguf.model.weights import load_weights
 from dgguf.prompts import PromptEncoder
 from dgguf.server import decisions, systemone
 from dgguf.server.decisions import DecisionRequest
-from dgguf.server.requests import conversation_of, decode, read_request, schema_of, wants_thoughts
+from dgguf.server.requests import constraint_of, conversation_of, decode, read_request, wants_thoughts
 from dgguf.server.requests import convert as convert_body
 from dgguf.server.systemone import SystemOneRequest
 from dgguf.server.tools import declared_tools
@@ -410,7 +410,7 @@ def chat_request(path: Path, stages: Stages) -> None:
     stages.run("messages", lambda: conversation_of(request))
     stages.run("tools", lambda: declared_tools(request.tools, request.tool_choice))
     stages.run("thoughts", lambda: wants_thoughts(request))
-    stages.run("schema", lambda: language(schema_of(request)))
+    stages.run("schema", lambda: constraint_of(request))
     if any(not (name.isascii() and name.isprintable()) for name in asked.ignored):
         raise Fault(f"a header would carry {asked.ignored!r:.200}")
 

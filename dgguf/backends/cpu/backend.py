@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible
-from dgguf.backends.cpu import attention, attention_tile, elementwise, experts, logits, matmul, vision
+from dgguf.backends.cpu import (
+    attention,
+    attention_tile,
+    elementwise,
+    experts,
+    likeliest,
+    logits,
+    matmul,
+    vision,
+)
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.grain import by_numbers
 from dgguf.backends.cpu.matmul import CpuMatrix
@@ -241,7 +250,12 @@ class CpuBackend:
         return logits.label_logits(x, rows, w, softcap, labels, self._pool)
 
     def top_tokens(self, conditioning: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
-        return logits.top_tokens(conditioning, count, self._pool)
+        return likeliest.top_tokens(conditioning, count, self._pool)
+
+    def log_probabilities(
+        self, prediction: Prediction, w: CpuMatrix, softcap: float, tokens: np.ndarray, count: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return likeliest.log_probabilities(prediction, w, softcap, tokens, count, self._pool)
 
     def soft_embed(self, conditioning: Any, table: CpuMatrix, scale: float) -> np.ndarray:
         if isinstance(conditioning, logits.Sparse):

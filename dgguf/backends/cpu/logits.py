@@ -338,30 +338,7 @@ def predict(
         pool.run_kernel(predict_rows, by_numbers(logits.size), logits, cap, temperature, *of_rows)
     if argmax.min() < 0:
         raise not_finite(int(argmax.argmin()))
-    return Prediction(argmax, sampled, entropy, kept if most else buffer)
-
-
-def top_tokens(conditioning: np.ndarray | Sparse, count: int, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
-    """See `Backend.top_tokens`."""
-    rows = len(conditioning.counts) if isinstance(conditioning, Sparse) else len(conditioning)
-    tokens, weights = np.empty((rows, count), np.int64), np.zeros((rows, count), np.float32)
-
-    def row(i: int) -> None:
-        if isinstance(conditioning, Sparse):
-            known = int(conditioning.counts[i])
-            ids, p = conditioning.tokens[i, :known], conditioning.weights[i, :known]
-        else:
-            p = conditioning[i]
-            ids = np.arange(len(p))
-        n = min(count, len(p))
-        some = np.argpartition(p, -n)[-n:]
-        some = some[np.lexsort((some, -p[some]))]
-        tokens[i, :n], weights[i, :n] = ids[some], p[some]
-        tokens[i, n:] = tokens[i, 0]
-
-    size = conditioning.tokens.size if isinstance(conditioning, Sparse) else conditioning.size
-    pool.parallel_for(row, rows, most=by_numbers(size), blas=False)
-    return tokens, weights
+    return Prediction(argmax, sampled, entropy, kept if most else buffer, x)
 
 
 def soft_embed(probabilities: np.ndarray, table: CpuMatrix, scale: float, pool: Pool) -> np.ndarray:

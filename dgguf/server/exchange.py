@@ -1,0 +1,116 @@
+"""Requests and responses: bodies within limits, JSON, errors in the form of who asked, streams."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+
+from dgguf.errors import DggufError
+from dgguf.server.errors import ApiError, as_api_error
+from dgguf.server.guard import MOST_BODY, too_large
+
+_LOG = logging.getLogger(__name__)
+_BODY_SECONDS = 30.0  # for a body to come
+PING = b": still at work\n\n"
+
+T = TypeVar("T")
+
+
+async def read_body(request: Request) -> bytes:
+    """The body of a request, within its limits of bytes and time.
+
+    Raises:
+        ApiError: it is too long, or does not come.
+    """
+    pieces, size = [], 0
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for piece in request.stream():
+                size += len(piece)
+                if size > MOST_BODY:
+                    raise too_large()
+                pieces.append(piece)
+    except TimeoutError:
+        raise ApiError(408, f"the body did not come within {_BODY_SECONDS:.0f} s") from None
+    return b"".join(pieces)
+
+
+async def unless_left(request: Request, answer: Awaitable[T]) -> T:
+    """An answer, unless the client leaves before it is there: then it is cancelled."""
+
+    async def left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    task, watch = asyncio.ensure_future(answer), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        for one in (task, watch):
+            one.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await task
+
+
+async def streamed(
+    events: AsyncGenerator[bytes, None],
+    failed: Callable[[ApiError], bytes],
+    headers: dict[str, str],
+    media_type: str = "text/event-stream",
+) -> Response:
+    """A stream as a response, once its first piece is there.
+
+    Args:
+        events: its pieces.
+        failed: makes the last piece of a failure behind the first.
+
+    Raises:
+        whatever it fails with before the first piece: the queue is full, which its status tells
+    """
+    first = await anext(events)
+    headers = headers | {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_after(first, events, failed), media_type=media_type, headers=headers)
+
+
+async def _after(
+    first: bytes, rest: AsyncGenerator[bytes, None], failed: Callable[[ApiError], bytes]
+) -> AsyncIterator[bytes]:
+    try:
+        yield first
+        async for piece in rest:
+            yield piece
+    except Exception as error:
+        yield failed(logged(error))
+    finally:
+        await rest.aclose()
+
+
+def logged(error: Exception) -> ApiError:
+    """A failure as a client sees it; one that should not be is logged."""
+    if not isinstance(error, DggufError):
+        _LOG.error("a request failed", exc_info=error)
+    return as_api_error(error)
+
+
+def event(data: dict[str, Any], name: str | None = None) -> bytes:
+    """A server-sent event."""
+    head = b"" if name is None else b"event: " + name.encode() + b"\n"
+    return head + b"data: " + msgspec.json.encode(data) + b"\n\n"
+
+
+def json_response(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(data), status, headers, media_type="application/json")
+
+
+def error_response(error: ApiError, path: str) -> Response:
+    """An error in the form that the clients of an address read."""
+    body = {"error": str(error)} if path.startswith("/api/") else error.body()
+    return json_response(body, error.status, error.headers)
