@@ -91,7 +91,7 @@ class ImageReader:
             return False
         try:
             return self._mmproj is not None or find_mmproj(self._model) is not None
-        except ImageError:  # several: one is to be chosen
+        except (ImageError, OSError):  # several, of which one is to be chosen; or nobody may look
             return False
 
     @functools.cached_property

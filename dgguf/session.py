@@ -98,6 +98,7 @@ class Session:
             mmproj,
             lambda: cpu_backend(threads, exact, keep_weights) if gpu else cast(TowerBackend, self.backend),
         )
+        self.sees = self._images.sees  # images that it is shown
         self._prompts = PromptEncoder(
             self.tokenizer, self.file.metadata, str(self.file.path), self._images.read
         )
@@ -150,11 +151,6 @@ class Session:
             ImageError: one cannot be read, or the model has no vision tower.
         """
         return self._prompts.images(prompt, images, image_tokens)
-
-    @property
-    def sees(self) -> bool:
-        """Whether images can be shown to it."""
-        return self._images.sees
 
     def stream(
         self,
@@ -330,7 +326,14 @@ class Session:
         return self._decider(state, asked, samples=samples, permute=permute, joint=joint, progress=progress)
 
     def resume(
-        self, recording: Recording, *, block: int, step: int, seed: int | None = None, top_k: int = 0
+        self,
+        recording: Recording,
+        *,
+        block: int,
+        step: int,
+        seed: int | None = None,
+        top_k: int = 0,
+        conversation: Conversation | None = None,
     ) -> Generator[Event, None, None]:
         """Go on with a recorded answer behind one of its steps, with another seed from there.
 
@@ -341,7 +344,7 @@ class Session:
             block: from 0.
             step: the last that stays; 0 for the fresh canvas.
             seed: of what comes behind; None draws one, and the recorded seed repeats the answer.
-            top_k: as of `stream`.
+            top_k, conversation: as of `stream`.
 
         Raises:
             RecordingError: the step was not recorded, or the model has another vocabulary.
@@ -350,7 +353,8 @@ class Session:
         point = ResumePoint.find(recording.events, branch)
         started = point.on(self)
         check_request(started)
-        yield from point.joined(self._conversation.stream(Request(started, top_k, committed=point.committed)))
+        request = Request(started, top_k, committed=point.committed)
+        yield from point.joined((conversation or self._conversation).stream(request))
 
     @functools.cached_property
     def _decider(self) -> Decider:

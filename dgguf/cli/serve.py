@@ -29,7 +29,7 @@ from dgguf.cli.options import Loading, loading_options
 def serve(
     loading: Loading, host: str, port: int, api_key: str | None, origins: tuple[str, ...], queue: int
 ) -> None:
-    """Serve MODEL as OpenAI's API and Ollama's do, until Ctrl-C. docs/server.md says what is understood.
+    """Serve MODEL as OpenAI and Ollama do, and a page to watch it, until Ctrl-C. docs/server.md says more.
 
     It listens on this machine alone; other machines reach it by --host 0.0.0.0 --api-key KEY.
 
@@ -71,7 +71,7 @@ def serve(
             address = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
 
             def ready() -> None:
-                say(f"serving {name} at {address}/v1; Ctrl-C ends it")
+                say(f"serving {name} at {address}/v1, a page at {address}/; Ctrl-C ends it")
                 sys.stderr.flush()
 
             serve(server.application(key=api_key, origins=frozenset(origins)), sock, ready)

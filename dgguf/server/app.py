@@ -29,19 +29,20 @@ from dgguf.server import (
     text_completions,
 )
 from dgguf.server.answering import Answers
+from dgguf.server.body import as_json, read_body
 from dgguf.server.decisions import DecisionRequest, decided
 from dgguf.server.errors import ApiError
 from dgguf.server.exchange import (
     error_response,
     event,
-    json_response,
     logged,
-    read_body,
     streamed,
     unless_left,
 )
 from dgguf.server.guard import Guard, Handler
 from dgguf.server.ollama_requests import OllamaChat, OllamaGenerate
+from dgguf.server.page import files
+from dgguf.server.page.routes import Page
 from dgguf.server.requests import convert, decode, read_request
 from dgguf.server.systemone import InvalidRequestError, SystemOneRequest
 from dgguf.server.worker import Worker
@@ -88,11 +89,12 @@ class Server:
             *self._ollama_routes(),
             Route("/health", self._counted(self.health)),
             Route("/metrics", self.metrics),
+            *Page(self._session, self._worker, self._prompts, self.name).routes(self._counted),
         ]
         inner = Starlette(
             routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _not_found}
         )
-        return Guard(inner, key=key, origins=origins, refuse=self._refuse)
+        return Guard(inner, key=key, origins=origins, refuse=self._refuse, open_to_all=files.ADDRESSES)
 
     def _ollama_routes(self) -> list[Route]:
         told = {
@@ -103,7 +105,7 @@ class Server:
 
         def telling(tell: Callable[[], dict[str, Any]]) -> Callable[[Request], Awaitable[Response]]:
             async def handle(request: Request) -> Response:
-                return json_response(tell())
+                return as_json(tell())
 
             return self._counted(handle)
 
@@ -113,9 +115,6 @@ class Server:
             return self._counted(lambda request: self._ollama(request, form))
 
         return [
-            Route(
-                "/", self._counted(self.probe), methods=["HEAD"]
-            ),  # clients look so whether somebody is there
             *[Route(f"/api/{name}", telling(tell)) for name, tell in told.items()],
             Route("/api/show", self._counted(self.show), methods=["POST"]),
             Route("/api/chat", answering(OllamaChat), methods=["POST"]),
@@ -155,11 +154,11 @@ class Server:
     async def models(self, request: Request) -> Response:
         # OpenAI's clients read "data", TypeSafe's "models".
         about = {"name": self.name, "description": "DiffusionGemma", "release_date": "2026-06-01"}
-        return json_response({"object": "list", "data": [self._card()], "models": [about]})
+        return as_json({"object": "list", "data": [self._card()], "models": [about]})
 
     async def model(self, request: Request) -> Response:
         self.check_model(request.path_params["name"])
-        return json_response(self._card())
+        return as_json(self._card())
 
     def _card(self) -> dict[str, Any]:
         return {"id": self.name, "object": "model", "created": self._began, "owned_by": "dgguf"}
@@ -185,7 +184,7 @@ class Server:
         made = await self.made(completions.plan, asked.request)
         if not asked.request.stream:
             answer = completions.whole(made, self.answers, self.name)
-            return json_response(await unless_left(request, answer), headers=headers)
+            return as_json(await unless_left(request, answer), headers=headers)
         events = completions.stream(
             made,
             self.answers,
@@ -202,7 +201,7 @@ class Server:
         made = await self.made(text_completions.plan, asked.request)
         if not asked.request.stream:
             answer = text_completions.whole(made, self.answers, self.name)
-            return json_response(await unless_left(request, answer), headers=headers)
+            return as_json(await unless_left(request, answer), headers=headers)
         events = text_completions.stream(
             made,
             self.answers,
@@ -219,17 +218,14 @@ class Server:
         made = await self.made(responses.plan, asked.request)
         if not asked.request.stream:
             answer = responses.whole(asked.request, made, self.answers, self.name)
-            return json_response(await unless_left(request, answer), headers=headers)
+            return as_json(await unless_left(request, answer), headers=headers)
         events = responses.stream(asked.request, made, self.answers, self.name)
         return await streamed(responses.as_bytes(events), responses.failed, headers)
-
-    async def probe(self, request: Request) -> Response:
-        return Response(media_type="text/plain")
 
     async def show(self, request: Request) -> Response:
         given = decode(await read_body(request))
         self.check_model(ollama_models.known(given.get("model") or given.get("name")))
-        return json_response(ollama_models.shown(self._session, self.name))
+        return as_json(ollama_models.shown(self._session, self.name))
 
     async def _ollama(self, request: Request, form: type[OllamaChat] | type[OllamaGenerate]) -> Response:
         asked = ollama_requests.read_request(await read_body(request), form)
@@ -238,7 +234,7 @@ class Server:
         made = await self.made(ollama.plan, asked.request)
         if asked.request.stream is False:
             answer = ollama.whole(made, self.answers, model)
-            return json_response(await unless_left(request, answer), headers=headers)
+            return as_json(await unless_left(request, answer), headers=headers)
         lines = ollama.as_lines(ollama.stream(made, self.answers, model))
         return await streamed(lines, ollama.failed, headers, "application/x-ndjson")
 
@@ -246,7 +242,7 @@ class Server:
         asked = convert(decode(await read_body(request)), DecisionRequest)
         self.check_model(asked.model)
         answer = await unless_left(request, decided(decisions.plan(asked), self._worker))
-        return json_response(wire.response(answer, self.name))
+        return as_json(wire.response(answer, self.name))
 
     async def system_one(self, request: Request) -> Response:
         try:
@@ -254,7 +250,7 @@ class Server:
         except ApiError as error:
             raise InvalidRequestError(str(error)) from None
         answer = await unless_left(request, decided(systemone.plan(asked), self._worker))
-        return json_response(systemone.response(asked, answer, self.name))
+        return as_json(systemone.response(asked, answer, self.name))
 
     def ignored(self, names: tuple[str, ...]) -> dict[str, str]:
         """The header that names fields without effect; they stand in the log once."""
@@ -265,7 +261,7 @@ class Server:
         return {"X-Dgguf-Ignored": ", ".join(names)} if names else {}
 
     async def health(self, request: Request) -> Response:
-        return json_response(
+        return as_json(
             {
                 "status": "ok",
                 "version": __version__,

@@ -1,4 +1,4 @@
-"""Requests and responses: bodies within limits, JSON, errors in the form of who asked, streams."""
+"""Answers on their way: streams, errors in the form of who asked, and clients that leave."""
 
 import asyncio
 import logging
@@ -11,33 +11,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from dgguf.errors import DggufError
+from dgguf.server.body import as_json
 from dgguf.server.errors import ApiError, as_api_error
-from dgguf.server.guard import MOST_BODY, too_large
 
 _LOG = logging.getLogger(__name__)
-_BODY_SECONDS = 30.0  # for a body to come
 PING = b": still at work\n\n"
 
 T = TypeVar("T")
-
-
-async def read_body(request: Request) -> bytes:
-    """The body of a request, within its limits of bytes and time.
-
-    Raises:
-        ApiError: it is too long, or does not come.
-    """
-    pieces, size = [], 0
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for piece in request.stream():
-                size += len(piece)
-                if size > MOST_BODY:
-                    raise too_large()
-                pieces.append(piece)
-    except TimeoutError:
-        raise ApiError(408, f"the body did not come within {_BODY_SECONDS:.0f} s") from None
-    return b"".join(pieces)
 
 
 async def unless_left(request: Request, answer: Awaitable[T]) -> T:
@@ -106,11 +86,7 @@ def event(data: dict[str, Any], name: str | None = None) -> bytes:
     return head + b"data: " + msgspec.json.encode(data) + b"\n\n"
 
 
-def json_response(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(data), status, headers, media_type="application/json")
-
-
 def error_response(error: ApiError, path: str) -> Response:
     """An error in the form that the clients of an address read."""
     body = {"error": str(error)} if path.startswith("/api/") else error.body()
-    return json_response(body, error.status, error.headers)
+    return as_json(body, error.status, error.headers)

@@ -71,7 +71,7 @@ class Recorder:
     def record(self, events: Iterable[Event]) -> Generator[Event, None, None]:
         """Write each event and pass it on."""
         for event in events:
-            line = json.dumps(self._encode(event), ensure_ascii=False, separators=(",", ":"))
+            line = self.line(event)
             if self._path is None:  # it may be a terminal
                 line = safe_json(line)
             if not self.failure:
@@ -81,6 +81,10 @@ class Recorder:
                 except OSError as error:
                     self._fail(error)
             yield event
+
+    def line(self, event: Event) -> str:
+        """The line of the next event, as it stands in a file, without its end."""
+        return json.dumps(self._encode(event), ensure_ascii=False, separators=(",", ":"))
 
     def _fail(self, error: OSError) -> None:
         """Write no more to a file that cannot be written; of a stream it is an error at once."""
