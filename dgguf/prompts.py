@@ -181,7 +181,7 @@ def image_sources(prompt: str | list[Message], images: Sequence[Any]) -> list[An
         return left
     found: list[Any] = []
     for part in _image_parts(prompt):
-        named = [part[key] for key in _SOURCES if part.get(key) is not None]
+        named = [part[key] for key in SOURCES if part.get(key) is not None]
         if not named and not left:
             raise PromptError("a message has an image part that names no image, and no more were given")
         found.append(named[0] if named else left.pop(0))
@@ -193,7 +193,7 @@ def image_sources(prompt: str | list[Message], images: Sequence[Any]) -> list[An
     return found
 
 
-_SOURCES = ("image", "path", "url")  # keys by which a part names its image, as transformers has them
+SOURCES = ("image", "path", "url")  # keys by which a part names its image, as transformers has them
 
 
 def _image_parts(messages: Any) -> Iterator[Mapping[str, Any]]:

@@ -19,6 +19,7 @@ from dgguf.diffusion.events import Event, Started
 from dgguf.diffusion.generate import CanvasLength, choose_length
 from dgguf.diffusion.sampler import Branch
 from dgguf.diffusion.settings import SamplerSettings
+from dgguf.diffusion.turbo import Turbo
 from dgguf.errors import BackendError
 from dgguf.fill import PROMPT, Filled, Filling, fillings
 from dgguf.ggufio.file import GgufFile
@@ -75,7 +76,7 @@ class Session:
         def make_backend(file: GgufFile, config: ModelConfig) -> Backend:
             self.context = choose_context(config, context)
             if gpu is None:
-                return cpu_backend(threads, exact, keep_weights)
+                return cpu_backend(threads, exact, keep_weights, file)
             if exact or keep_weights:
                 raise BackendError(
                     "the exact computation and kept weights are the CPU's: take them without a GPU, "
@@ -165,28 +166,26 @@ class Session:
         pins: Mapping[int, int] | None = None,
         constraints: str = "",
         constraint: Automaton | None = None,
+        turbo: Turbo | None = None,
         conversation: Conversation | None = None,
         **options: Unpack[PromptOptions],
     ) -> Generator[Event, None, None]:
         """Answer a message or a conversation, event by event; closing the iterator cancels.
 
-        The longest prefix that an earlier prompt or answer left in the KV cache is not encoded again.
-
         Args:
             prompt: a user's message, {"role", "content"} messages, or ids from `encode`.
-            settings: of the sampler; None for the file's.
+            settings: None for the file's.
             max_tokens: rounded up to whole canvases.
-            seed: the same seed gives the same answer, to the last bit, on any number of threads and with
-                any prefix in the KV cache (see docs/determinism.md); None draws one.
+            seed: the same seed gives the same answer, see docs/determinism.md; None draws one.
             top_k: likeliest tokens that each step is to report for every position.
             log_probabilities: likeliest tokens that each commit is to tell, see there; None for nothing.
             canvas_length: of each; see `choose_length`.
             pins: ids that must stand at positions of the answer, from 0; it goes on to the last of them.
-            constraints: what the pins are for, in words, for whoever reads a recording.
-            constraint: the language that the answer belongs to; see `constraints.language`. Not with pins.
-            conversation: whose KV cache is used; None for the session's own. Answers of several may be
-                drawn from in turns, between canvases.
-            options: see `PromptOptions`; with ids only the images that they were encoded with.
+            constraints: what the pins are for, in words.
+            constraint: the answer's language, of `constraints.language`; not with pins.
+            turbo: what steps leave out, for speed; None for nothing.
+            conversation: whose KV cache is used; None for the session's own.
+            options: see `PromptOptions`; with ids only the images of them.
         """
         max_tokens, top_k = at_least(1, "max_tokens", max_tokens), whole("top_k", top_k)
         seed = new_seed() if seed is None else whole("the seed", seed)
@@ -198,6 +197,7 @@ class Session:
             settings=settings or self.settings(),
             prompt=ids,
             max_tokens=max_tokens,
+            turbo=turbo,
             stop_ids=self.tokenizer.stop_ids,
             canvas_length=choose_length(canvas, max_tokens, self.config.canvas_length),
             vocab_size=self.config.vocab_size,
@@ -207,7 +207,7 @@ class Session:
             digest=self.file.digest,
             arithmetic=self.backend.arithmetic,
         )
-        check_request(started, constrained=constraint is not None)
+        check_request(started, self.backend, constrained=constraint is not None)
         guide = self.constraints.guide(constraint, ids.tolist()) if constraint else None
         n_logs = None if log_probabilities is None else at_least(0, "log_probabilities", log_probabilities)
         request = Request(started, top_k, guide, (), self._images.spans(ids, images), n_logs)
@@ -352,7 +352,7 @@ class Session:
         branch = Branch(block, step, new_seed() if seed is None else whole("the seed", seed))
         point = ResumePoint.find(recording.events, branch)
         started = point.on(self)
-        check_request(started)
+        check_request(started, self.backend)
         request = Request(started, top_k, committed=point.committed)
         yield from point.joined((conversation or self._conversation).stream(request))
 

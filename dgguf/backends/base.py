@@ -157,12 +157,14 @@ class Backend(Protocol):
         is_async: whether a verb may return before its work is done; see `synchronize`.
         rounded: bytes of plain numbers, by format, that products take in 8 bits as if they were Q8_0.
         arithmetic: names how it rounds; of another name an answer may differ.
+        computes_rows: whether it is a `RowsBackend`.
     """
 
     kv_bytes: int
     is_async: bool
     rounded: dict[str, int]
     arithmetic: str
+    computes_rows: bool
 
     def describe(self) -> str:
         """One line for -v: what runs the products, on how many threads or which device."""
@@ -307,16 +309,8 @@ class Backend(Protocol):
     def log_probabilities(
         self, prediction: Prediction, w: Matrix, softcap: float, tokens: np.ndarray, count: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What softmax(head(x, w, softcap)) is at C rows, at temperature 1 and over the whole vocabulary.
-
-        Args:
-            prediction: of the last `predict`, of these rows, w and softcap.
-            tokens: (C,) ids, one of each row.
-            count: K, at most the size of the vocabulary.
-
-        Returns:
-            (C,) float32, the logarithms of the tokens' probabilities; (C, K) int64 ids, the likeliest first,
-            and (C, K) float32, the logarithms of theirs
+        """log(softmax(head(x, w, softcap))) of the C rows of the last `predict`: (C,) float32 of `tokens`;
+        (C, count) int64 ids, the likeliest first; and (C, count) float32 of these.
         """
 
     def soft_embed(self, conditioning: Any, table: Matrix, scale: float) -> DeviceArray:
@@ -350,6 +344,21 @@ def not_finite(position: int) -> NumericsError:
         f"the network's logits are not finite at canvas position {position}: "
         "the model file is damaged or this is a bug in dgguf"
     )
+
+
+class RowsBackend(Backend, Protocol):
+    """What steps that leave out rows need beside; a GPU does not have it."""
+
+    def some_rows(self, conditioning: Any, rows: np.ndarray) -> Any:
+        """The distributions at (n,) int64 rows, as a conditioning of n rows."""
+
+    def merge_rows(self, conditioning: Any, rows: np.ndarray, some: Any) -> Any:
+        """C distributions in which those of the last `predict`, of n rows, stand at `rows`.
+
+        Args:
+            conditioning: of C rows; it may be overwritten.
+            some: of the n rows.
+        """
 
 
 class TowerBackend(Backend, Protocol):

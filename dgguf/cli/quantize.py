@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from dgguf.cli.options import ParamType
+from dgguf.cli.values import ParamType
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -140,12 +140,16 @@ def quantize(
       dgguf quantize ./checkpoint out.gguf --type Q4_K_DG --tensor-type 'attn_.*=Q8_0' --dry-run
       dgguf quantize model-bf16.gguf out.gguf --type Q4_K_M --resume --report errors.json
     """
+    from dgguf.compiling.crew import call_early
+
+    _check_outputs(out, type_name, mmproj)
+    if not dry_run:
+        call_early()
     from dgguf import convert
     from dgguf.catalog import find_known, find_model
     from dgguf.cli.tables import echo
     from dgguf.hub import parse_reference
 
-    _check_outputs(out, type_name, mmproj)
     if not source.exists() and (find_known(str(source)) or parse_reference(str(source))):
         source = find_model(str(source))
     if report is not None and (report.is_dir() or not report.parent.is_dir()):
@@ -177,7 +181,8 @@ def _convert(
 ) -> None:
     """Carry out plans, one after the other, and write the report on what was lost."""
     from dgguf import convert
-    from dgguf.cli.output import announce_compilation, say
+    from dgguf.cli.compilation import announce_compilation
+    from dgguf.cli.output import say
     from dgguf.units import format_bytes
 
     convert.check_outputs(jobs, force=force)

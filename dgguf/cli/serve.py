@@ -45,11 +45,11 @@ def serve(
         from dgguf.server.guard import check_origin, is_loopback
         from dgguf.server.run import listen, serve
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "msgspec", "h11", "anyio"):
+        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "h11", "anyio"):
             raise
-        from dgguf.errors import BackendError
+        from dgguf.errors import BackendError, extra
 
-        raise BackendError("the server needs more packages: pip install 'dgguf[server]'") from None
+        raise BackendError(f"the server needs more packages: {extra('server')}") from None
     if api_key is None and not is_loopback(host):
         raise click.UsageError(f"--host {host} is reached by other machines: give an --api-key, too")
     if api_key is not None and not api_key.strip():

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dgguf.constraints.automaton import Automaton, compile_node
+from dgguf.constraints.automaton import Automaton, Effort, compile_node
 from dgguf.constraints.nodes import OneOf, Text
 from dgguf.constraints.objects import any_object
 from dgguf.constraints.regex import parse_regex
@@ -54,7 +54,8 @@ def json_object() -> Automaton:
 @functools.lru_cache(maxsize=16)
 def _of_schema(text: str, where: str) -> Automaton:
     try:
-        return _named(compile_node(schema_node(json.loads(text))), f"schema: {text}")
+        effort = Effort()
+        return _named(compile_node(schema_node(json.loads(text), effort), effort), f"schema: {text}")
     except RecursionError:
         raise ConstraintError(f"{where}: it is nested too deeply") from None
     except ConstraintError as error:

@@ -107,7 +107,7 @@ def without(node: Characters, removed: Characters) -> Characters:
 ANY = characters((0, LAST))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16)  # the last ones: repetitions ask for the same again and again, some are large
 def utf8(ranges: Ranges) -> tuple[Ranges, ...]:
     """The UTF-8 of a set of characters, as sequences of ranges of bytes."""
     return tuple(sequence for low, high in ranges for sequence in _of_range(low, high))

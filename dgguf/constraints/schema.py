@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from dgguf.constraints import numbers, objects, strings
 from dgguf.constraints.alternatives import Comparisons, merge
-from dgguf.constraints.automaton import compile_node
+from dgguf.constraints.automaton import Effort, compile_node
 from dgguf.constraints.keywords import (
     OF_TYPE,
     bounds_of,
@@ -23,6 +23,7 @@ from dgguf.constraints.keywords import (
     wrong,
 )
 from dgguf.constraints.nodes import (
+    ANY,
     EMPTY,
     NOTHING,
     Both,
@@ -30,7 +31,6 @@ from dgguf.constraints.nodes import (
     Repeat,
     Sequence,
     Text,
-    characters,
     one_of,
     optional,
 )
@@ -50,16 +50,17 @@ ANNOTATIONS = frozenset(
 _MOST_DEPTH, _MOST_SCHEMAS = 40, 20_000
 
 
-def schema_node(schema: Any) -> Node:
+def schema_node(schema: Any, effort: Effort) -> Node:
     """The JSON texts that a schema allows.
 
     Args:
         schema: JSON Schema 2020-12 as of `json.loads`.
+        effort: what it may take, together with the automaton of the result.
 
     Raises:
         ConstraintError: it has a keyword that is not supported, is recursive, or allows nothing.
     """
-    node = _Schemas(schema).node(schema, "#")
+    node = _Schemas(schema, effort).node(schema, "#")
     if node == NOTHING:
         raise ConstraintError("the schema allows nothing: no answer fits it")
     return node
@@ -68,8 +69,9 @@ def schema_node(schema: Any) -> Node:
 class _Schemas:
     """Makes the trees of one document's schemas."""
 
-    def __init__(self, root: Any) -> None:
+    def __init__(self, root: Any, effort: Effort) -> None:
         self._root = root
+        self._effort = effort
         self._open: list[str] = []  # references that are being followed
         self._n_schemas = 0
         self._comparisons = Comparisons()
@@ -183,7 +185,7 @@ class _Schemas:
             given = [value for value in given if any(is_of_type(value, name) for name in types)]
         others = {name: value for name, value in schema.items() if name not in ("enum", "const", "type")}
         if others and given:
-            allowed = compile_node(self.node(others, at, depth + 1))
+            allowed = compile_node(self.node(others, at, depth + 1), self._effort)
             untouched = [t for t, names in OF_TYPE.items() if not set(names) & set(others)]
             given = [
                 value
@@ -306,8 +308,7 @@ def _string(schema: Mapping[str, Any], at: str, depth: int) -> Node:
                 )
             found.append(strings.pattern(f"^({known[given]})$" if known is not None else given))
     if least or most is not None or not found:
-        any_character = characters((0, 0x10FFFF))
-        found.append(Repeat(any_character, least, most))
+        found.append(Repeat(ANY, least, most))
     content = found[0]
     for other in found[1:]:
         content = Both(content, other)

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ from dgguf.server.requests import ChatRequest, SampledRequest, constraint_of, co
 from dgguf.server.token_logs import TokenLog, described
 from dgguf.server.tools import declared_tools, wanted_tool
 from dgguf.session import DEFAULT_MAX_TOKENS, Session
+from dgguf.text.tokenizer import TokenTexts
 from dgguf.text.tool_calls import OPEN, BrokenCall, ToolCall
 
 
@@ -95,19 +96,29 @@ class Head:
 
 async def whole(made: Plan, answers: Answers, model: str) -> dict[str, Any]:
     """All answers of a request as one object."""
-    choices, replies = [], []
-    for number, (reply, logs) in enumerate(await answers.whole(made)):
+    return completion(made, await answers.whole(made), Head(model, made.seed), answers.session.tokenizer)
+
+
+def completion(
+    made: Plan, answered: Sequence[tuple[Reply, list[TokenLog]]], head: Head, texts: TokenTexts
+) -> dict[str, Any]:
+    """The object that answers a request.
+
+    Args:
+        answered: its answers in order, each over, with how likely their tokens are.
+    """
+    choices = []
+    for number, (reply, logs) in enumerate(answered):
         message: dict[str, Any] = {"role": "assistant", "content": reply.text}
         if reply.thoughts:
             message["reasoning_content"] = reply.thoughts
         if reply.calls:
             message["tool_calls"] = [described_call(call) for call in reply.calls]
             message["content"] = reply.text or None
-        told = _logs(made, logs, answers)
+        told = _logs(made, logs, texts)
         choices.append({"index": number, "message": message, "finish_reason": reply.reason, "logprobs": told})
-        replies.append(reply)
-    head = Head(model, made.seed).object("chat.completion")
-    return {**head, "choices": choices, "usage": usage(replies)}
+    told_usage = usage([reply for reply, _ in answered])
+    return {**head.object("chat.completion"), "choices": choices, "usage": told_usage}
 
 
 async def stream(
@@ -147,7 +158,9 @@ async def _chunks(
                     yield _chunk(number, {}) | {"dgguf": what.data}
                 case Text():
                     name = "content" if what.kind == "answer" else "reasoning_content"
-                    logs = _logs(made, what.logs, answers) if what.kind == "answer" else None
+                    logs = (
+                        _logs(made, what.logs, answers.session.tokenizer) if what.kind == "answer" else None
+                    )
                     yield _chunk(number, {name: what.text}, logs=logs)
                 case ToolCall() | BrokenCall():
                     call = {"index": n_calls, **described_call(what)}
@@ -162,10 +175,10 @@ def _chunk(
     return {"choices": [{"index": number, "delta": delta, "finish_reason": reason, "logprobs": logs}]}
 
 
-def _logs(made: Plan, logs: list[TokenLog], answers: Answers) -> dict[str, Any] | None:
+def _logs(made: Plan, logs: list[TokenLog], texts: TokenTexts) -> dict[str, Any] | None:
     if made.log_probabilities is None:
         return None
-    return {"content": described(logs, answers.session.tokenizer), "refusal": None}
+    return {"content": described(logs, texts), "refusal": None}
 
 
 def described_call(call: ToolCall | BrokenCall) -> dict[str, Any]:

@@ -103,7 +103,8 @@ class Recorder:
                 fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
                 fields["settings"] = dataclasses.asdict(event.settings)
                 fields["stop_ids"] = sorted(event.stop_ids)
-                for name in ("pins", "branches", "constraints", "digest", "arithmetic"):
+                fields["turbo"] = event.turbo and dataclasses.asdict(event.turbo)
+                for name in ("pins", "branches", "constraints", "digest", "arithmetic", "turbo"):
                     if not fields[name]:
                         del fields[name]
                 ids = fields["prompt"] = event.prompt.tolist()
@@ -154,6 +155,7 @@ class Recorder:
             "tokens": ids,
             "entropy": np.rint(entropy).astype(int).tolist(),
             "accepted": np.packbits(event.accepted).tobytes().hex(),
+            **({} if event.frozen is None else {"frozen": np.packbits(event.frozen).tobytes().hex()}),
             **({"differs": differs} if differs else {}),
             **({"guesses": top_tokens} if top_tokens else {}),
             **self._texts([*ids, *top_tokens.get("tokens", ())]),

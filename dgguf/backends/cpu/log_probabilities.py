@@ -1,43 +1,16 @@
-"""Which tokens a prediction finds likely, and how likely: for whoever wants to see it."""
+"""How likely tokens are at temperature 1, over the whole vocabulary: for whoever wants to know."""
 
 import functools
 
 import numpy as np
 
 from dgguf.backends.base import Prediction
+from dgguf.backends.cpu.distributions import likeliest
 from dgguf.backends.cpu.grain import by_numbers
-from dgguf.backends.cpu.logits import Sparse, softcap_rows
+from dgguf.backends.cpu.logits import softcap_rows
 from dgguf.backends.cpu.matmul import CpuMatrix, prepare, products
 from dgguf.backends.limits import CPU_ROWS_AT_ONCE
 from dgguf.threads.pool import Pool
-
-
-def top_tokens(conditioning: np.ndarray | Sparse, count: int, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
-    """See `Backend.top_tokens`."""
-    rows = len(conditioning.counts) if isinstance(conditioning, Sparse) else len(conditioning)
-    tokens, weights = np.empty((rows, count), np.int64), np.zeros((rows, count), np.float32)
-
-    def row(i: int) -> None:
-        if isinstance(conditioning, Sparse):
-            known = int(conditioning.counts[i])
-            ids, p = conditioning.tokens[i, :known], conditioning.weights[i, :known]
-        else:
-            p = conditioning[i]
-            ids = np.arange(len(p))
-        some = likeliest(p, min(count, len(p)))
-        n = len(some)
-        tokens[i, :n], weights[i, :n] = ids[some], p[some]
-        tokens[i, n:] = tokens[i, 0]
-
-    size = conditioning.tokens.size if isinstance(conditioning, Sparse) else conditioning.size
-    pool.parallel_for(row, rows, most=by_numbers(size), blas=False)
-    return tokens, weights
-
-
-def likeliest(p: np.ndarray, count: int) -> np.ndarray:
-    """The places of the `count` largest of (V,) numbers, the largest first, equal ones by place."""
-    some = np.argpartition(p, len(p) - count)[len(p) - count :] if count else np.empty(0, np.int64)
-    return some[np.lexsort((some, -p[some]))]
 
 
 def log_probabilities(
