@@ -128,9 +128,8 @@ def quantize(
 ) -> None:
     """Convert SOURCE, a transformers checkpoint directory, a GGUF file or a known name, to a GGUF file OUT.
 
-    Norms, scales and the router stay F32. OUT appears only when it is complete. Rows that are no multiple
-    of 256, as in the down projections, get a type of 32-weight blocks. --mmproj writes the vision tower,
-    which reads images, to a file of its own.
+    Norms, scales and the router stay F32. Rows that are no multiple of 256, as in the down projections,
+    get a type of 32-weight blocks. --mmproj writes the vision tower, which reads images, to its own file.
 
     \b
     Examples:
@@ -142,7 +141,7 @@ def quantize(
     """
     from dgguf.compiling.crew import call_early
 
-    _check_outputs(out, type_name, mmproj)
+    _check_outputs(out, type_name, mmproj, report)
     if not dry_run:
         call_early()
     from dgguf import convert
@@ -152,8 +151,6 @@ def quantize(
 
     if not source.exists() and (find_known(str(source)) or parse_reference(str(source))):
         source = find_model(str(source))
-    if report is not None and (report.is_dir() or not report.parent.is_dir()):
-        raise click.UsageError(f"--report {report}: there is no folder to write that file in")
     jobs: list[tuple[ConversionPlan, Path]] = []
     if out is not None:
         plan = convert.plan(
@@ -197,7 +194,7 @@ def _convert(
         write_report(report, done)
 
 
-def _check_outputs(out: Path | None, type_name: str | None, mmproj: Path | None) -> None:
+def _check_outputs(out: Path | None, type_name: str | None, mmproj: Path | None, report: Path | None) -> None:
     """See that it is known what to write, before anything is read."""
     if out is None and mmproj is None:
         raise click.UsageError(
@@ -207,6 +204,8 @@ def _check_outputs(out: Path | None, type_name: str | None, mmproj: Path | None)
         raise click.UsageError("Missing option '--type' for OUT; choose one of " + ", ".join(TYPES))
     if out is not None and mmproj is not None and out.absolute() == mmproj.absolute():
         raise click.UsageError(f"OUT and --mmproj are one file, {out}: name two")
+    if report is not None and (report.is_dir() or not report.parent.is_dir()):
+        raise click.UsageError(f"--report {report}: there is no folder to write that file in")
 
 
 def _say_plan(plan: "ConversionPlan") -> None:

@@ -6,7 +6,7 @@ requests.py  what a client may send, checked
 reply.py     folds an answer's events to text, thoughts and a reason to end
 token_logs.py  how likely the tokens of its text are
 answering.py  what every address that gives answers asks for and tells
-exchange.py  streams, errors, clients that leave
+exchange.py  streams, and errors in the form of who asked
 drafts.py    a denoising step as a client sees it
 happenings.py  what happens there, as the server's loop sees it
 tools.py     declarations, calls and results of tools

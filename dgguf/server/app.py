@@ -29,7 +29,7 @@ from dgguf.server import (
     text_completions,
 )
 from dgguf.server.answering import Answers
-from dgguf.server.body import as_json, read_body
+from dgguf.server.body import as_json, read_body, unless_left
 from dgguf.server.decisions import DecisionRequest, decided
 from dgguf.server.errors import ApiError
 from dgguf.server.exchange import (
@@ -37,7 +37,6 @@ from dgguf.server.exchange import (
     event,
     logged,
     streamed,
-    unless_left,
 )
 from dgguf.server.guard import Guard, Handler
 from dgguf.server.ollama_requests import OllamaChat, OllamaGenerate

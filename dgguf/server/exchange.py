@@ -1,13 +1,10 @@
-"""Answers on their way: streams, errors in the form of who asked, and clients that leave."""
+"""Answers on their way: streams, and errors in the form of who asked."""
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import suppress
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from dgguf.errors import DggufError
@@ -16,28 +13,6 @@ from dgguf.server.errors import ApiError, as_api_error
 
 _LOG = logging.getLogger(__name__)
 PING = b": still at work\n\n"
-
-T = TypeVar("T")
-
-
-async def unless_left(request: Request, answer: Awaitable[T]) -> T:
-    """An answer, unless the client leaves before it is there: then it is cancelled."""
-
-    async def left() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    task, watch = asyncio.ensure_future(answer), asyncio.ensure_future(left())
-    try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        for one in (task, watch):
-            one.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await task
 
 
 async def streamed(
