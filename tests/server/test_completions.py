@@ -86,7 +86,7 @@ def test_a_long_text_around_a_hole(demo):
     """Far more than a canvas holds, before it and behind it."""
     before = "There once was a white fox. " * 30
     after = " The fox was happy." * 40
-    given = create(demo, prompt=before, suffix=after, max_tokens=400)
+    given = create(demo, prompt=before, suffix=after, max_tokens=400, **QUICK)
     assert given.usage.completion_tokens <= 128
     assert given.usage.prompt_tokens > 150
 

@@ -170,7 +170,7 @@ class Script:
         self.prompts = []
         self._tokenizer, self._texts = session.tokenizer, iter(texts)
 
-    def stream(self, ids, *, settings, max_tokens, seed, canvas_length):
+    def stream(self, ids, *, settings, seed, **others):
         self.prompts.append(self._tokenizer.decode(ids.tolist(), special=True))
         text = next(self._texts)
         tokens = np.array([*self._tokenizer.encode(text, special=True), 1], np.int64)
