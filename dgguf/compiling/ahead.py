@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from numba import config
+
 from dgguf.compiling.crew import Job, helpers_called, work_off
 from dgguf.compiling.needed import Work, needed
 from dgguf.jit import CACHE_FOLDER
@@ -17,6 +19,8 @@ def compile_ahead(work: Work) -> None:
 
     Where the system allows it other processes help. What cannot be compiled is left to its first call.
     """
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]  # kernels are plain functions then
+        return
     missing = [(number, job) for number, job in enumerate(needed(work)) if not _load(job)]
     seconds = sum(job.seconds for _, job in missing)
     is_much = seconds >= _LEAST
