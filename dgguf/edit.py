@@ -22,6 +22,7 @@ from dgguf.text.tokenizer import Tokenizer
 STRENGTH = 0.3
 _HELD = ("max_tokens", "pins", "constraint", "constraints", "draft")  # of `Session.stream`: a text makes them
 _WORDS = re.compile(r"\w+\s*|[^\w\s]\s*|\s+")
+_LEAST_CANVAS = 64  # positions, so that a short text may get longer
 _LONG_DIFF = 20_000  # words, above which what differs is found more coarsely
 
 
@@ -229,7 +230,8 @@ def _request(model: Model, prompt: str, draft: Draft, arguments: Mapping[str, An
     names = TextOptions.__annotations__.keys() & options.keys()
     ids = model.encode(prompt, **{name: options.pop(name) for name in names})
     n_text = len(draft.tokens)
-    length = choose_length(options["canvas_length"], 2 * (n_text + 1), model.config.canvas_length)
+    wanted = max(_LEAST_CANVAS, 2 * (n_text + 1))
+    length = choose_length(options["canvas_length"], wanted, model.config.canvas_length)
     needed, room = length * draft.n_canvases(length), model.context - len(ids)
     if needed > room:
         raise PromptError(

@@ -77,10 +77,11 @@ class Effort:
         self._work = 0
         self._both: dict[Both, Automaton | None] = {}
 
-    def spend(self, work: int) -> None:
+    def spend(self, work: int, says: str = _TOO_LARGE) -> None:
+        """Count some work; `says` is the error where it is too much."""
         self._work += work
         if self._work > _MOST_WORK:
-            raise ConstraintError(_TOO_LARGE)
+            raise ConstraintError(says)
 
     def both(self, node: Both) -> Automaton | None:
         """The automaton of what belongs to two languages, made once; None where nothing does."""

@@ -73,6 +73,21 @@ def test_a_signal_leaves_what_was_done(tmp_path, number):
 
 
 @pytest.mark.posix
+def test_a_full_disk_costs_no_finished_row(tmp_path):
+    rows = write_lines(tmp_path / "in.jsonl", [{"prompt": f"Hi {number}"} for number in range(6)])
+    words = command(rows, "-o", "out.jsonl", *QUICK)
+    full = subprocess.run(
+        ["bash", "-c", 'ulimit -f 2; exec "$@"', "bash", *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1] == "dgguf: error: out.jsonl.journal: File too large"
+    before = rows_done(tmp_path)
+    assert 0 < before < 6
+    assert f"going on: {before} of 6 rows" in done(tmp_path, rows, "-o", "out.jsonl", *QUICK).stderr
+    assert len((tmp_path / "out.jsonl").read_bytes().splitlines()) == 6
+
+
+@pytest.mark.posix
 @pytest.mark.slow(90)
 def test_killed_at_twenty_moments(tmp_path):
     """500 rows: each is there once, with the bytes of a run that nobody has killed."""

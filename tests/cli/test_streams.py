@@ -133,7 +133,6 @@ def test_a_recording_that_fills_the_disk_costs_not_the_answer(name, kilobytes, f
     [
         ("export story.jsonl full.html", "full.html"),
         ("export story.jsonl full.svg", "full.svg"),
-        pytest.param(f"batch m.gguf in.txt -o full.jsonl {QUICK}", "full.jsonl", marks=pytest.mark.slow(5)),
         pytest.param("export story.jsonl full.png", "full.png", marks=pytest.mark.slow(3)),
         pytest.param("export story.jsonl full.gif", "full.gif", marks=pytest.mark.slow(3)),
         pytest.param("quantize source.gguf full.gguf --type Q8_0", "full.gguf", marks=pytest.mark.slow(5)),

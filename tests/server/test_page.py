@@ -122,15 +122,17 @@ def test_an_answer_goes_on_from_a_step(demo, story):
     assert [line["tokens"] for line in same if line["type"] == "step"] == steps
 
 
-def test_an_export_is_the_file_of_the_command(demo, story, tmp_path):
+def test_an_export_is_the_file_of_the_command(demo, tmp_path):
+    body = {"messages": STORY, "seed": 3, "max_tokens": 32, "canvas": 32, "sampler": {"max_steps": 4}}
+    text = recording(lines(demo, "/page/answer", body))
     path = tmp_path / "story.jsonl"
-    path.write_text(recording(story))
+    path.write_text(text)
     for kind in ("html", "svg", "gif"):
         out = tmp_path / f"story.{kind}"
         theme = [] if kind == "html" else ["--theme", "light"]
         done = CliRunner().invoke(cli, ["export", str(path), str(out), *theme])
         assert done.exit_code == 0, done.output
-        asked = {"recording": recording(story), "kind": kind, "theme": "light"}
+        asked = {"recording": text, "kind": kind, "theme": "light"}
         assert demo.post("/page/export", asked)[2] == out.read_bytes()
 
 

@@ -110,6 +110,27 @@ def test_a_text_is_filled_questions_are_decided_and_a_schema_and_a_board_are_hel
 
 
 @needs_chromium
+@pytest.mark.slow(4)
+def test_words_are_freed_and_holes_made_wider(page):
+    text = "document.getElementById('fill-text').value"
+    page.press("Fill")
+    page.do("document.getElementById('fill-text').value = 'A blue fox slept.'")
+    page.do("document.getElementById('fill-text').dispatchEvent(new Event('input'))")
+    page.do("document.querySelectorAll('.word')[1].click()")
+    assert page.until(text) == "A [[1]] fox slept."
+    page.key("ArrowRight")
+    assert page.do(text) == "A [[2]] fox slept."
+    box = page.do("document.querySelector('.edge').getBoundingClientRect().toJSON()")
+    x, y = box["x"] + 3, box["y"] + 8
+    for kind, right in (("mousePressed", 0), ("mouseMoved", 30), ("mouseReleased", 30)):
+        mouse = {"button": "left", "buttons": 1, "clickCount": 1}
+        page.call("Input.dispatchMouseEvent", type=kind, x=x + right, y=y, **mouse)
+    assert page.until(f"{text} === 'A [[4]] fox slept.'")
+    page.do("document.querySelector('.hole').click()")
+    assert page.do(text) == "A blue fox slept."
+
+
+@needs_chromium
 @pytest.mark.slow(6)
 def test_a_link_repeats_an_answer_and_sends_nothing_by_itself(page, browser, demo):
     ask(page, "Write a story about Mia and a blue fox.", seed=11)
@@ -164,7 +185,7 @@ def test_it_waits_for_a_server_that_starts_again(browser):
 
 
 @needs_chromium
-@pytest.mark.slow(12)
+@pytest.mark.slow(20)
 def test_an_image_is_dropped(page, browser, tmp_path):
     drop = """(async () => {
       const canvas = document.createElement('canvas');
