@@ -35,7 +35,7 @@ def announce_compilation() -> Iterator[None]:
             nonlocal said
             if not said:
                 said = True
-                say("compiling kernels, once, for this CPU and this model's types")
+                say("compiling more kernels for this CPU and this model's types")
 
         with followed(watch, notice):
             yield

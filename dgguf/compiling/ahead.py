@@ -11,6 +11,7 @@ from dgguf.kernel_cache import NotKeptError, only_kept
 from dgguf.machine import usable_cores
 
 _LEAST = 1.0  # seconds of compiling that are worth a word: less is done when it is called
+_done: set[Work] = set()
 _WORTH = 3.0  # seconds of compiling for each process: it takes most of one to start
 
 
@@ -21,7 +22,12 @@ def compile_ahead(work: Work) -> None:
     """
     if config.DISABLE_JIT:  # type: ignore[attr-defined]  # kernels are plain functions then
         return
-    missing = [(number, job) for number, job in enumerate(needed(work)) if not _load(job)]
+    jobs = list(enumerate(needed(work)))
+    if CACHE_FOLDER:
+        missing = [(number, job) for number, job in jobs if not _load(job)]
+    else:  # nothing to load: all of it, once in this process
+        missing = [] if work in _done else jobs
+        _done.add(work)
     seconds = sum(job.seconds for _, job in missing)
     is_much = seconds >= _LEAST
     most = min(usable_cores(), int(seconds / _WORTH)) if is_much and CACHE_FOLDER else 1

@@ -125,12 +125,25 @@ def test_how_many_help(monkeypatch, cores, folder, seconds, expected):
 
     monkeypatch.setattr(ahead, "usable_cores", lambda: cores)
     monkeypatch.setattr(ahead, "CACHE_FOLDER", folder)
+    monkeypatch.setattr(ahead, "_done", set())
     monkeypatch.setattr(ahead, "needed", lambda work: [Job(seconds, missing)])
     monkeypatch.setattr(Helpers, "call", lambda self, count: self.processes.extend([None] * count))
     monkeypatch.setattr(Helpers, "dismiss", lambda self: self.processes.clear())
     monkeypatch.setattr(ahead, "work_off", lambda jobs, helpers, work: found.append(len(helpers.processes)))
     ahead.compile_ahead(Work(threads=False))
     assert found == ([] if expected is None else [expected])
+
+
+def test_where_nothing_is_kept_it_is_announced_once(monkeypatch):
+    """As a bar, whose line says that it will be compiled again; in the same process it is not."""
+    found = []
+    monkeypatch.setattr(ahead, "CACHE_FOLDER", "")
+    monkeypatch.setattr(ahead, "_done", set())
+    monkeypatch.setattr(ahead, "needed", lambda work: [Job(9.0, list)])
+    monkeypatch.setattr(ahead, "work_off", lambda jobs, helpers, work: found.append(len(jobs)))
+    for _ in range(2):
+        ahead.compile_ahead(Work(threads=False))
+    assert found == [1]
 
 
 @pytest.mark.parametrize("is_empty", [True, False])
