@@ -21,6 +21,7 @@ class StreamOptions(PromptOptions, total=False):
     max_tokens: int
     seed: int | None
     top_k: int
+    log_probabilities: int | None
     canvas_length: CanvasLength
     pins: Mapping[int, int] | None
     constraints: str

@@ -24,6 +24,14 @@ def whole(name: str, value: Any) -> int:
         raise TypeError(f"{name} must be an integer, not {value!r:.99}") from None
 
 
+def at_least(least: int, name: str, value: Any) -> int:
+    """A number that must be whole, and not below another."""
+    number = whole(name, value)
+    if number < least:
+        raise PromptError(f"{name} must be at least {least}, not {number}")
+    return number
+
+
 def check_request(started: Started, backend: Backend, *, constrained: bool = False) -> None:
     """See that lengths, seed and turbo are some, pins places of the answer, and ids those of the vocabulary.
 

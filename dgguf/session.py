@@ -30,7 +30,7 @@ from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, rows_per_call
 from dgguf.options import AnswerOptions, StreamOptions, with_constraint
 from dgguf.prompts import PromptEncoder, PromptOptions, with_images
-from dgguf.request import check_request, new_seed, whole
+from dgguf.request import at_least, check_request, new_seed, whole
 from dgguf.resume import ResumePoint
 from dgguf.seeing import ImageReader
 from dgguf.text.chat import AnswerText, Message
@@ -100,6 +100,7 @@ class Session:
             mmproj,
             lambda: cpu_backend(threads, exact, keep_weights) if gpu else cast(TowerBackend, self.backend),
         )
+        self.sees = self._images.sees  # images that it is shown
         self._prompts = PromptEncoder(
             self.tokenizer, self.file.metadata, str(self.file.path), self._images.read
         )
@@ -161,6 +162,7 @@ class Session:
         max_tokens: int = DEFAULT_MAX_TOKENS,
         seed: int | None = None,
         top_k: int = 0,
+        log_probabilities: int | None = None,
         canvas_length: CanvasLength = None,
         pins: Mapping[int, int] | None = None,
         constraints: str = "",
@@ -177,21 +179,19 @@ class Session:
             settings: None for the file's.
             max_tokens, canvas_length: the first in whole canvases of the second, see `choose_length`.
             seed: the same seed gives the same answer, see docs/determinism.md; None draws one.
-            top_k: likeliest tokens that each step is to report for every position.
-            pins: ids that must stand at positions of the answer, from 0; it goes on to the last of them.
-            constraints: what the pins are for, in words.
+            top_k, log_probabilities: likeliest tokens of a position that each step, and each commit, reports.
+            pins, constraints: ids that must stand at positions of the answer, from 0; what for, in words.
             constraint: the answer's language, of `constraints.language`; not with pins.
             draft: a text to start from instead of noise, see `edit`; not with a constraint.
             turbo: what steps leave out, for speed; None for nothing.
             conversation: whose KV cache is used; None for the session's own.
             options: see `PromptOptions`; with ids only the images of them.
         """
-        max_tokens, top_k = whole("max_tokens", max_tokens), whole("top_k", top_k)
+        max_tokens, top_k = at_least(1, "max_tokens", max_tokens), whole("top_k", top_k)
         seed = new_seed() if seed is None else whole("the seed", seed)
-        if canvas_length not in (None, "auto"):
-            canvas_length = whole("canvas_length", canvas_length)
+        canvas = canvas_length if canvas_length in (None, "auto") else whole("canvas_length", canvas_length)
         ids, images = self._prompts.read(prompt, options)
-        most = self.constraints.most_tokens(constraint if canvas_length == "auto" else None, ids, max_tokens)
+        most = self.constraints.most_tokens(constraint if canvas == "auto" else None, ids, max_tokens)
         started = Started(
             model=self.name,
             seed=seed,
@@ -200,7 +200,7 @@ class Session:
             max_tokens=max_tokens,
             turbo=turbo,
             stop_ids=self.tokenizer.stop_ids,
-            canvas_length=choose_length(canvas_length, most, self.config.canvas_length),
+            canvas_length=choose_length(canvas, most, self.config.canvas_length),
             vocab_size=self.config.vocab_size,
             context=self.context,
             pins=dict(pins or {}),
@@ -211,7 +211,8 @@ class Session:
         )
         check_request(started, self.backend, constrained=constraint is not None)
         guide = self.constraints.guide(constraint, ids.tolist()) if constraint else None
-        request = Request(started, top_k, guide, spans=self._images.spans(ids, images))
+        n_logs = None if log_probabilities is None else at_least(0, "log_probabilities", log_probabilities)
+        request = Request(started, top_k, guide, (), self._images.spans(ids, images), n_logs)
         yield from (conversation or self._conversation).stream(request)
 
     def reader(self, prompt: np.ndarray) -> AnswerText:
@@ -391,9 +392,8 @@ class Chat:
         return self._reply(self._session.watch, text, arguments)
 
     def _reply(self, answer: Callable[..., DrawnAnswer], text: str, arguments: dict[str, Any]) -> DrawnAnswer:
-        images = self._session.read_images(
-            "", arguments.pop("images", ()), arguments.pop("image_tokens", None)
-        )
+        given = arguments.pop("images", ()), arguments.pop("image_tokens", None)
+        images = self._session.read_images("", *given)
         asked: list[Message] = [*self.messages, *with_images(text, len(images), images)]
         answered = answer(asked, system=self.system, conversation=self._conversation, **arguments)
         self.messages = [*asked, Message(role="assistant", content=answered.text)]

@@ -103,6 +103,24 @@ class TopTokens:
 
 
 @dataclass(frozen=True)
+class LogProbabilities:
+    """How likely the tokens of a canvas are at its last step, as far as somebody asked.
+
+    All are natural logarithms of probabilities at temperature 1, over the whole vocabulary: what the network
+    finds, also where pins or a constraint leave it no choice.
+
+    Attributes:
+        committed: (C,) float32, of the tokens that are committed.
+        tokens: (C, K) ids, the likeliest first.
+        likeliest: (C, K) float32, of these.
+    """
+
+    committed: np.ndarray
+    tokens: np.ndarray
+    likeliest: np.ndarray
+
+
+@dataclass(frozen=True)
 class DenoisingStep:
     """One step of a canvas is done.
 
@@ -169,6 +187,7 @@ class CanvasCommitted:
         encode_seconds: for encoding what came before it: the prompt, or the canvas before; with the read
             of a draft.
         seconds: for all its steps and for that.
+        log_probabilities: None where nobody asked.
     """
 
     block: int
@@ -179,6 +198,7 @@ class CanvasCommitted:
     converged: bool
     encode_seconds: float
     seconds: float
+    log_probabilities: LogProbabilities | None = None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from dgguf.diffusion.events import (
     DenoisingStep,
     Event,
     Finished,
+    LogProbabilities,
     PromptEncoded,
     TopTokens,
 )
@@ -51,6 +52,7 @@ def generate(
     max_tokens: int,
     stop_ids: frozenset[int],
     top_k: int = 0,
+    log_probabilities: int | None = None,
     canvas_length: CanvasLength = None,
     pins: Mapping[int, int] | None = None,
     guide: Guide | None = None,
@@ -70,6 +72,8 @@ def generate(
         max_tokens: rounded up to whole canvases.
         stop_ids: a canvas that holds one is the last.
         top_k: likeliest tokens that each step is to report for every position.
+        log_probabilities: likeliest tokens that each committed canvas is to report for every position, with
+            their log-probabilities and those of its own; None for none at all.
         canvas_length: see `choose_length`.
         pins: ids that must stand at positions of the answer, counted over all canvases from 0. The answer
             goes on to the last of them: only a stop id that is pinned itself ends it before.
@@ -89,7 +93,8 @@ def generate(
     clock = _Clock()
     length = choose_length(canvas_length, max_tokens, model.config.canvas_length)
     plan = _Plan(length, pins or {}, max_tokens, stop_ids, [*map(len, committed)], spans, draft)
-    denoise = _Denoiser(model, cache, settings, noise, top_k, guide, turbo or _NO_TURBO, plan, clock)
+    reports = top_k, log_probabilities
+    denoise = _Denoiser(model, cache, settings, noise, reports, guide, turbo or _NO_TURBO, plan, clock)
     ids = np.concatenate([prompt, *committed])
     with contextlib.closing(_answer(model, cache, ids, denoise, plan, clock)) as events:
         for event in events:
@@ -202,6 +207,7 @@ def _answer(
             converged=step.settled,
             encode_seconds=encode_seconds,
             seconds=clock() - block_began,
+            log_probabilities=denoise.log_probabilities(),
         )
         if stopped:
             yield Finished("stop", answer_tokens, clock())
@@ -257,13 +263,14 @@ class _Denoiser:
         cache: KVCache,
         settings: SamplerSettings,
         noise: Noise,
-        top_k: int,
+        reports: tuple[int, int | None],
         guide: Guide | None,
         turbo: Turbo,
         plan: _Plan,
         clock: _Clock,
     ) -> None:
         self.noise = noise
+        self._last: Prediction | None = None
         self.first_step = 1 if plan.draft is None else plan.draft.first_step(settings.max_steps)
         self._turbo = turbo
         self._stop = plan.stop
@@ -273,7 +280,7 @@ class _Denoiser:
         self._model = model
         self._cache = cache
         self._settings = settings
-        self._top_k = top_k
+        self._top_k, self._n_logs = reports
         self._clock = clock
 
     def begin(self, room: int) -> None:
@@ -285,6 +292,12 @@ class _Denoiser:
         self._room = room
         if self._guide is not None:
             self._guide.check(room)
+
+    def log_probabilities(self) -> LogProbabilities | None:
+        """Of what the last step has found; None where they are not wanted."""
+        if self._n_logs is None or self._last is None:
+            return None
+        return LogProbabilities(*self._model.log_probabilities(self._last, self._n_logs))
 
     def fresh(self, block: int, length: int, pins: Mapping[int, int]) -> Canvas:
         """What a canvas starts from; the canvas before is committed."""
@@ -321,6 +334,7 @@ class _Denoiser:
                 candidates = self._model.top_tokens(prediction, self._guide.n_candidates)
                 prediction, replaced = self._guide.hold(prediction, *candidates, self._room)
             # 1.c.iii. Keep what is sure, throw the rest back into noise.
+            self._last = prediction
             accepted = accept(prediction.entropy, settings.entropy_bound)
             next_tokens = np.where(accepted, prediction.sampled, noise.tokens(block, step, length))
             # 1.c.iv. Stop when nothing changes any more and the network is confident.

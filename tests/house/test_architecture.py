@@ -40,6 +40,7 @@ LEVELS = {
     "diffusion": 9,
     "answer": 10,
     "conversation": 10,
+    "functions": 10,
     "prompts": 10,
     "request": 10,
     "resume": 10,

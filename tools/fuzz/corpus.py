@@ -277,6 +277,73 @@ CHAT_REQUEST = json.dumps(
         "logit_bias": {"1": 2},
     }
 )
+COMPLETION_REQUEST = json.dumps(
+    {
+        "model": "demo",
+        "prompt": ["Once", [2, 20, 21]],
+        "suffix": " the end.",
+        "max_tokens": 16,
+        "n": 2,
+        "stop": ["end", "."],
+        "echo": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "seed": 7,
+        "sampler": {"max_steps": 4},
+        "best_of": 2,
+    }
+)
+RESPONSE_REQUEST = json.dumps(
+    {
+        "model": "demo",
+        "instructions": "Be brief.",
+        "input": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}"},
+                    {"type": "input_text", "text": "2 + 2?"},
+                ],
+            },
+            {"type": "reasoning", "id": "rs_1", "summary": []},
+            {"type": "function_call", "call_id": "c", "name": "add", "arguments": '{"a": 2}'},
+            {"type": "function_call_output", "call_id": "c", "output": '{"sum": 4}'},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "4"}]},
+        ],
+        "tools": [{"type": "function", "name": "add", "parameters": {"type": "object"}, "strict": True}],
+        "tool_choice": {"type": "function", "name": "add"},
+        "text": {"format": {"type": "json_schema", "name": "sum", "schema": {"type": "integer"}}},
+        "reasoning": {"effort": "low"},
+        "include": ["message.output_text.logprobs"],
+        "top_logprobs": 2,
+        "max_output_tokens": 32,
+        "metadata": {"a": "b"},
+        "seed": 7,
+        "canvas": 32,
+        "store": True,
+    }
+)
+OLLAMA_REQUEST = json.dumps(
+    {
+        "model": "demo:latest",
+        "prompt": "Hi",
+        "system": "Be brief.",
+        "images": [PNG],
+        "messages": [
+            {"role": "user", "content": "2 + 2?", "images": [PNG]},
+            {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": {"a": 2}}}]},
+            {"role": "tool", "tool_name": "add", "content": '{"sum": 4}'},
+        ],
+        "tools": [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}],
+        "format": {"type": "object", "properties": {"a": {"type": "integer"}}},
+        "options": {"seed": 7, "num_predict": 32, "stop": ["end"], "temperature": 0.5, "canvas": 32},
+        "think": "low",
+        "logprobs": True,
+        "top_logprobs": 2,
+        "keep_alive": "5m",
+        "stream": False,
+    }
+)
 DECISION_REQUEST = json.dumps(
     {
         "model": "demo",
@@ -353,6 +420,14 @@ _MAKERS: dict[str, Callable[[Path], Seed]] = {
     "chat request": functools.partial(
         _folder, "chat request", "r.json", functools.partial(_text, "r.json", CHAT_REQUEST)
     ),
+    **{
+        name: functools.partial(_folder, name, "r.json", functools.partial(_text, "r.json", text))
+        for name, text in (
+            ("completion request", COMPLETION_REQUEST),
+            ("response request", RESPONSE_REQUEST),
+            ("ollama request", OLLAMA_REQUEST),
+        )
+    },
     "decision request": functools.partial(
         _folder, "decision request", "r.json", functools.partial(_text, "r.json", DECISION_REQUEST)
     ),

@@ -48,9 +48,10 @@ from dgguf.model.memory import choose_context, gpu_sizes
 from dgguf.model.mmproj import VisionConfig, load_vision
 from dgguf.model.weights import load_weights
 from dgguf.prompts import PromptEncoder
-from dgguf.server import decisions, systemone
+from dgguf.server import decisions, ollama_requests, responses, systemone, text_completions
 from dgguf.server.decisions import DecisionRequest
-from dgguf.server.requests import conversation_of, decode, read_request, schema_of, wants_thoughts
+from dgguf.server.ollama_requests import OllamaChat, OllamaGenerate
+from dgguf.server.requests import constraint_of, conversation_of, decode, read_request, wants_thoughts
 from dgguf.server.requests import convert as convert_body
 from dgguf.server.systemone import SystemOneRequest
 from dgguf.server.tools import declared_tools
@@ -431,9 +432,43 @@ def chat_request(path: Path, stages: Stages) -> None:
     stages.run("messages", lambda: conversation_of(request))
     stages.run("tools", lambda: declared_tools(request.tools, request.tool_choice))
     stages.run("thoughts", lambda: wants_thoughts(request))
-    stages.run("schema", lambda: language(schema_of(request)))
-    if any(not (name.isascii() and name.isprintable()) for name in asked.ignored):
-        raise Fault(f"a header would carry {asked.ignored!r:.200}")
+    stages.run("schema", lambda: constraint_of(request))
+    _check_header(asked.ignored)
+
+
+def completion_request(path: Path, stages: Stages) -> None:
+    """A body for /v1/completions."""
+    asked = stages.run("request", lambda: text_completions.read_request(path.read_bytes()))
+    if asked is not None:
+        _check_header(asked.ignored)
+
+
+def response_request(path: Path, stages: Stages) -> None:
+    """A body for /v1/responses."""
+    asked = stages.run("request", lambda: responses.read_request(path.read_bytes()))
+    if asked is not None:
+        _check_header(asked.ignored)
+        chat = responses.as_chat(asked.request)
+        stages.run("messages", lambda: conversation_of(chat))
+        stages.run("tools", lambda: declared_tools(chat.tools, chat.tool_choice))
+        stages.run("schema", lambda: constraint_of(chat))
+
+
+def ollama_request(path: Path, stages: Stages) -> None:
+    """A body for /api/chat and for /api/generate."""
+    for form in (OllamaChat, OllamaGenerate):
+        asked = stages.run("request", lambda form=form: ollama_requests.read_request(path.read_bytes(), form))
+        if asked is not None:
+            _check_header(asked.ignored)
+            chat = asked.request.as_chat()
+            stages.run("messages", lambda chat=chat: conversation_of(chat))
+            stages.run("tools", lambda chat=chat: declared_tools(chat.tools, chat.tool_choice))
+            stages.run("schema", lambda chat=chat: constraint_of(chat))
+
+
+def _check_header(names: tuple[str, ...]) -> None:
+    if any(not (name.isascii() and name.isprintable()) for name in names):
+        raise Fault(f"a header would carry {names!r:.200}")
 
 
 def decision_request(path: Path, stages: Stages) -> None:
@@ -496,6 +531,9 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "schema": schema,
     "expressions": expressions,
     "chat request": chat_request,
+    "completion request": completion_request,
+    "response request": response_request,
+    "ollama request": ollama_request,
     "decision request": decision_request,
     "system one request": system_one_request,
     "batch": batch,

@@ -102,7 +102,7 @@ class Page:
 
     async def answer(self, request: Request) -> Response:
         asked = read_request(await read_body(request))
-        made = await self._in_prompts(completions.plan, asked, self._session, self._name)
+        made = await self._in_prompts(completions.plan, asked.request, self._session)
         return await self._stream(made.start(0), made.seed)
 
     async def decide(self, request: Request) -> Response:
