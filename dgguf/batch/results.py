@@ -152,7 +152,7 @@ def records(line: bytes) -> Iterator[dict[str, Any]]:
         yield record | usage | {"answers": body["answers"]}
         return
     for choice, cost in zip(body["choices"], body["dgguf"], strict=True):
-        message = choice["message"]
+        message = choice.get("message") or {"content": choice["text"]}
         yield record | {
             "index": choice["index"],
             "text": message["content"],

@@ -7,8 +7,8 @@ import msgspec
 
 from dgguf.errors import DggufError
 
-CHAT, DECISIONS = "/v1/chat/completions", "/v1/decisions"
-URLS = (CHAT, DECISIONS)
+CHAT, COMPLETIONS, DECISIONS = "/v1/chat/completions", "/v1/completions", "/v1/decisions"
+URLS = (CHAT, COMPLETIONS, DECISIONS)
 MOST_ID = 512  # characters of a custom_id
 FORMS = ("prompt", "messages", "text")  # of which a row that is no request of OpenAI's has one
 FIELDS = ("custom_id", *FORMS, "system", "images", "seed")
@@ -49,7 +49,7 @@ class Row:
         body = self.body
         if self.url == DECISIONS:
             parts = [body.get("input")]
-        elif self.url or "messages" in body:
+        elif self.url == CHAT or "messages" in body:
             parts = [body.get("tools"), body.get("system"), body.get("messages")]
         else:
             parts = [body.get("system"), body.get("images"), body.get("prompt", body.get("text"))]

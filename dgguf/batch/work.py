@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,11 +13,12 @@ import msgspec
 
 from dgguf import __version__
 from dgguf.batch.results import Result, answered, identifier, refused
-from dgguf.batch.rows import DECISIONS, Row
+from dgguf.batch.rows import COMPLETIONS, DECISIONS, Row
 from dgguf.constraints.language import language
+from dgguf.conversation import Conversation
 from dgguf.decisions import wire
 from dgguf.decisions.questions import questions_from_json
-from dgguf.diffusion.events import CanvasCommitted, Event
+from dgguf.diffusion.events import CanvasCommitted
 from dgguf.diffusion.generate import check_room, choose_length
 from dgguf.diffusion.turbo import Turbo
 from dgguf.errors import (
@@ -30,12 +31,16 @@ from dgguf.errors import (
     one_line,
 )
 from dgguf.prompts import SOURCES
-from dgguf.server import completions, decisions
-from dgguf.server.answering import Plan
+from dgguf.server import completions, decisions, text_completions
+from dgguf.server.answering import Answers, Plan
 from dgguf.server.decisions import DecisionPlan, DecisionRequest
 from dgguf.server.errors import ApiError
+from dgguf.server.holes import HolePlan
 from dgguf.server.reply import Reply
 from dgguf.server.requests import convert, read_request
+from dgguf.server.text_completions import CompletionPlan
+from dgguf.server.token_logs import TokenLog
+from dgguf.server.worker import Turn
 from dgguf.session import Session
 
 _LOG = logging.getLogger(__name__)
@@ -107,6 +112,7 @@ class RowWorker:
         self._questions = None if task.questions is None else questions_from_json(task.questions)
         self._name = Path(session.name).stem if session.name.endswith(".gguf") else session.name
         self._settings = session.settings(**task.sampler)
+        self._conversation = session.conversation()
 
     def identity(self) -> dict[str, str]:
         """What all results depend on beside the rows and the task."""
@@ -138,11 +144,10 @@ class RowWorker:
         name = identifier(self._task.seed, row.custom_id)
         try:
             made = self._plan(row)
-            if isinstance(made, Plan):
+            for plan in _plans(made):
                 session = self._session
-                length = choose_length(made.canvas, made.max_tokens, session.config.canvas_length)
-                most = session.config.context_length
-                check_room(len(made.prompt), length, session.context, most)
+                length = choose_length(plan.canvas, plan.max_tokens, session.config.canvas_length)
+                check_room(len(plan.prompt), length, session.context, session.config.context_length)
         except Exception as error:
             return refused(name, row.custom_id, _failure(error))
         return None
@@ -157,64 +162,49 @@ class RowWorker:
             # How much was found in the KV cache depends on which row was computed before.
             body["usage"]["input_tokens_details"] = {"cached_tokens": 0, "cache_write_tokens": 0}
             return body
-        replies = []
-        for number in range(made.n):
-            reply = Reply(self._session.tokenizer, made.max_tokens, made.stops)
-            with closing(self._events(made, number)) as events:
-                for event in events:
-                    reply.add(event)
-                    if reply.is_over:
-                        break
-                    if isinstance(event, CanvasCommitted) and stop():
-                        return None
-            replies.append(reply)
-        head = completions.Head(self._name, made.seed, f"chatcmpl-{name}", 0)
-        answered = [(reply, reply.take_logs()) for reply in replies]
-        body = completions.completion(made, answered, head, self._session.tokenizer)
+        answers = _AtOnce(self._session, self._conversation, stop)
+        try:
+            if isinstance(made, CompletionPlan):
+                body = _awaited(text_completions.whole(made, answers, self._name))
+            else:
+                body = _awaited(completions.whole(made, answers, self._name))
+        except _StoppedError:
+            return None
+        body |= {"id": f"{body['id'].partition('-')[0]}-{name}", "created": 0, "dgguf": answers.costs}
         del body["usage"]["prompt_tokens_details"]  # as above
-        body["dgguf"] = [
-            {
-                "completion_tokens": reply.n_tokens,
-                "steps": sum(reply.statistics.steps),
-                "seed": (made.seed + number) % (1 << 64),
-            }
-            for number, reply in enumerate(replies)
-        ]
         for choice in body["choices"]:
-            for place, call in enumerate(choice["message"].get("tool_calls", ())):
+            for place, call in enumerate(choice.get("message", {}).get("tool_calls", ())):
                 call["id"] = f"call_{name}{choice['index']}_{place}"
         return body
 
-    def _events(self, made: Plan, number: int) -> Generator[Event, None, None]:
-        return self._session.stream(
-            made.prompt,
-            images=made.images,
-            settings=made.settings,
-            max_tokens=made.max_tokens,
-            seed=(made.seed + number) % (1 << 64),
-            pins=made.pins,
-            canvas_length=made.canvas,
-            constraint=made.constraint,
-            log_probabilities=made.log_probabilities,
-            turbo=self._task.turbo,
-        )
-
-    def _plan(self, row: Row) -> Plan | DecisionPlan:
+    def _plan(self, row: Row) -> Plan | CompletionPlan | DecisionPlan:
+        made: Plan | CompletionPlan
         if row.url == DECISIONS:
             return decisions.plan(convert(row.body, DecisionRequest))
+        if row.url == COMPLETIONS:
+            asked = text_completions.read_request(self._defaults(row))
+            made = text_completions.plan(asked.request, self._session)
+            return replace(made, plans=[(self._held(plan), before) for plan, before in made.plans])
         if row.url:
-            return self._request(row)
+            return self._held(completions.plan(read_request(self._defaults(row)).request, self._session))
         if self._questions is not None:
             return DecisionPlan(self._state(row), self._questions)
-        return self._prompt(row)
+        return self._held(self._prompt(row))
+
+    def _held(self, made: Plan) -> Plan:
+        """A plan with what the task says of each answer, where the plan says nothing."""
+        made = replace(made, turbo=self._task.turbo)
+        if self._constraint and made.constraint is None and not made.pins and not isinstance(made, HolePlan):
+            made = replace(made, constraint=self._constraint)
+        return made
 
     def _state(self, row: Row) -> Any:
         if "images" in row.body:
             raise PromptError("decisions are made about texts: leave the images out")
         return row.body.get("prompt", row.body.get("text", row.body.get("messages")))
 
-    def _request(self, row: Row) -> Plan:
-        """A request of OpenAI's, with what the task says where it says nothing."""
+    def _defaults(self, row: Row) -> bytes:
+        """The body of a request of OpenAI's, with what the task says where it says nothing."""
         task = self._task
         body = {name: value for name, value in row.body.items() if value is not None}
         body |= {"stream": False, "diffusing": False}
@@ -225,7 +215,8 @@ class RowWorker:
         if isinstance(body.get("sampler", {}), dict):
             given = {name: value for name, value in task.sampler.items() if value is not None}
             body["sampler"] = given | body.get("sampler", {})
-        body.setdefault("canvas", task.canvas)
+        if not body.get("suffix"):
+            body.setdefault("canvas", task.canvas)
         if task.think:
             body.setdefault("reasoning_effort", "medium")
         messages = body.get("messages")
@@ -234,10 +225,7 @@ class RowWorker:
             if task.system is not None and not _has_system(messages):
                 messages = [{"role": "system", "content": task.system}, *messages]
             body["messages"] = messages
-        made = completions.plan(read_request(msgspec.json.encode(body)).request, self._session)
-        if self._constraint and made.constraint is None and not made.pins:
-            made = replace(made, constraint=self._constraint)
-        return made
+        return msgspec.json.encode(body)
 
     def _prompt(self, row: Row) -> Plan:
         """A prompt by itself."""
@@ -260,7 +248,6 @@ class RowWorker:
             max_tokens=self._most(),
             settings=self._settings,
             canvas=task.canvas,
-            constraint=self._constraint,
         )
 
     def _most(self) -> int:
@@ -292,6 +279,61 @@ class RowWorker:
         except OSError as error:
             raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
         return {**part, "image_url": {"url": f"data:image/file;base64,{data}"}}
+
+
+class _StoppedError(Exception):
+    """A row is not to be gone on with."""
+
+
+class _AtOnce(Answers):
+    """Answers that are computed where they are asked for.
+
+    Args:
+        session: computes.
+        conversation: whose KV cache is used.
+        stop: is asked at the end of each canvas.
+
+    Attributes:
+        costs: of each answer: tokens, steps, and the seed.
+    """
+
+    def __init__(self, session: Session, conversation: Conversation, stop: Stop) -> None:
+        self.session, self._stop = session, stop
+        self._turn = Turn(session, lambda prompt: conversation, lambda: None)
+        self.costs: list[dict[str, int]] = []
+
+    async def whole(self, made: Plan, *, admitted: bool = False) -> list[tuple[Reply, list[TokenLog]]]:
+        answers = []
+        for number in range(made.n):
+            reply = self.reply(made)
+            with closing(made.start(number)(self._turn)) as events:
+                for event in events:
+                    reply.add(event)
+                    if reply.is_over:
+                        break
+                    if isinstance(event, CanvasCommitted) and self._stop():
+                        raise _StoppedError
+            seed = (made.seed + number) % (1 << 64)
+            cost = {"completion_tokens": reply.n_tokens, "steps": sum(reply.statistics.steps), "seed": seed}
+            self.costs.append(cost)
+            answers.append((reply, reply.take_logs()))
+        return answers
+
+
+def _awaited(answer: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """What a coroutine returns that waits for nothing."""
+    try:
+        answer.send(None)
+    except StopIteration as end:
+        found: dict[str, Any] = end.value
+        return found
+    raise AssertionError("it waits")
+
+
+def _plans(made: Plan | CompletionPlan | DecisionPlan) -> list[Plan]:
+    if isinstance(made, CompletionPlan):
+        return [plan for plan, _ in made.plans]
+    return [made] if isinstance(made, Plan) else []
 
 
 def _has_system(messages: list[Any]) -> bool:

@@ -6,6 +6,7 @@ requests.py  what a client may send, checked
 reply.py     folds an answer's events to text, thoughts and a reason to end
 token_logs.py  how likely the tokens of its text are
 answering.py  what every address that gives answers asks for and tells
+sse.py       server-sent events, as bytes
 exchange.py  streams, and errors in the form of who asked
 drafts.py    a denoising step as a client sees it
 happenings.py  what happens there, as the server's loop sees it

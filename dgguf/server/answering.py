@@ -11,6 +11,7 @@ import numpy as np
 from dgguf.constraints.automaton import Automaton
 from dgguf.diffusion.events import Event
 from dgguf.diffusion.settings import SamplerSettings
+from dgguf.diffusion.turbo import Turbo
 from dgguf.images import ImageInput
 from dgguf.server.drafts import Drafts
 from dgguf.server.errors import ApiError
@@ -38,6 +39,7 @@ class Plan:
         constraint: what the answer is held to; None for nothing.
         log_probabilities: as of `Session.stream`.
         lead: left out where the answer begins with it.
+        turbo: as of `Session.stream`.
     """
 
     prompt: np.ndarray
@@ -52,6 +54,7 @@ class Plan:
     constraint: Automaton | None = None
     log_probabilities: int | None = None
     lead: str = ""
+    turbo: Turbo | None = None
 
     def start(self, number: int) -> Callable[[Turn], Generator[Event, None, None]]:
         """What the worker does for an answer of these."""
@@ -65,6 +68,7 @@ class Plan:
             canvas_length=self.canvas,
             constraint=self.constraint,
             log_probabilities=self.log_probabilities,
+            turbo=self.turbo,
             conversation=turn.take_conversation(self.prompt),
         )
 

@@ -34,7 +34,6 @@ from dgguf.server.decisions import DecisionRequest, decided
 from dgguf.server.errors import ApiError
 from dgguf.server.exchange import (
     error_response,
-    event,
     logged,
     streamed,
 )
@@ -43,6 +42,7 @@ from dgguf.server.ollama_requests import OllamaChat, OllamaGenerate
 from dgguf.server.page import files
 from dgguf.server.page.routes import Page
 from dgguf.server.requests import convert, decode, read_request
+from dgguf.server.sse import event
 from dgguf.server.systemone import InvalidRequestError, SystemOneRequest
 from dgguf.server.worker import Worker
 from dgguf.session import Session

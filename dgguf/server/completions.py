@@ -12,9 +12,9 @@ import msgspec
 from dgguf.request import new_seed
 from dgguf.server.answering import Answers, Draft, Plan, Sign, Text, usage
 from dgguf.server.errors import ApiError
-from dgguf.server.exchange import PING, event
 from dgguf.server.reply import Reply
 from dgguf.server.requests import ChatRequest, SampledRequest, constraint_of, conversation_of, wants_thoughts
+from dgguf.server.sse import PING, event
 from dgguf.server.token_logs import TokenLog, described
 from dgguf.server.tools import declared_tools, wanted_tool
 from dgguf.session import DEFAULT_MAX_TOKENS, Session

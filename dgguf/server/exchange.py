@@ -2,9 +2,7 @@
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any
 
-import msgspec
 from starlette.responses import Response, StreamingResponse
 
 from dgguf.errors import DggufError
@@ -12,7 +10,6 @@ from dgguf.server.body import as_json
 from dgguf.server.errors import ApiError, as_api_error
 
 _LOG = logging.getLogger(__name__)
-PING = b": still at work\n\n"
 
 
 async def streamed(
@@ -53,12 +50,6 @@ def logged(error: Exception) -> ApiError:
     if not isinstance(error, DggufError):
         _LOG.error("a request failed", exc_info=error)
     return as_api_error(error)
-
-
-def event(data: dict[str, Any], name: str | None = None) -> bytes:
-    """A server-sent event."""
-    head = b"" if name is None else b"event: " + name.encode() + b"\n"
-    return head + b"data: " + msgspec.json.encode(data) + b"\n\n"
 
 
 def error_response(error: ApiError, path: str) -> Response:

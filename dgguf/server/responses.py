@@ -17,10 +17,10 @@ from dgguf.server import completions
 from dgguf.server.answering import Answers, Plan, Sign, Text
 from dgguf.server.completions import described_call
 from dgguf.server.errors import ApiError
-from dgguf.server.exchange import PING, event
 from dgguf.server.reply import Reply
 from dgguf.server.requests import Asked, ChatRequest, check_ranges, convert, decode, ignored, refuse
 from dgguf.server.response_input import messages_of, tool_choice_of, tools_of
+from dgguf.server.sse import PING, event
 from dgguf.server.token_logs import described
 from dgguf.session import Session
 from dgguf.text.chat import Kind

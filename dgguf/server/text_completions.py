@@ -13,7 +13,6 @@ from dgguf.server import completions
 from dgguf.server.answering import Answers, Draft, Plan, Sign, Text, usage
 from dgguf.server.completions import Head
 from dgguf.server.errors import ApiError
-from dgguf.server.exchange import PING, event
 from dgguf.server.holes import hole_plan
 from dgguf.server.reply import Reply
 from dgguf.server.requests import (
@@ -26,6 +25,7 @@ from dgguf.server.requests import (
     decode,
     ignored,
 )
+from dgguf.server.sse import PING, event
 from dgguf.server.token_logs import TokenLog, described_in_columns
 from dgguf.session import Session
 

@@ -11,7 +11,7 @@ pytest.importorskip("openai")
 
 
 def test_the_types_of_openai_read_the_results(batch, demo, tmp_path):
-    from openai.types import Decision
+    from openai.types import Completion, Decision
     from openai.types.chat import ChatCompletion
     from openai.types.shared import ErrorObject
 
@@ -28,6 +28,10 @@ def test_the_types_of_openai_read_the_results(batch, demo, tmp_path):
         elif response["status_code"] != 200:
             assert ErrorObject.model_validate(response["body"]["error"], strict=True).message
             seen.add("error")
+        elif response["body"].get("object") == "text_completion":
+            text = Completion.model_validate_json(json.dumps(response["body"]), strict=True)
+            assert text.choices[0].finish_reason in ("stop", "length")
+            seen.add("completion")
         elif "choices" in response["body"]:
             answer = ChatCompletion.model_validate_json(json.dumps(response["body"]), strict=True)
             assert answer.choices[0].message.content
@@ -37,7 +41,7 @@ def test_the_types_of_openai_read_the_results(batch, demo, tmp_path):
             decision = Decision.model_validate_json(json.dumps(response["body"]), strict=True)
             assert 0 <= decision.answers[0].confidence <= 1
             seen.add("decision")
-    assert seen == {"line", "error", "chat", "decision"}
+    assert seen == {"line", "error", "chat", "completion", "decision"}
 
 
 def test_what_openai_writes_is_understood(batch, demo, tmp_path):

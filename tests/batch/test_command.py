@@ -116,3 +116,8 @@ def test_killed_at_twenty_moments(tmp_path):
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines()]
     assert [line["custom_id"] for line in lines] == [row["custom_id"] for row in rows] + ["row-500"]
+
+
+def test_it_needs_no_package_of_the_server():
+    code = "import sys; sys.modules |= dict.fromkeys(('starlette', 'uvicorn', 'h11', 'ray', 'pyarrow')); "
+    subprocess.run([sys.executable, "-c", code + "import dgguf.batch.local, dgguf.batch.cluster"], check=True)

@@ -14,6 +14,7 @@ GOOD = [
     {"prompt": "Hi", "system": "Be brief.", "images": ["a.png"], "seed": 2**64 - 1, "text": None},
     CHAT,
     CHAT | {"url": "/v1/decisions", "method": "POST"},
+    CHAT | {"url": "/v1/completions", "body": {"prompt": "Hi"}},
 ]
 # By lines that are none, words of what is said.
 BAD = {

@@ -19,6 +19,7 @@ from tests.batch.test_rows import BAD
 STORY = [{"role": "user", "content": "Tell me a story."}]
 CHAT = {"method": "POST", "url": "/v1/chat/completions"}
 QUESTION = {"type": "choice", "instructions": "Who?", "choices": [{"value": "Mia"}, {"value": "Tom"}]}
+TEXT = "/v1/completions"
 ROWS = [
     {"custom_id": "prompt", "prompt": "Sort: 7 3 9 1 5"},
     {"custom_id": "text", "text": "Sort: 7 3 9 1 5"},
@@ -30,6 +31,8 @@ ROWS = [
         "body": {"messages": STORY, "n": 2, "seed": 9, "stream": True, "max_tokens": 4},
         **CHAT,
     },
+    {"custom_id": "completion", "url": TEXT, "body": {"prompt": ["Hi", "Ho"], "max_tokens": 4}},
+    {"custom_id": "hole", "url": TEXT, "body": {"prompt": "A ", "suffix": " fox.", "max_tokens": 4}},
     {
         "custom_id": "decision",
         "url": "/v1/decisions",
@@ -69,11 +72,12 @@ def test_seeds_come_from_the_run_and_the_id():
 
 def test_every_form_of_a_row_is_answered(batch, demo, session, tmp_path):
     progress = batch.run(write_lines(tmp_path / "in.jsonl", ROWS), demo())
-    assert (progress.n_rows, progress.n_done, progress.n_failed) == (7, 7, 0)
+    assert (progress.n_rows, progress.n_done, progress.n_failed) == (9, 9, 0)
     results = batch.results()
     bodies = {name: result["response"]["body"] for name, result in results.items()}
     texts = {
-        name: [c["message"]["content"] for c in body.get("choices", ())] for name, body in bodies.items()
+        name: [c["message"]["content"] for c in body.get("choices", ()) if "message" in c]
+        for name, body in bodies.items()
     }
     settings = session.settings(max_steps=3)
     short = {"settings": settings, "max_tokens": 16, "canvas_length": "auto"}
@@ -85,6 +89,8 @@ def test_every_form_of_a_row_is_answered(batch, demo, session, tmp_path):
     assert texts["chat"] == [session.generate(STORY, seed=seed_of(7, "chat"), **short).text]
     assert [cost["seed"] for cost in bodies["two"]["dgguf"]] == [9, 10]
     assert [cost["completion_tokens"] for cost in bodies["two"]["dgguf"]] == [4, 4]
+    assert [choice["index"] for choice in bodies["completion"]["choices"]] == [0, 1]
+    assert bodies["hole"]["choices"][0]["finish_reason"] == "stop"
     assert bodies["decision"]["answers"][0]["choice"] in ("Mia", "Tom")
     assert progress.completion_tokens == sum(
         body["usage"].get("completion_tokens", 1) for body in bodies.values()
@@ -235,7 +241,7 @@ def test_names_that_cannot_be_written(batch, tmp_path):
         batch.run(path)
     assert batch.out.read_text() == "mine"
     batch.run(path, force=True)
-    assert len(batch.results()) == 7
+    assert len(batch.results()) == 9
 
 
 def test_two_runs_at_once(batch, tmp_path):
@@ -248,7 +254,7 @@ def test_two_runs_at_once(batch, tmp_path):
             yield from super().answers(rows, stop)
 
     batch.run(path, Meanwhile)
-    assert len(batch.results()) == 7
+    assert len(batch.results()) == 9
 
 
 def test_formats(batch, demo, tmp_path):
@@ -279,7 +285,7 @@ def test_formats(batch, demo, tmp_path):
                 assert text[name] == ("" if value is None else str(value))
                 assert typed[name] == value
     assert [row["custom_id"] for row in found["jsonl"]].count("two") == 2
-    assert found["jsonl"][-1]["error"].startswith("line 8: ")
+    assert found["jsonl"][-1]["error"].startswith("line 10: ")
 
 
 def test_ids_of_calls_and_answers_do_not_change(batch, demo, tmp_path):
