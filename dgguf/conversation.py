@@ -99,6 +99,7 @@ class Request:
     guide: Guide | None = None
     committed: Sequence[np.ndarray] = ()
     spans: Sequence[Span] = ()
+    log_probabilities: int | None = None
 
 
 class Conversation:
@@ -203,12 +204,14 @@ class Conversation:
             max_tokens=started.max_tokens,
             stop_ids=started.stop_ids,
             top_k=request.top_k,
+            log_probabilities=request.log_probabilities,
             canvas_length=started.canvas_length,
             pins=started.pins,
             guide=request.guide,
             turbo=started.turbo,
             committed=request.committed,
             spans=request.spans,
+            draft=started.draft,
         )
         event: Event | None = started
         try:

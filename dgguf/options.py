@@ -6,6 +6,7 @@ from typing import Any, cast
 from dgguf.constraints.automaton import Automaton
 from dgguf.constraints.language import Schema, language
 from dgguf.conversation import Conversation
+from dgguf.diffusion.fresh import Draft
 from dgguf.diffusion.generate import CanvasLength
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.turbo import Turbo
@@ -20,10 +21,12 @@ class StreamOptions(PromptOptions, total=False):
     max_tokens: int
     seed: int | None
     top_k: int
+    log_probabilities: int | None
     canvas_length: CanvasLength
     pins: Mapping[int, int] | None
     constraints: str
     constraint: Automaton | None
+    draft: Draft | None
     turbo: Turbo | None
     conversation: Conversation | None
 

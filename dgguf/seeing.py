@@ -84,6 +84,16 @@ class ImageReader:
         _ = self.tower  # opened, or refused, before anything is computed
         return [each if isinstance(each, ImageInput) else read_image(each, budget) for each in sources]
 
+    @property
+    def sees(self) -> bool:
+        """Whether there is a tower, and the model has tokens for images; the tower is not opened."""
+        if self._marks is None or self._mmproj == NONE:
+            return False
+        try:
+            return self._mmproj is not None or find_mmproj(self._model) is not None
+        except (ImageError, OSError):  # several, of which one is to be chosen; or nobody may look
+            return False
+
     @functools.cached_property
     def tower(self) -> VisionTower:
         """The tower, opened when it is first asked for.

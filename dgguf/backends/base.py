@@ -92,12 +92,14 @@ class Prediction:
         entropy: (C,) float32, of each position's distribution, in nats.
         conditioning: the distributions as the backend keeps them for `soft_embed`; valid until the
             next `predict`.
+        rows: (C, D), of which they were made; None where the backend keeps the logits instead.
     """
 
     argmax: np.ndarray
     sampled: np.ndarray
     entropy: np.ndarray
     conditioning: Any
+    rows: Any = None
 
 
 class LayerStore(Protocol):
@@ -302,6 +304,13 @@ class Backend(Protocol):
         Returns:
             (C, K) int64 ids, the likeliest first, and (C, K) float32 probabilities. A backend that
             keeps fewer than K at a position repeats the first there, with probability 0.
+        """
+
+    def log_probabilities(
+        self, prediction: Prediction, w: Matrix, softcap: float, tokens: np.ndarray, count: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """log(softmax(head(x, w, softcap))) of the C rows of the last `predict`: (C,) float32 of `tokens`;
+        (C, count) int64 ids, the likeliest first; and (C, count) float32 of these.
         """
 
     def soft_embed(self, conditioning: Any, table: Matrix, scale: float) -> DeviceArray:

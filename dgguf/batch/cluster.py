@@ -16,7 +16,7 @@ from typing import Any
 from dgguf.batch.results import Result, identifier, refused
 from dgguf.batch.rows import Row
 from dgguf.batch.work import RowWorker, Stop, Task
-from dgguf.errors import BackendError, DggufError
+from dgguf.errors import BackendError, DggufError, extra
 from dgguf.server.errors import ApiError
 from dgguf.session import Session
 
@@ -85,7 +85,7 @@ def import_ray() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        raise BackendError("workers on Ray need one more package: pip install 'dgguf[ray]'") from None
+        raise BackendError(f"workers on Ray need one more package: {extra('ray')}") from None
     return ray
 
 
@@ -153,7 +153,11 @@ class RayWorkers:
 
     def __init__(self, ray: Any, actors: list[Any], seed: int) -> None:
         self._ray, self.actors, self._seed = ray, actors, seed
-        found = [self._get(ref) for ref in [each.identity.remote() for each in actors]]
+        try:
+            found = [self._get(ref) for ref in [each.identity.remote() for each in actors]]
+        except ray.exceptions.RayError as error:
+            why = str(error).strip().rpartition("\n")[2]
+            raise BackendError(f"a worker cannot start, maybe for another dgguf on its node: {why}") from None
         (host, self.identity), *others = found
         for other, identity in others:
             for name, value in identity.items():

@@ -129,8 +129,12 @@ class Journal:
         """Write a line; returns the place of its end."""
         line = memoryview(b"%08x %b\n" % (zlib.crc32(content), content))
         self._end += len(line)
-        while line:
-            line = line[self._file.write(line) :]
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError as error:  # which names no file
+            error.filename = os.fspath(self.path)
+            raise
         return self._end
 
     def read(self, start: int, length: int) -> bytes:

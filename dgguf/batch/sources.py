@@ -16,7 +16,7 @@ from typing import IO, Any, Protocol
 import msgspec
 
 from dgguf.batch.rows import FIELDS, FORMS
-from dgguf.errors import BackendError, BatchError
+from dgguf.errors import BackendError, BatchError, extra
 
 MOST_LINE = 64 << 20  # bytes of a line or record
 _ROWS = 1024  # of a Parquet file that are read together
@@ -340,7 +340,7 @@ def parquet() -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "pyarrow":
             raise
-        raise BackendError("Parquet needs one more package: pip install 'dgguf[parquet]'") from None
+        raise BackendError(f"Parquet needs one more package: {extra('parquet')}") from None
     return pyarrow.parquet
 
 

@@ -19,6 +19,7 @@ from dgguf.decisions import wire
 from dgguf.decisions.questions import questions_from_json
 from dgguf.diffusion.events import CanvasCommitted, Event
 from dgguf.diffusion.generate import check_room, choose_length
+from dgguf.diffusion.turbo import Turbo
 from dgguf.errors import (
     ConstraintError,
     DggufError,
@@ -30,7 +31,7 @@ from dgguf.errors import (
 )
 from dgguf.prompts import SOURCES
 from dgguf.server import completions, decisions
-from dgguf.server.completions import Plan
+from dgguf.server.answering import Plan
 from dgguf.server.decisions import DecisionPlan, DecisionRequest
 from dgguf.server.errors import ApiError
 from dgguf.server.reply import Reply
@@ -49,7 +50,7 @@ class Task:
         seed: of the run; a row's comes from it and the custom_id.
         folder: that paths of images begin at.
         max_tokens: of an answer, rounded up to whole canvases.
-        canvas, sampler, system, think, raw, special, image_tokens: as of `Session.stream`.
+        canvas, turbo, sampler, system, think, raw, special, image_tokens: as of `Session.stream`.
         schema: a JSON schema as text; None for none.
         regex, choice: what an answer is held to, as of `Session.generate`.
         questions: that each text is asked, as of `questions_from_json`; None for answers in words.
@@ -59,6 +60,7 @@ class Task:
     folder: str
     max_tokens: int = 1024
     canvas: int | Literal["auto"] | None = None
+    turbo: Turbo | None = None
     sampler: dict[str, float | None] = field(default_factory=dict)
     system: str | None = None
     think: bool = False
@@ -135,7 +137,7 @@ class RowWorker:
         """An error of a row that is known before anything is computed; None where there is none."""
         name = identifier(self._task.seed, row.custom_id)
         try:
-            made = self._plan(row, name)
+            made = self._plan(row)
             if isinstance(made, Plan):
                 session = self._session
                 length = choose_length(made.canvas, made.max_tokens, session.config.canvas_length)
@@ -146,7 +148,7 @@ class RowWorker:
         return None
 
     def _body(self, row: Row, name: str, stop: Stop) -> dict[str, Any] | None:
-        made = self._plan(row, name)
+        made = self._plan(row)
         if isinstance(made, DecisionPlan):
             decided = self._session.decide(
                 made.state, made.questions, samples=made.samples, permute=made.permute, joint=made.joint
@@ -166,12 +168,14 @@ class RowWorker:
                     if isinstance(event, CanvasCommitted) and stop():
                         return None
             replies.append(reply)
-        body = completions.completion(made, replies)
+        head = completions.Head(self._name, made.seed, f"chatcmpl-{name}", 0)
+        answered = [(reply, reply.take_logs()) for reply in replies]
+        body = completions.completion(made, answered, head, self._session.tokenizer)
         del body["usage"]["prompt_tokens_details"]  # as above
         body["dgguf"] = [
             {
                 "completion_tokens": reply.n_tokens,
-                "steps": sum(reply.steps),
+                "steps": sum(reply.statistics.steps),
                 "seed": (made.seed + number) % (1 << 64),
             }
             for number, reply in enumerate(replies)
@@ -191,23 +195,25 @@ class RowWorker:
             pins=made.pins,
             canvas_length=made.canvas,
             constraint=made.constraint,
+            log_probabilities=made.log_probabilities,
+            turbo=self._task.turbo,
         )
 
-    def _plan(self, row: Row, name: str) -> Plan | DecisionPlan:
+    def _plan(self, row: Row) -> Plan | DecisionPlan:
         if row.url == DECISIONS:
             return decisions.plan(convert(row.body, DecisionRequest))
         if row.url:
-            return self._request(row, name)
+            return self._request(row)
         if self._questions is not None:
             return DecisionPlan(self._state(row), self._questions)
-        return self._prompt(row, name)
+        return self._prompt(row)
 
     def _state(self, row: Row) -> Any:
         if "images" in row.body:
             raise PromptError("decisions are made about texts: leave the images out")
         return row.body.get("prompt", row.body.get("text", row.body.get("messages")))
 
-    def _request(self, row: Row, name: str) -> Plan:
+    def _request(self, row: Row) -> Plan:
         """A request of OpenAI's, with what the task says where it says nothing."""
         task = self._task
         body = {name: value for name, value in row.body.items() if value is not None}
@@ -228,12 +234,12 @@ class RowWorker:
             if task.system is not None and not _has_system(messages):
                 messages = [{"role": "system", "content": task.system}, *messages]
             body["messages"] = messages
-        made = completions.plan(read_request(msgspec.json.encode(body)), self._session, self._name)
+        made = completions.plan(read_request(msgspec.json.encode(body)).request, self._session)
         if self._constraint and made.constraint is None and not made.pins:
             made = replace(made, constraint=self._constraint)
-        return replace(made, identifier=f"chatcmpl-{name}", created=0)
+        return made
 
-    def _prompt(self, row: Row, name: str) -> Plan:
+    def _prompt(self, row: Row) -> Plan:
         """A prompt by itself."""
         task, session, body = self._task, self._session, row.body
         prompt = body.get("prompt", body.get("text", body.get("messages")))
@@ -248,17 +254,11 @@ class RowWorker:
             special=task.special,
         )
         return Plan(
-            identifier=f"chatcmpl-{name}",
-            created=0,
-            model=self._name,
             prompt=ids,
             images=images,
             seed=body.get("seed", seed_of(task.seed, row.custom_id)),
-            n=1,
             max_tokens=self._most(),
-            stops=[],
             settings=self._settings,
-            pins={},
             canvas=task.canvas,
             constraint=self._constraint,
         )

@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import click
@@ -11,16 +12,19 @@ import numpy as np
 
 from dgguf.cli import saved
 from dgguf.cli.answer_writer import AnswerWriter
+from dgguf.cli.chat_commands import COMMANDS, SYNONYMS
 from dgguf.cli.display import Display
 from dgguf.cli.export import check_out, draw
 from dgguf.cli.images import announce, pasted_images, show_preview
 from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import NOTE, fail, say
+from dgguf.cli.tool_use import MOST_ROUNDS, ToolUse
 from dgguf.diffusion.events import Event
 from dgguf.diffusion.generate import choose_length
 from dgguf.diffusion.statistics import Statistics
 from dgguf.errors import DggufError, FileChangedError, PromptError, sentence
+from dgguf.functions import Function
 from dgguf.images import ImageInput
 from dgguf.interrupts import forget
 from dgguf.prompts import with_images
@@ -31,7 +35,6 @@ from dgguf.view.names import CHAT_VIEWS
 from dgguf.view.summary import statistics_facts
 
 _SEED_DIGITS = 20
-_SYNONYMS = {"?": "help", "h": "help", "quit": "exit", "bye": "exit"}
 
 
 class Dialog:
@@ -43,6 +46,7 @@ class Dialog:
         showing: how answers are shown.
         keyboard: of the person; None where messages come through a pipe.
         when_full: "ask", "drop" or "stop".
+        functions: that the model may call, by name.
 
     Attributes:
         system, think, seed: as in `Asking`; a command changes them.
@@ -57,6 +61,7 @@ class Dialog:
         *,
         keyboard: Keyboard | None,
         when_full: str,
+        functions: Mapping[str, Function] = MappingProxyType({}),
     ) -> None:
         self._session = session
         self._settings = asking.settings(session)
@@ -66,6 +71,8 @@ class Dialog:
         self._showing = showing
         self._keyboard = keyboard
         self._when_full = when_full
+        self._tools = ToolUse(session, functions, keyboard)
+        self._written = ""  # by the model, in answer to what it was asked last
         self._statistics: Statistics | None = None
         self.system = asking.system
         self.think = asking.think
@@ -126,55 +133,77 @@ class Dialog:
             raise
 
     def _reply(self, message: Message, n_images: int = 0) -> None:
-        """Answer a message; see `answer`.
+        """Answer a message, and go on where the answer calls tools; see `answer`.
 
         Args:
             n_images: how many of those that wait are in it.
         """
         self.messages.append(message)
+        before = len(self.messages)
         written, interrupted = "", True
         try:
-            ids = self._fit_context()
-            seed = new_seed() if self.seed is None else self.seed
-            writer: AnswerWriter | None = None
-            try:
-                with Display(self._showing) as display:
-                    writer = AnswerWriter(
-                        self._session.tokenizer,
-                        as_json=False,
-                        echo=not display.choice.shows_answer,
-                        markdown=display.choice.markdown,
-                        show_thoughts=False,
-                    )
-                    events = self._session.stream(
-                        ids,
-                        settings=self._settings,
-                        max_tokens=self._max_tokens,
-                        seed=seed,
-                        canvas_length=self._canvas_length,
-                        turbo=self._turbo,
-                    )
-                    with contextlib.closing(events):
-                        self._seen = []
-                        for event in display.show(events, self._session, None):
-                            writer.add(event)
-                            self._seen.append(event)
-                interrupted = False
-            finally:
-                if writer and self._keyboard and display.typed:
-                    self._keyboard.expect(display.typed)
-                if writer:
-                    writer.finish(seed=seed, settings=self._settings, interrupted=interrupted, table=False)
-                    self._statistics, written = writer.answer.statistics, writer.answer.text
+            for _ in range(MOST_ROUNDS):
+                self._written = ""
+                try:
+                    self._write_answer()
+                finally:
+                    written = self._written
+                called = self._tools.message(written)
+                if called is None:
+                    break
+                self.messages.append(called)
+                written = ""
+            else:
+                say(f"the model has called tools {MOST_ROUNDS} times in a row: it is asked no more")
+            interrupted = False
         finally:
             if written.strip() or not interrupted:
                 del self._images[:n_images]
                 self.messages.append({"role": "assistant", "content": written})
-            else:
+            elif len(self.messages) == before:
                 self.messages.pop()
 
+    def _write_answer(self) -> None:
+        """Ask the model once; what it has written, also before Ctrl-C, is `_written`."""
+        ids = self._fit_context()
+        seed = new_seed() if self.seed is None else self.seed
+        writer: AnswerWriter | None = None
+        interrupted = True
+        self._tools.begin()
+        try:
+            with Display(self._showing) as display:
+                writer = AnswerWriter(
+                    self._session.tokenizer,
+                    as_json=False,
+                    echo=not display.choice.shows_answer,
+                    markdown=display.choice.markdown,
+                    show_thoughts=False,
+                )
+                events = self._session.stream(
+                    ids,
+                    settings=self._settings,
+                    max_tokens=self._max_tokens,
+                    seed=seed,
+                    canvas_length=self._canvas_length,
+                    turbo=self._turbo,
+                )
+                with contextlib.closing(events):
+                    self._seen = []
+                    for event in display.show(events, self._session, None):
+                        writer.add(self._tools.without_calls(event))
+                        self._seen.append(event)
+            interrupted = False
+        finally:
+            if writer and self._keyboard and display.typed:
+                self._keyboard.expect(display.typed)
+            if writer:
+                quiet = interrupted or self._tools.called  # an empty answer that calls is as it should be
+                writer.finish(seed=seed, settings=self._settings, interrupted=quiet, table=False)
+                self._statistics, self._written = writer.answer.statistics, writer.answer.text
+
     def _encode(self) -> np.ndarray:
-        return self._session.encode(self.messages, system=self.system, think=self.think)
+        tools = self._tools.declarations
+        return self._session.encode(self.messages, system=self.system, think=self.think, tools=tools)
 
     def _fit_context(self) -> np.ndarray:
         """The ids of the conversation; where they leave no room for a canvas, turns are dropped or not."""
@@ -187,13 +216,13 @@ class Dialog:
             f"it does not fit the context of {self._session.context}"
         )
         choice = self._when_full
-        if choice == "ask" and self._keyboard and len(self.messages) > 1:
+        if choice == "ask" and self._keyboard and self._oldest_turn():
             choice = self._keyboard.choose(full, {"d": "drop", "c": "clear", "k": "stop"})
         dropped = 0
-        while (
-            choice in ("drop", "clear") and len(self.messages) > 1 and (choice == "clear" or len(ids) > room)
-        ):
-            del self.messages[:2]
+        while choice == "clear" or (choice == "drop" and len(ids) > room):
+            if not (n := self._oldest_turn()):
+                break
+            del self.messages[:n]
             dropped += 1
             ids = self._encode()
         if dropped:
@@ -202,10 +231,15 @@ class Dialog:
             raise PromptError(f"{full}: /clear begins anew, --when-full drop forgets, -c asks for more")
         return ids
 
+    def _oldest_turn(self) -> int:
+        """Messages before the second of the user; 0 if there is none."""
+        asked = [i for i, message in enumerate(self.messages) if message["role"] == "user" and i]
+        return asked[0] if asked else 0
+
     def command(self, text: str) -> bool:
         """Obey a line that starts with "/"; whether to go on."""
         name, _, argument = text[1:].strip().partition(" ")
-        name, argument = _SYNONYMS.get(name, name), argument.strip()
+        name, argument = SYNONYMS.get(name, name), argument.strip()
         if name == "exit":
             return False
         if name not in self._COMMANDS:
@@ -217,24 +251,7 @@ class Dialog:
     def _help(self, argument: str) -> None:
         from dgguf.cli.tables import Facts, echo
 
-        commands = [
-            ("/clear", "forget the conversation; the system message stays"),
-            ("/history", "what was said"),
-            ("/retry", "answer the last message again"),
-            ("/set [NAME N]", "show, or set, the sampler's settings and max_tokens"),
-            ("/view NAME", "how answers are shown: auto, text, grid, sudoku, plain, none"),
-            ("/show", "the model, and how full its context is"),
-            ("/system [TEXT]", "show, or set, the system message; /system - takes it away"),
-            ("/think on|off", "let the model think before it answers"),
-            ("/seed N|random", "the same seed repeats an answer"),
-            ("/image FILE", "show the model an image with the next message; so does a pasted path"),
-            ("/save FILE", "write the conversation as JSON"),
-            ("/load FILE", "go on from such a file"),
-            ("/export FILE", "draw the last answer: .gif, .svg, .html, .png, .mp4 …"),
-            ("/stats", "what the last answer cost"),
-            ("/exit", "end; so do /bye, exit and Ctrl-D"),
-        ]
-        echo(Facts(commands, indent=0, style=NOTE), err=True)
+        echo(Facts(COMMANDS, indent=0, style=NOTE), err=True)
         say("Alt-Enter starts a new line, Ctrl-C stops an answer.")
 
     def _clear(self, argument: str) -> None:
@@ -341,7 +358,8 @@ class Dialog:
 
     def _history(self, argument: str) -> None:
         for message in self.messages:
-            say(f"{'> ' if message['role'] == 'user' else ''}{text_of(message)}")
+            if message["content"] is not None:  # it calls tools
+                say(f"{'> ' if message['role'] == 'user' else ''}{text_of(message)}")
         if not self.messages:
             say("nothing was said yet")
 

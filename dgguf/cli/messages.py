@@ -81,6 +81,9 @@ class Keyboard:
             "drop": "[d]rop the oldest turns",
             "clear": "[c]lear all of them",
             "stop": "[k]eep them, without an answer",
+            "run": "[y]es, run it",
+            "always": "[a]lways in this chat",
+            "refuse": "[n]o",
         }
         text = f"{question}.\n{', '.join(words[choice] for choice in choices.values())}? "
         while True:

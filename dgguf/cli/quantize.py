@@ -144,13 +144,12 @@ def quantize(
     _check_outputs(out, type_name, mmproj, report)
     if not dry_run:
         call_early()
-    from dgguf import convert
-    from dgguf.catalog import find_known, find_model
+    from dgguf import catalog, convert
     from dgguf.cli.tables import echo
     from dgguf.hub import parse_reference
 
-    if not source.exists() and (find_known(str(source)) or parse_reference(str(source))):
-        source = find_model(str(source))
+    if not source.exists() and (catalog.find_known(str(source)) or parse_reference(str(source))):
+        source = catalog.find_model(str(source))
     jobs: list[tuple[ConversionPlan, Path]] = []
     if out is not None:
         plan = convert.plan(

@@ -54,8 +54,9 @@ def read(argument: str) -> tuple[Path, str | None, list[Message]]:
 
 
 def as_json(system: str | None, messages: list[Message]) -> dict[str, object]:
-    """A conversation as it is written."""
-    texts = [{"role": message["role"], "content": text_of(message)} for message in messages]
+    """A conversation as it is written: what was said, without calls of tools."""
+    said = [message for message in messages if message["content"] is not None]
+    texts = [{"role": message["role"], "content": text_of(message)} for message in said]
     return {"system": system, "messages": texts}
 
 

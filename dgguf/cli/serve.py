@@ -10,7 +10,7 @@ from dgguf.cli.commands import model_argument
 from dgguf.cli.options import Loading, loading_options
 
 
-@click.command(short_help="Serve a model to OpenAI's clients.")
+@click.command(short_help="Serve a model to OpenAI's and Ollama's clients.")
 @model_argument
 @click.option("--host", default="127.0.0.1", help="Address to listen at; all but this machine need a key.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, help="Port; 0 for any that is free.")
@@ -29,7 +29,7 @@ from dgguf.cli.options import Loading, loading_options
 def serve(
     loading: Loading, host: str, port: int, api_key: str | None, origins: tuple[str, ...], queue: int
 ) -> None:
-    """Serve MODEL as OpenAI's API does, and a page to watch it, until Ctrl-C. docs/server.md says more.
+    """Serve MODEL as OpenAI and Ollama do, and a page to watch it, until Ctrl-C. docs/server.md says more.
 
     It listens on this machine alone; other machines reach it by --host 0.0.0.0 --api-key KEY.
 

@@ -98,6 +98,7 @@ class Helpers:
 
     def __init__(self) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.threads: list[threading.Thread] = []  # that talk with them
 
     def call(self, count: int) -> None:
         """Have so many at least, if the system starts so many."""
@@ -124,6 +125,7 @@ class Helpers:
     def dismiss(self) -> None:
         """End them, and wait until they have ended."""
         processes, self.processes = self.processes, []
+        threads, self.threads = self.threads, []
         for process in processes:
             process.terminate()
         for process in processes:
@@ -132,6 +134,11 @@ class Helpers:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for thread in threads:
+            thread.join(_PATIENCE)
+        for process in processes:
+            for pipe in (process.stdin, process.stdout):
+                pipe.close()  # type: ignore[union-attr]
 
 
 _early = Helpers()  # called before it was known what for
@@ -228,6 +235,7 @@ def work_off(jobs: Sequence[tuple[int, Job]], helpers: Helpers, work: dict[str, 
         with contextlib.suppress(RuntimeError):  # the system starts no more threads
             for thread in threads:
                 thread.start()
+                helpers.threads.append(thread)
         while job := board.take_last():
             try:
                 job[1].run()
@@ -240,7 +248,7 @@ def work_off(jobs: Sequence[tuple[int, Job]], helpers: Helpers, work: dict[str, 
 
 def _feed(process: "subprocess.Popen[bytes]", work: dict[str, Any], board: _Board) -> None:
     """Let a helper do jobs until there are none, or it is gone."""
-    with contextlib.suppress(OSError, ValueError), process.stdin, process.stdout:  # type: ignore[union-attr]
+    with contextlib.suppress(OSError):
         process.stdin.write(json.dumps(work).encode() + b"\n")  # type: ignore[union-attr]
         while job := board.take():
             try:

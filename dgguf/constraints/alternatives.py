@@ -53,7 +53,8 @@ def _joined(schema: Mapping[str, Any], others: Mapping[str, Any], name: str) -> 
     """The lists of two schemas as one, or the mappings where they share no name; None for anything else."""
     one, other = schema.get(name), others.get(name)
     if isinstance(one, list) and isinstance(other, list):
-        return [*other, *(value for value in one if value not in other)]
+        known = {value for value in other if isinstance(value, str)}
+        return [*other, *(value for value in one if not isinstance(value, str) or value not in known)]
     if isinstance(one, Mapping) and isinstance(other, Mapping) and not one.keys() & other.keys():
         return {**other, **one}
     return None

@@ -48,6 +48,7 @@ ANNOTATIONS = frozenset(
     }
 )
 _MOST_DEPTH, _MOST_SCHEMAS = 40, 20_000
+_MOST_OPTIONAL = 500  # properties, each of which may be the first: far more than an automaton has states for
 
 
 def schema_node(schema: Any, effort: Effort) -> Node:
@@ -147,6 +148,9 @@ class _Schemas:
         others = {key: value for key, value in schema.items() if key != name}
         if name == "allOf":
             for n, part in enumerate(given):
+                parts = others.values() if isinstance(others, Mapping) else ()
+                size = sum(len(value) for value in parts if isinstance(value, list | Mapping))
+                self._effort.spend(size, f"the schema at {at}: allOf joins too much; write one schema")
                 others = merge(self._followed(part, at), others, f"{at}/allOf/{n}")
             return self.node(others, at, depth + 1)
         if name == "oneOf":
@@ -278,12 +282,16 @@ class _Schemas:
 def _members(members: list[tuple[Node, bool]]) -> Node:
     """The members of an object in their order, with commas between those that are there."""
     options: list[Node] = []
+    n_first = next((n for n, (_, required) in enumerate(members) if required), len(members))
+    if n_first > _MOST_OPTIONAL:
+        raise ConstraintError(
+            f"more than {_MOST_OPTIONAL} properties that may all be left out before one that is required: "
+            "require some of them"
+        )
+    rest = [Sequence((COMMA, node)) for node, _ in members]
+    behind = [part if needed else optional(part) for part, (_, needed) in zip(rest, members, strict=True)]
     for first, (node, required) in enumerate(members):
-        rest = [
-            Sequence((COMMA, other)) if needed else optional(Sequence((COMMA, other)))
-            for other, needed in members[first + 1 :]
-        ]
-        options.append(Sequence((node, *rest)))
+        options.append(Sequence((node, *behind[first + 1 :])))
         if required:
             break
     else:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from dgguf.diffusion.fresh import Draft
 from dgguf.diffusion.sampler import Branch
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.turbo import Turbo
@@ -33,6 +34,7 @@ class Started:
         constraints: what the answer has to keep to, in words; "" for nothing but the pins.
         digest: of the model's file, see `GgufFile.digest`; "" where it is not known.
         arithmetic: of the backend, see there; "" where it is not known.
+        draft: the text that it starts from; None for noise.
         turbo: what steps leave out; None for nothing.
     """
 
@@ -50,6 +52,7 @@ class Started:
     constraints: str = ""
     digest: str = ""
     arithmetic: str = ""
+    draft: Draft | None = None
     turbo: Turbo | None = None
 
 
@@ -71,11 +74,11 @@ class PromptEncoded:
 
 @dataclass(frozen=True)
 class CanvasStarted:
-    """A fresh canvas of noise is about to be denoised.
+    """A fresh canvas is about to be denoised.
 
     Attributes:
         block: its number, from 0.
-        canvas: (C,) random ids, and those that are pinned.
+        canvas: (C,) random ids, those that are pinned, and what stays of a draft.
         committed: positions before it in the KV cache.
         pinned: (C,) bool, positions whose id must stand; None for none.
     """
@@ -100,12 +103,30 @@ class TopTokens:
 
 
 @dataclass(frozen=True)
+class LogProbabilities:
+    """How likely the tokens of a canvas are at its last step, as far as somebody asked.
+
+    All are natural logarithms of probabilities at temperature 1, over the whole vocabulary: what the network
+    finds, also where pins or a constraint leave it no choice.
+
+    Attributes:
+        committed: (C,) float32, of the tokens that are committed.
+        tokens: (C, K) ids, the likeliest first.
+        likeliest: (C, K) float32, of these.
+    """
+
+    committed: np.ndarray
+    tokens: np.ndarray
+    likeliest: np.ndarray
+
+
+@dataclass(frozen=True)
 class DenoisingStep:
     """One step of a canvas is done.
 
     Attributes:
         block: the canvas's number, from 0.
-        step: from 1.
+        step: from 1; of an answer that starts from a text, from the one that its strength says.
         max_steps: steps this canvas may take.
         temperature: of this step.
         canvas: (C,) ids that the step read.
@@ -160,11 +181,13 @@ class CanvasCommitted:
         block: its number, from 0.
         tokens: (C,) ids.
         answer_length: tokens before the first stop id; C if there is none.
-        stopped: whether there is a stop id.
+        stopped: whether there is a stop id that ends the answer.
         steps: denoising steps it took.
         converged: whether the stopping rule was met, rather than the steps used up.
-        encode_seconds: for encoding what came before it: the prompt, or the canvas before.
+        encode_seconds: for encoding what came before it: the prompt, or the canvas before; with the read
+            of a draft.
         seconds: for all its steps and for that.
+        log_probabilities: None where nobody asked.
     """
 
     block: int
@@ -175,6 +198,7 @@ class CanvasCommitted:
     converged: bool
     encode_seconds: float
     seconds: float
+    log_probabilities: LogProbabilities | None = None
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,7 @@ class Transformer:
             merged(previous.sampled, some.sampled),
             merged(previous.entropy, some.entropy),
             be.merge_rows(previous.conditioning, rows, some.conditioning),
+            merged(previous.rows, some.rows),
         )
 
     def encode_suffixes(self, branches: Branches, tokens: np.ndarray, cache: KVCache) -> None:
@@ -169,6 +170,16 @@ class Transformer:
     def top_tokens(self, prediction: Prediction, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest tokens of the last prediction and their probabilities; see `Backend.top_tokens`."""
         return self.backend.top_tokens(prediction.conditioning, min(count, self.config.vocab_size))
+
+    def log_probabilities(
+        self, prediction: Prediction, count: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the argmax of the last prediction, and of the likeliest; see `Backend.log_probabilities`."""
+        w, cap = self.weights.output, self.config.logit_softcap
+        with self.weights.file.reading():
+            return self.backend.log_probabilities(
+                prediction, w, cap, prediction.argmax, min(count, self.config.vocab_size)
+            )
 
     def logits(self, canvas: Canvas, cache: KVCache, previous: Prediction | None) -> Array:
         """The (C, V) logits after the softcap that `denoise` reads; arguments as there."""

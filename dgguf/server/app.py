@@ -2,36 +2,55 @@
 
 import asyncio
 import concurrent.futures
+import functools
 import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from dgguf import __version__
 from dgguf.decisions import wire
-from dgguf.errors import DggufError
-from dgguf.server import completions, decisions, systemone
-from dgguf.server.body import after, as_json, read_body
+from dgguf.server import (
+    completions,
+    decisions,
+    ollama,
+    ollama_models,
+    ollama_requests,
+    responses,
+    systemone,
+    text_completions,
+)
+from dgguf.server.answering import Answers
+from dgguf.server.body import as_json, read_body, unless_left
 from dgguf.server.decisions import DecisionRequest, decided
-from dgguf.server.errors import ApiError, as_api_error
+from dgguf.server.errors import ApiError
+from dgguf.server.exchange import (
+    error_response,
+    event,
+    logged,
+    streamed,
+)
 from dgguf.server.guard import Guard, Handler
+from dgguf.server.ollama_requests import OllamaChat, OllamaGenerate
 from dgguf.server.page import files
 from dgguf.server.page.routes import Page
-from dgguf.server.requests import Asked, convert, decode, read_request
+from dgguf.server.requests import convert, decode, read_request
 from dgguf.server.systemone import InvalidRequestError, SystemOneRequest
 from dgguf.server.worker import Worker
 from dgguf.session import Session
 
 _LOG = logging.getLogger(__name__)
 _MOST_TOLD = 100  # names in the log of fields without effect
+
+_MAKING = tuple(f"/api/{name}" for name in ("pull", "push", "delete", "create", "copy", "blobs"))  # Ollama's
 
 T = TypeVar("T")
 
@@ -48,7 +67,8 @@ class Server:
     def __init__(self, session: Session, *, queue: int, name: str) -> None:
         self._session = session
         self._worker = Worker(session, queue)
-        self._name = name
+        self.answers = Answers(self._worker, session)
+        self.name = name
         self._began = int(time.time())
         self._counts: Counter[tuple[str, int]] = Counter()
         self._told: set[str] = set()  # names of ignored fields that stand in the log already
@@ -61,16 +81,44 @@ class Server:
             Route("/v1/models", self._counted(self.models)),
             Route("/v1/models/{name:path}", self._counted(self.model)),
             Route("/v1/chat/completions", self._counted(self.chat), methods=["POST"]),
+            Route("/v1/completions", self._counted(self.complete), methods=["POST"]),
+            Route("/v1/responses", self._counted(self.respond), methods=["POST"]),
             Route("/v1/decisions", self._counted(self.decide), methods=["POST"]),
             Route("/v1/systemone", self._counted(self.system_one), methods=["POST"]),
+            *self._ollama_routes(),
             Route("/health", self._counted(self.health)),
             Route("/metrics", self.metrics),
-            *Page(self._session, self._worker, self._prompts, self._name).routes(self._counted),
+            *Page(self._session, self._worker, self._prompts, self.name).routes(self._counted),
         ]
         inner = Starlette(
             routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _not_found}
         )
         return Guard(inner, key=key, origins=origins, refuse=self._refuse, open_to_all=files.ADDRESSES)
+
+    def _ollama_routes(self) -> list[Route]:
+        told = {
+            "version": lambda: ollama_models.version(),
+            "tags": lambda: {"models": [ollama_models.card(self._session, self.name)]},
+            "ps": lambda: {"models": [ollama_models.running(self._session, self.name)]},
+        }
+
+        def telling(tell: Callable[[], dict[str, Any]]) -> Callable[[Request], Awaitable[Response]]:
+            async def handle(request: Request) -> Response:
+                return as_json(tell())
+
+            return self._counted(handle)
+
+        def answering(
+            form: type[OllamaChat] | type[OllamaGenerate],
+        ) -> Callable[[Request], Awaitable[Response]]:
+            return self._counted(lambda request: self._ollama(request, form))
+
+        return [
+            *[Route(f"/api/{name}", telling(tell)) for name, tell in told.items()],
+            Route("/api/show", self._counted(self.show), methods=["POST"]),
+            Route("/api/chat", answering(OllamaChat), methods=["POST"]),
+            Route("/api/generate", answering(OllamaGenerate), methods=["POST"]),
+        ]
 
     @asynccontextmanager
     async def _lifespan(self, application: Starlette) -> AsyncIterator[None]:
@@ -92,9 +140,7 @@ class Server:
             except ClientDisconnect:
                 response = Response(status_code=499)
             except Exception as error:
-                if not isinstance(error, DggufError):
-                    _LOG.exception("a request failed")
-                response = _error(as_api_error(error))
+                response = error_response(logged(error), request.url.path)
             self._counts[request.scope["route"].path, response.status_code] += 1
             return response
 
@@ -102,77 +148,123 @@ class Server:
 
     async def _refuse(self, error: ApiError, scope: Any, receive: Any, send: Any) -> None:
         self._counts["refused", error.status] += 1
-        await _error(error)(scope, receive, send)
+        await error_response(error, scope["path"])(scope, receive, send)
 
     async def models(self, request: Request) -> Response:
         # OpenAI's clients read "data", TypeSafe's "models".
-        about = {"name": self._name, "description": "DiffusionGemma", "release_date": "2026-06-01"}
+        about = {"name": self.name, "description": "DiffusionGemma", "release_date": "2026-06-01"}
         return as_json({"object": "list", "data": [self._card()], "models": [about]})
 
     async def model(self, request: Request) -> Response:
-        self._check_model(request.path_params["name"])
+        self.check_model(request.path_params["name"])
         return as_json(self._card())
 
     def _card(self) -> dict[str, Any]:
-        return {"id": self._name, "object": "model", "created": self._began, "owned_by": "dgguf"}
+        return {"id": self.name, "object": "model", "created": self._began, "owned_by": "dgguf"}
 
-    def _check_model(self, name: str | None) -> None:
-        if name not in (None, "", self._name):
+    def check_model(self, name: str | None) -> None:
+        if name not in (None, "", self.name):
             raise ApiError(
                 404,
-                f"there is no model {name!r:.80} here; this server has {self._name!r}",
+                f"there is no model {name!r:.80} here; this server has {self.name!r}",
                 code="model_not_found",
                 param="model",
             )
 
+    async def made(self, plan: Callable[..., T], *arguments: Any) -> T:
+        """A plan, made in the thread of prompts; its last argument is the session."""
+        make = functools.partial(plan, *arguments, self._session)
+        return await asyncio.get_running_loop().run_in_executor(self._prompts, make)
+
     async def chat(self, request: Request) -> Response:
         asked = read_request(await read_body(request))
-        self._check_model(asked.request.model)
-        headers = self._ignored(asked)
-        loop = asyncio.get_running_loop()
-        made = await loop.run_in_executor(self._prompts, completions.plan, asked, self._session, self._name)
+        self.check_model(asked.request.model)
+        headers = self.ignored(asked.ignored)
+        made = await self.made(completions.plan, asked.request)
         if not asked.request.stream:
-            answer = completions.whole(made, self._worker, self._session)
-            return as_json(await _unless_left(request, answer), headers=headers)
-        options = asked.request.stream_options
+            answer = completions.whole(made, self.answers, self.name)
+            return as_json(await unless_left(request, answer), headers=headers)
         events = completions.stream(
             made,
-            self._worker,
-            self._session,
+            self.answers,
+            self.name,
             drafts=bool(asked.request.diffusing),
-            usage=bool(options and options.include_usage),
+            with_usage=asked.request.wants_usage,
         )
-        first = await anext(events)  # a full queue is told by its status
-        headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        return StreamingResponse(after(first, events), media_type="text/event-stream", headers=headers)
+        return await streamed(events, lambda error: event(error.body()), headers)
+
+    async def complete(self, request: Request) -> Response:
+        asked = text_completions.read_request(await read_body(request))
+        self.check_model(asked.request.model)
+        headers = self.ignored(asked.ignored)
+        made = await self.made(text_completions.plan, asked.request)
+        if not asked.request.stream:
+            answer = text_completions.whole(made, self.answers, self.name)
+            return as_json(await unless_left(request, answer), headers=headers)
+        events = text_completions.stream(
+            made,
+            self.answers,
+            self.name,
+            drafts=bool(asked.request.diffusing),
+            with_usage=asked.request.wants_usage,
+        )
+        return await streamed(events, lambda error: event(error.body()), headers)
+
+    async def respond(self, request: Request) -> Response:
+        asked = responses.read_request(await read_body(request))
+        self.check_model(asked.request.model)
+        headers = self.ignored(asked.ignored)
+        made = await self.made(responses.plan, asked.request)
+        if not asked.request.stream:
+            answer = responses.whole(asked.request, made, self.answers, self.name)
+            return as_json(await unless_left(request, answer), headers=headers)
+        events = responses.stream(asked.request, made, self.answers, self.name)
+        return await streamed(responses.as_bytes(events), responses.failed, headers)
+
+    async def show(self, request: Request) -> Response:
+        given = decode(await read_body(request))
+        self.check_model(ollama_models.known(given.get("model") or given.get("name")))
+        return as_json(ollama_models.shown(self._session, self.name))
+
+    async def _ollama(self, request: Request, form: type[OllamaChat] | type[OllamaGenerate]) -> Response:
+        asked = ollama_requests.read_request(await read_body(request), form)
+        self.check_model(ollama_models.known(asked.request.model))
+        headers, model = self.ignored(asked.ignored), asked.request.model
+        made = await self.made(ollama.plan, asked.request)
+        if asked.request.stream is False:
+            answer = ollama.whole(made, self.answers, model)
+            return as_json(await unless_left(request, answer), headers=headers)
+        lines = ollama.as_lines(ollama.stream(made, self.answers, model))
+        return await streamed(lines, ollama.failed, headers, "application/x-ndjson")
 
     async def decide(self, request: Request) -> Response:
         asked = convert(decode(await read_body(request)), DecisionRequest)
-        self._check_model(asked.model)
-        answer = await _unless_left(request, decided(decisions.plan(asked), self._worker))
-        return as_json(wire.response(answer, self._name))
+        self.check_model(asked.model)
+        answer = await unless_left(request, decided(decisions.plan(asked), self._worker))
+        return as_json(wire.response(answer, self.name))
 
     async def system_one(self, request: Request) -> Response:
         try:
             asked = convert(decode(await read_body(request)), SystemOneRequest)
         except ApiError as error:
             raise InvalidRequestError(str(error)) from None
-        answer = await _unless_left(request, decided(systemone.plan(asked), self._worker))
-        return as_json(systemone.response(asked, answer, self._name))
+        answer = await unless_left(request, decided(systemone.plan(asked), self._worker))
+        return as_json(systemone.response(asked, answer, self.name))
 
-    def _ignored(self, asked: Asked) -> dict[str, str]:
-        new = set(asked.ignored) - self._told
+    def ignored(self, names: tuple[str, ...]) -> dict[str, str]:
+        """The header that names fields without effect; they stand in the log once."""
+        new = set(names) - self._told
         if new and len(self._told) < _MOST_TOLD:
             self._told |= new
             _LOG.info("without effect here: %s", ", ".join(sorted(new)))
-        return {"X-Dgguf-Ignored": ", ".join(asked.ignored)} if asked.ignored else {}
+        return {"X-Dgguf-Ignored": ", ".join(names)} if names else {}
 
     async def health(self, request: Request) -> Response:
         return as_json(
             {
                 "status": "ok",
                 "version": __version__,
-                "model": self._name,
+                "model": self.name,
                 "waiting": self._worker.n_waiting,
                 "active": self._worker.n_active,
             }
@@ -190,31 +282,10 @@ class Server:
         return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
 
 
-async def _unless_left(request: Request, answer: Awaitable[T]) -> T:
-    """An answer, unless the client leaves before it is there: then it is cancelled."""
-
-    async def left() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    task, watch = asyncio.ensure_future(answer), asyncio.ensure_future(left())
-    try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        for one in (task, watch):
-            one.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await task
-
-
 async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     what = "no such address" if error.status_code == 404 else "this cannot be asked for like that"
-    return _error(ApiError(error.status_code, f"{what}; docs/server.md lists what there is"))
-
-
-def _error(error: ApiError) -> Response:
-    return as_json(error.body(), error.status, error.headers)
+    if request.url.path.startswith(_MAKING):
+        what = "this server pulls, makes and deletes no models"
+    refused = ApiError(error.status_code, f"{what}; docs/server.md lists what there is")
+    return error_response(refused, request.url.path)

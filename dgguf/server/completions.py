@@ -1,101 +1,41 @@
 """/v1/chat/completions: an answer as one object, or as a stream of chunks."""
 
-import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
-import numpy as np
 
-from dgguf.constraints.automaton import Automaton
-from dgguf.constraints.language import language
-from dgguf.diffusion.events import Event
-from dgguf.diffusion.settings import SamplerSettings
-from dgguf.errors import DggufError
-from dgguf.images import ImageInput
 from dgguf.request import new_seed
-from dgguf.server.drafts import Drafts
-from dgguf.server.errors import ApiError, as_api_error
-from dgguf.server.happenings import Happenings
+from dgguf.server.answering import Answers, Draft, Plan, Sign, Text, usage
+from dgguf.server.errors import ApiError
+from dgguf.server.exchange import PING, event
 from dgguf.server.reply import Reply
-from dgguf.server.requests import Asked, conversation_of, schema_of, wants_thoughts
+from dgguf.server.requests import ChatRequest, SampledRequest, constraint_of, conversation_of, wants_thoughts
+from dgguf.server.token_logs import TokenLog, described
 from dgguf.server.tools import declared_tools, wanted_tool
-from dgguf.server.worker import Queued, Turn, Worker
 from dgguf.session import DEFAULT_MAX_TOKENS, Session
+from dgguf.text.tokenizer import TokenTexts
 from dgguf.text.tool_calls import OPEN, BrokenCall, ToolCall
 
-_LOG = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Plan:
-    """All that a request's answers have in common.
-
-    Attributes:
-        identifier: "chatcmpl-…".
-        created: seconds since 1970.
-        prompt: (P,) ids.
-        images: in it, in order.
-        seed: of the first answer; the next ones count on.
-        n: answers.
-        stops: texts that end an answer.
-        pins: ids that must stand at positions of the answer: the beginning of a call that must be made.
-        canvas: its length; None for the model's.
-        constraint: what the answer is held to; None for nothing.
-    """
-
-    identifier: str
-    created: int
-    model: str
-    prompt: np.ndarray
-    images: list[ImageInput]
-    seed: int
-    n: int
-    max_tokens: int
-    stops: list[str]
-    settings: SamplerSettings
-    pins: dict[int, int]
-    canvas: int | Literal["auto"] | None
-    constraint: Automaton | None
-
-    def start(self, number: int) -> Callable[[Turn], Generator[Event, None, None]]:
-        """What the worker does for an answer of these."""
-        return lambda turn: turn.session.stream(
-            self.prompt,
-            images=self.images,
-            settings=self.settings,
-            max_tokens=self.max_tokens,
-            seed=(self.seed + number) % (1 << 64),
-            pins=self.pins,
-            canvas_length=self.canvas,
-            constraint=self.constraint,
-            conversation=turn.take_conversation(self.prompt),
-        )
-
-
-def plan(asked: Asked, session: Session, model: str) -> Plan:
+def plan(request: ChatRequest, session: Session) -> Plan:
     """Turn a request into ids and settings; takes a while for a long prompt.
 
     Raises:
         ApiError, DggufError: it cannot be done as asked.
     """
-    request = asked.request
-    try:
-        settings = session.settings(**(request.sampler or {}))
-    except TypeError as error:
-        raise ApiError(400, str(error), param="sampler") from None
     tools = declared_tools(request.tools, request.tool_choice)
     wanted = wanted_tool(request.tools, request.tool_choice)
     if tools and OPEN not in session.tokenizer.special:
         raise ApiError(400, "this model knows no tools: its vocabulary has no mark for calls", param="tools")
-    schema = schema_of(request)
-    if tools and schema is not None:
+    constraint = constraint_of(request)
+    if tools and constraint is not None:
         raise ApiError(
-            400, "an answer held to a schema calls no tools: leave out one of both", param="response_format"
+            400, "an answer held to a form calls no tools: leave out one of both", param="response_format"
         )
     think = wants_thoughts(request) and wanted is None  # a call that must be made comes first
     asked_for = conversation_of(request)
@@ -103,114 +43,145 @@ def plan(asked: Asked, session: Session, model: str) -> Plan:
     prompt = session.encode(asked_for.messages, images=images, think=think, tools=tools)
     begun = f"{OPEN}call:" + (f"{wanted}{{" if wanted else "") if wanted is not None else ""
     given = [n for n in (request.max_completion_tokens, request.max_tokens) if n is not None]
-    stop = request.stop
     return Plan(
-        identifier=f"chatcmpl-{secrets.token_hex(12)}",
-        created=int(time.time()),
-        model=model,
         prompt=prompt,
         images=images,
-        seed=new_seed() if request.seed is None else request.seed % (1 << 64),
-        n=request.n or 1,
         max_tokens=min(given, default=DEFAULT_MAX_TOKENS),
-        stops=[stop] if isinstance(stop, str) else list(stop or []),
-        settings=settings,
         pins=dict(enumerate(session.tokenizer.encode(begun, special=True))),
-        canvas=request.canvas,
-        constraint=language(schema),
+        constraint=constraint,
+        log_probabilities=(request.top_logprobs or 0) if request.logprobs else None,
+        **sampled(request, session),
     )
 
 
-async def whole(made: Plan, worker: Worker, session: Session) -> dict[str, Any]:
+def sampled(request: SampledRequest, session: Session) -> dict[str, Any]:
+    """What a request says of how its answers are found, as arguments of `Plan`.
+
+    Raises:
+        ApiError: the sampler has no such setting.
+    """
+    try:
+        settings = session.settings(**(request.sampler or {}))
+    except TypeError as error:
+        raise ApiError(400, str(error), param="sampler") from None
+    stop = request.stop
+    return {
+        "settings": settings,
+        "seed": new_seed() if request.seed is None else request.seed % (1 << 64),
+        "n": request.n or 1,
+        "stops": [stop] if isinstance(stop, str) else list(stop or []),
+        "canvas": request.canvas,
+    }
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands in every object of an answer."""
+
+    model: str
+    seed: int
+    identifier: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def object(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": self.identifier,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": None,
+            "seed": self.seed,
+        }
+
+
+async def whole(made: Plan, answers: Answers, model: str) -> dict[str, Any]:
     """All answers of a request as one object."""
-    replies = []
-    for number in range(made.n):
-        reply = Reply(session.tokenizer, made.max_tokens, made.stops)
-        with Happenings(worker, made.start(number), admitted=number > 0) as happenings:
-            async with aclosing(happenings.each()) as events:
-                async for event in events:
-                    if event is not None and not isinstance(event, Queued):
-                        reply.add(event)
-                    if reply.is_over:
-                        break
-        if not reply.is_over:
-            raise ApiError(503, "the server stopped before the answer was done", kind="server_error")
-        replies.append(reply)
-    return completion(made, replies)
+    return completion(made, await answers.whole(made), Head(model, made.seed), answers.session.tokenizer)
 
 
-def completion(made: Plan, replies: list[Reply]) -> dict[str, Any]:
-    """The object that answers a request, of all its answers in order; each is over."""
+def completion(
+    made: Plan, answered: Sequence[tuple[Reply, list[TokenLog]]], head: Head, texts: TokenTexts
+) -> dict[str, Any]:
+    """The object that answers a request.
+
+    Args:
+        answered: its answers in order, each over, with how likely their tokens are.
+    """
     choices = []
-    for number, reply in enumerate(replies):
+    for number, (reply, logs) in enumerate(answered):
         message: dict[str, Any] = {"role": "assistant", "content": reply.text}
         if reply.thoughts:
             message["reasoning_content"] = reply.thoughts
         if reply.calls:
-            message["tool_calls"] = [_call(call) for call in reply.calls]
+            message["tool_calls"] = [described_call(call) for call in reply.calls]
             message["content"] = reply.text or None
-        choices.append({"index": number, "message": message, "finish_reason": reply.reason, "logprobs": None})
-    return {**_head(made, "chat.completion"), "choices": choices, "usage": _usage(replies)}
+        told = _logs(made, logs, texts)
+        choices.append({"index": number, "message": message, "finish_reason": reply.reason, "logprobs": told})
+    told_usage = usage([reply for reply, _ in answered])
+    return {**head.object("chat.completion"), "choices": choices, "usage": told_usage}
 
 
 async def stream(
-    made: Plan, worker: Worker, session: Session, *, drafts: bool, usage: bool
+    made: Plan, answers: Answers, model: str, *, drafts: bool, with_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    """The answers of a request as server-sent events; a failure behind the first of them is the last.
+    """The answers of a request as server-sent events.
 
     Raises:
         ApiError: before the first: the queue is full.
     """
+    head = Head(model, made.seed).object("chat.completion.chunk")
     replies: list[Reply] = []
-    begun = False
-    try:
-        for number in range(made.n):
-            reply = Reply(session.tokenizer, made.max_tokens, made.stops)
-            replies.append(reply)
-            with Happenings(worker, made.start(number), admitted=number > 0) as happenings:
-                begun = True
-                yield _chunk(made, number, {"role": "assistant", "content": ""})
-                async with aclosing(_deltas(made, number, reply, happenings, session, drafts)) as deltas:
-                    async for piece in deltas:
-                        yield piece
-            if not reply.is_over:
-                raise ApiError(503, "the server stopped before the answer was done", kind="server_error")
-            yield _chunk(made, number, {}, reason=reply.reason)
-        if usage:
-            yield _event({**_head(made, "chat.completion.chunk"), "choices": [], "usage": _usage(replies)})
-        yield b"data: [DONE]\n\n"
-    except Exception as error:
-        if not begun:
-            raise
-        if not isinstance(error, DggufError):
-            _LOG.exception("an answer failed")
-        yield _event(as_api_error(error).body())
+    for number in range(made.n):
+        replies.append(answers.reply(made))
+        async with aclosing(_chunks(made, number, replies[-1], answers, drafts)) as chunks:
+            async for chunk in chunks:
+                yield event({**head, **chunk}) if chunk else PING
+    if with_usage:
+        yield event({**head, "choices": [], "usage": usage(replies)})
+    yield b"data: [DONE]\n\n"
 
 
-async def _deltas(
-    made: Plan, number: int, reply: Reply, happenings: Happenings, session: Session, drafts: bool
-) -> AsyncGenerator[bytes, None]:
-    """The chunks of one answer between its first and its last."""
-    drawn, n_calls = Drafts(session.tokenizer) if drafts else None, 0
-    async with aclosing(happenings.each()) as events:
-        async for event in events:
-            if event is None:
-                yield b": still at work\n\n"
-                continue
-            if drawn and (draft := drawn.draft(event)):
-                yield _chunk(made, number, {}, dgguf=draft)
-            if isinstance(event, Queued):
-                continue
-            for kind, text in reply.add(event):
-                yield _chunk(made, number, {"content" if kind == "answer" else "reasoning_content": text})
-            for place in range(n_calls, len(reply.calls)):
-                yield _chunk(made, number, {"tool_calls": [{"index": place, **_call(reply.calls[place])}]})
-            n_calls = len(reply.calls)
-            if reply.is_over:
-                return
+async def _chunks(
+    made: Plan, number: int, reply: Reply, answers: Answers, drafts: bool
+) -> AsyncGenerator[dict[str, Any], None]:
+    """The chunks of one answer; an empty one says that it is being computed."""
+    n_calls = 0
+    told = answers.told(made, number, reply, admitted=number > 0, drafts=drafts)
+    async with aclosing(told) as happenings:
+        async for what in happenings:
+            match what:
+                case Sign.QUEUED:
+                    yield _chunk(number, {"role": "assistant", "content": ""})
+                case Sign.AT_WORK:
+                    yield {}
+                case Draft():
+                    yield _chunk(number, {}) | {"dgguf": what.data}
+                case Text():
+                    name = "content" if what.kind == "answer" else "reasoning_content"
+                    logs = (
+                        _logs(made, what.logs, answers.session.tokenizer) if what.kind == "answer" else None
+                    )
+                    yield _chunk(number, {name: what.text}, logs=logs)
+                case ToolCall() | BrokenCall():
+                    call = {"index": n_calls, **described_call(what)}
+                    yield _chunk(number, {"tool_calls": [call]})
+                    n_calls += 1
+    yield _chunk(number, {}, reason=reply.reason)
 
 
-def _call(call: ToolCall | BrokenCall) -> dict[str, Any]:
+def _chunk(
+    number: int, delta: dict[str, Any], *, reason: str | None = None, logs: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    return {"choices": [{"index": number, "delta": delta, "finish_reason": reason, "logprobs": logs}]}
+
+
+def _logs(made: Plan, logs: list[TokenLog], texts: TokenTexts) -> dict[str, Any] | None:
+    if made.log_probabilities is None:
+        return None
+    return {"content": described(logs, texts), "refusal": None}
+
+
+def described_call(call: ToolCall | BrokenCall) -> dict[str, Any]:
     """A call as OpenAI's clients read it: the arguments are a text."""
     if isinstance(call, ToolCall):
         arguments = msgspec.json.encode(call.arguments).decode()
@@ -221,34 +192,3 @@ def _call(call: ToolCall | BrokenCall) -> dict[str, Any]:
         "type": "function",
         "function": {"name": call.name, "arguments": arguments},
     }
-
-
-def _head(made: Plan, kind: str) -> dict[str, Any]:
-    return {
-        "id": made.identifier,
-        "object": kind,
-        "created": made.created,
-        "model": made.model,
-        "system_fingerprint": None,
-        "seed": made.seed,
-    }
-
-
-def _chunk(
-    made: Plan, number: int, delta: dict[str, Any], *, reason: str | None = None, dgguf: Any = None
-) -> bytes:
-    choice = {"index": number, "delta": delta, "finish_reason": reason, "logprobs": None}
-    chunk = {**_head(made, "chat.completion.chunk"), "choices": [choice]}
-    return _event(chunk if dgguf is None else chunk | {"dgguf": dgguf})
-
-
-def _event(data: dict[str, Any]) -> bytes:
-    return b"data: " + msgspec.json.encode(data) + b"\n\n"
-
-
-def _usage(replies: list[Reply]) -> dict[str, Any]:
-    """The usage of all answers together; the prompt counts once, as it is read once."""
-    total = replies[0].usage()
-    total["completion_tokens"] = sum(reply.n_tokens for reply in replies)
-    total["total_tokens"] = total["prompt_tokens"] + total["completion_tokens"]
-    return total

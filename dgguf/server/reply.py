@@ -7,8 +7,10 @@ from typing import Any, Literal
 import numpy as np
 
 from dgguf.answer import AnswerBuilder, Piece
-from dgguf.diffusion.events import CanvasCommitted, Event, Finished
-from dgguf.text.chat import Kind
+from dgguf.diffusion.events import CanvasCommitted, Event, Finished, Started
+from dgguf.diffusion.statistics import Statistics
+from dgguf.server.token_logs import TokenLog, TokenLogs
+from dgguf.text.chat import ChannelSplitter, Kind
 from dgguf.text.tokenizer import Tokenizer
 from dgguf.text.tool_calls import CallSplitter
 
@@ -22,6 +24,7 @@ class Reply:
         tokenizer: of the model.
         max_tokens: committed tokens that count; a canvas is cut there.
         stops: the answer ends before the first of these texts; thoughts do not count.
+        lead: left out where the answer begins with it.
 
     Attributes:
         reason: why it ended; None before.
@@ -29,8 +32,13 @@ class Reply:
         calls: of tools, that are complete.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int, stops: Sequence[str] = ()) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, max_tokens: int, stops: Sequence[str] = (), lead: str = ""
+    ) -> None:
+        self._lead = lead
+        self._tokenizer = tokenizer
         self._builder = AnswerBuilder(tokenizer)
+        self._logs = TokenLogs(tokenizer)
         self._splitter = CallSplitter(tokenizer.special, tokenizer)
         self.calls = self._splitter.calls
         self._left = max_tokens
@@ -48,12 +56,14 @@ class Reply:
 
     def add(self, event: Event) -> list[tuple[Kind, str]]:
         """Take the next event; returns the pieces of thought and answer that are certain with it."""
+        if isinstance(event, Started):
+            self._logs = TokenLogs(self._tokenizer, event.prompt.tolist())
         if isinstance(event, CanvasCommitted):
             length = min(event.answer_length, self._left)
             cut = length < event.answer_length or (length == self._left and not event.stopped)
             self._left -= length
             self.n_tokens += length
-            outside = self._splitter.push(event.tokens[:length].tolist())
+            outside = self._split(event, length)
             if cut or event.stopped:
                 outside += self._splitter.finish()
             text = np.array(outside, np.int64)
@@ -64,6 +74,25 @@ class Reply:
         if isinstance(event, Finished):
             given += self._end("stop" if event.reason == "stop" else "length")
         return given
+
+    def _split(self, event: CanvasCommitted, length: int) -> list[int]:
+        """The ids outside calls of the first so many of a canvas; how likely they are is noted."""
+        ids, logs = event.tokens[:length].tolist(), event.log_probabilities
+        if logs is None:
+            return self._splitter.push(ids)
+        outside = []
+        for place, token in enumerate(ids):
+            passed = self._splitter.push([token])
+            if passed == [token] and not self._splitter.in_call:
+                self._logs.add(token, place, logs)
+            else:
+                self._logs.skip(passed)
+            outside += passed
+        return outside
+
+    def take_logs(self) -> list[TokenLog]:
+        """The tokens of the text that was given since the last call, as far as their logs were asked for."""
+        return self._logs.take(len(self.text))
 
     def usage(self) -> dict[str, Any]:
         """OpenAI's "usage"."""
@@ -76,9 +105,17 @@ class Reply:
         }
 
     @property
-    def steps(self) -> list[int]:
-        """Denoising steps of each committed canvas."""
-        return self._builder.statistics.steps
+    def n_thought_tokens(self) -> int:
+        """Of the committed tokens those of thoughts, their marks left out."""
+        started = self._builder.started
+        splitter = ChannelSplitter(self._tokenizer, started.prompt.tolist() if started else ())
+        segments = splitter.push(self._builder.tokens)
+        return sum(len(segment.ids) for segment in segments if segment.kind == "thought")
+
+    @property
+    def statistics(self) -> Statistics:
+        """What it has cost so far."""
+        return self._builder.statistics
 
     def _end(self, reason: Reason) -> list[tuple[Kind, str]]:
         """No token comes any more: take what was held back, unless a stop string has ended the answer."""
@@ -119,6 +156,8 @@ class Reply:
         )  # fmt: skip
 
     def _keep(self, kind: Kind, text: str) -> list[tuple[Kind, str]]:
+        if kind == "answer" and text and self._lead:
+            text, self._lead = text.removeprefix(self._lead), ""
         if not text:
             return []
         if kind == "answer":

@@ -1,20 +1,24 @@
-"""What a client may send to /v1/chat/completions, checked: types, ranges, and what has no effect here."""
+"""What clients may send, checked: types, ranges, and what has no effect here."""
 
 import base64
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
+from dgguf.constraints.automaton import Automaton
+from dgguf.constraints.language import json_object, language
 from dgguf.errors import ImageError
 from dgguf.images import pixels_of
 from dgguf.server.errors import ApiError
-from dgguf.server.tools import as_mapping, calls_of
+from dgguf.server.tools import calls_of, with_results
 
 Form = TypeVar("Form", bound=msgspec.Struct)
 MOST_ANSWERS = 8  # of one request, "n"
 MOST_STOPS = 16
+MOST_LOGS = 20  # likeliest tokens at each place
 MOST_IMAGES = 16
 MOST_PIXELS = 1 << 25  # of all images of a request: some bytes may say that they are very many
 MOST_STEPS = 1000  # of a canvas
@@ -28,46 +32,53 @@ class StreamParameters(msgspec.Struct):
     include_usage: bool = False
 
 
-class ChatRequest(msgspec.Struct, kw_only=True):
-    """The fields that have an effect; OpenAI's but for the last four."""
+class SampledRequest(msgspec.Struct, kw_only=True):
+    """What requests for answers have in common; OpenAI's fields but for the last three."""
 
-    messages: list[dict[str, Any]]
     model: str | None = None
     stream: bool | None = False
     stream_options: StreamParameters | None = None
     n: int | None = 1
     stop: str | list[str] | None = None
     max_tokens: int | None = None
-    max_completion_tokens: int | None = None
     seed: int | None = None
+    diffusing: bool | None = False
+    sampler: dict[str, int | float | None] | None = None
+    canvas: int | Literal["auto"] | None = None
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream is to end with what it cost."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class ChatRequest(SampledRequest, kw_only=True):
+    """Of /v1/chat/completions: the fields that have an effect."""
+
+    messages: list[dict[str, Any]]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = False
+    top_logprobs: int | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
-    diffusing: bool | None = False
-    sampler: dict[str, int | float | None] | None = None
-    canvas: int | Literal["auto"] | None = None
 
 
 # What would change the answer's form, and so must not be left out silently.
-_NOT_YET = {
-    "functions": "functions, which are tools now",
-    "logprobs": "log-probabilities",
-    "top_logprobs": "log-probabilities",
-    "audio": "audio",
-}
+_NOT_HERE = {"functions": "functions, which are tools now", "audio": "audio"}
 
 
 @dataclass(frozen=True)
-class Asked:
+class Asked(Generic[Form]):
     """A request that was read.
 
     Attributes:
         ignored: names of fields that have no effect, for the header X-Dgguf-Ignored.
     """
 
-    request: ChatRequest
+    request: Form
     ignored: tuple[str, ...]
 
 
@@ -102,25 +113,57 @@ def convert(given: dict[str, Any], form: type[Form]) -> Form:
         ) from None
 
 
-def read_request(body: bytes) -> Asked:
-    """Check a body.
+def read_request(body: bytes) -> Asked[ChatRequest]:
+    """Check a body for /v1/chat/completions.
 
     Raises:
         ApiError: 400; it is no JSON object, or a field is not as it must be.
     """
     given = decode(body)
-    for name, what in _NOT_YET.items():
+    refuse(given, _NOT_HERE)
+    request = convert(given, ChatRequest)
+    check_ranges(request)
+    return Asked(request, ignored(given, ChatRequest, _NOT_HERE))
+
+
+def refuse(given: dict[str, Any], names: Mapping[str, str]) -> None:
+    """See that a request leaves out what cannot be done, and must not be left undone silently.
+
+    Args:
+        names: of fields, with what they ask for.
+
+    Raises:
+        ApiError: 400; it does not.
+    """
+    for name, what in names.items():
         if given.get(name):
             raise ApiError(400, f"this server has no {what}: leave out {name!r}", param=name)
-    request = convert(given, ChatRequest)
-    _check_ranges(request)
-    known = {*ChatRequest.__struct_fields__, *_NOT_YET}
-    ignored = sorted(name for name, value in given.items() if name not in known and value is not None)
-    visible = [name for name in ignored if name.isidentifier() and name.isascii() and len(name) < 50]
-    return Asked(request, tuple(visible[:_MOST_NAMES]))
 
 
-def _check_ranges(request: ChatRequest) -> None:
+def ignored(given: dict[str, Any], form: type[msgspec.Struct], known: Iterable[str] = ()) -> tuple[str, ...]:
+    """Names of a request's fields that have no effect, as far as a header can tell them.
+
+    Args:
+        known: further names that are not to be told.
+    """
+    names = {*form.__struct_fields__, *known}
+    left = sorted(name for name, value in given.items() if name not in names and value is not None)
+    return visible(left)
+
+
+def visible(names: Iterable[str]) -> tuple[str, ...]:
+    """Of some names the first that a header can carry."""
+    good = [name for name in names if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]{0,48}", name)]
+    return tuple(good[:_MOST_NAMES])
+
+
+def check_ranges(request: SampledRequest) -> None:
+    """See that the numbers of a request can be done.
+
+    Raises:
+        ApiError: 400; one cannot.
+    """
+
     def require(holds: bool, rule: str, param: str) -> None:
         if not holds:
             raise ApiError(400, rule, param=param)
@@ -128,7 +171,7 @@ def _check_ranges(request: ChatRequest) -> None:
     n = request.n
     require(n is None or 1 <= n <= MOST_ANSWERS, f"n must be from 1 to {MOST_ANSWERS}", "n")
     for name in ("max_tokens", "max_completion_tokens"):
-        value = getattr(request, name)
+        value = getattr(request, name, None)
         require(value is None or 1 <= value < 1 << 31, f"{name} must be at least 1", name)
     seed = request.seed
     require(seed is None or -(1 << 63) <= seed < 1 << 64, "the seed must be a number of 64 bits", "seed")
@@ -138,6 +181,11 @@ def _check_ranges(request: ChatRequest) -> None:
     canvas = request.canvas
     require(not isinstance(canvas, int) or canvas >= LEAST_CANVAS, "the canvas must be from 16 on", "canvas")
     require(len(stops) <= MOST_STOPS, f"stop takes up to {MOST_STOPS} texts", "stop")
+    if isinstance(request, ChatRequest):
+        top = request.top_logprobs
+        rule = f"top_logprobs must be from 0 to {MOST_LOGS}"
+        require(top is None or 0 <= top <= MOST_LOGS, rule, "top_logprobs")
+        require(not top or bool(request.logprobs), "top_logprobs go with logprobs: true", "top_logprobs")
     require(
         request.stream_options is None or bool(request.stream),
         "stream_options go with stream: true",
@@ -181,9 +229,8 @@ def conversation_of(request: ChatRequest) -> Conversation:
             given["tool_calls"] = calls
         if role == "tool":
             given |= {name: message[name] for name in ("tool_call_id", "name") if name in message}
-            given["content"] = as_mapping(content) or content
         messages.append(given)
-    return Conversation(messages, images)
+    return Conversation(with_results(messages), images)
 
 
 def _parts(content: list[Any], place: str, images: list[bytes]) -> str | list[dict[str, str]]:
@@ -241,28 +288,26 @@ def _check_images(images: list[bytes], place: str) -> None:
         )
 
 
-def schema_of(request: ChatRequest) -> dict[str, Any] | None:
-    """The JSON schema that the answer is to be held to; None for none.
+def constraint_of(request: ChatRequest) -> Automaton | None:
+    """What the answer is to be held to; None for nothing.
 
     Raises:
-        ApiError: 400; the form of the response is not one of OpenAI's that can be held.
+        ApiError, ConstraintError: the form of the response is not one of OpenAI's that can be held.
     """
     form = request.response_format or {"type": "text"}
-    if form.get("type") == "text":
-        return None
-    if form.get("type") != "json_schema":
-        raise ApiError(
-            400,
-            "response_format can be text or json_schema; of JSON without a schema the parts are not known",
-            param="response_format",
-        )
-    described = form.get("json_schema")
-    schema = described.get("schema") if isinstance(described, dict) else None
-    if not isinstance(schema, dict):
-        raise ApiError(
-            400, "response_format.json_schema.schema must be an object", param="response_format.json_schema"
-        )
-    return schema
+    match form.get("type"):
+        case "text":
+            return None
+        case "json_object":
+            return json_object()
+        case "json_schema":
+            described = form.get("json_schema")
+            schema = described.get("schema") if isinstance(described, dict) else None
+            if isinstance(schema, dict):
+                return language(schema)
+            place = "response_format.json_schema"
+            raise ApiError(400, f"{place}.schema must be an object", param=place)
+    raise ApiError(400, "response_format can be text, json_object or json_schema", param="response_format")
 
 
 def wants_thoughts(request: ChatRequest) -> bool:

@@ -83,6 +83,32 @@ def calls_of(message: dict[str, Any], place: str) -> list[dict[str, Any]]:
     return made
 
 
+def with_results(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with the results of calls in the message that called, those that are JSON as mappings.
+
+    Templates take a mapping there alone; in a message of its own a result must be a text.
+    """
+    joined: list[dict[str, Any]] = []
+    caller: dict[str, Any] | None = None
+    for message in messages:
+        if message["role"] != "tool":
+            caller = message if message.get("tool_calls") else None
+        if message["role"] == "tool" and caller is not None and isinstance(message["content"], str):
+            own = message.get("tool_call_id")
+            named = [call["function"]["name"] for call in caller["tool_calls"] if call["id"] == own]
+            name = named[0] if named else message.get("name")
+            result = as_mapping(message["content"])
+            response = message["content"] if result is None else result
+            caller.setdefault("tool_responses", []).append(
+                {"name": str(name or "unknown"), "response": response}
+            )
+        else:
+            joined.append(message)
+            if message["role"] == "tool":  # with an image: the others behind it stay where they are, too
+                caller = None
+    return joined
+
+
 def as_mapping(text: Any) -> dict[str, Any] | None:
     """A JSON object, of the text that it is; None if it is none."""
     try:

@@ -104,7 +104,9 @@ class Recorder:
                 fields["settings"] = dataclasses.asdict(event.settings)
                 fields["stop_ids"] = sorted(event.stop_ids)
                 fields["turbo"] = event.turbo and dataclasses.asdict(event.turbo)
-                for name in ("pins", "branches", "constraints", "digest", "arithmetic", "turbo"):
+                if event.draft is not None:
+                    fields["draft"] = vars(event.draft) | {"tokens": event.draft.tokens.tolist()}
+                for name in ("pins", "branches", "constraints", "digest", "arithmetic", "turbo", "draft"):
                     if not fields[name]:
                         del fields[name]
                 ids = fields["prompt"] = event.prompt.tolist()

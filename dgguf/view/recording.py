@@ -5,7 +5,7 @@ Every line is an object with a "type". Format version 2:
 started     first line: "format": "dgguf recording", "version", then the fields of `Started`, and
             "channel": the ids around thoughts, null where there are none. "pins" is {position: id} and
             "branches" [[block, step, seed], …]; version 1 has neither, nor "constraints", "digest",
-            "arithmetic", and what is empty is left out, as "turbo": the fields of `Turbo`.
+            "arithmetic", and what is empty is left out, as "turbo" and "draft": the fields of these.
 prompt      the fields of `PromptEncoded`.
 canvas      a fresh canvas: "block", "committed", "canvas": its ids.
 step        "block", "step", "temperature", "settled", "seconds";
@@ -48,6 +48,7 @@ from dgguf.diffusion.events import (
     Started,
     TopTokens,
 )
+from dgguf.diffusion.fresh import Draft
 from dgguf.diffusion.sampler import Branch, SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.turbo import Turbo
@@ -256,6 +257,7 @@ class _Reader:
         if not 0 < line["canvas_length"] <= _MAX_CANVAS or line["vocab_size"] < 1 or line["seed"] < 0:
             raise ValueError("sizes")
         self.tokens.channel_open_id, self.tokens.channel_close_id = line["channel"]
+        draft = line.get("draft")
         self._started = Started(
             **_pick(Started, line),
             settings=_numbers(SamplerSettings, line["settings"]),
@@ -263,6 +265,7 @@ class _Reader:
             stop_ids=frozenset(line["stop_ids"]),
             pins=_pins(line.get("pins", {})),
             branches=_branches(line.get("branches", [])),
+            draft=Draft(**draft | {"tokens": _vector(draft["tokens"])}) if draft else None,
             turbo=_numbers(Turbo, line["turbo"]) if "turbo" in line else None,
         )
         self._canvases = Canvases(self._started)

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from dgguf.checks import check_workers
 from tests.batch.conftest import write_lines
 
 QUICK = ("-t", "1", "--seed", "3", "-n", "16", "--canvas", "auto", "--max-steps", "3")
@@ -40,6 +41,17 @@ def test_what_is_said(tmp_path):
     assert "out.jsonl exists" in again.stderr
 
 
+@pytest.mark.parametrize(
+    ("available", "cores", "fit"),
+    [(24e9, 2, "2 of"), (24e9, 64, "6 of"), (17e9, 64, "1 of"), (1e9, 64, "1 of"), (None, 4, "unknown")],
+)
+def test_how_many_workers_fit(available, cores, fit):
+    available = None if available is None else int(available)
+    check = check_workers(int(16.8e9), int(0.96e9), available, cores)
+    assert check.ok
+    assert check.found.startswith(fit)
+
+
 @pytest.mark.posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_what_was_done(tmp_path, number):
@@ -58,6 +70,21 @@ def test_a_signal_leaves_what_was_done(tmp_path, number):
     assert f"{rows_done(tmp_path)} of 2,000 rows are answered and kept in out.jsonl.journal" in said
     assert "Traceback" not in said
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.posix
+def test_a_full_disk_costs_no_finished_row(tmp_path):
+    rows = write_lines(tmp_path / "in.jsonl", [{"prompt": f"Hi {number}"} for number in range(6)])
+    words = command(rows, "-o", "out.jsonl", *QUICK)
+    full = subprocess.run(
+        ["bash", "-c", 'ulimit -f 2; exec "$@"', "bash", *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1] == "dgguf: error: out.jsonl.journal: File too large"
+    before = rows_done(tmp_path)
+    assert 0 < before < 6
+    assert f"going on: {before} of 6 rows" in done(tmp_path, rows, "-o", "out.jsonl", *QUICK).stderr
+    assert len((tmp_path / "out.jsonl").read_bytes().splitlines()) == 6
 
 
 @pytest.mark.posix

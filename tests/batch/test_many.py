@@ -59,7 +59,7 @@ def measured(folder, n_rows):
     ("few", "many"),
     [
         pytest.param(10_000, 60_000, marks=pytest.mark.slow(15)),
-        pytest.param(100_000, 1_000_000, marks=pytest.mark.slow(200)),
+        pytest.param(100_000, 1_000_000, marks=pytest.mark.slow(100)),
     ],
 )
 def test_memory_and_the_time_of_a_row_stay(tmp_path, few, many):

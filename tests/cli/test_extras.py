@@ -21,7 +21,7 @@ def both(name):
     return f"pip install 'dgguf[{name}]', in a checkout pip install '.[{name}]'"
 
 
-@pytest.mark.parametrize("package", ["starlette", "uvicorn", "msgspec"])
+@pytest.mark.parametrize("package", ["starlette", "uvicorn"])
 def test_the_server_without_its_packages(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     for module in [name for name in sys.modules if name.startswith("dgguf.server")]:
@@ -44,7 +44,7 @@ def test_a_gpu_without_its_packages():
     assert len(INSTALL) < 400
 
 
-@pytest.mark.parametrize("name", ["server", "video", "cuda12", "cuda13"])
+@pytest.mark.parametrize("name", ["server", "video", "ray", "parquet", "cuda12", "cuda13"])
 def test_the_extras_exist(name):
     assert name in EXTRAS
     assert both(name) == extra(name)

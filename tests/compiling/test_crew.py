@@ -86,6 +86,15 @@ def test_who_is_interrupted_takes_the_helpers_along(monkeypatch, tmp_path):
     assert process.poll() is not None
 
 
+@pytest.mark.posix
+def test_who_had_nothing_to_do_leaves_nothing(tmp_path):
+    made, process = helpers(tmp_path)
+    made.dismiss()
+    assert process.poll() is not None
+    assert process.stdin.closed
+    assert process.stdout.closed
+
+
 def test_where_the_system_starts_no_process(monkeypatch):
     def refuse(*_, **__):
         raise OSError("no more processes")

@@ -250,6 +250,20 @@ def test_how_much_all_parts_of_a_schema_take_is_limited(monkeypatch):
             language(schema=schema)
 
 
+def test_many_properties_are_refused_soon():
+    """Each may be the first, and all behind it may follow: nothing is made for every two of them."""
+    for n in (600, 15_000):
+        names = {f"p{i}": True for i in range(n)}
+        with pytest.raises(ConstraintError, match="more than 500 properties that may all be left out"):
+            language(schema={"properties": names})
+    joined = [{"properties": {f"p{i}": True}, "required": [f"p{i}"]} for i in range(5000)]
+    with pytest.raises(ConstraintError, match="allOf joins too much"):
+        language(schema={"allOf": joined})
+    names = [f"p{i}" for i in range(50)]
+    whole = {"properties": dict.fromkeys(names, True), "required": names}
+    assert schema_node({"allOf": joined[:50]}) == schema_node(whole)
+
+
 def schema_and_automaton(schema):
     effort = Effort()
     automaton.compile_node(schema_node_within(schema, effort), effort)

@@ -465,6 +465,25 @@ def test_label_logits(rng, name, exact):
     close(totals, z.max(axis=1) + np.log(np.exp(z - z.max(axis=1, keepdims=True)).sum(axis=1)), 1e-7)
 
 
+@pytest.mark.parametrize("name", ["F32", "Q8_0"])
+@pytest.mark.parametrize("exact", [True, False])
+def test_log_probabilities(rng, name, exact):
+    """As the whole head says, of the rows of the last prediction, of more than are held at once."""
+    x, (w, _) = 3 * normal(rng, 70, 64), tensor(normal(rng, 5000, 64), name)
+    be = CpuBackend(2, exact=exact)
+    matrix, tokens = be.load_matrix(w), rng.integers(0, 5000, 70)
+    z = be.head(x, matrix, 30.0).astype(np.float64)
+    logs = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    prediction = be.predict(x, matrix, 30.0, 0.5, np.full(70, 0.5))
+    for count in (1, 20):
+        own, ids, likeliest = be.log_probabilities(prediction, matrix, 30.0, tokens, count)
+        close(own, np.take_along_axis(logs, tokens[:, None], axis=1)[:, 0], 1e-6)
+        close(likeliest, -np.sort(-logs, axis=1)[:, :count], 1e-6)
+        close(np.take_along_axis(logs, ids, axis=1), likeliest, 1e-6)
+        assert (own.dtype, ids.dtype, likeliest.dtype) == (np.float32, np.int64, np.float32)
+    assert be.log_probabilities(prediction, matrix, 30.0, tokens, 0)[2].shape == (len(tokens), 0)
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_label_logits_refuse_what_is_not_finite(wrong):
     identity, _ = tensor(np.eye(5, dtype=np.float32))

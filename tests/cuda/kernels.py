@@ -612,6 +612,22 @@ def test_label_logits(backend, rng, size):
     close(totals, np.log(np.exp(z).sum(axis=1)), 1e-6)
 
 
+@pytest.mark.parametrize("size", [3, 1000])
+def test_log_probabilities(backend, rng, size):
+    """At temperature 1, whatever that of the step was."""
+    x, (w, _) = upload(normal(rng, 5, 32)), tensor(rng, "Q8_0", size, 32)
+    matrix, tokens = backend.load_matrix(w), rng.integers(0, size, 5)
+    z = backend.to_host(backend.head(x, matrix, 30.0)).astype(np.float64)
+    logs = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    prediction = backend.predict(x, matrix, 30.0, 0.5, np.full(5, 0.5))
+    for count in (1, 3):
+        own, ids, likeliest = backend.log_probabilities(prediction, matrix, 30.0, tokens, count)
+        close(own, np.take_along_axis(logs, tokens[:, None], axis=1)[:, 0], 1e-5)
+        close(likeliest, -np.sort(-logs, axis=1)[:, :count], 1e-5)
+        close(np.take_along_axis(logs, ids, axis=1), likeliest, 1e-5)
+    assert backend.log_probabilities(prediction, matrix, 30.0, tokens, 0)[2].shape == (len(tokens), 0)
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 @pytest.mark.filterwarnings("ignore:invalid value")  # numpy's; a GPU gives none
 def test_label_logits_refuse_what_is_not_finite(rng, wrong):

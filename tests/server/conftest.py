@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.support.endless import write_endless_model
+from tests.support.seeing import TEMPLATE
 
 pytest.importorskip("uvicorn")
 openai = pytest.importorskip("openai")
@@ -97,8 +98,9 @@ def demo():
 
 @pytest.fixture(scope="session")
 def endless_model(tmp_path_factory):
-    """Its answers fill every canvas, whatever is asked."""
-    return write_endless_model(tmp_path_factory.mktemp("models") / "tiny.gguf")
+    """Its answers fill every canvas, whatever is asked; its template is the published one."""
+    template = {"tokenizer.chat_template": TEMPLATE.read_text(encoding="utf-8")}
+    return write_endless_model(tmp_path_factory.mktemp("models") / "tiny.gguf", metadata=template)
 
 
 @pytest.fixture(scope="session")

@@ -124,10 +124,18 @@ def test_a_schema_holds_the_answer(demo):
         assert isinstance(person["happy"], bool)
 
 
+def test_json_without_a_schema(demo):
+    form = {"type": "json_object"}
+    given = demo.client().chat.completions.create(
+        model="demo", messages=STORY, seed=1, response_format=form, max_tokens=64
+    )
+    assert isinstance(json.loads(given.choices[0].message.content), dict)
+
+
 @pytest.mark.parametrize(
     ("form", "sentence"),
     [
-        ({"type": "json_object"}, "json_schema"),
+        ({"type": "xml"}, "json_object or json_schema"),
         ({"type": "json_schema"}, "must be an object"),
         ({"type": "json_schema", "json_schema": {"name": "x", "schema": "/etc/passwd"}}, "must be an object"),
         ({"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#"}}}, "ref"),

@@ -3,11 +3,19 @@
 import concurrent.futures
 import http.client
 import json
+import threading
 import time
 
+import numpy as np
 import openai
 import pytest
 
+from dgguf.decisions.questions import parse_question
+from dgguf.server.answering import Plan
+from dgguf.server.decisions import DecisionPlan
+from dgguf.server.holes import HolePlan
+from dgguf.server.worker import Work, Worker
+from dgguf.session import Session
 from tests.server.conftest import serving
 from tests.support.process_state import memory
 
@@ -56,6 +64,37 @@ def test_a_client_that_leaves_frees_the_worker(tiny):
         before = tiny.metrics()["dgguf_steps_total"]
         time.sleep(0.2)
         assert tiny.metrics()["dgguf_steps_total"] == before, "nothing is computed for who has left"
+
+
+def test_who_leaves_stops_the_encoding_of_a_prompt(endless_model, monkeypatch):
+    """At the next piece of a long prompt, of an answer, of a hole and of decisions."""
+    with Session(endless_model) as session:
+        encoded, jobs, encode = [], [], session.model.encode
+
+        def leave_and_encode(tokens, *rest):
+            encoded.append(len(tokens))
+            jobs[-1].cancel()
+            encode(tokens, *rest)
+
+        monkeypatch.setattr(session.model, "encode", leave_and_encode)
+        worker = Worker(session, 4)
+        worker.start()
+        ids = np.full(1800, 300)
+        sampled = {"settings": session.settings(), "seed": 1}
+        hole = {"suffix": " the end", "sizes": (8, 16)}
+        starts = [
+            Plan(prompt=ids, max_tokens=64, **sampled).start(0),
+            HolePlan(prompt=ids, max_tokens=16, **hole, **sampled).start(0),
+            DecisionPlan("word " * 800, [parse_question("Is it so?")]).start,
+        ]
+        for start in starts:
+            encoded.clear()
+            done = threading.Event()
+            jobs.append(worker.submit(Work(start, lambda what, done=done: what is None and done.set())))
+            assert done.wait(60)
+            assert len(encoded) == 1
+            assert encoded[0] <= 1024
+        worker.stop()
 
 
 def until(holds):
@@ -125,10 +164,13 @@ def test_500_requests_leave_nothing_behind(tiny):
     assert tiny.metrics()["dgguf_answers_waiting"] == 0
 
 
-def test_a_named_tool_is_called_each_time(tiny):
+@pytest.mark.parametrize(
+    "number", [12, pytest.param(100, marks=pytest.mark.slow(20))], ids=["a few times", "100 times"]
+)
+def test_a_named_tool_is_called_each_time(tiny, number):
     tools = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("add", "look")]
     client = tiny.client()
-    for seed in range(12):
+    for seed in range(number):
         wanted = "add" if seed % 2 else "look"
         given = client.chat.completions.create(
             model="tiny",

@@ -122,15 +122,17 @@ def test_an_answer_goes_on_from_a_step(demo, story):
     assert [line["tokens"] for line in same if line["type"] == "step"] == steps
 
 
-def test_an_export_is_the_file_of_the_command(demo, story, tmp_path):
+def test_an_export_is_the_file_of_the_command(demo, tmp_path):
+    body = {"messages": STORY, "seed": 3, "max_tokens": 32, "canvas": 32, "sampler": {"max_steps": 4}}
+    text = recording(lines(demo, "/page/answer", body))
     path = tmp_path / "story.jsonl"
-    path.write_text(recording(story))
+    path.write_text(text)
     for kind in ("html", "svg", "gif"):
         out = tmp_path / f"story.{kind}"
         theme = [] if kind == "html" else ["--theme", "light"]
         done = CliRunner().invoke(cli, ["export", str(path), str(out), *theme])
         assert done.exit_code == 0, done.output
-        asked = {"recording": recording(story), "kind": kind, "theme": "light"}
+        asked = {"recording": text, "kind": kind, "theme": "light"}
         assert demo.post("/page/export", asked)[2] == out.read_bytes()
 
 
@@ -143,6 +145,15 @@ def test_holes_are_filled(demo):
     assert [hole["n_tokens"] >= 0 for hole in filled["holes"]] == [True, True]
     assert sum(line["type"] == "started" for line in given) == 3, "a hole of any size is tried with three"
     assert 0 <= filled["attempt"] < 3
+
+
+def test_a_decision_shows_the_canvas_of_its_slot(demo):
+    asked = {"input": "Mia has a fox.", "questions": [{"type": "predicate", "instructions": "Is it a fox?"}]}
+    given = json.loads(demo.post("/page/decide", asked)[2])
+    [canvas] = given.pop("canvases")
+    assert canvas["slot"] == 0
+    assert canvas["tokens"][1] == "<turn|>"
+    assert given["answers"] == json.loads(demo.post("/v1/decisions", asked)[2])["answers"]
 
 
 def test_an_image_is_refused_by_a_model_that_does_not_see(demo):

@@ -1,5 +1,7 @@
 """An answer cut at its limit of tokens and at its stop strings, however the canvases cut it."""
 
+import json
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -7,7 +9,11 @@ import pytest
 
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, Finished, PromptEncoded
 from dgguf.server.reply import Reply
+from dgguf.server.requests import conversation_of, read_request
+from dgguf.text.chat import ChatTemplate
 from dgguf.text.tool_calls import BrokenCall, ToolCall
+
+DATA = Path(__file__).parents[1] / "data"
 
 
 class Letters:
@@ -93,3 +99,26 @@ def test_usage():
         "total_tokens": 7 + len(TEXT),
         "prompt_tokens_details": {"cached_tokens": 3},
     }
+
+
+@pytest.mark.parametrize("template", ["chat_template.jinja", "chat_template_2026-07.jinja"])
+def test_results_are_rendered(template):
+    """Texts and JSON, by the id of the call, by name, and by neither; what is JSON is a mapping there."""
+    text = (DATA / template).read_text(encoding="utf-8")
+    call = {"type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}
+    body = {
+        "messages": [
+            {"role": "user", "content": "2 + 2?"},
+            {"role": "assistant", "content": None, "tool_calls": [call | {"id": "1"}, call | {"id": "2"}]},
+            {"role": "tool", "tool_call_id": "1", "content": '{"sum": 4, "exact": true}'},
+            {"role": "tool", "tool_call_id": "2", "content": "four"},
+            {"role": "tool", "name": "look", "content": "{}"},
+        ]
+    }
+    messages = conversation_of(read_request(json.dumps(body).encode()).request).messages
+    rendered = ChatTemplate(text, "m.gguf").render(messages)
+    _, _, results = rendered.partition("<|tool_response>")
+    assert results == (
+        "response:add{exact:true,sum:4}<tool_response|><|tool_response>"
+        'response:add{value:<|"|>four<|"|>}<tool_response|><|tool_response>response:look{}<tool_response|>'
+    )

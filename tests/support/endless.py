@@ -1,19 +1,20 @@
 """A random model whose answers never end by themselves, whatever the CPU's rounding."""
 
 from pathlib import Path
+from typing import Any
 
 from dgguf.ggufio.file import GgufFile
 from dgguf.text.tokenizer import Tokenizer
 from tests.support.synthetic.writer import TINY, write_model
 
 
-def write_endless_model(path: Path) -> Path:
-    """Write a tiny model, Q8_0, that never commits a stop id.
+def write_endless_model(path: Path, **variants: Any) -> Path:
+    """Write a tiny model, Q8_0, that never commits a stop id; variants as of `write_model`.
 
     The embedding's rows of its stop ids are zero, and so are their logits: another of the 700 random
     logits is always larger.
     """
-    write_model(path, TINY, "Q8_0", seed=3)
+    write_model(path, TINY, "Q8_0", seed=3, **variants)
     with GgufFile(path) as file:
         info = file.tensors["token_embd.weight"]
         first = bytes(file.data(info.name)[0])

@@ -31,6 +31,7 @@ from tests.support.synthetic.writer import TINY, Geometry, write_model
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['role'] ~ m.content|trim }}{% endfor %}"
 HOLES = "Dear Ms [[8]], \\[[x]] thank [[]] you\n for [[24]][[1]]. Yours, Eva\n"
+EDITED = "\ufeff\r\nDear <turn|> Ms,\r\n\tI hate \x1b this caf\u00e9.\r\n \r\n"
 CONVERSATION = (
     '{"system": "Be brief.", "messages": [{"role": "user", "content": "Hi"}, '
     '{"role": "assistant", "content": "Hello\\n<turn|>"}]}'
@@ -276,6 +277,73 @@ CHAT_REQUEST = json.dumps(
         "logit_bias": {"1": 2},
     }
 )
+COMPLETION_REQUEST = json.dumps(
+    {
+        "model": "demo",
+        "prompt": ["Once", [2, 20, 21]],
+        "suffix": " the end.",
+        "max_tokens": 16,
+        "n": 2,
+        "stop": ["end", "."],
+        "echo": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "seed": 7,
+        "sampler": {"max_steps": 4},
+        "best_of": 2,
+    }
+)
+RESPONSE_REQUEST = json.dumps(
+    {
+        "model": "demo",
+        "instructions": "Be brief.",
+        "input": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}"},
+                    {"type": "input_text", "text": "2 + 2?"},
+                ],
+            },
+            {"type": "reasoning", "id": "rs_1", "summary": []},
+            {"type": "function_call", "call_id": "c", "name": "add", "arguments": '{"a": 2}'},
+            {"type": "function_call_output", "call_id": "c", "output": '{"sum": 4}'},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "4"}]},
+        ],
+        "tools": [{"type": "function", "name": "add", "parameters": {"type": "object"}, "strict": True}],
+        "tool_choice": {"type": "function", "name": "add"},
+        "text": {"format": {"type": "json_schema", "name": "sum", "schema": {"type": "integer"}}},
+        "reasoning": {"effort": "low"},
+        "include": ["message.output_text.logprobs"],
+        "top_logprobs": 2,
+        "max_output_tokens": 32,
+        "metadata": {"a": "b"},
+        "seed": 7,
+        "canvas": 32,
+        "store": True,
+    }
+)
+OLLAMA_REQUEST = json.dumps(
+    {
+        "model": "demo:latest",
+        "prompt": "Hi",
+        "system": "Be brief.",
+        "images": [PNG],
+        "messages": [
+            {"role": "user", "content": "2 + 2?", "images": [PNG]},
+            {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": {"a": 2}}}]},
+            {"role": "tool", "tool_name": "add", "content": '{"sum": 4}'},
+        ],
+        "tools": [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}],
+        "format": {"type": "object", "properties": {"a": {"type": "integer"}}},
+        "options": {"seed": 7, "num_predict": 32, "stop": ["end"], "temperature": 0.5, "canvas": 32},
+        "think": "low",
+        "logprobs": True,
+        "top_logprobs": 2,
+        "keep_alive": "5m",
+        "stream": False,
+    }
+)
 DECISION_REQUEST = json.dumps(
     {
         "model": "demo",
@@ -345,12 +413,21 @@ _MAKERS: dict[str, Callable[[Path], Seed]] = {
         _folder, "conversation", "c.json", functools.partial(_text, "c.json", CONVERSATION)
     ),
     "text with holes": functools.partial(_folder, "holes", "t.txt", functools.partial(_text, "t.txt", HOLES)),
+    "edited text": functools.partial(_folder, "edited", "t.txt", functools.partial(_text, "t.txt", EDITED)),
     "questions": functools.partial(
         _folder, "questions", "q.json", functools.partial(_text, "q.json", QUESTIONS)
     ),
     "chat request": functools.partial(
         _folder, "chat request", "r.json", functools.partial(_text, "r.json", CHAT_REQUEST)
     ),
+    **{
+        name: functools.partial(_folder, name, "r.json", functools.partial(_text, "r.json", text))
+        for name, text in (
+            ("completion request", COMPLETION_REQUEST),
+            ("response request", RESPONSE_REQUEST),
+            ("ollama request", OLLAMA_REQUEST),
+        )
+    },
     "decision request": functools.partial(
         _folder, "decision request", "r.json", functools.partial(_text, "r.json", DECISION_REQUEST)
     ),

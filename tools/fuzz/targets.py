@@ -8,6 +8,7 @@ text for a terminal that controls it.
 import functools
 import hashlib
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from dgguf.batch.sources import Found, open_source
 from dgguf.catalog import find_model
 from dgguf.cli import saved
 from dgguf.cli.decision_table import table
+from dgguf.cli.edit import read_text
 from dgguf.cli.images import announce
 from dgguf.cli.prompt import read_file
 from dgguf.cli.quantize import plan_table
@@ -36,6 +38,7 @@ from dgguf.decisions.prompts import DecisionPrompts
 from dgguf.decisions.questions import Question, parse_question, read_questions
 from dgguf.decisions.wire import response
 from dgguf.diffusion.settings import SamplerSettings
+from dgguf.edit import Source, changes
 from dgguf.errors import BatchError, DggufError
 from dgguf.ggufio.file import GgufFile
 from dgguf.ggufio.string_array import StringArray
@@ -45,9 +48,10 @@ from dgguf.model.memory import choose_context, gpu_sizes
 from dgguf.model.mmproj import VisionConfig, load_vision
 from dgguf.model.weights import load_weights
 from dgguf.prompts import PromptEncoder
-from dgguf.server import decisions, systemone
+from dgguf.server import decisions, ollama_requests, responses, systemone, text_completions
 from dgguf.server.decisions import DecisionRequest
-from dgguf.server.requests import conversation_of, decode, read_request, schema_of, wants_thoughts
+from dgguf.server.ollama_requests import OllamaChat, OllamaGenerate
+from dgguf.server.requests import constraint_of, conversation_of, decode, read_request, wants_thoughts
 from dgguf.server.requests import convert as convert_body
 from dgguf.server.systemone import SystemOneRequest
 from dgguf.server.tools import declared_tools
@@ -56,6 +60,7 @@ from dgguf.text.chat import ChatTemplate, encode_chat
 from dgguf.text.tokenizer import Tokenizer
 from dgguf.view import plain
 from dgguf.view.choice import make_view
+from dgguf.view.difference import difference
 from dgguf.view.export.write import Drawing, facts, write
 from dgguf.view.frame import line_text
 from dgguf.view.recording import Recording, read_recording
@@ -330,6 +335,18 @@ def holes(path: Path, stages: Stages) -> None:
         stages.run("read", lambda: placed.read(tokens, tokenizer))
 
 
+def edited(path: Path, stages: Stages) -> None:
+    """`dgguf edit`: a text, what is kept of it, and what it shows of another one."""
+    text = stages.run("read", lambda: read_text(path))
+    if text is None:
+        return
+    tokenizer = _demo_tokenizer()
+    made = stages.run("encode", lambda: Source.read(text, tokenizer, re.escape(text[:9])))
+    if made is not None:
+        changed = changes(text, made.whole(made.core[::2]))
+        stages.show("difference", lambda: line_text(tuple(difference(text, changed, marked=True))))
+
+
 def questions(path: Path, stages: Stages) -> None:
     """`decide --questions`."""
     read = stages.run("questions", lambda: read_questions(path))
@@ -415,9 +432,43 @@ def chat_request(path: Path, stages: Stages) -> None:
     stages.run("messages", lambda: conversation_of(request))
     stages.run("tools", lambda: declared_tools(request.tools, request.tool_choice))
     stages.run("thoughts", lambda: wants_thoughts(request))
-    stages.run("schema", lambda: language(schema_of(request)))
-    if any(not (name.isascii() and name.isprintable()) for name in asked.ignored):
-        raise Fault(f"a header would carry {asked.ignored!r:.200}")
+    stages.run("schema", lambda: constraint_of(request))
+    _check_header(asked.ignored)
+
+
+def completion_request(path: Path, stages: Stages) -> None:
+    """A body for /v1/completions."""
+    asked = stages.run("request", lambda: text_completions.read_request(path.read_bytes()))
+    if asked is not None:
+        _check_header(asked.ignored)
+
+
+def response_request(path: Path, stages: Stages) -> None:
+    """A body for /v1/responses."""
+    asked = stages.run("request", lambda: responses.read_request(path.read_bytes()))
+    if asked is not None:
+        _check_header(asked.ignored)
+        chat = responses.as_chat(asked.request)
+        stages.run("messages", lambda: conversation_of(chat))
+        stages.run("tools", lambda: declared_tools(chat.tools, chat.tool_choice))
+        stages.run("schema", lambda: constraint_of(chat))
+
+
+def ollama_request(path: Path, stages: Stages) -> None:
+    """A body for /api/chat and for /api/generate."""
+    for form in (OllamaChat, OllamaGenerate):
+        asked = stages.run("request", lambda form=form: ollama_requests.read_request(path.read_bytes(), form))
+        if asked is not None:
+            _check_header(asked.ignored)
+            chat = asked.request.as_chat()
+            stages.run("messages", lambda chat=chat: conversation_of(chat))
+            stages.run("tools", lambda chat=chat: declared_tools(chat.tools, chat.tool_choice))
+            stages.run("schema", lambda chat=chat: constraint_of(chat))
+
+
+def _check_header(names: tuple[str, ...]) -> None:
+    if any(not (name.isascii() and name.isprintable()) for name in names):
+        raise Fault(f"a header would carry {names!r:.200}")
 
 
 def decision_request(path: Path, stages: Stages) -> None:
@@ -472,6 +523,7 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "template": template,
     "conversation": conversation,
     "holes": holes,
+    "edited": edited,
     "questions": questions,
     "lines": lines_of_questions,
     "tower": tower,
@@ -479,6 +531,9 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "schema": schema,
     "expressions": expressions,
     "chat request": chat_request,
+    "completion request": completion_request,
+    "response request": response_request,
+    "ollama request": ollama_request,
     "decision request": decision_request,
     "system one request": system_one_request,
     "batch": batch,

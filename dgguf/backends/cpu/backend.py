@@ -15,6 +15,7 @@ from dgguf.backends.cpu import (
     distributions,
     elementwise,
     experts,
+    log_probabilities,
     logits,
     matmul,
     vision,
@@ -251,6 +252,11 @@ class CpuBackend:
 
     def top_tokens(self, conditioning: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
         return distributions.top_tokens(conditioning, count, self._pool)
+
+    def log_probabilities(
+        self, prediction: Prediction, w: CpuMatrix, softcap: float, tokens: np.ndarray, count: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return log_probabilities.log_probabilities(prediction, w, softcap, tokens, count, self._pool)
 
     def soft_embed(self, conditioning: Any, table: CpuMatrix, scale: float) -> np.ndarray:
         if isinstance(conditioning, distributions.Sparse):

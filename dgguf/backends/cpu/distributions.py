@@ -51,15 +51,20 @@ def top_tokens(conditioning: np.ndarray | Sparse, count: int, pool: Pool) -> tup
         else:
             p = conditioning[i]
             ids = np.arange(len(p))
-        n = min(count, len(p))
-        some = np.argpartition(p, -n)[-n:]
-        some = some[np.lexsort((some, -p[some]))]
+        some = likeliest(p, min(count, len(p)))
+        n = len(some)
         tokens[i, :n], weights[i, :n] = ids[some], p[some]
         tokens[i, n:] = tokens[i, 0]
 
     size = conditioning.tokens.size if isinstance(conditioning, Sparse) else conditioning.size
     pool.parallel_for(row, rows, most=by_numbers(size), blas=False)
     return tokens, weights
+
+
+def likeliest(p: np.ndarray, count: int) -> np.ndarray:
+    """The places of the `count` largest of (V,) numbers, the largest first, equal ones by place."""
+    some = np.argpartition(p, len(p) - count)[len(p) - count :] if count else np.empty(0, np.int64)
+    return some[np.lexsort((some, -p[some]))]
 
 
 def soft_embed(probabilities: np.ndarray, table: CpuMatrix, scale: float, pool: Pool) -> np.ndarray:

@@ -323,4 +323,4 @@ def predict(
         pool.run_kernel(predict_rows, by_numbers(logits.size), logits, cap, temperature, *of_rows)
     if argmax.min() < 0:
         raise not_finite(int(argmax.argmin()))
-    return Prediction(argmax, sampled, entropy, kept if most else buffer)
+    return Prediction(argmax, sampled, entropy, kept if most else buffer, x)

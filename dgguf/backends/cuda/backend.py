@@ -367,17 +367,21 @@ class CudaBackend:
         some, every = self._empty(n, x.shape[1]), self._empty(n, w.rows)
         self._queue.run(elementwise.take_rows, n, x.view, self._integers("rows", rows).view, some.view)
         self._product(some, w, softcap, every)
+        found, totals = self._columns_and_totals(every, labels)
+        if not np.isfinite(totals).all():
+            raise not_finite(int(rows[~np.isfinite(totals)][0]))
+        return found, totals
+
+    def _columns_and_totals(self, z: Array, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Some columns of logits (S, V), and (S,) float64 log(sum(exp(z))): NaN where a z is not finite."""
+        n = z.shape[0]
         slices = self._empty(n, logits.SLICES, 5, dtype=np.float64)
         one = self._queue.input("temperature of labels", np.ones(1, np.float32))
-        self._queue.run(logits.slice_statistics, (n, logits.SLICES), every.view, one, slices.view)
-        out = self._empty(n, len(labels))
-        self._queue.run(
-            elementwise.take_columns, n, every.view, self._integers("labels", labels).view, out.view
-        )
+        self._queue.run(logits.slice_statistics, (n, logits.SLICES), z.view, one, slices.view)
+        out = self._empty(n, len(columns))
+        self._queue.run(elementwise.take_columns, n, z.view, self._integers("labels", columns).view, out.view)
         totals, bad = logits.log_sums(self.to_host(slices))
-        if bad.any():
-            raise not_finite(int(rows[bad][0]))
-        return self.to_host(out), totals
+        return self.to_host(out), np.where(bad, np.nan, totals)
 
     def _keep_likeliest(self, reading: logits.Reading) -> None:
         """Note the tokens that make up most of each distribution, for `soft_embed`."""
@@ -407,6 +411,19 @@ class CudaBackend:
         rows = conditioning.rows.view
         self._queue.run(logits.top_tokens, n, *given, rows, ids.view, probabilities.view)
         return self.to_host(ids).astype(np.int64), self.to_host(probabilities)
+
+    def log_probabilities(
+        self, prediction: Prediction, w: GpuMatrix, softcap: float, tokens: np.ndarray, count: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        reading: logits.Reading = prediction.conditioning
+        n = reading.logits.shape[0]
+        ids = self.top_tokens(reading, count)[0] if count else np.empty((n, 0), np.int64)
+        wanted, columns = np.unique(np.column_stack([tokens, ids]), return_inverse=True)
+        z, totals = self._columns_and_totals(reading.logits, wanted)
+        if not np.isfinite(totals).all():
+            raise not_finite(int(np.isfinite(totals).argmin()))
+        logs = np.take_along_axis(z, columns.reshape(n, -1), axis=1) - totals[:, None]
+        return logs[:, 0].astype(np.float32), ids, logs[:, 1:].astype(np.float32)
 
     def replay_step(
         self,

@@ -92,7 +92,8 @@ def examine(number: int, sizes: Sizes | None) -> Iterator[Check]:
     try:
         check_package()
     except BackendError as error:
-        yield Check("packages", False, str(error), INSTALL)
+        found, _, remedy = str(error).partition(": ")
+        yield Check("packages", False, found, remedy)
         return
     versions = installed_versions()
     wheels = check_wheels(versions)

@@ -128,6 +128,7 @@ def _style_css() -> str:
         + ";font-weight:700" * look.bold
         + ";font-style:italic" * look.italic
         + ";text-decoration:underline" * look.underline
+        + ";text-decoration:line-through" * look.strike
         + (f";background:var(--{style}-ground)" if look.ground else "")
         + "}"
         for style, look in THEMES["dark"].looks.items()

@@ -22,12 +22,17 @@ function headers() {
   return {"Content-Type": "application/json", ...(key ? {Authorization: `Bearer ${key}`} : {})};
 }
 
+/** JSON without halves of characters, which no server takes. */
+function written(body) {
+  return JSON.stringify(body, (_, value) => typeof value === "string" ? value.toWellFormed() : value);
+}
+
 async function ask(path, body, signal) {
   for (let wrong = false; ; wrong = true) {
     let response;
     try {
       const options = {headers: headers(), signal, credentials: "omit"};
-      response = await fetch(path, body === undefined ? options : {...options, method: "POST", body: JSON.stringify(body)});
+      response = await fetch(path, body === undefined ? options : {...options, method: "POST", body: written(body)});
     } catch (error) {
       throw unreached(error);
     }

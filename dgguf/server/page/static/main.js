@@ -75,7 +75,9 @@ function askKey(wrong) {
     const none = () => done(null);
     by("key-form").onsubmit = event => {
       event.preventDefault();
-      done(by("key").value.trim());
+      const key = by("key").value.trim();
+      if (/^[!-~]+$/.test(key)) done(key);
+      else by("key-note").textContent = "A key has letters, digits and signs of ASCII, and no spaces.";
     };
     by("key-cancel").onclick = none;
     dialog.addEventListener("close", none);
@@ -112,7 +114,7 @@ shared.settings = new Settings();
 setUpTabs();
 setUpTheme();
 setUpSettings();
-setUpImages();
+setUpImages(chat.tell);
 for (const part of Object.values(PARTS)) part.setUp();
 readLink();
 addEventListener("hashchange", readLink);

@@ -1,0 +1,67 @@
+"""Rows with images by path: the same answers as `Session.generate` gives."""
+
+import json
+
+import pytest
+
+import dgguf
+from dgguf.batch.local import LocalWorker
+from dgguf.batch.work import RowWorker, Task, seed_of
+from tests.batch.conftest import write_lines
+from tests.images.test_images import random_picture
+from tests.support.seeing import write_seeing_model
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory):
+    with dgguf.load(write_seeing_model(tmp_path_factory.mktemp("seeing")), threads=1) as session:
+        yield session
+
+
+def with_part(part):
+    return [{"role": "user", "content": [part, {"type": "text", "text": "look"}]}]
+
+
+def test_paths_begin_at_the_input(batch, seeing, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in (1, 2):
+        random_picture(number, 60, 40).save(folder / f"{number}.png")
+    url = {"type": "image_url", "image_url": {"url": "1.png"}}
+    rows = [
+        {"custom_id": "prompt", "prompt": "look", "images": ["1.png", str(folder / "2.png")]},
+        {"custom_id": "named", "messages": with_part({"type": "image", "path": "1.png"})},
+        {"custom_id": "left", "messages": with_part({"type": "image"}), "images": ["1.png"]},
+        {"custom_id": "url", "url": "/v1/chat/completions",
+         "body": {"messages": with_part(url), "max_tokens": 8}},
+        {"custom_id": "none", "prompt": "look", "images": ["3.png"]},
+        {"custom_id": "extra", "messages": [{"role": "user", "content": "look"}], "images": ["1.png"]},
+        {"custom_id": "odd", "messages": with_part({"type": "image", "image": 3})},
+    ]  # fmt: skip
+    task = {"max_tokens": 8, "sampler": {"max_steps": 2}}
+    batch.run(
+        write_lines(folder / "in.jsonl", rows),
+        lambda seed: LocalWorker(RowWorker(seeing, Task(seed, str(folder), **task))),
+    )
+    results = batch.results()
+
+    def told(custom_id, *images):
+        settings = seeing.settings(max_steps=2)
+        names = [folder / name for name in images]
+        seed = seed_of(7, custom_id)
+        return seeing.generate("look", images=names, seed=seed, settings=settings, max_tokens=8).text
+
+    texts = {
+        name: result["response"]["body"]["choices"][0]["message"]["content"]
+        for name, result in results.items()
+        if result["response"]["status_code"] == 200
+    }
+    assert texts == {
+        "prompt": told("prompt", "1.png", "2.png"),
+        "named": told("named", "1.png"),
+        "left": told("left", "1.png"),
+        "url": told("url", "1.png"),
+    }
+    assert "3.png" in json.dumps(results["none"])
+    for name in ("none", "extra", "odd"):
+        assert results[name]["response"]["status_code"] == 400

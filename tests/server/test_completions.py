@@ -1,0 +1,124 @@
+"""/v1/completions: texts gone on with, and filled."""
+
+import json
+
+import pytest
+
+QUICK = {"extra_body": {"sampler": {"max_steps": 3}}}
+
+
+def create(served, **options):
+    return served.client().completions.create(model=None, seed=1, **options)
+
+
+def test_a_text_is_gone_on_with(tiny):
+    given = create(tiny, prompt="Once upon a time", max_tokens=24, **QUICK)
+    assert given.object == "text_completion"
+    assert given.choices[0].text
+    assert given.usage.completion_tokens <= 24
+    assert given.usage.completion_tokens == 24
+    assert given.choices[0].finish_reason == "length"
+    assert len(create(tiny, prompt="Once upon a time", **QUICK).choices[0].text) < len(given.choices[0].text)
+    echoed = create(tiny, prompt="Once upon a time", max_tokens=24, echo=True, **QUICK)
+    assert echoed.choices[0].text == "Once upon a time" + given.choices[0].text
+    *chunks, last = create(
+        tiny,
+        prompt="Once upon a time",
+        max_tokens=24,
+        stream=True,
+        stream_options={"include_usage": True},
+        **QUICK,
+    )
+    assert "".join(chunk.choices[0].text for chunk in chunks) == given.choices[0].text
+    assert chunks[-1].choices[0].finish_reason == "length"
+    assert last.usage.completion_tokens == 24
+
+
+def test_it_is_the_answer_to_a_raw_prompt(tiny, endless_model):
+    from dgguf.session import Session
+
+    with Session(endless_model) as session:
+        quick = session.settings(max_steps=3)
+        text = session.generate("Once upon a time", raw=True, max_tokens=64, seed=1, settings=quick).text
+    given = create(tiny, prompt="Once upon a time", max_tokens=64, **QUICK).choices[0].text
+    assert given
+    assert given == text
+
+
+def test_several_prompts_have_several_answers_each(tiny):
+    options = {"max_tokens": 8, "echo": True, **QUICK}
+    given = create(tiny, prompt=["Once", "There"], n=2, **options)
+    assert [choice.index for choice in given.choices] == [0, 1, 2, 3]
+    assert [choice.text.startswith("Once") for choice in given.choices] == [True, True, False, False]
+    assert len({choice.text for choice in given.choices}) == 4
+    assert given.choices[2].text == create(tiny, prompt="There", **options).choices[0].text
+    texts = [""] * 4
+    for chunk in create(tiny, prompt=["Once", "There"], n=2, stream=True, **options):
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    assert texts == [choice.text for choice in given.choices]
+
+
+def test_log_probabilities(tiny):
+    choice = create(tiny, prompt="Once", max_tokens=8, logprobs=2, **QUICK).choices[0]
+    assert "".join(choice.logprobs.tokens) == choice.text
+    n = len(choice.logprobs.tokens)
+    assert n == len(choice.logprobs.token_logprobs) == len(choice.logprobs.text_offset) > 4
+    assert all(0 < len(top) <= 2 for top in choice.logprobs.top_logprobs)
+
+
+def test_what_stands_between(demo):
+    before, after = "There once was a white ", " who lived in the forest."
+    given = create(demo, prompt=before, suffix=after, max_tokens=8)
+    word = given.choices[0].text
+    assert word
+    assert not word.startswith(" ")
+    assert given.choices[0].finish_reason == "stop"
+    assert create(demo, prompt=before, suffix=after, max_tokens=8).choices[0].text == word
+    echoed = create(demo, prompt=before, suffix=after, max_tokens=8, echo=True)
+    assert echoed.choices[0].text == before + word
+    stream = create(demo, prompt=before, suffix=after, max_tokens=8, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in stream) == word
+    several = create(demo, prompt=before, suffix=after, max_tokens=1, n=3)
+    assert len(several.choices) == 3
+
+
+def test_a_long_text_around_a_hole(demo):
+    """Far more than a canvas holds, before it and behind it."""
+    before = "There once was a white fox. " * 30
+    after = " The fox was happy." * 40
+    given = create(demo, prompt=before, suffix=after, max_tokens=400, **QUICK)
+    assert given.usage.completion_tokens <= 128
+    assert given.usage.prompt_tokens > 150
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"prompt": []}, "a text, ids"),
+        ({"prompt": ["a", 1]}, "a text, ids"),
+        ({"prompt": [[]]}, "one or more"),
+        ({"prompt": [10**9]}, "from 0 to"),
+        ({"prompt": [-1]}, "from 0 to"),
+        ({"prompt": {}}, "prompt"),
+        ({"prompt": ""}, "empty"),
+        ({"prompt": ["a"] * 9}, "9 answers"),
+        ({"prompt": "a", "n": 9}, "n must be"),
+        ({"prompt": "a", "suffix": "b", "logprobs": 1}, "leave out suffix"),
+        ({"prompt": "a", "echo": True, "logprobs": 1}, "leave out echo"),
+        ({"prompt": "a", "logprobs": 21}, "from 0 to 20"),
+        ({"prompt": "a", "logprobs": True}, "int"),
+        ({"prompt": "a", "suffix": "b", "canvas": 64}, "leave out canvas"),
+        ({"prompt": "a", "sampler": {"nonsense": 1}}, "nonsense"),
+    ],
+)
+def test_wrong_requests(demo, fields, sentence):
+    status, _, body = demo.post("/v1/completions", fields)
+    assert status == 400, body
+    message = json.loads(body)["error"]["message"]
+    assert sentence in message
+    assert len(message) < 500
+
+
+def test_ids_are_a_prompt(demo):
+    given = create(demo, prompt=[2, 20, 21], max_tokens=4)
+    assert given.usage.prompt_tokens == 3
