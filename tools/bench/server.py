@@ -119,4 +119,7 @@ def _start(model: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from measuring import measuring
+
+    with measuring():
+        main()
