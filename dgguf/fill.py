@@ -17,6 +17,7 @@ from dgguf.prompts import PromptOptions
 from dgguf.request import whole
 from dgguf.template import Placed, Template
 from dgguf.text.tokenizer import Tokenizer
+from dgguf.videos import VideoInput
 
 PROMPT = "Write this text."  # what the model is asked where nobody says it
 SIZES = (8, 16, 32)  # of holes whose size is open
@@ -64,6 +65,9 @@ class Model(Protocol):
 
     @property
     def read_images(self) -> Callable[..., list[ImageInput]]: ...
+
+    @property
+    def read_videos(self) -> Callable[..., list[VideoInput]]: ...
 
     @property
     def encode(self) -> Callable[..., np.ndarray]: ...
@@ -153,8 +157,10 @@ def fillings(model: Model, template: str, prompt: str, arguments: Mapping[str, A
     text = {name: options.pop(name) for name in names}
     budget = text.pop("image_tokens", None)
     given = model.read_images("", text.pop("images", None) or (), budget)  # once for all tries
-    ids = model.encode(prompt, images=given, image_tokens=budget, **text)
+    videos = model.read_videos("", text.pop("videos", None) or ())
+    ids = model.encode(prompt, images=given, videos=videos, image_tokens=budget, **text)
     options["images"] = model.read_images(prompt, given, budget)  # besides, those that messages name
+    options["videos"] = model.read_videos(prompt, videos)
     for size in SIZES if parsed.is_open else SIZES[:1]:
         placed = parsed.with_size(size).place(model.tokenizer, special=special)
         length = choose_length(options["canvas_length"], placed.n_tokens, model.config.canvas_length)

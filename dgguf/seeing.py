@@ -5,7 +5,7 @@ import functools
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from dgguf.model.mmproj import VisionConfig, load_vision
 from dgguf.model.spans import Span
 from dgguf.model.vision import VisionTower
 from dgguf.text.tokenizer import ImageMarks
+from dgguf.videos import Pictures, VideoInput, read_video
 
 NONE = "none"  # in place of a path: no tower, whatever lies beside the model
 _KEPT_BYTES = 64 << 20  # of rows: some twenty images
@@ -76,13 +77,31 @@ class ImageReader:
             ImageError: one cannot be read, or the model has no tower.
             UnsupportedModelError: the tower's file is not this model's.
         """
-        if not sources:
-            return []
+        if sources:
+            self._check_sees()
+        return [each if isinstance(each, ImageInput) else read_image(each, budget) for each in sources]
+
+    def read_videos(self, sources: Sequence[Any]) -> list[VideoInput]:
+        """Open videos, after seeing that the model can read any.
+
+        Raises:
+            ImageError: one cannot be read, or the model has no tower or no token for a video.
+            UnsupportedModelError: the tower's file is not this model's.
+        """
+        if sources:
+            self._check_sees()
+        if sources and self._marks and self._marks.video is None:
+            raise ImageError(
+                f"{self._name} reads no videos: its vocabulary has no token for one; show images"
+            )
+        return [each if isinstance(each, VideoInput) else read_video(each) for each in sources]
+
+    def _check_sees(self) -> None:
+        """See that the model has tokens for images, and a tower: opened, before anything is computed."""
         if self._marks is None:
             what = "the demo does not see yet" if self._name == "demo" else f"{self._name} reads no images"
             raise ImageError(f"{what}: its vocabulary has no token for an image; ask without one")
-        _ = self.tower  # opened, or refused, before anything is computed
-        return [each if isinstance(each, ImageInput) else read_image(each, budget) for each in sources]
+        _ = self.tower
 
     @functools.cached_property
     def tower(self) -> VisionTower:
@@ -123,25 +142,36 @@ class ImageReader:
             self._kept.popitem(last=False)
         return rows
 
-    def spans(self, ids: np.ndarray, images: Sequence[ImageInput]) -> tuple[Span, ...]:
-        """Where in a prompt's ids, from `PromptEncoder`, each image stands.
+    def spans(self, ids: np.ndarray, pictures: Pictures) -> tuple[Span, ...]:
+        """Where in a prompt's ids, from `PromptEncoder`, each image and each frame of a video stands.
 
         Raises:
             ImageError: the ids have another number of images, or of rows of one.
         """
-        if not images or self._marks is None:
+        if self._marks is None:
             return ()
-        borders = np.flatnonzero(np.diff(np.concatenate(([0], ids == self._marks.image, [0]))))
+        frames = [frame for video in pictures.videos for frame in video.frames]
+        spans = [
+            *self._spans(ids, self._marks.image, pictures.images, "images"),
+            *self._spans(ids, self._marks.video, frames, "frames"),
+        ]
+        return tuple(sorted(spans, key=lambda span: span.first))
+
+    def _spans(
+        self, ids: np.ndarray, mark: int | None, images: Sequence[ImageInput], what: str
+    ) -> Iterator[Span]:
+        """A span for each run of a mark, which is an image's."""
+        if not images:
+            return
+        borders = np.flatnonzero(np.diff(np.concatenate(([0], ids == mark, [0]))))
         runs = borders.reshape(-1, 2).tolist()
         if [end - first for first, end in runs] != [image.n_tokens for image in images]:
             raise ImageError(
-                f"the prompt's ids have {len(runs)} images, of {sum(e - f for f, e in runs)} rows, and "
+                f"the prompt's ids have {len(runs)} {what}, of {sum(e - f for f, e in runs)} rows, and "
                 f"{len(images)} were given, of {sum(image.n_tokens for image in images)}: encode it with them"
             )
-        return tuple(
-            Span(first, image.n_tokens, _key(image), functools.partial(self.rows, image))
-            for (first, _), image in zip(runs, images, strict=True)
-        )
+        for (first, _), image in zip(runs, images, strict=True):
+            yield Span(first, image.n_tokens, _key(image), functools.partial(self.rows, image))
 
     def close(self) -> None:
         """Let go of the tower's file."""

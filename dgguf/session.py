@@ -27,11 +27,12 @@ from dgguf.loading import Gpu, cpu_backend, gpu_backend, load_model
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, rows_per_call
 from dgguf.options import AnswerOptions, StreamOptions, with_constraint
-from dgguf.prompts import PromptEncoder, PromptOptions, with_images
+from dgguf.prompts import PromptEncoder, PromptOptions, with_pictures
 from dgguf.request import check_request, new_seed, whole
 from dgguf.resume import ResumePoint
 from dgguf.seeing import ImageReader
 from dgguf.text.chat import AnswerText, Message
+from dgguf.videos import Pictures, VideoInput
 from dgguf.view.drawn_answer import DrawnAnswer
 from dgguf.view.names import LIVE_VIEWS, Thoughts
 from dgguf.view.recording import Recording
@@ -98,9 +99,7 @@ class Session:
             mmproj,
             lambda: cpu_backend(threads, exact, keep_weights) if gpu else cast(TowerBackend, self.backend),
         )
-        self._prompts = PromptEncoder(
-            self.tokenizer, self.file.metadata, str(self.file.path), self._images.read
-        )
+        self._prompts = PromptEncoder(self.tokenizer, self.file.metadata, str(self.file.path), self._images)
         self.constraints = Constraints(self.tokenizer)
         self.turns = Turns(kv_budget or 0)
         self._conversation = self.conversation()
@@ -151,6 +150,14 @@ class Session:
         """
         return self._prompts.images(prompt, images, image_tokens)
 
+    def read_videos(self, prompt: str | list[Message], videos: Sequence[Any] = ()) -> list[VideoInput]:
+        """The videos of a prompt in order, as `read_images`, to be given as `videos`.
+
+        Raises:
+            ImageError: one cannot be read, or the model sees no videos.
+        """
+        return self._prompts.videos(prompt, videos)
+
     def stream(
         self,
         prompt: str | list[Message] | np.ndarray,
@@ -191,7 +198,7 @@ class Session:
             raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
         if canvas_length not in (None, "auto"):
             canvas_length = whole("canvas_length", canvas_length)
-        ids, images = self._prompts.read(prompt, options)
+        ids, pictures = self._prompts.read(prompt, options)
         started = Started(
             model=self.name,
             seed=seed,
@@ -209,7 +216,7 @@ class Session:
         )
         check_request(started, constrained=constraint is not None)
         guide = self.constraints.guide(constraint, ids.tolist()) if constraint else None
-        request = Request(started, top_k, guide, spans=self._images.spans(ids, images))
+        request = Request(started, top_k, guide, spans=self._images.spans(ids, pictures))
         yield from (conversation or self._conversation).stream(request)
 
     def reader(self, prompt: np.ndarray) -> AnswerText:
@@ -380,10 +387,10 @@ class Chat:
         return self._reply(self._session.watch, text, arguments)
 
     def _reply(self, answer: Callable[..., DrawnAnswer], text: str, arguments: dict[str, Any]) -> DrawnAnswer:
-        images = self._session.read_images(
-            "", arguments.pop("images", ()), arguments.pop("image_tokens", None)
-        )
-        asked: list[Message] = [*self.messages, *with_images(text, len(images), images)]
+        session, budget = self._session, arguments.pop("image_tokens", None)
+        images = session.read_images("", arguments.pop("images", ()), budget)
+        pictures = Pictures(images, session.read_videos("", arguments.pop("videos", ())))
+        asked: list[Message] = [*self.messages, *with_pictures(text, pictures)]
         answered = answer(asked, system=self.system, conversation=self._conversation, **arguments)
         self.messages = [*asked, Message(role="assistant", content=answered.text)]
         return answered

@@ -58,6 +58,7 @@ _GROUPS = {
         "file",
         "no_stdin",
         "images",
+        "videos",
         "image_tokens",
         "go_on",
         "system",
@@ -96,6 +97,7 @@ _GROUPS = {
 _RARE = (
     "mmproj",
     "image_tokens",
+    "videos",
     "begins",
     "ends",
     "raw",

@@ -13,7 +13,7 @@ from dgguf.cli import saved
 from dgguf.cli.answer_writer import AnswerWriter
 from dgguf.cli.display import Display
 from dgguf.cli.export import check_out, draw
-from dgguf.cli.images import announce, pasted_images, show_preview
+from dgguf.cli.images import announce, announce_videos, is_video, pasted_images, show_preview
 from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import NOTE, fail, say
@@ -21,12 +21,12 @@ from dgguf.diffusion.events import Event
 from dgguf.diffusion.generate import choose_length
 from dgguf.diffusion.statistics import Statistics
 from dgguf.errors import DggufError, FileChangedError, PromptError, sentence
-from dgguf.images import ImageInput
 from dgguf.interrupts import forget
-from dgguf.prompts import with_images
+from dgguf.prompts import with_pictures
 from dgguf.request import new_seed
 from dgguf.session import Session
 from dgguf.text.chat import Message, text_of
+from dgguf.videos import NO_PICTURES, Pictures
 from dgguf.view.names import CHAT_VIEWS
 from dgguf.view.summary import statistics_facts
 
@@ -70,8 +70,8 @@ class Dialog:
         self.think = asking.think
         self.seed = asking.seed
         self.messages: list[Message] = []
-        self._images: list[ImageInput] = []  # that the next message is about
-        self._n_images = 0
+        self._waiting = NO_PICTURES  # what the next message is about
+        self._n_images = self._n_videos = 0
         self._image_tokens = asking.image_tokens
         self._seen: list[Event] = []  # of the last answer
 
@@ -92,7 +92,7 @@ class Dialog:
                     return
                 paths, rest = pasted_images(text)
                 if paths:
-                    self._add_images(paths)
+                    self._add(paths)
                 if text.startswith("/") and not paths:
                     if not self.command(text):
                         break
@@ -115,20 +115,20 @@ class Dialog:
 
     def answer(self, text: str) -> None:
         """Answer one message; what was answered before Ctrl-C stays in the conversation."""
-        n_images = len(self._images)
+        shown = self._waiting
         try:
-            self._reply(with_images(text, n_images, self._images)[0], n_images)
+            self._reply(with_pictures(text, shown)[0], takes_waiting=True)
         except PromptError:
-            if n_images:  # else every later message would fail with them
-                self._images.clear()
+            if shown is not NO_PICTURES:  # else every later message would fail with them
+                self._waiting = NO_PICTURES
                 say("the images of this message were dropped; /image adds one again")
             raise
 
-    def _reply(self, message: Message, n_images: int = 0) -> None:
+    def _reply(self, message: Message, *, takes_waiting: bool = False) -> None:
         """Answer a message; see `answer`.
 
         Args:
-            n_images: how many of those that wait are in it.
+            takes_waiting: the images that wait are in it.
         """
         self.messages.append(message)
         written, interrupted = "", True
@@ -166,7 +166,7 @@ class Dialog:
                     self._statistics, written = writer.answer.statistics, writer.answer.text
         finally:
             if written.strip() or not interrupted:
-                del self._images[:n_images]
+                self._waiting = NO_PICTURES if takes_waiting else self._waiting
                 self.messages.append({"role": "assistant", "content": written})
             else:
                 self.messages.pop()
@@ -226,6 +226,7 @@ class Dialog:
             ("/think on|off", "let the model think before it answers"),
             ("/seed N|random", "the same seed repeats an answer"),
             ("/image FILE", "show the model an image with the next message; so does a pasted path"),
+            ("/video FILE", "show it frames of a video"),
             ("/save FILE", "write the conversation as JSON"),
             ("/load FILE", "go on from such a file"),
             ("/export FILE", "draw the last answer: .gif, .svg, .html, .png, .mp4 …"),
@@ -237,7 +238,7 @@ class Dialog:
 
     def _clear(self, argument: str) -> None:
         self.messages.clear()
-        self._images.clear()
+        self._waiting = NO_PICTURES
         say("a new conversation")
 
     def _set_system(self, argument: str) -> None:
@@ -263,15 +264,27 @@ class Dialog:
         if not argument:
             raise PromptError("/image needs the path of an image, as in /image photo.jpg")
         paths, rest = pasted_images(argument)
-        self._add_images([saved.typed_path(argument, "/image")] if rest else paths)
+        self._add([saved.typed_path(argument, "/image")] if rest else paths)
 
-    def _add_images(self, paths: list[Path]) -> None:
-        images = self._session.read_images("", paths, self._image_tokens)
-        self._images += images
-        announce(images, say, self._n_images + 1)
-        self._n_images += len(images)
+    def _add_video(self, argument: str) -> None:
+        paths, rest = pasted_images(argument)
+        self._add_pictures([], paths if paths and not rest else [saved.typed_path(argument, "/video")])
+
+    def _add(self, paths: list[Path]) -> None:
+        """Show images and videos, told apart by their names."""
+        videos = [path for path in paths if is_video(path)]
+        self._add_pictures([path for path in paths if path not in videos], videos)
+
+    def _add_pictures(self, images: list[Path], videos: list[Path]) -> None:
+        read = self._session.read_images("", images, self._image_tokens)
+        frames = self._session.read_videos("", videos)
+        self._waiting = Pictures([*self._waiting.images, *read], [*self._waiting.videos, *frames])
+        announce(read, say, self._n_images + 1)
+        announce_videos(frames, say, self._n_videos + 1)
+        self._n_images += len(read)
+        self._n_videos += len(frames)
         if self._keyboard:
-            show_preview(images)
+            show_preview([*read, *(video.frames[0] for video in frames)])
 
     def _save(self, argument: str) -> None:
         path = saved.write(argument, self.system, self.messages)
@@ -279,7 +292,7 @@ class Dialog:
 
     def _load(self, argument: str) -> None:
         path, self.system, self.messages = saved.read(argument)
-        self._images.clear()
+        self._waiting = NO_PICTURES
         say(f"{path}: {len(self.messages)} messages")
 
     def _export(self, argument: str) -> None:
@@ -358,6 +371,7 @@ class Dialog:
         "think": _set_think,
         "seed": _set_seed,
         "image": _add_image,
+        "video": _add_video,
         "save": _save,
         "load": _load,
         "export": _export,

@@ -1,4 +1,4 @@
-"""Images on the command line: their options, what is said and shown of them, paths that were pasted."""
+"""Images and videos on the command line: their options, what is said and shown of them, pasted paths."""
 
 import io
 import os
@@ -18,18 +18,34 @@ if TYPE_CHECKING:
     from dgguf.images import ImageInput
     from dgguf.session import Session
     from dgguf.text.chat import Message
+    from dgguf.videos import Pictures, VideoInput
 
 BUDGETS = (70, 140, 280, 560, 1120)  # those of `dgguf.images`, which needs numpy
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+_VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".3gp")
 _MUCH = 2.0  # times that an image shrinks, from where small print is lost
 
-image_option = click.option(
-    "--image",
-    "images",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    help="An image that stands before the prompt. May be repeated.",
-)
+
+def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What stands before the prompt; the command gets `images` and `videos`."""
+    for option in (
+        click.option(
+            "--video",
+            "videos",
+            type=click.Path(path_type=Path),
+            multiple=True,
+            help="A video that stands before the prompt: 32 frames of it at most. May be repeated.",
+        ),
+        click.option(
+            "--image",
+            "images",
+            type=click.Path(path_type=Path),
+            multiple=True,
+            help="An image that stands before the prompt. May be repeated.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,24 +67,55 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def encode_with_images(
-    session: "Session", asking: "Asking", prompt: "str | list[Message]", images: Sequence[Any]
-) -> "tuple[np.ndarray, list[ImageInput]]":
-    """The ids of a prompt, or of messages, with images before the last text; and these images."""
-    pictures = session.read_images("", images, asking.image_tokens)
-    if pictures and not isinstance(prompt, str):
-        from dgguf.prompts import with_images
+def read_pictures(images: Sequence[Path], videos: Sequence[Path], asking: "Asking") -> "Pictures | None":
+    """Open what a prompt shows, and say what it has become; None for a prompt that shows nothing."""
+    if not (images or videos):
+        return None
+    from dgguf.cli.output import say
+    from dgguf.images import DEFAULT_BUDGET, read_image
+    from dgguf.videos import Pictures, read_video
 
-        prompt = [*prompt[:-1], *with_images(prompt[-1]["content"], len(pictures), pictures)]
-    ids = session.encode(
+    budget = asking.image_tokens or DEFAULT_BUDGET
+    pictures = Pictures([read_image(each, budget) for each in images], [*map(read_video, videos)])
+    announce(pictures.images, say)
+    announce_videos(pictures.videos, say)
+    return pictures
+
+
+def encode_with_pictures(
+    session: "Session", asking: "Asking", prompt: "str | list[Message]", pictures: "Pictures | None"
+) -> "np.ndarray":
+    """The ids of a prompt, or of messages, with pictures before the last text."""
+    from dgguf.prompts import with_pictures
+    from dgguf.videos import NO_PICTURES
+
+    pictures = pictures or NO_PICTURES
+    if not isinstance(prompt, str):
+        prompt = [*prompt[:-1], *with_pictures(str(prompt[-1]["content"]), pictures)]
+        pictures = NO_PICTURES
+    return session.encode(
         prompt,
-        images=pictures if isinstance(prompt, str) else [],
+        images=pictures.images,
+        videos=pictures.videos,
         system=asking.system,
         think=asking.think,
         raw=asking.raw,
         special=asking.special,
     )
-    return ids, pictures
+
+
+def announce_videos(videos: "Sequence[VideoInput]", say: Callable[[str], None], first: int = 1) -> None:
+    """Say what each video has become.
+
+    Args:
+        first: number of the first one.
+    """
+    for number, video in enumerate(videos, first):
+        height, width, _ = video.frames[0].pixels.shape
+        n_frames = (
+            f"{len(video.frames)} frames of {width}x{height} from {video.stamps[0]} to {video.stamps[-1]}"
+        )
+        say(f"[video {number}: {video.name}, {n_frames}, {video.n_tokens} tokens]")
 
 
 def announce(images: "Sequence[ImageInput]", say: Callable[[str], None], first: int = 1) -> None:
@@ -124,8 +171,13 @@ def show_preview(images: "Sequence[ImageInput]") -> None:
             click.echo("\n".join(preview(image)), err=True, color=True)
 
 
+def is_video(path: Path) -> bool:
+    """Whether a file is a video, by its name."""
+    return path.suffix.lower() in _VIDEO_SUFFIXES
+
+
 def pasted_image(text: str) -> tuple[Path | None, str]:
-    """An image's path at the front of a message, as terminals paste a file that is dropped; and the rest.
+    """The path of an image or a video at the front of a message, as terminals paste a file; and the rest.
 
     It may be quoted, have its spaces behind backslashes, or be a file:// address. None where there is none.
     """
@@ -142,14 +194,14 @@ def pasted_image(text: str) -> tuple[Path | None, str]:
         name = unquote(urlparse(name).path)
     try:
         path = Path(name).expanduser()
-        found = path.suffix.lower() in _SUFFIXES and path.is_file()
+        found = path.suffix.lower() in (*_SUFFIXES, *_VIDEO_SUFFIXES) and path.is_file()
     except (OSError, ValueError, RuntimeError):  # there may be no such user
         return None, text
     return (path, rest) if found else (None, text)
 
 
 def pasted_images(text: str) -> tuple[list[Path], str]:
-    """All images at the front of a message, see `pasted_image`, and the rest."""
+    """All images and videos at the front of a message, see `pasted_image`, and the rest."""
     paths: list[Path] = []
     path, text = pasted_image(text)
     while path:

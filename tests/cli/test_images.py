@@ -16,6 +16,7 @@ from dgguf.images import read_image
 from dgguf.session import Session
 from tests.images.test_images import random_picture
 from tests.support.seeing import write_seeing_model
+from tests.support.videos import film, numbered_frames
 
 QUICK = ["-n", "8", "--seed", "5", "-t", "1", "--exact", "--image-tokens", "70"]
 
@@ -38,7 +39,7 @@ def test_run_takes_images(folder):
     done = dgguf("run", model, "-p", "look", "--image", folder / "a picture.png", *QUICK)
     assert done.exit_code == 0, done.output
     assert "[image 1: a picture.png, 480x288, 60 tokens]" in done.stderr
-    assert "warning" not in done.stderr
+    assert "it shrinks" not in done.stderr
     both = ["--image", folder / "a picture.png", "--image", folder / "large.jpg"]
     other = dgguf("run", model, "-p", "look", *both, *QUICK, "--json")
     assert "[image 2: large.jpg, 480x288, 60 tokens]" in other.stderr
@@ -156,3 +157,19 @@ def test_a_preview_is_half_blocks():
     assert 3 <= len(lines) <= 5
     assert all(line.count("▀") == 16 and line.endswith("\x1b[0m") for line in lines)
     assert len(preview(read_image(random_picture(1, 900, 9), 70), 16)) == 1
+
+
+def test_run_and_chat_take_videos(folder):
+    clip = folder / "a clip.mkv"
+    clip.write_bytes(film(numbered_frames(3)))
+    model, said = folder / "model.gguf", "a clip.mkv, 3 frames of 528x240 from 00:00 to 00:00, 165 tokens]"
+    done = dgguf("run", model, "-p", "look", "--video", clip, "--image", folder / "large.jpg", *QUICK)
+    assert done.exit_code == 0, done.output
+    assert f"[video 1: {said}" in done.stderr
+    other = dgguf("run", model, "-p", "look", *QUICK)
+    assert other.stdout != done.stdout
+    lines = f'/video {clip}\nwhat is it\n"{clip}" and this\n/video none.mp4\n'
+    done = dgguf("chat", folder / "model.gguf", *QUICK, stdin=lines)
+    assert f"[video 1: {said}" in done.stderr
+    assert f"[video 2: {said}" in done.stderr
+    assert "none.mp4: there is no such video" in str(done.exception)

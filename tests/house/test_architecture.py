@@ -20,6 +20,7 @@ LEVELS = {
     "whole_file": 0,
     "units": 0,
     "images": 1,
+    "videos": 2,
     "jit": 1,
     "llvm_ir": 1,
     "kernel_arrays": 2,

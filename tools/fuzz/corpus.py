@@ -25,6 +25,7 @@ from tests.support.small_vocabulary import to_metadata
 from tests.support.synthetic.tower import TINY_TOWER, write_tower
 from tests.support.synthetic.vocabulary import Vocabulary
 from tests.support.synthetic.writer import TINY, Geometry, write_model
+from tests.support.videos import film
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['role'] ~ m.content|trim }}{% endfor %}"
@@ -201,6 +202,17 @@ def _picture(name: str, folder: Path) -> None:
     Image.fromarray(pixels).convert("P" if name.endswith(".gif") else "RGB").save(folder / name)
 
 
+def _film(name: str, folder: Path) -> None:
+    frames = np.random.default_rng(1).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    if name.endswith(".gif"):
+        first, *rest = map(Image.fromarray, frames)
+        first.save(folder / name, save_all=True, append_images=rest)
+    elif name.endswith(".mp4"):
+        (folder / name).write_bytes(film(frames, 10, "mp4", "mpeg4", "yuv420p"))
+    else:
+        (folder / name).write_bytes(film(frames))
+
+
 PNG = (  # of one pixel
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABAQAAAAA3bvkkAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
@@ -346,6 +358,10 @@ _MAKERS: dict[str, Callable[[Path], Seed]] = {
     **{
         f"image {name}": functools.partial(_folder, "image", name, functools.partial(_picture, name))
         for name in ("a.png", "a.jpg", "a.gif", "a.tif")
+    },
+    **{
+        f"video {name}": functools.partial(_folder, "video", name, functools.partial(_film, name))
+        for name in ("a.mp4", "a.mkv", "a.gif")
     },
     "schema": functools.partial(_folder, "schema", "s.json", functools.partial(_text, "s.json", SCHEMA)),
     "expressions": functools.partial(

@@ -19,7 +19,7 @@ from dgguf import convert
 from dgguf.catalog import find_model
 from dgguf.cli import saved
 from dgguf.cli.decision_table import table
-from dgguf.cli.images import announce
+from dgguf.cli.images import announce, announce_videos
 from dgguf.cli.prompt import read_file
 from dgguf.cli.quantize import plan_table
 from dgguf.cli.show import describe, describe_tower, parts, tower_parts
@@ -49,6 +49,7 @@ from dgguf.server.tools import declared_tools
 from dgguf.template import Template
 from dgguf.text.chat import ChatTemplate, encode_chat
 from dgguf.text.tokenizer import Tokenizer
+from dgguf.videos import read_video
 from dgguf.view import plain
 from dgguf.view.choice import make_view
 from dgguf.view.export.write import Drawing, facts, write
@@ -388,6 +389,17 @@ def image(path: Path, stages: Stages) -> None:
             raise Fault("patches of another shape")
 
 
+def video(path: Path, stages: Stages) -> None:
+    """`run --video` up to the patches."""
+    read = stages.run("video", lambda: read_video(path))
+    if read is not None:
+        said: list[str] = []
+        announce_videos([read], said.append)
+        stages.show("said", lambda: drawn(said))
+        if not 1 <= len(read.frames) <= 32 or read.n_tokens > 70 * 32:
+            raise Fault("frames without bounds")
+
+
 def schema(path: Path, stages: Stages) -> None:
     """`run --schema`."""
     stages.run("schema", lambda: language(schema=path))
@@ -439,6 +451,7 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "lines": lines_of_questions,
     "tower": tower,
     "image": image,
+    "video": video,
     "schema": schema,
     "expressions": expressions,
     "chat request": chat_request,
