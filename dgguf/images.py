@@ -61,6 +61,11 @@ class ImageInput:
         """Rows of the text that it takes, without the two around it."""
         return self.rows * self.columns
 
+    def caption(self, number: int) -> str:
+        """One line for a user; text of a file's name, not safe for a terminal."""
+        height, width, _ = self.pixels.shape
+        return f"[image {number}: {self.name}, {width}x{height}, {self.n_tokens} tokens]"
+
     @property
     def shrunk(self) -> float:
         """How many times the sides have become smaller, at most; below 1 where the image grew."""

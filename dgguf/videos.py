@@ -47,6 +47,12 @@ class VideoInput:
         """Rows of the text that the frames take, without what stands between them."""
         return sum(frame.n_tokens for frame in self.frames)
 
+    def caption(self, number: int) -> str:
+        """One line for a user; text of a file's name, not safe for a terminal."""
+        height, width, _ = self.frames[0].pixels.shape
+        frames = f"{len(self.frames)} frames of {width}x{height} from {self.stamps[0]} to {self.stamps[-1]}"
+        return f"[video {number}: {self.name}, {frames}, {self.n_tokens} tokens]"
+
     @property
     def stamps(self) -> list[str]:
         """When each frame is seen, as minutes and seconds: 01:05."""

@@ -82,7 +82,7 @@ _GROUPS = {
         "stats",
         "verbose",
     ),
-    "View": ("view", "pace", "markdown", "thoughts"),
+    "View": ("view", "pace", "markdown", "thoughts", "preview"),
     "Recording and drawing": ("record", "record_top", "export", "force"),
     "Machine": ("threads", "cuda", "gpu_layers", "device", "exact", "keep_weights", "mmproj"),
     "Sampler": (
@@ -98,6 +98,7 @@ _RARE = (
     "mmproj",
     "image_tokens",
     "videos",
+    "preview",
     "begins",
     "ends",
     "raw",

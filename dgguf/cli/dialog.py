@@ -13,7 +13,7 @@ from dgguf.cli import saved
 from dgguf.cli.answer_writer import AnswerWriter
 from dgguf.cli.display import Display
 from dgguf.cli.export import check_out, draw
-from dgguf.cli.images import announce, announce_videos, is_video, pasted_images, show_preview
+from dgguf.cli.images import announce, is_video, pasted_images
 from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import NOTE, fail, say
@@ -72,7 +72,7 @@ class Dialog:
         self.messages: list[Message] = []
         self._waiting = NO_PICTURES  # what the next message is about
         self._n_images = self._n_videos = 0
-        self._image_tokens = asking.image_tokens
+        self._image_tokens, self._preview = asking.image_tokens, asking.preview
         self._seen: list[Event] = []  # of the last answer
 
     def run(self, messages: Iterator[str]) -> None:
@@ -279,12 +279,15 @@ class Dialog:
         read = self._session.read_images("", images, self._image_tokens)
         frames = self._session.read_videos("", videos)
         self._waiting = Pictures([*self._waiting.images, *read], [*self._waiting.videos, *frames])
-        announce(read, say, self._n_images + 1)
-        announce_videos(frames, say, self._n_videos + 1)
+        announce(
+            Pictures(read, frames),
+            say,
+            first_image=self._n_images + 1,
+            first_video=self._n_videos + 1,
+            preview=self._preview and self._keyboard is not None,
+        )
         self._n_images += len(read)
         self._n_videos += len(frames)
-        if self._keyboard:
-            show_preview([*read, *(video.frames[0] for video in frames)])
 
     def _save(self, argument: str) -> None:
         path = saved.write(argument, self.system, self.messages)

@@ -1,7 +1,6 @@
 """Images and videos on the command line: their options, what is said and shown of them, pasted paths."""
 
 import io
-import os
 import re
 import shlex
 import sys
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from dgguf.images import ImageInput
     from dgguf.session import Session
     from dgguf.text.chat import Message
-    from dgguf.videos import Pictures, VideoInput
+    from dgguf.videos import Pictures
 
 BUDGETS = (70, 140, 280, 560, 1120)  # those of `dgguf.images`, which needs numpy
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
@@ -49,8 +48,15 @@ def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where the vision tower is, and how large images are."""
+    """Where the vision tower is, how large images are, and whether they are drawn."""
     for option in (
+        click.option(
+            "--no-preview",
+            "preview",
+            flag_value=False,
+            default=True,
+            help="Do not draw images in the terminal, only name them.",
+        ),
         click.option(
             "--mmproj",
             metavar="FILE|none",
@@ -68,7 +74,7 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read_pictures(images: Sequence[Path], videos: Sequence[Path], asking: "Asking") -> "Pictures | None":
-    """Open what a prompt shows, and say what it has become; None for a prompt that shows nothing."""
+    """Open what a prompt shows, and show what it has become; None for a prompt that shows nothing."""
     if not (images or videos):
         return None
     from dgguf.cli.output import say
@@ -77,8 +83,7 @@ def read_pictures(images: Sequence[Path], videos: Sequence[Path], asking: "Askin
 
     budget = asking.image_tokens or DEFAULT_BUDGET
     pictures = Pictures([read_image(each, budget) for each in images], [*map(read_video, videos)])
-    announce(pictures.images, say)
-    announce_videos(pictures.videos, say)
+    announce(pictures, say, preview=asking.preview)
     return pictures
 
 
@@ -104,29 +109,22 @@ def encode_with_pictures(
     )
 
 
-def announce_videos(videos: "Sequence[VideoInput]", say: Callable[[str], None], first: int = 1) -> None:
-    """Say what each video has become.
+def announce(
+    pictures: "Pictures",
+    say: Callable[[str], None],
+    *,
+    first_image: int = 1,
+    first_video: int = 1,
+    preview: bool = False,
+) -> None:
+    """Say what each image and each video has become, and when much of one was lost.
 
     Args:
-        first: number of the first one.
+        first_image, first_video: number of the first one.
+        preview: draw each, a video's first frame, where stderr is a terminal that can show one.
     """
-    for number, video in enumerate(videos, first):
-        height, width, _ = video.frames[0].pixels.shape
-        n_frames = (
-            f"{len(video.frames)} frames of {width}x{height} from {video.stamps[0]} to {video.stamps[-1]}"
-        )
-        say(f"[video {number}: {video.name}, {n_frames}, {video.n_tokens} tokens]")
-
-
-def announce(images: "Sequence[ImageInput]", say: Callable[[str], None], first: int = 1) -> None:
-    """Say what each image has become, and when much of one was lost.
-
-    Args:
-        first: number of the first one.
-    """
-    for number, image in enumerate(images, first):
-        height, width, _ = image.pixels.shape
-        say(f"[image {number}: {image.name}, {width}x{height}, {image.n_tokens} tokens]")
+    for number, image in enumerate(pictures.images, first_image):
+        say(image.caption(number))
         if image.shrunk > _MUCH:
             larger = [budget for budget in BUDGETS if budget > image.budget]
             hint = f"; --image-tokens {larger[-1]} keeps more" if larger else ""
@@ -134,41 +132,17 @@ def announce(images: "Sequence[ImageInput]", say: Callable[[str], None], first: 
                 f"warning: it shrinks {image.shrunk:.1f} times from {image.original[0]}x{image.original[1]}, "
                 f"so small print may be lost{hint}"
             )
+        _preview(image, preview)
+    for number, video in enumerate(pictures.videos, first_video):
+        say(video.caption(number))
+        _preview(video.frames[0], preview)
 
 
-def preview(image: "ImageInput", columns: int = 32) -> list[str]:
-    """An image as lines of half blocks, two pixels each, in 24-bit colours.
+def _preview(image: "ImageInput", wanted: bool) -> None:
+    if wanted and sys.stderr.isatty():
+        from dgguf.view.preview import show
 
-    Args:
-        columns: of the terminal, at most.
-    """
-    from PIL import Image
-
-    height, width, _ = image.pixels.shape
-    scale = columns / max(height, width)
-    size = max(1, round(width * scale)), 2 * max(1, round(height * scale / 2))
-    small = Image.fromarray(image.pixels).resize(size)
-    pixels = [small.getpixel((x, y)) for y in range(size[1]) for x in range(size[0])]
-    lines = []
-    for first in range(0, len(pixels), 2 * size[0]):
-        upper, lower = pixels[first : first + size[0]], pixels[first + size[0] : first + 2 * size[0]]
-        cells = [
-            f"\x1b[38;2;{_colour(a)}m\x1b[48;2;{_colour(b)}m▀" for a, b in zip(upper, lower, strict=True)
-        ]
-        lines.append("".join(cells) + "\x1b[0m")
-    return lines
-
-
-def _colour(pixel: Any) -> str:
-    return ";".join(map(str, pixel))
-
-
-def show_preview(images: "Sequence[ImageInput]") -> None:
-    """Draw images on stderr, where that is a terminal with 24-bit colours and NO_COLOR is not set."""
-    colours = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
-    if colours and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
-        for image in images:
-            click.echo("\n".join(preview(image)), err=True, color=True)
+        show(image.pixels, sys.stderr)
 
 
 def is_video(path: Path) -> bool:

@@ -63,6 +63,7 @@ class Asking:
         sampler: the sampler's settings; None for the file's.
         canvas: positions denoised together, as of `Session.stream`.
         image_tokens: of an image, at most; None for the default.
+        preview: images are drawn where that is a terminal that can show them.
         schema, regex, choice: what the answer is held to, as of `Session.generate`.
     """
 
@@ -75,6 +76,7 @@ class Asking:
     special: bool = False
     canvas: "CanvasLength" = None
     image_tokens: int | None = None
+    preview: bool = True
     schema: Path | None = None
     regex: str | None = None
     choice: tuple[str, ...] = ()

@@ -8,12 +8,14 @@ from click.testing import CliRunner
 
 from dgguf.cli import cli
 from dgguf.cli import dialog as dialog_module
+from dgguf.cli import images as images_module
 from dgguf.cli.dialog import Dialog
-from dgguf.cli.images import BUDGETS, announce, pasted_image, preview
+from dgguf.cli.images import BUDGETS, announce, pasted_image
 from dgguf.cli.options import Asking, Showing
 from dgguf.images import BUDGETS as KNOWN
 from dgguf.images import read_image
 from dgguf.session import Session
+from dgguf.videos import Pictures
 from tests.images.test_images import random_picture
 from tests.support.seeing import write_seeing_model
 from tests.support.videos import film, numbered_frames
@@ -147,16 +149,9 @@ def test_the_budgets_are_those_that_images_have():
 
 def test_what_is_said_of_an_image():
     said = []
-    announce([read_image(random_picture(1, 5000, 100), 70)], said.append, 3)
+    announce(Pictures([read_image(random_picture(1, 5000, 100), 70)]), said.append, first_image=3)
     assert said[0].startswith("[image 3: image, ")
     assert "--image-tokens 1120 keeps more" in said[1]
-
-
-def test_a_preview_is_half_blocks():
-    lines = preview(read_image(random_picture(1, 64, 32), 70), 16)
-    assert 3 <= len(lines) <= 5
-    assert all(line.count("▀") == 16 and line.endswith("\x1b[0m") for line in lines)
-    assert len(preview(read_image(random_picture(1, 900, 9), 70), 16)) == 1
 
 
 def test_run_and_chat_take_videos(folder):
@@ -173,3 +168,35 @@ def test_run_and_chat_take_videos(folder):
     assert f"[video 1: {said}" in done.stderr
     assert f"[video 2: {said}" in done.stderr
     assert "none.mp4: there is no such video" in str(done.exception)
+
+
+def test_previews_can_be_left_out(folder, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(images_module, "_preview", lambda image, wanted: drawn.append((image.name, wanted)))
+    shown = ["run", "demo", "-p", "look", "--image", folder / "a picture.png"]
+    dgguf(*shown)
+    dgguf(*shown, "--no-preview")
+    dgguf("chat", folder / "model.gguf", *QUICK, stdin=f"/image {folder / 'large.jpg'}\n")
+    assert drawn == [("a picture.png", True), ("a picture.png", False), ("large.jpg", False)]
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(
+    ("attributes", "mark"),
+    [("\x1b[?62;4;6c", "\x1bPq"), pytest.param("\x1b[?62c", None, marks=pytest.mark.slow(2))],
+)
+def test_a_terminal_is_asked_for_sixels(attributes, mark):
+    terminal_of = pytest.importorskip("tests.support.terminal", reason="needs a pseudo-terminal").Terminal
+    program = (
+        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); import numpy as np;"
+        "[os.environ.pop(n, None) for n in ('TMUX', 'SSH_TTY', 'SSH_CONNECTION', 'COLORTERM', 'NO_COLOR')];"
+        "from dgguf.view import preview; preview._PATIENCE = 60;"  # a busy machine answers late
+        "preview.show(np.zeros((9, 9, 3), np.uint8), sys.stderr)"
+    )
+    with terminal_of(environment={"TERM": "xterm-256color"}, launch=program) as terminal:
+        terminal.screen.write_process_input = lambda answer: terminal.send(attributes)
+        assert terminal.wait() == 0
+        assert terminal.is_restored()
+        written = terminal.written
+    assert written.startswith("\x1b[c")
+    assert mark in written if mark else written == "\x1b[c"

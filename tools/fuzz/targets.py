@@ -19,7 +19,7 @@ from dgguf import convert
 from dgguf.catalog import find_model
 from dgguf.cli import saved
 from dgguf.cli.decision_table import table
-from dgguf.cli.images import announce, announce_videos
+from dgguf.cli.images import announce
 from dgguf.cli.prompt import read_file
 from dgguf.cli.quantize import plan_table
 from dgguf.cli.show import describe, describe_tower, parts, tower_parts
@@ -49,7 +49,7 @@ from dgguf.server.tools import declared_tools
 from dgguf.template import Template
 from dgguf.text.chat import ChatTemplate, encode_chat
 from dgguf.text.tokenizer import Tokenizer
-from dgguf.videos import read_video
+from dgguf.videos import Pictures, read_video
 from dgguf.view import plain
 from dgguf.view.choice import make_view
 from dgguf.view.export.write import Drawing, facts, write
@@ -383,7 +383,7 @@ def image(path: Path, stages: Stages) -> None:
     read = stages.run("image", lambda: read_image(path, 70))
     if read is not None:
         said: list[str] = []
-        announce([read], said.append)
+        announce(Pictures([read]), said.append)
         stages.show("said", lambda: drawn(said))
         if read.patches().shape != (9 * read.n_tokens, 768):
             raise Fault("patches of another shape")
@@ -394,7 +394,7 @@ def video(path: Path, stages: Stages) -> None:
     read = stages.run("video", lambda: read_video(path))
     if read is not None:
         said: list[str] = []
-        announce_videos([read], said.append)
+        announce(Pictures(videos=[read]), said.append)
         stages.show("said", lambda: drawn(said))
         if not 1 <= len(read.frames) <= 32 or read.n_tokens > 70 * 32:
             raise Fault("frames without bounds")
