@@ -32,6 +32,7 @@ from dgguf.request import check_request, new_seed, whole
 from dgguf.resume import ResumePoint
 from dgguf.seeing import ImageReader
 from dgguf.text.chat import AnswerText, Message
+from dgguf.thumbnails import thumbnails
 from dgguf.videos import Pictures, VideoInput
 from dgguf.view.drawn_answer import DrawnAnswer
 from dgguf.view.names import LIVE_VIEWS, Thoughts
@@ -213,6 +214,7 @@ class Session:
             constraints=constraint.source if constraint else constraints,
             digest=self.file.digest,
             arithmetic=self.backend.arithmetic,
+            images=thumbnails(pictures),
         )
         check_request(started, constrained=constraint is not None)
         guide = self.constraints.guide(constraint, ids.tolist()) if constraint else None

@@ -11,6 +11,7 @@ import numpy as np
 
 from dgguf.diffusion.sampler import Branch
 from dgguf.diffusion.settings import SamplerSettings
+from dgguf.thumbnails import Thumbnail
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Started:
         constraints: what the answer has to keep to, in words; "" for nothing but the pins.
         digest: of the model's file, see `GgufFile.digest`; "" where it is not known.
         arithmetic: of the backend, see there; "" where it is not known.
+        images: what the prompt shows, small.
     """
 
     model: str
@@ -48,6 +50,7 @@ class Started:
     constraints: str = ""
     digest: str = ""
     arithmetic: str = ""
+    images: tuple[Thumbnail, ...] = ()
 
 
 @dataclass(frozen=True)

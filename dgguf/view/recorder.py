@@ -21,6 +21,7 @@ from dgguf.diffusion.events import (
 )
 from dgguf.errors import RecordingError
 from dgguf.text.tokenizer import TokenTexts
+from dgguf.thumbnails import as_json
 from dgguf.view.progress import ENTROPY_DECIMALS
 from dgguf.view.recording import FORMAT, VERSION, Canvases, is_recording, open_recording
 from dgguf.view.terminal import safe_json
@@ -99,7 +100,8 @@ class Recorder:
                 fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
                 fields["settings"] = dataclasses.asdict(event.settings)
                 fields["stop_ids"] = sorted(event.stop_ids)
-                for name in ("pins", "branches", "constraints", "digest", "arithmetic"):
+                fields["images"] = as_json(event.images)
+                for name in ("pins", "branches", "constraints", "digest", "arithmetic", "images"):
                     if not fields[name]:
                         del fields[name]
                 ids = fields["prompt"] = event.prompt.tolist()

@@ -5,7 +5,9 @@ Every line is an object with a "type". Format version 2:
 started     first line: "format": "dgguf recording", "version", then the fields of `Started`, and
             "channel": the ids around thoughts, null where there are none. "pins" is {position: id} and
             "branches" [[block, step, seed], …]; version 1 has neither, nor "constraints", "digest",
-            "arithmetic", and what is empty is left out.
+            "arithmetic", and what is empty is left out. "images" are what the prompt
+            shows, [{"caption", "picture": a small JPEG, PNG or WebP file in base64}, …]; files of before have
+            none, and readers of before leave them out.
 prompt      the fields of `PromptEncoded`.
 canvas      a fresh canvas: "block", "committed", "canvas": its ids.
 step        "block", "step", "temperature", "settled", "seconds";
@@ -51,6 +53,7 @@ from dgguf.diffusion.sampler import Branch, SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import DggufError, RecordingError
 from dgguf.text.tokenizer import TokenTexts
+from dgguf.thumbnails import from_json
 from dgguf.view.progress import ENTROPY_DECIMALS
 
 FORMAT, VERSION = "dgguf recording", 2
@@ -260,6 +263,7 @@ class _Reader:
             stop_ids=frozenset(line["stop_ids"]),
             pins=_pins(line.get("pins", {})),
             branches=_branches(line.get("branches", [])),
+            images=from_json(line.get("images", [])),
         )
         self._canvases = Canvases(self._started)
         for place in self._started.pins:

@@ -21,6 +21,7 @@ LEVELS = {
     "units": 0,
     "images": 1,
     "videos": 2,
+    "thumbnails": 3,
     "jit": 1,
     "llvm_ir": 1,
     "kernel_arrays": 2,

@@ -3,6 +3,7 @@
 A seed is a folder: its files by name, and the one that the command is given.
 """
 
+import base64
 import collections
 import dataclasses
 import functools
@@ -19,6 +20,7 @@ from PIL import Image
 from dgguf.convert.imatrix import Sums, write_imatrix
 from dgguf.diffusion.sampler import Branch
 from dgguf.ggufio.write_header import pack_header
+from dgguf.thumbnails import Thumbnail
 from dgguf.view.recorder import Recorder
 from tests.support import checkpoints, recordings
 from tests.support.small_vocabulary import to_metadata
@@ -169,6 +171,7 @@ def _recording(name: str, folder: Path) -> None:
     drafts.append((["He", b"\xe4", "<turn|>", "<|channel>"], [0.0] * 4))
     tokens, events = recordings.generation([drafts, drafts[:2]], pins=(1,))
     more = {"branches": (Branch(0, 1, 8),), "constraints": "a[[1]]", "digest": "ab", "arithmetic": "avx2"}
+    more["images"] = (Thumbnail("[image 1: a.png, 48x48, 1 tokens]", base64.b64decode(PNG)),)
     events[0] = dataclasses.replace(events[0], **more)
     path = folder / "plain.jsonl"
     with Recorder.to_file(path, tokens) as recorder:

@@ -9,6 +9,8 @@ from typing import Any
 
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, Event, TopTokens
 from dgguf.text.tokenizer import TokenTexts
+from dgguf.thumbnails import Thumbnail
+from dgguf.view.export.shown import data_uri
 from dgguf.view.export.theme import THEMES
 from dgguf.view.frame import Line
 from dgguf.view.screens import Screen
@@ -18,7 +20,13 @@ _PAGE = Path(__file__).with_name("page.html")
 
 
 def render(
-    shown: Sequence[Screen], width: int, tokens: TokenTexts, title: str, question: str, facts: str
+    shown: Sequence[Screen],
+    width: int,
+    tokens: TokenTexts,
+    title: str,
+    question: str,
+    facts: str,
+    images: Sequence[Thumbnail] = (),
 ) -> str:
     """The page.
 
@@ -29,6 +37,7 @@ def render(
         title: of the page.
         question: that was asked.
         facts: one line of how it was made.
+        images: that stand above the question.
     """
     rows: dict[Line, int] = {}
     frames: list[dict[str, Any]] = []
@@ -68,12 +77,19 @@ def render(
         ("/*LIGHT*/", _css("light")),
         ("/*STYLES*/", _style_css()),
         ("<!--TITLE-->", escape(title)),
+        ("<!--IMAGES-->", "".join(map(_figure, images))),
         ("<!--QUESTION-->", escape(question)),
         ("<!--FACTS-->", escape(facts)),
         ('"DATA"', encoded),
     ):
         page = page.replace(mark, text)
     return page
+
+
+def _figure(image: Thumbnail) -> str:
+    caption, png = escape(safe(image.caption, draft=True)), image.png()
+    picture = f'<img src="{data_uri(png)}" alt="{caption}">' if png else ""
+    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
 def _likeliest(top: TopTokens) -> dict[str, list[list[Any]]]:
