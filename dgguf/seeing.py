@@ -14,6 +14,7 @@ import numpy as np
 from dgguf.backends.base import TowerBackend
 from dgguf.errors import ImageError
 from dgguf.ggufio.file import GgufFile
+from dgguf.hub.repository import is_tower
 from dgguf.images import ImageInput, read_image
 from dgguf.model.config import ModelConfig
 from dgguf.model.mmproj import VisionConfig, load_vision
@@ -28,20 +29,22 @@ _LOG = logging.getLogger(__name__)
 
 
 def find_mmproj(model: Path) -> Path | None:
-    """The mmproj file beside a model, if there is one.
+    """The mmproj file beside a model, or beside what it is a link to, if there is one.
 
     Raises:
         ImageError: there are several.
     """
-    found = sorted(
-        path
-        for path in model.resolve().parent.iterdir()
-        if path.suffix.lower() == ".gguf" and "mmproj" in path.name.lower() and path.is_file()
-    )
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found[:4])
-        raise ImageError(f"beside {model.name} lie several mmproj files, {names}: choose one with --mmproj")
-    return found[0] if found else None
+    # The hub's cache has links, whose names tell more than what they lead to.
+    for folder in dict.fromkeys((model.absolute().parent, model.resolve().parent)):
+        found = sorted(path for path in folder.iterdir() if is_tower(path.name) and path.is_file())
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found[:4])
+            raise ImageError(
+                f"beside {model.name} lie several mmproj files, {names}: choose one with --mmproj"
+            )
+        if found:
+            return found[0]
+    return None
 
 
 class ImageReader:
