@@ -13,7 +13,14 @@ GEOMETRY = replace(TINY, block_count=4, full_every=2, sliding_window=8, canvas_l
 
 
 def write_seeing_model(
-    folder, geometry=GEOMETRY, tower=TINY_TOWER, seed=3, type_name="F32", videos=True, **options
+    folder,
+    geometry=GEOMETRY,
+    tower=TINY_TOWER,
+    seed=3,
+    type_name="F32",
+    tower_type="F32",
+    videos=True,
+    **options,
 ):
     """Write model.gguf and mmproj.gguf into a folder; the path of the first is returned.
 
@@ -25,5 +32,5 @@ def write_seeing_model(
     model = folder / "model.gguf"
     write_model(model, geometry, type_name, seed, seeing_vocabulary(videos=videos), metadata=template)
     tower = with_text_size(tower, geometry.embedding_length)
-    write_tower(folder / "mmproj.gguf", tower, "F32", seed, **options)
+    write_tower(folder / "mmproj.gguf", tower, tower_type, seed, **options)
     return model
