@@ -6,6 +6,8 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,36 @@ def find_mmproj(model: Path) -> Path | None:
     return None
 
 
+Shown = Callable[[str, int], AbstractContextManager[Callable[[], object]]]
+
+
+@contextlib.contextmanager
+def not_shown(name: str, n_layers: int) -> Iterator[Callable[[], None]]:
+    """Shows nobody how far an image is."""
+    yield lambda: None
+
+
+@dataclass
+class Reading:
+    """An image that is being read.
+
+    Attributes:
+        began: by `time.perf_counter`.
+        layer: of the tower, so many are done.
+    """
+
+    name: str
+    n_layers: int
+    began: float
+    layer: int = 0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until it is read; None before the first layer is done."""
+        seconds = time.perf_counter() - self.began
+        return seconds * (self.n_layers - self.layer) / self.layer if self.layer else None
+
+
 class ImageReader:
     """Reads images for one model; the tower is opened when the first is asked for.
 
@@ -57,6 +89,11 @@ class ImageReader:
         marks: its tokens around images; None where its vocabulary has none.
         mmproj: the tower's file; None for the one beside the model, "none" for none at all.
         make_backend: makes what computes.
+
+    Attributes:
+        shown: is called with the name of an image that is to be read and the tower's layers; what its context
+            gives is called in the same thread when a layer is done.
+        reading: the image that is being read, if one is; for whoever watches from another thread.
     """
 
     def __init__(
@@ -72,6 +109,8 @@ class ImageReader:
         self._mmproj = mmproj
         self._make_backend = make_backend
         self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self.shown: Shown = not_shown
+        self.reading: Reading | None = None
 
     def read(self, sources: Sequence[Any], budget: int) -> list[ImageInput]:
         """Open images, after seeing that the model can read any.
@@ -137,9 +176,19 @@ class ImageReader:
         if image.digest in self._kept:
             self._kept.move_to_end(image.digest)
             return self._kept[image.digest]
-        began = time.perf_counter()
-        rows = self.tower.encode(image)
-        _LOG.info("%s: %d rows in %.1f s", image.name, len(rows), time.perf_counter() - began)
+        reading = Reading(image.name, len(self.tower.weights.layers), time.perf_counter())
+        self.reading = reading
+        try:
+            with self.shown(image.name, reading.n_layers) as advance:
+
+                def count() -> None:
+                    reading.layer += 1
+                    advance()
+
+                rows = self.tower.encode(image, count)
+        finally:
+            self.reading = None
+        _LOG.info("%s: %d rows in %.1f s", image.name, len(rows), time.perf_counter() - reading.began)
         self._kept[image.digest] = rows
         while len(self._kept) > 1 and sum(each.nbytes for each in self._kept.values()) > _KEPT_BYTES:
             self._kept.popitem(last=False)

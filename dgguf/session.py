@@ -37,6 +37,7 @@ from dgguf.videos import Pictures, VideoInput
 from dgguf.view.drawn_answer import DrawnAnswer
 from dgguf.view.names import LIVE_VIEWS, Thoughts
 from dgguf.view.recording import Recording
+from dgguf.view.status import Work
 from dgguf.view.watching import watch
 
 DEFAULT_MAX_TOKENS = 1024
@@ -92,7 +93,7 @@ class Session:
         self.tokenizer = self.loaded.tokenizer
         self.backend = self.loaded.backend
         self.model = self.loaded.network
-        self._images = ImageReader(
+        self.images = ImageReader(
             self.name,
             self.file.path,
             self.config,
@@ -100,7 +101,7 @@ class Session:
             mmproj,
             lambda: cpu_backend(threads, exact, keep_weights) if gpu else cast(TowerBackend, self.backend),
         )
-        self._prompts = PromptEncoder(self.tokenizer, self.file.metadata, str(self.file.path), self._images)
+        self._prompts = PromptEncoder(self.tokenizer, self.file.metadata, str(self.file.path), self.images)
         self.constraints = Constraints(self.tokenizer)
         self.turns = Turns(kv_budget or 0)
         self._conversation = self.conversation()
@@ -114,7 +115,7 @@ class Session:
 
     def close(self) -> None:
         """Let go of the file; the session is not to be used afterwards."""
-        self._images.close()
+        self.images.close()
         self.file.close()
 
     def __enter__(self) -> Self:
@@ -152,11 +153,7 @@ class Session:
         return self._prompts.images(prompt, images, image_tokens)
 
     def read_videos(self, prompt: str | list[Message], videos: Sequence[Any] = ()) -> list[VideoInput]:
-        """The videos of a prompt in order, as `read_images`, to be given as `videos`.
-
-        Raises:
-            ImageError: one cannot be read, or the model sees no videos.
-        """
+        """The videos of a prompt in order, with the errors of `read_images`, to be given as `videos`."""
         return self._prompts.videos(prompt, videos)
 
     def stream(
@@ -218,7 +215,7 @@ class Session:
         )
         check_request(started, constrained=constraint is not None)
         guide = self.constraints.guide(constraint, ids.tolist()) if constraint else None
-        request = Request(started, top_k, guide, spans=self._images.spans(ids, pictures))
+        request = Request(started, top_k, guide, spans=self.images.spans(ids, pictures))
         yield from (conversation or self._conversation).stream(request)
 
     def reader(self, prompt: np.ndarray) -> AnswerText:
@@ -257,10 +254,13 @@ class Session:
             raise ValueError(f"there is no view {view!r:.99}; there are auto, {', '.join(LIVE_VIEWS)}")
         events = self.stream(prompt, **with_constraint(arguments))
 
-        def layers() -> tuple[int, int]:
-            return self.model.layers_done, len(self.config.layers)
+        return self._answer(watch(events, self.tokenizer, self.work, view=view, pace=pace, thoughts=thoughts))
 
-        return self._answer(watch(events, self.tokenizer, layers, view=view, pace=pace, thoughts=thoughts))
+    def work(self) -> Work:
+        """What is being computed at the moment; any thread may ask."""
+        if image := self.images.reading:
+            return Work(image.layer, image.n_layers, image.name, image.seconds_left)
+        return Work(self.model.layers_done, len(self.config.layers))
 
     def _answer(self, events: Iterable[Event]) -> DrawnAnswer:
         builder, seen = AnswerBuilder(self.tokenizer), []

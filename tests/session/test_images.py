@@ -1,5 +1,6 @@
 """Images in prompts: where their rows stand, what sees them, what is kept of them, what is refused."""
 
+import contextlib
 import subprocess
 import sys
 
@@ -89,7 +90,7 @@ def test_texts_are_as_before(session, model):
 def test_texts_need_no_pillow_and_no_tower(model):
     code = (
         "import sys; from dgguf.session import Session; s = Session(sys.argv[1], threads=1, exact=True); "
-        "s.generate('hello', max_tokens=8, seed=1); print('PIL' in sys.modules, 'tower' in vars(s._images))"
+        "s.generate('hello', max_tokens=8, seed=1); print('PIL' in sys.modules, 'tower' in vars(s.images))"
     )
     found = subprocess.run(
         [sys.executable, "-c", code, str(model)], capture_output=True, text=True, check=True
@@ -120,7 +121,9 @@ def test_a_warm_cache_answers_as_a_cold_one(session, model, pictures):
 def test_rows_of_an_image_are_kept(session, pictures, monkeypatch):
     session.generate("look", images=pictures[:1], **QUICK)
     session._conversation.drop()
-    monkeypatch.setattr(session._images.tower, "encode", lambda image: pytest.fail("it was read again"))
+    monkeypatch.setattr(
+        session.images.tower, "encode", lambda image, advance: pytest.fail("it was read again")
+    )
     session.generate("look", images=pictures[:1], **QUICK)
 
 
@@ -150,7 +153,7 @@ def test_filled_texts_depend_on_the_image(session, tmp_path):
 
 def test_an_image_that_does_not_fit_is_refused_before_it_is_read(model, pictures, monkeypatch):
     with Session(model, threads=1, context=100) as small:
-        monkeypatch.setattr(small._images.tower, "encode", lambda image: pytest.fail("it was read"))
+        monkeypatch.setattr(small.images.tower, "encode", lambda image, advance: pytest.fail("it was read"))
         with pytest.raises(PromptError, match="does not fit the context of 100"):
             small.generate("look", images=pictures[:1], max_tokens=8, image_tokens=280)
 
@@ -322,7 +325,7 @@ def test_images_and_videos_keep_their_places(session, pictures, clip):
     found = "".join(kinds.get(i, "") for i in ids.tolist())
     assert found == "v" * found.count("v") + "i" * found.count("i")
     images, videos = session.read_images(messages, pictures[:1], 70), session.read_videos(messages)
-    spans = session._images.spans(ids, Pictures(images, videos))
+    spans = session.images.spans(ids, Pictures(images, videos))
     assert [span.n_rows for span in spans] == [videos[0].frames[0].n_tokens] * 32 + [images[0].n_tokens]
     assert [span.first for span in spans] == sorted(span.first for span in spans)
     assert len({span.key for span in spans}) == 33
@@ -367,3 +370,49 @@ def test_wrong_uses_of_videos_are_refused(session, clip, tmp_path):
         other.generate("look", videos=[clip], max_tokens=8)
     raw = session.encode("see <|video|>", videos=[clip[:2]], raw=True, special=True)
     assert raw.tolist().count(session.tokenizer.image_marks.begin) == 2
+
+
+# While the tower reads
+
+
+def test_whoever_watches_is_told_of_every_layer(model, pictures):
+    told = []
+
+    @contextlib.contextmanager
+    def shown(name, n_layers):
+        told.append((name, n_layers))
+        yield lambda: told.append(session.work())
+
+    with Session(model, threads=1, exact=True) as session:
+        session.images.shown = shown
+        session.generate("look", images=pictures[:1], **QUICK)
+        assert told[0] == ("image", 2)
+        assert [(work.layer, work.n_layers, work.image) for work in told[1:]] == [
+            (1, 2, "image"),
+            (2, 2, "image"),
+        ]
+        assert told[1].seconds_left > told[2].seconds_left == 0
+        assert session.work().image == ""
+
+
+def test_ctrl_c_while_the_tower_reads_leaves_nothing_half(session, pictures, monkeypatch):
+    """What was encoded before stays; the next prompt with the image reads it from its start."""
+    expected = session.generate("look", images=pictures[:2], **QUICK).text
+    session._conversation.drop()
+    session.images._kept.clear()
+    tower = session.images.tower
+    before = tower.backend.attend_all
+    calls = iter(range(100))
+
+    def stopped(*arguments):
+        if next(calls) == 3:  # in the second image
+            raise KeyboardInterrupt
+        return before(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tower.backend, "attend_all", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            session.generate("look", images=pictures[:2], **QUICK)
+    assert session.images.reading is None
+    assert len(session.images._kept) == 1
+    assert session.generate("look", images=pictures[:2], **QUICK).text == expected
