@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dgguf import hub
 from dgguf.errors import DownloadError, ModelFileError, did_you_mean
 
 _PACKAGE = Path(__file__).parent
@@ -53,6 +52,8 @@ def path_of(known: KnownModel) -> Path | None:
     """Where a known model lies on this machine; None if it is not here."""
     if known.repository == "bundled":
         return _PACKAGE / "data" / known.file
+    from dgguf import hub  # here, and where else a model may be of the hub: it takes a while to import
+
     return hub.cached(known.repository, known.file)
 
 
@@ -65,11 +66,16 @@ def find_model(model: str) -> Path:
     path = Path(model)
     if path.is_file():
         return path
-    known, reference = find_known(model), hub.parse_reference(model)
-    if known or reference:
-        found = path_of(known) if known else hub.cached_like(*reference) if reference else None
-        if found is None:
+    known = find_known(model)
+    found = path_of(known) if known else None
+    if found is None:
+        from dgguf import hub
+
+        reference = None if known else hub.parse_reference(model)
+        found = hub.cached_like(*reference) if reference else None
+        if found is None and (known or reference):
             raise ModelFileError(f"{model} is not on this machine; `dgguf pull {model}` downloads it")
+    if found is not None:
         return found
     if path.exists():
         return path  # a folder or a device: whoever opens it says so
@@ -86,6 +92,8 @@ def hub_name(model: str) -> tuple[str, str]:
     Raises:
         DownloadError: there is no such name, or it is bundled.
     """
+    from dgguf import hub
+
     known, reference = find_known(model), hub.parse_reference(model)
     if known and known.repository == "bundled":
         raise DownloadError(f"{model} comes with dgguf: no hub has it")

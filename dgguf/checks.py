@@ -66,6 +66,20 @@ def check_model(mapped: int, beside: int, available: int | None) -> Check:
     return Check("model", True, found)
 
 
+def check_workers(mapped: int, beside: int, available: int | None, cores: int) -> Check:
+    """How many workers of a batch, of one thread each, fit.
+
+    Args:
+        mapped, beside, available: as of `check_model`; workers share what is mapped.
+        cores: that threads can run on at once.
+    """
+    if available is None:
+        return Check("workers", True, "unknown, as the memory is")
+    most = max(0, available - mapped) // max(1, beside)
+    found = f"{format_bytes(beside)} each beside the map, which they share"
+    return Check("workers", True, f"{max(1, min(cores, most))} of one thread fit a batch: {found}")
+
+
 def _runs_a_kernel() -> Check:
     """Whether what numba compiles computes: one block of Q8_0 is decoded."""
     raw = np.arange(34, dtype=np.uint8).reshape(1, 34)

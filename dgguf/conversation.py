@@ -206,6 +206,7 @@ class Conversation:
             canvas_length=started.canvas_length,
             pins=started.pins,
             guide=request.guide,
+            turbo=started.turbo,
             committed=request.committed,
             spans=request.spans,
         )

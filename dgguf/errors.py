@@ -22,6 +22,15 @@ from collections.abc import Mapping
 _MOST, _TAIL = 499, 160  # characters of a message, and of its end where the middle is left out
 
 
+def extra(name: str, options: str = "") -> str:
+    """How to install the packages of an extra of pyproject.toml: from an index, and in a checkout.
+
+    Args:
+        options: of pip install, each with a space behind it.
+    """
+    return f"pip install {options}'dgguf[{name}]', in a checkout pip install {options}'.[{name}]'"
+
+
 class DggufError(Exception):
     """Base of every error that dgguf reports to a user without a traceback.
 
@@ -78,6 +87,10 @@ class ConversionError(DggufError):
 
 class RecordingError(DggufError):
     """A recording of a generation cannot be read, written or drawn as asked."""
+
+
+class BatchError(DggufError):
+    """The input, the journal or the results of a batch cannot be used."""
 
 
 class BackendError(DggufError):

@@ -25,6 +25,7 @@ _held = 0  # contexts of `held` that the main thread is in
 _waiting = 0  # the first signal that came meanwhile; 0 for none
 _received = 0  # the signal that the command is ending for; 0 for none
 _received_at = -_REPEATED  # by the monotonic clock
+_asked: Callable[[], object] | None = None  # takes the next Ctrl-C within `asked_once`
 
 
 @contextlib.contextmanager
@@ -103,6 +104,31 @@ def held() -> Iterator[None]:
             _raise(number)
 
 
+@contextlib.contextmanager
+def asked_once(tell: Callable[[], object]) -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C within the context be a request that the work there asks for; the next is raised.
+
+    Args:
+        tell: is called then, in a thread of its own.
+
+    Yields:
+        Says whether Ctrl-C has come.
+    """
+    global _asked
+    has_come = False
+
+    def take() -> None:
+        nonlocal has_come
+        has_come = True
+        threading.Thread(target=tell, daemon=True).start()  # the main thread may be in the middle of a line
+
+    _asked = take
+    try:
+        yield lambda: has_come
+    finally:
+        _asked = None
+
+
 def received() -> int:
     """The signal that the command is ending for, whatever exception it has become on the way; else 0."""
     return _received
@@ -123,8 +149,12 @@ def _send(number: int) -> None:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    global _waiting
-    if _held:
+    global _asked, _received, _waiting
+    if number == signal.SIGINT and _asked is not None:
+        take, _asked = _asked, None
+        _received = number
+        take()
+    elif _held:
         _waiting = _waiting or number
     else:
         _raise(number)

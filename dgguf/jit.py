@@ -1,24 +1,17 @@
-"""The one way a function becomes a compiled kernel, and where compiled kernels are kept.
+"""The one way a function becomes a compiled kernel, which is kept on disk.
 
-Kernels are serial and release the GIL; threads come from `threads.pool`. They are cached on disk in a
-folder named after a digest of every source that compiled code depends on, wherever it lies, because
-numba notices only edits of the file that a kernel stands in: an upgrade gets a new folder.
+Kernels are serial and release the GIL; threads come from `threads.pool`.
 """
 
 import contextlib
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import llvmlite.binding as llvm
 import numba
-import platformdirs
 from numba.core import event as numba_event
 from numba.core import types
 from numba.core.ccallback import CFunc
@@ -27,6 +20,7 @@ from numba.core.compiler import Compiler
 from numba.core.registry import CPUDispatcher, cpu_target
 
 from dgguf.kernel_cache import guard, note_failure
+from dgguf.kernel_folder import kernel_folder
 from dgguf.machine import has_dot_product
 
 _CONFIG: Any = numba.config  # its attributes are made when it is imported
@@ -38,65 +32,7 @@ _REFUSE = ctypes.cast(ctypes.pythonapi.PyObject_Call, ctypes.c_void_p).value or 
 
 _ADDRESSED: list[Any] = []  # keeps the code behind `address` alive
 
-_IMPORT = re.compile(rb"\n(?:from|import) (\S+)(?: import (\([^)]*\)|.*))?")  # at a module's top level
-# A module that can define a kernel or emit IR imports one of these.
-_COMPILES = re.compile(r"(numba|llvmlite|dgguf\.([a-z_.]+\.)?jit|dgguf\.llvm_ir)\b")
-
-
-def kernel_sources(package: Path) -> dict[str, bytes]:
-    """The files that compiled code may depend on: contents by path relative to `package`, sorted.
-
-    These are the modules that can define a kernel or emit IR, those of the package that they import,
-    whose functions and constants become part of the code, and all .cu and .cuh files.
-    """
-    modules: dict[str, bytes] = {}
-    found: dict[str, bytes] = {}
-    for folder, _, names in os.walk(package):
-        inside = folder[len(str(package)) + 1 :].replace(os.sep, "/")
-        for name in names:
-            if name.endswith((".py", ".cu", ".cuh")):
-                with open(f"{folder}/{name}", "rb") as file:
-                    (modules if name.endswith(".py") else found)[f"{inside}/{name}".lstrip("/")] = file.read()
-    needed: dict[str, set[str]] = {}  # names of the modules that each module imports
-    for path, text in modules.items():
-        needed[path] = set()
-        for origin, names_of in _IMPORT.findall(b"\n" + text):
-            needed[path].add(origin.decode())
-            if origin.startswith(b"dgguf"):
-                needed[path] |= {
-                    f"{origin.decode()}.{name.decode()}" for name in re.findall(rb"\w+", names_of)
-                }
-    waiting = [path for path in modules if any(_COMPILES.match(name) for name in needed[path])]
-    while waiting:
-        path = waiting.pop()
-        if path in modules and path not in found:
-            found[path] = modules[path]
-            for name in needed[path]:
-                place = name.removeprefix("dgguf.").replace(".", "/")
-                waiting += [f"{place}.py", f"{place}/__init__.py"]
-    return dict(sorted(found.items()))
-
-
-def _digest(package: Path) -> str:
-    """A short name for this version of the kernels, of Python and of numba."""
-    h = hashlib.sha256(f"{platform.python_version()} {numba.__version__}".encode())
-    for path, text in kernel_sources(package).items():
-        h.update(f"{path} {len(text)} ".encode() + text)
-    return h.hexdigest()[:16]
-
-
-def _make_cache_folder() -> str:
-    """The folder of this version's compiled kernels; "" where none can be written."""
-    base = os.environ.get("DGGUF_CACHE_DIR") or platformdirs.user_cache_dir("dgguf", appauthor=False)
-    folder = Path(base) / "kernels" / _digest(Path(__file__).parent)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return ""
-    return str(folder) if os.access(folder, os.W_OK) else ""
-
-
-CACHE_FOLDER = _make_cache_folder()
+CACHE_FOLDER = kernel_folder()
 
 
 def _complete_features() -> None:

@@ -7,18 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dgguf.backends.base import Backend, TowerBackend
+import numpy as np
+
+from dgguf.backends.base import Backend, HostTensor, Role, TowerBackend
 from dgguf.catalog import find_model
 from dgguf.errors import UnsupportedModelError
 from dgguf.ggufio.file import GgufFile
+from dgguf.machine import usable_cores, usable_processors
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import gpu_sizes
+from dgguf.model.tensor_names import role_of
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights
 from dgguf.text.tokenizer import Tokenizer
 from dgguf.units import format_bytes
 
 _LOG = logging.getLogger(__name__)
+_NO_BYTES = np.empty(0, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -90,10 +95,18 @@ def _note_of_rounding(rounded: dict[str, int], n_bytes: int) -> str:
     )
 
 
-def cpu_backend(threads: int | None, exact: bool, keep_weights: bool) -> TowerBackend:
-    """What computes on the CPU; arguments as of `Session`."""
+def cpu_backend(
+    threads: int | None, exact: bool, keep_weights: bool, file: GgufFile | None = None
+) -> TowerBackend:
+    """What computes on the CPU; arguments as of `Session`.
+
+    Args:
+        file: of the model, whose kernels are compiled, or loaded, at once.
+    """
     from dgguf.backends.cpu import CpuBackend
 
+    if file is not None:
+        _compile_ahead(file, threads, exact, keep_weights)
     return CpuBackend(threads, exact=exact, keep_weights=keep_weights)
 
 
@@ -106,4 +119,35 @@ def gpu_backend(file: GgufFile, config: ModelConfig, context: int, gpu: Gpu, thr
         device=gpu.device,
         gpu_layers=len(config.layers) if gpu.layers == "all" else gpu.layers,
         threads=threads,
+    )
+
+
+def _compile_ahead(file: GgufFile, threads: int | None, exact: bool, keep_weights: bool) -> None:
+    from dgguf.backends.cpu.features import cpu_path
+    from dgguf.backends.cpu.matmul import matrix
+    from dgguf.compiling.ahead import compile_ahead
+    from dgguf.compiling.needed import Work
+
+    path = "portable" if exact else cpu_path()
+    tensors = [tensor for tensor in file.tensors.values() if len(tensor.shape) > 1]
+    panels, decoded = set(), set()
+    for tensor in tensors:
+        role = role_of(tensor.name)
+        empty = HostTensor(tensor.name, tensor.format, _NO_BYTES, tensor.shape[-1], role, None)
+        placed = matrix(empty, path != "portable" and role is not Role.ROUTER, keep_weights)
+        if placed.panel:
+            panels.add(placed.panel.name)
+        elif tensor.format.name != "F32":
+            decoded.add(tensor.format.name)
+    embedding = file.tensors.get("token_embd.weight")
+    compile_ahead(
+        Work(
+            threads=(usable_cores() if threads is None else min(threads, usable_processors())) > 1,
+            path=path,
+            exact=exact,
+            panels=tuple(sorted(panels)),
+            embedding=embedding.format.name if embedding else "",
+            fused=any("ffn_gate_up_exps" in tensor.name for tensor in tensors),
+            decoded=tuple(sorted(decoded)),
+        )
     )

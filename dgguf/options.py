@@ -8,6 +8,8 @@ from dgguf.constraints.language import Schema, language
 from dgguf.conversation import Conversation
 from dgguf.diffusion.generate import CanvasLength
 from dgguf.diffusion.settings import SamplerSettings
+from dgguf.diffusion.turbo import Turbo
+from dgguf.errors import ConstraintError
 from dgguf.prompts import PromptOptions
 
 
@@ -22,6 +24,7 @@ class StreamOptions(PromptOptions, total=False):
     pins: Mapping[int, int] | None
     constraints: str
     constraint: Automaton | None
+    turbo: Turbo | None
     conversation: Conversation | None
 
 
@@ -41,9 +44,15 @@ class AnswerOptions(StreamOptions, total=False):
 
 
 def with_constraint(arguments: AnswerOptions) -> StreamOptions:
-    """The arguments of `Session.stream`: a schema, a regular expression or choices become a constraint."""
+    """The arguments of `Session.stream`: a schema, a regular expression or choices become a constraint.
+
+    Raises:
+        ConstraintError: one of these is wrong, or there is a constraint beside it.
+    """
     given = cast(dict[str, Any], dict(arguments))
     made = language(*(given.pop(name, None) for name in ("schema", "regex", "choice")))
     if made:
+        if given.get("constraint") is not None:
+            raise ConstraintError("a schema, a regular expression or choices are a constraint: give one")
         given["constraint"] = made
     return cast(StreamOptions, given)

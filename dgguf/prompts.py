@@ -227,7 +227,7 @@ def _sources(prompt: str | list[Message], kind: str, given: Sequence[Any]) -> li
         return left
     found: list[Any] = []
     for part in _parts(prompt, kind):
-        named = [part[key] for key in (kind, "path", "url") if part.get(key) is not None]
+        named = [part[key] for key in (kind, *SOURCES) if part.get(key) is not None]
         if not named and not left:
             raise PromptError(f"a message has a part that names no {kind}, and no more were given")
         found.append(named[0] if named else left.pop(0))
@@ -237,6 +237,9 @@ def _sources(prompt: str | list[Message], kind: str, given: Sequence[Any]) -> li
             f'{{"type": "{kind}"}} in a message\'s content'
         )
     return found
+
+
+SOURCES = ("path", "url")  # keys by which a part names its image or video beside its kind, as in transformers
 
 
 def _parts(messages: Any, kind: str) -> Iterator[Mapping[str, Any]]:

@@ -214,6 +214,9 @@ class ImageReader:
     ) -> Iterator[Span]:
         """A span for each run of a mark, which is an image's."""
         if not images:
+            begins = np.flatnonzero(ids[:-1] == (self._marks.begin if self._marks else -1))
+            if mark is not None and (ids[begins + 1] == mark).any():
+                raise ImageError(f"the prompt's ids have rows of {what}, and none were given: give them, too")
             return
         borders = np.flatnonzero(np.diff(np.concatenate(([0], ids == mark, [0]))))
         runs = borders.reshape(-1, 2).tolist()

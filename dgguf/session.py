@@ -19,6 +19,7 @@ from dgguf.diffusion.events import Event, Started
 from dgguf.diffusion.generate import CanvasLength, choose_length
 from dgguf.diffusion.sampler import Branch
 from dgguf.diffusion.settings import SamplerSettings
+from dgguf.diffusion.turbo import Turbo
 from dgguf.errors import BackendError, PromptError
 from dgguf.fill import PROMPT, Filled, Filling, fillings
 from dgguf.ggufio.file import GgufFile
@@ -78,7 +79,7 @@ class Session:
         def make_backend(file: GgufFile, config: ModelConfig) -> Backend:
             self.context = choose_context(config, context)
             if gpu is None:
-                return cpu_backend(threads, exact, keep_weights)
+                return cpu_backend(threads, exact, keep_weights, file)
             if exact or keep_weights:
                 raise BackendError(
                     "the exact computation and kept weights are the CPU's: take them without a GPU, "
@@ -94,11 +95,7 @@ class Session:
         self.backend = self.loaded.backend
         self.model = self.loaded.network
         self.images = ImageReader(
-            self.name,
-            self.file.path,
-            self.config,
-            self.tokenizer.image_marks,
-            mmproj,
+            *(self.name, self.file.path, self.config, self.tokenizer.image_marks, mmproj),
             lambda: cpu_backend(threads, exact, keep_weights) if gpu else cast(TowerBackend, self.backend),
         )
         self._prompts = PromptEncoder(self.tokenizer, self.file.metadata, str(self.file.path), self.images)
@@ -140,9 +137,7 @@ class Session:
     def read_images(
         self, prompt: str | list[Message], images: Sequence[Any] = (), image_tokens: int | None = None
     ) -> list[ImageInput]:
-        """The images of a prompt in order, in the size in which the model reads them.
-
-        They may be given as `images` to `encode` and `stream`, which otherwise read them themselves.
+        """The images of a prompt in order, in the model's size: `encode` and `stream` take them as `images`.
 
         Args:
             prompt: whose messages may name some; see `PromptOptions` for this and the others.
@@ -168,27 +163,25 @@ class Session:
         pins: Mapping[int, int] | None = None,
         constraints: str = "",
         constraint: Automaton | None = None,
+        turbo: Turbo | None = None,
         conversation: Conversation | None = None,
         **options: Unpack[PromptOptions],
     ) -> Generator[Event, None, None]:
         """Answer a message or a conversation, event by event; closing the iterator cancels.
 
-        The longest prefix that an earlier prompt or answer left in the KV cache is not encoded again.
-
         Args:
             prompt: a user's message, {"role", "content"} messages, or ids from `encode`.
-            settings: of the sampler; None for the file's.
+            settings: None for the file's.
             max_tokens: rounded up to whole canvases.
-            seed: the same seed gives the same answer, to the last bit, on any number of threads and with
-                any prefix in the KV cache (see docs/determinism.md); None draws one.
+            seed: the same seed gives the same answer, see docs/determinism.md; None draws one.
             top_k: likeliest tokens that each step is to report for every position.
             canvas_length: of each; see `choose_length`.
             pins: ids that must stand at positions of the answer, from 0; it goes on to the last of them.
-            constraints: what the pins are for, in words, for whoever reads a recording.
-            constraint: the language that the answer belongs to; see `constraints.language`. Not with pins.
-            conversation: whose KV cache is used; None for the session's own. Answers of several may be
-                drawn from in turns, between canvases.
-            options: see `PromptOptions`; with ids only the images that they were encoded with.
+            constraints: what the pins are for, in words.
+            constraint: the answer's language, of `constraints.language`; not with pins.
+            turbo: what steps leave out, for speed; None for nothing.
+            conversation: whose KV cache is used; None for the session's own.
+            options: see `PromptOptions`; with ids only the images of them.
         """
         max_tokens, top_k = whole("max_tokens", max_tokens), whole("top_k", top_k)
         seed = new_seed() if seed is None else whole("the seed", seed)
@@ -203,6 +196,7 @@ class Session:
             settings=settings or self.settings(),
             prompt=ids,
             max_tokens=max_tokens,
+            turbo=turbo,
             stop_ids=self.tokenizer.stop_ids,
             canvas_length=choose_length(canvas_length, max_tokens, self.config.canvas_length),
             vocab_size=self.config.vocab_size,
@@ -213,7 +207,7 @@ class Session:
             arithmetic=self.backend.arithmetic,
             images=thumbnails(pictures),
         )
-        check_request(started, constrained=constraint is not None)
+        check_request(started, self.backend, constrained=constraint is not None)
         guide = self.constraints.guide(constraint, ids.tolist()) if constraint else None
         request = Request(started, top_k, guide, spans=self.images.spans(ids, pictures))
         yield from (conversation or self._conversation).stream(request)
@@ -253,7 +247,6 @@ class Session:
         if view not in ("auto", *LIVE_VIEWS):
             raise ValueError(f"there is no view {view!r:.99}; there are auto, {', '.join(LIVE_VIEWS)}")
         events = self.stream(prompt, **with_constraint(arguments))
-
         return self._answer(watch(events, self.tokenizer, self.work, view=view, pace=pace, thoughts=thoughts))
 
     def work(self) -> Work:
@@ -334,7 +327,14 @@ class Session:
         return self._decider(state, asked, samples=samples, permute=permute, joint=joint, progress=progress)
 
     def resume(
-        self, recording: Recording, *, block: int, step: int, seed: int | None = None, top_k: int = 0
+        self,
+        recording: Recording,
+        *,
+        block: int,
+        step: int,
+        seed: int | None = None,
+        top_k: int = 0,
+        conversation: Conversation | None = None,
     ) -> Generator[Event, None, None]:
         """Go on with a recorded answer behind one of its steps, with another seed from there.
 
@@ -345,7 +345,7 @@ class Session:
             block: from 0.
             step: the last that stays; 0 for the fresh canvas.
             seed: of what comes behind; None draws one, and the recorded seed repeats the answer.
-            top_k: as of `stream`.
+            top_k, conversation: as of `stream`.
 
         Raises:
             RecordingError: the step was not recorded, or the model has another vocabulary.
@@ -353,8 +353,9 @@ class Session:
         branch = Branch(block, step, new_seed() if seed is None else whole("the seed", seed))
         point = ResumePoint.find(recording.events, branch)
         started = point.on(self)
-        check_request(started)
-        yield from point.joined(self._conversation.stream(Request(started, top_k, committed=point.committed)))
+        check_request(started, self.backend)
+        request = Request(started, top_k, committed=point.committed)
+        yield from point.joined((conversation or self._conversation).stream(request))
 
     @functools.cached_property
     def _decider(self) -> Decider:

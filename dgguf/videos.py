@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from dgguf.errors import ImageError
+from dgguf.errors import ImageError, extra
 from dgguf.images import ImageInput, name_of, read_image, regular_file
 
 MOST_FRAMES = 32  # of a video, that the model sees
@@ -87,7 +87,7 @@ def read_video(source: Any) -> VideoInput:
             f"a video of type {type(source).__name__}: it must be a path, bytes of a file or a numpy array"
         )
     if importlib.util.find_spec("av") is None:
-        raise ImageError("videos need PyAV: pip install 'dgguf[video]'; --image shows single pictures")
+        raise ImageError(f"videos need PyAV: {extra('video')}; --image shows single pictures")
     name = name_of(source, "video")
     try:
         if isinstance(source, str | Path):

@@ -12,6 +12,7 @@ TESTS = Path(__file__).parent
 # and test_panels.py are not among them: they take every path in turn themselves.
 PRODUCTS = (
     "cli/test_bench.py",
+    "compiling/test_needed.py",
     "cpu/test_fast_accuracy.py",
     "cpu/test_rows.py",
     "cpu/test_verbs.py",

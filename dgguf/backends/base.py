@@ -155,12 +155,14 @@ class Backend(Protocol):
         is_async: whether a verb may return before its work is done; see `synchronize`.
         rounded: bytes of plain numbers, by format, that products take in 8 bits as if they were Q8_0.
         arithmetic: names how it rounds; of another name an answer may differ.
+        computes_rows: whether it is a `RowsBackend`.
     """
 
     kv_bytes: int
     is_async: bool
     rounded: dict[str, int]
     arithmetic: str
+    computes_rows: bool
 
     def describe(self) -> str:
         """One line for -v: what runs the products, on how many threads or which device."""
@@ -333,6 +335,21 @@ def not_finite(position: int) -> NumericsError:
         f"the network's logits are not finite at canvas position {position}: "
         "the model file is damaged or this is a bug in dgguf"
     )
+
+
+class RowsBackend(Backend, Protocol):
+    """What steps that leave out rows need beside; a GPU does not have it."""
+
+    def some_rows(self, conditioning: Any, rows: np.ndarray) -> Any:
+        """The distributions at (n,) int64 rows, as a conditioning of n rows."""
+
+    def merge_rows(self, conditioning: Any, rows: np.ndarray, some: Any) -> Any:
+        """C distributions in which those of the last `predict`, of n rows, stand at `rows`.
+
+        Args:
+            conditioning: of C rows; it may be overwritten.
+            some: of the n rows.
+        """
 
 
 class TowerBackend(Backend, Protocol):

@@ -6,6 +6,7 @@ import click
 
 from dgguf import __version__, interrupts
 from dgguf.cli import streams
+from dgguf.cli.batch import batch
 from dgguf.cli.bench import bench
 from dgguf.cli.chat import chat
 from dgguf.cli.check import check
@@ -79,6 +80,7 @@ for command in (
     fill,
     resume,
     decide,
+    batch,
     serve,
     tour,
     replay,

@@ -60,13 +60,14 @@ class AnswerWriter:
         self._write(self.answer.finish())
         s, text = self.answer.statistics, self.answer.text
         if self._as_json:
+            if_any = {"replaced": s.replaced, "rows": s.frozen_rows, "frozen_rows": s.frozen_rows}
             result = {
                 "text": text,
                 "thoughts": self.answer.thoughts,
                 "interrupted": interrupted,
                 "seed": seed,
                 "settings": dataclasses.asdict(settings),
-                **{k: v for k, v in dataclasses.asdict(s).items() if k != "replaced" or v},
+                **{k: v for k, v in dataclasses.asdict(s).items() if if_any.get(k, True)},
                 "answer_tokens_per_second": s.answer_tokens_per_second,
                 "canvas_positions_per_second": s.canvas_positions_per_second,
                 "tokens_per_step": s.tokens_per_step,

@@ -1,16 +1,19 @@
-"""Loads a model, shows one answer of it and writes it: what `run` and `resume` share."""
+"""Loads a model, shows an answer of it and writes it: what commands that answer share."""
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import click
+
 from dgguf.cli.export import draw
 from dgguf.cli.keeping import Keeping
-from dgguf.cli.options import Loading, Showing
+from dgguf.cli.options import Command, Loading, Showing
 
 if TYPE_CHECKING:
+    from dgguf.cli.display import Display
     from dgguf.diffusion.events import Event
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.session import Session
@@ -28,6 +31,26 @@ class Asked:
     events: "Generator[Event, None, None]"
     seed: int
     settings: "SamplerSettings"
+
+
+def printing_options(command: Command) -> Command:
+    """What of an answer is printed; the command gets `stats` and `as_json`."""
+    text = "Print one JSON object instead of the text."
+    command = click.option("--json", "as_json", is_flag=True, help=text)(command)
+    text = "Print a table of what it cost and how it went."
+    return click.option("--stats", is_flag=True, help=text)(command)
+
+
+@contextlib.contextmanager
+def opened(loading: Loading, display: "Display") -> "Iterator[Session]":
+    """The model, which is loaded while `display` says so; it notes a GPU, of the CPU only the log tells."""
+    import logging
+
+    display.say(f"loading {loading.model}")
+    with loading.open() as session:
+        note = display.note if loading.gpu else logging.getLogger(__name__).info
+        note(f"{session.file.path}: {session.backend.describe()}")
+        yield session
 
 
 def answer(
@@ -61,10 +84,7 @@ def answer(
         seen: list[Event] = []
         try:
             with Display(showing, as_json=as_json) as display:
-                display.say(f"loading {loading.model}")
-                session = stack.enter_context(loading.open())
-                where = display.note if loading.gpu else log.info
-                where(f"{session.file.path}: {session.backend.describe()}")
+                session = stack.enter_context(opened(loading, display))
                 asked = ask(session)
                 log.info(", ".join(f"{k} {v}" for k, v in dataclasses.asdict(asked.settings).items()))
                 writer = AnswerWriter(

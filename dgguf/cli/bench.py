@@ -54,8 +54,8 @@ def bench(
     from dgguf.backends.cpu.roofline import peak_gops
     from dgguf.benchmark import PeakMemory, measure
     from dgguf.catalog import find_model
-    from dgguf.cli import last
-    from dgguf.cli.output import announce_compilation, say
+    from dgguf.cli import compilation, last
+    from dgguf.cli.output import say
     from dgguf.cli.tables import echo
     from dgguf.ggufio.file import GgufFile
     from dgguf.machine import drop_from_page_cache, processor
@@ -65,7 +65,7 @@ def bench(
         with GgufFile(find_model(model)) as file:
             if not drop_from_page_cache(file.paths):
                 raise click.UsageError("--cold needs Linux: this system drops no file from its page cache")
-    with PeakMemory() as peak, announce_compilation():
+    with PeakMemory() as peak, compilation.announce_compilation():
         began = time.perf_counter()
         session = Session(model, threads=threads, exact=exact, keep_weights=keep_weights, gpu=gpu)
         loaded = time.perf_counter() - began

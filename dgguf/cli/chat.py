@@ -50,6 +50,7 @@ def converse(
 ) -> None:
     """Read messages and answer them until they end."""
     from dgguf.cli import last
+    from dgguf.cli.answering import opened
     from dgguf.cli.dialog import Dialog
     from dgguf.cli.display import Display
     from dgguf.cli.messages import Keyboard, piped_messages
@@ -59,10 +60,7 @@ def converse(
     offer(loading.model)
     with contextlib.ExitStack() as stack:
         with Display(showing) as display:
-            display.say(f"loading {loading.model}")
-            session = stack.enter_context(loading.open())
-            if loading.gpu:
-                display.note(session.backend.describe())
+            session = stack.enter_context(opened(loading, display))
         keyboard = Keyboard(Dialog.COMMANDS) if sys.stdin.isatty() else None
         if keyboard:
             keyboard.expect(display.typed)

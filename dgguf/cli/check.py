@@ -57,7 +57,8 @@ def check(
     """
     from dgguf import hub
     from dgguf.catalog import hub_name
-    from dgguf.cli.output import announce_compilation, say
+    from dgguf.cli.compilation import announce_compilation
+    from dgguf.cli.output import say
     from dgguf.errors import ModelFileError
 
     published = hub.choose(*hub_name(against), say) if against else None

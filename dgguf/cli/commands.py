@@ -66,6 +66,7 @@ _GROUPS = {
         "raw",
         "special",
     ),
+    "Batch": ("out", "form", "column", "questions", "strict", "ray", "workers"),
     "Questions": ("lines", "questions_file", "samples", "permute", "joint"),
     "Answer": (
         "begins",
@@ -92,6 +93,7 @@ _GROUPS = {
         "entropy_bound",
         "stability_threshold",
         "confidence_threshold",
+        "turbo",
     ),
 }
 _RARE = (
@@ -114,6 +116,8 @@ _RARE = (
     *_GROUPS["Sampler"],
 )
 _ALL = "dgguf.help_all"  # in a context's meta
+# Options whose value may be left out, which follows "=" then: else the next word would be taken for it.
+_ALONE = {"--turbo": "--turbo=tail,frozen,end"}
 
 
 class Grouped(click.Command):
@@ -121,6 +125,11 @@ class Grouped(click.Command):
 
     def get_params(self, context: click.Context) -> list[click.Parameter]:
         return [*super().get_params(context), _HELP_ALL]
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        n_options = args.index("--") if "--" in args else len(args)
+        options = [_ALONE.get(arg, arg) for arg in args[:n_options]]
+        return super().parse_args(context, options + args[n_options:])
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         options = [p for p in self.get_params(context) if isinstance(p, click.Option)]

@@ -43,7 +43,8 @@ def compare(
       dgguf compare model-bf16.gguf small.gguf -f chats.txt --special --chunks 2 --json
     """
     from dgguf.backends.cpu import CpuBackend
-    from dgguf.cli.output import announce_compilation, say
+    from dgguf.cli.compilation import announce_compilation
+    from dgguf.cli.output import say
     from dgguf.cli.progress import bar
     from dgguf.cli.tables import echo
     from dgguf.evaluate.divergence import LogitsBackend, check_comparable
@@ -64,10 +65,7 @@ def compare(
     )
     found: list[list[Divergence]] = []
     pairs = list(zip(models, backends, strict=True))
-    with (
-        announce_compilation(),
-        bar("comparing", len(samples), amount=str, is_rate=False) as shown,
-    ):
+    with announce_compilation(), bar("comparing", len(samples), amount=str, is_rate=False) as shown:
         for divergences in compare_models(pairs[0], pairs[1], samples):
             found.append(divergences)
             shown.advance(1)

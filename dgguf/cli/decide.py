@@ -13,15 +13,12 @@ import click
 
 from dgguf.cli.commands import Grouped, model_argument
 from dgguf.cli.options import Loading, loading_options
-from dgguf.cli.prompt import read_prompt
+from dgguf.cli.prompt import file_option, no_stdin_option, read_prompt
+from dgguf.cli.values import ParamType
 
 if TYPE_CHECKING:
     from dgguf.decisions.decide import Decision, Progress
     from dgguf.decisions.questions import Question
-
-    ParamType = click.ParamType[Any]
-else:
-    ParamType = click.ParamType
 
 _PATIENCE = 1.0  # seconds without a bar
 _LITTLE_MASS = 0.5  # below, the model wanted to write something else than a label
@@ -55,10 +52,8 @@ class _Samples(ParamType):
     metavar="FILE",
     help="Questions as the JSON array of POST /v1/decisions; they are asked before those of -q.",
 )
-@click.option("-f", "--file", type=click.File("rb"), help="Read the text from a file; - for standard input.")
-@click.option(
-    "--no-stdin", is_flag=True, help="Do not read a pipe beside the text, as within a loop that reads lines."
-)
+@file_option("text")
+@no_stdin_option("text")
 @click.option(
     "--samples",
     type=_Samples(),
@@ -96,9 +91,10 @@ def decide(
     """
     questions = _questions(lines, questions_file)
     text = read_prompt([state], file, use_stdin=not no_stdin, what="text", command="decide")
+    from dgguf.cli.compilation import announce_compilation
     from dgguf.cli.decision_table import percent
     from dgguf.cli.models import offer
-    from dgguf.cli.output import announce_compilation, say
+    from dgguf.cli.output import say
     from dgguf.decisions.wire import response
     from dgguf.units import count
     from dgguf.view.terminal import safe_json

@@ -62,6 +62,7 @@ class Dialog:
         self._settings = asking.settings(session)
         self._max_tokens = asking.max_tokens
         self._canvas_length = choose_length(asking.canvas, asking.max_tokens, session.config.canvas_length)
+        self._turbo = asking.turbo
         self._showing = showing
         self._keyboard = keyboard
         self._when_full = when_full
@@ -151,6 +152,7 @@ class Dialog:
                         max_tokens=self._max_tokens,
                         seed=seed,
                         canvas_length=self._canvas_length,
+                        turbo=self._turbo,
                     )
                     with contextlib.closing(events):
                         self._seen = []

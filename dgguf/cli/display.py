@@ -7,9 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from dgguf.cli.compilation import announce_compilation
 from dgguf.cli.log import log_to
 from dgguf.cli.options import Showing
-from dgguf.cli.output import announce_compilation, note, say
+from dgguf.cli.output import note, say
 from dgguf.cli.progress import reading
 from dgguf.diffusion.events import Event, Started
 from dgguf.view.choice import choose_view, make_view
@@ -42,7 +43,7 @@ class Display:
         self._showing = showing
         self._stack = contextlib.ExitStack()
         self._live: Live | None = None
-        self._counts = False
+        self._follows = False
 
     def __enter__(self) -> Self:
         if screen := self.choice.screen:
@@ -66,7 +67,7 @@ class Display:
         """What takes its time before there are events; only a live view has a place for it."""
         if self._live:
             self._live.say(caption)
-            self._count_compilations()
+            self._follow_compilation(caption)
 
     @property
     def typed(self) -> str:
@@ -82,7 +83,7 @@ class Display:
 
     def show(self, events: Iterable[Event], session: "Session", record: Path | None) -> Events:
         """Show a session's events, write them to `record` if there is one, and pass them on."""
-        self._count_compilations()
+        self._follow_compilation("")
         with contextlib.ExitStack() as stack:
             if record is not None:
                 from dgguf.view.recorder import Recorder
@@ -94,13 +95,19 @@ class Display:
                 session.images.shown = reading
             yield from self.draw(events, session.tokenizer, session.work)
 
-    def _count_compilations(self) -> None:
+    def _follow_compilation(self, caption: str) -> None:
         """Let a live view know of kernels that are compiled; a replay, which has none, needs no compiler."""
-        if self._live and not self._counts:
-            from dgguf.jit import on_compile
+        live = self._live
+        if live and not self._follows:
+            from dgguf.cli.compilation import followed
+            from dgguf.compiling.crew import Progress
 
-            self._counts = True
-            self._stack.enter_context(on_compile(self._live.notice_compilation))
+            def watch(progress: Progress) -> None:
+                is_done = progress.done == progress.total
+                live.go_on(caption if is_done else f"compiling kernels {progress.words()}")
+
+            self._follows = True
+            self._stack.enter_context(followed(watch, live.notice_compilation))
 
     def draw(self, events: Iterable[Event], tokens: "TokenTexts", work: "AskWork | None" = None) -> Events:
         """Show events and pass them on."""

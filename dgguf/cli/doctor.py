@@ -63,8 +63,8 @@ def doctor(
 
 def memory_checks(model: str | None, context: int | None) -> Iterator["Check"]:
     """The memory of this machine, and whether MODEL fits."""
-    from dgguf.checks import check_memory, check_model
-    from dgguf.machine import system_memory
+    from dgguf.checks import check_memory, check_model, check_workers
+    from dgguf.machine import system_memory, usable_processors
 
     available, total = system_memory()
     yield check_memory(available, total)
@@ -79,7 +79,9 @@ def memory_checks(model: str | None, context: int | None) -> Iterator["Check"]:
         config = ModelConfig.from_file(file)
         memory = cpu_memory(file, config, choose_context(config, context))
         path = file.path
-    yield check_model(memory.weights_mapped, memory.kv_cache + memory.scratch, available)
+    needed = memory.weights_mapped, memory.kv_cache + memory.scratch
+    yield check_model(*needed, available)
+    yield check_workers(*needed, available, usable_processors())
     yield check_tower(path, config)
 
 

@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from dgguf.cli.answering import opened, printing_options
 from dgguf.cli.commands import Grouped, model_argument
 from dgguf.cli.keeping import Keeping, keeping_options
 from dgguf.cli.options import (
@@ -17,7 +18,7 @@ from dgguf.cli.options import (
     bounded_generation_options,
     view_options,
 )
-from dgguf.cli.prompt import read_file, typed
+from dgguf.cli.prompt import file_option, read_file, typed
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
@@ -27,17 +28,14 @@ if TYPE_CHECKING:
 @click.command(cls=Grouped, short_help="Fill the holes of a text.")
 @model_argument
 @click.argument("text", required=False)
-@click.option("-f", "--file", type=click.File("rb"), help="Read the text from a file; - for standard input.")
+@file_option("text")
 @click.option("-p", "--prompt", help='What the text answers.  [default: "Write this text."]')
 @click.option("--system", help="A system message.")
 @click.option("--special", is_flag=True, help="Let texts such as <|turn> become control tokens.")
 @bounded_generation_options
 @view_options(VIEWS)
 @keeping_options
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object, with the holes, instead of the text."
-)
-@click.option("--stats", is_flag=True, help="Print a table of what it cost and how it went.")
+@printing_options
 def fill(
     loading: Loading,
     asking: Asking,
@@ -74,10 +72,7 @@ def fill(
     with contextlib.ExitStack() as stack:
         tries: list[Filling] = []
         with Display(showing, as_json=as_json) as display:
-            display.say(f"loading {loading.model}")
-            session = stack.enter_context(loading.open())
-            if loading.gpu:
-                display.note(session.backend.describe())
+            session = stack.enter_context(opened(loading, display))
             options: dict[str, Any] = {"settings": asking.settings(session)}
             options |= {"system": asking.system, "special": asking.special}
             options |= {} if asking.seed is None else {"seed": asking.seed}

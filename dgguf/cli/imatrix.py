@@ -85,7 +85,7 @@ def imatrix(
 
 def _collect(passes: Iterable[int], n_passes: int) -> tuple[int, BaseException | None]:
     """Go through all passes, with a bar; returns how many were done, and the interrupt that stopped them."""
-    from dgguf.cli.output import announce_compilation
+    from dgguf.cli.compilation import announce_compilation
     from dgguf.cli.progress import bar
 
     done = 0

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dgguf.cli.images import image_options
+from dgguf.cli.values import CountOr, ParamType, TurboParts
 from dgguf.view.names import THOUGHTS, Thoughts
 
 if TYPE_CHECKING:
     from dgguf.constraints.automaton import Automaton
     from dgguf.diffusion.generate import CanvasLength
     from dgguf.diffusion.settings import SamplerSettings
+    from dgguf.diffusion.turbo import Turbo
     from dgguf.loading import Gpu
     from dgguf.session import Session
 
-    ParamType = click.ParamType[Any]
-else:
-    ParamType = click.ParamType  # which took no type arguments in older versions of click
 
 Command = Callable[..., Any]
 
@@ -39,6 +38,10 @@ class Loading:
 
     def open(self) -> "Session":
         """Load the model."""
+        from dgguf.compiling.crew import call_early
+
+        if self.gpu is None:
+            call_early()
         from dgguf.session import Session
 
         return Session(
@@ -61,7 +64,7 @@ class Asking:
         max_tokens: of an answer.
         seed: of every answer; None for a new one each time.
         sampler: the sampler's settings; None for the file's.
-        canvas: positions denoised together, as of `Session.stream`.
+        canvas, turbo: positions denoised together, and what steps leave out, as of `Session.stream`.
         image_tokens: of an image, at most; None for the default.
         preview: images are drawn where that is a terminal that can show them.
         schema, regex, choice: what the answer is held to, as of `Session.generate`.
@@ -75,6 +78,7 @@ class Asking:
     raw: bool = False
     special: bool = False
     canvas: "CanvasLength" = None
+    turbo: "Turbo | None" = None
     image_tokens: int | None = None
     preview: bool = True
     schema: Path | None = None
@@ -232,8 +236,14 @@ def _length_options(command: Command) -> Command:
         click.option(
             "--canvas",
             metavar="N|auto",
-            type=_CountOr("auto", "positions", least=16),
+            type=CountOr("auto", "positions", least=16),
             help="Positions denoised together, from 16; auto: no more than -n needs.  [default: the model's]",
+        ),
+        click.option(
+            "--turbo",
+            metavar="[=tail,frozen,end]",
+            type=TurboParts(),
+            help="Cheaper steps, for an answer that may differ: stop sooner, leave out settled positions.",
         ),
     ):
         command = option(command)
@@ -272,29 +282,6 @@ def loading_options(command: Command) -> Command:
     return gpu_options(command)
 
 
-class _CountOr(ParamType):
-    """A number, or one word.
-
-    Args:
-        word: that stands for a number to be found.
-        of: what is counted.
-        least: the smallest number.
-    """
-
-    def __init__(self, word: str, of: str, least: int = 0) -> None:
-        self.name = f"N|{word}"
-        self._word, self._of, self._least = word, of, least
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int | str:
-        if value == self._word:
-            return self._word
-        if isinstance(value, str) and not (value.isascii() and value.isdecimal() and len(value) < 10):
-            self.fail(f"{value!r:.99} is neither a number of {self._of} nor {self._word}", param, context)
-        if int(value) < self._least:
-            self.fail(f"{value} is too few {self._of}: it takes {self._least} or more", param, context)
-        return int(value)
-
-
 def gpu_options(command: Command) -> Command:
     """Where to run; the command gets one argument `gpu`, a `loading.Gpu` or None for the CPU."""
 
@@ -313,7 +300,7 @@ def gpu_options(command: Command) -> Command:
         click.option(
             "-ngl",
             "--gpu-layers",
-            type=_CountOr("all", "layers"),
+            type=CountOr("all", "layers"),
             metavar="N|all",
             help="Layers whose experts stay in GPU memory.  [default: as many as fit]",
         ),

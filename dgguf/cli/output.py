@@ -1,9 +1,7 @@
 """What commands say beside their output: lines to stderr, in one style, above a bar if one is shown."""
 
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
 
 import click
 
@@ -78,21 +76,3 @@ def _folded(line: str) -> str:
 def _may_be_coloured() -> bool:
     """Whether rich is to be asked, which takes a while to import."""
     return sys.stderr.isatty() or not {"FORCE_COLOR", "TTY_COMPATIBLE"}.isdisjoint(os.environ)
-
-
-@contextlib.contextmanager
-def announce_compilation() -> Iterator[None]:
-    """Say it, once, when kernels have to be compiled."""
-    from dgguf.jit import CACHE_FOLDER, on_compile
-
-    said = False
-    kept = "kept for later runs" if CACHE_FOLDER else "not kept, as the cache folder cannot be written"
-
-    def notice() -> None:
-        nonlocal said
-        if not said:
-            said = True
-            say(f"compiling kernels for this CPU and this model's types: some 12 seconds, {kept}")
-
-    with on_compile(notice):
-        yield

@@ -20,6 +20,11 @@ _WITH_BAR = 70  # columns of a terminal that has room for it
 _shown: "Progress | None" = None  # the bar that lines go above
 
 
+def can_draw() -> bool:
+    """Whether stderr is a terminal that a bar can be drawn on."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 class Bar:
     """How far a command is.
 
@@ -29,6 +34,8 @@ class Bar:
         here: of them, done before.
         amount: a number of units in words.
         is_rate: whether units a second are of interest.
+        words: how far it is, in words; None for those of `parts`.
+        also: what else is of interest after so many seconds, in words.
     """
 
     def __init__(
@@ -39,10 +46,13 @@ class Bar:
         here: int = 0,
         amount: Callable[[int], str] = format_bytes,
         is_rate: bool = True,
+        words: Callable[[], str] | None = None,
+        also: Callable[[float], str] | None = None,
     ) -> None:
+        self._words = words
         self.done = here
         self._label, self._total = label, total
-        self._amount, self._is_rate = amount, is_rate
+        self._amount, self._is_rate, self._also = amount, is_rate, also
         self._skipped = here
         self._began = time.monotonic()
         self._next = _SOON
@@ -68,18 +78,21 @@ class Bar:
 
     def parts(self, seconds: float) -> list[str]:
         """How far it is after so many seconds, in words; what matters most comes first."""
+        if self._words:
+            return [self._words()]
         new, left = self.done - self._skipped, self._total - self.done
         parts = [f"{self.done / self._total if self._total else 1:.0%}"]
         if new > 0 and seconds > 0:
             time_left, taken = format_duration(seconds * left / new), format_duration(seconds)
             parts.append(f"{time_left} left" if left else f"in {taken}")
             parts += [f"{self._amount(round(new / seconds))}/s"] if self._is_rate else []
+            parts += [self._also(seconds)] if self._also else []
         return [*parts, f"{self._amount(self.done)} of {self._amount(self._total)}"]
 
     def _open(self) -> None:
         """Show a bar if stderr is a terminal that can be drawn on."""
         global _shown
-        if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        if not can_draw():
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -125,9 +138,11 @@ def bar(
     here: int = 0,
     amount: Callable[[int], str] = format_bytes,
     is_rate: bool = True,
+    words: Callable[[], str] | None = None,
+    also: Callable[[float], str] | None = None,
 ) -> Iterator[Bar]:
     """Show within the context how far a command is; the arguments are those of `Bar`."""
-    made = Bar(label, total, here=here, amount=amount, is_rate=is_rate)
+    made = Bar(label, total, here=here, amount=amount, is_rate=is_rate, words=words, also=also)
     with undone(made._close):
         with held():
             made._open()

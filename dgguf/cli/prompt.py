@@ -3,13 +3,28 @@
 import os
 import stat
 import sys
-from typing import IO
+from collections.abc import Callable
+from typing import IO, Any
 
 import click
 
 from dgguf.errors import PromptError
 
 _PATIENCE = 0.5  # seconds for which a pipe may be silent without a word
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def file_option(what: str = "prompt") -> Decorator:
+    """-f, of a command that reads a prompt, or another text; it gets `file`."""
+    text = f"Read the {what} from a file; - for standard input."
+    return click.option("-f", "--file", type=click.File("rb"), help=text)
+
+
+def no_stdin_option(what: str = "prompt") -> Decorator:
+    """--no-stdin, of a command that reads a pipe beside a prompt, or another text; it gets `no_stdin`."""
+    text = f"Do not read a pipe beside the {what}, as within a loop that reads lines."
+    return click.option("--no-stdin", is_flag=True, help=text)
 
 
 def read_prompt(

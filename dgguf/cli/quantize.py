@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from dgguf.cli.options import ParamType
+from dgguf.cli.values import ParamType
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -140,16 +140,18 @@ def quantize(
       dgguf quantize ./checkpoint out.gguf --type Q4_K_DG --tensor-type 'attn_.*=Q8_0' --dry-run
       dgguf quantize model-bf16.gguf out.gguf --type Q4_K_M --resume --report errors.json
     """
+    from dgguf.compiling.crew import call_early
+
+    _check_outputs(out, type_name, mmproj, report)
+    if not dry_run:
+        call_early()
     from dgguf import convert
     from dgguf.catalog import find_known, find_model
     from dgguf.cli.tables import echo
     from dgguf.hub import parse_reference
 
-    _check_outputs(out, type_name, mmproj)
     if not source.exists() and (find_known(str(source)) or parse_reference(str(source))):
         source = find_model(str(source))
-    if report is not None and (report.is_dir() or not report.parent.is_dir()):
-        raise click.UsageError(f"--report {report}: there is no folder to write that file in")
     jobs: list[tuple[ConversionPlan, Path]] = []
     if out is not None:
         plan = convert.plan(
@@ -177,7 +179,8 @@ def _convert(
 ) -> None:
     """Carry out plans, one after the other, and write the report on what was lost."""
     from dgguf import convert
-    from dgguf.cli.output import announce_compilation, say
+    from dgguf.cli.compilation import announce_compilation
+    from dgguf.cli.output import say
     from dgguf.units import format_bytes
 
     convert.check_outputs(jobs, force=force)
@@ -192,7 +195,7 @@ def _convert(
         write_report(report, done)
 
 
-def _check_outputs(out: Path | None, type_name: str | None, mmproj: Path | None) -> None:
+def _check_outputs(out: Path | None, type_name: str | None, mmproj: Path | None, report: Path | None) -> None:
     """See that it is known what to write, before anything is read."""
     if out is None and mmproj is None:
         raise click.UsageError(
@@ -202,6 +205,8 @@ def _check_outputs(out: Path | None, type_name: str | None, mmproj: Path | None)
         raise click.UsageError("Missing option '--type' for OUT; choose one of " + ", ".join(TYPES))
     if out is not None and mmproj is not None and out.absolute() == mmproj.absolute():
         raise click.UsageError(f"OUT and --mmproj are one file, {out}: name two")
+    if report is not None and (report.is_dir() or not report.parent.is_dir()):
+        raise click.UsageError(f"--report {report}: there is no folder to write that file in")
 
 
 def _say_plan(plan: "ConversionPlan") -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dgguf.cli.answering import Asked, answer
+from dgguf.cli.answering import Asked, answer, printing_options
 from dgguf.cli.commands import Grouped, complete_models
 from dgguf.cli.keeping import Keeping, keeping_options
 from dgguf.cli.options import Loading, Showing, loading_options, seed_option, view_options
@@ -38,8 +38,7 @@ def _place(text: str) -> tuple[int, int]:
 @loading_options
 @view_options(VIEWS)
 @keeping_options
-@click.option("--stats", is_flag=True, help="Print a table of what it cost and how it went.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the text.")
+@printing_options
 def resume(
     loading: Loading,
     showing: Showing,

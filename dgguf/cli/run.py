@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from dgguf.cli.answering import Asked, answer
+from dgguf.cli.answering import Asked, answer, printing_options
 from dgguf.cli.chat import chat, converse
 from dgguf.cli.commands import Grouped, model_argument
 from dgguf.cli.constraint import constraint_options
@@ -22,7 +22,7 @@ from dgguf.cli.options import (
     markdown_option,
     view_options,
 )
-from dgguf.cli.prompt import read_prompt, typed
+from dgguf.cli.prompt import file_option, no_stdin_option, read_prompt, typed
 from dgguf.cli.together import check_chat
 from dgguf.view.names import VIEWS
 
@@ -42,14 +42,8 @@ if TYPE_CHECKING:
     "by_option",
     help="The prompt, as behind MODEL. Without one a pipe is read; on a terminal a chat begins.",
 )
-@click.option(
-    "-f", "--file", type=click.File("rb"), help="Read the prompt from a file; - for standard input."
-)
-@click.option(
-    "--no-stdin",
-    is_flag=True,
-    help="Do not read a pipe beside the prompt, as within a loop that reads lines.",
-)
+@file_option()
+@no_stdin_option()
 @picture_options
 @conversation_options
 @click.option("--raw", is_flag=True, help="No chat template: go on from the prompt's text.")
@@ -76,13 +70,7 @@ if TYPE_CHECKING:
     metavar="K",
     help="Record the K likeliest tokens of every position and step too; an exported page shows them.",
 )
-@click.option("--stats", is_flag=True, help="Print a table of what it cost and how it went.")
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print one JSON object instead of the text.",
-)
+@printing_options
 @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr: model, settings, thoughts.")
 def run(
     loading: Loading,
@@ -176,7 +164,7 @@ def _ask(
     settings, seed = asking.settings(session), new_seed() if asking.seed is None else asking.seed
     ids = encode_with_pictures(session, asking, prompt, pictures)
     options = framed(session, *frame, special=asking.special, **asking.lengths())
-    options |= {"top_k": record_top, "constraint": constraint}
+    options |= {"top_k": record_top, "constraint": constraint, "turbo": asking.turbo}
     if pictures:
         options |= {"images": pictures.images, "videos": pictures.videos}
     events = session.stream(ids, settings=settings, seed=seed, **options)

@@ -29,7 +29,7 @@ from dgguf.cli.options import Loading, loading_options
 def serve(
     loading: Loading, host: str, port: int, api_key: str | None, origins: tuple[str, ...], queue: int
 ) -> None:
-    """Serve MODEL as OpenAI's API does, until Ctrl-C. docs/server.md says what is understood.
+    """Serve MODEL as OpenAI's API does, and a page to watch it, until Ctrl-C. docs/server.md says more.
 
     It listens on this machine alone; other machines reach it by --host 0.0.0.0 --api-key KEY.
 
@@ -45,11 +45,11 @@ def serve(
         from dgguf.server.guard import check_origin, is_loopback
         from dgguf.server.run import listen, serve
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "msgspec", "h11", "anyio"):
+        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "h11", "anyio"):
             raise
-        from dgguf.errors import BackendError
+        from dgguf.errors import BackendError, extra
 
-        raise BackendError("the server needs more packages: pip install 'dgguf[server]'") from None
+        raise BackendError(f"the server needs more packages: {extra('server')}") from None
     if api_key is None and not is_loopback(host):
         raise click.UsageError(f"--host {host} is reached by other machines: give an --api-key, too")
     if api_key is not None and not api_key.strip():
@@ -71,7 +71,7 @@ def serve(
             address = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
 
             def ready() -> None:
-                say(f"serving {name} at {address}/v1; Ctrl-C ends it")
+                say(f"serving {name} at {address}/v1, a page at {address}/; Ctrl-C ends it")
                 sys.stderr.flush()
 
             serve(server.application(key=api_key, origins=frozenset(origins)), sock, ready)

@@ -40,8 +40,7 @@ def show(model: str, context: int | None, tensors: bool, as_json: bool) -> None:
     """
     from dgguf.catalog import find_model
     from dgguf.ggufio.file import GgufFile
-    from dgguf.model.config import ModelConfig
-    from dgguf.model.mmproj import is_mmproj
+    from dgguf.model.config import ModelConfig, is_mmproj
     from dgguf.view.terminal import safe_json
 
     with GgufFile(find_model(model)) as file:
@@ -68,18 +67,12 @@ def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> di
     from dgguf.model.memory import choose_context, cpu_memory
 
     context = choose_context(config, context)
-    types = count_types(file)
     geometry = dataclasses.asdict(config)
     layers = geometry.pop("layers")
     settings = SamplerSettings.from_metadata(file.metadata)
     in_file = [f"diffusion.eb_{f.name}" in file.metadata for f in dataclasses.fields(settings)]
     return {
-        "path": str(file.path),
-        "name": file.get("general.name", str, ""),
-        "gguf_version": file.version,
-        "bytes": file.n_bytes,
-        "weights": sum(row["weights"] for row in types.values()),
-        "types": types,
+        **_describe_file(file),
         "geometry": {
             **geometry,
             "n_layers": len(layers),
@@ -126,14 +119,8 @@ def describe_tower(file: "GgufFile") -> dict[str, Any]:
     from dgguf.model.mmproj import BOUNDS, PROJECTOR, VisionConfig
 
     config = VisionConfig.from_file(file)
-    types = count_types(file)
     return {
-        "path": str(file.path),
-        "name": file.get("general.name", str, ""),
-        "gguf_version": file.version,
-        "bytes": file.n_bytes,
-        "weights": sum(row["weights"] for row in types.values()),
-        "types": types,
+        **_describe_file(file),
         "projector": PROJECTOR,
         "geometry": {
             **dataclasses.asdict(config),
@@ -144,6 +131,19 @@ def describe_tower(file: "GgufFile") -> dict[str, Any]:
             "weights_mapped": file.n_bytes,
             "scratch": {budget: vision_scratch_bytes(config, budget) for budget in BUDGETS},
         },
+    }
+
+
+def _describe_file(file: "GgufFile") -> dict[str, Any]:
+    """What is told of every file."""
+    types = count_types(file)
+    return {
+        "path": str(file.path),
+        "name": file.get("general.name", str, ""),
+        "gguf_version": file.version,
+        "bytes": file.n_bytes,
+        "weights": sum(row["weights"] for row in types.values()),
+        "types": types,
     }
 
 

@@ -51,6 +51,22 @@ EXCLUDES = (
     Rule("--schema", ("--regex", "--choice"), "one of them says what the answer may be"),
     Rule("--regex", ("--choice",), "one of them says what the answer may be"),
     Rule("--cuda", ("--exact", "--keep-weights"), "that is a computation of the CPU"),
+    Rule("--ray", ("--cuda",), "workers compute on CPUs"),
+    Rule(
+        "--decide",
+        (
+            "--schema",
+            "--regex",
+            "--choice",
+            "--raw",
+            "--special",
+            "--system",
+            "--think",
+            "--max-tokens",
+            "--canvas",
+        ),
+        "decisions are read, and nothing is written",
+    ),
     Rule("--acceptance", ("--json",), "it prints JSON as it is"),
     Rule("--step", ("--speed", "--pace", *(f"--view {view}" for view in _UNPAGED)), "keys turn the pages"),
     Rule("--at", ("--steps",), "one screen, or a sheet of several"),
@@ -69,6 +85,7 @@ NEEDS = (
     Rule("--context", ("MODEL",)),
     Rule("--record-top", ("--record", "--export *.html", "--view jsonl")),
     Rule("--force", ("--export",)),
+    Rule("--workers", ("--ray",)),
     Rule("--mmproj-type", ("--mmproj",)),
     *(
         Rule(name, ("OUT",), "it is for the text model")

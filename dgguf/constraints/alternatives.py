@@ -26,27 +26,37 @@ def merge(schema: Any, others: Mapping[str, Any], at: str) -> Any:
     if schema is True or not isinstance(schema, Mapping):
         return dict(others) if schema is True else schema
     common = {name for name in schema.keys() & others.keys() if schema[name] != others[name]}
-    if common == {"required"} and all(isinstance(s["required"], list) for s in (schema, others)):
-        both = [*others["required"], *(n for n in schema["required"] if n not in others["required"])]
-        return {**others, **schema, "required": both}
-    properties = [s.get("properties") for s in (schema, others)]
-    if all(isinstance(p, Mapping) for p in properties) and common <= {"properties", "required"}:
-        one, other = (dict(p) for p in properties if isinstance(p, Mapping))
-        if not one.keys() & other.keys() and not any("additionalProperties" in s for s in (schema, others)):
-            both = [s.get("required", []) for s in (others, schema)]
-            if all(isinstance(names, list) for names in both):
-                rest = {"properties": {**other, **one}, "required": list(dict.fromkeys(both[0] + both[1]))}
-                return {**others, **schema, **rest}
+    merged = {**others, **schema}
+    required = _joined(schema, others, "required")
+    if "required" in common and required is not None:
+        merged["required"] = required
+        common.discard("required")
+    properties = _joined(schema, others, "properties")
+    free = not any("additionalProperties" in s for s in (schema, others))
+    if "properties" in common and properties is not None and free:
+        merged["properties"] = properties
+        common.discard("properties")
     for names in _TOGETHER:
-        if names & schema.keys() and names & others.keys() and "additionalProperties" not in common:
-            common |= names & (schema.keys() | others.keys())
+        one, other = names & schema.keys(), names & others.keys()
+        if one and other and one != other:
+            common |= one | other
     common -= {"title", "description", "default", "examples", "$comment", "$schema", "$id"}
     if common:
         raise ConstraintError(
             f"the schema at {at}: {min(common)!r:.99} stands in two schemas that must both hold; that is not "
             "supported, so write one schema"
         )
-    return {**others, **schema}
+    return merged
+
+
+def _joined(schema: Mapping[str, Any], others: Mapping[str, Any], name: str) -> Any:
+    """The lists of two schemas as one, or the mappings where they share no name; None for anything else."""
+    one, other = schema.get(name), others.get(name)
+    if isinstance(one, list) and isinstance(other, list):
+        return [*other, *(value for value in one if value not in other)]
+    if isinstance(one, Mapping) and isinstance(other, Mapping) and not one.keys() & other.keys():
+        return {**other, **one}
+    return None
 
 
 class Comparisons:

@@ -22,7 +22,7 @@ from dgguf.constraints.nodes import (
 from dgguf.errors import ConstraintError
 
 MOST_STATES = 40_000
-_MOST_NODES = 200_000
+_MOST_NODES, _MOST_EDGES = 200_000, 1_000_000
 _MOST_WORK = 5_000_000  # moves of sets of nodes: a few seconds
 _TOO_LARGE = (
     f"it needs an automaton of more than {MOST_STATES:,} states: use smaller repetitions (maxLength, "
@@ -69,13 +69,39 @@ class Automaton:
         return state >= 0 and bool(self.accepting[state])
 
 
-def compile_node(node: Node) -> Automaton:
+class Effort:
+    """What making the automata of one document may take, all together."""
+
+    def __init__(self) -> None:
+        self._work = 0
+        self._both: dict[Both, Automaton | None] = {}
+
+    def spend(self, work: int) -> None:
+        self._work += work
+        if self._work > _MOST_WORK:
+            raise ConstraintError(_TOO_LARGE)
+
+    def both(self, node: Both) -> Automaton | None:
+        """The automaton of what belongs to two languages, made once; None where nothing does."""
+        if node not in self._both:
+            try:
+                left, right = compile_node(node.left, self), compile_node(node.right, self)
+                self._both[node] = _product(left, right, self)
+            except _EmptyError:
+                self._both[node] = None
+        return self._both[node]
+
+
+def compile_node(node: Node, effort: Effort | None = None) -> Automaton:
     """The automaton of a language.
+
+    Args:
+        effort: of the document that it is a part of; None where it is all.
 
     Raises:
         ConstraintError: no text belongs to it, or it takes too many states.
     """
-    graph = _Graph()
+    graph = _Graph(effort or Effort())
     end = graph.add(node, 0)
     return _trimmed(*_determine(graph, end))
 
@@ -88,9 +114,11 @@ class _Graph:
         edges: of each node, (first byte, last byte, node).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, effort: Effort) -> None:
+        self.effort = effort
         self.free: list[list[int]] = [[]]
         self.edges: list[list[tuple[int, int, int]]] = [[]]
+        self._n_edges = 0
 
     def _node(self) -> int:
         if len(self.free) >= _MOST_NODES:
@@ -121,11 +149,9 @@ class _Graph:
                 return end
             case Repeat():
                 return self._repeat(node, start)
-            case Both(left, right):
-                try:
-                    return self._automaton(_product(compile_node(left), compile_node(right)), start)
-                except _EmptyError:
-                    return self._node()  # which nothing reaches
+            case Both():
+                machine = self.effort.both(node)
+                return self._node() if machine is None else self._automaton(machine, start)
 
     def _byte(self, start: int, byte: int) -> int:
         end = self._node()
@@ -135,7 +161,11 @@ class _Graph:
     def _characters(self, ranges: Ranges, start: int) -> int:
         end = self._node()
         behind: dict[Ranges, int] = {(): end}  # nodes with the same bytes to come are one
-        for sequence in utf8(ranges):
+        sequences = utf8(ranges)
+        self._n_edges += len(sequences)
+        if self._n_edges > _MOST_EDGES:
+            raise ConstraintError(_TOO_LARGE)
+        for sequence in sequences:
             for i in range(len(sequence) - 1, 0, -1):
                 if sequence[i:] not in behind:
                     behind[sequence[i:]] = self._node()
@@ -185,22 +215,16 @@ def _runs(targets: np.ndarray) -> Iterable[tuple[int, int]]:
 
 
 class _States:
-    """Numbers of states by what they stand for, within the limits."""
+    """Numbers of states by what they stand for, within the limit."""
 
     def __init__(self) -> None:
         self.number: dict[object, int] = {}
-        self._work = 0
 
     def __call__(self, what: object) -> int:
         found = self.number.setdefault(what, len(self.number))
         if found >= MOST_STATES:
             raise ConstraintError(_TOO_LARGE)
         return found
-
-    def spend(self, work: int) -> None:
-        self._work += work
-        if self._work > _MOST_WORK:
-            raise ConstraintError(_TOO_LARGE)
 
 
 def _determine(graph: _Graph, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -219,7 +243,7 @@ def _determine(graph: _Graph, end: int) -> tuple[np.ndarray, np.ndarray, np.ndar
                 if other not in seen:
                     seen.add(other)
                     waiting.append(other)
-        states.spend(len(seen))
+        graph.effort.spend(len(seen))
         return frozenset(n for n in seen if edges[n] or n == end)
 
     first = closure([0])
@@ -230,7 +254,7 @@ def _determine(graph: _Graph, end: int) -> tuple[np.ndarray, np.ndarray, np.ndar
         targets: list[set[int]] = [set() for _ in cuts]
         for node in found:
             for low, high, target in edges[node]:
-                states.spend(high - low)
+                graph.effort.spend(high - low)
                 for i in range(low, high):
                     targets[i].add(target)
         row = []
@@ -250,7 +274,7 @@ def _determine(graph: _Graph, end: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     return np.array(moves, np.int32), byte_class, accepting
 
 
-def _product(left: Automaton, right: Automaton) -> Automaton:
+def _product(left: Automaton, right: Automaton, effort: Effort) -> Automaton:
     """The automaton of what belongs to both languages."""
     pairs, byte_class = np.unique(np.stack((left.byte_class, right.byte_class)), axis=1, return_inverse=True)
     states = _States()
@@ -267,7 +291,7 @@ def _product(left: Automaton, right: Automaton) -> Automaton:
                 if state == len(found):
                     found.append((to_a, to_b))
             row.append(state)
-        states.spend(len(row))
+        effort.spend(len(row))
         moves.append(row)
     accepting = np.array([left.accepting[a] and right.accepting[b] for a, b in found])
     return _trimmed(np.array(moves, np.int32), byte_class.ravel().astype(np.int32), accepting)

@@ -7,7 +7,15 @@ import numpy as np
 
 from dgguf.backends.base import Prediction
 from dgguf.constraints.automaton import Automaton
-from dgguf.constraints.kernels import FILL, STOP, allowed_entropy, project
+from dgguf.constraints.projection import (
+    FILL,
+    STOP,
+    Candidates,
+    Language,
+    Texts,
+    allowed_entropy,
+    project,
+)
 from dgguf.constraints.vocabulary import NEVER, TokenBytes, Ways
 from dgguf.errors import ConstraintError
 
@@ -34,6 +42,17 @@ class Marks:
     channel_close: int | None
 
 
+def language_of(automaton: Automaton, ways: Ways) -> Language:
+    """What the loops need of an automaton and its ways."""
+    n_states, n_classes = automaton.moves.shape
+    steps = np.full((n_classes, n_states + 1), n_states, np.uint16)  # which holds MOST_STATES
+    steps[:, :n_states] = np.where(automaton.moves < 0, n_states, automaton.moves).T
+    return Language(
+        steps, automaton.byte_class, automaton.accepting,
+        ways.starts, ways.tokens, ways.targets, ways.to_end,
+    )  # fmt: skip
+
+
 class Guide:
     """Holds one answer to a language. The language is about the answer, not about thoughts before it.
 
@@ -53,9 +72,9 @@ class Guide:
     def __init__(
         self, automaton: Automaton, ways: Ways, vocabulary: TokenBytes, marks: Marks, *, in_thought: bool
     ) -> None:
-        self._automaton = automaton
+        self._language = language_of(automaton, ways)
+        self._texts = Texts(vocabulary.data, vocabulary.starts)
         self._ways = ways
-        self._vocabulary = vocabulary
         self._marks = marks
         self._state = 0
         self._began = False  # the answer itself
@@ -157,7 +176,7 @@ class Guide:
         entropy: np.ndarray,
     ) -> np.ndarray:
         """Overwrite the positions of an answer; returns the state behind each."""
-        machine, ways, vocabulary, marks = self._automaton, self._ways, self._vocabulary, self._marks
+        marks = self._marks
         mass = probabilities.astype(np.float64)
         with np.errstate(divide="ignore"):
             scores = np.log(mass)
@@ -168,19 +187,15 @@ class Guide:
         with np.errstate(divide="ignore"):
             stop_scores, fill_scores = (np.maximum(np.log(p), other) for p in (stop, fill))
         chosen, states = np.empty(len(tokens), np.int64), np.empty(len(tokens), np.int64)
-        moves, byte_class, accepting = machine.moves, machine.byte_class, machine.accepting
-        data, starts = vocabulary.data, vocabulary.starts
-        total = project(
-            moves, byte_class, accepting, ways.to_end, data, starts, ways.starts, ways.tokens, ways.targets,
-            tokens, scores, other, stop_scores, fill_scores, self._state, room, chosen, states,
-        )  # fmt: skip
+        candidates = Candidates(tokens, scores, other, stop_scores, fill_scores)
+        total = project(self._language, self._texts, candidates, self._state, room, chosen, states)
         if total == -np.inf:
             raise ConstraintError("no answer fits the positions that are left")
         # A model that insists on what the language does not allow is not asked for ever.
-        unsure = np.zeros_like(ways.unsure) if self._is_settled(chosen) else ways.unsure
+        unsure = self._ways.unsure
+        unsure = np.zeros_like(unsure) if self._is_settled(chosen) else unsure
         allowed_entropy(
-            moves, byte_class, accepting, data, starts, tokens, probabilities, stop, unsure, self._state,
-            states, entropy,
-        )  # fmt: skip
+            self._language, self._texts, tokens, probabilities, stop, unsure, self._state, states, entropy
+        )
         argmax[:] = np.where(chosen == STOP, marks.stop, np.where(chosen == FILL, marks.fill, chosen))
         return states

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dgguf.constraints.automaton import Automaton, compile_node
+from dgguf.constraints.automaton import Automaton, Effort, compile_node
 from dgguf.constraints.nodes import OneOf, Text
+from dgguf.constraints.objects import any_object
 from dgguf.constraints.regex import parse_regex
 from dgguf.constraints.schema import schema_node
 from dgguf.errors import ConstraintError
@@ -44,10 +45,17 @@ def language(
     return None if choice is None else _of_choice(choice)
 
 
+@functools.cache
+def json_object() -> Automaton:
+    """The automaton of any JSON object, see `objects.any_object`."""
+    return _named(compile_node(any_object()), "a JSON object")
+
+
 @functools.lru_cache(maxsize=16)
 def _of_schema(text: str, where: str) -> Automaton:
     try:
-        return _named(compile_node(schema_node(json.loads(text))), f"schema: {text}")
+        effort = Effort()
+        return _named(compile_node(schema_node(json.loads(text), effort), effort), f"schema: {text}")
     except RecursionError:
         raise ConstraintError(f"{where}: it is nested too deeply") from None
     except ConstraintError as error:

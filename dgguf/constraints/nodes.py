@@ -1,6 +1,6 @@
 """Regular languages as trees: what expressions and schemas become before they are an automaton."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -64,6 +64,12 @@ NOTHING = OneOf(())
 EMPTY = Text("")
 
 
+def one_of(options: Iterable[Node]) -> Node:
+    """Any one of some; without those that nothing belongs to, and without a choice where one is left."""
+    kept = tuple(node for node in options if node != NOTHING)
+    return kept[0] if len(kept) == 1 else OneOf(kept)
+
+
 def optional(node: Node) -> Node:
     """A part, or nothing in its place."""
     return Repeat(node, 0, 1)
@@ -101,7 +107,7 @@ def without(node: Characters, removed: Characters) -> Characters:
 ANY = characters((0, LAST))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16)  # the last ones: repetitions ask for the same again and again, some are large
 def utf8(ranges: Ranges) -> tuple[Ranges, ...]:
     """The UTF-8 of a set of characters, as sequences of ranges of bytes."""
     return tuple(sequence for low, high in ranges for sequence in _of_range(low, high))

@@ -13,6 +13,7 @@ from dgguf.constraints.nodes import (
     Sequence,
     Text,
     characters,
+    one_of,
     optional,
 )
 from dgguf.errors import ConstraintError
@@ -74,7 +75,7 @@ def integers(bounds: Bounds) -> Node:
         options.append(Sequence((Text("-"), _naturals(max(1, -high), -low))))
     if high >= 0:
         options.append(_naturals(max(0, low), high))
-    return _one_of(options)
+    return one_of(options)
 
 
 def numbers(bounds: Bounds) -> Node:
@@ -100,16 +101,11 @@ def numbers(bounds: Bounds) -> Node:
     if most >= 0:
         low = max(least, Fraction(0))
         options.append(_decimals(low, most, bounds.above and low == least, bounds.below))
-    return _one_of(options)
+    return one_of(options)
 
 
 def _none() -> ConstraintError:
     return ConstraintError("no number fits: the least is above the most")
-
-
-def _one_of(options: list[Node]) -> Node:
-    kept = tuple(node for node in options if node != NOTHING)
-    return kept[0] if len(kept) == 1 else OneOf(kept)
 
 
 def _naturals(low: int, high: int) -> Node:
@@ -119,7 +115,7 @@ def _naturals(low: int, high: int) -> Node:
         last = min(high, 10 ** len(str(low)) - 1)
         options.append(_same_length(str(low), str(last)))
         low = last + 1
-    return _one_of(options)
+    return one_of(options)
 
 
 def _same_length(low: str, high: str) -> Node:
@@ -138,7 +134,7 @@ def _same_length(low: str, high: str) -> Node:
         last -= 1
     if first <= last:
         options.append(Sequence((_digit(first, last), Repeat(_ANY, rest, rest))))
-    return _one_of(options)
+    return one_of(options)
 
 
 def _decimals(low: Fraction, high: Fraction, above: bool, below: bool) -> Node:
@@ -153,7 +149,7 @@ def _decimals(low: Fraction, high: Fraction, above: bool, below: bool) -> Node:
         options.append(Sequence((_naturals(first + 1, last - 1), optional(_FRACTION))))
     if to_high != NOTHING:
         options.append(Sequence((Text(str(last)), to_high)))
-    return _one_of(options)
+    return one_of(options)
 
 
 def _fraction_digits(value: Fraction) -> str:
@@ -176,7 +172,7 @@ def _fractions_from(digits: str, above: bool) -> Node:
     node: Node = _NOT_ZERO if above else _MORE
     for digit in reversed(digits):
         more = [Sequence((_digit(int(digit) + 1, 9), _MORE))] if digit != "9" else []
-        node = _one_of([*more, Sequence((Text(digit), node))])
+        node = one_of([*more, Sequence((Text(digit), node))])
     return Sequence((Text("."), node))
 
 
@@ -191,5 +187,5 @@ def _fractions_to(digits: str, below: bool) -> Node:
             options.append(Sequence((Text(digit), node)))
         if place:  # the digits may end here, and are less then
             options.append(EMPTY)
-        node = _one_of(options)
+        node = one_of(options)
     return optional(Sequence((Text("."), node)))

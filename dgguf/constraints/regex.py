@@ -8,11 +8,11 @@ from dgguf.constraints.nodes import (
     LAST,
     Characters,
     Node,
-    OneOf,
     Repeat,
     Sequence,
     Text,
     characters,
+    one_of,
     without,
 )
 from dgguf.errors import ConstraintError
@@ -72,7 +72,7 @@ class _Parser:
                 break
         if self._at < len(self._text):
             self._fail("a ) without its (" if self._text[self._at] == ")" else "$ only stands at the end")
-        return options[0] if len(options) == 1 else OneOf(tuple(options))
+        return one_of(options)
 
     def _fail(self, what: str) -> NoReturn:
         raise ConstraintError(f"the regular expression {self._text!r:.99}, character {self._at + 1}: {what}")
@@ -97,7 +97,7 @@ class _Parser:
         options = [self._sequence(depth)]
         while self._take("|"):
             options.append(self._sequence(depth))
-        return options[0] if len(options) == 1 else OneOf(tuple(options))
+        return one_of(options)
 
     def _sequence(self, depth: int) -> Node:
         parts: list[Node] = []

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from dgguf.constraints import numbers, strings
+from dgguf.constraints import numbers, objects, strings
 from dgguf.constraints.alternatives import Comparisons, merge
-from dgguf.constraints.automaton import compile_node
+from dgguf.constraints.automaton import Effort, compile_node
 from dgguf.constraints.keywords import (
     OF_TYPE,
     bounds_of,
@@ -23,23 +23,20 @@ from dgguf.constraints.keywords import (
     wrong,
 )
 from dgguf.constraints.nodes import (
+    ANY,
     EMPTY,
     NOTHING,
     Both,
     Node,
-    OneOf,
     Repeat,
     Sequence,
     Text,
-    characters,
+    one_of,
     optional,
 )
+from dgguf.constraints.objects import COMMA
 from dgguf.errors import ConstraintError
 
-# Between the parts of an object or a list: nothing, a space, or a new line with any indent.
-_SPACE = optional(OneOf((Text(" "), Sequence((Text("\n"), Repeat(Text(" "), 0, None))))))
-_COMMA = Sequence((Text(","), _SPACE))
-_BOOLEAN = OneOf((Text("true"), Text("false")))
 _CHOICES = ("enum", "const", "anyOf", "oneOf", "allOf", "$ref")
 SUPPORTED = frozenset({"type", *_CHOICES, *(name for names in OF_TYPE.values() for name in names)})
 # They say something about a schema, not about what it allows.
@@ -53,16 +50,17 @@ ANNOTATIONS = frozenset(
 _MOST_DEPTH, _MOST_SCHEMAS = 40, 20_000
 
 
-def schema_node(schema: Any) -> Node:
+def schema_node(schema: Any, effort: Effort) -> Node:
     """The JSON texts that a schema allows.
 
     Args:
         schema: JSON Schema 2020-12 as of `json.loads`.
+        effort: what it may take, together with the automaton of the result.
 
     Raises:
         ConstraintError: it has a keyword that is not supported, is recursive, or allows nothing.
     """
-    node = _Schemas(schema).node(schema, "#")
+    node = _Schemas(schema, effort).node(schema, "#")
     if node == NOTHING:
         raise ConstraintError("the schema allows nothing: no answer fits it")
     return node
@@ -71,8 +69,9 @@ def schema_node(schema: Any) -> Node:
 class _Schemas:
     """Makes the trees of one document's schemas."""
 
-    def __init__(self, root: Any) -> None:
+    def __init__(self, root: Any, effort: Effort) -> None:
         self._root = root
+        self._effort = effort
         self._open: list[str] = []  # references that are being followed
         self._n_schemas = 0
         self._comparisons = Comparisons()
@@ -107,7 +106,7 @@ class _Schemas:
         types = types_of(schema, at)
         if "enum" in schema or "const" in schema:
             return self._constants(schema, types, at, depth)
-        return _one_of(self._typed(schema, name, at, depth) for name in types)
+        return one_of(self._typed(schema, name, at, depth) for name in types)
 
     def _reference(self, schema: Mapping[str, Any], at: str, depth: int) -> Node:
         target = schema["$ref"]
@@ -157,7 +156,7 @@ class _Schemas:
                     f"the schema at {at}: oneOf is supported where its schemas exclude each other by "
                     "their type, or by a const or an enum; use anyOf"
                 )
-        return _one_of(
+        return one_of(
             self.node(
                 merge(part, others, f"{at}/{name}/{n}") if others else part,
                 f"{at}/{name}/{n}",
@@ -186,14 +185,14 @@ class _Schemas:
             given = [value for value in given if any(is_of_type(value, name) for name in types)]
         others = {name: value for name, value in schema.items() if name not in ("enum", "const", "type")}
         if others and given:
-            allowed = compile_node(self.node(others, at, depth + 1))
+            allowed = compile_node(self.node(others, at, depth + 1), self._effort)
             untouched = [t for t, names in OF_TYPE.items() if not set(names) & set(others)]
             given = [
                 value
                 for value in given
                 if any(is_of_type(value, t) for t in untouched) or allowed.matches(json_text(value, at))
             ]
-        return _one_of(strings.value(value) for value in given if json_text(value, at))
+        return one_of(strings.value(value) for value in given if json_text(value, at))
 
     def _typed(self, schema: Mapping[str, Any], name: str, at: str, depth: int) -> Node:
         make: Mapping[str, Callable[[Mapping[str, Any], str, int], Node]] = {
@@ -202,8 +201,8 @@ class _Schemas:
             "string": _string,
             "number": _number,
             "integer": _integer,
-            "boolean": lambda *_: _BOOLEAN,
-            "null": lambda *_: Text("null"),
+            "boolean": lambda *_: objects.BOOLEAN,
+            "null": lambda *_: objects.NULL,
         }
         return make[name](schema, at, depth)
 
@@ -227,15 +226,15 @@ class _Schemas:
         n = len(heads)
         rest = None if most is None else most - n
         # What stands behind the heads; the comma between them and it belongs to it.
-        items = Repeat(item, max(0, least - n, 1 if n else 0), rest, _COMMA)
+        items = Repeat(item, max(0, least - n, 1 if n else 0), rest, COMMA)
         body: Node = EMPTY
         if rest != 0:
-            body = items if not n else Sequence((_COMMA, items))
+            body = items if not n else Sequence((COMMA, items))
             body = body if least > n or not n else optional(body)
         for place in reversed(range(n)):
-            body = Sequence((_COMMA if place else EMPTY, heads[place], body))
+            body = Sequence((COMMA if place else EMPTY, heads[place], body))
             body = body if place < least else optional(body)
-        return Sequence((Text("["), _SPACE, body, _SPACE, Text("]")))
+        return objects.array_of(body)
 
     def _object(self, schema: Mapping[str, Any], at: str, depth: int) -> Node:
         properties = schema.get("properties", {})
@@ -262,8 +261,8 @@ class _Schemas:
                     return NOTHING
                 continue
             json_text(name, at)
-            members.append((Sequence((strings.value(name), _COLON, node)), name in required))
-        return Sequence((Text("{"), _SPACE, _members(members), _SPACE, Text("}")))
+            members.append((objects.member(strings.value(name), node), name in required))
+        return objects.object_of(_members(members))
 
     def _map(self, further: Any, least: int, most: int | None, at: str, depth: int) -> Node:
         """An object whose names are free."""
@@ -272,12 +271,8 @@ class _Schemas:
             return NOTHING if least else Text("{}")
         if least > 1:
             raise ConstraintError(f"the schema at {at}: minProperties above 1 needs names in `required`")
-        member = Sequence((strings.string(1, 64), _COLON, node))
-        body = Repeat(member, least, most, _COMMA)
-        return Sequence((Text("{"), _SPACE, body, _SPACE, Text("}")))
-
-
-_COLON = Sequence((Text(":"), _SPACE))
+        member = objects.member(strings.string(1, 64), node)
+        return objects.object_of(Repeat(member, least, most, COMMA))
 
 
 def _members(members: list[tuple[Node, bool]]) -> Node:
@@ -285,7 +280,7 @@ def _members(members: list[tuple[Node, bool]]) -> Node:
     options: list[Node] = []
     for first, (node, required) in enumerate(members):
         rest = [
-            Sequence((_COMMA, other)) if needed else optional(Sequence((_COMMA, other)))
+            Sequence((COMMA, other)) if needed else optional(Sequence((COMMA, other)))
             for other, needed in members[first + 1 :]
         ]
         options.append(Sequence((node, *rest)))
@@ -293,12 +288,7 @@ def _members(members: list[tuple[Node, bool]]) -> Node:
             break
     else:
         options.append(EMPTY)
-    return _one_of(options)
-
-
-def _one_of(options: Any) -> Node:
-    kept = tuple(node for node in options if node != NOTHING)
-    return kept[0] if len(kept) == 1 else OneOf(kept)
+    return one_of(options)
 
 
 def _string(schema: Mapping[str, Any], at: str, depth: int) -> Node:
@@ -318,8 +308,7 @@ def _string(schema: Mapping[str, Any], at: str, depth: int) -> Node:
                 )
             found.append(strings.pattern(f"^({known[given]})$" if known is not None else given))
     if least or most is not None or not found:
-        any_character = characters((0, 0x10FFFF))
-        found.append(Repeat(any_character, least, most))
+        found.append(Repeat(ANY, least, most))
     content = found[0]
     for other in found[1:]:
         content = Both(content, other)

@@ -13,6 +13,7 @@ from dgguf.constraints.nodes import (
     Sequence,
     Text,
     characters,
+    one_of,
     without,
 )
 from dgguf.constraints.regex import parse_regex
@@ -71,7 +72,7 @@ def _in_string(node: Node) -> Node:
             direct = _intersection(node, _DIRECT)
             if direct.ranges:
                 options.append(direct)
-            return options[0] if len(options) == 1 else OneOf(tuple(options))
+            return one_of(options)
         case Sequence(parts):
             return Sequence(tuple(map(_in_string, parts)))
         case OneOf(options_):

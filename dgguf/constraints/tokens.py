@@ -70,4 +70,7 @@ class Constraints:
         stop = end_of_turn if end_of_turn in texts.stop_ids else texts.eos_id
         stop = min(texts.stop_ids) if stop is None else stop
         fill = stop if texts.pad_id is None else texts.pad_id
-        return Marks(texts.stop_ids, stop, fill, texts.channel_open_id, texts.channel_close_id)
+        opened, closed = texts.channel_open_id, texts.channel_close_id
+        if opened is None or closed is None:  # thoughts need both
+            opened = closed = None
+        return Marks(texts.stop_ids, stop, fill, opened, closed)

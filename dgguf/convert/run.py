@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dgguf.compiling.ahead import compile_ahead
+from dgguf.compiling.needed import Work
 from dgguf.convert.encode_tensor import TensorEncoder, TensorError
 from dgguf.convert.output import OutputFile, OutputFiles
 from dgguf.convert.plan import ConversionPlan, FilePlan
@@ -96,9 +98,10 @@ def run(
         FileChangedError: a file of the source was cut or written to meanwhile, or its disk failed.
     """
     started = time.perf_counter()
-    pool = Pool(usable_cores())
     index = 0
     with OutputFiles(plan, Path(out), force=force, resume=resume) as files:
+        _compile_ahead(plan)
+        pool = Pool(usable_cores())
         for file_plan, file in files:
             _check_progress(file_plan, file, pool)
             file.begin()
@@ -124,6 +127,17 @@ def run(
                 index += 1
         files.finish()
     yield ConversionFinished(files.paths[0], plan.n_bytes, time.perf_counter() - started)
+
+
+def _compile_ahead(plan: ConversionPlan) -> None:
+    """Compile what turns the source's formats into those that are planned."""
+    decoded, encoded = set(), set()
+    for tensor in plan.tensors:
+        formats = {part.format.name for part in tensor.source.parts}
+        decoded |= formats
+        encoded |= {tensor.format.name} if formats != {tensor.format.name} else set()
+    work = Work(usable_cores() > 1, decoded=tuple(sorted(decoded)), encoded=tuple(sorted(encoded)))
+    compile_ahead(work)
 
 
 def _check_progress(plan: FilePlan, file: OutputFile, pool: Pool) -> None:

@@ -19,6 +19,7 @@ from dgguf.ggufio.write_header import pack_header
 from dgguf.images import DEFAULT_BUDGET, PATCH, POOL
 from dgguf.mapping.mapped_file import reading
 from dgguf.model import mmproj
+from dgguf.model.config import TOWERS
 from dgguf.model.mmproj import VisionConfig
 from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.quants.decode import decoder
@@ -132,7 +133,7 @@ def metadata_of(name: str, config: VisionConfig) -> dict[str, Any]:
         "projector.scale_factor": POOL,
     }
     return {
-        "general.architecture": mmproj.ARCHITECTURE,
+        "general.architecture": TOWERS,
         "general.type": "mmproj",
         "general.name": name,
         "clip.has_vision_encoder": True,

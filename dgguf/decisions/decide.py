@@ -13,8 +13,8 @@ from dgguf.decisions.prompts import DecisionPrompts, Read, State
 from dgguf.decisions.questions import Question, check_number
 from dgguf.diffusion.sampler import SeededNoise
 from dgguf.errors import NumericsError, PromptError
-from dgguf.model.cache import KVCache
-from dgguf.model.canvas import Branches, places_of
+from dgguf.model.cache import KVCache, places_per_call
+from dgguf.model.canvas import Branches, branch_start
 from dgguf.model.transformer import Transformer
 
 Samples = int | Literal["auto"]
@@ -134,7 +134,7 @@ class Decider:
         """What is seen at the slots of some reads that go through the network together."""
         suffixes = [read.prompt[n_prefix:] for read in reads]
         length = len(reads[0].canvas)
-        branches = Branches(np.array([len(suffix) for suffix in suffixes]), length)
+        branches = Branches(np.array([len(suffix) for suffix in suffixes]), length, n_prefix)
         self._network.encode_suffixes(branches, np.concatenate(suffixes), cache)
         labels = np.unique([token for r in reads for s in r.slots for ids in s.labels for token in ids])
         noise = [SeededNoise(_seed(read.prompt), self._network.config.vocab_size) for read in reads]
@@ -229,27 +229,30 @@ def _batches(reads: Sequence[Read], n_prefix: int, cache: KVCache) -> Iterator[l
     Raises:
         PromptError: one does not fit the context behind the state.
     """
-    room = min(cache.rows_per_call, cache.context - n_prefix)
+    end = min(n_prefix + places_per_call(cache.rows_per_call), cache.context)
     batch: list[Read] = []
-    taken = 0
+    position = n_prefix
     for read in reads:
-        length = _check_room(read, n_prefix, cache.context, cache.rows_per_call)
-        if taken + length > room:
+        _check_room(read, n_prefix, cache.context, cache.rows_per_call)
+        length = len(read.prompt) - n_prefix + len(read.canvas)
+        if branch_start(position, length) + length > end:
             yield batch
-            batch, taken = [], 0
+            batch, position = [], n_prefix
         batch.append(read)
-        taken += int(places_of(np.array(length)))
+        position = branch_start(position, length) + length
     yield batch
 
 
-def _check_room(read: Read, n_prefix: int, context: int, rows_per_call: int) -> int:
-    """Rows of a read behind the state.
+def _check_room(read: Read, n_prefix: int, context: int, rows_per_call: int) -> None:
+    """See that the rows of a read fit behind the state, with the places that are free before them.
 
     Raises:
         PromptError: they do not fit the context behind the state.
     """
-    room = min(rows_per_call, context - n_prefix)
+    most = places_per_call(rows_per_call)
+    room = min(most, context - n_prefix)
     length = len(read.prompt) - n_prefix + len(read.canvas)
+    length += branch_start(n_prefix, length) - n_prefix
     if length > room:
         number = read.slots[0].question + 1
         what = f"question {number}" if len(read.slots) == 1 else f"the {len(read.slots)} questions together"
@@ -257,11 +260,10 @@ def _check_room(read: Read, n_prefix: int, context: int, rows_per_call: int) -> 
             f"the state has {n_prefix} tokens and {what} with the answer {length}: that does not fit, as "
             + (
                 f"the context has {context}; ask for a larger one (-c)"
-                if room < rows_per_call
+                if room < most
                 else f"what stands behind the state may have {room}; shorten it"
             )
         )
-    return length
 
 
 def _decisions(

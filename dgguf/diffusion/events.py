@@ -11,6 +11,7 @@ import numpy as np
 
 from dgguf.diffusion.sampler import Branch
 from dgguf.diffusion.settings import SamplerSettings
+from dgguf.diffusion.turbo import Turbo
 from dgguf.thumbnails import Thumbnail
 
 
@@ -34,6 +35,7 @@ class Started:
         digest: of the model's file, see `GgufFile.digest`; "" where it is not known.
         arithmetic: of the backend, see there; "" where it is not known.
         images: what the prompt shows, small.
+        turbo: what steps leave out; None for nothing.
     """
 
     model: str
@@ -51,6 +53,7 @@ class Started:
     digest: str = ""
     arithmetic: str = ""
     images: tuple[Thumbnail, ...] = ()
+    turbo: Turbo | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ class DenoisingStep:
             expression or a choice holds the answer; None where nothing does.
         top: the likeliest tokens at each position; None where nobody asked.
         pinned: (C,) bool, positions whose id must stand: of entropy 0 and accepted; None for none.
+        frozen: (C,) bool, positions that the step did not compute: they had settled; None for none.
     """
 
     block: int
@@ -133,6 +137,7 @@ class DenoisingStep:
     replaced: int | None = None
     top: TopTokens | None = None
     pinned: np.ndarray | None = None
+    frozen: np.ndarray | None = None
 
     @property
     def is_last(self) -> bool:

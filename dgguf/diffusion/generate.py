@@ -7,7 +7,7 @@ generation_diffusion_gemma.py, `DiffusionGemmaGenerationMixin.generate`).
 import contextlib
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,6 +26,7 @@ from dgguf.diffusion.events import (
 )
 from dgguf.diffusion.sampler import Noise, StoppingRule, accept, temperature
 from dgguf.diffusion.settings import SamplerSettings
+from dgguf.diffusion.turbo import Freezer, Turbo
 from dgguf.errors import PromptError
 from dgguf.model.cache import KVCache
 from dgguf.model.canvas import Canvas
@@ -35,6 +36,7 @@ from dgguf.model.transformer import Transformer
 CanvasLength = int | Literal["auto"] | None
 # A canvas that is as short as its text wants has a multiple of so many positions.
 CANVAS_GRAIN = 16
+_NO_TURBO = Turbo(tail=0, frozen=0, end=0)
 
 
 def generate(
@@ -50,6 +52,7 @@ def generate(
     canvas_length: CanvasLength = None,
     pins: Mapping[int, int] | None = None,
     guide: Guide | None = None,
+    turbo: Turbo | None = None,
     committed: Sequence[np.ndarray] = (),
     spans: Sequence[Span] = (),
 ) -> Generator[Event, None, None]:
@@ -68,6 +71,7 @@ def generate(
         pins: ids that must stand at positions of the answer, counted over all canvases from 0. The answer
             goes on to the last of them: only a stop id that is pinned itself ends it before.
         guide: holds the answer to a language; not with pins.
+        turbo: what steps leave out; None for nothing.
         committed: canvases of this answer that stand already; it goes on behind them.
         spans: images of the prompt; those that are in the cache already are not read again.
 
@@ -78,8 +82,8 @@ def generate(
     """
     clock = _Clock()
     length = choose_length(canvas_length, max_tokens, model.config.canvas_length)
-    denoise = _Denoiser(model, cache, settings, noise, top_k, guide, clock)
     plan = _Plan(length, pins or {}, max_tokens, stop_ids, len(committed), spans)
+    denoise = _Denoiser(model, cache, settings, noise, top_k, guide, turbo or _NO_TURBO, plan.stop, clock)
     ids = np.concatenate([prompt, *committed])
     with contextlib.closing(_answer(model, cache, ids, denoise, plan, clock)) as events:
         for event in events:
@@ -266,9 +270,13 @@ class _Denoiser:
         noise: Noise,
         top_k: int,
         guide: Guide | None,
+        turbo: Turbo,
+        stop: Callable[[int, np.ndarray], int | None],
         clock: _Clock,
     ) -> None:
         self.noise = noise
+        self._turbo = turbo
+        self._stop = stop
         self._guide = guide
         self._room = 0
         self._model = model
@@ -293,7 +301,7 @@ class _Denoiser:
         if self._guide is not None:
             self._guide.commit()
         length, settings, noise, free = len(canvas), self._settings, self.noise, canvas.free
-        should_stop = StoppingRule(settings)
+        should_stop, freezer = StoppingRule(settings), Freezer(self._turbo, length)
         prediction: Prediction | None = None
         for step in range(1, settings.max_steps + 1):
             began = self._clock()
@@ -301,7 +309,11 @@ class _Denoiser:
             # 1.c.i, 1.c.ii. From the canvas, the cache and its own last prediction the network predicts
             # every position and draws a token there.
             uniforms = noise.uniforms(block, step, length)
-            prediction = hold_pins(canvas, self._model.denoise(canvas, self._cache, prediction, t, uniforms))
+            if step == settings.max_steps:
+                freezer.repair()
+            frozen = freezer.left_out()
+            made = self._model.denoise(canvas, self._cache, prediction, t, uniforms, freezer.rows)
+            prediction = hold_pins(canvas, made)
             replaced = None
             if self._guide is not None:
                 candidates = self._model.top_tokens(prediction, self._guide.n_candidates)
@@ -310,7 +322,13 @@ class _Denoiser:
             accepted = accept(prediction.entropy, settings.entropy_bound)
             next_tokens = np.where(accepted, prediction.sampled, noise.tokens(block, step, length))
             # 1.c.iv. Stop when nothing changes any more and the network is confident.
-            settled = should_stop(prediction.argmax, prediction.entropy[free])
+            confidence = self._turbo.confidence(step, settings.confidence_threshold)
+            settled = should_stop(prediction.argmax, prediction.entropy[free], confidence)
+            if self._turbo.freezes:
+                stop = self._stop(block, prediction.argmax)
+                settled = freezer.see(canvas.tokens, prediction, stop, settled=settled)
+                accepted = accepted | freezer.frozen
+                next_tokens = np.where(freezer.frozen, prediction.argmax, next_tokens)
             for shown in (canvas.tokens, prediction.argmax, accepted, prediction.entropy):
                 shown.setflags(write=False)  # the loop goes on with what the consumer is given
             seconds = self._clock() - began
@@ -329,6 +347,7 @@ class _Denoiser:
                 replaced=replaced,
                 top=TopTokens(*top) if top else None,
                 pinned=canvas.pinned,
+                frozen=frozen,
             )
             if settled:
                 return

@@ -46,18 +46,20 @@ class StoppingRule:
         self._needed = settings.stability_threshold
         self._history: deque[np.ndarray] = deque(maxlen=settings.stability_threshold)
 
-    def __call__(self, argmax: np.ndarray, entropy: np.ndarray) -> bool:
+    def __call__(self, argmax: np.ndarray, entropy: np.ndarray, confidence: float | None = None) -> bool:
         """Whether to stop after this step; remembers its argmax.
 
         Args:
             argmax: (C,) ids.
             entropy: nats, of the positions that the network decides: all but pinned ones.
+            confidence: nats, in place of the settings'.
         """
+        threshold = self._confidence_threshold if confidence is None else confidence
         stable = len(self._history) == self._needed and all(
             np.array_equal(argmax, old) for old in self._history
         )
         self._history.append(argmax)
-        return stable and (not len(entropy) or float(np.mean(entropy)) < self._confidence_threshold)
+        return stable and (not len(entropy) or float(np.mean(entropy)) < threshold)
 
 
 class Noise(Protocol):

@@ -32,6 +32,7 @@ class Statistics:
         canvas_positions: positions of all committed canvases.
         first_block_seconds: from the start to the first committed block; None before.
         step_seconds: of all denoising steps.
+        rows, frozen_rows: of all steps, the positions, and of these those that were not computed.
         commit_seconds: for encoding committed canvases, so that the next can see them.
         seconds: of the whole generation, or of what there was of it.
         committed_seconds: until the last canvas was committed.
@@ -54,6 +55,8 @@ class Statistics:
     seconds: float = 0.0
     committed_seconds: float = 0.0
     reason: str | None = None
+    rows: int = 0
+    frozen_rows: int = 0
 
     def add(self, event: Event) -> None:
         match event:
@@ -70,6 +73,8 @@ class Statistics:
                 self._revised += int(np.count_nonzero(self._ever_accepted & (event.tokens != self._draft)))
                 self._draft, self._entropy = event.tokens, event.mean_entropy
                 self._replaced = event.replaced
+                self.rows += len(event.tokens)
+                self.frozen_rows += 0 if event.frozen is None else int(np.count_nonzero(event.frozen))
                 self._ever_accepted = self._ever_accepted | event.accepted
             case CanvasCommitted():
                 self.steps.append(event.steps)

@@ -2,8 +2,6 @@
 
 import importlib
 import re
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -62,6 +60,8 @@ class Patience:
 
 
 def _is_passing(error: Exception) -> bool:
+    import ssl
+
     from huggingface_hub.errors import HfHubHTTPError
 
     library = client_library()
@@ -87,6 +87,9 @@ def wanted_pause(error: Exception) -> float | None:
 
 def reason(error: Exception) -> str:
     """What an error of `network_errors` means, without a full stop."""
+    import socket
+    import ssl
+
     from huggingface_hub.errors import HfHubHTTPError
 
     library, at = client_library(), _host(error)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgguf.backends.base import Array, Backend
+from dgguf.backends.limits import KEY_TILE
 from dgguf.errors import PromptError
 from dgguf.model.config import LayerConfig, ModelConfig
 
@@ -41,7 +42,12 @@ def layer_capacity(layer: LayerConfig, context: int, rows_per_call: int) -> int:
     """Rows that a layer's cache holds: its committed ones and those of the call under way."""
     if layer.window is None:
         return context
-    return min(context, layer.window - 1 + rows_per_call)
+    return min(context, layer.window - 1 + places_per_call(rows_per_call))
+
+
+def places_per_call(rows_per_call: int) -> int:
+    """Places of the canvas store that one call may take: some are free before branches (`branch_start`)."""
+    return rows_per_call + KEY_TILE
 
 
 def cache_bytes(config: ModelConfig, context: int, rows_per_call: int, kv_bytes: int) -> int:
@@ -119,7 +125,7 @@ class KVCache:
                 f"the context of {self.context} positions is full: {self.position} are taken and "
                 f"{rows} more are needed; give a larger one with -c"
             )
-        if rows > self.rows_per_call and not whole:
+        if rows > places_per_call(self.rows_per_call) and not whole:
             raise ValueError(f"{rows} rows in one call; the cache was made for {self.rows_per_call}")
         self._whole = False
         for layer, stored in zip(self._config.layers, self.layers, strict=True):

@@ -47,16 +47,18 @@ class Branches:
     """Ways to go on from the committed rows that do not see each other: each a suffix and then a canvas.
 
     They lie side by side in the canvas store, while the positions of each go on from the committed ones.
-    A branch begins at a multiple of KEY_TILE places, so that its numbers do not depend on which others
-    there are (docs/determinism.md).
+    A branch begins where `branch_start` says, so that its numbers do not depend on which others there are
+    (docs/determinism.md).
 
     Attributes:
         suffixes: (N,) int64, their lengths; a suffix is computed by an encoder pass.
         canvas_length: of each canvas, which is computed by a denoising pass.
+        committed: positions before them.
     """
 
     suffixes: np.ndarray
     canvas_length: int
+    committed: int
 
     @cached_property
     def ends(self) -> np.ndarray:
@@ -67,9 +69,11 @@ class Branches:
     @cached_property
     def starts(self) -> np.ndarray:
         """(N,) int64, the first place of each branch."""
-        taken = places_of(self.suffixes + self.canvas_length)
-        starts: np.ndarray = np.cumsum(taken) - taken
-        return starts
+        starts, position = [], self.committed
+        for length in (self.suffixes + self.canvas_length).tolist():
+            starts.append(branch_start(position, length) - self.committed)
+            position = self.committed + starts[-1] + length
+        return np.array(starts)
 
     @property
     def n_places(self) -> int:
@@ -86,9 +90,14 @@ class Branches:
         return np.concatenate(list(map(np.arange, ends - self.canvas_length, ends)))
 
 
-def places_of(lengths: np.ndarray) -> np.ndarray:
-    """The places that branches of some lengths take, each with what is left free behind it."""
-    return -(-lengths // KEY_TILE) * KEY_TILE
+def branch_start(position: int, length: int) -> int:
+    """Where a branch of so many rows begins in the canvas store, at a position or behind it.
+
+    It is the beginning of a tile of keys, or of half a tile where the branch fits into that: which keys are
+    summed together is then the same wherever it lies.
+    """
+    unit = KEY_TILE if length > KEY_TILE // 2 else KEY_TILE // 2
+    return -(-position // unit) * unit
 
 
 @dataclass(frozen=True)
@@ -121,9 +130,9 @@ class Call:
         return cls(np.arange(n_rows), True, n_rows, spans=spans, spans_on_full=spans_on_full)
 
     @classmethod
-    def denoise(cls, canvas: Canvas) -> "Call":
-        """A denoising pass over a whole canvas."""
-        return cls(np.arange(len(canvas)), False, len(canvas))
+    def denoise(cls, canvas: Canvas, rows: np.ndarray | None = None) -> "Call":
+        """A denoising pass over a whole canvas, or some rows (rising) that see what the others left."""
+        return cls(np.arange(len(canvas)) if rows is None else rows, False, len(canvas))
 
     @classmethod
     def encode_suffixes(cls, branches: Branches) -> "Call":

@@ -10,6 +10,7 @@ from dgguf.model.tensor_names import EMBEDDING
 
 # The spellings of general.architecture; the first is the one that is written.
 ARCHITECTURES = ("diffusion-gemma", "diffusion_gemma", "diffusiongemma")
+TOWERS = "clip"  # of files of vision towers, of every kind; see `mmproj`
 _MOST = (1 << 31) - 1  # of a count or a length
 _TINY, _HUGE = 1e-30, 1e30  # of what something is divided by; float32 holds them
 
@@ -156,3 +157,8 @@ def _head_dim(file: GgufFile, arch: str, suffix: str) -> int:
         if file.get(other, int, head_dim) != head_dim:
             raise UnsupportedModelError(f"{file.path}: {other} differs from {key}")
     return head_dim
+
+
+def is_mmproj(file: GgufFile) -> bool:
+    """Whether a GGUF file holds a tower of some kind instead of a text model."""
+    return file.get("general.architecture", str, "") == TOWERS

@@ -12,14 +12,13 @@ from dgguf.backends.base import Role
 from dgguf.errors import PromptError
 from dgguf.ggufio.file import GgufFile
 from dgguf.ggufio.read_header import TensorInfo
-from dgguf.images import POOL
 from dgguf.model.cache import cache_bytes
 from dgguf.model.config import ModelConfig
-from dgguf.model.mmproj import VisionConfig
 from dgguf.model.tensor_names import layer_and_kind, role_of
 
 if TYPE_CHECKING:
     from dgguf.backends.cuda.plan import Sizes
+    from dgguf.model.mmproj import VisionConfig
 
 DEFAULT_CONTEXT = 8192
 # Prompt rows encoded together: enough that a decoded expert serves many, few enough to report often.
@@ -90,8 +89,10 @@ def cpu_scratch_bytes(config: ModelConfig, rows: int, exact: bool) -> int:
     return _FLOAT * (logits + kept + means + expert_outputs)
 
 
-def vision_scratch_bytes(config: VisionConfig, budget: int) -> int:
+def vision_scratch_bytes(config: "VisionConfig", budget: int) -> int:
     """The largest arrays that live at once while the CPU reads an image of `budget` rows."""
+    from dgguf.images import POOL
+
     patches = POOL**2 * budget
     streams = 6 * patches * config.hidden_size  # the residual stream, its norm, q, k, v and the heads' sums
     return _FLOAT * (streams + 3 * min(patches, VISION_MLP_ROWS) * config.ff_size)

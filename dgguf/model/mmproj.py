@@ -10,10 +10,10 @@ from dgguf.backends.base import Array, Backend, HostTensor, Weight
 from dgguf.errors import UnsupportedModelError
 from dgguf.ggufio.file import GgufFile
 from dgguf.images import PATCH, POOL
-from dgguf.model.config import ARCHITECTURES, ModelConfig
+from dgguf.model.config import ARCHITECTURES, TOWERS, ModelConfig
 from dgguf.model.weights import TensorLoader
 
-ARCHITECTURE, PROJECTOR = "clip", "gemma4v"
+PROJECTOR = "gemma4v"
 PATCHES, PLACES, PROJECTION = "v.patch_embd.weight", "v.position_embd.weight", "mm.input_projection.weight"
 STD_BIAS, STD_SCALE = "v.std_bias", "v.std_scale"
 LINEARS = ("attn_q", "attn_k", "attn_v", "attn_out", "ffn_gate", "ffn_up", "ffn_down")
@@ -98,16 +98,11 @@ class VisionConfig:
             )
 
 
-def is_mmproj(file: GgufFile) -> bool:
-    """Whether a GGUF file holds a tower of some kind instead of a text model."""
-    return file.get("general.architecture", str, "") == ARCHITECTURE
-
-
 def _check_kind(file: GgufFile) -> None:
     arch = file.get("general.architecture", str, "")
     if arch in ARCHITECTURES:
         raise UnsupportedModelError(f"{file.path} holds the text model; the vision tower is in another file")
-    if arch != ARCHITECTURE:
+    if arch != TOWERS:
         raise UnsupportedModelError(
             f"{file.path} holds a model of the architecture {arch!r:.60} and no vision tower ('clip')"
         )

@@ -10,10 +10,12 @@ Source of every formula: transformers, models/diffusion_gemma/modeling_diffusion
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
-from dgguf.backends.base import Array, Backend, Prediction, Visible
+from dgguf.backends.base import Array, Backend, Prediction, RowsBackend, Visible
 from dgguf.errors import NumericsError
 from dgguf.model.cache import KVCache, LayerCache
 from dgguf.model.canvas import Branches, Call, Canvas
@@ -61,6 +63,7 @@ class Transformer:
         previous: Prediction | None,
         temperature: float,
         uniforms: np.ndarray,
+        rows: np.ndarray | None = None,
     ) -> Prediction:
         """Predict every position of a canvas; commits nothing.
 
@@ -69,6 +72,8 @@ class Transformer:
             previous: the last step's prediction, the self-conditioning; None on the first step.
             temperature: of the softmax.
             uniforms: (C,) in [0, 1), which token each position draws.
+            rows: (n,) int64, rising: those to compute, at least one; None for all. The others keep their keys
+                and values and what `previous` says of them.
 
         Raises:
             NumericsError: a logit is not finite; says in which layer that began, and which tensor did it.
@@ -81,6 +86,9 @@ class Transformer:
 
         try:
             with w.file.reading():
+                if rows is not None:
+                    assert previous is not None
+                    return self._denoise_rows(canvas, cache, previous, temperature, uniforms[rows], rows)
                 if previous is None:
                     return compute()  # there is one such step of a canvas
                 cache.reserve(len(canvas))  # before `place` is asked for: arrays that were trimmed move
@@ -91,11 +99,38 @@ class Transformer:
 
             raise explain(self, canvas, cache, conditioned=previous is not None) from error
 
+    def _denoise_rows(
+        self,
+        canvas: Canvas,
+        cache: KVCache,
+        previous: Prediction,
+        temperature: float,
+        uniforms: np.ndarray,
+        rows: np.ndarray,
+    ) -> Prediction:
+        """`denoise` of some rows; uniforms (n,) are theirs."""
+        be = cast(RowsBackend, self.backend)
+        before = replace(previous, conditioning=be.some_rows(previous.conditioning, rows))
+        x = self._canvas_rows(canvas.tokens[rows], cache, before, Call.denoise(canvas, rows))
+        some = be.predict(x, self.weights.output, self.config.logit_softcap, temperature, uniforms)
+
+        def merged(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+            all_rows = old.copy()
+            all_rows[rows] = new
+            return all_rows
+
+        return Prediction(
+            merged(previous.argmax, some.argmax),
+            merged(previous.sampled, some.sampled),
+            merged(previous.entropy, some.entropy),
+            be.merge_rows(previous.conditioning, rows, some.conditioning),
+        )
+
     def encode_suffixes(self, branches: Branches, tokens: np.ndarray, cache: KVCache) -> None:
         """Encode the suffixes of branches behind what is committed; `read_labels` reads there.
 
         Args:
-            branches: of at most the cache's rows_per_call places.
+            branches: behind what is committed, of no more places than `cache.places_per_call` says.
             tokens: ids of the suffixes, one behind the other.
         """
         cache.reserve(branches.n_places)

@@ -29,6 +29,15 @@ ENCODERS: dict[str, Encoder] = {
     "IQ4_XS": encode_iq4.encode_iq4_xs,
     "MXFP4": encode_basic.encode_mxfp4,
 }
+# The kernels that these call, and of what types what they are told beside x, importance and out is.
+KERNELS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
+    name: (encode_basic.encode_codes, (int, int, bool))
+    if name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1")
+    else (encode_k.encode_with_minimums, (int,))
+    if name in ("Q2_K", "Q4_K", "Q5_K")
+    else (encode, ())
+    for name, encode in ENCODERS.items()
+}
 # The formats whose bytes depend on the importances.
 WEIGHTED = frozenset(ENCODERS) - {"F32", "F16", "BF16", "Q8_0", "MXFP4"}
 NO_IMPORTANCE = np.empty(0, np.float32)

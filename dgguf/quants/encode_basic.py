@@ -34,26 +34,26 @@ _ZERO, _HALF = np.float32(0), np.float32(0.5)
 
 def encode_q4_0(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """A scale and codes of 4 bits around 8."""
-    _encode(x, importance, out, 18, 8, False)
+    encode_codes(x, importance, out, 18, 8, False)
 
 
 def encode_q4_1(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """A scale, a minimum and codes of 4 bits."""
-    _encode(x, importance, out, 20, 8, True)
+    encode_codes(x, importance, out, 20, 8, True)
 
 
 def encode_q5_0(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """A scale and codes of 5 bits around 16."""
-    _encode(x, importance, out, 22, 16, False)
+    encode_codes(x, importance, out, 22, 16, False)
 
 
 def encode_q5_1(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """A scale, a minimum and codes of 5 bits."""
-    _encode(x, importance, out, 24, 16, True)
+    encode_codes(x, importance, out, 24, 16, True)
 
 
 @kernel
-def _encode(
+def encode_codes(
     x: np.ndarray, importance: np.ndarray, out: np.ndarray, n_bytes: int, n: int, with_minimum: bool
 ) -> None:
     """Codes from 0 to 2n - 1 in blocks of `n_bytes`: one kernel for four formats, to compile it once."""

@@ -61,7 +61,7 @@ _ZERO = np.float32(0)
 
 def encode_q2_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """Codes of 2 bits under 4-bit scales and minimums of 16 weights."""
-    _encode_with_minimums(x, importance, out, 2)
+    encode_with_minimums(x, importance, out, 2)
 
 
 @kernel
@@ -93,12 +93,12 @@ def encode_q3_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
 
 def encode_q4_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """Codes of 4 bits under 6-bit scales and minimums of 32 weights."""
-    _encode_with_minimums(x, importance, out, 4)
+    encode_with_minimums(x, importance, out, 4)
 
 
 def encode_q5_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """Codes of 5 bits under 6-bit scales and minimums of 32 weights."""
-    _encode_with_minimums(x, importance, out, 5)
+    encode_with_minimums(x, importance, out, 5)
 
 
 @kernel
@@ -126,7 +126,7 @@ def encode_q6_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
 
 
 @kernel
-def _encode_with_minimums(x: np.ndarray, importance: np.ndarray, out: np.ndarray, bits: int) -> None:
+def encode_with_minimums(x: np.ndarray, importance: np.ndarray, out: np.ndarray, bits: int) -> None:
     """The formats of 2, 4 and 5 bits, in one kernel, which compiles in the time of one."""
     flat, bytes_out = x.reshape(-1), out.reshape(-1)
     s, codes = np.empty((_ROWS, SEARCH_WIDTH), np.float32), np.empty((256, SEARCH_WIDTH), np.uint8)
@@ -178,15 +178,16 @@ def _search_minimums(
         start, step, n_steps, absolute: of the search without importances, see `fit_scale_min`.
     """
     _load_blocks(s, flat, importance, first, np.float32(1 if n == 3 else 2))
+    if importance.size:
+        start, step, n_steps, absolute = np.float32(-0.9), np.float32(0.05), 36, False
     for j in range(256 // size):
         x = _X + size * j
         if importance.size:
             weigh_by_importance(s, x, _IMPORTANCE + size * j, _VARIANCE, _W, size)
             add(s, _W, size, _SUMS + j)
-            fit_scale_min(s, x, _W, _CODES, size, n, np.float32(-0.9), np.float32(0.05), 36, False)
         else:
             _weigh_by_size(s, x, size, absolute)
-            fit_scale_min(s, x, _W, _CODES, size, n, start, step, n_steps, absolute)
+        fit_scale_min(s, x, _W, _CODES, size, n, start, step, n_steps, absolute)  # once: it is long
         _keep(s, codes, j, size, _SCALES, _ZERO)
         for k in range(SEARCH_WIDTH):
             s[_MINIMUMS + j, k] = s[MINIMUM, k]

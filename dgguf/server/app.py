@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -20,9 +19,12 @@ from dgguf import __version__
 from dgguf.decisions import wire
 from dgguf.errors import DggufError
 from dgguf.server import completions, decisions, systemone
+from dgguf.server.body import after, as_json, read_body
 from dgguf.server.decisions import DecisionRequest, decided
 from dgguf.server.errors import ApiError, as_api_error
-from dgguf.server.guard import MOST_BODY, Guard, Handler, too_large
+from dgguf.server.guard import Guard, Handler
+from dgguf.server.page import files
+from dgguf.server.page.routes import Page
 from dgguf.server.requests import Asked, convert, decode, read_request
 from dgguf.server.systemone import InvalidRequestError, SystemOneRequest
 from dgguf.server.worker import Worker
@@ -30,7 +32,6 @@ from dgguf.session import Session
 
 _LOG = logging.getLogger(__name__)
 _MOST_TOLD = 100  # names in the log of fields without effect
-_BODY_SECONDS = 30.0  # for a body to come
 
 T = TypeVar("T")
 
@@ -64,11 +65,12 @@ class Server:
             Route("/v1/systemone", self._counted(self.system_one), methods=["POST"]),
             Route("/health", self._counted(self.health)),
             Route("/metrics", self.metrics),
+            *Page(self._session, self._worker, self._prompts, self._name).routes(self._counted),
         ]
         inner = Starlette(
             routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _not_found}
         )
-        return Guard(inner, key=key, origins=origins, refuse=self._refuse)
+        return Guard(inner, key=key, origins=origins, refuse=self._refuse, open_to_all=files.ADDRESSES)
 
     @asynccontextmanager
     async def _lifespan(self, application: Starlette) -> AsyncIterator[None]:
@@ -105,11 +107,11 @@ class Server:
     async def models(self, request: Request) -> Response:
         # OpenAI's clients read "data", TypeSafe's "models".
         about = {"name": self._name, "description": "DiffusionGemma", "release_date": "2026-06-01"}
-        return _json({"object": "list", "data": [self._card()], "models": [about]})
+        return as_json({"object": "list", "data": [self._card()], "models": [about]})
 
     async def model(self, request: Request) -> Response:
         self._check_model(request.path_params["name"])
-        return _json(self._card())
+        return as_json(self._card())
 
     def _card(self) -> dict[str, Any]:
         return {"id": self._name, "object": "model", "created": self._began, "owned_by": "dgguf"}
@@ -124,14 +126,14 @@ class Server:
             )
 
     async def chat(self, request: Request) -> Response:
-        asked = read_request(await _body(request))
+        asked = read_request(await read_body(request))
         self._check_model(asked.request.model)
         headers = self._ignored(asked)
         loop = asyncio.get_running_loop()
         made = await loop.run_in_executor(self._prompts, completions.plan, asked, self._session, self._name)
         if not asked.request.stream:
             answer = completions.whole(made, self._worker, self._session)
-            return _json(await _unless_left(request, answer), headers=headers)
+            return as_json(await _unless_left(request, answer), headers=headers)
         options = asked.request.stream_options
         events = completions.stream(
             made,
@@ -142,21 +144,21 @@ class Server:
         )
         first = await anext(events)  # a full queue is told by its status
         headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        return StreamingResponse(_after(first, events), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(after(first, events), media_type="text/event-stream", headers=headers)
 
     async def decide(self, request: Request) -> Response:
-        asked = convert(decode(await _body(request)), DecisionRequest)
+        asked = convert(decode(await read_body(request)), DecisionRequest)
         self._check_model(asked.model)
         answer = await _unless_left(request, decided(decisions.plan(asked), self._worker))
-        return _json(wire.response(answer, self._name))
+        return as_json(wire.response(answer, self._name))
 
     async def system_one(self, request: Request) -> Response:
         try:
-            asked = convert(decode(await _body(request)), SystemOneRequest)
+            asked = convert(decode(await read_body(request)), SystemOneRequest)
         except ApiError as error:
             raise InvalidRequestError(str(error)) from None
         answer = await _unless_left(request, decided(systemone.plan(asked), self._worker))
-        return _json(systemone.response(asked, answer, self._name))
+        return as_json(systemone.response(asked, answer, self._name))
 
     def _ignored(self, asked: Asked) -> dict[str, str]:
         new = set(asked.ignored) - self._told
@@ -166,7 +168,7 @@ class Server:
         return {"X-Dgguf-Ignored": ", ".join(asked.ignored)} if asked.ignored else {}
 
     async def health(self, request: Request) -> Response:
-        return _json(
+        return as_json(
             {
                 "status": "ok",
                 "version": __version__,
@@ -186,21 +188,6 @@ class Server:
             kind = "counter" if name.endswith("_total") else "gauge"
             lines += [f"# TYPE dgguf_{name} {kind}", f"dgguf_{name} {value}"]
         return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
-
-
-async def _body(request: Request) -> bytes:
-    """The body of a request, within its limits of bytes and time."""
-    pieces, size = [], 0
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for piece in request.stream():
-                size += len(piece)
-                if size > MOST_BODY:
-                    raise too_large()
-                pieces.append(piece)
-    except TimeoutError:
-        raise ApiError(408, f"the body did not come within {_BODY_SECONDS:.0f} s") from None
-    return b"".join(pieces)
 
 
 async def _unless_left(request: Request, answer: Awaitable[T]) -> T:
@@ -223,21 +210,11 @@ async def _unless_left(request: Request, answer: Awaitable[T]) -> T:
             await task
 
 
-async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for piece in rest:
-        yield piece
-
-
 async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     what = "no such address" if error.status_code == 404 else "this cannot be asked for like that"
     return _error(ApiError(error.status_code, f"{what}; docs/server.md lists what there is"))
 
 
-def _json(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(data), status, headers, media_type="application/json")
-
-
 def _error(error: ApiError) -> Response:
-    return _json(error.body(), error.status, error.headers)
+    return as_json(error.body(), error.status, error.headers)

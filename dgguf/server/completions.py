@@ -123,7 +123,7 @@ def plan(asked: Asked, session: Session, model: str) -> Plan:
 
 async def whole(made: Plan, worker: Worker, session: Session) -> dict[str, Any]:
     """All answers of a request as one object."""
-    choices, replies = [], []
+    replies = []
     for number in range(made.n):
         reply = Reply(session.tokenizer, made.max_tokens, made.stops)
         with Happenings(worker, made.start(number), admitted=number > 0) as happenings:
@@ -135,6 +135,14 @@ async def whole(made: Plan, worker: Worker, session: Session) -> dict[str, Any]:
                         break
         if not reply.is_over:
             raise ApiError(503, "the server stopped before the answer was done", kind="server_error")
+        replies.append(reply)
+    return completion(made, replies)
+
+
+def completion(made: Plan, replies: list[Reply]) -> dict[str, Any]:
+    """The object that answers a request, of all its answers in order; each is over."""
+    choices = []
+    for number, reply in enumerate(replies):
         message: dict[str, Any] = {"role": "assistant", "content": reply.text}
         if reply.thoughts:
             message["reasoning_content"] = reply.thoughts
@@ -142,7 +150,6 @@ async def whole(made: Plan, worker: Worker, session: Session) -> dict[str, Any]:
             message["tool_calls"] = [_call(call) for call in reply.calls]
             message["content"] = reply.text or None
         choices.append({"index": number, "message": message, "finish_reason": reply.reason, "logprobs": None})
-        replies.append(reply)
     return {**_head(made, "chat.completion"), "choices": choices, "usage": _usage(replies)}
 
 

@@ -3,6 +3,7 @@
 A page of another site must not reach a server on this machine: not by its address, not by a name that was
 made to lead here (DNS rebinding), not by a form. So a name of this machine must stand in Host, every Origin
 and Referer must be of this machine or be allowed, and a body must be called JSON, which no form can do.
+The page's own files are the exception: they are the same for everybody, and ask for the key themselves.
 """
 
 import hmac
@@ -41,6 +42,7 @@ class Guard:
         key: that must be given; None for none, only on a loopback address.
         origins: of other sites that may ask, as "https://example.org".
         refuse: sends an error.
+        open_to_all: paths that anybody may read without a key, also by a link from another site.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class Guard:
         key: str | None,
         origins: frozenset[str],
         refuse: Callable[[ApiError, Scope, Receive, Send], Awaitable[None]],
+        open_to_all: frozenset[str] = frozenset(),
     ) -> None:
         self._inner = inner
         self._key = key
         self._origins = origins
         self._refuse = refuse
+        self._open_to_all = open_to_all
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -112,13 +116,15 @@ class Guard:
         host = _host_of(headers.get(b"host", ""))
         if self._key is None and not is_loopback(host):
             raise ApiError(403, "Host names another machine: ask by localhost, or serve with --api-key")
-        origin = headers.get(b"origin", "")
+        if scope["method"] in ("GET", "HEAD") and scope["path"] in self._open_to_all:
+            return
+        origin, own = headers.get(b"origin", ""), headers.get(b"host", "")
         for name in (b"origin", b"referer"):
-            if name in headers and not self._is_known(headers[name]):
+            if name in headers and not self._is_known(headers[name], own):
                 raise ApiError(
                     403, f"{name.decode().title()} is another site, which --allow-origin would allow"
                 )
-        if headers.get(b"sec-fetch-site") == "cross-site" and not self._is_known(origin):
+        if headers.get(b"sec-fetch-site") == "cross-site" and not self._is_known(origin, own):
             raise ApiError(403, "another site asks, which --allow-origin would allow")
         if scope["method"] == "OPTIONS":  # comes without a key
             return
@@ -134,15 +140,17 @@ class Guard:
         if self._key is not None and not _has_key(headers, self._key):
             raise ApiError(401, "a key is needed: Authorization: Bearer KEY", code="invalid_api_key")
 
-    def _is_known(self, url: str) -> bool:
+    def _is_known(self, url: str, own: str) -> bool:
+        """Whether a page at this address may ask; with a key also one that this server gave, at its Host."""
         try:
             parts = urlsplit(url)
             host = parts.hostname or ""
         except ValueError:
             return False
-        return f"{parts.scheme}://{parts.netloc}" in self._origins or (
-            parts.scheme in ("http", "https") and is_loopback(host)
-        )
+        if f"{parts.scheme}://{parts.netloc}" in self._origins:
+            return True
+        is_ours = is_loopback(host) or (self._key is not None and parts.netloc == own)
+        return parts.scheme in ("http", "https") and is_ours
 
 
 def too_large() -> ApiError:

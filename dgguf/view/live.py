@@ -77,6 +77,10 @@ class Live:
         """Show one line, with the time since, until there is something to draw."""
         self._caption, self._since = caption, time.perf_counter()
 
+    def go_on(self, caption: str) -> None:
+        """Another line for what goes on; the time is that since `say`."""
+        self._caption = caption
+
     def note(self, line: str) -> None:
         """Put a line above what is drawn, for good."""
         with self._lock:

@@ -41,6 +41,7 @@ class Progress:
         accepted: (C,) bool, of the last step.
         revised: (C,) bool, what had settled and changed in the last step.
         pinned: (C,) bool, what had to stand.
+        frozen: (C,) bool, what the last step did not compute: it had settled.
         mean_entropies: of each step of this canvas, nats, over what is not pinned.
         pieces: what the last event, or the end, added to the thoughts and the answer.
         answer: of all events so far.
@@ -59,6 +60,7 @@ class Progress:
         self.accepted: np.ndarray = np.empty(0, bool)
         self.revised: np.ndarray = np.empty(0, bool)
         self.pinned: np.ndarray = np.empty(0, bool)
+        self.frozen: np.ndarray = np.empty(0, bool)
         self.has_pins = False  # anywhere in the answer
         self.mean_entropies: list[float] = []
         self.step_seconds = 0.0
@@ -106,7 +108,7 @@ class Progress:
         h = self.entropy
         levels: np.ndarray = (h < NOISE_ABOVE).astype(np.int64) + (h < UNSURE_ABOVE) + (h < LIKELY_ABOVE)
         levels += (levels == SURE) & (self.age > 0)
-        return levels
+        return np.where(self.frozen, SURE + 1, levels)
 
     def _begin_canvas(self, event: CanvasStarted) -> None:
         self.phase, self.block, self.step = "denoising", event.block, 0
@@ -114,6 +116,7 @@ class Progress:
         self.draft, self.entropy = event.canvas, np.full(n, np.inf)
         self.age, self.accepted, self.revised = np.zeros(n, np.int64), np.zeros(n, bool), np.zeros(n, bool)
         self.pinned = np.zeros(n, bool) if event.pinned is None else event.pinned
+        self.frozen = np.zeros(n, bool)
         self.mean_entropies, self.step_seconds = [], 0.0
 
     def _take_step(self, event: DenoisingStep) -> None:
@@ -122,6 +125,7 @@ class Progress:
         self.age = np.where(changed, 0, self.age + 1)
         self.entropy = np.round(event.entropy.astype(np.float64), ENTROPY_DECIMALS)
         self.draft, self.accepted, self.step = event.tokens, event.accepted, event.step
+        self.frozen = np.zeros(len(event.tokens), bool) if event.frozen is None else event.frozen
         free = self.entropy[~self.pinned]
         self.mean_entropies.append(float(np.mean(free)) if len(free) else 0.0)
         self.step_seconds = event.seconds

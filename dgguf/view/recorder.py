@@ -72,7 +72,7 @@ class Recorder:
     def record(self, events: Iterable[Event]) -> Generator[Event, None, None]:
         """Write each event and pass it on."""
         for event in events:
-            line = json.dumps(self._encode(event), ensure_ascii=False, separators=(",", ":"))
+            line = self.line(event)
             if self._path is None:  # it may be a terminal
                 line = safe_json(line)
             if not self.failure:
@@ -82,6 +82,10 @@ class Recorder:
                 except OSError as error:
                     self._fail(error)
             yield event
+
+    def line(self, event: Event) -> str:
+        """The line of the next event, as it stands in a file, without its end."""
+        return json.dumps(self._encode(event), ensure_ascii=False, separators=(",", ":"))
 
     def _fail(self, error: OSError) -> None:
         """Write no more to a file that cannot be written; of a stream it is an error at once."""
@@ -101,7 +105,8 @@ class Recorder:
                 fields["settings"] = dataclasses.asdict(event.settings)
                 fields["stop_ids"] = sorted(event.stop_ids)
                 fields["images"] = as_json(event.images)
-                for name in ("pins", "branches", "constraints", "digest", "arithmetic", "images"):
+                fields["turbo"] = event.turbo and dataclasses.asdict(event.turbo)
+                for name in ("pins", "branches", "constraints", "digest", "arithmetic", "images", "turbo"):
                     if not fields[name]:
                         del fields[name]
                 ids = fields["prompt"] = event.prompt.tolist()
@@ -152,6 +157,7 @@ class Recorder:
             "tokens": ids,
             "entropy": np.rint(entropy).astype(int).tolist(),
             "accepted": np.packbits(event.accepted).tobytes().hex(),
+            **({} if event.frozen is None else {"frozen": np.packbits(event.frozen).tobytes().hex()}),
             **({"differs": differs} if differs else {}),
             **({"guesses": top_tokens} if top_tokens else {}),
             **self._texts([*ids, *top_tokens.get("tokens", ())]),

@@ -5,14 +5,14 @@ Every line is an object with a "type". Format version 2:
 started     first line: "format": "dgguf recording", "version", then the fields of `Started`, and
             "channel": the ids around thoughts, null where there are none. "pins" is {position: id} and
             "branches" [[block, step, seed], …]; version 1 has neither, nor "constraints", "digest",
-            "arithmetic", and what is empty is left out. "images" are what the prompt
-            shows, [{"caption", "picture": a small JPEG, PNG or WebP file in base64}, …]; files of before have
-            none, and readers of before leave them out.
+            "arithmetic", and what is empty is left out, as "turbo": the fields of `Turbo`, and "images", of
+            the prompt: [{"caption", "picture": a small JPEG, PNG or WebP file in base64}, …].
 prompt      the fields of `PromptEncoded`.
 canvas      a fresh canvas: "block", "committed", "canvas": its ids.
 step        "block", "step", "temperature", "settled", "seconds";
             "tokens": the likeliest ids; "entropy": in 1/10000 nats;
             "accepted": bits of the positions in hexadecimal, the first position highest;
+            "frozen", where there are any: such bits of positions that the step did not compute;
             "differs": {position: id} where the canvas that the step read is not what follows from the
             step before: its accepted tokens, elsewhere the noise of the seed;
             "guesses", where they were asked for: {"tokens": ids, "probabilities": in 1/1000}, both of
@@ -34,7 +34,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, get_args
+from typing import IO, Any, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -51,6 +51,7 @@ from dgguf.diffusion.events import (
 )
 from dgguf.diffusion.sampler import Branch, SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
+from dgguf.diffusion.turbo import Turbo
 from dgguf.errors import DggufError, RecordingError
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.thumbnails import from_json
@@ -74,6 +75,7 @@ _DAMAGE = (
     zlib.error,
 )  # fmt: skip
 _NOTHING: np.ndarray = np.empty(0, np.int64)
+_Numbers = TypeVar("_Numbers", SamplerSettings, Turbo)
 
 
 class Canvases:
@@ -258,12 +260,13 @@ class _Reader:
         self.tokens.channel_open_id, self.tokens.channel_close_id = line["channel"]
         self._started = Started(
             **_pick(Started, line),
-            settings=_settings(line["settings"]),
+            settings=_numbers(SamplerSettings, line["settings"]),
             prompt=_vector(line["prompt"]),
             stop_ids=frozenset(line["stop_ids"]),
             pins=_pins(line.get("pins", {})),
             branches=_branches(line.get("branches", [])),
             images=from_json(line.get("images", [])),
+            turbo=_numbers(Turbo, line["turbo"]) if "turbo" in line else None,
         )
         self._canvases = Canvases(self._started)
         for place in self._started.pins:
@@ -304,14 +307,12 @@ class _Reader:
         canvas = self._canvases.expected().copy()
         for position, token in line.get("differs", {}).items():
             canvas[int(position)] = token
-        bits = np.frombuffer(bytes.fromhex(line["accepted"]), np.uint8)
-        if len(bits) != math.ceil(len(tokens) / 8):
-            raise ValueError("as many bits as positions")
         event = DenoisingStep(
             max_steps=self._started.settings.max_steps,
             canvas=canvas,
             tokens=tokens,
-            accepted=np.unpackbits(bits, count=len(tokens)).astype(bool),
+            accepted=_bits(line["accepted"], len(tokens)),
+            frozen=_bits(line["frozen"], len(tokens)) if "frozen" in line else None,
             entropy=(self._ids(line["entropy"]) / 10**ENTROPY_DECIMALS).astype(np.float32),
             **fields,
             pinned=self._pinned,
@@ -322,12 +323,20 @@ class _Reader:
         return event
 
 
-def _settings(line: dict[str, Any]) -> SamplerSettings:
-    settings = SamplerSettings(**line)
-    for field in dataclasses.fields(settings):
-        if type(getattr(settings, field.name)) not in _PLAIN[field.type]:
+def _numbers(kind: type[_Numbers], line: dict[str, Any]) -> _Numbers:
+    numbers = kind(**line)
+    for field in dataclasses.fields(numbers):
+        if type(getattr(numbers, field.name)) not in _PLAIN[field.type]:
             raise TypeError(field.name)
-    return settings
+    return numbers
+
+
+def _bits(line: str, count: int) -> np.ndarray:
+    """(count,) bool."""
+    bits = np.frombuffer(bytes.fromhex(line), np.uint8)
+    if len(bits) != math.ceil(count / 8):
+        raise ValueError("as many bits as positions")
+    return np.unpackbits(bits, count=count).astype(bool)
 
 
 def _pins(line: dict[str, int]) -> dict[int, int]:

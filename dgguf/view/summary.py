@@ -40,6 +40,11 @@ def statistics_facts(s: "Statistics") -> list[tuple[str, str]]:
         ("last mean entropy", per_block([f"{value:.4f}" for value in s.last_entropy]) + " nats"),
         ("revisions", per_block(s.revisions) + "  (changes after a token was accepted)"),
         *([("replaced", per_block(s.replaced) + "  (tokens, to hold the answer)")] if s.replaced else []),
+        *(
+            [("computed", f"{s.rows - s.frozen_rows} of {count(s.rows, 'position')} of all steps")]
+            if s.frozen_rows
+            else []
+        ),
         ("time: prompt", f"{s.prompt_seconds:.2f} s"),
         ("time: denoising", f"{s.step_seconds:.2f} s"),
         ("time: committing", f"{s.commit_seconds:.2f} s"),

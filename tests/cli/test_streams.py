@@ -25,6 +25,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     write_model(folder / "m.gguf", TINY, "Q8_0", seed=3)
     write_model(folder / "source.gguf", TINY, "BF16", seed=3)
+    (folder / "in.txt").write_text("Hi\nHo\n")
     tokens, events = made_up(steps=4)
     with Recorder.to_file(folder / "story.jsonl", tokens) as recorder:
         assert [*recorder.record(events)] == events
@@ -46,6 +47,8 @@ COMMANDS = {
     "chat": f"chat m.gguf {QUICK}",
     "decide": "decide m.gguf Hi -q 'Is it?' --samples 1",
     "decide --json": "decide m.gguf Hi -q 'Is it?' --samples 1 --json",
+    "batch": f"batch m.gguf in.txt -o out.csv --force {QUICK}",
+    "batch --json": f"batch m.gguf in.txt -o out.csv --force {QUICK} --json",
     "replay": "replay story.jsonl --view plain",
     "info": "info m.gguf --tensors",
     "info --json": "info m.gguf --json",
@@ -58,7 +61,7 @@ COMMANDS = {
     "doctor": "doctor",
 }
 # Through stdout nothing comes, by which a full one would be noticed.
-SILENT = ("quantize", "export", "chat")
+SILENT = ("quantize", "export", "chat", "batch")
 DEFAULT = ("info",)
 
 
@@ -128,6 +131,7 @@ def test_a_recording_that_fills_the_disk_costs_not_the_answer(name, kilobytes, f
     [
         ("export story.jsonl full.html", "full.html"),
         ("export story.jsonl full.svg", "full.svg"),
+        pytest.param(f"batch m.gguf in.txt -o full.jsonl {QUICK}", "full.jsonl", marks=pytest.mark.slow(5)),
         pytest.param("export story.jsonl full.png", "full.png", marks=pytest.mark.slow(3)),
         pytest.param("export story.jsonl full.gif", "full.gif", marks=pytest.mark.slow(3)),
         pytest.param("quantize source.gguf full.gguf --type Q8_0", "full.gguf", marks=pytest.mark.slow(5)),

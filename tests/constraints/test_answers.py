@@ -102,6 +102,8 @@ def test_what_cannot_fit_is_refused_before_the_first_step(demo):
         next(demo.stream("Hi", constraint=language(regex="x"), pins={0: 5}))
     with pytest.raises(ConstraintError, match="exclude each other"):
         demo.generate("Hi", regex="x", choice=["x"])
+    with pytest.raises(ConstraintError, match="give one"):
+        demo.generate("Hi", regex="x", constraint=language(choice=["x"]))
 
 
 def test_a_recording_says_what_held_the_answer(demo):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from dgguf.constraints.automaton import compile_node
-from dgguf.constraints.kernels import FILL, STOP, project
+from dgguf.constraints.guide import language_of
+from dgguf.constraints.language import language
+from dgguf.constraints.projection import FILL, STOP, Candidates, Texts, project
 from dgguf.constraints.regex import parse_regex
 from dgguf.constraints.vocabulary import NEVER, TokenBytes, find_ways
 
@@ -34,19 +36,44 @@ def setting(expression):
     return automaton, vocabulary, find_ways(automaton, vocabulary)
 
 
-def run(automaton, vocabulary, ways, tokens, scores, other, stop, fill, state=0, room=0):
-    chosen, states = np.empty(len(tokens), np.int64), np.empty(len(tokens), np.int64)
+def run(automaton, vocabulary, ways, candidates, state=0, room=0):
+    chosen, states = np.empty((2, len(candidates.tokens)), np.int64)
     total = project(
-        automaton.moves, automaton.byte_class, automaton.accepting, ways.to_end,
-        vocabulary.data, vocabulary.starts, ways.starts, ways.tokens, ways.targets,
-        tokens, scores, other, stop, fill, state, room, chosen, states,
+        language_of(automaton, ways),
+        Texts(vocabulary.data, vocabulary.starts),
+        candidates, state, room, chosen, states,
     )  # fmt: skip
     return total, chosen, states
 
 
-def every_string(automaton, ways, tokens, scores, other, stop, fill, room):
+def best_string(automaton, vocabulary, ways, candidates, room):
+    """The best string's score, by a dynamic program in dictionaries."""
+    tokens, scores, other, stop, fill = candidates
+    end = len(automaton)
+    front = {0: 0.0}
+    for p in range(len(tokens)):
+        after = {}
+        for state, total in front.items():
+            steps = [(end, fill[p])] if state == end else []
+            if state != end:
+                mine = slice(ways.starts[state], ways.starts[state + 1])
+                steps += [(int(t), other[p]) for t in ways.targets[mine]]
+                steps += [(end, stop[p])] * int(automaton.accepting[state])
+            for token, score in zip(tokens[p], scores[p], strict=True) if state != end else ():
+                data = vocabulary.data[vocabulary.starts[token] : vocabulary.starts[token + 1]].tobytes()
+                if data:
+                    steps.append((automaton.read(data, state), score))
+            for target, score in steps:
+                if target >= 0:
+                    after[target] = max(after.get(target, -np.inf), total + score)
+        front = after
+    return max((x for s, x in front.items() if s == end or ways.to_end[s] <= room), default=-np.inf)
+
+
+def every_string(automaton, ways, candidates, room):
     """Scores of all strings of tokens that may stand in the canvas."""
     found = {}
+    tokens, scores, other, stop, fill = candidates
     n = len(tokens)
     for string in itertools.product([*range(len(PIECES)), STOP, FILL], repeat=n):
         ended = string.index(STOP) if STOP in string else n
@@ -84,8 +111,11 @@ def test_equals_exhaustive_search(seed):
     scores = np.log(rng.random((n, k)))
     scores[rng.random((n, k)) < 0.1] = -np.inf
     other, stop, fill = (np.log(rng.random(n)) - shift for shift in (4, 1, 0))
-    total, chosen, _ = run(automaton, vocabulary, ways, tokens, scores, other, stop, fill, room=room)
-    expected = every_string(automaton, ways, tokens, scores, other, stop, fill, room)
+    # Where a model insists on something else, the best string lies far below its likeliest tokens.
+    insists = rng.choice([1, 40, 1e5])
+    candidates = Candidates(tokens, scores, *(insists * x for x in (other, stop, fill)))
+    total, chosen, _ = run(automaton, vocabulary, ways, candidates, room=room)
+    expected = every_string(automaton, ways, candidates, room)
     if not expected:
         assert total == -np.inf
         return
@@ -94,6 +124,38 @@ def test_equals_exhaustive_search(seed):
     if STOP in chosen or room == 0:
         text = b"".join(PIECES[t] for t in chosen if t >= 0).decode()
         assert re.fullmatch(expression, text)
+
+
+LETTERS = [bytes([b]) for b in b'abcdefgh "{}:,.0123456789[]\\']
+WORDS = [b"the", b" dog", b"fa", b"cab", b'":', b'", ', b'"}', b"12", b"aaaaaaa", b"ddddddddddd", b'{"a', b""]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"schema": {"type": "string", "maxLength": 40}},
+        {"schema": {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "number"}}}},
+        {"regex": "((ab|c)+ ?){2,}"},
+    ],
+)
+@pytest.mark.parametrize("seed", range(6))
+def test_equals_a_program_of_dictionaries(given, seed):
+    """On canvases too long to try every string."""
+    rng = np.random.default_rng(seed)
+    automaton, vocabulary = language(**given), TokenBytes(LETTERS + WORDS)
+    ways = find_ways(automaton, vocabulary)
+    n, k, room = int(rng.integers(8, 30)), 8, int(rng.integers(0, 12))
+    tokens = np.stack([rng.permutation(len(LETTERS + WORDS))[:k] for _ in range(n)])
+    scores = np.log(rng.dirichlet(np.full(k, rng.choice([0.05, 0.3, 2.0])), n) + 1e-30)
+    other, stop, fill = np.log(rng.random((3, n))) - np.array([[12.0], [6.0], [1.0]])
+    candidates = Candidates(tokens, scores, other, stop, fill)
+    total, chosen, states = run(automaton, vocabulary, ways, candidates, room=room)
+    assert total == pytest.approx(best_string(automaton, vocabulary, ways, candidates, room))
+    if STOP in chosen:
+        text = b"".join((LETTERS + WORDS)[t] for t in chosen if t >= 0).decode()
+        assert automaton.matches(text)
+    else:
+        assert ways.to_end[states[-1]] <= room
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)

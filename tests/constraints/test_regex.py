@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import pytest
 
+from dgguf.constraints import automaton
 from dgguf.constraints.automaton import compile_node
 from dgguf.constraints.language import language
 from dgguf.constraints.numbers import Bounds, integers, numbers
@@ -113,6 +114,14 @@ def test_what_is_too_large_is_refused(expression):
         language(regex=expression)
 
 
+def test_a_class_of_many_characters_is_not_repeated_often(monkeypatch):
+    every_second = f"[{''.join(map(chr, range(0x400, 0x800, 2)))}]"
+    assert language(regex=every_second + "{5}").matches("\u0400\u0402" * 2 + "\u0404")
+    monkeypatch.setattr(automaton, "_MOST_EDGES", 10_000)
+    with pytest.raises(ConstraintError, match="states"):
+        language(regex=every_second + "{50}")
+
+
 def test_what_makes_other_engines_slow_is_nothing_here():
     assert language(regex="(x+x+)+y").matches("x" * 50 + "y")
     assert not language(regex="(a|a|a*)*b").matches("a" * 1000)
@@ -136,13 +145,13 @@ def test_numbers_between_bounds(seed):
 
     for make in (integers, numbers):
         try:
-            automaton = compile_node(make(bounds))
+            found = compile_node(make(bounds))
         except ConstraintError:
-            automaton = None
+            found = None
         for _ in range(100):
             x = rng.choice([low, high, Fraction(0)]) + Fraction(
                 rng.randint(-30, 30), rng.choice([1, 10, 100])
             )
             x = Fraction(int(x)) if make is integers else x
             text = str(int(x)) if x.denominator == 1 else str(float(x))
-            assert (automaton is not None and automaton.matches(text)) == within(x), (bounds, text)
+            assert (found is not None and found.matches(text)) == within(x), (bounds, text)

@@ -8,9 +8,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from dgguf.constraints import alternatives
+from dgguf.constraints import alternatives, automaton
+from dgguf.constraints.automaton import Effort
 from dgguf.constraints.language import language
-from dgguf.constraints.schema import schema_node
+from dgguf.constraints.schema import schema_node as schema_node_within
 from dgguf.errors import ConstraintError
 from tests.support.random_schemas import random_text, rooted
 from tests.support.work import work
@@ -18,6 +19,10 @@ from tests.support.work import work
 SUITE = json.loads((Path(__file__).parents[1] / "data/json_schema/suite.json").read_text(encoding="utf-8"))
 STRING, INTEGER = {"type": "string"}, {"type": "integer"}
 FORMATS = jsonschema.FormatChecker(["date", "email", "ipv4", "uuid"])
+
+
+def schema_node(schema):
+    return schema_node_within(schema, Effort())
 
 
 def validate(value, schema):
@@ -151,6 +156,29 @@ def test_what_belongs_to_it(schema, inside, outside):
         ({"type": "integer", "minimum": 3, "maximum": 2}, "no number fits"),
         ({"enum": []}, "allows nothing"),
         ({"required": [1]}, "required must be"),
+        (
+            {"allOf": [{"properties": {n: {}}, "required": [{}]} for n in "ab"]},
+            "required must be",
+        ),
+        (
+            {
+                "type": "object",
+                "allOf": [
+                    {"properties": {"a": INTEGER, "b": INTEGER}, "required": ["a", "b"]},
+                    {"additionalProperties": False, "required": ["a"]},
+                ],
+            },
+            "two schemas that must both hold",
+        ),
+        (
+            {
+                "allOf": [
+                    {"prefixItems": [INTEGER], "required": ["a"]},
+                    {"items": False, "required": ["b"]},
+                ]
+            },
+            "two schemas that must both hold",
+        ),
         ({"properties": [1]}, "properties must be"),
         ({"items": [1]}, "a schema must be"),
         ({"enum": 3}, "enum must be a list"),
@@ -206,6 +234,25 @@ def test_how_much_is_compared_is_limited(monkeypatch):
     repeated = {"$defs": {"a": {"oneOf": many[:30]}}, "prefixItems": [{"$ref": "#/$defs/a"}] * 100}
     spent = [work(refused, schema) for schema in ({"oneOf": many}, {"oneOf": many[:200]}, repeated)]
     assert max(spent) < 2 * min(spent)
+
+
+def test_how_much_all_parts_of_a_schema_take_is_limited(monkeypatch):
+    """Texts of a pattern and a length, and constants that a length must allow, have automata of their own."""
+    text = {"type": "string", "pattern": "^[ab]*$", "maxLength": 40}
+    some, more = ({"type": "array", "items": text, "minItems": n, "maxItems": n} for n in (3, 30))
+    assert language(schema=some).matches('["a", "ab", ""]')
+    assert work(schema_and_automaton, more) < 10 * work(schema_and_automaton, some)  # the text is made once
+    monkeypatch.setattr(automaton, "_MOST_WORK", 100_000)
+    texts = {"anyOf": [{**text, "maxLength": 100 + n} for n in range(200)]}
+    constants = {"anyOf": [{"enum": ["a"], "maxLength": 100 + n} for n in range(200)]}
+    for schema in (texts, constants):
+        with pytest.raises(ConstraintError, match="states"):
+            language(schema=schema)
+
+
+def schema_and_automaton(schema):
+    effort = Effort()
+    automaton.compile_node(schema_node_within(schema, effort), effort)
 
 
 def refused(schema):

@@ -13,7 +13,7 @@ import pytest
 
 from dgguf.backends import limits
 from dgguf.backends.base import HostTensor, Role, Visible
-from dgguf.backends.cpu import CpuBackend, attention, attention_tile, logits, matmul
+from dgguf.backends.cpu import CpuBackend, attention, attention_tile, distributions, logits, matmul
 from dgguf.backends.cpu.matmul import CpuMatrix
 from dgguf.errors import NumericsError
 from dgguf.model.cache import LayerCache
@@ -260,7 +260,7 @@ def seen_of_branches(past, branches, window, causal):
 @pytest.mark.parametrize("past", [0, 9, 150])
 def test_branches_do_not_see_each_other(rng, bf16, window, past):
     """Suffixes, then canvases of some; whatever lies in the store between them is not a number."""
-    branches, which = Branches(np.array([7, 30, 3, 124, 7]), 4), np.array([0, 2, 3])
+    branches, which = Branches(np.array([7, 30, 3, 124, 7]), 4, past), np.array([0, 2, 3])
     be = CpuBackend(2)
     keys, values = normal(rng, past, 2, 32), normal(rng, past, 2, 32)
     store = filled_store(be, keys, values, window, past + branches.n_places)
@@ -280,9 +280,10 @@ def test_branches_do_not_see_each_other(rng, bf16, window, past):
 
 
 def test_positions_go_on_from_the_committed_ones_in_each_branch():
-    branches = Branches(np.array([3, 0, 126]), 2)
-    assert branches.starts.tolist() == [0, 128, 256]
-    assert branches.n_places == 384
+    branches = Branches(np.array([3, 0, 126]), 2, 0)
+    assert branches.starts.tolist() == [0, 64, 128]
+    assert branches.n_places == 256
+    assert Branches(np.array([62, 63, 3]), 2, 9).starts.tolist() == [55, 119, 247]
     assert Call.encode_suffixes(branches).positions.tolist() == [0, 1, 2, *range(126)]
     assert Call.denoise_branches(branches, np.array([0, 1, 2])).positions.tolist() == [3, 4, 0, 1, 126, 127]
 
@@ -550,7 +551,7 @@ def test_a_short_canvas_is_conditioned_as_a_long_one(rng, size, exact):
     long = backend.predict(x, w, 30.0, 0.7, uniforms).conditioning
     wanted = backend.soft_embed(long, w, 2.0)
     short = backend.predict(x[:16].copy(), w, 30.0, 0.7, uniforms[:16]).conditioning
-    assert isinstance(short, logits.Sparse) is (size > limits.MOST_TOKENS and not exact)
+    assert isinstance(short, distributions.Sparse) is (size > limits.MOST_TOKENS and not exact)
     assert type(short) is type(long)
     close(backend.soft_embed(short, w, 2.0), wanted[:16], 1e-6)
 

@@ -373,7 +373,7 @@ def test_attention_sees_what_it_is_told(backend, rng, n_runs):
 
 def test_branches_do_not_see_each_other(backend, rng):
     """Suffixes and canvases of branches; what lies in the store between them is not a number."""
-    past, branches = 5, Branches(np.array([2, 9, 1]), 3)
+    past, branches = 5, Branches(np.array([2, 9, 1]), 3, 5)
     size = past + branches.n_places
     nan = np.full((2, size, 16), np.nan, np.float16)
     store = LayerCache(upload(nan), upload(nan), 7, length=past)

@@ -265,7 +265,7 @@ def test_who_is_interrupted_within_a_canvas_is_told(session):
         ({"state": "the fox " * 2000}, r"the state has 4\d{3} tokens and question 1 with the answer"),
         (
             {"questions": ["Who?", "the fox " * 2000 + "?"]},
-            r"and question 2 with the answer 4\d{3}: .* 1024; shorten",
+            r"and question 2 with the answer 4\d{3}: .* 1152; shorten",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,20 @@ ROOT = Path(__file__).resolve().parents[2]
 WRITES = {"record": {"story.jsonl", "story.html", "story.svg"}, "quantize": {"small.gguf"}}
 
 
+SLOW = {"ray_data": 40}
+
+
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "docs" / "examples").glob("*.py")), ids=lambda path: path.stem
+    "path",
+    [
+        pytest.param(path, marks=[pytest.mark.slow(SLOW[path.stem])] if path.stem in SLOW else [])
+        for path in sorted((ROOT / "docs" / "examples").glob("*.py"))
+    ],
+    ids=lambda path: path.stem,
 )
 def test_example(path, tmp_path):
+    if path.stem == "ray_data" and not find_spec("ray"):
+        pytest.skip("needs the extra 'ray'")
     done = subprocess.run(
         [sys.executable, path],
         cwd=tmp_path,

@@ -65,7 +65,7 @@ def test_gpu_sizes_are_those_of_the_layout():
     ]
     file = SimpleNamespace(tensors={t.name: t for t in tensors})
     sizes = gpu_sizes(file, LARGE, 8192)
-    rows_of_sliding, rows_of_full = 1023 + 1024, 8192
+    rows_of_sliding, rows_of_full = 1023 + 1024 + 128, 8192
     assert sizes.kv_cache == 2 * 2 * (8 * 256 * rows_of_sliding + 2 * 512 * rows_of_full)
     assert sizes.scratch == 687_865_856
     q5_0 = layout(FORMATS_BY_NAME["Q5_0"])

@@ -1,4 +1,7 @@
-"""Pinned generations against the network in float64, in a loop of its own with a hook on the logits."""
+"""Pinned generations against the network in float64, in a loop of its own, and against transformers' loop.
+
+Both have a hook on the logits that forces the pins.
+"""
 
 from dataclasses import replace
 
@@ -15,7 +18,7 @@ from dgguf.model.cache import KVCache
 from dgguf.model.config import ModelConfig
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights
-from tests.support import reference
+from tests.support import parity, reference
 from tests.support.synthetic.writer import TINY, write_model
 
 SMALL = replace(TINY, block_count=3, full_every=2, canvas_length=8, sliding_window=6)
@@ -94,3 +97,27 @@ def test_pinned_answers_are_those_of_the_reference(seed, tmp_path):
     assert [event.tokens.tolist() for event in committed] == canvases
     assert [event.steps for event in committed] == steps
     assert all(canvases[place // LENGTH][place % LENGTH] == token for place, token in pins.items())
+
+
+CANVASES = 3
+LIVE = [replace(case, seed=case.seed + 200) for case in parity.FROZEN[:8]]
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")  # transformers' and torch's own
+@pytest.mark.parametrize("case", LIVE, ids=lambda case: case.name)
+def test_pinned_answers_are_those_of_transformers(case, tmp_path):
+    """Of its own `generate`, three canvases, the same noise; of the second nearly all is pinned."""
+    pytest.importorskip("transformers")
+    path, length = parity.model_file(case, tmp_path), case.geometry.canvas_length
+    vocab_size = ModelConfig.from_file(GgufFile(path)).vocab_size
+    rng = np.random.default_rng(case.seed)
+    places = [*rng.choice(CANVASES * length, 9, replace=False).tolist(), *range(length, 2 * length - 2)]
+    pins = {int(place): int(rng.integers(vocab_size)) for place in places}
+    found = parity.generate_dgguf(case, path, canvases=CANVASES, pins=pins)
+    wanted = parity.generate_transformers(case, path, canvases=CANVASES, pins=pins)
+    np.testing.assert_array_equal(found["generated"], wanted["generated"])
+    np.testing.assert_array_equal(found["steps"], wanted["steps"])
+    assert all(found["generated"][place] == token for place, token in pins.items())
+    free = parity.generate_dgguf(case, path, canvases=CANVASES)
+    assert np.count_nonzero(free["generated"] != found["generated"]) > len(places) / 2

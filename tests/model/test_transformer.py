@@ -138,7 +138,7 @@ LABELS = np.array([1, 40, 699])
 
 def read_branches(network, cache, suffixes, canvases, which=None):
     """Logits of three tokens at all rows of the canvases, and their log-sums, (N, C, 3) and (N, C)."""
-    branches = Branches(np.array([len(s) for s in suffixes]), canvases.shape[1])
+    branches = Branches(np.array([len(s) for s in suffixes]), canvases.shape[1], cache.position)
     which = np.arange(len(suffixes)) if which is None else np.array(which)
     network.encode_suffixes(branches, np.concatenate(suffixes), cache)
     slots = np.arange(canvases[which].size)

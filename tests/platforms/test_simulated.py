@@ -38,6 +38,7 @@ def commands(folder):
         "fill": (["fill", "demo", "A [[2]] é\n b.", "--seed", "1"], ""),
         "decide": (["decide", "demo", "-q", f"Who is it? {WORD}|Mia", "-t", "1"], PROMPT),
         "decide --json": (["decide", "demo", "-q", f"Who is it? {WORD}|Mia", "-t", "1", "--json"], PROMPT),
+        "batch": (["batch", "demo", str(folder / "in.txt"), "-o", str(folder / "o.csv"), *ANSWER], ""),
         "resume": (["resume", recording, "--at", "1:1", "--seed", "2", "-t", "1"], ""),
         "replay": (["replay", recording], ""),
         "replay of words": (["replay", fox], ""),
@@ -85,6 +86,7 @@ def done(request, tmp_path_factory, whole, recorded):
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "begun.gguf.partial").write_bytes(whole[: len(whole) * 4 // 5])
     (folder / "fox.jsonl").write_text(recorded, encoding="utf-8")
+    (folder / "in.txt").write_text("Tell me a story: 白い狐🦊\nHi\n", encoding="utf-8")
     asked = commands(folder)
     tasks = folder / "commands.json"
     tasks.write_text(
@@ -133,6 +135,8 @@ def test_what_was_written_is_whole(done, whole):
     assert (folder / "q.gguf").read_bytes() == whole
     assert (folder / "begun.gguf").read_bytes() == whole
     assert not list(folder.glob("*.partial"))
+    assert (folder / "o.csv").read_text(encoding="utf-8").count("\nrow-") == 2
+    assert not list(folder.glob("*.journal*"))
     for kind in KINDS:
         assert (folder / f"o.{kind}").stat().st_size > 100
     assert json.loads((folder / "c.json").read_text(encoding="utf-8"))

@@ -9,18 +9,19 @@ import pytest
 
 from dgguf.server.errors import ApiError
 from dgguf.server.guard import MOST_BODY, Guard, check_origin, is_loopback
+from dgguf.server.page import files
 from dgguf.server.requests import read_request
 from tests.server.conftest import STORY, serving
 
 BODY = json.dumps({"messages": STORY, "max_tokens": 1}).encode()
 
 
-def status_of(headers, method="POST", key=None, origins=frozenset()):
+def status_of(headers, method="POST", key=None, origins=frozenset(), path="/v1/models"):
     """The status that a guard in front of a server that answers 200 gives."""
-    return started(headers, method, key, origins)["status"]
+    return started(headers, method, key, origins, path)["status"]
 
 
-def started(headers, method="POST", key=None, origins=frozenset()):
+def started(headers, method="POST", key=None, origins=frozenset(), path="/v1/models"):
     """The beginning of that response: status and headers."""
     sent = []
 
@@ -36,9 +37,10 @@ def started(headers, method="POST", key=None, origins=frozenset()):
     scope = {
         "type": "http",
         "method": method,
+        "path": path,
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers],
     }
-    guard = Guard(inner, key=key, origins=origins, refuse=refuse)
+    guard = Guard(inner, key=key, origins=origins, refuse=refuse, open_to_all=files.ADDRESSES)
     asyncio.run(guard(scope, None, send))
     return sent[0]
 
@@ -122,6 +124,24 @@ def test_who_may_ask_without_a_key(headers, status):
 )
 def test_who_may_ask_with_a_key(headers, status):
     assert status_of(changed(**headers), key="right") == status
+
+
+def test_a_page_that_the_server_gave_may_ask_with_a_key():
+    own = changed(host="gpu-box:8080", origin="http://gpu-box:8080", authorization="Bearer right")
+    assert status_of(own, key="right") == 200
+    assert status_of(changed(host="gpu-box:8080", origin="http://gpu-box:8080"), key="right") == 401
+    assert status_of(changed(host="gpu-box:8080", origin="http://gpu-box:8080")) == 403
+    other = changed(host="gpu-box:8080", origin="http://gpu-box:81", authorization="Bearer right")
+    assert status_of(other, key="right") == 403
+
+
+def test_the_files_of_the_page_are_read_without_a_key_and_by_a_link_from_elsewhere():
+    link = [("host", "gpu-box:8080"), ("referer", "https://evil.example/"), ("sec-fetch-site", "cross-site")]
+    assert status_of(link, "GET", "right", path="/") == 200
+    assert status_of(link, "GET", path="/") == 403, "without a key the name must be this machine's"
+    assert status_of(link, "GET", "right", path="/page/about") == 403
+    assert status_of(link, "POST", "right", path="/") == 403
+    assert status_of([("host", "gpu-box:8080")], "GET", "right", path="/page/about") == 401
 
 
 def test_an_allowed_site_may_ask_and_no_other():

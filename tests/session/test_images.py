@@ -361,6 +361,10 @@ def test_wrong_uses_of_videos_are_refused(session, clip, tmp_path):
     ids = session.encode("look", videos=[clip[:2]])
     with pytest.raises(ImageError, match="have 2 frames"):
         session.generate(ids, videos=[clip[:3]], max_tokens=8)
+    with pytest.raises(ImageError, match="rows of frames, and none were given"):
+        session.generate(ids, max_tokens=8)
+    with pytest.raises(ImageError, match="rows of images, and none were given"):
+        session.generate(session.encode("look", images=[clip[0]], image_tokens=70), max_tokens=8)
     with Session("demo") as demo, pytest.raises(ImageError, match="demo does not see yet"):
         demo.generate("look", videos=[clip], max_tokens=8)
     folder = tmp_path / "no videos"
@@ -370,6 +374,19 @@ def test_wrong_uses_of_videos_are_refused(session, clip, tmp_path):
         other.generate("look", videos=[clip], max_tokens=8)
     raw = session.encode("see <|video|>", videos=[clip[:2]], raw=True, special=True)
     assert raw.tolist().count(session.tokenizer.image_marks.begin) == 2
+
+
+def test_what_is_committed_behind_an_image_is_causal(session, pictures, monkeypatch):
+    """Only the prompt's calls have spans, and each image is in one of them."""
+    session._conversation.drop()
+    seen, encode = [], session.model.encode
+    monkeypatch.setattr(
+        session.model,
+        "encode",
+        lambda ids, cache, spans=(): seen.append(len(spans)) or encode(ids, cache, spans),
+    )
+    session.generate("look", images=pictures[:2], **QUICK | {"max_tokens": 16})
+    assert seen == [2, 0]
 
 
 # While the tower reads

@@ -149,8 +149,8 @@ def observe_dgguf(case, path):
 SETTINGS = SamplerSettings(max_steps=10, entropy_bound=2.0, confidence_threshold=1.5)
 
 
-def generate_dgguf(case, path):
-    """Two canvases from a prompt: tokens, and the steps each took."""
+def generate_dgguf(case, path, *, canvases=2, pins=None):
+    """Canvases from a prompt: tokens, and the steps each took."""
     file = GgufFile(path)
     config = ModelConfig.from_file(file)
     backend = CpuBackend(threads=2, exact=True)
@@ -164,8 +164,9 @@ def generate_dgguf(case, path):
         prompt,
         settings=SETTINGS,
         noise=noise,
-        max_tokens=2 * config.canvas_length,
+        max_tokens=canvases * config.canvas_length,
         stop_ids=frozenset(),
+        pins=pins,
     )
     committed = [event for event in events if isinstance(event, CanvasCommitted)]
     return {
@@ -323,7 +324,60 @@ def observe_transformers(case, path, model=None):
     return seen
 
 
-def generate_transformers(case, path, model=None, prompt=None, **inputs):
+class _PinHook:
+    """Holds pins in transformers' `generate`: a logits processor of pins, and what follows from it.
+
+    The self-conditioning stays the network's own, and the stopping rule looks at free positions alone.
+
+    Args:
+        model: of transformers; its `forward` and its stopping rule are replaced.
+        pins: ids by position of the answer.
+        n_prompt: tokens of the prompt.
+    """
+
+    def __init__(self, model, pins, n_prompt, settings):
+        from transformers.models.diffusion_gemma import generation_diffusion_gemma as generation
+
+        self._pins, self._n_prompt, self._length = pins, n_prompt, model.config.canvas_length
+        self._temperature = generation.LinearTemperatureScheduleLogitsProcessor(
+            settings.t_min, settings.t_max, settings.max_denoising_steps
+        )
+        self._own = None  # logits of the last step, before pins
+        forward, hook = model.forward, self
+
+        def conditioned(*, self_conditioning_logits, **arguments):
+            if self_conditioning_logits is not None:
+                places, _ = hook.of_block(hook._block)
+                self_conditioning_logits[0, places] = hook._own[0, places]
+            return forward(self_conditioning_logits=self_conditioning_logits, **arguments)
+
+        class OfFree(generation.StableAndConfidentStoppingCriteria):
+            def __call__(self, argmax_canvas, logits, **arguments):
+                free = [p for p in range(hook._length) if p not in hook.of_block(hook._block)[0]]
+                return super().__call__(argmax_canvas, logits[:, free], **arguments)
+
+        model.forward = conditioned
+        model._prepare_diffusion_stopping_criteria = lambda config: OfFree(
+            config.stability_threshold, config.confidence_threshold
+        )
+
+    def of_block(self, block):
+        """The places and ids of a canvas's pins."""
+        mine = {p - block * self._length: token for p, token in self._pins.items()}
+        mine = {place: token for place, token in mine.items() if 0 <= place < self._length}
+        return list(mine), list(mine.values())
+
+    def __call__(self, input_ids, scores, cur_step):
+        self._block = (input_ids.shape[1] - self._n_prompt) // self._length
+        self._own = self._temperature(input_ids, scores, cur_step)
+        places, ids = self.of_block(self._block)
+        held = scores.clone()
+        held[0, places] = -np.inf
+        held[0, places, ids] = 0.0
+        return held
+
+
+def generate_transformers(case, path, model=None, prompt=None, *, canvases=2, pins=None, **inputs):
     """As `generate_dgguf`, by transformers' own `generate`, fed the same random numbers.
 
     Cases must not hang on a router's near tie, where rounding would send the two on different ways.
@@ -331,6 +385,7 @@ def generate_transformers(case, path, model=None, prompt=None, **inputs):
     from unittest import mock
 
     import torch
+    from transformers import LogitsProcessorList
     from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
         DiffusionGemmaGenerationConfig,
         EntropyBoundSamplerConfig,
@@ -359,10 +414,14 @@ def generate_transformers(case, path, model=None, prompt=None, **inputs):
         if not drawn:
             steps.append(0)
         drawn = False
-        return torch.tensor(noise.tokens(len(steps) - 1, steps[-1], length))[None]
+        fresh = noise.tokens(len(steps) - 1, steps[-1], length)
+        if hook:
+            places, ids = hook.of_block(len(steps) - 1)
+            fresh[places] = ids
+        return torch.tensor(fresh)[None]
 
     settings = DiffusionGemmaGenerationConfig(
-        max_new_tokens=2 * length,
+        max_new_tokens=canvases * length,
         max_denoising_steps=SETTINGS.max_steps,
         sampler_config=EntropyBoundSamplerConfig(entropy_bound=SETTINGS.entropy_bound),
         t_min=SETTINGS.t_min,
@@ -372,6 +431,9 @@ def generate_transformers(case, path, model=None, prompt=None, **inputs):
         disable_compile=True,
     )
     prompt = random_ids(case, vocab_size, 0, case.prompt) if prompt is None else prompt
+    hook = pins and _PinHook(model, pins, len(prompt), settings)
+    if hook:
+        inputs["logits_processor"] = LogitsProcessorList([hook])
     with mock.patch("torch.multinomial", multinomial), mock.patch("torch.randint", randint):
         out = model.generate(torch.tensor(prompt)[None], generation_config=settings, **inputs)
     assert model.router_gap > 1e-5, "rounding decides between two experts: choose another seed for this case"

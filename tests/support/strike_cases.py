@@ -76,6 +76,7 @@ def cases(folder: Path, hub: Hub | None) -> list[Case]:
         Case("chat at its prompt", chat, True, after="\n>", survives=True, environment=state),
         Case("chat, starting", chat, True, survives=True, environment=state),
         Case("chat, answering", chat, True, asked, "block 1", survives=True, environment=state),
+        _batch(folder, model),
         Case("decide", ("decide", model, "Hi", *["-q", "Is it?"] * 400, "--samples", "100"), terminal=True),
         Case("replay", ("replay", story), terminal=True),
         Case("replay --step", step, True, after="q ends", keys=(("q ends", " "),)),
@@ -90,6 +91,26 @@ def cases(folder: Path, hub: Hub | None) -> list[Case]:
         *(_export(folder, story, kind) for kind in EXPORTS),
     ]
     return found + ([_pull(hub)] if hub else [])
+
+
+def _batch(folder: Path, model: str) -> Case:
+    """A batch that is gone on with."""
+    (folder / "in.txt").write_text("".join(f"Number {number}\n" for number in range(40)))
+    command = ("batch", model, str(folder / "in.txt"), "-o", "out.jsonl", *_ENDLESS)
+
+    @functools.cache
+    def whole() -> bytes:
+        dgguf(folder, *(word.replace("out", "whole") for word in command))
+        return (folder / "whole.jsonl").read_bytes()
+
+    def check(there: Path) -> None:
+        out = there / "out.jsonl"
+        if (there / "out.jsonl.journal").exists():
+            assert not out.exists()
+            dgguf(there, *command)
+        assert not out.exists() or out.read_bytes() == whole()
+
+    return Case("batch", command, terminal=True, check=check)
 
 
 def _check_recording(there: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dgguf import jit
+from dgguf import jit, kernel_folder
 from dgguf.jit import kernel, on_compile, part
 from dgguf.kernel_arrays import clear, copy, empty, empty_rows, local, reinterpret, start_of
 
@@ -34,10 +34,10 @@ def package(tmp_path):
     ],
 )
 def test_an_edited_source_gets_another_folder(package, name):
-    before = jit._digest(package)
+    before = kernel_folder._digest(package)
     with (package / name).open("a") as file:
         file.write("\n")
-    assert jit._digest(package) != before
+    assert kernel_folder._digest(package) != before
 
 
 @pytest.mark.parametrize(
@@ -53,36 +53,36 @@ def test_an_edited_source_gets_another_folder(package, name):
     ],
 )
 def test_a_kernel_in_a_new_folder_counts_wherever_it_lies(package, line):
-    before = jit._digest(package)
+    before = kernel_folder._digest(package)
     new = package / "view" / "deep" / "new_kernel.py"
     new.parent.mkdir()
     new.write_text(f'"""Kernels."""\n\n{line}\n')
-    first = jit._digest(package)
+    first = kernel_folder._digest(package)
     assert first != before
     new.rename(new.with_name("new_kernels.py"))
-    assert jit._digest(package) not in (before, first)  # its name counts
+    assert kernel_folder._digest(package) not in (before, first)  # its name counts
 
 
 def test_what_a_kernel_module_imports_counts(package):
     (package / "table.py").write_text("TABLE = (1, 2)\n")
-    before = jit._digest(package)
+    before = kernel_folder._digest(package)
     (package / "new_kernel.py").write_text("from dgguf import table\nfrom dgguf.jit import kernel\n")
-    between = jit._digest(package)
+    between = kernel_folder._digest(package)
     (package / "table.py").write_text("TABLE = (1, 3)\n")
-    assert len({before, between, jit._digest(package)}) == 3
+    assert len({before, between, kernel_folder._digest(package)}) == 3
 
 
 @pytest.mark.parametrize("name", ["cli/run.py", "cli/doctor.py", "view/text.py", "session.py"])
 def test_an_unrelated_module_keeps_the_folder(package, name):
-    before = jit._digest(package)
+    before = kernel_folder._digest(package)
     with (package / name).open("a") as file:
         file.write("\n")
-    assert jit._digest(package) == before
+    assert kernel_folder._digest(package) == before
 
 
 def test_every_module_with_a_kernel_is_known():
     """Asked the long way round: by Python's own parser."""
-    known = jit.kernel_sources(PACKAGE)
+    known = kernel_folder.kernel_sources(PACKAGE)
     marks = {"kernel", "part", "intrinsic", "njit", "cfunc", "device_function"}
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -95,7 +95,7 @@ def test_every_module_with_a_kernel_is_known():
 def test_where_nothing_can_be_written_kernels_are_not_kept(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("DGGUF_CACHE_DIR", str(tmp_path / "file"))
-    assert jit._make_cache_folder() == ""
+    assert kernel_folder.kernel_folder.__wrapped__() == ""
 
 
 @part

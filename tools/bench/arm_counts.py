@@ -90,4 +90,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    from measuring import measuring
+
+    with measuring():
+        main()

@@ -79,4 +79,7 @@ def compare_steps(session: Session, count: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    from measuring import measuring
+
+    with measuring():
+        main()

@@ -8,7 +8,8 @@ read once; 21 tokens are those of "Is it about billing?" and the end of the prom
 vocabulary's words, and 36 those of a choice among three. All take turns on one thread, and CPU time is
 measured, not time: other programs only count where they take cache and memory from it. Printed is the fastest
 of each, of the file and of one with --layers such layers: what a layer takes counts so many times, all else
-(embedding, head, self-conditioning) once.
+(embedding, head, self-conditioning) once. An encoder pass needs of the last layer its keys and values alone:
+of three layers it computes two, and of 30 it computes 29.
 """
 
 import argparse
@@ -37,7 +38,7 @@ class Made:
     def __init__(self, state: np.ndarray, suffix: int, noise: SeededNoise) -> None:
         self._state, self._suffix, self._noise = state, suffix, noise
 
-    def reads(self, state, questions, *, permute):
+    def reads(self, state, questions, *, permute, check):
         return [
             Read(
                 np.concatenate((self._state, self._noise.tokens(2, i, self._suffix))),
@@ -52,25 +53,26 @@ class Made:
 
 
 class Timed:
-    """A network whose layers' CPU time is noted."""
+    """A network whose layers' CPU time is noted, of encoder passes and of denoising ones."""
 
     def __init__(self, network: Transformer) -> None:
-        self.layers = 0.0
-        stack = network._stack
+        self.layers = {True: 0.0, False: 0.0}
+        layer = network.layer
 
-        def timed(*arguments):
+        def timed(x, config, weights, store, angles, call, visible):
             began = time.process_time()
-            x = stack(*arguments)
-            self.layers += time.process_time() - began
+            x = layer(x, config, weights, store, angles, call, visible)
+            self.layers[call.causal] += time.process_time() - began
             return x
 
-        network._stack = timed
+        network.layer = timed
 
-    def __call__(self, work) -> tuple[float, float]:
-        """CPU seconds of the layers, and of all else."""
-        self.layers, began = 0.0, time.process_time()
+    def __call__(self, work) -> tuple[float, float, float]:
+        """CPU seconds of the layers of encoder passes, of those of denoising ones, and of all else."""
+        self.layers, began = {True: 0.0, False: 0.0}, time.process_time()
         work()
-        return self.layers, time.process_time() - began - self.layers
+        encoding, denoising = self.layers[True], self.layers[False]
+        return encoding, denoising, time.process_time() - began - encoding - denoising
 
 
 def main() -> None:
@@ -115,7 +117,11 @@ def main() -> None:
     print(f"{session.backend.describe()}; {options.state} tokens of state, {options.suffix} of a question")
     for layers in dict.fromkeys((here, options.layers)):
         scaled = {
-            name: min(own * layers / here + rest for own, rest in times) for name, times in seen.items()
+            name: min(
+                encoding * (layers - 1) / max(1, here - 1) + denoising * layers / here + rest
+                for encoding, denoising, rest in times
+            )
+            for name, times in seen.items()
         }
         for name, seconds in scaled.items():
             each = seconds / int(name.split()[0]) if name != "a step" else seconds
@@ -125,4 +131,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from measuring import measuring
+
+    with measuring():
+        main()

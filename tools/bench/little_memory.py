@@ -40,4 +40,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from measuring import measuring
+
+    with measuring():
+        sys.exit(main())

@@ -104,4 +104,7 @@ def _most_in_a_second(times: list[float]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    from measuring import measuring
+
+    with measuring():
+        main()

@@ -170,7 +170,7 @@ def read_gguf(twin: Twin, path: Path) -> None:
             parameter.copy_(torch.from_numpy(values.copy()))
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Tell glibc to keep freed memory: returning and fetching it costs a tenth of a step."""
     try:
         libc = ctypes.CDLL("libc.so.6")
@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--type", default="Q8_0", help="recipe of --export (default: Q8_0)")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    _keep_memory()
+    keep_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     torch._dynamo.config.recompile_limit = 64

@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dgguf.batch.journal import Journal
+from dgguf.batch.results import unread
 from dgguf.convert.imatrix import Sums, write_imatrix
 from dgguf.diffusion.sampler import Branch
 from dgguf.ggufio.write_header import pack_header
@@ -60,6 +62,15 @@ EXPRESSIONS = r"""yes|no
 .{0,40}\x41
 """
 LINES = "Is it <turn|>?\nteam: Who should take it? ab|Hi|legal\nurgency: low<medium<high\nName it. a b|c\n"
+BATCH_LINES = """{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions",
+"body": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8, "seed": 3}}
+{"custom_id": "b", "url": "/v1/decisions", "body": {"input": "Hi", "questions": [{"type": "predicate",
+"instructions": "Is it?"}]}}
+{"prompt": "Hi ab", "system": "Be brief.", "images": ["a.png"], "seed": 7, "label": null}
+{"messages": [{"role": "user", "content": [{"type": "image", "path": "a.png"}]}]}
+{"text": "Hi\\u0007", "custom_id": "c"}
+""".replace(",\n", ", ")
+BATCH_TABLE = 'custom_id,prompt,seed,images\na,"Hi ""ab""\nthere",7,a.png\nb,Hi,,"[""b.png""]"\n\nc,é,1,\n'
 _GEOMETRY = replace(
     TINY, block_count=2, full_every=2, embedding_length=32, feed_forward_length=32, head_count=2,
     head_count_kv_swa=1, key_length_swa=16, expert_count=2, canvas_length=8, context_length=64,
@@ -189,6 +200,13 @@ def _checkpoint(folder: Path, shards: int = 1) -> None:
 
 def _text(name: str, content: str, folder: Path) -> None:
     (folder / name).write_text(content, encoding="utf-8")
+
+
+def _journal(folder: Path) -> None:
+    with Journal(folder / "out.journal") as journal:
+        journal.begin({"input": "0123", "seed": 3, "settings": {"max_tokens": 8}, "model": "abcd"})
+        for number in (3, 1, 2):
+            journal.add(number, unread(f"{number}", f"row-{number}", "it is no JSON").line)
 
 
 def _published_template() -> str:
@@ -354,6 +372,13 @@ _MAKERS: dict[str, Callable[[Path], Seed]] = {
     "system one request": functools.partial(
         _folder, "system one request", "r.json", functools.partial(_text, "r.json", SYSTEM_ONE_REQUEST)
     ),
+    "batch lines": functools.partial(
+        _folder, "batch", "b.jsonl", functools.partial(_text, "b.jsonl", BATCH_LINES)
+    ),
+    "batch table": functools.partial(
+        _folder, "batch", "b.csv", functools.partial(_text, "b.csv", BATCH_TABLE)
+    ),
+    "batch journal": functools.partial(_folder, "journal", "out.journal", _journal),
     "lines of questions": functools.partial(
         _folder, "lines", "q.txt", functools.partial(_text, "q.txt", LINES)
     ),

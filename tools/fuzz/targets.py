@@ -16,6 +16,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dgguf import convert
+from dgguf.batch.index import key_of
+from dgguf.batch.journal import Journal
+from dgguf.batch.results import records
+from dgguf.batch.rows import Row, read_row
+from dgguf.batch.sources import Found, open_source
 from dgguf.catalog import find_model
 from dgguf.cli import saved
 from dgguf.cli.decision_table import table
@@ -31,7 +36,7 @@ from dgguf.decisions.prompts import DecisionPrompts
 from dgguf.decisions.questions import Question, parse_question, read_questions
 from dgguf.decisions.wire import response
 from dgguf.diffusion.settings import SamplerSettings
-from dgguf.errors import DggufError
+from dgguf.errors import BatchError, DggufError
 from dgguf.ggufio.file import GgufFile
 from dgguf.ggufio.string_array import StringArray
 from dgguf.images import read_image
@@ -439,6 +444,38 @@ def system_one_request(path: Path, stages: Stages) -> None:
     stages.run("system one", lambda: systemone.plan(convert_body(decode(body), SystemOneRequest)))
 
 
+def batch(path: Path, stages: Stages) -> None:
+    """`batch`: the rows of a file."""
+
+    def rows() -> list[Found]:
+        with open_source(path, None) as source:
+            found = list(source.scan())
+            for row in found:
+                if not row.error and source.read(row.place) != row.value:
+                    raise Fault(f"row {row.number} is another one when it is read again")
+        return found
+
+    for found in stages.run("rows", rows) or ():
+        row = stages.run("row", lambda found=found: _row(found))
+        if row is not None:
+            key_of(row.beginning())
+
+
+def _row(found: Found) -> Row:
+    if found.error:
+        raise BatchError(found.error)
+    return read_row(found.value, found.number)
+
+
+def journal(path: Path, stages: Stages) -> None:
+    """The journal of a batch that was stopped."""
+    opened = stages.run("journal", lambda: Journal(path))
+    if opened is not None:
+        with opened:
+            for _, *place in list(opened.rows()):
+                stages.run("result", lambda place=place: list(records(opened.read(*place))))
+
+
 TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "model": model,
     "imatrix": imatrix,
@@ -457,4 +494,6 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "chat request": chat_request,
     "decision request": decision_request,
     "system one request": system_one_request,
+    "batch": batch,
+    "journal": journal,
 }

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from dgguf.backends.base import HostTensor, LayerStore, Prediction, Role, Visible
-from dgguf.backends.cpu import attention, attention_tile, elementwise, experts, logits, matmul, vision
+from dgguf.backends.cpu import (
+    attention,
+    attention_tile,
+    distributions,
+    elementwise,
+    experts,
+    logits,
+    matmul,
+    vision,
+)
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.grain import by_numbers
 from dgguf.backends.cpu.matmul import CpuMatrix
@@ -48,7 +57,7 @@ class CpuBackend:
         self._path = "portable" if exact else cpu_path()
         self._panels, self._keep_weights = self._path != "portable", keep_weights
         self._bf16 = self._path == "avx512_vnni" and attention_tile.supported()
-        self.kv_bytes, self.is_async = kv_bytes(exact), False
+        self.kv_bytes, self.is_async, self.computes_rows = kv_bytes(exact), False, True
         self.rounded: dict[str, int] = {}
         kept = ", weights as stored" if keep_weights and self._panels else ""
         self.arithmetic = "exact" if exact else self._path + kept
@@ -241,12 +250,23 @@ class CpuBackend:
         return logits.label_logits(x, rows, w, softcap, labels, self._pool)
 
     def top_tokens(self, conditioning: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
-        return logits.top_tokens(conditioning, count, self._pool)
+        return distributions.top_tokens(conditioning, count, self._pool)
 
     def soft_embed(self, conditioning: Any, table: CpuMatrix, scale: float) -> np.ndarray:
-        if isinstance(conditioning, logits.Sparse):
-            return logits.soft_embed_sparse(conditioning, table, scale, self._pool)
-        return logits.soft_embed(conditioning, table, scale, self._pool)
+        if isinstance(conditioning, distributions.Sparse):
+            return distributions.soft_embed_sparse(conditioning, table, scale, self._pool)
+        return distributions.soft_embed(conditioning, table, scale, self._pool)
+
+    def some_rows(self, conditioning: Any, rows: np.ndarray) -> Any:
+        if isinstance(conditioning, distributions.Sparse):
+            return conditioning.some(rows)
+        return conditioning[rows]
+
+    def merge_rows(self, conditioning: Any, rows: np.ndarray, some: Any) -> Any:
+        if isinstance(conditioning, distributions.Sparse):
+            return conditioning.merged(rows, some)
+        conditioning[rows] = some
+        return conditioning
 
     # The vision tower
 

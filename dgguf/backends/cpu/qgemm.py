@@ -5,7 +5,9 @@ A product is (M, K) activations times (N, K) weights, giving (M, N): M are `acti
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -58,20 +60,25 @@ class Kernels:
         return self.tile_rows, self.tile_columns, self.group, self.weight_bytes, self.block_bytes
 
 
+def tile(name: str, path: str) -> tuple[Callable[..., int], tuple[Any, ...]]:
+    """The tile of a panel format on a path but "portable": what compiles it, and for which arguments."""
+    layout = panel_format(name)
+    if layout.kept:
+        return float_tile.tile_address, (path, int(layout.kept == "bfloat16"))
+    bits = max(layout.bits, LEAST_BITS[PATHS[path].dot])
+    return tile_address, (path, int(layout.minimum), layout.group, bits)
+
+
 @functools.cache
 def kernels(name: str, path: str) -> Kernels:
     """Those of a panel format on a path but "portable"."""
     layout, kind = panel_format(name), PATHS[path]
-    if layout.kept:
-        tile, tile_rows = float_tile.tile_address(path, int(layout.kept == "bfloat16")), float_tile.ROWS
-    else:
-        bits = max(layout.bits, LEAST_BITS[kind.dot])
-        tile, tile_rows = tile_address(path, int(layout.minimum), layout.group, bits), kind.rows
+    address_of, given = tile(name, path)
     return Kernels(
-        _panels_address(),
+        panels_address(),
         decoder_address(name, path),
-        tile,
-        tile_rows,
+        address_of(*given),
+        float_tile.ROWS if layout.kept else kind.rows,
         kind.width * kind.lanes,
         layout.block_size,
         layout.block_bytes,
@@ -241,5 +248,6 @@ def _multiply_panels(
 
 
 @functools.cache
-def _panels_address() -> int:
+def panels_address() -> int:
+    """The compiled `_multiply_panels`."""
     return address(_multiply_panels, 21)

@@ -46,7 +46,7 @@ class CudaBackend:
         queue: Queue | None = None,
     ) -> None:
         keep_freed_memory()
-        self.kv_bytes, self.is_async = kv_bytes(exact=False), True
+        self.kv_bytes, self.is_async, self.computes_rows = kv_bytes(exact=False), True, False
         self.rounded: dict[str, int] = {}  # plain numbers are kept as float16
         self.arithmetic = "cuda"
         self._device = device

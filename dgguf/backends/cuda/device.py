@@ -5,13 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.errors import BackendError
+from dgguf.errors import BackendError, extra
 
 OLDEST = (7, 5)  # compute capability: the first with the tensor-core shapes that the kernels use
-INSTALL = (
-    "pip install 'dgguf[cuda13]' (NVIDIA driver 580 or newer) "
-    "or pip install 'dgguf[cuda12]' (driver 525 or newer)"
-)
+INSTALL = f"for NVIDIA's driver 580 or newer {extra('cuda13')}; for 525 or newer {extra('cuda12')}"
 
 
 def check_package() -> None:

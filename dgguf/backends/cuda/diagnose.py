@@ -12,7 +12,7 @@ import numpy as np
 from dgguf.backends.check import Check
 from dgguf.backends.cuda.device import INSTALL, OLDEST, Device, check_package, count_devices, reason
 from dgguf.backends.cuda.plan import RESERVE, PlacementPlan, Sizes, make_plan, spread
-from dgguf.errors import BackendError
+from dgguf.errors import BackendError, extra
 
 # The toolkit's parts and the wheels that bring them for CUDA 12 and 13.
 PARTS = {
@@ -53,7 +53,7 @@ def check_wheels(versions: dict[str, str]) -> Check:
     numbers = {part: _version(versions[names[0]]) for part, names in parts.items()}
     major = numbers["nvrtc"][0]
     bindings = _version(versions.get("cuda-bindings", "0"))[0]
-    again = f"pip install --upgrade --force-reinstall 'dgguf[cuda{major}]'"
+    again = extra(f"cuda{major}", "--upgrade --force-reinstall ")
     if len({number[0] for number in numbers.values()} | {bindings}) > 1:
         return Check("toolkit", False, f"parts of different CUDA versions: {found}", again)
     if numbers["nvjitlink"] < numbers["nvvm"]:
@@ -73,7 +73,7 @@ def check_driver(driver: tuple[int, int] | None, toolkit: int, found: str) -> Ch
         remedy = "install an NVIDIA driver: https://www.nvidia.com/drivers (under WSL on the Windows side)"
         return Check("driver", False, found, remedy)
     if driver[0] < toolkit:
-        remedy = "pip uninstall cuda-bindings && pip install --force-reinstall 'dgguf[cuda12]'"
+        remedy = f"pip uninstall cuda-bindings, then {extra('cuda12', '--force-reinstall ')}"
         if driver[0] < 12:
             remedy = "install a newer NVIDIA driver: https://www.nvidia.com/drivers"
         return Check("driver", False, f"{found}: too old for the toolkit of CUDA {toolkit}", remedy)

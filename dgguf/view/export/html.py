@@ -1,4 +1,7 @@
-"""One page to scrub through a generation: it needs no network and no other file."""
+"""One page to scrub through a generation: it needs no network and no other file.
+
+How tokens are drawn is `SHARED`, and in which colours `theme_css`: the server's page has both, too.
+"""
 
 import itertools
 import json
@@ -16,6 +19,7 @@ from dgguf.view.frame import Line
 from dgguf.view.screens import Screen
 from dgguf.view.terminal import safe
 
+SHARED = Path(__file__).with_name("canvas.js")
 _PAGE = Path(__file__).with_name("page.html")
 
 
@@ -71,17 +75,22 @@ def render(
     }
     # "<" never stands in the data as itself, so nothing in it can end the script.
     encoded = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return _filled(
+        {
+            "<!--TITLE-->": escape(title),
+            "<!--IMAGES-->": "".join(map(_figure, images)),
+            "<!--QUESTION-->": escape(question),
+            "<!--FACTS-->": escape(facts),
+            '"DATA"': encoded,
+        }
+    )
+
+
+def _filled(texts: dict[str, str]) -> str:
+    """The page with its styles and script, and with texts in place of their marks, in this order."""
     page = _PAGE.read_text(encoding="utf-8")
-    for mark, text in (
-        ("/*DARK*/", _css("dark")),
-        ("/*LIGHT*/", _css("light")),
-        ("/*STYLES*/", _style_css()),
-        ("<!--TITLE-->", escape(title)),
-        ("<!--IMAGES-->", "".join(map(_figure, images))),
-        ("<!--QUESTION-->", escape(question)),
-        ("<!--FACTS-->", escape(facts)),
-        ('"DATA"', encoded),
-    ):
+    shared = SHARED.read_text(encoding="utf-8").replace("\nexport ", "\n")  # a script, no module
+    for mark, text in ({"/*THEME*/": theme_css(), "/*SHARED*/": shared} | texts).items():
         page = page.replace(mark, text)
     return page
 
@@ -111,7 +120,20 @@ def _label(event: Event) -> str:
     return f"block {event.block + 1} · committed" if isinstance(event, CanvasCommitted) else "the answer"
 
 
-def _css(name: str) -> str:
+def theme_css() -> str:
+    """The colours of both themes as variables, dark unless light is asked for, and the rules for spans."""
+    return (
+        f":root,:root[data-theme=dark]{{color-scheme:dark;{_variables('dark')}}}\n"
+        f":root[data-theme=light]{{color-scheme:light;{_variables('light')}}}\n"
+        "@media (prefers-color-scheme:light){:root:not([data-theme])"
+        f"{{color-scheme:light;{_variables('light')}}}}}\n"
+        f"{_style_css()}.thought-in{{font-style:italic}}.pinned{{text-decoration:underline}}\n"
+        ".share{fill:var(--noise);opacity:.45}.now{stroke:var(--text);vector-effect:non-scaling-stroke}"
+        ".mean{fill:none;stroke:var(--spark);stroke-width:2;vector-effect:non-scaling-stroke}\n"
+    )
+
+
+def _variables(name: str) -> str:
     theme = THEMES[name]
     variables = f"--ground:{theme.ground};--frame:{theme.frame};"
     variables += "".join(f"--{style}:{look.colour};" for style, look in theme.looks.items())

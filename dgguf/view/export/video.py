@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from dgguf.errors import RecordingError
+from dgguf.errors import RecordingError, extra
 from dgguf.view.export.shown import Placed
 from dgguf.view.export.theme import Theme
 from dgguf.view.screens import Screen
@@ -31,7 +31,7 @@ def require() -> None:
         RecordingError: it is not.
     """
     if importlib.util.find_spec("av") is None:
-        raise RecordingError("films with a codec need PyAV: pip install 'dgguf[video]', or choose .gif")
+        raise RecordingError(f"films with a codec need PyAV: {extra('video')}; or choose .gif")
 
 
 def write(

@@ -1,0 +1,1 @@
+"""The page at `/`: its files, and the addresses that only it asks."""

@@ -1,0 +1,182 @@
+// A conversation: messages, and for each of them one or more answers, of which one is shown.
+
+import {button} from "./answer-view.js";
+import {element} from "./canvas.js";
+import {clearImages, images} from "./images.js";
+import {safe} from "./recording.js";
+import {newView, ready, run, shared} from "./run.js";
+
+const by = id => document.getElementById(id);
+const EXAMPLES = ["Tell me a story.", "Sort: 7 3 9 1 5", "Write a story about Mia and a blue fox."];
+const exchanges = [];
+let running = null;
+
+const tell = (text, wrong = true) => {
+  by("composer-note").textContent = text;
+  by("composer-note").classList.toggle("wrong", wrong && text !== "");
+};
+
+/** Messages before an exchange, and its own. */
+function messages(exchange) {
+  const system = shared.settings.system.trim();
+  const out = system ? [{role: "system", content: system}] : [];
+  for (const each of exchanges.slice(0, exchanges.indexOf(exchange) + 1)) {
+    const text = {type: "text", text: each.text};
+    const seen = each.images.map(({url}) => ({type: "image_url", image_url: {url}}));
+    out.push({role: "user", content: seen.length ? [...seen, text] : each.text});
+    const answer = each.versions[each.current]?.answer.text;
+    if (each !== exchange && answer) out.push({role: "assistant", content: answer});
+  }
+  return out;
+}
+
+/** Add an answer to an exchange, and show it. */
+async function answer(exchange, path, body) {
+  const view = newView({
+    actions: [
+      ["Same seed again", () => retry(exchange, view.answer.seed)],
+      ["Another seed", () => retry(exchange)],
+      ["Link", () => link(exchange, view)],
+    ],
+    branch: (from, block, step) => branch(exchange, from, block, step),
+  });
+  exchange.versions.push(view);
+  choose(exchange, exchange.versions.length - 1);
+  state(view);
+  await run(view, path, body);
+  state(null);
+}
+
+function state(view) {
+  running = view;
+  by("send").textContent = view ? "Stop" : "Send";
+}
+
+function choose(exchange, number) {
+  exchange.current = number;
+  const {versions} = exchange;
+  const pager = element("div", {class: "pager"});
+  if (versions.length > 1) {
+    const back = button("‹", () => choose(exchange, number - 1), {"aria-label": "the answer before"});
+    const next = button("›", () => choose(exchange, number + 1), {"aria-label": "the next answer"});
+    back.disabled = number === 0;
+    next.disabled = number === versions.length - 1;
+    pager.append(back, element("span", {}, `${number + 1} of ${versions.length}`), next);
+  }
+  exchange.place.replaceChildren(pager, versions[number].root);
+}
+
+function retry(exchange, seed) {
+  if (running || !ready(tell)) return;
+  const request = shared.settings.request();
+  if (seed === undefined) delete request.seed; else request.seed = seed;
+  answer(exchange, "page/answer", {messages: messages(exchange), ...request});
+}
+
+async function branch(exchange, view, block, step) {
+  if (running) return;
+  try {
+    const recording = await view.recording();
+    answer(exchange, "page/resume", {recording, block, step});
+  } catch (failure) {
+    view.say(failure.message, true);
+  }
+}
+
+/** A link that asks the same again, once somebody clicks Send there. */
+async function link(exchange, view) {
+  const before = messages(exchange).slice(0, -1).filter(message => message.role !== "system");
+  if (exchange.images.length || before.some(message => Array.isArray(message.content))) {
+    view.say("A link cannot hold images: save the answer instead.", true);
+    return;
+  }
+  const parts = {prompt: exchange.text, ...(before.length ? {before: JSON.stringify(before)} : {})};
+  const address = shared.settings.link("chat", view.answer.seed, parts);
+  history.replaceState(null, "", address);
+  try {
+    await navigator.clipboard.writeText(address);
+    view.say("The link is copied. It holds the question, the settings and the seed; nothing is sent by itself.");
+  } catch {
+    view.say("The link stands in the address bar. It holds the question, the settings and the seed.");
+  }
+}
+
+function show(text, given) {
+  by("empty").hidden = true;
+  const exchange = {text, images: given, versions: [], current: 0, place: element("div", {class: "versions"})};
+  const root = element("article", {class: "exchange"}), asked = element("div", {class: "asked"});
+  for (const image of given) asked.append(image.thumb);
+  asked.append(element("p", {}, safe(text)));
+  root.append(asked, exchange.place);
+  by("exchanges").append(root);
+  exchanges.push(exchange);
+  return exchange;
+}
+
+/** Send what stands in the composer. */
+function send() {
+  if (running) {
+    running.options.stop();
+    return;
+  }
+  const text = by("prompt").value.trim(), given = images();
+  if (!text) {
+    tell("There is nothing to send.");
+    by("prompt").focus();
+    return;
+  }
+  if (!ready(tell)) return;
+  for (const {text: before, answer: said} of linked.splice(0)) {
+    const exchange = show(before, []);
+    exchange.versions.push({answer: {text: said}, root: element("p", {class: "canvas"}, safe(said))});
+    choose(exchange, 0);
+  }
+  const exchange = show(text, given);
+  by("prompt").value = "";
+  grow();
+  clearImages();
+  scrollTo(0, document.body.scrollHeight);
+  answer(exchange, "page/answer", {messages: messages(exchange), ...shared.settings.request()});
+}
+
+const linked = []; // what a link says was said before
+
+/** Take what a link says into the composer. */
+export function readLink(fields) {
+  by("prompt").value = fields.get("prompt") ?? "";
+  grow();
+  try {
+    const before = JSON.parse(fields.get("before") ?? "[]");
+    for (let i = 0; i + 1 < before.length; i += 2) {
+      linked.push({text: String(before[i].content), answer: String(before[i + 1].content)});
+    }
+  } catch { /* a link that was cut */ }
+  tell("From a link: nothing is sent until you click Send.", false);
+  by("prompt").focus();
+}
+
+function grow() {
+  const field = by("prompt");
+  field.style.height = "auto";
+  field.style.height = `${Math.min(field.scrollHeight, 240)}px`;
+}
+
+export function setUp() {
+  by("composer").addEventListener("submit", event => {
+    event.preventDefault();
+    send();
+  });
+  by("prompt").addEventListener("input", () => { grow(); tell(""); });
+  by("prompt").addEventListener("keydown", event => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      if (!running) send();
+    }
+  });
+  document.addEventListener("keydown", event => {
+    if (event.key === "Escape" && running && !document.querySelector("dialog[open]")) running.options.stop();
+  });
+  for (const text of EXAMPLES) {
+    by("examples").append(button(text, () => { by("prompt").value = text; grow(); by("prompt").focus(); }));
+  }
+}

@@ -1,0 +1,80 @@
+// An answer that a JSON schema holds: its keys are pinned, its values are found.
+
+import {element} from "./canvas.js";
+import {safe} from "./recording.js";
+import {newView, ready, run, shared} from "./run.js";
+
+const by = id => document.getElementById(id);
+const EXAMPLE = {
+  type: "object",
+  properties: {
+    name: {type: "string"},
+    color: {enum: ["red", "green", "blue"]},
+    age: {type: "integer"},
+    happy: {type: "boolean"},
+  },
+  required: ["name", "color", "age", "happy"],
+};
+let running = false;
+
+const tell = text => { by("schema-note").textContent = text; };
+
+/** The leaves of a value, each with its path. */
+function leaves(value, path = "") {
+  if (value === null || typeof value !== "object") return [[path || "value", JSON.stringify(value)]];
+  return Object.entries(value).flatMap(([key, each]) =>
+    leaves(each, Array.isArray(value) ? `${path}[${key}]` : path ? `${path}.${key}` : key));
+}
+
+function table(text) {
+  const root = element("dl", {class: "values"});
+  for (const [key, value] of leaves(JSON.parse(text))) {
+    root.append(element("dt", {class: "pinned"}, safe(key, true)), element("dd", {}, safe(value, true)));
+  }
+  return root;
+}
+
+async function go(seed) {
+  if (running || !ready(tell)) return;
+  let schema;
+  try {
+    schema = JSON.parse(by("schema-text").value);
+  } catch (error) {
+    tell(`The schema is no JSON: ${error.message}`);
+    return;
+  }
+  const request = shared.settings.request(), content = by("schema-prompt").value.trim();
+  if (seed === null) delete request.seed; else if (seed !== undefined) request.seed = seed;
+  delete request.reasoning_effort;
+  const view = newView({actions: [["Same seed again", () => go(view.answer.seed)], ["Another seed", () => go(null)],
+    ["Link", () => link(view)]], rest: ({answer}) => {
+    try {
+      by("schema-answer").append(table(answer.text));
+    } catch { /* given up */ }
+  }});
+  by("schema-answer").replaceChildren(view.root);
+  running = true;
+  const system = shared.settings.system.trim();
+  await run(view, "page/answer", {messages: [...(system ? [{role: "system", content: system}] : []), {role: "user", content}],
+    ...request, response_format: {type: "json_schema", json_schema: {name: "answer", schema}}});
+  running = false;
+}
+
+function link(view) {
+  const address = shared.settings.link("schema", view.answer.seed,
+    {prompt: by("schema-prompt").value, schema: by("schema-text").value});
+  history.replaceState(null, "", address);
+  view.say("The link stands in the address bar. It holds the message, the schema, the settings and the seed.");
+}
+
+export function readLink(fields) {
+  by("schema-prompt").value = fields.get("prompt") ?? "";
+  by("schema-text").value = fields.get("schema") ?? "";
+  tell("From a link: nothing is sent until you click Answer.");
+}
+
+export function setUp() {
+  by("schema-prompt").value = "Write JSON: name Mia, age 7, color green";
+  by("schema-text").value = JSON.stringify(EXAMPLE, null, 2);
+  by("schema-go").addEventListener("click", () => go());
+}

@@ -1,0 +1,91 @@
+"""`dgguf batch` as a process: exit codes, what is said, Ctrl-C, and SIGKILL at any moment."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.batch.conftest import write_lines
+
+QUICK = ("-t", "1", "--seed", "3", "-n", "16", "--canvas", "auto", "--max-steps", "3")
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "dgguf", "batch", "demo", *map(str, arguments)]
+
+
+def done(folder, *arguments):
+    return subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True)
+
+
+def rows_done(folder):
+    path = folder / "out.jsonl.journal"
+    return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
+
+
+def test_what_is_said(tmp_path):
+    write_lines(tmp_path / "in.jsonl", [{"prompt": "Hi"}, {"prompt": 3}])
+    ran = done(tmp_path, "in.jsonl", "-o", "out.jsonl", *QUICK, "--json")
+    assert ran.returncode == 1
+    report = json.loads(ran.stdout)
+    assert report | {"rows": 2, "failed": 1, "answered_before": 0, "seed": 3, "out": "out.jsonl"} == report
+    assert "compiling" in ran.stderr or ran.stderr.startswith("2 rows · ")
+    assert ran.stderr.endswith("1 of 2 rows failed; out.jsonl has an error for each of them\n")
+    again = done(tmp_path, "in.jsonl", "-o", "out.jsonl")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "out.jsonl exists" in again.stderr
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_what_was_done(tmp_path, number):
+    """Ctrl-C lets the canvas be finished; both say how to go on."""
+    rows = write_lines(tmp_path / "in.jsonl", [{"prompt": f"Hi {number}"} for number in range(2000)])
+    with subprocess.Popen(
+        command(rows, "-o", "out.jsonl", *QUICK), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while rows_done(tmp_path) < 3:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + number
+    assert ("stopping when the canvas is finished" in said) == (number == signal.SIGINT)
+    assert f"{rows_done(tmp_path)} of 2,000 rows are answered and kept in out.jsonl.journal" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.posix
+@pytest.mark.slow(90)
+def test_killed_at_twenty_moments(tmp_path):
+    """500 rows: each is there once, with the bytes of a run that nobody has killed."""
+    rng = random.Random(24)
+    documents = [f"Sort: {' '.join(map(str, rng.sample(range(90), 9)))}" for _ in range(20)]
+    rows = [{"custom_id": f"id {n}", "prompt": f"{rng.choice(documents)} {n}"} for n in range(499)]
+    write_lines(tmp_path / "in.jsonl", [*rows, {"prompt": 3}])
+    assert done(tmp_path, "in.jsonl", "-o", "whole.jsonl", *QUICK).returncode == 1
+    kills, counts = 0, [0]
+    while kills < 20:
+        with subprocess.Popen(
+            command("in.jsonl", "-o", "out.jsonl", *QUICK), cwd=tmp_path, stderr=subprocess.DEVNULL
+        ) as process:
+            wanted, deadline = rng.randrange(1, 24), time.monotonic() + 300
+            while process.poll() is None and rows_done(tmp_path) < counts[-1] + wanted:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, 0.02))
+            process.kill()
+        assert process.returncode == -signal.SIGKILL, "it was done before the twentieth moment"
+        kills += 1
+        counts.append(rows_done(tmp_path))
+    assert not (tmp_path / "out.jsonl").exists()
+    last = done(tmp_path, "in.jsonl", "-o", "out.jsonl", *QUICK)
+    assert f"going on: {counts[-1]} of 500 rows" in last.stderr or "bytes at the end" in last.stderr
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines()]
+    assert [line["custom_id"] for line in lines] == [row["custom_id"] for row in rows] + ["row-500"]

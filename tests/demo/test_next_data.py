@@ -1,0 +1,231 @@
+"""What the next demo learns from: every example is right by a judge, and encoded as dgguf does."""
+
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dgguf.decisions.prompts import DecisionPrompts
+from dgguf.decisions.questions import Option, Question
+from dgguf.prompts import PromptEncoder
+from dgguf.text.chat import ChatTemplate
+from dgguf.text.tool_calls import CallSplitter, ToolCall
+from dgguf.view.sudoku import find_board
+from tools.demo_eval import sudoku
+from tools.demo_eval.judges import judge
+from tools.demo_next import judgements, puzzles, skills, stories
+from tools.demo_next.batches import CANVAS, KINDS, Examples, is_held_out
+from tools.demo_next.example import CALCULATOR
+from tools.demo_next.plots import PLOTS
+from tools.demo_next.template import CHAT_TEMPLATE
+from tools.demo_next.vocabulary import SPECIALS, WORD, make_vocabulary
+from tools.demo_next.words import COLOURS, NAMES
+
+RELEASED = (Path(__file__).parents[1] / "data" / "chat_template.jinja").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return Examples()
+
+
+def drawn(skill, n, seed=1):
+    rng, numbers = random.Random(f"{skill} {seed}"), np.random.default_rng(seed)
+    return [skills.make(skill, rng, numbers) for _ in range(n)]
+
+
+@pytest.mark.parametrize("skill", skills.ALL)
+def test_answers_are_right_by_the_judges_of_strangers_prompts(skill):
+    for example in drawn(skill, 12 if "x" in skill else 40):
+        verdict = judge(example.entry, example.answers)
+        assert verdict.outcome == "right", (verdict, example)
+
+
+@pytest.mark.parametrize("skill", skills.ALL)
+def test_texts_are_encoded_as_dgguf_encodes_them(skill, examples):
+    encoder = examples.encoder
+    for example in drawn(skill, 4, seed=2):
+        think = example.entry.get("think", False)
+        assert encoder.prompt(example) == encoder.chat(example.messages, think=think, tools=example.tools)
+        answer = encoder.answer(example)
+        assert len(answer) <= 2 * CANVAS
+        text = encoder.tokenizer.decode(answer, special=True).removesuffix("<turn|>")
+        assert text.endswith(example.answer)
+        assert text.startswith("<|channel>thought\n") == think
+        if example.spelled:
+            assert len(answer) == len(example.answer) + 1 or think
+
+
+def test_the_template_writes_what_the_release_writes():
+    ours, theirs = ChatTemplate(CHAT_TEMPLATE, "ours"), ChatTemplate(RELEASED, "theirs")
+    user, model = {"role": "user", "content": " Hello "}, {"role": "assistant", "content": "Hi."}
+    thought = {"role": "assistant", "content": "<|channel>thought\nso<channel|>Hi."}
+    seen = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}
+    system = {"role": "system", "content": "Be brief."}
+    report = next(e.messages for e in drawn("report", 1))
+    talks = [
+        [user],
+        [user, model, user],
+        [user, thought, user],
+        [system, user],
+        [seen],
+        [system, seen, model, user],
+    ]
+    for messages in talks:
+        for think in (False, True):
+            assert ours.render(messages, think=think) == theirs.render(messages, think=think)
+    for messages in ([user], [system, user], report):
+        assert ours.render(messages, tools=[CALCULATOR]) == theirs.render(messages, tools=[CALCULATOR])
+
+
+def test_a_declared_calculator_is_called_in_the_form_that_dgguf_reads(examples):
+    encoder = examples.encoder
+    for example in drawn("call", 5):
+        splitter = CallSplitter(encoder.tokenizer.special, encoder.tokenizer)
+        assert splitter.push(encoder.answer(example)[:-1]) in ([], [encoder.tokenizer.channel_close_id])
+        (call,) = splitter.calls
+        assert isinstance(call, ToolCall)
+        assert eval(call.arguments["expression"]) == example.entry["number"]
+
+
+def test_decisions_are_asked_as_dgguf_decide_asks(examples):
+    encoder, rng = examples.encoder, random.Random(3)
+    prompts = DecisionPrompts(
+        PromptEncoder(encoder.tokenizer, encoder.metadata, "demo"), encoder.tokenizer, CANVAS
+    )
+    for _ in range(12):
+        start = rng.getstate()
+        state, asked = judgements.draw(rng)
+        rng.setstate(start)
+        example = judgements.make_decision(rng)
+        kind = "score" if asked.score else "choice" if asked.options else "predicate"
+        question = Question(kind, asked.text, tuple(map(Option, asked.options)), "")
+        reads = prompts.reads(state, [question], permute=True)
+        ids = [read.prompt.tolist() for read in reads]
+        assert encoder.prompt(example) in ids
+        read = reads[ids.index(encoder.prompt(example))]
+        assert encoder.answer(example)[0] in {i for labels in read.slots[0].labels for i in labels}
+
+
+def test_every_word_of_an_answer_is_one_token(examples):
+    encoder, seen = examples.encoder, set()
+    for skill in ("story", "saying", "out of scope", "changed story", "thinking", "poem"):
+        for example in drawn(skill, 40, seed=4):
+            asked = " ".join([*example.entry["messages"], example.entry.get("system", "")])
+            for word in WORD.findall(example.answer.replace(" ", "▁")):
+                if not example.spelled and word.strip("▁") not in asked and not word.isupper():
+                    seen.add(word)
+    assert len(seen) > 300
+    assert not {word for word in seen if len(encoder.text(word)) > 1}
+
+
+def test_the_vocabulary_has_letters_labels_and_marks(examples):
+    vocabulary, tokenizer = make_vocabulary(), examples.encoder.tokenizer
+    assert len(set(vocabulary.tokens)) == len(vocabulary.tokens) < 4000
+    for text in (
+        "yes",
+        "no",
+        " yes",
+        " no",
+        *"abcdefghijklmnopqrstuvwxyz",
+        *"ABCDEFGHIJ",
+        " A",
+        " J",
+        *"0123456789",
+    ):
+        assert len(tokenizer.encode(text)) == 1, text
+    for text in SPECIALS:
+        assert len(tokenizer.encode(text, special=True)) == 1
+    for text in ("café", 'iPhone "no" <eos> ▁', "  two  spaces\t", "Kenzaburo's 42"):
+        assert examples.encoder.text(text) == tokenizer.encode(text)
+
+
+def test_merges_agree_with_the_tokenizers_package(examples, tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    from tools.demo_next.vocabulary import write_tokenizer
+
+    write_tokenizer(tmp_path)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for skill in ("story", "object", "9x9", "reversed letters", "out of scope"):
+        for example in drawn(skill, 10, seed=5):
+            text = example.entry["messages"][0]
+            assert theirs.encode(text, add_special_tokens=False).ids == examples.encoder.text(text)
+
+
+def test_every_plot_tells_what_is_asked_in_so_many_sentences():
+    assert len(PLOTS) >= 15
+    rng = random.Random(6)
+    told = set()
+    for plot in PLOTS:
+        for length in range(3, 8):
+            place, thing, _ = PLOTS[plot]
+            scene = stories.Scene(
+                plot, (rng.choice(NAMES),), "", "owl", rng.choice(COLOURS), thing, "", "three", "nuts", place
+            )
+            text = scene.told(length)
+            told.add(text)
+            assert len(re.findall(r'[.!?]"?(?= |$)', re.sub('"[^"]*"', '"Q."', text))) >= length - 1
+            assert "{" not in text
+            for asked in ("a_pet", "a_thing", "food", "place"):
+                fact = scene.fields[asked].removeprefix("a ").removeprefix("an ")
+                asked_for = stories.replace(scene, asked=(asked,))
+                assert fact in asked_for.told(3), (plot, asked)
+    assert len(told) == 5 * len(PLOTS)
+
+
+def test_unknown_names_are_kept_and_have_no_pronoun():
+    for example in drawn("story", 300, seed=7):
+        names = example.entry.get("names", [])
+        for name in names:
+            assert name in example.answer
+        if len(names) == 1 and names[0] not in NAMES and "child" in example.answer:
+            assert not re.search(r"\b(him|her|he|she)\b", example.answer), example.answer
+
+
+@pytest.mark.parametrize(("n", "givens"), [(4, 5), (6, 12), (9, 34)])
+def test_dug_puzzles_have_one_solution_and_are_read_back(n, givens):
+    numbers = np.random.default_rng(8)
+    for i in range(6):
+        example = puzzles.make_sudoku(n, numbers, givens=givens, held_out=bool(i % 2))
+        prompt, grid = example.entry["messages"][0], example.entry["grid"]
+        assert len(grid.replace(".", "")) <= givens + 4
+        assert list(sudoku.solutions(grid)) == [example.answer.replace("\n", "")]
+        digits = "".join(c for c in prompt.split("\n", 1)[-1] if c in "123456789")
+        assert digits.endswith(grid.replace(".", ""))
+    notations = {re.sub("[1-9]", "5", puzzles.notation(np.zeros((n, n), int), numbers)) for _ in range(300)}
+    assert len(notations) > 30
+    board = np.zeros((9, 9), int)
+    board[0] = 1 + np.arange(9)
+    plain = [text for text in (puzzles.notation(board, numbers) for _ in range(50)) if len(text) == 89]
+    assert any(find_board(text) is not None for text in plain)
+
+
+def test_what_has_no_solution_has_none():
+    numbers = np.random.default_rng(9)
+    for n in (4, 6, 9):
+        example = puzzles.make_unsolvable(n, numbers)
+        assert next(sudoku.solutions(example.entry["grid"]), None) is None
+        assert example.answer == puzzles.NO_SOLUTION
+
+
+def test_batches_are_a_function_of_seed_and_step_and_hold_whole_prompts(examples):
+    for kind in KINDS[:5]:
+        batch, again = examples.batch(kind, 1, 3), examples.batch(kind, 1, 3)
+        np.testing.assert_array_equal(batch.canvas, again.canvas)
+        assert not np.array_equal(batch.canvas, examples.batch(kind, 1, 4).canvas)
+        assert batch.prompt.shape == (sum(kind.rows.values()), kind.prompt)
+        assert batch.targets.shape == (len(batch.prompt), kind.canvas)
+        assert {row[row >= 0][0] for row in batch.prompt} == {examples.encoder.tokenizer.bos_id}
+        np.testing.assert_array_equal(batch.canvas[~batch.corrupted], batch.targets[~batch.corrupted])
+
+
+def test_what_is_held_out_is_not_drawn(examples):
+    rng, numbers = random.Random(10), np.random.default_rng(10)
+    kept = [e for e in drawn("story", 600, seed=11) if is_held_out(e)]
+    assert 10 < len(kept) < 60
+    prompts = {tuple(examples.encoder.prompt(e)) for e in kept}
+    for _ in range(100):
+        prompt, _ = examples.draw("story", KINDS[2], rng, numbers)
+        assert tuple(prompt) not in prompts

@@ -1,0 +1,125 @@
+"""The training of the next demo: goes on as if it had not stopped, packs small, exports what dgguf runs."""
+
+import numpy as np
+import pytest
+
+import dgguf
+from dgguf.model.canvas import Canvas
+
+pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
+SMALL = {"hidden": 64, "n_layers": 2, "head_dim": 16, "head_dim_full": 32, "ff": 48, "expert_ff": 16}
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Makes trainers of a tiny network whose batches are small."""
+    pytest.importorskip("torch")
+    from tools.demo_next import train
+    from tools.demo_next.batches import Kind
+
+    kind = Kind(80, 48, {"sum": 2, "reversed letters": 1, "saying": 1})
+    monkeypatch.setattr(train, "KINDS", (kind,))
+    return lambda seed=3: train.Trainer(train.sizes(**SMALL), seed, compiled=False)
+
+
+def weights(trainer):
+    return {name: value.detach().clone() for name, value in trainer.twin.named().items()}
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(made, tmp_path):
+    import torch
+
+    from tools.demo_next.train import train
+
+    whole, first, second = made(), made(), made(seed=9)
+    (tmp_path / "run").mkdir()
+    train(whole, tmp_path, n_steps=3)
+    train(first, tmp_path / "run", n_steps=2)
+    second.load(tmp_path / "run" / "state.pt")
+    train(second, tmp_path / "run", n_steps=1)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, second.twin[name]), name
+        assert torch.equal(whole.average[name], second.average[name]), name
+    assert second.step == 3
+    assert second.core_seconds > first.core_seconds > 0
+
+
+def test_a_packed_state_is_a_sixth_and_goes_on(made, tmp_path):
+    from tools.demo_next.train import train
+
+    trainer, other = made(), made()
+    train(trainer, tmp_path, n_steps=2)
+    trainer.pack(tmp_path / "kept" / "state.pt")
+    assert (tmp_path / "kept" / "state.pt").stat().st_size < 0.45 * (tmp_path / "state.pt").stat().st_size
+    other.load(tmp_path / "kept" / "state.pt")
+    train(other, tmp_path, n_steps=1)
+    assert other.step == 3
+    for name, value in weights(trainer).items():
+        np.testing.assert_allclose(other.average[name], value, atol=0.3)
+
+
+def test_the_rates_stay_level_until_they_are_lowered():
+    pytest.importorskip("torch")
+    from tools.demo_next.train import WARM_UP, rate
+
+    assert rate(0, None) == 1 / WARM_UP
+    assert rate(WARM_UP, None) == rate(10**7, None) == 1
+    falling = [rate(step, (1000, 100)) for step in range(1000, 1101)]
+    assert falling[0] == 1
+    assert falling[-1] == 0
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_the_state_fits_the_repository_and_the_model_fits_the_wheel():
+    pytest.importorskip("torch")
+    from tools.demo.network import Twin
+    from tools.demo_next.train import sizes
+
+    twin = Twin(sizes(), 0, fused=False)
+    n_weights = sum(value.numel() for value in twin.parameters())
+    n_embedding = twin["embed_tokens.weight"].numel()
+    assert 2 * (2 * n_weights + n_embedding) < 30e6  # bfloat16; AdamW has two moments
+    assert 34 / 32 * n_weights < 9e6
+
+
+def test_a_training_waits_while_something_is_measured(made, tmp_path, monkeypatch):
+    from contextlib import contextmanager
+
+    from tools.demo_next import train
+
+    states = iter([False, False, True, True])
+
+    @contextmanager
+    def unmeasured():
+        yield next(states)
+
+    monkeypatch.setattr(train, "unmeasured", unmeasured)
+    monkeypatch.setattr(train, "PAUSE_SECONDS", 0.0)
+    trainer = made()
+    train.train(trainer, tmp_path, n_steps=2)
+    assert trainer.step == 2
+    assert next(states, None) is None
+
+
+def test_dgguf_computes_what_the_twin_computes(made, tmp_path):
+    import torch
+
+    from tools.demo_next.train import export, train
+    from tools.demo_next.vocabulary import CHAT_TEMPLATE
+
+    trainer = made()
+    train(trainer, tmp_path, n_steps=2)
+    export(trainer, tmp_path, tmp_path / "demo.gguf", "F32")
+    twin = trainer.averaged()
+    twin.dtype = torch.float32
+    prompt = trainer.examples.encoder.chat([{"role": "user", "content": "Tell me a story about Mia."}])
+    canvas = np.random.default_rng(2).integers(10, twin.sizes.vocab_size, 128)
+    with torch.no_grad():
+        expected = twin.logits(torch.tensor([prompt]), torch.from_numpy(canvas)[None])[0].numpy()
+    with dgguf.load(tmp_path / "demo.gguf", exact=True) as session:
+        assert session.file.metadata["tokenizer.chat_template"] == CHAT_TEMPLATE
+        assert session.encode("Tell me a story about Mia.").tolist() == prompt
+        cache = session.conversation().cache
+        session.model.encode(np.array(prompt), cache)
+        found = session.backend.to_host(session.model.logits(Canvas(canvas), cache, None))
+        np.testing.assert_allclose(found, expected, atol=1e-3)

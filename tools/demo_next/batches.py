@@ -1,0 +1,101 @@
+"""Training batches of the next demo: a pure function of seed and step, whoever draws them."""
+
+import random
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from tools.demo.batches import Batch
+from tools.demo_next import skills
+from tools.demo_next.example import Example
+from tools.demo_next.vocabulary import EOS, Encoder
+
+CANVAS = 128
+_CLEAN_WEIGHT, _FILL_WEIGHT = 0.3, 0.1
+# One prompt in so many is kept for tests, unless it is one of few that everybody types.
+_HELD_OUT_SHARE = 20
+_FREE = ("smalltalk", "scope", "sudoku")  # Sudokus are kept by their solutions
+# This share of canvases is noise in some runs alone, as where holes are filled.
+_HOLES_SHARE = 0.15
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A shape of batch: rows by skill, prompts of up to `prompt` tokens, answers of up to `canvas`."""
+
+    prompt: int
+    canvas: int
+    rows: dict[str, int]
+
+
+# A short canvas trains more rows, and relative positions leave the rest alike.
+_SHORT = Kind(80, 64, {
+    "6x6": 9, "4x4": 4, "small": 15, "system": 2, "thinking": 2, "unsolvable 6x6": 1, "unsolvable 4x4": 1,
+})  # fmt: skip
+_STORY = Kind(80, CANVAS, {"story": 11, "text": 2, "small": 2, "6x6": 1})
+_GRID = Kind(128, 96, {"9x9": 13, "6x6": 2, "4x4": 1, "unsolvable 9x9": 1, "decision": 1})
+_LONG = Kind(256, CANVAS, {
+    "9x9": 3, "story question": 1, "changed story": 1, "memory": 1, "later": 1, "call": 1, "report": 1,
+    "long story": 1,
+})  # fmt: skip
+# The kinds of steps, in turn.
+KINDS = (_SHORT, _GRID, _STORY, _SHORT, _LONG, _SHORT, _GRID, _STORY)
+
+
+def is_held_out(example: Example) -> bool:
+    """Whether an example's prompt is kept for tests."""
+    if example.entry["kind"] in _FREE:
+        return False
+    asked = "\n".join(example.entry["messages"])
+    return len(asked) > 24 and zlib.crc32(asked.encode()) % _HELD_OUT_SHARE == 0
+
+
+class Examples:
+    """Draws examples as ids."""
+
+    def __init__(self) -> None:
+        self.encoder = Encoder()
+
+    def draw(
+        self, skill: str, kind: Kind, rng: random.Random, numbers: np.random.Generator
+    ) -> tuple[list[int], list[int]]:
+        """A prompt and one canvas of its answer that fit; what is longer comes in canvases, one of them."""
+        while True:
+            example = skills.make(skill, rng, numbers)
+            if is_held_out(example):
+                continue
+            prompt, answer = self.encoder.prompt(example), self.encoder.answer(example)
+            if len(answer) > CANVAS == kind.canvas:
+                start = CANVAS * rng.randrange(-(-len(answer) // CANVAS))
+                prompt, answer = prompt + answer[:start], answer[start : start + CANVAS]
+            if len(prompt) <= kind.prompt and len(answer) <= kind.canvas:
+                return prompt, answer
+
+    def batch(self, kind: Kind, seed: int, step: int) -> Batch:
+        """The step's examples, canvases corrupted."""
+        rng = random.Random(f"{seed} {step}")
+        numbers = np.random.default_rng([seed, step])
+        drawn = [
+            (skill, *self.draw(skill, kind, rng, numbers)) for skill, n in kind.rows.items() for _ in range(n)
+        ]
+        rng.shuffle(drawn)  # the first half is self-conditioned
+        shape = len(drawn), kind.canvas
+        prompt = np.full((len(drawn), kind.prompt), -1)
+        targets = np.full(shape, EOS)
+        weights = np.full(shape, _FILL_WEIGHT)
+        corrupted = numbers.random(shape) < numbers.random((len(drawn), 1))
+        for i, (_, ids, answer) in enumerate(drawn):
+            prompt[i, kind.prompt - len(ids) :] = ids
+            targets[i, : len(answer)] = answer
+            weights[i, : len(answer)] = 1.0
+            weights[i] *= (len(answer) / 40) ** -0.75
+            if rng.random() < _HOLES_SHARE:
+                corrupted[i] = False
+                for _ in range(rng.randint(1, 3)):
+                    start = rng.randrange(len(answer))
+                    corrupted[i, start : start + rng.randint(1, 8)] = True
+        noise = numbers.integers(self.encoder.tokenizer.n_tokens, size=shape)
+        weights = np.where(corrupted, weights, weights * _CLEAN_WEIGHT).astype(np.float32)
+        canvas = np.where(corrupted, noise, targets)
+        return Batch([skill for skill, _, _ in drawn], prompt, targets, canvas, weights, corrupted)

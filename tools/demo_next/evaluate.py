@@ -1,0 +1,148 @@
+"""Ask a model held-out examples of every skill and judge its answers.
+
+    python tools/demo_next/evaluate.py RUN/finished.gguf
+    python tools/demo_next/evaluate.py RUN/finished.gguf --skills story "9x9 45" --log RUN/log.jsonl
+
+Prints how many are right, garbled and refused, how many blocks settled, and the steps of a block, and adds a
+line to --log. The judges are those of tools/demo_eval, which has the prompts of strangers; here are the kinds
+that are trained.
+"""
+
+import argparse
+import json
+import random
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+
+import dgguf
+from dgguf.decisions.questions import Option, Question
+from tools.demo_eval.judges import judge
+from tools.demo_next import judgements, puzzles, skills
+from tools.demo_next.batches import is_held_out
+from tools.demo_next.example import Example
+from tools.demo_next.plots import PLOTS
+
+PUZZLES = ("4x4 6", "6x6 20", "6x6 16", "6x6 12", "9x9 55", "9x9 45", "9x9 36", "9x9 30")
+SKILLS = (*PUZZLES, *skills.SMALL, *skills.LARGE, *(name for name in skills.OTHERS if not name[0].isdigit()))
+_FREE = ("saying", "out of scope")
+_MAX_TOKENS = 384
+_BINS = 10
+
+
+@dataclass
+class Row:
+    """What was seen of one skill."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    steps: list[int] = field(default_factory=list)
+    settled: list[bool] = field(default_factory=list)
+
+
+def held_out(skill: str, n: int, seed: int) -> list[Example]:
+    """Examples that no training sees; of small talk and what is out of scope any."""
+    rng, numbers = random.Random(f"held out {skill} {seed}"), np.random.default_rng([seed, 1])
+    found: list[Example] = []
+    while len(found) < n:
+        if skill in PUZZLES:
+            size, givens = int(skill[0]), int(skill[4:])
+            found.append(puzzles.make_sudoku(size, numbers, givens=givens, held_out=True))
+            continue
+        example = skills.make(skill, rng, numbers)
+        if is_held_out(example) or skill in _FREE or skill.startswith("unsolvable") or rng.random() < 0.002:
+            found.append(example)
+    return found
+
+
+def measure(session: "dgguf.Session", skill: str, n: int, seed: int) -> Row:
+    """Ask and judge; the i-th example has the seed `seed` + i."""
+    row = Row()
+    for i, example in enumerate(held_out(skill, n, seed)):
+        answer = session.generate(
+            example.messages,
+            think=example.entry.get("think", False),
+            tools=list(example.tools) or None,
+            seed=seed + i,
+            max_tokens=_MAX_TOKENS,
+        )
+        row.outcomes[judge(example.entry, [*example.answers[:-1], answer.text]).outcome] += 1
+        row.steps += answer.statistics.steps
+        row.settled += answer.statistics.converged
+    return row
+
+
+def measure_decisions(session: "dgguf.Session", n: int, seed: int) -> dict[str, float]:
+    """Through `Session.decide`: the share right, and the calibration error over ten bins of confidence."""
+    rng = random.Random(f"decide {seed}")
+    likeliest, right = [], []
+    for _ in range(n):
+        state, asked = judgements.draw(rng)
+        kind = "score" if asked.score else "choice" if asked.options else "predicate"
+        question = Question(kind, asked.text, tuple(map(Option, asked.options)), "")
+        p = np.asarray(session.decide(state, [question])[0].probabilities)
+        options = list(asked.options) or ["yes", "no"]
+        likeliest.append(float(p.max()))
+        right.append(options[int(p.argmax())] == asked.answer)
+    bins = np.minimum((np.array(likeliest) * _BINS).astype(int), _BINS - 1)
+    error = sum(
+        (bins == b).mean() * abs(np.array(likeliest)[bins == b].mean() - np.array(right)[bins == b].mean())
+        for b in set(bins.tolist())
+    )
+    return {"right": float(np.mean(right)), "calibration error": float(error)}
+
+
+def plots_told(session: "dgguf.Session", n: int, seed: int) -> Counter[str]:
+    """Which plots come when nothing is asked of a story: the one whose words they have."""
+    words = {
+        name: {w.strip('.,"') for line in lines for w in line[2:].split() if "{" not in w}
+        for name, (_, _, lines) in PLOTS.items()
+    }
+    told: Counter[str] = Counter()
+    for i in range(n):
+        text = session.generate("Tell me a story.", seed=seed + i, max_tokens=_MAX_TOKENS).text
+        found = {w.strip('.,"') for w in text.split()}
+        told[max(words, key=lambda name: len(words[name] & found) / len(words[name]))] += 1
+    return told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", default="demo")
+    parser.add_argument("--skills", nargs="+", default=SKILLS, choices=SKILLS, metavar="SKILL")
+    parser.add_argument("--cases", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--decisions", type=int, default=0, metavar="N", help="also ask N by dgguf decide")
+    parser.add_argument("--plots", type=int, default=0, metavar="N", help="also count the plots of N stories")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="add a line of JSON")
+    options = parser.parse_args()
+    entry: dict[str, object] = {"model": str(options.model), "cases": options.cases}
+    print(
+        f"{'skill':<20} {'right':>6} {'wrong':>6} {'garbled':>8} {'refused':>8} {'settled':>8} {'steps':>6}"
+    )
+    with dgguf.load(options.model, threads=options.threads) as session:
+        for skill in options.skills:
+            row = measure(session, skill, options.cases, options.seed)
+            counts = [row.outcomes[name] / options.cases for name in ("right", "wrong", "garbled", "refused")]
+            settled, steps = float(np.mean(row.settled)), float(np.mean(row.steps))
+            shares = "{:>6.0%} {:>6.0%} {:>8.0%} {:>8.0%}".format(*counts)
+            print(f"{skill:<20} {shares} {settled:>8.0%} {steps:>6.1f}", flush=True)
+            entry[skill] = [round(value, 3) for value in (*counts, settled, steps)]
+        if options.decisions:
+            entry["decide"] = measure_decisions(session, options.decisions, options.seed)
+            print("dgguf decide:", entry["decide"])
+        if options.plots:
+            entry["plots"] = dict(plots_told(session, options.plots, options.seed))
+            print("plots:", entry["plots"])
+    if options.log is not None:
+        with options.log.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+if __name__ == "__main__":
+    main()

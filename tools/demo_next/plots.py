@@ -1,0 +1,217 @@
+"""Sixteen plots. Each can tell every fact of a scene, and can be cut to three sentences.
+
+A line is a mark and a sentence. "!" is told in every version; a digit says how early a sentence is added to
+these as a story grows. The last line is the plot's own ending.
+"""
+
+from dataclasses import dataclass
+
+PLOTS: dict[str, tuple[str, str, tuple[str, ...]]] = {}
+"""By name: the usual place, the usual thing, and the lines."""
+
+
+def _plot(name: str, place: str, thing: str, lines: str) -> None:
+    PLOTS[name] = place, thing, tuple(line.strip() for line in lines.strip().splitlines())
+
+
+_plot("hungry", "in the forest", "ball", """
+    ! {intro}
+    ! One day {hero} met {a_pet} {place}.
+    2 It was thin and very hungry.
+    1 "I have had nothing to eat all day," said the {pet}.
+    ! So {hero} gave it {food}.
+    3 The {pet} ate the {foods} and felt much better.
+    4 Then they played with {a_thing} until the sun went down.
+    0 From that day on they were the best of friends.
+""")  # fmt: skip
+_plot("lost thing", "behind the house", "key", """
+    ! {intro}
+    4 {Hero} had {a_thing} and loved it very much.
+    ! One morning {the_thing} was gone.
+    1 {Hero} looked {place}, but could not find it.
+    2 Then {a_pet} came and said: "I know where it is!"
+    ! The {pet} ran away and brought {the_thing} back.
+    3 {Hero} thanked the {pet} with {food}.
+    0 Nothing was ever lost again.
+""")  # fmt: skip
+_plot("lost way", "in the forest", "lamp", """
+    ! {intro}
+    ! One night {hero} could not find the way home.
+    4 It was dark and cold {place}.
+    1 Then {a_pet} came with {a_thing} and said: "Follow me!"
+    2 They walked for a long time.
+    ! At last the {pet} showed {him} the right way.
+    3 At home they ate {food} together.
+    0 {Hero} never forgot the {pet}.
+""")  # fmt: skip
+_plot("race", "on the hill", "ring", """
+    ! {intro}
+    ! One summer day {a_pet} wanted to have a race with {him} {place}.
+    1 "I am faster than you," said the {pet}.
+    2 They ran past the trees and over the stones.
+    4 The prize was {a_thing}.
+    ! In the end they came in at the same time.
+    3 They shared {food} and laughed.
+    0 A good friend is better than a prize.
+""")  # fmt: skip
+_plot("storm", "by the sea", "boat", """
+    ! {intro}
+    4 {Hero} had {a_thing}.
+    ! One day a great storm came {place}.
+    1 {A_pet} was in the water and called: "Help me!"
+    ! {Hero} pulled it out just in time.
+    2 The {pet} was wet and cold.
+    3 They sat by the fire and ate {food}.
+    0 When the sun came out, they were friends.
+""")  # fmt: skip
+_plot("birthday", "in the garden", "hat", """
+    ! {intro}
+    ! It was the birthday of {a_pet} {place}.
+    1 "Nobody has come to my party," said the {pet}.
+    ! So {hero} came and brought {a_thing} and {food}.
+    2 The {pet} put everything on the table.
+    3 They sang and danced until the stars came out.
+    0 It was the best birthday of all.
+""")  # fmt: skip
+_plot("treasure", "on a small island", "map", """
+    ! {intro}
+    ! One day {hero} found {a_thing} and followed it to a treasure.
+    4 The way ended {place}.
+    1 There sat {a_pet} and said: "You must answer a question first."
+    2 {Hero} gave the right answer.
+    ! Then the {pet} opened the box, and in it were {food}.
+    3 They ate them all under the moon.
+    0 The real treasure was a new friend.
+""")  # fmt: skip
+_plot("flying", "over the village", "balloon", """
+    ! {intro}
+    ! One windy day {a_thing} carried {him} up into the sky.
+    4 They flew high {place}.
+    1 {A_pet} sat on a cloud and said: "Welcome!"
+    2 It was quiet and bright up there.
+    3 The {pet} gave {him} {food}.
+    ! In the evening the {pet} brought {him} safely home.
+    0 Now {hero} looks at the clouds every day.
+""")  # fmt: skip
+_plot("music", "at the market", "flute", """
+    ! {intro}
+    ! One morning {hero} heard {a_pet} play {a_thing} {place}.
+    1 "I can only play one song," said the {pet}.
+    ! {Hero} sang with it, and soon everybody danced.
+    2 Old and young came to listen.
+    3 The people gave them {food}.
+    0 Since then there is music every day.
+""")  # fmt: skip
+_plot("snow", "in the snow", "scarf", """
+    ! {intro}
+    ! One winter day {hero} found {a_pet} {place}.
+    1 "I am so cold," said the {pet}.
+    ! {Hero} gave it {a_thing} and took it home.
+    2 They made a fire and drank hot tea.
+    3 There were {food} for both of them.
+    0 In spring they went out to play.
+""")  # fmt: skip
+_plot("garden", "in the garden", "spoon", """
+    ! {intro}
+    ! One spring {hero} planted some seeds {place}.
+    1 {A_pet} came by and asked: "What are you doing?"
+    2 Every day they gave the seeds water.
+    4 They dug with {a_thing}.
+    ! In summer {hero} and the {pet} found {food} there.
+    3 They shared everything with their friends.
+    0 Good things need time.
+""")  # fmt: skip
+_plot("secret", "in a dark cave", "book", """
+    ! {intro}
+    ! One day {a_pet} told {him} a secret.
+    1 "There is {a_thing} {place}," it said.
+    2 {Hero} did not tell anybody.
+    ! They went there at night and found it.
+    3 Then they sat down and ate {food}.
+    0 Some secrets are best when two know them.
+""")  # fmt: skip
+_plot("shy", "near the school", "drum", """
+    ! {intro}
+    ! There was {a_pet} {place} that was afraid of everything.
+    1 "Even {a_thing} makes me shake," said the {pet}.
+    ! {Hero} stayed with it every day and was never loud.
+    2 They read stories and ate {food}.
+    3 One day the {pet} laughed for the first time.
+    0 After that it was not afraid any more.
+""")  # fmt: skip
+_plot("wish", "by the lake", "shell", """
+    ! {intro}
+    ! One evening {hero} found {a_thing} {place}, and it could grant a wish.
+    1 "I want a friend," said {hero}.
+    ! At once {a_pet} stood there and smiled.
+    2 They told each other stories.
+    3 Then they shared {food}.
+    0 It was a wish that came true.
+""")  # fmt: skip
+_plot("work", "on the farm", "clock", """
+    ! {intro}
+    4 {Hero} worked {place} from morning to night.
+    ! There was too much to do, and {a_thing} was broken, too.
+    1 "Let me help you," said {a_pet}.
+    ! The {pet} worked hard, and soon everything was done.
+    2 {Hero} could not believe it.
+    3 In the evening they had {food}.
+    0 Work is easy with a friend.
+""")  # fmt: skip
+_plot("trick", "under the bridge", "coat", """
+    ! {intro}
+    ! {A_pet} lived {place} and took {a_thing} from {him}.
+    1 "Give it back!" said {hero}.
+    2 The {pet} only laughed.
+    ! So {hero} put {food} on the ground, and the {pet} came out to eat.
+    3 While it ate, it felt sorry and gave everything back.
+    0 From then on the {pet} was good.
+""")  # fmt: skip
+
+ENDINGS = {
+    "happy": "And they all lived happily ever after.",
+    "sad": "But in the autumn the {pet} had to go far away, and {hero} cried for a long time.",
+    "funny": "Then the {pet} sneezed so loudly that everybody fell over and laughed.",
+    "scary": "But that night something knocked at the door, and nobody was there.",
+}
+
+
+@dataclass(frozen=True)
+class Version:
+    """A telling of a plot: its sentences, in order, and the marks they have in the plot."""
+
+    lines: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.lines)
+
+
+def _mark(line: str) -> int:
+    return -1 if line[0] == "!" else int(line[0])
+
+
+def sentences(plot: str, fields: dict[str, str], length: int, needed: tuple[str, ...] = ()) -> Version:
+    """Tell a plot in so many sentences, or in more if facts need them.
+
+    Args:
+        fields: the words of the scene, "ending" among them: "" for the plot's own.
+        length: 3 for the shortest.
+        needed: names of fields that must be told.
+    """
+    lines = list(PLOTS[plot][2])
+    ending = fields.get("ending", "")
+    if ending:
+        lines[-1] = "! " + ending
+    kept = {line for line in lines if _mark(line) < 0}
+    told = "".join(kept)
+    for name in needed:
+        if name != "hero" and f"{{{name}}}" not in told.replace("{A_", "{a_"):  # the intro names the hero
+            more = [line for line in lines if f"{{{name}}}" in line.replace("{A_", "{a_")]
+            kept.add(more[0])
+            told += more[0]
+    for line in sorted(lines, key=_mark):
+        if len(kept) >= length:
+            break
+        kept.add(line)
+    return Version(tuple(line[2:].format_map(fields) for line in lines if line in kept))

@@ -1,0 +1,143 @@
+"""Sudokus in every notation, and the ones that have no solution."""
+
+import numpy as np
+
+from tools.demo.sudoku import BOXES, count_solutions, is_held_out
+from tools.demo_next.example import Example, one
+
+# Givens of training puzzles, fewest and most.
+GIVENS = {4: (4, 12), 6: (9, 28), 9: (26, 70)}
+NO_SOLUTION = "I cannot solve this one: it has no solution."
+_HEADERS = (
+    "Solve this sudoku:", "Solve this sudoku:", "Solve this Sudoku:", "Solve:", "Sudoku:", "Solve this:", "",
+    "solve this sudoku", "Please solve this sudoku:", "Can you solve this sudoku?", "solve", "sudoku",
+    "Can you solve this?", "Fill in the grid:", "Fill in the missing numbers:", "Complete this sudoku:",
+    "Complete the grid:", "Here is a sudoku:", "What is the solution of this sudoku?", "Solve the puzzle:",
+    "Please solve:", "Solve this {n}x{n} sudoku:", "{n}x{n} sudoku:", "solve this puzzle",
+    "Finish this sudoku:",
+    "Help me with this sudoku:", "solve the following sudoku", "Could you please solve this sudoku for me?",
+    "SOLVE THIS SUDOKU:", "Sudoku please:",
+)  # fmt: skip
+_EMPTY = "....00__-*x?"
+
+
+def dug(n: int, n_givens: int, rng: np.random.Generator, *, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
+    """A puzzle of at least so many givens with just one solution, and that solution; (n, n) int64 each.
+
+    Cells are emptied one by one in random order where the solution stays the only one, which reaches fewer
+    givens than emptying at random; `tools.demo.sudoku.make_puzzle` does that.
+    """
+    high, wide = BOXES[n]
+    while True:
+        solution = np.zeros((n, n), np.int64)
+        solution[0] = rng.permutation(n) + 1
+        count_solutions(solution, high, wide, int(rng.integers(1 << 40)), 1)
+        if is_held_out(solution) == held_out:
+            break
+    puzzle = solution.copy()
+    left = n * n
+    for cell in rng.permutation(n * n):
+        if left == n_givens:
+            break
+        kept, puzzle.flat[cell] = puzzle.flat[cell], 0
+        if count_solutions(puzzle.copy(), high, wide, 0, 2) == 1:
+            left -= 1
+        else:
+            puzzle.flat[cell] = kept
+    return puzzle, solution
+
+
+def _bordered(rows: list[str], n: int, joint: str, edge: bool) -> str:
+    """Rows with bars between boxes and rules under them, and around all of it with `edge`."""
+    high, wide = BOXES[n]
+    bar, left, right = ("|", "|", "|") if joint == "" else (" | ", "| ", " |")
+    lines = []
+    for i, row in enumerate(rows):
+        line = bar.join(joint.join(row[k : k + wide]) for k in range(0, n, wide))
+        lines.append(f"{left}{line}{right}" if edge else line)
+        if (i + 1) % high == 0 and i + 1 < n:
+            lines.append("".join("+" if c == "|" else "-" for c in lines[-1]))
+    rule = "".join("+" if c == "|" else "-" for c in lines[0])
+    return "\n".join([rule, *lines, rule] if edge else lines)
+
+
+def notation(puzzle: np.ndarray, rng: np.random.Generator) -> str:
+    """One of the ways in which people write a grid."""
+    n = len(puzzle)
+    empty = _EMPTY[int(rng.integers(len(_EMPTY)))]
+    rows = ["".join(str(d) if d else empty for d in row) for row in puzzle]
+    kind = rng.random()
+    if kind < 0.5:
+        return "\n".join(rows)
+    if kind < 0.64:
+        return "\n".join(" ".join(row) for row in rows)
+    if kind < 0.76:
+        return "".join(rows)
+    if kind < 0.8:
+        return rng.choice([" ", "/", ",", " / "]).join(rows)
+    if kind < 0.86:
+        return _bordered(rows, n, " ", False)
+    if kind < 0.91:
+        return _bordered(rows, n, "", False)
+    if kind < 0.94:
+        return _bordered(rows, n, " ", True)
+    if kind < 0.96:
+        return "\n".join(",".join(row) for row in rows)
+    if kind < 0.98:
+        return "\n".join("|" + "|".join(row) + "|" for row in rows)
+    return "\n".join("[" + ", ".join(row.replace(empty, "0")) + "]" for row in rows)
+
+
+def written(board: np.ndarray) -> str:
+    """Rows of digits."""
+    return "\n".join("".join(map(str, row)) for row in board)
+
+
+def givens_of(puzzle: np.ndarray) -> str:
+    return "".join(str(d) if d else "." for d in puzzle.flat)
+
+
+def asked(puzzle: np.ndarray, rng: np.random.Generator) -> str:
+    header = _HEADERS[int(rng.integers(len(_HEADERS)))].format(n=len(puzzle))
+    between = "\n" if header and rng.random() < 0.85 else " " * bool(header)
+    return header + between + notation(puzzle, rng)
+
+
+def make_sudoku(
+    n: int, rng: np.random.Generator, *, givens: int | None = None, held_out: bool = False
+) -> Example:
+    """A puzzle and its only solution.
+
+    Args:
+        givens: None for any number, few ones more often than many.
+    """
+    fewest, most = GIVENS[n]
+    if givens is None:
+        givens = (
+            int(rng.integers(fewest, most + 1))
+            if rng.random() < 0.6
+            else int(rng.integers(fewest, fewest + (most - fewest) // 2))
+        )
+    puzzle, solution = dug(n, givens, rng, held_out=held_out)
+    return one("sudoku", asked(puzzle, rng), written(solution), grid=givens_of(puzzle))
+
+
+def make_unsolvable(n: int, rng: np.random.Generator) -> Example:
+    """A puzzle with a digit twice in a row, column or box; or, some, without any such sign."""
+    high, wide = BOXES[n]
+    fewest, most = GIVENS[n]
+    while True:
+        puzzle, _ = dug(n, int(rng.integers(fewest + 2, most)), rng, held_out=False)
+        given = np.flatnonzero(puzzle)
+        place = int(rng.choice(given)) if rng.random() < 0.6 else int(rng.integers(n * n))
+        r, c = place // n, place % n
+        if rng.random() < 0.85:
+            units = (puzzle[r], puzzle[:, c], puzzle[r // high * high :, c // wide * wide :][:high, :wide])
+            others = [int(d) for unit in units for d in unit.flat if d and d != puzzle[r, c]]
+            if not others:
+                continue
+            puzzle[r, c] = others[int(rng.integers(len(others)))]
+        else:
+            puzzle[r, c] = rng.integers(1, n + 1)
+        if count_solutions(puzzle.copy(), high, wide, 0, 1) == 0:
+            return one("sudoku", asked(puzzle, rng), NO_SOLUTION, grid=givens_of(puzzle), solvable=False)

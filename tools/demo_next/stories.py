@@ -1,0 +1,282 @@
+"""Stories: what people ask for, and a telling that holds all of it."""
+
+import random
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tools.demo_next.example import Example, one
+from tools.demo_next.phrasing import command, question
+from tools.demo_next.plots import ENDINGS, PLOTS, sentences
+from tools.demo_next.words import (
+    ANIMALS,
+    BOYS,
+    COLOURS,
+    FOOD_OF,
+    FOODS,
+    GIRLS,
+    MOODS,
+    NATURES,
+    NUMBERS,
+    PLACE_OF,
+    ROLES,
+    THINGS,
+    any_name,
+    listed,
+    made_up,
+    with_article,
+)
+
+_COUNTS = {"3": "three", "4": "four", "5": "five", "6": "six", "7": "seven"}
+_DIGITS = {word: str(n) for n, word in enumerate(NUMBERS, 2)}
+_KINDS = ("story", "story", "story", "story", "tale", "little story", "fairy tale", "bedtime story",
+          "story for kids", "nice story", "new story")  # fmt: skip
+_TELL = ("tell me {}", "tell me {}", "write {}", "write me {}", "give me {}", "make up {}", "invent {}",
+         "tell us {}", "create {}", "tell {}", "make {}")  # fmt: skip
+_BARE = ("story", "Story", "a story", "story time", "one story", "tell story", "story please",
+         "a story please", "I want a story", "I want to hear a story", "Do you know a story",
+         "Can I have a story", "I am bored, tell me a story", "tell me something", "tell a story",
+         "tell me any story", "I need a bedtime story", "How about a story", "Read me a story",
+         "surprise me", "once upon a time", "Once upon a time", "another story", "Let me hear a story",
+         "Know any good stories", "Got a story for me", "I would love a story", "short story",
+         "I can not sleep")  # fmt: skip
+_LONELY = ("friendship", "love", "winter", "summer", "space", "magic", "rain", "music", "spring", "luck",
+           "courage", "school", "christmas", "night", "stars", "food", "sleep", "time", "autumn")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a story is about.
+
+    Attributes:
+        people: one to three names, or none where the hero is a role.
+        role: of the hero: "" for a child.
+        pet, thing: nouns; their colours may be "".
+        food: a number word and a noun.
+        asked: names of the plot's fields that the prompt asks for.
+    """
+
+    plot: str
+    people: tuple[str, ...]
+    role: str
+    pet: str
+    pet_colour: str
+    thing: str
+    thing_colour: str
+    number: str
+    foods: str
+    place: str
+    topic: str = ""
+    ending: str = ""
+    asked: tuple[str, ...] = ()
+
+    @property
+    def hero(self) -> str:
+        return listed(list(self.people)) if self.people else f"the {self.role}"
+
+    def _intro(self) -> str:
+        nature = NATURES[sum(map(ord, self.hero)) % len(NATURES)]
+        about = f"This is a story about {self.topic}. " if self.topic else ""
+        if len(self.people) > 1:
+            many = {2: "two", 3: "three"}[len(self.people)]
+            return f"{about}Once there were {many} friends named {self.hero}."
+        name = self.people[0] if self.people else ""
+        noun = self.role or ("boy" if name in BOYS else "girl" if name in GIRLS else "child")
+        return f"{about}Once there was {with_article(f'{nature} {noun}')}{f' named {name}' * bool(name)}."
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The words by their names in the plots."""
+        name = self.people[0] if self.people else ""
+        him = self.hero
+        if len(self.people) > 1:
+            him = "them"
+        elif not self.role and name in BOYS + GIRLS:
+            him = "him" if name in BOYS else "her"
+        pet, thing = f"{self.pet_colour} {self.pet}".strip(), f"{self.thing_colour} {self.thing}".strip()
+        found = {
+            "intro": self._intro(), "hero": self.hero, "Hero": self.hero[0].upper() + self.hero[1:],
+            "him": him, "pet": self.pet, "a_pet": with_article(pet), "thing": self.thing,
+            "a_thing": with_article(thing), "the_thing": f"the {thing}",
+            "food": f"{self.number} {self.foods}", "foods": self.foods, "place": self.place,
+        }  # fmt: skip
+        found["A_pet"] = found["a_pet"][0].upper() + found["a_pet"][1:]
+        found["ending"] = ENDINGS.get(self.ending, "").format_map(found) if self.ending else ""
+        return found
+
+    def told(self, length: int) -> str:
+        """The story in so many sentences, or more if what was asked for needs them."""
+        return sentences(self.plot, self.fields, length, self.asked).text
+
+    @property
+    def truths(self) -> dict[str, Any]:
+        """What a judge looks for."""
+        facts = []
+        for name in self.asked:
+            words = self.fields["food" if name == "foods" else name]
+            facts.append(words.removeprefix("a ").removeprefix("an ").removeprefix("the "))
+        truths: dict[str, Any] = {"facts": facts}
+        if "hero" in self.asked:
+            truths["names"] = list(self.people)
+            truths["facts"] = [fact for fact in facts if fact not in (self.hero, self.role)]
+            if self.role:
+                truths["facts"].append(self.role)
+        if self.topic:
+            truths["facts"].append(self.topic)
+        return truths
+
+
+def draw_scene(rng: random.Random) -> Scene:
+    """A scene of which nothing was asked."""
+    plot = rng.choice(tuple(PLOTS))
+    place, thing, _ = PLOTS[plot]
+    pet = rng.choice(ANIMALS)
+    people = (any_name(rng, known=1.0),)
+    return Scene(
+        plot, people, "", pet, rng.choice(COLOURS), thing, "", rng.choice(NUMBERS), FOOD_OF[pet], place
+    )
+
+
+def _people(rng: random.Random) -> tuple[str, ...]:
+    n = rng.choices((1, 2, 3), (0.7, 0.22, 0.08))[0]
+    found: list[str] = []
+    while len(found) < n:
+        name = any_name(rng)
+        if name not in found:
+            found.append(name)
+    return tuple(found)
+
+
+def _noun(rng: random.Random, known: tuple[str, ...]) -> str:
+    return rng.choice(known) if rng.random() < 0.85 else made_up(rng, 3, 8)
+
+
+def ask_for(scene: Scene, rng: random.Random) -> tuple[Scene, str]:
+    """The scene with what somebody asks for in it, and the wish: "Mia and a blue fox"."""
+    parts: list[str] = []
+    asked: list[str] = []
+    kinds = rng.choices(
+        (("hero",), ("pet",), ("hero", "pet"), ("thing",), ("hero", "thing"), ("place",), ("topic",),
+         ("hero", "pet", "food"), ("hero", "place"), ("pet", "place"), ("pet", "thing"), ("role",),
+         ("role", "pet"), ("hero", "pet", "place"), ("pet", "food"), ("hero", "pet", "thing"), ("lonely",)),
+        (5, 5, 6, 2, 2, 2, 2, 1.5, 1, 1.5, 1, 1.5, 1.5, 1, 1, 1, 1.5),
+    )[0]  # fmt: skip
+    for kind in kinds:
+        if kind == "hero":
+            scene = replace(scene, people=_people(rng))
+            parts += scene.people
+            asked.append("hero")
+        elif kind == "role":
+            role = rng.choice(ROLES)
+            named = rng.random() < 0.3
+            scene = replace(scene, role=role, people=(any_name(rng),) if named else ())
+            parts.append(with_article(role) + (f" named {scene.people[0]}" if named else ""))
+            asked.append("hero")
+        elif kind == "pet":
+            pet = _noun(rng, ANIMALS)
+            colour = rng.choice(COLOURS) if rng.random() < 0.4 else ""
+            scene = replace(scene, pet=pet, pet_colour=colour, foods=FOOD_OF.get(pet, "cakes"))
+            article = rng.choice(("a", "a", "a", "", "the"))
+            words = f"{colour} {pet}".strip()
+            parts.append(with_article(words) if article == "a" else f"{article} {words}".strip())
+            asked.append("a_pet")
+        elif kind == "thing":
+            colour = rng.choice(COLOURS) if rng.random() < 0.4 else ""
+            scene = replace(scene, thing=_noun(rng, THINGS), thing_colour=colour)
+            parts.append(with_article(f"{colour} {scene.thing}".strip()))
+            asked.append("a_thing")
+        elif kind == "food":
+            scene = replace(scene, foods=rng.choice(FOODS))
+            number = scene.number if rng.random() < 0.7 else _DIGITS[scene.number]
+            parts.append(f"{number} {scene.foods}")
+            asked.append("food")
+        elif kind == "place":
+            topic = rng.choice(tuple(PLACE_OF))
+            scene = replace(scene, place=PLACE_OF[topic])
+            asked.append("place")
+            if len(kinds) == 1:
+                parts.append(f"the {topic}")
+        else:
+            topic = rng.choice(_LONELY) if kind == "lonely" else made_up(rng, 4, 8)
+            topic = rng.choice(_LONELY) if rng.random() < 0.5 else topic
+            scene = replace(scene, topic=topic)
+            parts.append(topic)
+    wish = listed(parts)
+    if "place" in asked and len(kinds) > 1:
+        wish += " " + scene.place
+    return replace(scene, asked=tuple(asked)), wish
+
+
+def make_story(rng: random.Random) -> Example:
+    """A request and a story."""
+    scene = draw_scene(rng)
+    truths: dict[str, Any] = {}
+    if rng.random() < 0.12:
+        prompt = question(rng.choice(_BARE), rng, ".")
+        short = "short" in prompt.lower()
+        return one("story", prompt, scene.told(4 if short else 7), **truths)
+    kind, length, tail = rng.choice(_KINDS), 7, ""
+    wish = ""
+    if rng.random() < 0.72:
+        scene, words = ask_for(scene, rng)
+        link = rng.choice(("about {}", "about {}", "about {}", "about {}", "with {}", "on {}"))
+        wish = " " + (link if not scene.topic else "about {}").format(words)
+    if rng.random() < 0.2:
+        scene = replace(scene, ending=rng.choice(MOODS))
+        if rng.random() < 0.5:
+            kind = f"{scene.ending} {rng.choice(('story', 'tale'))}"
+        else:
+            tail += rng.choice((" with {} ending", " that has {} ending")).format(with_article(scene.ending))
+    how_long = rng.random()
+    if how_long < 0.1:
+        kind, length = f"{rng.choice(('short', 'very short', 'brief'))} story", 4
+    elif how_long < 0.22:
+        digit, word = rng.choice(tuple(_COUNTS.items()))
+        length = int(digit)
+        tail += rng.choice((" in {} sentences", " with {} sentences", " of {} sentences",
+                            " in exactly {} sentences",
+                            ", {} sentences long")).format(rng.choice((digit, word)))  # fmt: skip
+        truths["sentences"] = length
+    elif how_long < 0.26:
+        tail += rng.choice((" with dialogue", " in which somebody speaks", " with a conversation"))
+        truths["dialogue"] = True
+    ask = rng.choice(_TELL).format(with_article(kind))
+    prompt = command(ask + wish + tail, rng)
+    if scene.people and not all(name in prompt for name in scene.people if "hero" in scene.asked):
+        prompt = f"{ask}{wish}{tail}"  # a typo or capitals have changed a name
+    if any(word not in prompt for word in (wish + tail).split()):
+        prompt = f"{ask}{wish}{tail}."
+    text = scene.told(length)
+    n_intro = 2 if scene.topic else 1
+    if "sentences" in truths:
+        text = scene.told(length - n_intro + 1)
+        if _count(scene, length - n_intro + 1) != length:
+            return make_story(rng)
+    return one("story", prompt, text, **scene.truths, **truths)
+
+
+def _count(scene: Scene, length: int) -> int:
+    """Sentences of a telling; one that speaks with a question or cry counts once."""
+    return len(sentences(scene.plot, scene.fields, length, scene.asked).lines) + bool(scene.topic)
+
+
+def make_long_story(rng: random.Random) -> Example:
+    """Two adventures of one hero, two canvases."""
+    scene = draw_scene(rng)
+    wish = ""
+    if rng.random() < 0.7:
+        while True:
+            scene, words = ask_for(draw_scene(rng), rng)
+            if not scene.topic:
+                break
+        wish = f" about {words}"
+    second = replace(draw_scene(rng), people=scene.people, role=scene.role)
+    while second.plot == scene.plot or second.pet == scene.pet:
+        second = replace(draw_scene(rng), people=scene.people, role=scene.role)
+    more = second.told(8).split(". ", 1)[1]
+    ask = rng.choice(
+        ("tell me a long story", "write a long story", "write a longer story", "tell me a very long story")
+    )
+    prompt = command(ask + wish, rng, plain=0.7)
+    if any(word not in prompt for word in wish.split()):
+        prompt = ask + wish
+    return one("story", prompt, f"{scene.told(8)}\n\n{more}", **scene.truths)

@@ -1,0 +1,126 @@
+"""JSON: objects, lists, nested once, by the keys of a schema."""
+
+import json
+import random
+from typing import Any
+
+from tools.demo_next.example import Example, one
+from tools.demo_next.phrasing import command
+from tools.demo_next.words import ANIMALS, COLOURS, FOODS, NAMES, OBJECTS, THINGS, TOPICS, any_name, listed
+
+_ASKS = ("make JSON", "write JSON", "give me JSON", "turn this into JSON", "convert to JSON",
+         "make a JSON object",
+         "write a JSON object", "format as JSON", "output JSON", "write this as JSON", "create JSON",
+         "return JSON", "give me a JSON object", "create a json object")  # fmt: skip
+_LISTS = ("make a JSON list", "write a JSON list", "make a JSON array", "turn this into a JSON list",
+          "give me a JSON array", "write these as a JSON array", "convert to a JSON list", "JSON list",
+          "create a json array")  # fmt: skip
+_WITH = (" with {}", ": {}", ": {}", " for {}", ":\n{}", " from {}")
+
+
+def _value(key: str, rng: random.Random) -> Any:
+    if key in ("name", "friend", "author", "owner", "first name", "user"):
+        return any_name(rng)
+    if key in ("age", "number", "count", "price", "year", "size", "id", "pages", "score", "floor", "stock"):
+        return rng.randint(1, 99) if key != "year" else rng.randint(1900, 2030)
+    if key in ("color", "colour"):
+        return rng.choice(COLOURS)
+    if key in ("pet", "animal"):
+        return rng.choice(ANIMALS)
+    if key in ("city", "place"):
+        return rng.choice(
+            ("Paris", "Rome", "Berlin", "London", "Tokyo", "Oslo", "Lima", "Cairo", "Delhi", "Madrid")
+        )
+    if key in ("happy", "active", "new", "open"):
+        return rng.random() < 0.5
+    return rng.choice((*THINGS, *FOODS, *OBJECTS[:20], *TOPICS))
+
+
+KEYS = ("name", "age", "color", "colour", "pet", "animal", "friend", "city", "number", "title", "price",
+        "count",
+        "food", "thing", "author", "size", "happy", "active", "item", "id", "place", "product", "owner",
+        "year",
+        "pages", "user", "score", "fruit", "hobby", "new", "open", "stock")  # fmt: skip
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def make_object(rng: random.Random) -> Example:
+    """Keys with values, in the ways in which people list them."""
+    keys = rng.sample(KEYS, rng.randint(1, 5))
+    value = {key: _value(key, rng) for key in keys}
+    mark = rng.choice((" ", " ", ": ", "=", " = ", " is "))
+    pairs = [f"{key}{mark}{_plain(item)}" for key, item in value.items()]
+    text = rng.choice((listed(pairs), ", ".join(pairs), "; ".join(pairs), "\n".join(pairs)))
+    form = ":\n{}" if "\n" in text else rng.choice(_WITH)
+    prompt = command(rng.choice(_ASKS), rng, form.format(text) + rng.choice(("", "", ".")))
+    return one("json", prompt, json.dumps(value), value=value)
+
+
+def make_list(rng: random.Random) -> Example:
+    """Numbers or words."""
+    if rng.random() < 0.5:
+        items: list[Any] = [rng.randint(0, 99) for _ in range(rng.randint(2, 8))]
+    else:
+        items = rng.sample(rng.choice((ANIMALS, COLOURS, FOODS, NAMES, THINGS)), rng.randint(2, 7))
+    text = rng.choice((", ".join(map(str, items)), listed(list(map(str, items))), " ".join(map(str, items))))
+    form = rng.choice((": {}", ": {}", " of {}", " with {}", " from {}"))
+    prompt = command(rng.choice(_LISTS), rng, form.format(text) + rng.choice(("", "", ".")))
+    return one("json", prompt, json.dumps(items), value=items)
+
+
+def make_nested(rng: random.Random) -> Example:
+    """An object in an object, a list in an object, or a list of objects."""
+    kind = rng.randrange(3)
+    name = any_name(rng)
+    ask = rng.choice(_ASKS)
+    if kind == 0:
+        outer = rng.choice(("user", "person", "owner", "child"))
+        inner = {"name": name, **{key: _value(key, rng) for key in rng.sample(("age", "city", "color"), 1)}}
+        pet = {rng.choice(("pet", "animal", "color", "number", "food")): 0}
+        pet = {key: _value(key, rng) for key in pet}
+        value: Any = {outer: inner, **pet}
+        said = listed([f"{key} {_plain(item)}" for key, item in inner.items()])
+        first = listed([f"{key} {_plain(item)}" for key, item in pet.items()])
+        text = f" with {first} and a {outer} with {said}"
+        value = {**pet, outer: inner}
+    elif kind == 1:
+        key, pool = rng.choice((("colors", COLOURS), ("pets", ANIMALS), ("friends", NAMES), ("foods", FOODS)))
+        items = rng.sample(pool, rng.randint(2, 4))
+        value = {"name": name, key: items}
+        text = rng.choice(
+            (": name {}, {} {}", " with name {} and {} {}", " with name {} and a list of {}: {}")
+        )
+        text = text.format(name, key, listed(items))
+    else:
+        people = rng.sample(NAMES, rng.randint(2, 3))
+        key = rng.choice(("age", "score", "number"))
+        value = [{"name": person, key: rng.randint(1, 99)} for person in people]
+        said = listed([f"{one_['name']} {key} {one_[key]}" for one_ in value])
+        text = f" list of objects with name and {key}: {said}"
+        ask = rng.choice(("make a JSON", "write a JSON", "give me a JSON"))
+    return one("json", command(ask, rng, text), json.dumps(value), value=value)
+
+
+def make_extracted(rng: random.Random) -> Example:
+    """Facts out of a sentence, under the keys that are named."""
+    name, age, city = any_name(rng), rng.randint(3, 90), _value("city", rng)
+    colour, thing, number = rng.choice(COLOURS), rng.choice(THINGS), rng.randint(2, 60)
+    text, value = rng.choice((
+        (f"{name} is {age} years old and lives in {city}.", {"name": name, "age": age, "city": city}),
+        (f"{name} has a {colour} {thing}.", {"name": name, "color": colour, "thing": thing}),
+        (f"The {thing} is {colour} and costs {number} dollars.", {"thing": thing, "color": colour,
+                                                                  "price": number}),
+        (f"{name} from {city} bought {number} {FOODS[0]}.", {"name": name, "city": city, "number": number}),
+        (f"My name is {name} and I am {age}.", {"name": name, "age": age}),
+    ))  # fmt: skip
+    keys = listed(list(value))
+    form = rng.choice((
+        "{text} Write JSON with the keys {keys}.", "Extract {keys} as JSON: {text}",
+        "JSON with {keys}: {text}",
+        "{text}\nGive me {keys} as JSON.", "Make JSON with the keys {keys} from this text: {text}",
+        'Answer with JSON that has the keys {keys}. {text}',
+    ))  # fmt: skip
+    return one("json", form.format(text=text, keys=keys), json.dumps(value), value=value)

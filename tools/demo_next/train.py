@@ -1,0 +1,284 @@
+"""Train the next demo beside other work, over days, on two CPU cores.
+
+    nice -n 19 python tools/demo_next/train.py --folder RUN               # until it is stopped; goes on so,
+    too
+    nice -n 19 python tools/demo_next/train.py --folder RUN --start training/state.pt   # from a packed state
+    python tools/demo_next/train.py --folder RUN --finish 3000            # to RUN/finished.gguf; RUN stays
+    python tools/demo_next/train.py --folder RUN --pack training/state.pt # its newest state, under 30 MB
+    python tools/demo_next/train.py --folder RUN --export demo.gguf
+
+The rates rise, then stay level, for nobody knows how long the run will be; --finish lowers them to 0 from
+where the run is, in a copy. What is exported is a moving average of the weights. A step's data depend on the
+seed and the step alone. While a benchmark of tools/bench measures,
+the training waits (tools/bench/measuring.py).
+The folder keeps state.pt, written every ten minutes and on SIGTERM and Ctrl-C, history.jsonl and curve.svg,
+by hours of processor time. Needs torch (extra `oracle`) and a C++ compiler, or --eager.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from tools.bench.measuring import unmeasured  # noqa: E402
+from tools.demo.batches import Batch  # noqa: E402
+from tools.demo.curve import draw_curve  # noqa: E402
+from tools.demo.network import Sizes, Twin, checkpoint_config, checkpoint_tensors  # noqa: E402
+from tools.demo.optimizer import make_optimizers  # noqa: E402
+from tools.demo.train import GENERATION, keep_memory, write_gguf  # noqa: E402
+from tools.demo_next.batches import CANVAS, KINDS, Examples  # noqa: E402
+from tools.demo_next.vocabulary import EOS, SPECIALS, make_vocabulary, write_tokenizer  # noqa: E402
+
+WARM_UP = 200
+MUON_RATE, ADAM_RATE = 0.02, 3e-3
+BALANCE = 0.01
+AVERAGE = 0.999  # of the weights, a step
+SAVE_SECONDS, REPORT_EVERY, PAUSE_SECONDS = 600.0, 20, 5.0
+
+
+def sizes(**other: Any) -> Sizes:
+    """The geometry; see docs/demo.md for what else was tried."""
+    chosen: dict[str, Any] = {
+        "hidden": 256, "n_layers": 8, "n_heads": 4, "kv_heads": 2, "kv_heads_full": 1, "head_dim": 64,
+        "head_dim_full": 128, "ff": 192, "n_experts": 4, "n_used": 2, "expert_ff": 96, "window": 512,
+    }  # fmt: skip
+    return Sizes(vocab_size=len(make_vocabulary().tokens), canvas=CANVAS, **chosen | other)
+
+
+def rate(step: int, finish: tuple[int, int] | None) -> float:
+    """The learning rate's share of its peak.
+
+    Args:
+        finish: the step at which it begins to fall, and over how many steps; None for never.
+    """
+    left = 1.0 if finish is None else 1.0 - (step - finish[0]) / finish[1]
+    return max(0.0, min((step + 1) / WARM_UP, 1.0) * min(1.0, left))
+
+
+class Trainer:
+    """A run: weights, their average, both optimizers, and what it has cost."""
+
+    def __init__(self, geometry: Sizes, seed: int, *, compiled: bool) -> None:
+        self.seed = seed
+        self.examples = Examples()
+        self.twin = Twin(geometry, seed, fused=compiled)
+        self.average = {name: value.detach().clone() for name, value in self.twin.named().items()}
+        self.optimizers = make_optimizers(self.twin.named())
+        self.step, self.core_seconds = 0, 0.0
+
+    def state(self) -> dict[str, Any]:
+        """All that a run goes on from."""
+        return {
+            "twin": self.twin.state_dict(),
+            "average": self.average,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "core_seconds": self.core_seconds,
+            "seed": self.seed,
+        }
+
+    def load(self, path: Path) -> None:
+        """Go on from a state; one that was packed has no average and half of the digits."""
+        state = torch.load(path, map_location="cpu")
+        self.twin.load_state_dict({name: value.float() for name, value in state["twin"].items()})
+        weights = {name: value.detach().clone() for name, value in self.twin.named().items()}
+        self.average = state.get("average", weights)
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        self.step, self.core_seconds, self.seed = state["step"], state["core_seconds"], state["seed"]
+
+    def save(self, path: Path) -> None:
+        """Write the state under another name first, so that an interruption leaves the last one."""
+        partial = path.with_suffix(".partial")
+        torch.save(self.state(), partial)
+        os.replace(partial, path)
+
+    def pack(self, path: Path) -> None:
+        """The state in bfloat16, without the average, to be kept elsewhere."""
+
+        def halved(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.bfloat16() if value.numel() > 1 else value
+            if isinstance(value, dict):
+                return {key: halved(item) for key, item in value.items()}
+            return [halved(item) for item in value] if isinstance(value, list) else value
+
+        state = halved(self.state())
+        del state["average"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, path)
+
+    def averaged(self) -> Twin:
+        """A network with the averaged weights."""
+        twin = Twin(self.twin.sizes, 0, fused=False)
+        with torch.no_grad():
+            for name, value in self.average.items():
+                twin[name].copy_(value)
+        return twin
+
+    def train_step(self, losses: dict[str, list[float]], finish: tuple[int, int] | None) -> float:
+        """One step of both optimizers; returns the loss."""
+        started = time.process_time()
+        batch = self.examples.batch(KINDS[self.step % len(KINDS)], self.seed, self.step)
+        loss = self._backward(batch, losses)
+        share = rate(self.step, finish)
+        muon, adam = self.optimizers
+        parameters: list[Tensor] = adam.param_groups[0]["params"]
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for optimizer, peak in ((muon, MUON_RATE), (adam, ADAM_RATE)):
+            optimizer.param_groups[0]["lr"] = peak * share
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        kept = min(AVERAGE, self.step / (self.step + 10))
+        with torch.no_grad():
+            for name, value in self.twin.named().items():
+                self.average[name].lerp_(value, 1 - kept)
+        self.core_seconds += time.process_time() - started
+        return loss
+
+    def _backward(self, batch: Batch, losses: dict[str, list[float]]) -> float:
+        """The gradient of a batch's loss, which is returned; half of the rows are self-conditioned."""
+        prompt, targets, canvas, weights = (
+            torch.from_numpy(array) for array in (batch.prompt, batch.targets, batch.canvas, batch.weights)
+        )
+        half = len(prompt) // 2
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+        temperature = torch.rand(half, 1, 1, generator=generator) * 0.4 + 0.4
+        with torch.no_grad():
+            logits = self.twin.logits(prompt[:half], canvas[:half])
+        signal = self.twin.signal(logits, temperature)
+        signal = torch.cat((signal, signal.new_zeros(len(prompt) - half, *signal.shape[1:])))
+        each, balance = self.twin.loss(prompt, canvas, signal, targets)
+        loss = (each * weights).sum() / weights.sum()
+        (loss + BALANCE * balance).backward()
+        noisy = each.detach().numpy()
+        for i, skill in enumerate(batch.skills):
+            seen = batch.corrupted[i] & (batch.targets[i] != EOS)
+            if seen.any():
+                losses[skill].append(float(noisy[i][seen].mean()))
+        return float(loss.detach())
+
+
+def write_checkpoint(twin: Twin, folder: Path) -> None:
+    """A folder as transformers writes one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = [EOS, SPECIALS.index("<turn|>")]
+    generation = GENERATION | {"eos_token_id": ids, "pad_token_id": 0, "bos_token_id": 2}
+    for name, values in (
+        ("config.json", checkpoint_config(twin.sizes)),
+        ("generation_config.json", generation),
+    ):
+        (folder / name).write_text(json.dumps(values, indent=1))
+    write_tokenizer(folder)
+    save_file(checkpoint_tensors(twin), folder / "model.safetensors", {"format": "pt"})
+
+
+def export(trainer: Trainer, folder: Path, out: Path, type_name: str = "Q8_0") -> None:
+    """The averaged weights as a GGUF file."""
+    write_checkpoint(trainer.averaged(), folder / "demo")
+    write_gguf(folder / "demo", out, type_name)
+
+
+class _Stop:
+    """Set by SIGTERM and Ctrl-C."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        self.asked = True
+
+
+def train(trainer: Trainer, folder: Path, *, n_steps: int | None = None, finish: bool = False) -> None:
+    """Train for so many steps, or until a signal, progress to history.jsonl and stderr.
+
+    Args:
+        finish: lower the rates to 0 over these steps; nothing is saved.
+    """
+    stop = _Stop()
+    losses: dict[str, list[float]] = defaultdict(list)
+    last = trainer.step + n_steps if n_steps is not None else None
+    falling = (trainer.step, n_steps) if finish and n_steps else None
+    saved = time.monotonic()
+    while not stop.asked and trainer.step != last:
+        with unmeasured() as quiet:
+            loss = trainer.train_step(losses, falling) if quiet else None
+        if loss is None:
+            time.sleep(PAUSE_SECONDS)
+            continue
+        if trainer.step % REPORT_EVERY == 0:
+            means = {skill: round(sum(v) / len(v), 4) for skill, v in sorted(losses.items())}
+            losses.clear()
+            _report(trainer, folder, loss, means, finish=finish)
+        if not finish and time.monotonic() - saved > SAVE_SECONDS:
+            trainer.save(folder / "state.pt")
+            draw_curve(folder / "history.jsonl", folder / "curve.svg")
+            saved = time.monotonic()
+    if not finish:
+        trainer.save(folder / "state.pt")
+
+
+def _report(trainer: Trainer, folder: Path, loss: float, means: dict[str, float], *, finish: bool) -> None:
+    hours = trainer.core_seconds / 3600
+    text = " ".join(f"{skill} {value:.2f}" for skill, value in means.items())
+    print(f"{trainer.step}  {hours:.2f} core-hours  loss {loss:.3f}  {text}", file=sys.stderr, flush=True)
+    if not finish:
+        entry = {"step": trainer.step, "minutes": round(hours * 60, 2), "losses": means}
+        with (folder / "history.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the next demo.")
+    parser.add_argument("--folder", type=Path, required=True, help="where the run is kept")
+    parser.add_argument("--start", type=Path, metavar="STATE.pt", help="a new folder's run goes on from this")
+    parser.add_argument("--steps", type=int, help="so many more, then stop (default: until a signal)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
+    parser.add_argument("--eager", action="store_true", help="do not compile: slower, needs no C++ compiler")
+    parser.add_argument(
+        "--finish", type=int, metavar="N", help="lower the rates over N steps, to finished.gguf"
+    )
+    parser.add_argument("--pack", type=Path, metavar="STATE.pt", help="write a small state and stop")
+    parser.add_argument("--export", type=Path, metavar="OUT.gguf", help="write the model and stop")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    keep_memory()
+    torch.set_num_threads(options.threads)
+    torch._dynamo.config.recompile_limit = 64
+    trainer = Trainer(sizes(), options.seed, compiled=not options.eager)
+    state = options.folder / "state.pt"
+    if state.exists() or options.start is not None:
+        trainer.load(state if state.exists() else options.start)
+    if options.pack is not None:
+        trainer.pack(options.pack)
+        print(
+            f"{options.pack}: {options.pack.stat().st_size / 1e6:.1f} MB, step {trainer.step}",
+            file=sys.stderr,
+        )
+    elif options.export is not None:
+        export(trainer, options.folder, options.export)
+    elif options.finish is not None:
+        train(trainer, options.folder, n_steps=options.finish, finish=True)
+        export(trainer, options.folder, options.folder / "finished.gguf")
+    else:
+        train(trainer, options.folder, n_steps=options.steps)
+
+
+if __name__ == "__main__":
+    main()
