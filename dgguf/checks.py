@@ -16,6 +16,7 @@ from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.quants.decode import decoder
 from dgguf.units import format_bytes
 
+_WORKER = 130_000_000  # bytes of Python, its packages and compiled kernels in a process on Ray
 # The extensions that kernels make use of, or may one day.
 _VECTORS = ("avx", "fma", "f16c", "neon", "dotprod", "i8mm", "amx")
 
@@ -75,8 +76,9 @@ def check_workers(mapped: int, beside: int, available: int | None, cores: int) -
     """
     if available is None:
         return Check("workers", True, "unknown, as the memory is")
-    most = max(0, available - mapped) // max(1, beside)
-    found = f"{format_bytes(beside)} each beside the map, which they share"
+    each = beside + _WORKER
+    most = max(0, available - mapped) // each
+    found = f"{format_bytes(each)} each beside the map, which they share"
     return Check("workers", True, f"{max(1, min(cores, most))} of one thread fit a batch: {found}")
 
 

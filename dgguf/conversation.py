@@ -209,6 +209,7 @@ class Conversation:
             turbo=started.turbo,
             committed=request.committed,
             spans=request.spans,
+            draft=started.draft,
         )
         event: Event | None = started
         try:

@@ -8,20 +8,24 @@ from typing import Any, Protocol
 import numpy as np
 
 from dgguf.answer import Answer, AnswerBuilder
+from dgguf.constraints.automaton import Automaton
+from dgguf.constraints.tokens import Constraints
 from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Event
+from dgguf.diffusion.fresh import certainty
 from dgguf.diffusion.generate import CanvasLength, choose_length
 from dgguf.errors import PromptError
 from dgguf.images import ImageInput
 from dgguf.model.config import ModelConfig
 from dgguf.prompts import PromptOptions
-from dgguf.request import whole
-from dgguf.template import Placed, Template
+from dgguf.request import new_seed, whole
+from dgguf.template import Held, Placed, Template
 from dgguf.text.tokenizer import Tokenizer
 from dgguf.videos import VideoInput
 
 PROMPT = "Write this text."  # what the model is asked where nobody says it
+_TOP = 8  # likeliest tokens that say how likely a hole is that is held to a language
 SIZES = (8, 16, 32)  # of holes whose size is open
-_HELD = ("max_tokens", "pins", "constraint", "constraints")  # of `Session.stream`: a template makes them
+_HELD = ("max_tokens", "pins", "constraints", "draft")  # of `Session.stream`: a template makes them
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Model(Protocol):
     tokenizer: Tokenizer
     config: ModelConfig
     context: int
+    constraints: Constraints
 
     @property
     def read_images(self) -> Callable[..., list[ImageInput]]: ...
@@ -85,7 +90,7 @@ class Filling:
         events: of an answer with its pins, each step with its likeliest tokens.
     """
 
-    def __init__(self, placed: Placed, tokenizer: Tokenizer, events: Iterable[Event]) -> None:
+    def __init__(self, placed: Placed | Held, tokenizer: Tokenizer, events: Iterable[Event]) -> None:
         self.events: list[Event] = []
         self._placed = placed
         self._tokenizer = tokenizer
@@ -104,20 +109,16 @@ class Filling:
             if isinstance(event, CanvasCommitted):
                 assert self._last is not None
                 assert self._last.top is not None
-                likeliest = self._last.top.probabilities[:, 0].astype(np.float64)
+                top = self._last.top
+                likely = certainty(event.tokens, top.tokens, top.probabilities).astype(np.float64)
                 self._tokens += event.tokens.tolist()
-                self._logs += np.log(np.maximum(likeliest, 1e-30)).tolist()
+                self._logs += np.log(np.maximum(likely, 1e-30)).tolist()
             yield event
 
     @property
     def answer(self) -> Answer:
         """The answer, as far as it has come."""
         return self._builder.answer()
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all holes are filled."""
-        return len(self._tokens) >= self._placed.length
 
     def filled(self, answer: Answer | None = None) -> Filled:
         """What fills the holes; all canvases are committed.
@@ -139,9 +140,12 @@ class Filling:
 def fillings(model: Model, template: str, prompt: str, arguments: Mapping[str, Any]) -> Iterator[Filling]:
     """The tries of a template, see `Session.fill`: one, or one for each of `SIZES` if a hole is open.
 
+    Each is to be iterated over before the next is taken.
+
     Args:
         model: a session.
-        arguments: of its `encode` and `stream`, a seed among them.
+        arguments: of its `encode` and `stream`; without a seed one is drawn, for all tries. A constraint
+            holds each hole, whatever its size, and there is one try.
 
     Raises:
         TypeError: one of them is the template's to say.
@@ -150,8 +154,9 @@ def fillings(model: Model, template: str, prompt: str, arguments: Mapping[str, A
     if held:
         raise TypeError(f"the template says what a filled text holds: leave out {', '.join(held)}")
     parsed = Template.parse(template)
-    options = {"canvas_length": "auto", "top_k": 1, **arguments}
+    options = {"seed": new_seed(), "canvas_length": "auto", "top_k": 1, **arguments}
     options["top_k"] = max(1, whole("top_k", options["top_k"]))  # how likely a hole is stands there
+    language = options.pop("constraint", None)
     special = options.get("special", False)
     names = PromptOptions.__annotations__.keys() & options.keys()
     text = {name: options.pop(name) for name in names}
@@ -161,6 +166,9 @@ def fillings(model: Model, template: str, prompt: str, arguments: Mapping[str, A
     ids = model.encode(prompt, images=given, videos=videos, image_tokens=budget, **text)
     options["images"] = model.read_images(prompt, given, budget)  # besides, those that messages name
     options["videos"] = model.read_videos(prompt, videos)
+    if language is not None:
+        yield _held(model, parsed, language, ids, options)
+        return
     for size in SIZES if parsed.is_open else SIZES[:1]:
         placed = parsed.with_size(size).place(model.tokenizer, special=special)
         length = choose_length(options["canvas_length"], placed.n_tokens, model.config.canvas_length)
@@ -173,6 +181,20 @@ def fillings(model: Model, template: str, prompt: str, arguments: Mapping[str, A
         request = {"max_tokens": placed.n_tokens, "pins": placed.all_pins(n_positions, model.tokenizer)}
         request |= {"constraints": template}
         yield Filling(placed, model.tokenizer, model.stream(ids, **options | request))
+
+
+def _held(
+    model: Model, template: Template, language: Automaton, ids: np.ndarray, options: dict[str, Any]
+) -> Filling:
+    """A template whose holes are held to a language: with the room that it needs, or that the sizes say."""
+    held = Held(template.parts, language)
+    whole = held.whole()
+    room = max(1, model.context - len(ids))
+    most = model.constraints.most_tokens(whole, ids, room)
+    if most == room:  # it has no bound, or one that is far away
+        most = template.with_size(SIZES[-1]).place(model.tokenizer).n_tokens
+    request = {"max_tokens": most, "constraint": whole, "top_k": max(_TOP, options["top_k"])}
+    return Filling(held, model.tokenizer, model.stream(ids, **options | request))
 
 
 def framed(
@@ -207,6 +229,25 @@ def framed(
     placed = Template.around(begins, room - given, ends).place(model.tokenizer, special=special)
     pins = placed.all_pins(length, model.tokenizer)
     return {"max_tokens": length, "canvas_length": length, "pins": pins, "constraints": constraints}
+
+
+def pinned(
+    model: Model, template: Template, *, canvas_length: CanvasLength, constraints: str
+) -> dict[str, Any]:
+    """Arguments of `Session.stream` for an answer that is a template, of which every hole has a size.
+
+    Its end and pads are pinned behind it: left free they would have to settle as well.
+
+    Args:
+        model: a session.
+        canvas_length: as of `Session.stream`.
+        constraints: what is pinned, in words.
+    """
+    placed = template.place(model.tokenizer)
+    length = choose_length(canvas_length, placed.n_tokens, model.config.canvas_length)
+    pins = placed.all_pins(length * math.ceil(placed.n_tokens / length), model.tokenizer)
+    lengths = {"max_tokens": placed.n_tokens, "canvas_length": length}
+    return {**lengths, "pins": pins, "constraints": constraints}
 
 
 def _mean(logs: list[float]) -> float:

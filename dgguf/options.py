@@ -6,6 +6,7 @@ from typing import Any, cast
 from dgguf.constraints.automaton import Automaton
 from dgguf.constraints.language import Schema, language
 from dgguf.conversation import Conversation
+from dgguf.diffusion.fresh import Draft
 from dgguf.diffusion.generate import CanvasLength
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.turbo import Turbo
@@ -24,6 +25,7 @@ class StreamOptions(PromptOptions, total=False):
     pins: Mapping[int, int] | None
     constraints: str
     constraint: Automaton | None
+    draft: Draft | None
     turbo: Turbo | None
     conversation: Conversation | None
 

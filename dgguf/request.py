@@ -7,6 +7,7 @@ from typing import Any
 
 from dgguf.backends.base import Backend
 from dgguf.diffusion.events import Started
+from dgguf.diffusion.fresh import Draft
 from dgguf.errors import PromptError
 
 
@@ -24,7 +25,7 @@ def whole(name: str, value: Any) -> int:
 
 
 def check_request(started: Started, backend: Backend, *, constrained: bool = False) -> None:
-    """See that the seed is one, that pins are places of the answer and ids of the vocabulary, and turbo runs.
+    """See that lengths, seed and turbo are some, pins places of the answer, and ids those of the vocabulary.
 
     Args:
         backend: that is to answer.
@@ -33,8 +34,12 @@ def check_request(started: Started, backend: Backend, *, constrained: bool = Fal
     Raises:
         PromptError: they are not.
     """
+    if started.max_tokens < 1:
+        raise PromptError(f"max_tokens must be at least 1, not {started.max_tokens}")
     if started.pins and constrained:
         raise PromptError("pins and a constraint on the whole answer exclude each other")
+    if started.draft is not None:
+        _check_draft(started, started.draft, constrained=constrained)
     if started.turbo and started.turbo.freezes and not backend.computes_rows:
         raise PromptError('on a GPU turbo has no part but its tail: Turbo.of("tail"), --turbo=tail')
     if not 0 <= started.seed < 1 << 64:
@@ -46,3 +51,11 @@ def check_request(started: Started, backend: Backend, *, constrained: bool = Fal
                 f"token {token} cannot be pinned at position {place}: the answer has positions from "
                 f"0 to {most}, the vocabulary tokens from 0 to {started.vocab_size - 1}"
             )
+
+
+def _check_draft(started: Started, draft: Draft, *, constrained: bool) -> None:
+    """See that an answer may start from a text."""
+    if constrained:
+        raise PromptError("a text to start from and a constraint on the whole answer exclude each other")
+    if max(draft.end, draft.pad, *draft.tokens) >= started.vocab_size:
+        raise PromptError(f"the text's ids must be from 0 to {started.vocab_size - 1}")

@@ -38,14 +38,14 @@ class ResumePoint:
     Attributes:
         started: of the new answer.
         before: events of the blocks that stay.
-        committed: their tokens.
-        drafts: (C,) ids, of the recorded steps of the block up to the branch.
+        committed: their tokens, up to what ended each.
+        drafts: (C,) ids of the recorded steps of the block up to the branch, by step.
     """
 
     started: Started
     before: Sequence[Event]
     committed: list[np.ndarray]
-    drafts: list[np.ndarray]
+    drafts: dict[int, np.ndarray]
 
     @classmethod
     def find(cls, events: Sequence[Event], branch: Branch) -> "ResumePoint":
@@ -61,13 +61,14 @@ class ResumePoint:
         started = events[0]
         assert isinstance(started, Started)
         n_steps: dict[int, int] = {}
-        drafts: list[np.ndarray] = []
+        drafts: dict[int, np.ndarray] = {}
         for event in events:
             if isinstance(event, CanvasStarted):
                 n_steps[event.block] = 0
             if isinstance(event, DenoisingStep):
                 n_steps[event.block] = event.step
-                drafts += [event.tokens] if event.block == branch.block and event.step <= branch.step else []
+                if event.block == branch.block and event.step <= branch.step:
+                    drafts[event.step] = event.tokens
         if branch.step > n_steps.get(branch.block, -1):
             found = ", ".join(f"{block + 1}:0 to {block + 1}:{steps}" for block, steps in n_steps.items())
             raise RecordingError(
@@ -77,7 +78,7 @@ class ResumePoint:
             )
         kept = (CanvasStarted, DenoisingStep, CanvasCommitted)
         before = [event for event in events if isinstance(event, kept) and event.block < branch.block]
-        committed = [event.tokens for event in before if isinstance(event, CanvasCommitted)]
+        committed = [e.tokens[: e.answer_length] for e in before if isinstance(e, CanvasCommitted)]
         earlier = [old for old in started.branches if (old.block, old.step) < (branch.block, branch.step)]
         return cls(replace(started, branches=(*earlier, branch)), before, committed, drafts)
 
@@ -101,7 +102,7 @@ class ResumePoint:
                 "was recorded"
             )
         for what, ids in (("prompt", old.prompt), *(("answer", tokens) for tokens in self.committed)):
-            if not len(ids) or ids.min() < 0 or ids.max() >= old.vocab_size:
+            if (what == "prompt" and not len(ids)) or np.any((ids < 0) | (ids >= old.vocab_size)):
                 raise RecordingError(
                     f"the recording's {what} is damaged: its ids must be from 0 to {old.vocab_size - 1}"
                 )
@@ -122,7 +123,7 @@ class ResumePoint:
     def joined(self, live: Iterable[Event]) -> Generator[Event, None, None]:
         """All events of the new answer: those that stay stand before its first new canvas."""
         pending: Sequence[Event] = self.before
-        drafts = dict(enumerate(self.drafts, 1))
+        drafts = dict(self.drafts)
         for event in live:
             if isinstance(event, CanvasStarted):
                 yield from pending

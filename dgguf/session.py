@@ -1,13 +1,12 @@
 """A loaded model and its conversation: text in, events or text out."""
 
 import functools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, Unpack, cast
 
 import numpy as np
 
-from dgguf.answer import AnswerBuilder
 from dgguf.backends.base import Backend, TowerBackend
 from dgguf.constraints.automaton import Automaton
 from dgguf.constraints.tokens import Constraints
@@ -16,12 +15,14 @@ from dgguf.decisions.decide import Decider, Decision, Samples
 from dgguf.decisions.prompts import DecisionPrompts
 from dgguf.decisions.questions import Question, parse_question
 from dgguf.diffusion.events import Event, Started
+from dgguf.diffusion.fresh import Draft
 from dgguf.diffusion.generate import CanvasLength, choose_length
 from dgguf.diffusion.sampler import Branch
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.turbo import Turbo
-from dgguf.errors import BackendError, PromptError
-from dgguf.fill import PROMPT, Filled, Filling, fillings
+from dgguf.edit import STRENGTH, Edited, Editing
+from dgguf.errors import BackendError
+from dgguf.fill import PROMPT, Filled, fillings
 from dgguf.ggufio.file import GgufFile
 from dgguf.images import ImageInput
 from dgguf.loading import Gpu, cpu_backend, gpu_backend, load_model
@@ -35,7 +36,7 @@ from dgguf.seeing import ImageReader
 from dgguf.text.chat import AnswerText, Message
 from dgguf.thumbnails import thumbnails
 from dgguf.videos import Pictures, VideoInput
-from dgguf.view.drawn_answer import DrawnAnswer
+from dgguf.view.drawn_answer import DrawnAnswer, drawn_answer
 from dgguf.view.names import LIVE_VIEWS, Thoughts
 from dgguf.view.recording import Recording
 from dgguf.view.status import Work
@@ -139,11 +140,8 @@ class Session:
     ) -> list[ImageInput]:
         """The images of a prompt in order, in the model's size: `encode` and `stream` take them as `images`.
 
-        Args:
-            prompt: whose messages may name some; see `PromptOptions` for this and the others.
-
-        Raises:
-            ImageError: one cannot be read, or the model has no vision tower.
+        The prompt's messages may name some; see `PromptOptions` for the others. Raises ImageError if one
+        cannot be read, or the model has no vision tower.
         """
         return self._prompts.images(prompt, images, image_tokens)
 
@@ -163,6 +161,7 @@ class Session:
         pins: Mapping[int, int] | None = None,
         constraints: str = "",
         constraint: Automaton | None = None,
+        draft: Draft | None = None,
         turbo: Turbo | None = None,
         conversation: Conversation | None = None,
         **options: Unpack[PromptOptions],
@@ -171,25 +170,23 @@ class Session:
 
         Args:
             prompt: a user's message, {"role", "content"} messages, or ids from `encode`.
-            settings: None for the file's.
-            max_tokens: rounded up to whole canvases.
+            settings, turbo: None for the file's; what steps leave out, for speed, None for nothing.
+            max_tokens, canvas_length: the first in whole canvases of the second, see `choose_length`.
             seed: the same seed gives the same answer, see docs/determinism.md; None draws one.
             top_k: likeliest tokens that each step is to report for every position.
-            canvas_length: of each; see `choose_length`.
             pins: ids that must stand at positions of the answer, from 0; it goes on to the last of them.
             constraints: what the pins are for, in words.
             constraint: the answer's language, of `constraints.language`; not with pins.
-            turbo: what steps leave out, for speed; None for nothing.
+            draft: a text to start from instead of noise, see `edit`; not with a constraint.
             conversation: whose KV cache is used; None for the session's own.
             options: see `PromptOptions`; with ids only the images of them.
         """
         max_tokens, top_k = whole("max_tokens", max_tokens), whole("top_k", top_k)
         seed = new_seed() if seed is None else whole("the seed", seed)
-        if max_tokens < 1:
-            raise PromptError(f"max_tokens must be at least 1, not {max_tokens}")
         if canvas_length not in (None, "auto"):
             canvas_length = whole("canvas_length", canvas_length)
         ids, pictures = self._prompts.read(prompt, options)
+        most = self.constraints.most_tokens(constraint if canvas_length == "auto" else None, ids, max_tokens)
         started = Started(
             model=self.name,
             seed=seed,
@@ -198,7 +195,7 @@ class Session:
             max_tokens=max_tokens,
             turbo=turbo,
             stop_ids=self.tokenizer.stop_ids,
-            canvas_length=choose_length(canvas_length, max_tokens, self.config.canvas_length),
+            canvas_length=choose_length(canvas_length, most, self.config.canvas_length),
             vocab_size=self.config.vocab_size,
             context=self.context,
             pins=dict(pins or {}),
@@ -206,6 +203,7 @@ class Session:
             digest=self.file.digest,
             arithmetic=self.backend.arithmetic,
             images=thumbnails(pictures),
+            draft=draft,
         )
         check_request(started, self.backend, constrained=constraint is not None)
         guide = self.constraints.guide(constraint, ids.tolist()) if constraint else None
@@ -224,7 +222,7 @@ class Session:
         self, prompt: str | list[Message] | np.ndarray, **arguments: Unpack[AnswerOptions]
     ) -> DrawnAnswer:
         """Answer a message or a conversation and return when all of it is there; arguments as of `stream`."""
-        return self._answer(self.stream(prompt, **with_constraint(arguments)))
+        return drawn_answer(self.tokenizer, self.stream(prompt, **with_constraint(arguments)))
 
     def watch(
         self,
@@ -247,7 +245,8 @@ class Session:
         if view not in ("auto", *LIVE_VIEWS):
             raise ValueError(f"there is no view {view!r:.99}; there are auto, {', '.join(LIVE_VIEWS)}")
         events = self.stream(prompt, **with_constraint(arguments))
-        return self._answer(watch(events, self.tokenizer, self.work, view=view, pace=pace, thoughts=thoughts))
+        shown = watch(events, self.tokenizer, self.work, view=view, pace=pace, thoughts=thoughts)
+        return drawn_answer(self.tokenizer, shown)
 
     def work(self) -> Work:
         """What is being computed at the moment; any thread may ask."""
@@ -255,38 +254,39 @@ class Session:
             return Work(image.layer, image.n_layers, image.name, image.seconds_left)
         return Work(self.model.layers_done, len(self.config.layers))
 
-    def _answer(self, events: Iterable[Event]) -> DrawnAnswer:
-        builder, seen = AnswerBuilder(self.tokenizer), []
-        for event in events:
-            builder.add(event)
-            seen.append(event)
-        return DrawnAnswer(**vars(builder.answer()), recording=Recording(self.tokenizer, seen))
-
-    def fill(self, template: str, prompt: str = PROMPT, **arguments: Unpack[StreamOptions]) -> Filled:
-        """Fill the holes of a text: [[8]] one of 8 tokens, [[]] one that is tried with 8, 16 and 32.
-
-        Of several tries the likeliest is taken, by the mean log-probability of the tokens in the holes.
+    def fill(self, template: str, prompt: str = PROMPT, **arguments: Unpack[AnswerOptions]) -> Filled:
+        """Fill the holes of a text: [[8]] one of 8 tokens, [[]] the likeliest of tries with 8, 16 and 32.
 
         Args:
-            template: the text (see `dgguf.template`); all that stands between its holes stands in the answer.
+            template: the text (see `dgguf.template`); what stands between its holes stands in the answer.
             prompt: what the model is asked; the text is its answer.
-            arguments: the others of `stream` but max_tokens, pins and constraints; unless they say otherwise
-                the canvas is as short as can be.
+            arguments: the others of `generate`; a schema, regex or choice holds each hole.
 
         Raises:
             PromptError: it has no hole, or does not fit the context.
         """
-        tries = []
-        for filling in self.fillings(template, prompt, **arguments):
-            recording = Recording(self.tokenizer, list(filling))
-            tries.append(filling.filled(DrawnAnswer(**vars(filling.answer), recording=recording)))
-        return max(tries, key=lambda filled: filled.log_probability)
+        tries = fillings(self, template, prompt, with_constraint(arguments))
+        filled = [filling.filled(drawn_answer(self.tokenizer, filling)) for filling in tries]
+        return max(filled, key=lambda one: one.log_probability)
 
-    def fillings(
-        self, template: str, prompt: str = PROMPT, **arguments: Unpack[StreamOptions]
-    ) -> Iterator[Filling]:
-        """The tries of `fill`, each to be iterated over before the next is taken."""
-        return fillings(self, template, prompt, {"seed": new_seed(), **arguments})
+    def edit(
+        self,
+        text: str,
+        instruction: str | None = None,
+        *,
+        prompt: str | None = None,
+        keep: str | None = None,
+        strength: float = STRENGTH,
+        **arguments: Unpack[StreamOptions],
+    ) -> Edited:
+        """Change a text as an instruction says: its least certain part becomes noise, and is found anew.
+
+        Args:
+            text, instruction, prompt, keep, strength: see `dgguf.edit.Editing`, also for what is raised.
+            arguments: the others of `stream` but max_tokens, pins, constraints and draft.
+        """
+        editing = Editing(self, text, instruction, prompt, keep=keep, strength=strength, arguments=arguments)
+        return editing.edited(drawn_answer(self.tokenizer, editing) if editing.may_change else None)
 
     def decide(
         self,
@@ -301,8 +301,7 @@ class Session:
         """Answer typed questions about a state with probabilities, in one step of a short canvas each.
 
         The state is encoded once for all of them, and kept for the next call. Nothing is generated. The same
-        question gets the same numbers to the last bit, whatever was asked before or is asked beside it
-        (on a GPU, when the same is asked beside it).
+        question gets the same numbers to the last bit, whatever was asked before or is asked beside it.
 
         Args:
             state: a text, or messages.

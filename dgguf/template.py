@@ -5,10 +5,15 @@ between holes is pinned. A space before a hole may belong to the hole's first to
 with their space; the piece gives it up where that takes fewer tokens.
 """
 
+import itertools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
+
+from dgguf.constraints.automaton import Automaton, in_text
 from dgguf.errors import PromptError
 from dgguf.text.tokenizer import Tokenizer
 
@@ -62,6 +67,17 @@ class Template:
     def around(cls, begins: str, size: int, ends: str) -> "Template":
         """One hole between two texts, which may be empty."""
         return cls(tuple(part for part in (begins, Hole(size), ends) if part != ""))
+
+    @classmethod
+    def of_board(cls, board: np.ndarray) -> "Template":
+        """A Sudoku's rows, with a hole of one token for each open cell.
+
+        Args:
+            board: (n, n) digits, 0 for what is open.
+        """
+        text = "\n".join("".join(map(str, row)) for row in board.tolist())
+        parts = (part for part in re.split("(0)", text) if part)
+        return cls(tuple(Hole(1) if part == "0" else part for part in parts))
 
     @property
     def is_open(self) -> bool:
@@ -162,6 +178,91 @@ class Placed:
             text, given_up = text + hole, 0
             holes.append(hole)
         return text, holes
+
+
+@dataclass(frozen=True)
+class Held:
+    """A template whose holes are texts of a language, wherever their tokens stand.
+
+    Attributes:
+        parts: of the template.
+        language: of each hole.
+    """
+
+    parts: tuple[str | Hole, ...]
+    language: Automaton
+
+    def whole(self) -> Automaton:
+        """The language of the whole text.
+
+        Raises:
+            ConstraintError: it takes too many states.
+        """
+        made = in_text([part if isinstance(part, str) else self.language for part in self.parts])
+        return replace(made, source=f"each hole: {self.language.source}")
+
+    def kept(self, tokens: Sequence[int], tokenizer: Tokenizer) -> list[range]:
+        """The positions of the tokens that have a byte of each hole."""
+        first, ids, data = self._text(tokens, tokenizer)
+        ends = list(itertools.accumulate(len(tokenizer.piece(token)) for token in ids))
+        return [range(first + run.start, first + run.stop) for run in covering(ends, self._spans(data))]
+
+    def read(self, tokens: Sequence[int], tokenizer: Tokenizer) -> tuple[str, list[str]]:
+        """The whole text with its holes filled, and what fills them."""
+        *_, data = self._text(tokens, tokenizer)
+        return data.decode(), [data[begin:end].decode() for begin, end in self._spans(data)]
+
+    def _text(self, tokens: Sequence[int], tokenizer: Tokenizer) -> tuple[int, Sequence[int], bytes]:
+        """Where an answer begins behind its thoughts, its ids up to a stop id, and their bytes."""
+        end = next((i for i, token in enumerate(tokens) if token in tokenizer.stop_ids), len(tokens))
+        close = tokenizer.channel_close_id
+        first = 1 + max((i for i, token in enumerate(tokens[:end]) if token == close), default=-1)
+        ids = tokens[first:end]
+        return first, ids, b"".join([tokenizer.piece(token) for token in ids])
+
+    def _spans(self, data: bytes) -> list[tuple[int, int]]:
+        """First byte and end of each hole in a text that matches; the first holes as short as can be."""
+        before: list[dict[int, int]] = []  # of each part: where it may end, and where it begins then
+        starts = {0}
+        for part in self.parts:
+            found: dict[int, int] = {}
+            for start in sorted(starts, reverse=True):  # the nearest to the front is kept
+                for end in _ends(part, self.language, data, start):
+                    found[end] = start
+            before.append(found)
+            starts = set(found)
+        spans, at = [], len(data)
+        for part, found in zip(reversed(self.parts), reversed(before), strict=True):
+            begin = found[at]
+            spans += [] if isinstance(part, str) else [(begin, at)]
+            at = begin
+        return spans[::-1]
+
+
+def covering(ends: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[range]:
+    """For each span of bytes the tokens that have one of them.
+
+    Args:
+        ends: the byte behind each token, none of which is empty.
+        spans: first byte and end.
+    """
+    starts = [0, *ends[:-1]]
+    return [range(bisect_right(ends, begin), bisect_left(starts, end)) for begin, end in spans]
+
+
+def _ends(part: str | Hole, language: Automaton, data: bytes, start: int) -> Iterator[int]:
+    """Where a part that begins at a byte may end."""
+    if isinstance(part, str):
+        if data.startswith(part.encode(), start):
+            yield start + len(part.encode())
+        return
+    state = 0
+    for end in range(start, len(data) + 1):
+        if language.accepting[state]:
+            yield end
+        state = language.read(data[end : end + 1], state) if end < len(data) else -1
+        if state < 0:
+            return
 
 
 def _hole(match: re.Match[str]) -> Hole:

@@ -153,7 +153,11 @@ class RayWorkers:
 
     def __init__(self, ray: Any, actors: list[Any], seed: int) -> None:
         self._ray, self.actors, self._seed = ray, actors, seed
-        found = [self._get(ref) for ref in [each.identity.remote() for each in actors]]
+        try:
+            found = [self._get(ref) for ref in [each.identity.remote() for each in actors]]
+        except ray.exceptions.RayError as error:
+            why = str(error).strip().rpartition("\n")[2]
+            raise BackendError(f"a worker cannot start, maybe for another dgguf on its node: {why}") from None
         (host, self.identity), *others = found
         for other, identity in others:
             for name, value in identity.items():

@@ -19,6 +19,7 @@ from dgguf.decisions import wire
 from dgguf.decisions.questions import questions_from_json
 from dgguf.diffusion.events import CanvasCommitted, Event
 from dgguf.diffusion.generate import check_room, choose_length
+from dgguf.diffusion.turbo import Turbo
 from dgguf.errors import (
     ConstraintError,
     DggufError,
@@ -49,7 +50,7 @@ class Task:
         seed: of the run; a row's comes from it and the custom_id.
         folder: that paths of images begin at.
         max_tokens: of an answer, rounded up to whole canvases.
-        canvas, sampler, system, think, raw, special, image_tokens: as of `Session.stream`.
+        canvas, turbo, sampler, system, think, raw, special, image_tokens: as of `Session.stream`.
         schema: a JSON schema as text; None for none.
         regex, choice: what an answer is held to, as of `Session.generate`.
         questions: that each text is asked, as of `questions_from_json`; None for answers in words.
@@ -59,6 +60,7 @@ class Task:
     folder: str
     max_tokens: int = 1024
     canvas: int | Literal["auto"] | None = None
+    turbo: Turbo | None = None
     sampler: dict[str, float | None] = field(default_factory=dict)
     system: str | None = None
     think: bool = False
@@ -191,6 +193,7 @@ class RowWorker:
             pins=made.pins,
             canvas_length=made.canvas,
             constraint=made.constraint,
+            turbo=self._task.turbo,
         )
 
     def _plan(self, row: Row, name: str) -> Plan | DecisionPlan:

@@ -14,6 +14,7 @@ from dgguf.cli.commands import Commands, completion, name_variables
 from dgguf.cli.compare import compare
 from dgguf.cli.decide import decide
 from dgguf.cli.doctor import doctor
+from dgguf.cli.edit import edit
 from dgguf.cli.export import export
 from dgguf.cli.fill import fill
 from dgguf.cli.imatrix import imatrix
@@ -78,6 +79,7 @@ for command in (
     run,
     chat,
     fill,
+    edit,
     resume,
     decide,
     batch,

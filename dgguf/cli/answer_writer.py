@@ -113,7 +113,8 @@ class AnswerWriter:
                 "otherwise a sign of a damaged file or of wrong numbers"
             )
         if fault := self._grid_fault():
-            warn(f"this sudoku is not solved: {fault}")
+            hint = "; `dgguf run … --pin-givens` holds these" if "other than given" in fault else ""
+            warn(f"this sudoku is not solved: {fault}{hint}")
         if s.reason == "stop" and not self.answer.text.strip():
             say("the answer is empty: the model ended its turn at once; a fuller prompt or --think may help")
         if s.reason == "length":

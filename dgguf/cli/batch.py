@@ -127,6 +127,7 @@ def _task(asking: Asking, questions: Path | None, folder: Path) -> "Task":
         folder=str(folder),
         max_tokens=asking.max_tokens,
         canvas=asking.canvas,
+        turbo=asking.turbo,
         sampler=asking.sampler,
         system=asking.system,
         think=asking.think,

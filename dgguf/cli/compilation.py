@@ -20,9 +20,9 @@ def announce_compilation() -> Iterator[None]:
             nonlocal said, now, shown
             now, said = progress, True
             if not progress.done and can_draw():
-                shown = stack.enter_context(
-                    bar("compiling kernels", progress.total, words=lambda: now.words())
-                )
+                # A long label would be cut where it is narrow.
+                made = bar("compiling", progress.total, words=lambda: f"kernels {now.words()}")
+                shown = stack.enter_context(made)
             elif not progress.done:
                 say(announcement(progress))
             if shown:

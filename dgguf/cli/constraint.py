@@ -14,14 +14,16 @@ def constraint_options(command: Command) -> Command:
             "--choice",
             metavar="TEXT",
             multiple=True,
-            help="The answer is this text, or that of another --choice.",
+            help="The answer, of `fill` each hole, is this text, or that of another --choice.",
         ),
-        click.option("--regex", metavar="RE", help="The answer matches this regular expression as a whole."),
+        click.option(
+            "--regex", metavar="RE", help="The answer, or hole, matches this regular expression as a whole."
+        ),
         click.option(
             "--schema",
             type=click.Path(dir_okay=False, path_type=Path),
             metavar="FILE.json",
-            help="The answer is JSON that this JSON schema allows.",
+            help="The answer, or hole, is JSON that this JSON schema allows.",
         ),
     ):
         command = option(command)

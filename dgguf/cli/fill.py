@@ -10,6 +10,7 @@ import click
 
 from dgguf.cli.answering import opened, printing_options
 from dgguf.cli.commands import Grouped, model_argument
+from dgguf.cli.constraint import constraint_options
 from dgguf.cli.keeping import Keeping, keeping_options
 from dgguf.cli.options import (
     Asking,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--system", help="A system message.")
 @click.option("--special", is_flag=True, help="Let texts such as <|turn> become control tokens.")
 @bounded_generation_options
+@constraint_options
 @view_options(VIEWS)
 @keeping_options
 @printing_options
@@ -51,6 +53,7 @@ def fill(
 
     [[8]] is a hole of 8 tokens; what the model leaves empty at its end is dropped. [[]] is tried with 8, 16
     and 32 tokens, and the likeliest is taken. \\[[ stands for [[ itself. The whole text goes to stdout.
+    --schema, --regex and --choice say what fills each hole, whatever its size.
 
     \b
     Examples:
@@ -65,19 +68,20 @@ def fill(
     keeping.check()
     from dgguf.cli.display import Display
     from dgguf.cli.models import offer
+    from dgguf.fill import PROMPT, fillings
     from dgguf.template import Template
 
     Template.parse(template)  # what is wrong with it is said before a model is loaded
+    constraint = asking.constraint()
     offer(loading.model)
     with contextlib.ExitStack() as stack:
         tries: list[Filling] = []
         with Display(showing, as_json=as_json) as display:
             session = stack.enter_context(opened(loading, display))
             options: dict[str, Any] = {"settings": asking.settings(session)}
-            options |= {"system": asking.system, "special": asking.special}
+            options |= {"system": asking.system, "special": asking.special, "constraint": constraint}
             options |= {} if asking.seed is None else {"seed": asking.seed}
-            options |= {} if prompt is None else {"prompt": typed(prompt)}
-            for filling in session.fillings(template, **options):
+            for filling in fillings(session, template, PROMPT if prompt is None else typed(prompt), options):
                 with contextlib.closing(display.show(filling, session, None)) as events:
                     for _ in events:
                         pass

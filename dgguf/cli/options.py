@@ -237,7 +237,7 @@ def _length_options(command: Command) -> Command:
             "--canvas",
             metavar="N|auto",
             type=CountOr("auto", "positions", least=16),
-            help="Positions denoised together, from 16; auto: no more than -n needs.  [default: the model's]",
+            help="Positions denoised at once, from 16; auto: as -n or --schema need.  [default: the model's]",
         ),
         click.option(
             "--turbo",

@@ -128,9 +128,8 @@ def quantize(
 ) -> None:
     """Convert SOURCE, a transformers checkpoint directory, a GGUF file or a known name, to a GGUF file OUT.
 
-    Norms, scales and the router stay F32. OUT appears only when it is complete. Rows that are no multiple
-    of 256, as in the down projections, get a type of 32-weight blocks. --mmproj writes the vision tower,
-    which reads images, to a file of its own.
+    Norms, scales and the router stay F32. Rows that are no multiple of 256, as in the down projections,
+    get a type of 32-weight blocks. --mmproj writes the vision tower, which reads images, to its own file.
 
     \b
     Examples:

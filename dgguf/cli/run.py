@@ -29,6 +29,7 @@ from dgguf.view.names import VIEWS
 if TYPE_CHECKING:
     from dgguf.constraints.automaton import Automaton
     from dgguf.session import Session
+    from dgguf.template import Template
     from dgguf.text.chat import Message
     from dgguf.videos import Pictures
 
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     metavar="TEXT",
     help="What the answer, of one canvas at most, ends with; a space before it counts.",
 )
+@click.option("--pin-givens", is_flag=True, help="Of a sudoku in the prompt, pin the digits that are given.")
 @generation_options
 @constraint_options
 @view_options(VIEWS)
@@ -84,6 +86,7 @@ def run(
     videos: tuple[Path, ...],
     begins: str | None,
     ends: str | None,
+    pin_givens: bool,
     keeping: Keeping,
     record_top: int,
     go_on: bool,
@@ -118,7 +121,7 @@ def run(
     pictures = read_pictures(images, videos, asking)
     asking, messages = _messages(text, loading, asking, go_on=go_on)
     prompt_or_messages = messages if go_on else text
-    frame = typed(begins or ""), typed(ends or "")
+    frame = _givens(text) if pin_givens else (typed(begins or ""), typed(ends or ""))
     written = answer(
         lambda session: _ask(session, prompt_or_messages, pictures, asking, frame, constraint, record_top),
         loading,
@@ -148,22 +151,43 @@ def _messages(text: str, loading: Loading, asking: Asking, *, go_on: bool) -> tu
     return dataclasses.replace(asking, system=asking.system or system), before + asked
 
 
+def _givens(text: str) -> "Template":
+    """The sudoku of a prompt as a template."""
+    from dgguf.errors import PromptError
+    from dgguf.template import Template
+    from dgguf.view.sudoku import find_board
+
+    board = find_board(text)
+    if board is None:
+        raise PromptError(
+            "--pin-givens needs a sudoku in the prompt: a line of digits a row, with . or 0 for what is open"
+        )
+    return Template.of_board(board)
+
+
 def _ask(
     session: "Session",
     prompt: "str | list[Message]",
     pictures: "Pictures | None",
     asking: Asking,
-    frame: tuple[str, str],
+    frame: "tuple[str, str] | Template",
     constraint: "Automaton | None",
     record_top: int,
 ) -> Asked:
-    """Ask a model for the answer to a prompt, which begins and ends as the frame says, or is constrained."""
-    from dgguf.fill import framed
+    """Ask a model for the answer to a prompt, with the frame around it, or constrained.
+
+    Args:
+        frame: what the answer begins and ends with, or a template of all of it.
+    """
+    from dgguf.fill import framed, pinned
     from dgguf.request import new_seed
 
     settings, seed = asking.settings(session), new_seed() if asking.seed is None else asking.seed
     ids = encode_with_pictures(session, asking, prompt, pictures)
-    options = framed(session, *frame, special=asking.special, **asking.lengths())
+    if isinstance(frame, tuple):
+        options = framed(session, *frame, special=asking.special, **asking.lengths())
+    else:
+        options = pinned(session, frame, canvas_length=asking.canvas, constraints="the sudoku's givens")
     options |= {"top_k": record_top, "constraint": constraint, "turbo": asking.turbo}
     if pictures:
         options |= {"images": pictures.images, "videos": pictures.videos}

@@ -35,10 +35,12 @@ class Rule:
 _UNPAGED = tuple(view for view in VIEWS if view not in ("auto", *LIVE_VIEWS))
 EXCLUDES = (
     Rule("--prompt", ("PROMPT", "--file"), "give the prompt once", but=("fill",)),
+    Rule("--prompt", ("INSTRUCTION",), "the model reads one of them"),
     Rule("--file", ("PROMPT",), "give the prompt once"),
     Rule("--file", ("TEXT",), "give the text once"),
     Rule("--begins", ("--think",), "thoughts come before an answer"),
     Rule("--ends", ("--think",), "it is for an answer of one canvas"),
+    Rule("--pin-givens", ("--think", "--begins", "--ends"), "the answer is the board alone"),
     Rule("--file", ("STATE",), "give the text once"),
     Rule("--joint", ("--permute",), "all answers are read from one prompt, whose options stay as they are"),
     Rule("--raw", ("--system", "--think", "--continue"), "it takes the prompt as it is"),
@@ -46,7 +48,7 @@ EXCLUDES = (
     Rule("--markdown", ("--json", "--view jsonl", "--view sudoku"), "it formats the answer's text"),
     *(
         Rule(name, ("--schema", "--regex", "--choice"), "these say what the whole answer may be")
-        for name in ("--begins", "--ends")
+        for name in ("--begins", "--ends", "--pin-givens")
     ),
     Rule("--schema", ("--regex", "--choice"), "one of them says what the answer may be"),
     Rule("--regex", ("--choice",), "one of them says what the answer may be"),
@@ -64,6 +66,7 @@ EXCLUDES = (
             "--think",
             "--max-tokens",
             "--canvas",
+            "--turbo",
         ),
         "decisions are read, and nothing is written",
     ),

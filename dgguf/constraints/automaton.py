@@ -4,6 +4,7 @@ Its size is limited, in states and in work, so that no expression, however neste
 """
 
 from collections.abc import Iterable
+from collections.abc import Sequence as Sequenced
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,6 +107,18 @@ def compile_node(node: Node, effort: Effort | None = None) -> Automaton:
     return _trimmed(*_determine(graph, end))
 
 
+def in_text(parts: Sequenced[str | Automaton]) -> Automaton:
+    """The automaton of texts and languages, one after the other.
+
+    Raises:
+        ConstraintError: it takes too many states.
+    """
+    graph, end = _Graph(Effort()), 0
+    for part in parts:
+        end = graph.add(Text(part), end) if isinstance(part, str) else graph.embed(part, end)
+    return _trimmed(*_determine(graph, end))
+
+
 class _Graph:
     """A nondeterministic automaton; node 0 is the first.
 
@@ -151,7 +164,7 @@ class _Graph:
                 return self._repeat(node, start)
             case Both():
                 machine = self.effort.both(node)
-                return self._node() if machine is None else self._automaton(machine, start)
+                return self._node() if machine is None else self.embed(machine, start)
 
     def _byte(self, start: int, byte: int) -> int:
         end = self._node()
@@ -195,7 +208,8 @@ class _Graph:
                 self.free[self.add(node.between, start)].append(first)
         return end
 
-    def _automaton(self, machine: Automaton, start: int) -> int:
+    def embed(self, machine: Automaton, start: int) -> int:
+        """Lay an automaton behind a node; returns the node at its end."""
         nodes, end = [self._node() for _ in range(len(machine))], self._node()
         self.free[start].append(nodes[0])
         for state in range(len(machine)):

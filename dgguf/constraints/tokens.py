@@ -1,12 +1,14 @@
 """What a model's vocabulary means to languages: made once a session, and kept for each language."""
 
+import functools
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
 
 from dgguf.constraints.automaton import Automaton
 from dgguf.constraints.guide import Guide, Marks
+from dgguf.constraints.longest import longest
 from dgguf.constraints.vocabulary import TokenBytes, Ways, find_ways
 from dgguf.errors import ConstraintError
 
@@ -26,6 +28,8 @@ class Texts(Protocol):
 
     def piece(self, token: int, *, special: bool = False) -> bytes: ...
 
+    def encode(self, text: str) -> list[int]: ...
+
 
 class Constraints:
     """Makes guides for a model's answers.
@@ -37,6 +41,7 @@ class Constraints:
     def __init__(self, tokenizer: Texts) -> None:
         self._tokenizer = tokenizer
         self._ways: OrderedDict[int, tuple[Automaton, Ways]] = OrderedDict()
+        self._count = functools.lru_cache(maxsize=4096)(self._n_tokens)
 
     def guide(self, automaton: Automaton, prompt: Sequence[int]) -> Guide:
         """What holds the answer to a prompt's ids to a language.
@@ -54,6 +59,24 @@ class Constraints:
         borders = [i for i in prompt if i in (marks.channel_open, marks.channel_close)]
         in_thought = marks.channel_open is not None and borders[-1:] == [marks.channel_open]
         return Guide(automaton, ways, self._vocabulary, marks, in_thought=in_thought)
+
+    def most_tokens(self, automaton: Automaton | None, prompt: Iterable[int], max_tokens: int) -> int:
+        """Tokens that the answer to a prompt's ids takes at most: its text, a stop id and one pad.
+
+        Args:
+            automaton: of the language that it is held to; None for none.
+            max_tokens: it may have; returned where nothing says less, or where thoughts stand before it.
+        """
+        thinks = self._tokenizer.special.get("<|think|>") in set(prompt)
+        text = None if automaton is None or thinks else longest(automaton, self._count)
+        return max_tokens if text is None else min(text + 2, max_tokens)
+
+    def _n_tokens(self, data: bytes) -> int:
+        """Tokens of some bytes."""
+        try:
+            return len(self._tokenizer.encode(data.decode()))
+        except UnicodeDecodeError:  # a part of a character
+            return len(data)
 
     @cached_property
     def _vocabulary(self) -> TokenBytes:

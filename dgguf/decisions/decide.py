@@ -41,6 +41,8 @@ class Decision:
         prompt_tokens: of its prompts; one that several questions share counts for the first of them.
         reused_tokens: of these, those that were not encoded for it but found in the KV cache.
         kept_tokens: of these, those that were encoded for it and are kept for what comes next.
+        canvas: ids of the first canvas that was read for it; at the slots of all questions noise is read.
+        slot: the place in it at which the label was read.
     """
 
     question: Question
@@ -53,6 +55,8 @@ class Decision:
     prompt_tokens: int
     reused_tokens: int
     kept_tokens: int
+    canvas: tuple[int, ...] = ()
+    slot: int = 0
 
     @property
     def score(self) -> float:
@@ -292,6 +296,8 @@ def _decisions(
         mass = float(np.mean([np.mean(place.masses) for _, place in parts]))
         numbers = {number for number, _ in parts if reads[number].slots[0].question == question_number}
         first = 0 in numbers
+        read = reads[parts[0][0]]
+        where = next(each.place for each in read.slots if each.question == question_number)
         decisions.append(
             Decision(
                 question=question,
@@ -304,6 +310,8 @@ def _decisions(
                 prompt_tokens=sum(len(reads[number].prompt) for number in numbers),
                 reused_tokens=n_prefix * len(numbers) - first * (n_prefix - found),
                 kept_tokens=first * (n_prefix - found),
+                canvas=tuple(read.canvas.tolist()),
+                slot=where,
             )
         )
     return decisions

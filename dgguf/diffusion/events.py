@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from dgguf.diffusion.fresh import Draft
 from dgguf.diffusion.sampler import Branch
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.turbo import Turbo
@@ -35,6 +36,7 @@ class Started:
         digest: of the model's file, see `GgufFile.digest`; "" where it is not known.
         arithmetic: of the backend, see there; "" where it is not known.
         images: what the prompt shows, small.
+        draft: the text that it starts from; None for noise.
         turbo: what steps leave out; None for nothing.
     """
 
@@ -53,6 +55,7 @@ class Started:
     digest: str = ""
     arithmetic: str = ""
     images: tuple[Thumbnail, ...] = ()
+    draft: Draft | None = None
     turbo: Turbo | None = None
 
 
@@ -74,11 +77,11 @@ class PromptEncoded:
 
 @dataclass(frozen=True)
 class CanvasStarted:
-    """A fresh canvas of noise is about to be denoised.
+    """A fresh canvas is about to be denoised.
 
     Attributes:
         block: its number, from 0.
-        canvas: (C,) random ids, and those that are pinned.
+        canvas: (C,) random ids, those that are pinned, and what stays of a draft.
         committed: positions before it in the KV cache.
         pinned: (C,) bool, positions whose id must stand; None for none.
     """
@@ -108,7 +111,7 @@ class DenoisingStep:
 
     Attributes:
         block: the canvas's number, from 0.
-        step: from 1.
+        step: from 1; of an answer that starts from a text, from the one that its strength says.
         max_steps: steps this canvas may take.
         temperature: of this step.
         canvas: (C,) ids that the step read.
@@ -163,10 +166,11 @@ class CanvasCommitted:
         block: its number, from 0.
         tokens: (C,) ids.
         answer_length: tokens before the first stop id; C if there is none.
-        stopped: whether there is a stop id.
+        stopped: whether there is a stop id that ends the answer.
         steps: denoising steps it took.
         converged: whether the stopping rule was met, rather than the steps used up.
-        encode_seconds: for encoding what came before it: the prompt, or the canvas before.
+        encode_seconds: for encoding what came before it: the prompt, or the canvas before; with the read
+            of a draft.
         seconds: for all its steps and for that.
     """
 

@@ -7,7 +7,7 @@ generation_diffusion_gemma.py, `DiffusionGemmaGenerationMixin.generate`).
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -24,6 +24,7 @@ from dgguf.diffusion.events import (
     PromptEncoded,
     TopTokens,
 )
+from dgguf.diffusion.fresh import Draft, certainty, fresh_canvas
 from dgguf.diffusion.sampler import Noise, StoppingRule, accept, temperature
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.turbo import Freezer, Turbo
@@ -36,6 +37,7 @@ from dgguf.model.transformer import Transformer
 CanvasLength = int | Literal["auto"] | None
 # A canvas that is as short as its text wants has a multiple of so many positions.
 CANVAS_GRAIN = 16
+_READ_TOP = 64  # likeliest tokens of a position that the read of a text looks at
 _NO_TURBO = Turbo(tail=0, frozen=0, end=0)
 
 
@@ -55,6 +57,7 @@ def generate(
     turbo: Turbo | None = None,
     committed: Sequence[np.ndarray] = (),
     spans: Sequence[Span] = (),
+    draft: Draft | None = None,
 ) -> Generator[Event, None, None]:
     """Answer a prompt; closing the iterator cancels.
 
@@ -72,8 +75,11 @@ def generate(
             goes on to the last of them: only a stop id that is pinned itself ends it before.
         guide: holds the answer to a language; not with pins.
         turbo: what steps leave out; None for nothing.
-        committed: canvases of this answer that stand already; it goes on behind them.
+        committed: what stands already of the canvases of this answer; it goes on behind them.
         spans: images of the prompt; those that are in the cache already are not read again.
+        draft: the text that the answer starts from, not with a guide. A stop id in a canvas before the
+            text's last one ends that canvas alone: the next holds the text that follows, behind what is
+            committed.
 
     Raises:
         ConstraintError: even the shortest answer of the language does not fit.
@@ -82,8 +88,8 @@ def generate(
     """
     clock = _Clock()
     length = choose_length(canvas_length, max_tokens, model.config.canvas_length)
-    plan = _Plan(length, pins or {}, max_tokens, stop_ids, len(committed), spans)
-    denoise = _Denoiser(model, cache, settings, noise, top_k, guide, turbo or _NO_TURBO, plan.stop, clock)
+    plan = _Plan(length, pins or {}, max_tokens, stop_ids, [*map(len, committed)], spans, draft)
+    denoise = _Denoiser(model, cache, settings, noise, top_k, guide, turbo or _NO_TURBO, plan, clock)
     ids = np.concatenate([prompt, *committed])
     with contextlib.closing(_answer(model, cache, ids, denoise, plan, clock)) as events:
         for event in events:
@@ -117,12 +123,13 @@ class _Plan:
     pins: Mapping[int, int]
     max_tokens: int
     stop_ids: frozenset[int]
-    n_committed: int
+    committed: Sequence[int]
     spans: Sequence[Span]
+    draft: Draft | None
 
     def blocks(self) -> range:
         """The canvases to denoise, by number."""
-        return range(self.n_committed, math.ceil(self.max_tokens / self.length))
+        return range(len(self.committed), math.ceil(self.max_tokens / self.length))
 
     def room(self, positions: int) -> int:
         """Positions of the canvases to come, of which no more fit than into so many positions."""
@@ -130,11 +137,17 @@ class _Plan:
 
     def stop(self, block: int, tokens: np.ndarray) -> int | None:
         """Where in a committed canvas the answer ends, if it does."""
-        first, last = block * self.length, max(self.pins, default=-1)
+        first = block * self.length
+        behind = math.inf if self.draft is None else first + self.length
+        last = max((place for place in self.pins if place < behind), default=-1)
         for place in np.flatnonzero(np.isin(tokens, list(self.stop_ids))).tolist():
             if first + place > last or first + place in self.pins:
                 return int(place)
         return None
+
+    def may_end(self, block: int) -> bool:
+        """Whether a stop id in a canvas ends the answer, and not that canvas alone."""
+        return self.draft is None or block + 1 >= self.draft.n_canvases(self.length)
 
 
 def _answer(
@@ -148,7 +161,7 @@ def _answer(
     length = plan.length
     check_room(len(prompt), length, cache.context, model.config.context_length)
     reused = cache.position
-    answer_tokens = plan.n_committed * length
+    answer_tokens = sum(plan.committed)
     pending, ahead = prompt[reused:], within(plan.spans, reused, len(prompt))
 
     denoise.begin(plan.room(cache.context - len(prompt)))
@@ -162,12 +175,12 @@ def _answer(
         # 1.a. Encode what is new: the prompt, later the committed canvas.
         for first, end in calls(len(pending), ahead, 0, cache.rows_per_call):
             model.encode(pending[first:end], cache, within(ahead, first, end))
-            if block == plan.n_committed:
+            if block == len(plan.committed):
                 yield PromptEncoded(cache.position, len(prompt), reused, clock())
-        if block == plan.n_committed and reused == len(prompt):
+        if block == len(plan.committed) and reused == len(prompt):
             yield PromptEncoded(reused, reused, reused, clock())
         # 1.b, 1.c. Denoise a fresh canvas until it settles.
-        fresh = fresh_canvas(denoise.noise, block, length, plan.pins)
+        fresh = denoise.fresh(block, length, plan.pins)
         fresh.tokens.setflags(write=False)
         encode_seconds = clock() - block_began
         yield CanvasStarted(block, fresh.tokens, cache.position, fresh.pinned)
@@ -177,23 +190,24 @@ def _answer(
         canvas = step.tokens
         # 1.e. A stop id ends the answer there.
         stop = plan.stop(block, canvas)
+        stopped = stop is not None and plan.may_end(block)
         answer_length = length if stop is None else stop
         answer_tokens += answer_length
         yield CanvasCommitted(
             block=block,
             tokens=canvas,
             answer_length=answer_length,
-            stopped=stop is not None,
-            steps=step.step,
+            stopped=stopped,
+            steps=step.step - denoise.first_step + 1,
             converged=step.settled,
             encode_seconds=encode_seconds,
             seconds=clock() - block_began,
         )
-        if stop is not None:
+        if stopped:
             yield Finished("stop", answer_tokens, clock())
             return
         # 1.f. Go on with the next canvas.
-        pending, ahead = canvas, ()
+        pending, ahead = canvas[:answer_length], ()
     yield Finished("length", answer_tokens, clock())
 
 
@@ -231,31 +245,6 @@ def check_room(n_prompt: int, canvas_length: int, context: int, most: int) -> No
         )
 
 
-def fresh_canvas(noise: Noise, block: int, length: int, pins: Mapping[int, int]) -> Canvas:
-    """A canvas of noise in which the pins of its positions stand.
-
-    Args:
-        pins: ids by position in the answer; the canvas holds those from block * length on.
-    """
-    tokens, pinned = noise.tokens(block, 0, length), pinned_places(block, length, pins)
-    if pinned is None:
-        return Canvas(tokens)
-    places = np.flatnonzero(pinned)
-    tokens[places] = [pins[block * length + place] for place in places.tolist()]
-    return Canvas(tokens, pinned)
-
-
-def pinned_places(block: int, length: int, pins: Mapping[int, int]) -> np.ndarray | None:
-    """(C,) bool, read-only: the positions of a canvas that are pinned; None if none is."""
-    places = [place - block * length for place in pins if 0 <= place - block * length < length]
-    if not places:
-        return None
-    pinned = np.zeros(length, bool)
-    pinned[places] = True
-    pinned.setflags(write=False)
-    return pinned
-
-
 class _Denoiser:
     """Denoises canvases with the same settings.
 
@@ -271,13 +260,15 @@ class _Denoiser:
         top_k: int,
         guide: Guide | None,
         turbo: Turbo,
-        stop: Callable[[int, np.ndarray], int | None],
+        plan: _Plan,
         clock: _Clock,
     ) -> None:
         self.noise = noise
+        self.first_step = 1 if plan.draft is None else plan.draft.first_step(settings.max_steps)
         self._turbo = turbo
-        self._stop = stop
+        self._stop = plan.stop
         self._guide = guide
+        self._draft = plan.draft
         self._room = 0
         self._model = model
         self._cache = cache
@@ -295,6 +286,17 @@ class _Denoiser:
         if self._guide is not None:
             self._guide.check(room)
 
+    def fresh(self, block: int, length: int, pins: Mapping[int, int]) -> Canvas:
+        """What a canvas starts from; the canvas before is committed."""
+        fresh, draft = fresh_canvas(self.noise, block, length, pins), self._draft
+        if draft is None or draft.strength == 1:
+            return fresh
+        # One read of the text finds the tokens that the network likes least there.
+        text, uniforms = draft.canvas(block, fresh), self.noise.uniforms(block, 0, length)
+        read = self._model.denoise(text, self._cache, None, 1.0, uniforms)
+        likely = certainty(text.tokens, *self._model.top_tokens(read, _READ_TOP))
+        return draft.noised(block, fresh, likely)
+
     def __call__(self, block: int, canvas: Canvas) -> Iterator[DenoisingStep]:
         """The steps of one canvas; always at least one. The canvas before is committed."""
         self._room -= len(canvas)
@@ -303,7 +305,7 @@ class _Denoiser:
         length, settings, noise, free = len(canvas), self._settings, self.noise, canvas.free
         should_stop, freezer = StoppingRule(settings), Freezer(self._turbo, length)
         prediction: Prediction | None = None
-        for step in range(1, settings.max_steps + 1):
+        for step in range(self.first_step, settings.max_steps + 1):
             began = self._clock()
             t = temperature(settings, settings.max_steps - step + 1)
             # 1.c.i, 1.c.ii. From the canvas, the cache and its own last prediction the network predicts

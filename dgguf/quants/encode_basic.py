@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from dgguf.jit import kernel, part
+from dgguf.kernel_arrays import empty, empty_rows
 from dgguf.quants.half import float32_to_float16
 from dgguf.quants.search import (
     MINIMUM,
@@ -86,15 +87,15 @@ def _encode_weighted(
     n: int,
     with_minimum: bool,
 ) -> None:
-    codes = np.empty(32, np.int32)
+    codes = empty(32, np.int32)
     columns = importance.size
-    variances = np.empty(flat.size // columns, np.float32)
+    variances = empty(flat.size // columns, np.float32)
     for row in range(variances.size):
         total = _ZERO
         for i in range(columns):
             total += flat[row * columns + i] * flat[row * columns + i]
         variances[row] = total / np.float32(columns)
-    s = np.empty((_ROWS, SEARCH_WIDTH), np.float32)
+    s = empty_rows(_ROWS, SEARCH_WIDTH, np.float32)
     for first in range(0, flat.size // 32, SEARCH_WIDTH):
         n_lanes = min(SEARCH_WIDTH, flat.size // 32 - first)
         load(s, _X, flat, 32 * first, 32, n_lanes)

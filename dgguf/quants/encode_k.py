@@ -8,6 +8,7 @@ for what is left of them.
 import numpy as np
 
 from dgguf.jit import kernel, part
+from dgguf.kernel_arrays import empty_rows
 from dgguf.quants.half import float16_to_float32, float32_to_float16
 from dgguf.quants.pack_k import (
     pack_bytes,
@@ -68,8 +69,8 @@ def encode_q2_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
 def encode_q3_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """Codes of 3 bits under 6-bit scales of 16 weights."""
     flat, bytes_out = x.reshape(-1), out.reshape(-1)
-    s, codes = np.empty((_ROWS, SEARCH_WIDTH), np.float32), np.empty((256, SEARCH_WIDTH), np.uint8)
-    packed = np.empty((110, SEARCH_WIDTH), np.uint8)
+    s, codes = empty_rows(_ROWS, SEARCH_WIDTH, np.float32), empty_rows(256, SEARCH_WIDTH, np.uint8)
+    packed = empty_rows(110, SEARCH_WIDTH, np.uint8)
     for first in range(0, flat.size // 256, SEARCH_WIDTH):
         _load_blocks(s, flat, importance, first, np.float32(2))
         for j in range(16):
@@ -105,8 +106,8 @@ def encode_q5_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
 def encode_q6_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
     """Codes of 6 bits under 8-bit scales of 16 weights; importances are the weights as they are."""
     flat, bytes_out = x.reshape(-1), out.reshape(-1)
-    s, codes = np.empty((_ROWS, SEARCH_WIDTH), np.float32), np.empty((256, SEARCH_WIDTH), np.uint8)
-    packed = np.empty((210, SEARCH_WIDTH), np.uint8)
+    s, codes = empty_rows(_ROWS, SEARCH_WIDTH, np.float32), empty_rows(256, SEARCH_WIDTH, np.uint8)
+    packed = empty_rows(210, SEARCH_WIDTH, np.uint8)
     for first in range(0, flat.size // 256, SEARCH_WIDTH):
         _load_blocks(s, flat, importance, first, _ZERO)
         for j in range(16):
@@ -129,8 +130,8 @@ def encode_q6_k(x: np.ndarray, importance: np.ndarray, out: np.ndarray) -> None:
 def encode_with_minimums(x: np.ndarray, importance: np.ndarray, out: np.ndarray, bits: int) -> None:
     """The formats of 2, 4 and 5 bits, in one kernel, which compiles in the time of one."""
     flat, bytes_out = x.reshape(-1), out.reshape(-1)
-    s, codes = np.empty((_ROWS, SEARCH_WIDTH), np.float32), np.empty((256, SEARCH_WIDTH), np.uint8)
-    packed = np.empty((84 if bits == 2 else 144 if bits == 4 else 176, SEARCH_WIDTH), np.uint8)
+    s, codes = empty_rows(_ROWS, SEARCH_WIDTH, np.float32), empty_rows(256, SEARCH_WIDTH, np.uint8)
+    packed = empty_rows(84 if bits == 2 else 144 if bits == 4 else 176, SEARCH_WIDTH, np.uint8)
     size, top = (16, 15) if bits == 2 else (32, 63)
     start, n_steps = (-1.0, 20) if bits == 4 else (-0.5, 15)
     for first in range(0, flat.size // 256, SEARCH_WIDTH):

@@ -6,8 +6,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,7 +19,7 @@ from dgguf import __version__
 from dgguf.decisions import wire
 from dgguf.errors import DggufError
 from dgguf.server import completions, decisions, systemone
-from dgguf.server.body import after, as_json, read_body
+from dgguf.server.body import after, as_json, read_body, unless_left
 from dgguf.server.decisions import DecisionRequest, decided
 from dgguf.server.errors import ApiError, as_api_error
 from dgguf.server.guard import Guard, Handler
@@ -32,8 +32,6 @@ from dgguf.session import Session
 
 _LOG = logging.getLogger(__name__)
 _MOST_TOLD = 100  # names in the log of fields without effect
-
-T = TypeVar("T")
 
 
 class Server:
@@ -133,7 +131,7 @@ class Server:
         made = await loop.run_in_executor(self._prompts, completions.plan, asked, self._session, self._name)
         if not asked.request.stream:
             answer = completions.whole(made, self._worker, self._session)
-            return as_json(await _unless_left(request, answer), headers=headers)
+            return as_json(await unless_left(request, answer), headers=headers)
         options = asked.request.stream_options
         events = completions.stream(
             made,
@@ -149,7 +147,7 @@ class Server:
     async def decide(self, request: Request) -> Response:
         asked = convert(decode(await read_body(request)), DecisionRequest)
         self._check_model(asked.model)
-        answer = await _unless_left(request, decided(decisions.plan(asked), self._worker))
+        answer = await unless_left(request, decided(decisions.plan(asked), self._worker))
         return as_json(wire.response(answer, self._name))
 
     async def system_one(self, request: Request) -> Response:
@@ -157,7 +155,7 @@ class Server:
             asked = convert(decode(await read_body(request)), SystemOneRequest)
         except ApiError as error:
             raise InvalidRequestError(str(error)) from None
-        answer = await _unless_left(request, decided(systemone.plan(asked), self._worker))
+        answer = await unless_left(request, decided(systemone.plan(asked), self._worker))
         return as_json(systemone.response(asked, answer, self._name))
 
     def _ignored(self, asked: Asked) -> dict[str, str]:
@@ -188,26 +186,6 @@ class Server:
             kind = "counter" if name.endswith("_total") else "gauge"
             lines += [f"# TYPE dgguf_{name} {kind}", f"dgguf_{name} {value}"]
         return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
-
-
-async def _unless_left(request: Request, answer: Awaitable[T]) -> T:
-    """An answer, unless the client leaves before it is there: then it is cancelled."""
-
-    async def left() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    task, watch = asyncio.ensure_future(answer), asyncio.ensure_future(left())
-    try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        for one in (task, watch):
-            one.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await task
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

@@ -1,17 +1,20 @@
 """Bodies of requests and of responses."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from dgguf.server.errors import ApiError
 from dgguf.server.guard import MOST_BODY, too_large
 
 _BODY_SECONDS = 30.0  # for a body to come
+
+T = TypeVar("T")
 
 
 async def read_body(request: Request) -> bytes:
@@ -43,3 +46,27 @@ async def after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes
     yield first
     async for piece in rest:
         yield piece
+
+
+async def unless_left(request: Request, answer: Awaitable[T]) -> T:
+    """An answer, unless the client leaves before it is there: then it is cancelled.
+
+    Raises:
+        ClientDisconnect: the client has left.
+    """
+
+    async def left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    task, watch = asyncio.ensure_future(answer), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        for one in (task, watch):
+            one.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await task

@@ -22,6 +22,8 @@ _PLAIN = {
     Style.LABEL: Look(dim=True),
     Style.GIVEN: Look(bold=True, underline=True),
     Style.CONFLICT: Look(underline=True),
+    Style.REMOVED: Look(strike=True),
+    Style.ADDED: Look(bold=True),
 }
 # Colours that themes define for their ground, and one grey of the 256: terminals make what is dim so faint
 # that nobody can read it, while this has a contrast of 4.5 to white and of 4.6 to black.
@@ -37,6 +39,8 @@ _COLOURED = _PLAIN | {
     Style.LABEL: _GREY,
     Style.SPARK: Look(color="cyan"),
     Style.CONFLICT: Look(color="red", underline=True),
+    Style.REMOVED: Look(color="red", strike=True),
+    Style.ADDED: Look(color="green", bold=True),
 }
 _NONE, _ITALIC, _UNDERLINE = Look(), Look(italic=True), Look(underline=True)
 

@@ -1,12 +1,15 @@
 """An answer that knows how it came about, so that it can be drawn."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from dgguf.answer import Answer
+from dgguf.answer import Answer, AnswerBuilder
+from dgguf.diffusion.events import Event
 from dgguf.errors import RecordingError
+from dgguf.text.tokenizer import TokenTexts
 from dgguf.view.export.write import Drawing, check_name, page, write
 from dgguf.view.recording import Recording
 
@@ -49,3 +52,12 @@ class DrawnAnswer(Answer):
         except RecordingError:  # nothing was generated
             return f"<pre>{escape(self.text)}</pre>"
         return f'<iframe srcdoc="{escape(inside)}" style="width:100%;height:660px;border:0"></iframe>'
+
+
+def drawn_answer(tokens: TokenTexts, events: Iterable[Event]) -> DrawnAnswer:
+    """The answer of a generation, whose events are all taken."""
+    builder, seen = AnswerBuilder(tokens), []
+    for event in events:
+        builder.add(event)
+        seen.append(event)
+    return DrawnAnswer(**vars(builder.answer()), recording=Recording(tokens, seen))

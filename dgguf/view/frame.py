@@ -28,6 +28,8 @@ class Style(StrEnum):
     SPARK = "spark"
     GIVEN = "given"  # part of the question
     CONFLICT = "conflict"  # breaks a rule of the puzzle
+    REMOVED = "removed"  # from a text that was edited
+    ADDED = "added"
 
 
 @dataclass(frozen=True, slots=True)

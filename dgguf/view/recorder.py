@@ -106,7 +106,11 @@ class Recorder:
                 fields["stop_ids"] = sorted(event.stop_ids)
                 fields["images"] = as_json(event.images)
                 fields["turbo"] = event.turbo and dataclasses.asdict(event.turbo)
-                for name in ("pins", "branches", "constraints", "digest", "arithmetic", "images", "turbo"):
+                if event.draft is not None:
+                    fields["draft"] = vars(event.draft) | {"tokens": event.draft.tokens.tolist()}
+                for name in (
+                    *("pins", "branches", "constraints", "digest", "arithmetic", "images", "turbo", "draft"),
+                ):
                     if not fields[name]:
                         del fields[name]
                 ids = fields["prompt"] = event.prompt.tolist()

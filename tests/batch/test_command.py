@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from dgguf.checks import check_workers
 from tests.batch.conftest import write_lines
 
 QUICK = ("-t", "1", "--seed", "3", "-n", "16", "--canvas", "auto", "--max-steps", "3")
@@ -38,6 +39,17 @@ def test_what_is_said(tmp_path):
     again = done(tmp_path, "in.jsonl", "-o", "out.jsonl")
     assert (again.returncode, again.stdout) == (1, "")
     assert "out.jsonl exists" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("available", "cores", "fit"),
+    [(24e9, 2, "2 of"), (24e9, 64, "6 of"), (17e9, 64, "1 of"), (1e9, 64, "1 of"), (None, 4, "unknown")],
+)
+def test_how_many_workers_fit(available, cores, fit):
+    available = None if available is None else int(available)
+    check = check_workers(int(16.8e9), int(0.96e9), available, cores)
+    assert check.ok
+    assert check.found.startswith(fit)
 
 
 @pytest.mark.posix

@@ -10,7 +10,8 @@ import pytest
 
 from dgguf.batch.index import key_of
 from dgguf.batch.results import COLUMNS
-from dgguf.batch.work import seed_of
+from dgguf.batch.work import Task, seed_of
+from dgguf.diffusion.turbo import Turbo
 from dgguf.errors import BatchError
 from tests.batch.conftest import Scripted, write_lines
 from tests.batch.test_rows import BAD
@@ -89,6 +90,17 @@ def test_every_form_of_a_row_is_answered(batch, demo, session, tmp_path):
         body["usage"].get("completion_tokens", 1) for body in bodies.values()
     )
     assert all(result["error"] is None for result in results.values())
+
+
+def test_turbo_is_a_setting_of_all_rows(batch, demo, session, tmp_path):
+    path, turbo = write_lines(tmp_path / "in.jsonl", ROWS[:1]), Turbo()
+    batch.run(path, demo(turbo=turbo, max_tokens=64), settings=Task(7, ".", turbo=turbo).settings())
+    short = {"settings": session.settings(max_steps=3), "max_tokens": 64, "canvas_length": "auto"}
+    told = session.generate("Sort: 7 3 9 1 5", seed=seed_of(7, "prompt"), turbo=turbo, **short)
+    assert batch.results()["prompt"]["response"]["body"]["choices"][0]["message"]["content"] == told.text
+    batch.run(path, lambda seed: Scripted(seed, 0), settings=Task(7, ".", turbo=turbo).settings(), force=True)
+    with pytest.raises(BatchError, match="another setting"):
+        batch.run(path, settings=Task(7, ".", turbo=Turbo(tail=0.5)).settings(), force=True)
 
 
 def test_questions_about_each_text(batch, demo, tmp_path):

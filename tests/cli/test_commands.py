@@ -236,6 +236,13 @@ def test_fill_prints_the_whole_text(tmp_path):
     assert {json.loads(line)["type"] for line in lines} >= {"started", "canvas", "finished"}
 
 
+def test_holes_that_are_held():
+    done, _ = here("fill", "demo", "A [[1]] [[]].", "--choice", "fox", "--choice", "dog", "--seed", "1")
+    assert re.fullmatch(r"A (fox|dog) (fox|dog)\.\n", done.stdout)
+    assert here("fill", "demo", "A [[1]]", "--choice", "fox", "--regex", "a")[0].exit_code == 2
+    assert "the regular expression" in here("fill", "demo", "A [[1]]", "--regex", "(")[1]
+
+
 def test_fill_refuses_in_one_sentence(tmp_path):
     (tmp_path / "t.txt").write_text("kept")
     for words, complaint in (
@@ -257,6 +264,28 @@ def test_answers_that_begin_and_end_as_asked():
     assert short.stdout.endswith(" and slept.\n")
     assert "nothing is left" in here(*words, "--ends", " and slept.", "-n", "3")[1]
     assert here(*words, "--begins", "A", "--think")[0].exit_code == 2
+
+
+BOARD = "21.3\n3..1\n...2\n1..."
+
+
+def test_a_sudokus_givens_are_pinned():
+    words = ["run", "demo", f"Solve this sudoku:\n{BOARD}", "--no-stdin", "--seed", "1", "--pin-givens"]
+    done, _ = here(*words, "--view", "jsonl")
+    started = json.loads(done.stdout.splitlines()[0])
+    given = {place: int(digit) for place, digit in enumerate(BOARD) if digit.isdigit()}
+    texts = {int(i): text for i, text in started["texts"].items()} if "texts" in started else {}
+    for line in map(json.loads, done.stdout.splitlines()):
+        texts |= {int(i): text for i, text in line.get("texts", {}).items()}
+    pins = {int(place): texts[token] for place, token in started["pins"].items()}
+    assert {place: int(pins[place]) for place in given} == given
+    assert len(pins) == started["canvas_length"] - BOARD.count(".")
+    assert started["constraints"] == "the sudoku's givens"
+    solved, _ = here(*words, "--max-steps", "1", "--view", "none")
+    assert re.fullmatch(re.escape(BOARD).replace(r"\.", ".") + "\n", solved.stdout)
+    assert "needs a sudoku in the prompt" in here("run", "demo", "Hi", "--no-stdin", "--pin-givens")[1]
+    for other in (["--begins", "a"], ["--choice", "a"], ["--think"]):
+        assert here(*words, *other)[0].exit_code == 2
 
 
 def test_canvases_as_short_as_wanted(model):

@@ -25,6 +25,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     write_model(folder / "m.gguf", TINY, "Q8_0", seed=3)
     write_model(folder / "source.gguf", TINY, "BF16", seed=3)
+    (folder / "story.txt").write_text("The sea said nothing.\n")
     (folder / "in.txt").write_text("Hi\nHo\n")
     tokens, events = made_up(steps=4)
     with Recorder.to_file(folder / "story.jsonl", tokens) as recorder:
@@ -44,6 +45,7 @@ COMMANDS = {
     "run --json": f"run m.gguf -p Hi {QUICK} --json",
     "run --record": f"run m.gguf -p Hi {QUICK} --record r.jsonl",
     "fill": "fill m.gguf 'A [[4]] b' --seed 5 --max-steps 2",
+    "edit": "edit m.gguf story.txt Shorten --seed 5 --max-steps 4",
     "chat": f"chat m.gguf {QUICK}",
     "decide": "decide m.gguf Hi -q 'Is it?' --samples 1",
     "decide --json": "decide m.gguf Hi -q 'Is it?' --samples 1 --json",

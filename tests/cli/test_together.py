@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 import dgguf.cli
 from dgguf.cli import cli
+from dgguf.cli.commands import _ALONE
 from dgguf.cli.together import EXCLUDES, NEEDS, _find, _name, _of
 
 RUNNER = CliRunner()
@@ -24,7 +25,7 @@ def words(command, term):
     parameter = _find(command, name)
     if isinstance(parameter, click.Argument):
         return [meant.replace("*", "x") or "word"]
-    if getattr(parameter, "is_flag", False):
+    if getattr(parameter, "is_flag", False) or name in _ALONE:
         return [name]
     if meant:
         return [name, meant.replace("*", "x")]

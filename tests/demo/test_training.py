@@ -93,6 +93,14 @@ def test_transformers_loads_the_checkpoint(twin, tmp_path):
         np.testing.assert_allclose(out.logits, twin.logits(prompt, canvas), atol=1e-4)
 
 
+def test_full_layers_turn_a_quarter_also_where_all_heads_are_of_one_size(twin):
+    import torch
+
+    sliding, full = (twin._turns(16, full, 8, torch.device("cpu")) for full in (False, True))
+    assert not torch.equal(sliding[0], full[0])
+    assert torch.equal(full[0][:, :, 2:], torch.ones(8, 1, 6))
+
+
 def test_one_step_of_muon_is_orthogonal_and_training_learns(twin):
     import torch
 

@@ -47,6 +47,7 @@ LEVELS = {
     "resume": 10,
     "template": 10,
     "fill": 11,
+    "edit": 11,
     "decisions": 11,
     "options": 11,
     "view": 11,

@@ -145,6 +145,15 @@ def test_holes_are_filled(demo):
     assert 0 <= filled["attempt"] < 3
 
 
+def test_a_decision_shows_the_canvas_of_its_slot(demo):
+    asked = {"input": "Mia has a fox.", "questions": [{"type": "predicate", "instructions": "Is it a fox?"}]}
+    given = json.loads(demo.post("/page/decide", asked)[2])
+    [canvas] = given.pop("canvases")
+    assert canvas["slot"] == 0
+    assert canvas["tokens"][1] == "<turn|>"
+    assert given["answers"] == json.loads(demo.post("/v1/decisions", asked)[2])["answers"]
+
+
 def test_an_image_is_refused_by_a_model_that_does_not_see(demo):
     url = uri(random_picture(1, 8, 8))
     status, _, data = demo.post("/page/image", {"url": url})

@@ -1,8 +1,23 @@
 """The page as a person uses it, in headless Chromium: no fault in the console, and nothing from elsewhere."""
 
+import contextlib
+import json
+import shutil
+import subprocess
+import tarfile
+import urllib.request
+
 import pytest
 
+from dgguf.diffusion.events import DenoisingStep
+from dgguf.view.progress import LEVELS, Progress
+from dgguf.view.recording import read_recording
+from tests.server.conftest import STORY, serving
 from tests.support.chromium import Chromium, needs_chromium
+from tests.support.hostile_texts import HOSTILE
+from tests.support.recordings import made_up
+from tests.support.seeing import write_seeing_model
+from tests.view.test_export import record
 
 DONE = "[...document.querySelectorAll('#{} .actions button')].some(b => b.textContent === 'Another seed')"
 
@@ -92,3 +107,287 @@ def test_a_text_is_filled_questions_are_decided_and_a_schema_and_a_board_are_hel
     assert given == page.do(
         "[...document.querySelectorAll('#sudoku-givens input')].filter(i => i.value).length"
     )
+
+
+@needs_chromium
+@pytest.mark.slow(6)
+def test_a_link_repeats_an_answer_and_sends_nothing_by_itself(page, browser, demo):
+    ask(page, "Write a story about Mia and a blue fox.", seed=11)
+    done(page)
+    said = page.do(f"{canvas()}.textContent")
+    page.press("Link")
+    address = page.until("location.hash && location.href")
+    with browser.page(address) as other:
+        other.until("document.getElementById('model').textContent === 'demo'")
+        assert (
+            other.do("document.getElementById('prompt').value") == "Write a story about Mia and a blue fox."
+        )
+        assert f"{demo.url}/page/answer" not in other.asked
+        other.do("document.getElementById('send').click()")
+        done(other)
+        assert other.do(f"{canvas()}.textContent") == said
+
+
+@needs_chromium
+@pytest.mark.slow(8)
+def test_a_key_is_asked_for_and_kept_for_the_tab(browser):
+    with serving("demo", "--api-key", "right") as served, browser.page(served.url + "/") as opened:
+        for key in ("wrong", "right"):
+            opened.until("document.getElementById('key-dialog').open")
+            opened.do(f"document.getElementById('key').value = '{key}'")
+            opened.do("document.querySelector('#key-form .primary').click()")
+            opened.until(
+                "document.title.startsWith('demo') || !document.getElementById('key').value"
+                " && document.getElementById('key-note').textContent.startsWith('That was not the key')"
+            )
+        opened.until("document.getElementById('model').textContent === 'demo'")
+        assert opened.do("JSON.stringify(localStorage)") == "{}"
+        assert opened.do("sessionStorage.getItem('dgguf-key')") == "right"
+
+
+@needs_chromium
+@pytest.mark.slow(12)
+def test_it_waits_for_a_server_that_starts_again(browser):
+    with serving("demo") as served, browser.page(served.url + "/") as opened:
+        opened.until("document.getElementById('model').textContent === 'demo'")
+        ask(opened)
+        done(opened)
+        served.process.terminate()
+        served.process.wait(60)
+        ask(opened, "Tell me a story.", seed=4)
+        opened.until("!document.getElementById('banner').hidden")
+        opened.until("[...document.querySelectorAll('.note')].at(-1).textContent.includes('does not answer')")
+        with serving("demo", "--port", str(served.port)):
+            opened.until("document.getElementById('banner').hidden")
+            opened.press("Try again")
+            opened.until("document.querySelectorAll('.facts')[1]?.textContent.includes('tokens/s')")
+
+
+@needs_chromium
+@pytest.mark.slow(12)
+def test_an_image_is_dropped(page, browser, tmp_path):
+    drop = """(async () => {
+      const canvas = document.createElement('canvas');
+      canvas.width = 60; canvas.height = 40;
+      canvas.getContext('2d').fillRect(5, 5, 20, 20);
+      const data = await new Promise(give => canvas.toBlob(give));
+      const file = new File([data], 'a<b>.png', {type: 'image/png'});
+      const dropped = new DataTransfer();
+      dropped.items.add(file);
+      const event = new DragEvent('drop', {dataTransfer: dropped, bubbles: true});
+      document.getElementById('chat').dispatchEvent(event);
+    })()"""
+    page.do(drop)
+    page.until("document.getElementById('composer-note').textContent.includes('the demo does not see yet')")
+    page.faults.clear()  # Chromium notes a status of 400
+    with serving(write_seeing_model(tmp_path), "--exact") as served, browser.page(served.url + "/") as other:
+        other.until("document.getElementById('model').textContent")
+        other.do("document.getElementById('set-max_steps').value = 2")
+        other.do("document.getElementById('set-max_tokens').value = 16")
+        other.do(drop)
+        other.until("/^[1-9][0-9]* tokens$/.test(document.querySelector('figcaption')?.textContent)")
+        ask(other, "What is this?")
+        done(other)
+        assert other.do("document.querySelectorAll('.asked canvas').length") == 1
+        scrub(other, 1)
+        other.press("Go on from this step")
+        other.until("document.querySelector('.wrong')?.textContent.includes('about an image')")
+
+
+@needs_chromium
+@pytest.mark.slow(8)
+def test_the_place_in_the_queue_is_shown_and_an_answer_can_be_given_up(browser, tiny):
+    body = {
+        "messages": STORY,
+        "max_tokens": 4096,
+        "sampler": {"max_steps": 1000, "confidence_threshold": 1e-9},
+    }
+    data = json.dumps(body).encode()
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            request = urllib.request.Request(
+                tiny.url + "/page/answer", data, {"Content-Type": "application/json"}
+            )
+            stack.enter_context(urllib.request.urlopen(request, timeout=60)).readline()
+        opened = stack.enter_context(browser.page(tiny.url + "/"))
+        opened.until("document.getElementById('model').textContent")
+        ask(opened)
+        opened.until("/^[1-4] answers? before this one$/.test(document.querySelector('.wait').textContent)")
+        opened.key("Escape")
+        opened.until("document.querySelector('.note').textContent === 'stopped'")
+        assert not opened.faults
+
+
+@needs_chromium
+@pytest.mark.slow(10)
+def test_hostile_texts_are_shown_as_text(page):
+    texts = json.dumps(HOSTILE)
+    page.do(f"window.hostile = {texts}")
+    # Where a person, a link, a file or the model puts a text.
+    page.do("""(async () => {
+      const {AnswerView} = await import('/page/answer-view.js');
+      const about = await (await fetch('/page/about')).json();
+      const names = {...hostile.map((text, id) => id % 3 === 2 ? {special: text} : text)};
+      const ids = hostile.map((_, id) => id), entropy = ids.map(id => 3000 * (id % 5));
+      for (const frame of [1, 2]) {
+        const view = new AnswerView({levels: about.levels, pace: () => 0, name: () => 'x', stop() {}});
+        document.getElementById('exchanges').append(view.root);
+        const take = line => view.take(line, JSON.stringify(line));
+        take({type: 'started', version: 2, seed: 1, settings: {max_steps: 2}, prompt: [1],
+          stop_ids: [99], canvas_length: 40, vocab_size: 40, channel: [null, null], texts: names});
+        take({type: 'canvas', block: 0, committed: 0, canvas: ids});
+        take({type: 'step', block: 0, step: 1, tokens: ids, entropy, accepted: 'ff'.repeat(5), seconds: 1});
+        take({type: 'committed', block: 0, answer_length: 40, seconds: 1});
+        take({type: 'text', pieces: hostile.map((text, id) => [id % 2 ? 'answer' : 'thought', text, false])});
+        view.end(hostile.join(' '));
+        await view.seek(frame);
+        const moved = new PointerEvent('pointermove', {bubbles: true});
+        view.canvas.querySelector('[data-p]')?.dispatchEvent(moved);
+      }
+    })()""")
+    page.do("""(() => {
+      const set = (id, value) => { const field = document.getElementById(id); field.value = value;
+        field.dispatchEvent(new Event('input')); };
+      set('fill-text', hostile.join(' [[2]] '));
+      set('decide-state', hostile.join(' '));
+      set('schema-text', JSON.stringify({enum: hostile}));
+      set('prompt', hostile.join(' '));
+      location.hash = new URLSearchParams({mode: 'chat', prompt: hostile.join(' '), system: hostile[0],
+        before: JSON.stringify(hostile.slice(0, 2).map(content => ({role: 'user', content})))});
+    })()""")
+    page.until("document.getElementById('composer-note').textContent.startsWith('From a link')")
+    page.do("document.getElementById('send').click()")
+    page.until("document.querySelectorAll('.asked').length === 2")
+    page.press("Schema")
+    page.press("Answer")
+    page.until("document.querySelector('#schema-answer .actions').textContent !== 'Stop'")
+    page.press("Decide")
+    page.do(
+        "document.querySelectorAll('.question input')"
+        ".forEach((field, i) => field.value = hostile[i].replace(/[|<]/g, ''))"
+    )
+    page.press("Decide", "document.getElementById('decide')")
+    page.until("!document.getElementById('decide-note').textContent.includes('deciding')")
+    assert page.do("window.pwned === undefined")
+    found = "img, iframe, object, base, meta[http-equiv], style, body script, main link, [onload], [onerror]"
+    assert page.do(f"document.querySelectorAll({json.dumps(found)}).length") == 0
+    shown = page.do(
+        "[...document.querySelectorAll('main *, header *')].filter(e => !e.children.length && "
+        "!/TEXTAREA|INPUT/.test(e.tagName)).map(e => e.textContent).join('\\n')"
+    )
+    for control in "\x1b\x07\x9b\x00\u202e\u2066\u200b\u2028\ue000":
+        assert control not in shown, repr(control)
+    assert "<img src=x onerror=pwned=1>" in shown
+    page.faults[:] = [fault for fault in page.faults if "400 (Bad Request)" not in fault]
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory):
+    """axe-core's source, from the npm registry."""
+    folder = tmp_path_factory.mktemp("axe")
+    if not shutil.which("npm"):
+        pytest.skip("no npm, which brings axe-core")
+    done = subprocess.run(["npm", "pack", "axe-core@4.11"], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("axe-core cannot be fetched from the npm registry")
+    [archive] = folder.glob("*.tgz")
+    with tarfile.open(archive) as files:
+        return files.extractfile("package/axe.min.js").read().decode()
+
+
+@needs_chromium
+@pytest.mark.slow(25)
+def test_axe_finds_nothing_serious(page, axe):
+    page.do(axe)
+    rules = """axe.run(document, {resultTypes: ['violations']}).then(found => found.violations
+      .filter(each => each.impact === 'serious' || each.impact === 'critical')
+      .map(each => each.id + each.nodes.map(node => node.target + ' ' + node.failureSummary)))"""
+
+    def check():
+        for theme in ("dark", "light"):
+            for size in ((1200, 800), (390, 844)):
+                page.look(size, theme, reduced=True)
+                assert page.do(rules) == []
+
+    check()
+    ask(page)
+    done(page)
+    scrub(page, 4)
+    check()
+    page.press("Fill")
+    page.press("Fill", "document.getElementById('fill')")
+    done(page, "fill")
+    check()
+    page.press("Decide")
+    page.press("Decide", "document.getElementById('decide')")
+    page.until("document.querySelector('.chance')")
+    check()
+    page.press("Schema")
+    page.press("Answer")
+    page.until("document.querySelector('.values')")
+    check()
+    page.press("Sudoku")
+    page.press("Solve")
+    done(page, "sudoku")
+    check()
+    page.do("document.getElementById('settings').showModal()")
+    check()
+
+
+@needs_chromium
+@pytest.mark.slow(6)
+def test_the_keyboard_alone_is_enough(page):
+    page.do("document.getElementById('prompt').focus()")
+    page.type("Tell me a story.")
+    page.key("Enter")
+    done(page)
+    for _ in range(40):
+        page.key("Tab")
+        if page.do("document.activeElement.type") == "range":
+            break
+    for _ in range(3):
+        page.key("ArrowLeft")
+    label = page.until("document.activeElement.getAttribute('aria-valuetext')")
+    assert "step" in label
+    assert label == page.do("document.querySelector('.step').textContent")
+    page.do("document.getElementById('tab-chat').focus()")
+    page.key("ArrowRight")
+    assert page.do("document.activeElement.id + document.getElementById('fill').hidden") == "tab-fillfalse"
+
+
+@needs_chromium
+@pytest.mark.slow(5)
+def test_less_motion_is_less_motion(page):
+    page.look(reduced=True)
+    page.do("location.reload()")
+    page.until("document.getElementById('model')?.textContent === 'demo'")
+    assert page.do("document.getElementById('pace').value") == "0"
+    ask(page)
+    done(page)
+    moving = "[...document.querySelectorAll('.canvas span')].filter(e => e.getAnimations().length)"
+    assert page.do(f"{moving}.length") == 0
+
+
+@needs_chromium
+@pytest.mark.slow(5)
+def test_the_styles_of_tokens_are_those_of_the_terminal(page, tmp_path):
+    """The page decides them as `Progress` does, over every step of a recording."""
+    path = record(tmp_path / "a.jsonl", *made_up(length=64, steps=12))
+    read = read_recording(path)
+    progress, wanted = Progress(read.tokens), []
+    for event in read.events:
+        progress.add(event)
+        if isinstance(event, DenoisingStep):
+            levels = [LEVELS[level] for level in progress.levels().tolist()]
+            wanted.append(
+                ["revised" if back else style for style, back in zip(levels, progress.revised, strict=True)]
+            )
+    text = json.dumps(path.read_text())
+    found = page.do(f"""(async () => {{
+      const {{Answer}} = await import('/page/recording.js');
+      const answer = new Answer((await (await fetch('/page/about')).json()).levels);
+      for (const line of {text}.split('\\n')) if (line) answer.take(JSON.parse(line), line);
+      return answer.frames.filter(frame => frame.kind === 'step')
+        .map(frame => [...frame.tokens].map((_, at) => answer.style(frame, at)));
+    }})()""")
+    assert found == wanted

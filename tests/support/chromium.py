@@ -19,7 +19,7 @@ _START = (
     "import os, sys; r, w = map(int, sys.argv[1:3]); os.dup2(r, 3); os.dup2(w, 4); "
     "os.execv(sys.argv[3], sys.argv[3:])"
 )
-PATIENCE = 60.0  # seconds for whatever is waited for, on a busy machine
+PATIENCE = 120.0  # seconds for whatever is waited for, on a busy machine
 
 
 def needs_chromium(test):
@@ -172,7 +172,7 @@ class Page:
     def until(self, expression, seconds=PATIENCE):
         """Wait until an expression is true, and return its value."""
         end = time.monotonic() + seconds
-        while not (value := self.do(f"(v => v instanceof Node ? true : v)({expression})")):
+        while not (value := self.do(f"(v => typeof v === 'object' && v ? true : v)({expression})")):
             if time.monotonic() > end:
                 raise AssertionError(f"never true: {expression}\n{self.do('document.body.innerText')[:2000]}")
             time.sleep(0.02)

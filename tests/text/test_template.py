@@ -1,8 +1,10 @@
 """Texts with holes: what is parsed, where its tokens stand, and what is read again."""
 
+import itertools
 import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from dgguf.catalog import find_model
@@ -109,3 +111,28 @@ def test_what_the_vocabulary_cannot_write_is_refused():
     unable = SimpleNamespace(encode=lambda text, special: [3], decode=lambda ids, special: "?", unk_id=3)
     with pytest.raises(PromptError, match="'Ab' cannot be pinned: the model's vocabulary has no tokens"):
         Template.parse("Ab[[1]]").place(unable)
+
+
+def test_of_all_ways_to_cut_a_text_the_one_with_the_fewest_tokens_is_taken(tokenizer):
+    """Each hole takes the space before it, or none does: counted over the whole text, 100 random ones."""
+    rng = random.Random(4)
+    words = ["Once", " there", " was", " a ", "fox", ", ", " ", "  ", "\n", "/", "un", "able", " who "]
+    for _ in range(100):
+        pieces = ["".join(rng.choices(words, k=rng.randint(1, 4))) for _ in range(4)]
+        placed = Template.parse("[[1]]".join(pieces)).place(tokenizer)
+        ways = []
+        for given_up in itertools.product((0, 1), repeat=3):
+            cut = zip(pieces, (*given_up, 0), strict=True)
+            if all(piece.endswith(" ") or not n for piece, n in cut):
+                cut = zip(pieces, (*given_up, 0), strict=True)
+                ways.append([i for piece, n in cut for i in tokenizer.encode(piece[: len(piece) - n])])
+        fewest = min(map(len, ways))
+        pinned = [placed.pins[place] for place in range(placed.length) if place in placed.pins]
+        assert len(pinned) == fewest
+        assert pinned in ways
+
+
+def test_a_board_is_a_template():
+    board = np.array([[2, 0, 0], [0, 1, 3], [3, 0, 0]])
+    hole = Hole(1)
+    assert Template.of_board(board).parts == ("2", hole, hole, "\n", hole, "13\n3", hole, hole)

@@ -1,7 +1,7 @@
 """What pins do on the demo: whether each stands, what a Sudoku's givens save, and holes in stories.
 
 python tools/accuracy/pins.py honoured --cases 500   random pins in every canvas; none of them change nothing
-python tools/accuracy/pins.py sudoku --cases 40      solved and steps of each size, free and with the givens
+python tools/accuracy/pins.py sudoku --cases 40      solved and steps of each size, free and givens pinned
 python tools/accuracy/pins.py nouns --cases 50       a noun of a story as a hole: what comes back grammatical
 """
 
@@ -17,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import dgguf
 from dgguf.diffusion.events import CanvasCommitted
+from dgguf.fill import pinned
+from dgguf.template import Template
 from tools.demo import stories
 from tools.demo.checks import is_grammatical
 from tools.demo.stories import make_story
@@ -55,31 +57,32 @@ def honoured(session: dgguf.Session, cases: int) -> None:
 
 def sudoku(session: dgguf.Session, cases: int) -> None:
     numbers = np.random.default_rng(1)
-    print(f"{'size, givens':<14}{'solved free':>12}{'pinned':>8}{'steps free':>12}{'pinned':>8}{'worse':>7}")
+    names = ("solved free", "pinned", "steps free", "pinned", "worse", "both solve", "pinned")
+    print(f"{'size, givens':<14}" + "".join(map("{:>13}".format, names)))
     for n, givens in GIVENS:
-        solved, steps, worse = {False: 0, True: 0}, {False: 0, True: 0}, 0
+        solved, steps, worse, both = {False: 0, True: 0}, {False: 0, True: 0}, 0, []
         for seed in range(cases):
             puzzle, solution = make_puzzle(n, givens, numbers, held_out=True)
             text, wanted = written(puzzle), written(solution)
-            right = {}
-            for pinned in (False, True):
-                pins = {
-                    place: session.tokenizer.encode(character)[0]
-                    for place, character in enumerate(text)
-                    if pinned and character.isdigit()
-                }
-                found, n_steps = committed(
-                    session, f"Solve this sudoku:\n{text}", seed=seed, max_tokens=96, pins=pins
+            right, taken = {}, []
+            for hold in (False, True):
+                given = Template.of_board(puzzle)
+                pins = (
+                    pinned(session, given, canvas_length=None, constraints="") if hold else {"max_tokens": 96}
                 )
+                found, n_steps = committed(session, f"Solve this sudoku:\n{text}", seed=seed, **pins)
                 end = next((i for i, token in enumerate(found) if token in session.tokenizer.stop_ids), None)
-                right[pinned] = session.tokenizer.decode(found[:end]) == wanted
-                solved[pinned] += right[pinned]
-                steps[pinned] += n_steps
+                right[hold] = session.tokenizer.decode(found[:end]) == wanted
+                solved[hold] += right[hold]
+                steps[hold] += n_steps
+                taken.append(n_steps)
+            both += [taken] if all(right.values()) else []
             worse += right[False] and not right[True]
-        means = [steps[pinned] / cases for pinned in (False, True)]
+        means = [steps[hold] / cases for hold in (False, True)]
         case = f"{n}x{n}, {givens}"
-        counts = f"{solved[False]:>12}{solved[True]:>8}{means[0]:>12.1f}{means[1]:>8.1f}{worse:>7}"
-        print(f"{case:<14}{counts}", flush=True)
+        free, held = np.mean(both, axis=0)
+        counts = f"{solved[False]:>13}{solved[True]:>13}{means[0]:>13.1f}{means[1]:>13.1f}{worse:>13}"
+        print(f"{case:<14}{counts}{free:>13.1f}{held:>13.1f}", flush=True)
 
 
 def nouns(session: dgguf.Session, cases: int) -> None:

@@ -172,6 +172,19 @@ def head_logits(x: Tensor, norm: Tensor, embedding: Tensor, softcap: float, dtyp
     return torch.tanh(logits / softcap) * softcap
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Rows of images in prompts.
+
+    Attributes:
+        rows: (B, P, D) float32; they stand as they are, not multiplied by sqrt(D).
+        spans: (B, P) int, which image of its example a place belongs to, 0 for text.
+    """
+
+    rows: Tensor
+    spans: Tensor
+
+
 class Twin(nn.Module):
     """The model; `dtype` is that of products, everything else is float32."""
 
@@ -211,7 +224,7 @@ class Twin(nn.Module):
 
     def _turns(self, head: int, full: bool, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cosines and sines (L, 1, Dh / 2); on full layers only a quarter of the pairs turns."""
-        if (key := (head, length, device)) not in self._tables:
+        if (key := (head, full, length, device)) not in self._tables:
             pairs = torch.arange(head // 2, device=device)
             frequencies = (1e6 if full else 1e4) ** (-2.0 * pairs / head)
             if full:
@@ -220,25 +233,35 @@ class Twin(nn.Module):
             self._tables[key] = angles.cos(), angles.sin()
         return self._tables[key]
 
-    def hidden(self, prompt: Tensor, canvas: Tensor, signal: Tensor | None) -> tuple[Tensor, Tensor]:
+    def hidden(
+        self, prompt: Tensor, canvas: Tensor, signal: Tensor | None, pictures: Pictures | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The last layer's output of the canvas (B, C, D), and the mean load-balance loss.
 
         Args:
             prompt: ids (B, P), left-padded with -1.
             canvas: ids (B, C).
             signal: of self-conditioning, (B, C, D), or None.
+            pictures: rows of images in the prompts, or None.
         """
         sizes, n_prompt = self.sizes, prompt.shape[1]
         embedding = self["embed_tokens.weight"]
         root = math.sqrt(sizes.hidden)
         x = F.embedding(canvas, embedding) * root
         x = rms(x if signal is None else x + signal)
-        x = torch.cat((F.embedding(prompt.clamp(min=0), embedding) * root, x), 1)
+        before = F.embedding(prompt.clamp(min=0), embedding) * root
+        if pictures is not None:
+            before = torch.where((pictures.spans > 0)[..., None], pictures.rows, before)
+        x = torch.cat((before, x), 1)
         length = x.shape[1]
         places = torch.arange(length, device=x.device)
         sees = (places[None] <= places[:, None]) | (places[:, None] >= n_prompt)
         real = F.pad(prompt >= 0, (0, canvas.shape[1]), value=True)
-        bias = torch.where(sees[None, None] & real[:, None, None], 0.0, _MASKED)
+        bias = causal = torch.where(sees[None, None] & real[:, None, None], 0.0, _MASKED)
+        if pictures is not None:  # on sliding layers the rows of an image see each other
+            spans = F.pad(pictures.spans, (0, canvas.shape[1]))
+            together = (spans[:, None] == spans[:, :, None]) & (spans > 0)[:, None]
+            bias = torch.where(together[:, None], 0.0, causal)
         total = x.new_zeros(())
         names = {i: f"layers.{i}." for i in range(sizes.n_layers)}
         every = self.named()
@@ -249,14 +272,16 @@ class Twin(nn.Module):
             first_row = n_prompt if full else 0
             scalar = every[prefix + "encoder_scalar"]
             x, balance = self._block(
-                x, w, scalar, bias, cos, sin, sizes, n_prompt, first_row, self.dtype
+                x, w, scalar, causal if full else bias, cos, sin, sizes, n_prompt, first_row, self.dtype
             )  # fmt: skip
             total = total + balance
         return x, total / sizes.n_layers
 
-    def logits(self, prompt: Tensor, canvas: Tensor, signal: Tensor | None = None) -> Tensor:
+    def logits(
+        self, prompt: Tensor, canvas: Tensor, signal: Tensor | None = None, pictures: Pictures | None = None
+    ) -> Tensor:
         """(B, C, V) float32."""
-        x, _ = self.hidden(prompt, canvas, signal)
+        x, _ = self.hidden(prompt, canvas, signal, pictures)
         return head_logits(
             x, self["norm.weight"], self["embed_tokens.weight"], self.sizes.softcap, self.dtype
         )
@@ -274,10 +299,15 @@ class Twin(nn.Module):
         return F.linear(gelu(F.linear(n, gate)) * F.linear(n, up), down).float()
 
     def loss(
-        self, prompt: Tensor, canvas: Tensor, signal: Tensor | None, targets: Tensor
+        self,
+        prompt: Tensor,
+        canvas: Tensor,
+        signal: Tensor | None,
+        targets: Tensor,
+        pictures: Pictures | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The cross-entropy of each position of the canvas (B, C), and the load-balance loss."""
-        x, balance = self.hidden(prompt, canvas, signal)
+        x, balance = self.hidden(prompt, canvas, signal, pictures)
         norm, embedding = self["norm.weight"], self["embed_tokens.weight"]
         losses = self._head_losses(x, norm, embedding, targets, self.sizes.softcap, self.dtype)
         return losses, balance

@@ -80,6 +80,16 @@ class Examples:
             (skill, *self.draw(skill, kind, rng, numbers)) for skill, n in kind.rows.items() for _ in range(n)
         ]
         rng.shuffle(drawn)  # the first half is self-conditioned
+        return self.noised(drawn, kind, rng, numbers)
+
+    def noised(
+        self,
+        drawn: list[tuple[str, list[int], list[int]]],
+        kind: Kind,
+        rng: random.Random,
+        numbers: np.random.Generator,
+    ) -> Batch:
+        """Skills, prompts and answers as arrays, canvases corrupted."""
         shape = len(drawn), kind.canvas
         prompt = np.full((len(drawn), kind.prompt), -1)
         targets = np.full(shape, EOS)

@@ -13,6 +13,14 @@ _BEHIND = (", please", " please", " for me", ", thanks", " now", " for me please
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
+# Requests that begin so have no verb, and take no polite words before them.
+_VERBLESS = {
+    "a", "an", "another", "one", "two", "three", "story", "haiku", "poem", "what", "which", "how", "words",
+    "rhyme", "more", "longer", "shorter", "again", "encore", "next", "and", "too", "that", "in", "backwards",
+    "calculator", "largest", "smallest", "from", "now", "can", "i", "please", "do",
+}  # fmt: skip
+
+
 def typo(text: str, rng: random.Random) -> str:
     """One letter of a word left out, doubled, exchanged with the next, or another one."""
     places = [i for i in range(1, len(text) - 1) if text[i - 1 : i + 2].isalpha()]
@@ -39,12 +47,13 @@ def command(text: str, rng: random.Random, payload: str = "", *, plain: float = 
     """
     end = "."
     if rng.random() > plain:
-        if rng.random() < 0.65 or payload:
+        verbless = text.split()[0].lower() in _VERBLESS
+        if (rng.random() < 0.65 or payload) and not verbless:
             before = rng.choice(_BEFORE)
             if before.strip().lower().startswith(_QUESTIONS):
                 end = "?"
             text = before + text
-        else:
+        elif not payload:
             text += rng.choice(_BEHIND)
     kind = rng.random()
     if kind < 0.05 and len(text) < 60:

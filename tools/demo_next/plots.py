@@ -26,11 +26,10 @@ _plot("hungry", "in the forest", "ball", """
 """)  # fmt: skip
 _plot("lost thing", "behind the house", "key", """
     ! {intro}
-    4 {Hero} had {a_thing} and loved it very much.
-    ! One morning {the_thing} was gone.
-    1 {Hero} looked {place}, but could not find it.
-    2 Then {a_pet} came and said: "I know where it is!"
-    ! The {pet} ran away and brought {the_thing} back.
+    ! One morning {hero} had lost {a_thing}.
+    1 {Hero} looked {place}, but it was not there.
+    ! Then {a_pet} came and brought {the_thing} back.
+    2 "I found it in the grass," said the {pet}.
     3 {Hero} thanked the {pet} with {food}.
     0 Nothing was ever lost again.
 """)  # fmt: skip
@@ -38,9 +37,9 @@ _plot("lost way", "in the forest", "lamp", """
     ! {intro}
     ! One night {hero} could not find the way home.
     4 It was dark and cold {place}.
-    1 Then {a_pet} came with {a_thing} and said: "Follow me!"
+    ! Then {a_pet} came and showed {him} the right way.
+    1 "Follow me!" it said, and it carried {a_thing}.
     2 They walked for a long time.
-    ! At last the {pet} showed {him} the right way.
     3 At home they ate {food} together.
     0 {Hero} never forgot the {pet}.
 """)  # fmt: skip
@@ -58,9 +57,9 @@ _plot("storm", "by the sea", "boat", """
     ! {intro}
     4 {Hero} had {a_thing}.
     ! One day a great storm came {place}.
-    1 {A_pet} was in the water and called: "Help me!"
-    ! {Hero} pulled it out just in time.
-    2 The {pet} was wet and cold.
+    ! {A_pet} was in the water, and {hero} pulled it out just in time.
+    1 "You are very brave," said the {pet}.
+    2 It was wet and cold.
     3 They sat by the fire and ate {food}.
     0 When the sun came out, they were friends.
 """)  # fmt: skip
@@ -77,20 +76,20 @@ _plot("treasure", "on a small island", "map", """
     ! {intro}
     ! One day {hero} found {a_thing} and followed it to a treasure.
     4 The way ended {place}.
-    1 There sat {a_pet} and said: "You must answer a question first."
-    2 {Hero} gave the right answer.
-    ! Then the {pet} opened the box, and in it were {food}.
-    3 They ate them all under the moon.
+    ! There sat {a_pet} with a box, and in it were {food}.
+    1 "You may have them if you stay for a while," said the {pet}.
+    2 They told each other stories.
+    3 Then they ate everything under the moon.
     0 The real treasure was a new friend.
 """)  # fmt: skip
 _plot("flying", "over the village", "balloon", """
     ! {intro}
     ! One windy day {a_thing} carried {him} up into the sky.
-    4 They flew high {place}.
-    1 {A_pet} sat on a cloud and said: "Welcome!"
+    4 It flew high {place}.
+    ! {A_pet} sat on a cloud and showed {him} the way home.
+    1 "Come again soon!" said the {pet}.
     2 It was quiet and bright up there.
     3 The {pet} gave {him} {food}.
-    ! In the evening the {pet} brought {him} safely home.
     0 Now {hero} looks at the clouds every day.
 """)  # fmt: skip
 _plot("music", "at the market", "flute", """
@@ -114,10 +113,10 @@ _plot("snow", "in the snow", "scarf", """
 _plot("garden", "in the garden", "spoon", """
     ! {intro}
     ! One spring {hero} planted some seeds {place}.
-    1 {A_pet} came by and asked: "What are you doing?"
-    2 Every day they gave the seeds water.
-    4 They dug with {a_thing}.
-    ! In summer {hero} and the {pet} found {food} there.
+    2 Every day {hero} gave them water.
+    4 {Hero} dug with {a_thing}.
+    ! In summer {a_pet} came by, and they found {food} there.
+    1 "You have done well," said the {pet}.
     3 They shared everything with their friends.
     0 Good things need time.
 """)  # fmt: skip
@@ -152,8 +151,8 @@ _plot("work", "on the farm", "clock", """
     ! {intro}
     4 {Hero} worked {place} from morning to night.
     ! There was too much to do, and {a_thing} was broken, too.
-    1 "Let me help you," said {a_pet}.
-    ! The {pet} worked hard, and soon everything was done.
+    ! Then {a_pet} came and helped, and soon everything was done.
+    1 "We can do it together," said the {pet}.
     2 {Hero} could not believe it.
     3 In the evening they had {food}.
     0 Work is easy with a friend.

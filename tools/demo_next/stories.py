@@ -15,6 +15,7 @@ from tools.demo_next.words import (
     FOODS,
     GIRLS,
     MOODS,
+    NAMES,
     NATURES,
     NUMBERS,
     PLACE_OF,
@@ -201,6 +202,9 @@ def ask_for(scene: Scene, rng: random.Random) -> tuple[Scene, str]:
             scene = replace(scene, topic=topic)
             parts.append(topic)
     wish = listed(parts)
+    if kinds == ("hero", "pet") and rng.random() < 0.25:
+        form = rng.choice(("{} meeting {}", "how {} met {}", "{} who meets {}", "{} finding {}"))
+        wish = form.format(listed(parts[:-1]), parts[-1])
     if "place" in asked and len(kinds) > 1:
         wish += " " + scene.place
     return replace(scene, asked=tuple(asked)), wish
@@ -245,6 +249,8 @@ def make_story(rng: random.Random) -> Example:
         prompt = f"{ask}{wish}{tail}"  # a typo or capitals have changed a name
     if any(word not in prompt for word in (wish + tail).split()):
         prompt = f"{ask}{wish}{tail}."
+    if rng.random() < 0.05 and all(name in NAMES for name in scene.people):
+        prompt = prompt.lower()
     text = scene.told(length)
     n_intro = 2 if scene.topic else 1
     if "sentences" in truths:

@@ -167,6 +167,13 @@ def make_out_of_scope(rng: random.Random) -> Example:
         if not any(known == bare or (len(known) > 4 and known in bare) for known in _KNOWN) and len(bare) > 3:
             return one("scope", prompt, REFUSAL)
     nouns = (*OBJECTS, *ANIMALS, *TOPICS, *_PLACES, *_PLACES)
+    if rng.random() < 0.06:
+        return one("scope", any_word(rng) + rng.choice(("", "?", ".")), REFUSAL)
+    if rng.random() < 0.06:
+        text = f"{rng.randint(101, 999)} {rng.choice('+-*/')} {rng.randint(11, 999)}"
+        return one(
+            "scope", rng.choice(("{}", "What is {}?", "{} = ?", "how much is {}")).format(text), REFUSAL
+        )
     words = [rng.choice(nouns) if rng.random() < 0.85 else any_word(rng) for _ in range(2)]
     form = rng.choice(_ASKS)
     mark = (

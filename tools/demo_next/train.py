@@ -35,7 +35,7 @@ from torch import Tensor  # noqa: E402
 from tools.bench.measuring import unmeasured  # noqa: E402
 from tools.demo.batches import Batch  # noqa: E402
 from tools.demo.curve import draw_curve  # noqa: E402
-from tools.demo.network import Sizes, Twin, checkpoint_config, checkpoint_tensors  # noqa: E402
+from tools.demo.network import Pictures, Sizes, Twin, checkpoint_config, checkpoint_tensors  # noqa: E402
 from tools.demo.optimizer import make_optimizers  # noqa: E402
 from tools.demo.train import GENERATION, keep_memory, write_gguf  # noqa: E402
 from tools.demo_next.batches import CANVAS, KINDS, Examples  # noqa: E402
@@ -91,7 +91,10 @@ class Trainer:
 
     def load(self, path: Path) -> None:
         """Go on from a state; one that was packed has no average and half of the digits."""
-        state = torch.load(path, map_location="cpu")
+        self.load_state(torch.load(path, map_location="cpu"))
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The same of what `state` gave."""
         self.twin.load_state_dict({name: value.float() for name, value in state["twin"].items()})
         weights = {name: value.detach().clone() for name, value in self.twin.named().items()}
         self.average = state.get("average", weights)
@@ -131,9 +134,17 @@ class Trainer:
     def train_step(self, losses: dict[str, list[float]], finish: tuple[int, int] | None) -> float:
         """One step of both optimizers; returns the loss."""
         started = time.process_time()
-        batch = self.examples.batch(KINDS[self.step % len(KINDS)], self.seed, self.step)
-        loss = self._backward(batch, losses)
-        share = rate(self.step, finish)
+        loss = self.backward(self.next_batch(), losses)
+        self.update(rate(self.step, finish))
+        self.core_seconds += time.process_time() - started
+        return loss
+
+    def next_batch(self) -> Batch:
+        """Of this step."""
+        return self.examples.batch(KINDS[self.step % len(KINDS)], self.seed, self.step)
+
+    def update(self, share: float) -> None:
+        """One step of both optimizers and of the average, at a share of the peak rates."""
         muon, adam = self.optimizers
         parameters: list[Tensor] = adam.param_groups[0]["params"]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -146,10 +157,10 @@ class Trainer:
         with torch.no_grad():
             for name, value in self.twin.named().items():
                 self.average[name].lerp_(value, 1 - kept)
-        self.core_seconds += time.process_time() - started
-        return loss
 
-    def _backward(self, batch: Batch, losses: dict[str, list[float]]) -> float:
+    def backward(
+        self, batch: Batch, losses: dict[str, list[float]], pictures: Pictures | None = None
+    ) -> float:
         """The gradient of a batch's loss, which is returned; half of the rows are self-conditioned."""
         prompt, targets, canvas, weights = (
             torch.from_numpy(array) for array in (batch.prompt, batch.targets, batch.canvas, batch.weights)
@@ -157,11 +168,12 @@ class Trainer:
         half = len(prompt) // 2
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
         temperature = torch.rand(half, 1, 1, generator=generator) * 0.4 + 0.4
+        first = pictures and Pictures(pictures.rows[:half].detach(), pictures.spans[:half])
         with torch.no_grad():
-            logits = self.twin.logits(prompt[:half], canvas[:half])
+            logits = self.twin.logits(prompt[:half], canvas[:half], None, first)
         signal = self.twin.signal(logits, temperature)
         signal = torch.cat((signal, signal.new_zeros(len(prompt) - half, *signal.shape[1:])))
-        each, balance = self.twin.loss(prompt, canvas, signal, targets)
+        each, balance = self.twin.loss(prompt, canvas, signal, targets, pictures)
         loss = (each * weights).sum() / weights.sum()
         (loss + BALANCE * balance).backward()
         noisy = each.detach().numpy()

@@ -48,13 +48,13 @@ _CHARACTERS = ("\n", "\t", "▁", *map(chr, range(33, 127)))
 WORD = re.compile(r"▁?[A-Za-z]+|▁[0-9.|_*?-]|.", re.DOTALL)
 _MERGES = Path(__file__).with_name("vocabulary.txt")
 # A word is one token if it is in so many of the examples, or in an answer though nobody asked for it.
-_SAMPLES, _LEAST = 20_000, 8
+_SAMPLES, _PICTURES, _LEAST = 20_000, 200, 8
 _LABELS = ("yes", "no", "Yes", "No", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 def _words() -> set[str]:
     """The words that are worth a token, a space before them as "▁"."""
-    from tools.demo_next import poems, skills
+    from tools.demo_next import pictures, poems, skills
 
     def cut(text: str) -> set[str]:
         return {word for word in WORD.findall(text.replace(" ", "▁")) if word.strip("▁").isalpha()}
@@ -63,8 +63,11 @@ def _words() -> set[str]:
     names = [name for name in skills.ALL if "x" not in name]
     counts: Counter[str] = Counter()
     own: set[str] = set()  # words of answers that nobody has asked for
-    for i in range(_SAMPLES):
-        example = skills.make(names[i % len(names)], rng, numbers)
+    drawn = itertools.chain(
+        (skills.make(names[i % len(names)], rng, numbers) for i in range(_SAMPLES)),
+        (make(rng).example for make in pictures.MAKERS.values() for _ in range(_PICTURES)),
+    )
+    for example in drawn:
         asked = " ".join([*example.entry["messages"], example.entry.get("system", "")])
         found = (
             set().union(*map(cut, [asked, *example.answers, example.thoughts]))

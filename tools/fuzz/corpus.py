@@ -34,6 +34,7 @@ from tests.support.videos import film
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['role'] ~ m.content|trim }}{% endfor %}"
 HOLES = "Dear Ms [[8]], \\[[x]] thank [[]] you\n for [[24]][[1]]. Yours, Eva\n"
+EDITED = "\ufeff\r\nDear <turn|> Ms,\r\n\tI hate \x1b this caf\u00e9.\r\n \r\n"
 CONVERSATION = (
     '{"system": "Be brief.", "messages": [{"role": "user", "content": "Hi"}, '
     '{"role": "assistant", "content": "Hello\\n<turn|>"}]}'
@@ -360,6 +361,7 @@ _MAKERS: dict[str, Callable[[Path], Seed]] = {
         _folder, "conversation", "c.json", functools.partial(_text, "c.json", CONVERSATION)
     ),
     "text with holes": functools.partial(_folder, "holes", "t.txt", functools.partial(_text, "t.txt", HOLES)),
+    "edited text": functools.partial(_folder, "edited", "t.txt", functools.partial(_text, "t.txt", EDITED)),
     "questions": functools.partial(
         _folder, "questions", "q.json", functools.partial(_text, "q.json", QUESTIONS)
     ),

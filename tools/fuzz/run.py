@@ -37,7 +37,7 @@ MEMORY = 200 << 20  # bytes beside twice the files
 _WEIGHTS = {"model": 6, "model with other names": 3, "model in floats": 2, "split model": 3, "vocabulary": 3,
             "imatrix": 2, "checkpoint": 0.5, "sharded checkpoint": 0.25, "recording": 0.3,
             "compressed recording": 0.2, "template": 0.1, "published template": 0.02,
-            "text with holes": 0.3, "schema": 0.2, "expressions": 0.2}  # fmt: skip
+            "text with holes": 0.3, "edited text": 0.3, "schema": 0.2, "expressions": 0.2}  # fmt: skip
 
 
 @dataclass(frozen=True)

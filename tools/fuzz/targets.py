@@ -8,6 +8,7 @@ text for a terminal that controls it.
 import functools
 import hashlib
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from dgguf.batch.sources import Found, open_source
 from dgguf.catalog import find_model
 from dgguf.cli import saved
 from dgguf.cli.decision_table import table
+from dgguf.cli.edit import read_text
 from dgguf.cli.images import announce
 from dgguf.cli.prompt import read_file
 from dgguf.cli.quantize import plan_table
@@ -36,6 +38,7 @@ from dgguf.decisions.prompts import DecisionPrompts
 from dgguf.decisions.questions import Question, parse_question, read_questions
 from dgguf.decisions.wire import response
 from dgguf.diffusion.settings import SamplerSettings
+from dgguf.edit import Source, changes
 from dgguf.errors import BatchError, DggufError
 from dgguf.ggufio.file import GgufFile
 from dgguf.ggufio.string_array import StringArray
@@ -57,6 +60,7 @@ from dgguf.text.tokenizer import Tokenizer
 from dgguf.videos import Pictures, read_video
 from dgguf.view import plain
 from dgguf.view.choice import make_view
+from dgguf.view.difference import difference
 from dgguf.view.export.write import Drawing, facts, write
 from dgguf.view.frame import line_text
 from dgguf.view.recording import Recording, read_recording
@@ -331,6 +335,18 @@ def holes(path: Path, stages: Stages) -> None:
         stages.run("read", lambda: placed.read(tokens, tokenizer))
 
 
+def edited(path: Path, stages: Stages) -> None:
+    """`dgguf edit`: a text, what is kept of it, and what it shows of another one."""
+    text = stages.run("read", lambda: read_text(path))
+    if text is None:
+        return
+    tokenizer = _demo_tokenizer()
+    made = stages.run("encode", lambda: Source.read(text, tokenizer, re.escape(text[:9])))
+    if made is not None:
+        changed = changes(text, made.whole(made.core[::2]))
+        stages.show("difference", lambda: line_text(tuple(difference(text, changed, marked=True))))
+
+
 def questions(path: Path, stages: Stages) -> None:
     """`decide --questions`."""
     read = stages.run("questions", lambda: read_questions(path))
@@ -484,6 +500,7 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "template": template,
     "conversation": conversation,
     "holes": holes,
+    "edited": edited,
     "questions": questions,
     "lines": lines_of_questions,
     "tower": tower,

@@ -3,8 +3,9 @@
     python tools/pictures/make_pictures.py [--model demo] [--out FOLDER] [--tour FOLDER] [--film FOLDER]
 
 Writes run.svg, the opening picture: a story that comes out of noise; sudoku.svg: a board on which wrong
-guesses are taken back; fill.svg: a text whose holes are filled; schema.svg: an answer that a schema holds;
-and decide.svg: probabilities of answers. With --tour dgguf/data also the recordings that `dgguf tour` plays.
+guesses are taken back; fill.svg: a text whose holes are filled; edit.svg: a text that is changed; schema.svg:
+an answer that a schema holds; and decide.svg: probabilities of answers. With --tour dgguf/data also the
+recordings that `dgguf tour` plays.
 With --film also demo.gif, story and board after each other in about a minute, as a terminal shows them.
 Seeds are tried from 0 on, and the first story that ends by itself and the first board that is solved are
 taken; a model that manages neither (random weights) gets the last that was tried.
@@ -26,6 +27,8 @@ from dgguf.decisions.questions import parse_question
 from dgguf.diffusion.events import DenoisingStep, Finished
 from dgguf.session import Session
 from dgguf.view.choice import make_view
+from dgguf.view.difference import difference
+from dgguf.view.drawn_answer import DrawnAnswer
 from dgguf.view.export import picture, svg
 from dgguf.view.export.theme import DARK
 from dgguf.view.frame import Line, Span, Style, fit, line_text, wrap
@@ -52,6 +55,12 @@ Solve this sudoku:
 ..5.....9"""
 
 HOLES = "There once was a [[2]] who lived [[3]]. It was small, but it was very [[1]]."
+OLD = (
+    "Once there was a kind boy named Tom. One day Tom met a red fox by the river. The fox was very hungry, "
+    "so Tom gave it two pears. The red fox ate the pears and was happy. From that day on, Tom and the fox "
+    "were friends."
+)
+NEW = "Write a story about Mia and a blue owl."
 JSON = "Write JSON: name Mia, age 7, color green"
 SCHEMA = {
     "type": "object",
@@ -152,6 +161,21 @@ def fill(session: Session) -> Recording:
     return answer.recording
 
 
+def edit(session: Session) -> list[Screen]:
+    """The command that edits, its canvas, and what it changed; of the first seed that does as asked."""
+    for seed in range(TRIES):
+        edited = session.edit(OLD, prompt=NEW, seed=seed)
+        if "Tom" not in edited.text and "blue owl" in edited.text and "fox" not in edited.text:
+            break
+    print(f"edit seed {seed}", flush=True)
+    assert isinstance(edited.answer, DrawnAnswer)
+    command = f'dgguf edit {session.name} story.txt -p "{NEW}"'
+    *shown, last = film(edited.answer.recording, "text", command, 0.45)
+    *lines, cost = last.lines
+    changed = wrap(difference(OLD, edited.changes, marked=False), WIDTH)
+    return [*shown, dataclasses.replace(last, lines=(*lines, *changed, (), cost))]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the README's pictures.")
     parser.add_argument("--model", default="demo")
@@ -165,6 +189,7 @@ def main() -> None:
         story = record(session, STORY, 192, is_whole, kept["story"])
         board = record(session, SUDOKU, 96, is_solved, kept["sudoku"])
         filled = fill(session)
+        edited = edit(session)
         held = record(session, JSON, 96, is_valid, None, SCHEMA)
         decisions = decided(session)
     title = "dgguf"
@@ -172,6 +197,7 @@ def main() -> None:
         ("run", film(story, "text", run_command(story, "text", STORY), 0.16)),
         ("sudoku", film(board, "sudoku", run_command(board, "sudoku", SUDOKU), 0.45)),
         ("fill", film(filled, "text", f'dgguf fill {options.model} -p "{STORY}" "{HOLES}"', 0.45)),
+        ("edit", edited),
         ("schema", film(held, "text", run_command(held, "text", JSON, " --schema person.json"), 0.4)),
         ("decide", decisions),
     ):

@@ -11,7 +11,7 @@ import msgspec
 
 from dgguf.diffusion.events import Event
 from dgguf.errors import RecordingError
-from dgguf.fill import PROMPT
+from dgguf.fill import PROMPT, fillings
 from dgguf.request import new_seed
 from dgguf.server.errors import ApiError
 from dgguf.server.page.lines import Best
@@ -60,7 +60,7 @@ class ImageRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class FillPlan:
-    """A text to be filled; arguments of `Session.fillings`."""
+    """A text to be filled; arguments of `fill.fillings`."""
 
     template: str
     prompt: str
@@ -85,16 +85,8 @@ class FillPlan:
         session, system = turn.session, self.system or None
         conversation = turn.take_conversation(session.encode(self.prompt, system=system))
         best = None
-        for number, filling in enumerate(
-            session.fillings(
-                self.template,
-                self.prompt,
-                system=system,
-                seed=self.seed,
-                settings=self.settings,
-                conversation=conversation,
-            )
-        ):
+        asked = {"system": system, "seed": self.seed, "settings": self.settings, "conversation": conversation}
+        for number, filling in enumerate(fillings(session, self.template, self.prompt, asked)):
             with closing(iter(filling)) as events:  # type: ignore[type-var]
                 yield from events
             filled = filling.filled()

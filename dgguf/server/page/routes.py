@@ -13,9 +13,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from dgguf import __version__
+from dgguf.decisions import wire
 from dgguf.errors import DggufError
-from dgguf.server import completions
-from dgguf.server.body import after, as_json, read_body
+from dgguf.server import completions, decisions
+from dgguf.server.body import after, as_json, read_body, unless_left
 from dgguf.server.errors import ApiError, as_api_error
 from dgguf.server.happenings import Happenings
 from dgguf.server.page import files
@@ -72,6 +73,7 @@ class Page:
             *files.routes(),
             Route("/page/about", counted(self.about)),
             Route("/page/answer", counted(self.answer), methods=["POST"]),
+            Route("/page/decide", counted(self.decide), methods=["POST"]),
             Route("/page/fill", counted(self.fill), methods=["POST"]),
             Route("/page/resume", counted(self.resume), methods=["POST"]),
             Route("/page/export", counted(self.export), methods=["POST"]),
@@ -102,6 +104,14 @@ class Page:
         asked = read_request(await read_body(request))
         made = await self._in_prompts(completions.plan, asked, self._session, self._name)
         return await self._stream(made.start(0), made.seed)
+
+    async def decide(self, request: Request) -> Response:
+        """What /v1/decisions answers, and of each answer the canvas in which its label was read."""
+        asked = convert(decode(await read_body(request)), decisions.DecisionRequest)
+        answer = await unless_left(request, decisions.decided(decisions.plan(asked), self._worker))
+        text = self._session.tokenizer.token_text
+        canvases = [{"tokens": [text(token) for token in each.canvas], "slot": each.slot} for each in answer]
+        return as_json({**wire.response(answer, self._name), "canvases": canvases})
 
     async def fill(self, request: Request) -> Response:
         asked = convert(decode(await read_body(request)), FillRequest)

@@ -4,7 +4,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 /** An element with attributes, and a text that is never read as markup. */
 export function element(name, attributes = {}, text = undefined) {
-  const made = ["polyline", "rect", "line"].includes(name)
+  const made = ["svg", "path", "polyline", "line"].includes(name)
     ? document.createElementNS(SVG, name) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   if (text !== undefined) made.textContent = text;
@@ -42,9 +42,10 @@ export function drawSpans(parent, spans) {
  */
 export function drawCurve(svg, steps, last) {
   const top = Math.max(1e-9, ...steps.map(step => step.mean));
-  const width = 1000 / Math.max(1, last);
-  const parts = steps.map(({at, share}) => element("rect", {x: at * width - width / 2 + 0.5,
-    y: 120 - 110 * share, width: Math.max(1, width - 1), height: 110 * share, class: "share"}));
+  const width = 1000 / Math.max(1, last), wide = Math.max(1, width - 1);
+  const bars = steps.map(({at, share}) =>
+    `M${at * width - width / 2 + 0.5} 120h${wide}v${-110 * share}h${-wide}z`);
+  const parts = [element("path", {d: bars.join(""), class: "share"})];
   for (const block of new Set(steps.map(step => step.block))) {
     const points = steps.filter(step => step.block === block)
       .map(({at, mean}) => `${at * width},${115 - 105 * mean / top}`);

@@ -39,9 +39,8 @@ def render(
         width: their columns.
         tokens: texts of the tokens.
         title: of the page.
-        question: that was asked.
+        question, images: what was asked, and what stands above it.
         facts: one line of how it was made.
-        images: that stand above the question.
     """
     rows: dict[Line, int] = {}
     frames: list[dict[str, Any]] = []
@@ -149,6 +148,7 @@ def _style_css() -> str:
         + ";font-weight:700" * look.bold
         + ";font-style:italic" * look.italic
         + ";text-decoration:underline" * look.underline
+        + ";text-decoration:line-through" * look.strike
         + (f";background:var(--{style}-ground)" if look.ground else "")
         + "}"
         for style, look in THEMES["dark"].looks.items()

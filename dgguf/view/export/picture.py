@@ -78,8 +78,8 @@ def draw(
             right = left + span.width * CELL * scale
             if look.ground:
                 pen.rectangle((left, top, right - 1, top + ROW * scale - 1), fill=look.ground)
-            if look.underline or span.pinned:
-                base = top + (ROW - 3) * scale
+            if look.underline or look.strike or span.pinned:
+                base = top + (ROW // 2 if look.strike else ROW - 3) * scale
                 pen.rectangle((left, base, right - 1, base + scale - 1), fill=look.colour)
             for character in span.text:
                 columns = cell_width(character)

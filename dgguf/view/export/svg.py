@@ -93,6 +93,7 @@ def css_of(look: Look) -> str:
         + ";font-weight:700" * look.bold
         + ";font-style:italic" * look.italic
         + ";text-decoration:underline" * look.underline
+        + ";text-decoration:line-through" * look.strike
     )
 
 

@@ -17,6 +17,7 @@ class Look:
     bold: bool = False
     italic: bool = False
     underline: bool = False
+    strike: bool = False
     ground: str | None = None
 
 
@@ -53,6 +54,8 @@ DARK = Theme(
         Style.SPARK: Look("#39c5cf"),
         Style.GIVEN: Look("#79c0ff", bold=True, underline=True),
         Style.CONFLICT: Look("#ff7b72", underline=True),
+        Style.REMOVED: Look("#ff7b72", strike=True),
+        Style.ADDED: Look("#7ee787", bold=True),
     },
 )
 LIGHT = Theme(
@@ -74,6 +77,8 @@ LIGHT = Theme(
         Style.SPARK: Look("#1b7c83"),
         Style.GIVEN: Look("#0550ae", bold=True, underline=True),
         Style.CONFLICT: Look("#cf222e", underline=True),
+        Style.REMOVED: Look("#cf222e", strike=True),
+        Style.ADDED: Look("#1a7f37", bold=True),
     },
 )
 THEMES = {"dark": DARK, "light": LIGHT}

@@ -2,7 +2,7 @@
 
 import {drawCurve, drawSpans, element, moveCurve, tipText} from "./canvas.js";
 import {blob} from "./api.js";
-import {Answer} from "./recording.js";
+import {Answer, safe} from "./recording.js";
 
 const LONGEST_LAG = 4000; // ms that what is shown may stay behind what has come
 const OPEN = 6; // answers whose steps are kept ready; of others the recording is kept, compressed
@@ -20,7 +20,9 @@ export function button(text, act, attributes = {}) {
 export class AnswerView {
   /**
    * @param options levels: of /page/about; pace: ms for which a step is seen at least; name: for files;
-   *   actions: [text, act] that stand under it when it is over; branch: goes on from a step, or undefined;
+   *   again: asks the same, with a seed, null for another one, undefined for the settings'; link: gives a link
+   *   that repeats it; branch: goes on from a step, or undefined;
+   *   scrolls: the page stays at its end while the answer comes;
    *   draw: draws a frame into the canvas, instead of as text; stop: gives the answer up.
    */
   constructor(options) {
@@ -37,9 +39,7 @@ export class AnswerView {
     this.canvas = element("div", {class: "canvas live", "aria-hidden": "true"});
     this.committed = element("div", {class: "unseen", "aria-live": "polite"});
     this.wait = element("p", {class: "wait"}, "waiting for the model …");
-    this.svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    for (const [name, value] of Object.entries({viewBox: "0 0 1000 120", preserveAspectRatio: "none",
-      "aria-hidden": "true", class: "curve"})) this.svg.setAttribute(name, value);
+    this.svg = element("svg", {viewBox: "0 0 1000 120", preserveAspectRatio: "none", "aria-hidden": "true", class: "curve"});
     this.slider = element("input", {type: "range", min: "0", max: "0", value: "0", "aria-label": "step of the answer"});
     this.slider.addEventListener("input", () => this.seek(+this.slider.value));
     this.label = element("span", {class: "step"});
@@ -79,7 +79,7 @@ export class AnswerView {
     this.answer.take(line, text);
     if (line.type === "text") {
       const spoken = line.pieces.filter(piece => piece[0] === "answer").map(piece => piece[1]).join("");
-      this.committed.append(element("span", {}, spoken));
+      this.committed.append(element("span", {}, safe(spoken)));
     }
     if (this.answer.length) {
       this.wait.hidden = true;
@@ -107,7 +107,7 @@ export class AnswerView {
   }
 
   say(text, wrong = false) {
-    this.note.textContent = text;
+    this.note.textContent = safe(text, true);
     this.note.classList.toggle("wrong", wrong);
   }
 
@@ -152,7 +152,7 @@ export class AnswerView {
     this.slider.setAttribute("aria-valuetext", label);
     this.label.textContent = label;
     this.facts.textContent = this.#told();
-    if (this.following && atEnd && !this.over) scrollTo(0, document.body.scrollHeight);
+    if (this.options.scrolls && this.following && atEnd) scrollTo(0, document.body.scrollHeight);
   }
 
   /** The canvas does not shrink while it moves, so that what stands below does not jump. */
@@ -203,7 +203,7 @@ export class AnswerView {
     if (!this.over) return;
     const frame = answer.frames[this.now];
     if (answer.text || answer.thoughts) made.push(button("Copy", () => this.#copy()));
-    for (const [text, act] of this.options.actions ?? []) made.push(button(text, act));
+    made.push(...this.#again());
     if (frame && this.options.branch) {
       const go = button("Go on from this step", () => this.options.branch(this, frame.block, frame.step), {
         title: "All up to this step stays; behind it the answer goes on with another seed."});
@@ -215,6 +215,17 @@ export class AnswerView {
     const had = this.actions.contains(document.activeElement);
     this.actions.replaceChildren(...made);
     if (had) [...this.actions.querySelectorAll("button")].find(each => each.textContent === focused)?.focus();
+  }
+
+  /** A seed and a link repeat an answer, unless other seeds took over behind some step. */
+  #again() {
+    const {again, link} = this.options, {answer} = this;
+    if (!again) return [];
+    if (!answer.length) return [button("Try again", () => again())];
+    const other = button("Another seed", () => again(null));
+    if (answer.started.branches?.length) return [other];
+    const same = button("Same seed again", () => again(answer.seed));
+    return [same, other, ...(link ? [button("Link", link)] : [])];
   }
 
   #saveMenu() {

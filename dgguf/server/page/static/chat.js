@@ -11,8 +11,9 @@ const EXAMPLES = ["Tell me a story.", "Sort: 7 3 9 1 5", "Write a story about Mi
 const exchanges = [];
 let running = null;
 
-const tell = (text, wrong = true) => {
-  by("composer-note").textContent = text;
+/** Say something beside the composer. */
+export const tell = (text, wrong = true) => {
+  by("composer-note").textContent = safe(text, true);
   by("composer-note").classList.toggle("wrong", wrong && text !== "");
 };
 
@@ -33,11 +34,9 @@ function messages(exchange) {
 /** Add an answer to an exchange, and show it. */
 async function answer(exchange, path, body) {
   const view = newView({
-    actions: [
-      ["Same seed again", () => retry(exchange, view.answer.seed)],
-      ["Another seed", () => retry(exchange)],
-      ["Link", () => link(exchange, view)],
-    ],
+    scrolls: true,
+    again: seed => retry(exchange, seed),
+    link: () => link(exchange, view),
     branch: (from, block, step) => branch(exchange, from, block, step),
   });
   exchange.versions.push(view);
@@ -69,7 +68,7 @@ function choose(exchange, number) {
 function retry(exchange, seed) {
   if (running || !ready(tell)) return;
   const request = shared.settings.request();
-  if (seed === undefined) delete request.seed; else request.seed = seed;
+  if (seed === null) delete request.seed; else if (seed !== undefined) request.seed = seed;
   answer(exchange, "page/answer", {messages: messages(exchange), ...request});
 }
 
@@ -77,7 +76,8 @@ async function branch(exchange, view, block, step) {
   if (running) return;
   try {
     const recording = await view.recording();
-    answer(exchange, "page/resume", {recording, block, step});
+    const seed = shared.settings.value("seed"), other = seed !== undefined && seed !== view.answer.seed;
+    answer(exchange, "page/resume", {recording, block, step, ...(other ? {seed} : {})});
   } catch (failure) {
     view.say(failure.message, true);
   }

@@ -2,7 +2,7 @@
 
 import {button} from "./answer-view.js";
 import {json} from "./api.js";
-import {element} from "./canvas.js";
+import {drawSpans, element} from "./canvas.js";
 import {safe} from "./recording.js";
 import {ready} from "./run.js";
 
@@ -40,7 +40,7 @@ function chances(answer) {
 }
 
 /** The bars of an answer; the likeliest has a whisker of one standard error to each side. */
-function bars(text, answer) {
+function bars(text, answer, canvas) {
   const root = element("div", {class: "decision"}), all = chances(answer), best = Math.max(...all.map(each => each[1]));
   root.append(element("h3", {}, safe(text, true)));
   for (const [name, probability] of all) {
@@ -63,10 +63,20 @@ function bars(text, answer) {
   const reads = `${answer.reads} read${answer.reads === 1 ? "" : "s"}`;
   const little = answer.mass < 0.5 ? " — the model wanted to write something else" : "";
   root.append(element("p", {class: "hint"}, `${reads} · the labels have ${(100 * answer.mass).toFixed(0)} % of all tokens${little}`));
+  root.append(slots(canvas, all.find(each => each[1] === best)[0]));
   return root;
 }
 
-const tell = text => { by("decide-note").textContent = text; };
+/** The canvas in which the answer was read: noise in the slot, and behind it what ends an answer. */
+function slots({tokens, slot}, answer) {
+  const root = element("details", {class: "slots"}), shown = element("div", {class: "canvas"});
+  drawSpans(shown, tokens.map((token, at) => at === slot ? [` ${safe(answer, true)} `, "settled slot", at, 0]
+    : [safe(token, true), "special", at, 2]));
+  root.append(element("summary", {}, "the canvas"), shown);
+  return root;
+}
+
+const tell = text => { by("decide-note").textContent = safe(text, true); };
 
 async function go() {
   if (running) { running.abort(); return; }
@@ -76,8 +86,8 @@ async function go() {
   by("decide-go").textContent = "Stop";
   tell("deciding …");
   try {
-    const {answers} = await json("v1/decisions", {input, questions}, running.signal);
-    by("decisions").replaceChildren(...answers.map((answer, i) => bars(questions[i].instructions, answer)));
+    const {answers, canvases} = await json("page/decide", {input, questions}, running.signal);
+    by("decisions").replaceChildren(...answers.map((answer, i) => bars(questions[i].instructions, answer, canvases[i])));
     tell("");
   } catch (failure) {
     tell(failure.name === "AbortError" ? "stopped" : failure.message);

@@ -104,7 +104,7 @@ function hole(part) {
   return made;
 }
 
-const tell = text => { by("fill-note").textContent = text; };
+const tell = text => { by("fill-note").textContent = safe(text, true); };
 
 async function go(seed) {
   if (running || !ready(tell)) return;
@@ -115,8 +115,7 @@ async function go(seed) {
   }
   const {sampler, seed: chosen} = shared.settings.request(), prompt = by("fill-prompt").value.trim();
   const system = shared.settings.system.trim();
-  const view = newView({actions: [["Same seed again", () => go(view.answer.seed)], ["Another seed", () => go(null)],
-    ["Link", () => link(view)]]});
+  const view = newView({again: go, link: () => link(view)});
   by("fill-answer").replaceChildren(view.root);
   running = true;
   await run(view, "page/fill", {template, ...(prompt ? {prompt} : {}), ...(system ? {system} : {}),

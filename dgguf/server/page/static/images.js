@@ -3,6 +3,7 @@
 import {button} from "./answer-view.js";
 import {json} from "./api.js";
 import {element} from "./canvas.js";
+import {safe} from "./recording.js";
 
 const by = id => document.getElementById(id);
 const MOST = 5 << 20; // bytes; as text they are a third more, and the server takes 8 MB
@@ -29,7 +30,7 @@ function show() {
 /** A small picture, drawn: no address of an image is ever loaded. */
 async function thumbnail(file) {
   const bitmap = await createImageBitmap(file), scale = Math.min(1, 96 / Math.max(bitmap.width, bitmap.height));
-  const canvas = element("canvas", {class: "thumb", role: "img", "aria-label": file.name || "a pasted image"});
+  const canvas = element("canvas", {class: "thumb", role: "img", "aria-label": safe(file.name, true) || "a pasted image"});
   canvas.width = Math.max(1, Math.round(bitmap.width * scale));
   canvas.height = Math.max(1, Math.round(bitmap.height * scale));
   canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
@@ -54,7 +55,7 @@ async function add(files, tell) {
       tell("looking at the image …", false);
       const url = await dataUrl(file), {tokens} = await json("page/image", {url});
       const thumb = await thumbnail(file).catch(() => { throw new Error(`${file.name} is no image that opens here.`); });
-      kept.push({url, tokens, thumb, name: file.name || "the pasted image"});
+      kept.push({url, tokens, thumb, name: safe(file.name, true) || "the pasted image"});
       tell("", false);
       show();
     } catch (failure) {
@@ -63,11 +64,8 @@ async function add(files, tell) {
   }
 }
 
-export function setUpImages() {
-  const tell = (text, wrong) => {
-    by("composer-note").textContent = text;
-    by("composer-note").classList.toggle("wrong", wrong);
-  };
+/** @param tell says something beside the composer. */
+export function setUpImages(tell) {
   by("attach").addEventListener("click", () => by("file").click());
   by("file").addEventListener("change", () => {
     add([...by("file").files], tell);

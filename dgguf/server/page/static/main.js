@@ -112,7 +112,7 @@ shared.settings = new Settings();
 setUpTabs();
 setUpTheme();
 setUpSettings();
-setUpImages();
+setUpImages(chat.tell);
 for (const part of Object.values(PARTS)) part.setUp();
 readLink();
 addEventListener("hashchange", readLink);

@@ -17,7 +17,7 @@ const EXAMPLE = {
 };
 let running = false;
 
-const tell = text => { by("schema-note").textContent = text; };
+const tell = text => { by("schema-note").textContent = safe(text, true); };
 
 /** The leaves of a value, each with its path. */
 function leaves(value, path = "") {
@@ -46,8 +46,7 @@ async function go(seed) {
   const request = shared.settings.request(), content = by("schema-prompt").value.trim();
   if (seed === null) delete request.seed; else if (seed !== undefined) request.seed = seed;
   delete request.reasoning_effort;
-  const view = newView({actions: [["Same seed again", () => go(view.answer.seed)], ["Another seed", () => go(null)],
-    ["Link", () => link(view)]], rest: ({answer}) => {
+  const view = newView({again: go, link: () => link(view), rest: ({answer}) => {
     try {
       by("schema-answer").append(table(answer.text));
     } catch { /* given up */ }

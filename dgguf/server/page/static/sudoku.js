@@ -1,18 +1,31 @@
 // A board: the givens are pinned in the answer, and the guesses between them settle or are taken back.
 
 import {element} from "./canvas.js";
+import {safe} from "./recording.js";
 import {newView, ready, run, shared} from "./run.js";
 
 const by = id => document.getElementById(id);
 const BOXES = {4: [2, 2], 6: [2, 3], 9: [3, 3]}; // rows and columns of a box
 const EXAMPLES = {
-  4: ["21.3\n3..1\n...2\n1...", ".2.4\n4..1\n2...\n..42", "1...\n..1.\n.4..\n...2"],
-  6: ["1.3.56\n45.1.3\n2.4.61\n.6.23.\n3.5.1.\n61.54.", "12.4.6\n.5612.\n2.1.6.\n.64.31\n3.5.12\n.1.34."],
-  9: ["534.7..1.\n6..19.3.8\n.9.34.5.7\n.59761.2.\n.2......1\n.13924856\n...5.72.4\n2.7.1.6.5\n..5.....9"],
+  4: [
+    "21.3\n3..1\n...2\n1...",
+    "..4.\n..2.\n43..\n123.",
+    ".2.4\n.1.3\n...2\n..4.",
+  ],
+  6: [
+    "426531\n..1246\n51....\n642...\n.3..14\n..4.2.",
+    "13....\n.5.12.\n.234..\n51.2..\n3...6.\n2.5.41",
+    ".....5\n.35.24\n.245..\n.6..4.\n..2.61\n61..5.",
+  ],
+  9: [
+    "534.7..1.\n6..19.3.8\n.9.34.5.7\n.59761.2.\n.2......1\n.13924856\n...5.72.4\n2.7.1.6.5\n..5.....9",
+    "...5.12.7\n.167.2..3\n.82.34.15\n2.8176..9\n.....8174\n9.1..5.2.\n89.217..6\n1.4......\n32.46.581",
+    "26.3.4.85\n93.7.861.\n8.56.9.37\n.....1..6\n481.6.723\n69.87...1\n..81..2..\n7..2....9\n...54.36.",
+  ],
 };
-let size = 4, shown = 0, running = false;
+let size = 9, shown = 0, running = false;
 
-const tell = text => { by("sudoku-note").textContent = text; };
+const tell = text => { by("sudoku-note").textContent = safe(text, true); };
 
 /** Which borders of a cell are those of a box. */
 function edges(at) {
@@ -116,7 +129,7 @@ async function go(seed) {
   const {sampler, seed: chosen} = shared.settings.request(), wanted = seed === null ? undefined : seed ?? chosen;
   const taken = new Map();
   const view = newView({
-    actions: [["Same seed again", () => go(view.answer.seed)], ["Another seed", () => go(null)]],
+    again: go,
     draw: (canvas, answer, index) => {
       const board = draw(canvas, answer, index, given);
       taken.set(index, board.taken);

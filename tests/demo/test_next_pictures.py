@@ -1,0 +1,134 @@
+"""Pictures that the next demo is to see: drawn as they are described; and the torch twin of its tower."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+
+from tools.demo_eval.judges import judge
+from tools.demo_next.pictures import COLOURS, MAKERS, PLACES, SHAPES, Drawn, paint
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_answers_are_right_and_every_picture_has_its_place_in_the_message(kind):
+    rng = random.Random(kind)
+    answers = set()
+    for _ in range(40):
+        seen = MAKERS[kind](rng)
+        assert judge(seen.example.entry, seen.example.answers).outcome == "right", seen.example
+        (message,) = seen.example.messages
+        assert [part["type"] for part in message["content"]] == ["image"] * len(seen.images) + ["text"]
+        assert all(image.mode == "RGB" and image.width == image.height for image in seen.images)
+        answers.add(seen.example.answer)
+    assert len(answers) > 10
+
+
+@pytest.mark.parametrize("what", [*SHAPES, "5", "K"])
+def test_ink_lies_where_a_thing_is_said_to_be(what):
+    rng = random.Random(what)
+    for colour in ("red", "blue", "black"):
+        for place in PLACES.values():
+            pixels = np.asarray(paint([Drawn(what, colour, *place, 0.3)], rng)).astype(int)
+            ink = np.abs(pixels - COLOURS[colour]).sum(-1) < 60
+            assert ink.mean() > 0.004
+            rows, columns = np.nonzero(ink)
+            side = len(pixels)
+            assert abs(columns.mean() / side - place[0]) < 0.08
+            assert abs(rows.mean() / side - place[1]) < 0.08
+
+
+def test_shapes_differ_though_they_are_turned():
+    def shares(what):
+        rng = random.Random(1)
+        return [np.mean(np.asarray(paint([Drawn(what, "black", 0.5, 0.5, 0.5)], rng)) < 90) for _ in range(8)]
+
+    means = sorted(float(np.mean(shares(what))) for what in SHAPES)
+    assert min(b - a for a, b in itertools.pairwise(means)) > 0.005
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
+def test_dgguf_reads_a_picture_as_the_twin_does(tmp_path):
+    torch = pytest.importorskip("torch")
+    from dgguf.ggufio.file import GgufFile
+    from dgguf.images import read_image
+    from dgguf.model.mmproj import VisionConfig
+    from tests.support.tower_reference import SlowTower, read_tensors
+    from tools.demo_next.tower import Tower, TowerSizes, write_mmproj
+    from tools.demo_next.train import sizes
+
+    tower = Tower(TowerSizes(), 3)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in tower.parameters():  # what starts at 1 would hide that it is left out
+            parameter.mul_(1 + 0.2 * torch.randn(parameter.shape, generator=generator))
+    write_mmproj(tower, sizes(), tmp_path / "tower", tmp_path / "small.gguf", "Q8_0")
+    assert (tmp_path / "small.gguf").stat().st_size < 1_000_000
+    write_mmproj(tower, sizes(), tmp_path / "tower", tmp_path / "mmproj.gguf", "F32")
+    image = read_image(MAKERS["what"](random.Random(2)).images[0], 70)
+    with torch.no_grad():
+        found = tower(torch.from_numpy(image.patches())[None], 3 * image.columns)[0].numpy()
+    with GgufFile(tmp_path / "mmproj.gguf") as file:
+        config = VisionConfig.from_file(file)
+    slow = SlowTower(config, read_tensors(tmp_path / "mmproj.gguf"))
+    np.testing.assert_allclose(found, slow.encode(image.pixels), atol=1e-3)
+    assert np.isfinite(found).all()
+    assert np.abs(found).mean() > 0.05
+
+
+@pytest.fixture
+def seeing(monkeypatch):
+    """A tiny network with a tiny tower, whose batches are small."""
+    pytest.importorskip("torch")
+    from tools.demo_next import see
+    from tools.demo_next.batches import Kind
+    from tools.demo_next.train import Trainer, sizes
+
+    small = {"hidden": 64, "n_layers": 3, "head_dim": 16, "head_dim_full": 32, "ff": 48, "expert_ff": 32}
+    monkeypatch.setitem(see._KINDS, 70, Kind(176, 24, {"what": 1, "compared": 1}))
+    tower = see.TowerSizes(text=64, hidden=32, ff=48, n_layers=1)
+    return see.Seeing(Trainer(sizes(**small), 3, compiled=False), tower, 3)
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
+def test_a_step_with_pictures_trains_the_tower_and_dgguf_sees_what_the_twin_sees(seeing, tmp_path):
+    import torch
+
+    import dgguf
+    from dgguf.images import read_image
+    from dgguf.model.canvas import Canvas
+    from tools.demo_next.see import picture_batch, prompt_ids
+    from tools.demo_next.tower import write_mmproj
+    from tools.demo_next.train import export
+
+    trainer = seeing.trainer
+    before = {name: value.detach().clone() for name, value in seeing.tower.named().items()}
+    seeing.train_step({"what": [], "compared": []}, 1.0)
+    assert all(not torch.equal(before[name], value) for name, value in seeing.tower.named().items())
+    batch, spans, patches, columns = picture_batch(trainer.examples, 70, 3, 0)
+    assert patches.shape == (3, 576, 768)
+    assert columns == 24
+    assert (spans > 0).sum() == 3 * 64
+    assert batch.prompt.shape == spans.shape
+
+    export(trainer, tmp_path, tmp_path / "demo.gguf", "F32")
+    write_mmproj(seeing.tower, trainer.twin.sizes, tmp_path / "tower", tmp_path / "mmproj.gguf", "F32")
+    seen = MAKERS["compared"](random.Random(4))
+    images = [read_image(image, 70) for image in seen.images]
+    ids, places = prompt_ids(trainer.examples, seen, images)
+    canvas = np.random.default_rng(2).integers(20, trainer.twin.sizes.vocab_size, 32)
+    seeing.trainer.twin = trainer.averaged()
+    seeing.trainer.twin.dtype = torch.float32
+    with torch.no_grad():
+        read = seeing.rows(np.array([places]), np.stack([image.patches() for image in images]), columns)
+        expected = trainer.twin.logits(torch.tensor([ids]), torch.from_numpy(canvas)[None], None, read)[0]
+    with dgguf.load(tmp_path / "demo.gguf", exact=True) as session:
+        messages, budget = seen.example.messages, {"image_tokens": 70}
+        assert session.encode(messages, images=list(seen.images), **budget).tolist() == ids
+        cache = session.conversation().cache
+        given = session.read_images(messages, list(seen.images), 70)
+        session.model.encode(np.array(ids), cache, spans=session._images.spans(np.array(ids), given))
+        found = session.backend.to_host(session.model.logits(Canvas(canvas), cache, None))
+    np.testing.assert_allclose(found, expected.numpy(), atol=2e-3)

@@ -1,0 +1,179 @@
+"""Teach the next demo to see: a tower and the network together, from where a run of train.py is.
+
+    nice -n 19 python tools/demo_next/see.py --folder RUN --steps 4000
+
+Steps with pictures and steps of the other skills take turns,
+so that nothing is forgotten; the last third lowers
+the rates. RUN/seeing keeps state.pt, demo.gguf and mmproj.gguf; RUN itself is only read. While a benchmark of
+tools/bench measures, it waits.
+"""
+
+import argparse
+import os
+import random
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dgguf.images import ImageInput, read_image
+from tools.bench.measuring import unmeasured
+from tools.demo.batches import Batch
+from tools.demo.network import Pictures
+from tools.demo.train import keep_memory
+from tools.demo_next import pictures
+from tools.demo_next.batches import Examples, Kind
+from tools.demo_next.tower import Tower, TowerSizes, write_mmproj
+from tools.demo_next.train import PAUSE_SECONDS, SAVE_SECONDS, Trainer, export, rate, sizes
+from tools.demo_next.vocabulary import SPECIALS
+
+TOWER_RATE = 1e-3
+FALL = 1 / 3  # the share of the steps in which the rates are lowered
+_BEGIN, _END, _IMAGE = (SPECIALS.index(mark) for mark in ("<|image>", "<image|>", "<|image|>"))
+# The smallest budget of rows, and the default one; a square picture takes 64 and 256.
+_SMALL, _LARGE = 70, 280
+_KINDS = {_SMALL: Kind(176, 48, {"what": 7, "how many": 5, "compared": 4}),
+          _LARGE: Kind(304, 48, {"what": 2, "how many": 2})}  # fmt: skip
+
+
+def prompt_ids(
+    examples: Examples, seen: pictures.Seen, images: list[ImageInput]
+) -> tuple[list[int], list[int]]:
+    """A prompt with its images' rows, and which image each place belongs to: 0 for text."""
+    ids: list[int] = []
+    spans: list[int] = []
+    n = 0
+    for token in examples.encoder.chat(seen.example.messages):
+        if token == _IMAGE:
+            n_rows = images[n].n_tokens
+            n += 1
+            ids += [_BEGIN, *[_IMAGE] * n_rows, _END]
+            spans += [0, *[n] * n_rows, 0]
+        else:
+            ids.append(token)
+            spans.append(0)
+    return ids, spans
+
+
+def picture_batch(
+    examples: Examples, budget: int, seed: int, step: int
+) -> tuple[Batch, np.ndarray, np.ndarray, int]:
+    """A step's batch, the places of images in its prompts, their patches, and patches in a row.
+
+    Returns:
+        the batch; spans (B, P); patches (images, patches, 768), in the order of their places.
+    """
+    rng, numbers = random.Random(f"see {seed} {step}"), np.random.default_rng([seed, step, 2])
+    kind = _KINDS[budget]
+    made = [(skill, pictures.MAKERS[skill](rng)) for skill, n in kind.rows.items() for _ in range(n)]
+    rng.shuffle(made)
+    drawn, spans, patches = [], np.zeros((len(made), kind.prompt), np.int64), []
+    columns = 0
+    for i, (skill, seen) in enumerate(made):
+        images = [read_image(image, budget) for image in seen.images]
+        ids, places = prompt_ids(examples, seen, images)
+        drawn.append((skill, ids, examples.encoder.answer(seen.example)))
+        spans[i, kind.prompt - len(ids) :] = places
+        patches += [image.patches() for image in images]
+        columns = 3 * images[0].columns
+    return examples.noised(drawn, kind, rng, numbers), spans, np.stack(patches), columns
+
+
+class Seeing:
+    """A trainer and its tower."""
+
+    def __init__(self, trainer: Trainer, tower_sizes: TowerSizes, seed: int) -> None:
+        self.trainer = trainer
+        self.tower = Tower(tower_sizes, seed)
+        self.adam = torch.optim.AdamW(
+            self.tower.parameters(), lr=TOWER_RATE, betas=(0.9, 0.98), weight_decay=0.0
+        )
+        self.step = 0
+
+    def save(self, path: Path) -> None:
+        """Write the state under another name first."""
+        state = {"tower": self.tower.state_dict(), "adam": self.adam.state_dict(), "step": self.step}
+        torch.save(state | {"text": self.trainer.state()}, path.with_suffix(".partial"))
+        os.replace(path.with_suffix(".partial"), path)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, map_location="cpu")
+        self.tower.load_state_dict(state["tower"])
+        self.adam.load_state_dict(state["adam"])
+        self.step = state["step"]
+        self.trainer.load_state(state["text"])
+
+    def rows(self, spans: np.ndarray, patches: np.ndarray, columns: int) -> Pictures:
+        """The tower's rows where they stand in prompts."""
+        where = torch.from_numpy(spans)
+        read: Tensor = self.tower(torch.from_numpy(patches), columns)
+        rows = torch.zeros(*spans.shape, read.shape[-1])
+        return Pictures(rows.masked_scatter((where > 0)[..., None], read), where)
+
+    def train_step(self, losses: dict[str, list[float]], share: float) -> None:
+        """A step with pictures, or one without."""
+        started = time.process_time()
+        trainer = self.trainer
+        if self.step % 2:
+            trainer.backward(trainer.next_batch(), losses)
+        else:
+            budget = _LARGE if self.step % 8 == 6 else _SMALL
+            batch, spans, patches, columns = picture_batch(trainer.examples, budget, trainer.seed, self.step)
+            trainer.backward(batch, losses, self.rows(spans, patches, columns))
+            self.adam.param_groups[0]["lr"] = TOWER_RATE * share
+            self.adam.step()
+            self.adam.zero_grad(set_to_none=True)
+        trainer.update(share)
+        self.step += 1
+        trainer.core_seconds += time.process_time() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Teach the next demo to see.")
+    parser.add_argument("--folder", type=Path, required=True, help="of a run of train.py")
+    parser.add_argument("--steps", type=int, default=4000, help="up to this one (default: 4000)")
+    parser.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
+    parser.add_argument("--eager", action="store_true", help="do not compile: slower, needs no C++ compiler")
+    options = parser.parse_args()
+    keep_memory()
+    torch.set_num_threads(options.threads)
+    torch._dynamo.config.recompile_limit = 64
+    trainer = Trainer(sizes(), 0, compiled=not options.eager)
+    trainer.load(options.folder / "state.pt")
+    seeing, folder = Seeing(trainer, TowerSizes(), 0), options.folder / "seeing"
+    folder.mkdir(exist_ok=True)
+    if (folder / "state.pt").exists():
+        seeing.load(folder / "state.pt")
+    losses: dict[str, list[float]] = defaultdict(list)
+    saved, falling = time.monotonic(), (int(options.steps * (1 - FALL)), max(1, int(options.steps * FALL)))
+    while seeing.step < options.steps:
+        with unmeasured() as quiet:
+            if quiet:
+                seeing.train_step(losses, rate(seeing.step, falling))
+        if not quiet:
+            time.sleep(PAUSE_SECONDS)
+            continue
+        if seeing.step % 20 == 0:
+            means: dict[str, Any] = {
+                skill: sum(v) / len(v) for skill, v in losses.items() if skill in pictures.MAKERS
+            }
+            text = " ".join(f"{skill} {value:.2f}" for skill, value in means.items())
+            print(f"{seeing.step}/{options.steps}  {text}", file=sys.stderr, flush=True)
+            losses.clear()
+        if time.monotonic() - saved > SAVE_SECONDS:
+            seeing.save(folder / "state.pt")
+            saved = time.monotonic()
+    seeing.save(folder / "state.pt")
+    export(trainer, folder, folder / "demo.gguf")
+    write_mmproj(seeing.tower, trainer.twin.sizes, folder / "tower", folder / "mmproj.gguf")
+
+
+if __name__ == "__main__":
+    main()
