@@ -19,6 +19,7 @@ class KnownModel:
         type: the weights' main type.
         n_bytes: the file's size.
         note: one line for a user.
+        tower: the file of its vision tower in the same repository; "" where none is named.
     """
 
     name: str
@@ -27,6 +28,7 @@ class KnownModel:
     type: str
     n_bytes: int
     note: str
+    tower: str = ""
 
 
 def known_models() -> list[KnownModel]:
@@ -36,7 +38,8 @@ def known_models() -> list[KnownModel]:
     lines = (line.strip() for line in text.splitlines())
     rows = ([cell.strip() for cell in line.split("|")] for line in lines if line and not line.startswith("#"))
     return [
-        KnownModel(name, repo, file, kind, int(size), note) for name, repo, file, kind, size, note in rows
+        KnownModel(name, repo, file, kind, int(size), note, *tower)
+        for name, repo, file, kind, size, note, *tower in rows
     ]
 
 

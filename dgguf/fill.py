@@ -20,6 +20,7 @@ from dgguf.prompts import PromptOptions
 from dgguf.request import new_seed, whole
 from dgguf.template import Held, Placed, Template
 from dgguf.text.tokenizer import Tokenizer
+from dgguf.videos import VideoInput
 
 PROMPT = "Write this text."  # what the model is asked where nobody says it
 _TOP = 8  # likeliest tokens that say how likely a hole is that is held to a language
@@ -69,6 +70,9 @@ class Model(Protocol):
 
     @property
     def read_images(self) -> Callable[..., list[ImageInput]]: ...
+
+    @property
+    def read_videos(self) -> Callable[..., list[VideoInput]]: ...
 
     @property
     def encode(self) -> Callable[..., np.ndarray]: ...
@@ -158,8 +162,10 @@ def fillings(model: Model, template: str, prompt: str, arguments: Mapping[str, A
     text = {name: options.pop(name) for name in names}
     budget = text.pop("image_tokens", None)
     given = model.read_images("", text.pop("images", None) or (), budget)  # once for all tries
-    ids = model.encode(prompt, images=given, image_tokens=budget, **text)
+    videos = model.read_videos("", text.pop("videos", None) or ())
+    ids = model.encode(prompt, images=given, videos=videos, image_tokens=budget, **text)
     options["images"] = model.read_images(prompt, given, budget)  # besides, those that messages name
+    options["videos"] = model.read_videos(prompt, videos)
     if language is not None:
         yield _held(model, parsed, language, ids, options)
         return

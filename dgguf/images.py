@@ -61,6 +61,11 @@ class ImageInput:
         """Rows of the text that it takes, without the two around it."""
         return self.rows * self.columns
 
+    def caption(self, number: int) -> str:
+        """One line for a user; text of a file's name, not safe for a terminal."""
+        height, width, _ = self.pixels.shape
+        return f"[image {number}: {self.name}, {width}x{height}, {self.n_tokens} tokens]"
+
     @property
     def shrunk(self) -> float:
         """How many times the sides have become smaller, at most; below 1 where the image grew."""
@@ -101,7 +106,7 @@ def read_image(source: Any, budget: int = DEFAULT_BUDGET) -> ImageInput:
     if budget not in BUDGETS:
         known = ", ".join(map(str, BUDGETS))
         raise ImageError(f"an image cannot take {budget} tokens at most: the budgets are {known}")
-    name = _name(source)
+    name = name_of(source, "image")
     _check_type(source)
     try:
         with warnings.catch_warnings(), contextlib.ExitStack() as opened:
@@ -163,10 +168,11 @@ def is_image(path: Path) -> bool:
     return True
 
 
-def _name(source: Any) -> str:
+def name_of(source: Any, what: str) -> str:
+    """What an image or a video is called, for a user: its file's name, or else what it is."""
     if isinstance(source, str | Path):
         return Path(source).name or str(source)
-    return Path(getattr(source, "filename", "") or "image").name
+    return Path(getattr(source, "filename", "") or what).name
 
 
 def _check_type(source: Any) -> None:
@@ -192,7 +198,7 @@ def _open(source: Any, name: str, opened: contextlib.ExitStack) -> "Image.Image"
         file: Any = io.BytesIO(source)
     else:
         file = None
-        path = _checked_path(source)
+        path = regular_file(source, "image")
     Image.init()
     formats = [each for each in Image.ID if each not in _REFUSED_FORMATS]
     try:
@@ -212,19 +218,23 @@ def _open(source: Any, name: str, opened: contextlib.ExitStack) -> "Image.Image"
     return image
 
 
-def _checked_path(source: str | Path) -> Path:
-    """The path of a regular file: a pipe would wait for its writer."""
+def regular_file(source: str | Path, what: str) -> Path:
+    """The path of an image's or a video's file: a pipe would wait for its writer.
+
+    Raises:
+        ImageError: there is none.
+    """
     if isinstance(source, str) and source.startswith(("http://", "https://", "data:")):
-        raise ImageError(f"{source:.60}: images are read from files; download this one and give its path")
+        raise ImageError(f"{source:.60}: {what}s are read from files; download this one and give its path")
     path = Path(source)
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise ImageError(f"{path}: there is no such image file") from None
+        raise ImageError(f"{path}: there is no such {what} file") from None
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path}: the image cannot be read: {error}") from None
+        raise ImageError(f"{path}: the {what} cannot be read: {error}") from None
     if not stat.S_ISREG(mode):
-        raise ImageError(f"{path}: this is no file; give the path of an image")
+        raise ImageError(f"{path}: this is no file; give the path of the {what}")
     return path
 
 

@@ -2,9 +2,9 @@
 
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, Protocol, TypedDict, Unpack, cast
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from dgguf.errors import PromptError
 from dgguf.images import DEFAULT_BUDGET, ImageInput
 from dgguf.text.chat import ChatTemplate, Message, check_messages, encode_chat
 from dgguf.text.tokenizer import Tokenizer
+from dgguf.videos import NO_PICTURES, Pictures, VideoInput
+
+_VIDEO = "<|video|>"  # stands in a rendered template for each video
 
 
 class TextOptions(TypedDict, total=False):
@@ -36,10 +39,20 @@ class PromptOptions(TextOptions, total=False):
         images: that stand before the text of a prompt, or in place of {"type": "image"} parts of messages
             that name none: paths, bytes of files, PIL images, arrays (see `images.read_image`).
         image_tokens: rows of the prompt that an image may take: 70, 140, 280, 560 or 1120; None for 280.
+        videos: as `images`, behind them: paths, bytes of files, arrays (see `videos.read_video`).
     """
 
     images: Sequence[Any]
     image_tokens: int | None
+    videos: Sequence[Any]
+
+
+class PictureReader(Protocol):
+    """What opens the images and videos of a prompt; see `seeing.ImageReader`."""
+
+    def read(self, sources: Sequence[Any], budget: int) -> list[ImageInput]: ...
+
+    def read_videos(self, sources: Sequence[Any]) -> list[VideoInput]: ...
 
 
 class PromptEncoder:
@@ -49,7 +62,7 @@ class PromptEncoder:
         tokenizer: of the model.
         metadata: of its file, where the chat template stands.
         source: the file, for messages.
-        read_images: opens images, for a budget of rows each; None where there are never any.
+        reader: opens images and videos; None where there are never any.
     """
 
     def __init__(
@@ -57,9 +70,9 @@ class PromptEncoder:
         tokenizer: Tokenizer,
         metadata: Mapping[str, Any],
         source: str,
-        read_images: Callable[[Sequence[Any], int], list[ImageInput]] | None = None,
+        reader: PictureReader | None = None,
     ) -> None:
-        self._read_images = read_images
+        self._reader = reader
         self._turn = threading.Lock()  # a template's budget of work belongs to one at a time
         self._tokenizer = tokenizer
         self._metadata = metadata
@@ -71,19 +84,23 @@ class PromptEncoder:
 
     def read(
         self, prompt: str | list[Message] | np.ndarray, options: Mapping[str, Any]
-    ) -> tuple[np.ndarray, list[ImageInput]]:
-        """A prompt's ids, (P,) int64, and its images; it may be ids. Options as of `Session.stream`."""
-        text, images, image_tokens = split_options(options)
+    ) -> tuple[np.ndarray, Pictures]:
+        """A prompt's ids, (P,) int64, and its pictures; it may be ids. Options as of `Session.stream`."""
+        text, given = split_options(options)
         if not isinstance(prompt, np.ndarray):
-            inputs = self.images(prompt, images, image_tokens)
-            return self.encode(prompt, inputs, **text), inputs
+            pictures = self._pictures(prompt, given)
+            return self.encode(prompt, pictures, **text), pictures
         if text:
             raise TypeError("prompt options go to `encode`: here the prompt is ids already")
         most = self._tokenizer.n_tokens - 1
         good = prompt.ndim == 1 and prompt.dtype.kind in "iu" and len(prompt)
         if not good or prompt.min() < 0 or prompt.max() > most:
             raise PromptError(f"a prompt of ids must be a vector of one or more integers from 0 to {most}")
-        return prompt.astype(np.int64), self.images("", images, image_tokens)
+        return prompt.astype(np.int64), self._pictures("", given)
+
+    def _pictures(self, prompt: str | list[Message], given: PromptOptions) -> Pictures:
+        images = self.images(prompt, given.get("images") or (), given.get("image_tokens"))
+        return Pictures(images, self.videos(prompt, given.get("videos") or ()))
 
     def images(
         self, prompt: str | list[Message], images: Sequence[Any], image_tokens: int | None
@@ -91,16 +108,25 @@ class PromptEncoder:
         """See `Session.read_images`."""
         _check_types(prompt, None)
         budget = DEFAULT_BUDGET if image_tokens is None else image_tokens
-        sources = image_sources(prompt, images)
-        return self._read_images(sources, budget) if self._read_images else []
+        sources = _sources(prompt, "image", images)
+        return self._reader.read(sources, budget) if self._reader else []
+
+    def videos(self, prompt: str | list[Message], videos: Sequence[Any]) -> list[VideoInput]:
+        """See `Session.read_videos`."""
+        _check_types(prompt, None)
+        sources = _sources(prompt, "video", videos)
+        return self._reader.read_videos(sources) if self._reader else []
 
     def encode(
-        self, prompt: str | list[Message], images: Sequence[ImageInput] = (), **options: Unpack[TextOptions]
+        self,
+        prompt: str | list[Message],
+        pictures: Pictures = NO_PICTURES,
+        **options: Unpack[TextOptions],
     ) -> np.ndarray:
         """See `Session.encode`.
 
         Args:
-            images: all of the prompt, in order, from `image_sources`.
+            pictures: all of the prompt.
         """
         _check_types(prompt, options.get("system"))
         if isinstance(prompt, str) and not prompt.strip():
@@ -112,12 +138,13 @@ class PromptEncoder:
                 raise PromptError(
                     "a raw prompt is one text: no conversation, no system message, no thinking, no tools"
                 )
-            ids = self._tokenizer.encode(prompt, special=special)
+            places = put_videos(prompt, pictures.videos) if special else prompt
+            ids = self._tokenizer.encode(places, special=special)
             bos = self._tokenizer.bos_id
             if self._tokenizer.add_bos and bos is not None and ids[:1] != [bos]:
                 ids.insert(0, bos)
         else:
-            messages = with_images(prompt, len(images)) if isinstance(prompt, str) else list(prompt)
+            messages = [*prompt] if not isinstance(prompt, str) else with_pictures(prompt, pictures)
             if system is not None:
                 messages.insert(0, Message(role="system", content=system))
             check_messages(messages)
@@ -130,90 +157,112 @@ class PromptEncoder:
                     think=think,
                     special=special,
                     tools=options.get("tools"),
+                    finish=lambda text: put_videos(text, pictures.videos),
                 )
-        return np.array(self._expanded(ids, images), np.int64)
+        return np.array(self._expanded(ids, pictures), np.int64)
 
-    def _expanded(self, ids: list[int], images: Sequence[ImageInput]) -> list[int]:
+    def _expanded(self, ids: list[int], pictures: Pictures) -> list[int]:
         """The ids with as many of each image's mark as it has rows, and one before and behind."""
-        marks = self._tokenizer.image_marks
+        marks, images = self._tokenizer.image_marks, pictures.images
         n_marks = 0 if marks is None else ids.count(marks.image)
         if n_marks != len(images):
             raise PromptError(
                 f"the prompt has {n_marks} places for images, and {len(images)} were given: a chat template "
                 "gives each image one <|image|>; a prompt that is raw, with special tokens, names them itself"
             )
-        if marks is None or not images:
+        frames = [frame for video in pictures.videos for frame in video.frames]
+        n_marks = 0 if marks is None or marks.video is None else ids.count(marks.video)
+        if frames and n_marks != len(frames):
+            raise PromptError(
+                f"{len(pictures.videos)} videos were given, and the prompt has not as many places for them: "
+                "a chat template gives each video one <|video|>; this one may not know videos"
+            )
+        if marks is None or not (images or frames):
             return ids
         expanded: list[int] = []
-        left = iter(images)
+        left, frames_left = iter(images), iter(frames)
         for token in ids:
             if token == marks.image:
                 expanded += [marks.begin, *[marks.image] * next(left).n_tokens, marks.end]
+            elif token == marks.video and frames:
+                expanded += [marks.video] * next(frames_left).n_tokens
             else:
                 expanded.append(token)
         return expanded
 
 
-def with_images(text: str, count: int, sources: Sequence[Any] = ()) -> list[Message]:
-    """A user's message with images before its text.
+def with_pictures(text: str, pictures: Pictures) -> list[Message]:
+    """A user's message with images, then videos, before its text; its parts name them."""
+    parts: list[dict[str, Any]] = [{"type": "image", "image": image} for image in pictures.images]
+    parts += [{"type": "video", "video": video} for video in pictures.videos]
+    content = [*parts, {"type": "text", "text": text}] if parts else text
+    return [Message(role="user", content=content)]
+
+
+def put_videos(text: str, videos: Sequence[VideoInput]) -> str:
+    """A rendered prompt with the times and the frames of a video in place of each <|video|>.
+
+    Each frame still has one <|video|>, for as many as it has rows. Source: transformers,
+    models/gemma4/processing_gemma4.py.
+    """
+    first, *others = text.split(_VIDEO)
+    frames = [" ".join(f"{stamp} <|image>{_VIDEO}<image|>" for stamp in video.stamps) for video in videos]
+    frames += [_VIDEO] * (len(others) - len(frames))
+    return first + "".join(place + other for place, other in zip(frames, others, strict=False))
+
+
+def _sources(prompt: str | list[Message], kind: str, given: Sequence[Any]) -> list[Any]:
+    """All images, or videos, of a prompt in order: what its parts name, and `given` for those that name none.
 
     Args:
-        sources: what the parts name; as many as `count`, or none.
-    """
-    if not count:
-        return [Message(role="user", content=text)]
-    parts: list[dict[str, Any]] = [{"type": "image"} for _ in range(count)]
-    for part, source in zip(parts, sources, strict=False):
-        part["image"] = source
-    return [Message(role="user", content=[*parts, {"type": "text", "text": text}])]
-
-
-def image_sources(prompt: str | list[Message], images: Sequence[Any]) -> list[Any]:
-    """All images of a prompt in order: what its parts name, and `images` for those that name none.
+        kind: "image" or "video".
 
     Raises:
-        PromptError: there are more parts than images, or fewer.
+        PromptError: there are more parts than were given, or fewer.
     """
-    if isinstance(images, str | bytes | Path):
-        raise TypeError("images are a list: of paths, bytes of files, PIL images or arrays")
-    left = list(images)
+    if isinstance(given, str | bytes | Path | np.ndarray):
+        raise TypeError(f"{kind}s are a list: of paths, bytes of files, or arrays")
+    left = list(given)
     if isinstance(prompt, str):
         return left
     found: list[Any] = []
-    for part in _image_parts(prompt):
-        named = [part[key] for key in SOURCES if part.get(key) is not None]
+    for part in _parts(prompt, kind):
+        named = [part[key] for key in (kind, *SOURCES) if part.get(key) is not None]
         if not named and not left:
-            raise PromptError("a message has an image part that names no image, and no more were given")
+            raise PromptError(f"a message has a part that names no {kind}, and no more were given")
         found.append(named[0] if named else left.pop(0))
     if left:
         raise PromptError(
-            f"{len(left)} of the images have no place in the messages: give each a part "
-            '{"type": "image"} in a message\'s content'
+            f"{len(left)} of the {kind}s have no place in the messages: give each a part "
+            f'{{"type": "{kind}"}} in a message\'s content'
         )
     return found
 
 
-SOURCES = ("image", "path", "url")  # keys by which a part names its image, as transformers has them
+SOURCES = ("path", "url")  # keys by which a part names its image or video beside its kind, as in transformers
 
 
-def _image_parts(messages: Any) -> Iterator[Mapping[str, Any]]:
+def _parts(messages: Any, kind: str) -> Iterator[Mapping[str, Any]]:
     for message in messages:
         content = message.get("content") if isinstance(message, Mapping) else None
         for part in content if isinstance(content, list | tuple) else ():
-            if isinstance(part, Mapping) and part.get("type") == "image":
+            if isinstance(part, Mapping) and part.get("type") == kind:
                 yield part
 
 
 def _without_sources(message: Message) -> Message:
-    """The message as a template reads it: of an image only that there is one."""
+    """The message as a template reads it: of an image or a video only that there is one."""
     if isinstance(message.get("content"), list | tuple):
-        parts = [{"type": "image"} if part.get("type") == "image" else part for part in message["content"]]
+        parts = [
+            {"type": part["type"]} if part.get("type") in ("image", "video") else part
+            for part in message["content"]
+        ]
         return {**message, "content": parts}
     return message
 
 
-def split_options(options: Mapping[str, Any]) -> tuple[TextOptions, Sequence[Any], int | None]:
-    """Options of a prompt as those of its text, its images, and the rows that an image may take.
+def split_options(options: Mapping[str, Any]) -> tuple[TextOptions, PromptOptions]:
+    """Options of a prompt as those of its text, and those of its images and videos.
 
     Raises:
         TypeError: there is no option of a name.
@@ -226,7 +275,8 @@ def split_options(options: Mapping[str, Any]) -> tuple[TextOptions, Sequence[Any
             "settings=session.settings(max_steps=…)"
         )
     text = {key: value for key, value in options.items() if key in TextOptions.__annotations__}
-    return cast(TextOptions, text), options.get("images") or (), options.get("image_tokens")
+    rest = {key: value for key, value in options.items() if key not in text}
+    return cast(TextOptions, text), cast(PromptOptions, rest)
 
 
 def _check_types(prompt: Any, system: Any) -> None:

@@ -90,6 +90,11 @@ class ResumePoint:
                 no vocabulary of its size has.
         """
         old, config = self.started, model.config
+        if old.images:
+            raise RecordingError(
+                "the recording's prompt shows images, which it holds only small: ask again with --image, and "
+                "with the recorded --seed for the same answer"
+            )
         if config.vocab_size != old.vocab_size or config.canvas_length < old.canvas_length:
             raise RecordingError(
                 f"the recording is of {old.vocab_size} tokens and a canvas of {old.canvas_length}, and "

@@ -5,7 +5,9 @@ import functools
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ import numpy as np
 from dgguf.backends.base import TowerBackend
 from dgguf.errors import ImageError
 from dgguf.ggufio.file import GgufFile
+from dgguf.hub.repository import is_tower
 from dgguf.images import ImageInput, read_image
 from dgguf.model.config import ModelConfig
 from dgguf.model.mmproj import VisionConfig, load_vision
 from dgguf.model.spans import Span
 from dgguf.model.vision import VisionTower
 from dgguf.text.tokenizer import ImageMarks
+from dgguf.videos import Pictures, VideoInput, read_video
 
 NONE = "none"  # in place of a path: no tower, whatever lies beside the model
 _KEPT_BYTES = 64 << 20  # of rows: some twenty images
@@ -27,20 +31,52 @@ _LOG = logging.getLogger(__name__)
 
 
 def find_mmproj(model: Path) -> Path | None:
-    """The mmproj file beside a model, if there is one.
+    """The mmproj file beside a model, or beside what it is a link to, if there is one.
 
     Raises:
         ImageError: there are several.
     """
-    found = sorted(
-        path
-        for path in model.resolve().parent.iterdir()
-        if path.suffix.lower() == ".gguf" and "mmproj" in path.name.lower() and path.is_file()
-    )
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found[:4])
-        raise ImageError(f"beside {model.name} lie several mmproj files, {names}: choose one with --mmproj")
-    return found[0] if found else None
+    # The hub's cache has links, whose names tell more than what they lead to.
+    for folder in dict.fromkeys((model.absolute().parent, model.resolve().parent)):
+        found = sorted(path for path in folder.iterdir() if is_tower(path.name) and path.is_file())
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found[:4])
+            raise ImageError(
+                f"beside {model.name} lie several mmproj files, {names}: choose one with --mmproj"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+Shown = Callable[[str, int], AbstractContextManager[Callable[[], object]]]
+
+
+@contextlib.contextmanager
+def not_shown(name: str, n_layers: int) -> Iterator[Callable[[], None]]:
+    """Shows nobody how far an image is."""
+    yield lambda: None
+
+
+@dataclass
+class Reading:
+    """An image that is being read.
+
+    Attributes:
+        began: by `time.perf_counter`.
+        layer: of the tower, so many are done.
+    """
+
+    name: str
+    n_layers: int
+    began: float
+    layer: int = 0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until it is read; None before the first layer is done."""
+        seconds = time.perf_counter() - self.began
+        return seconds * (self.n_layers - self.layer) / self.layer if self.layer else None
 
 
 class ImageReader:
@@ -53,6 +89,11 @@ class ImageReader:
         marks: its tokens around images; None where its vocabulary has none.
         mmproj: the tower's file; None for the one beside the model, "none" for none at all.
         make_backend: makes what computes.
+
+    Attributes:
+        shown: is called with the name of an image that is to be read and the tower's layers; what its context
+            gives is called in the same thread when a layer is done.
+        reading: the image that is being read, if one is; for whoever watches from another thread.
     """
 
     def __init__(
@@ -68,6 +109,8 @@ class ImageReader:
         self._mmproj = mmproj
         self._make_backend = make_backend
         self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self.shown: Shown = not_shown
+        self.reading: Reading | None = None
 
     def read(self, sources: Sequence[Any], budget: int) -> list[ImageInput]:
         """Open images, after seeing that the model can read any.
@@ -76,13 +119,31 @@ class ImageReader:
             ImageError: one cannot be read, or the model has no tower.
             UnsupportedModelError: the tower's file is not this model's.
         """
-        if not sources:
-            return []
+        if sources:
+            self._check_sees()
+        return [each if isinstance(each, ImageInput) else read_image(each, budget) for each in sources]
+
+    def read_videos(self, sources: Sequence[Any]) -> list[VideoInput]:
+        """Open videos, after seeing that the model can read any.
+
+        Raises:
+            ImageError: one cannot be read, or the model has no tower or no token for a video.
+            UnsupportedModelError: the tower's file is not this model's.
+        """
+        if sources:
+            self._check_sees()
+        if sources and self._marks and self._marks.video is None:
+            raise ImageError(
+                f"{self._name} reads no videos: its vocabulary has no token for one; show images"
+            )
+        return [each if isinstance(each, VideoInput) else read_video(each) for each in sources]
+
+    def _check_sees(self) -> None:
+        """See that the model has tokens for images, and a tower: opened, before anything is computed."""
         if self._marks is None:
             what = "the demo does not see yet" if self._name == "demo" else f"{self._name} reads no images"
             raise ImageError(f"{what}: its vocabulary has no token for an image; ask without one")
-        _ = self.tower  # opened, or refused, before anything is computed
-        return [each if isinstance(each, ImageInput) else read_image(each, budget) for each in sources]
+        _ = self.tower
 
     @property
     def sees(self) -> bool:
@@ -125,33 +186,57 @@ class ImageReader:
         if image.digest in self._kept:
             self._kept.move_to_end(image.digest)
             return self._kept[image.digest]
-        began = time.perf_counter()
-        rows = self.tower.encode(image)
-        _LOG.info("%s: %d rows in %.1f s", image.name, len(rows), time.perf_counter() - began)
+        reading = Reading(image.name, len(self.tower.weights.layers), time.perf_counter())
+        self.reading = reading
+        try:
+            with self.shown(image.name, reading.n_layers) as advance:
+
+                def count() -> None:
+                    reading.layer += 1
+                    advance()
+
+                rows = self.tower.encode(image, count)
+        finally:
+            self.reading = None
+        _LOG.info("%s: %d rows in %.1f s", image.name, len(rows), time.perf_counter() - reading.began)
         self._kept[image.digest] = rows
         while len(self._kept) > 1 and sum(each.nbytes for each in self._kept.values()) > _KEPT_BYTES:
             self._kept.popitem(last=False)
         return rows
 
-    def spans(self, ids: np.ndarray, images: Sequence[ImageInput]) -> tuple[Span, ...]:
-        """Where in a prompt's ids, from `PromptEncoder`, each image stands.
+    def spans(self, ids: np.ndarray, pictures: Pictures) -> tuple[Span, ...]:
+        """Where in a prompt's ids, from `PromptEncoder`, each image and each frame of a video stands.
 
         Raises:
             ImageError: the ids have another number of images, or of rows of one.
         """
-        if not images or self._marks is None:
+        if self._marks is None:
             return ()
-        borders = np.flatnonzero(np.diff(np.concatenate(([0], ids == self._marks.image, [0]))))
+        frames = [frame for video in pictures.videos for frame in video.frames]
+        spans = [
+            *self._spans(ids, self._marks.image, pictures.images, "images"),
+            *self._spans(ids, self._marks.video, frames, "frames"),
+        ]
+        return tuple(sorted(spans, key=lambda span: span.first))
+
+    def _spans(
+        self, ids: np.ndarray, mark: int | None, images: Sequence[ImageInput], what: str
+    ) -> Iterator[Span]:
+        """A span for each run of a mark, which is an image's."""
+        if not images:
+            begins = np.flatnonzero(ids[:-1] == (self._marks.begin if self._marks else -1))
+            if mark is not None and (ids[begins + 1] == mark).any():
+                raise ImageError(f"the prompt's ids have rows of {what}, and none were given: give them, too")
+            return
+        borders = np.flatnonzero(np.diff(np.concatenate(([0], ids == mark, [0]))))
         runs = borders.reshape(-1, 2).tolist()
         if [end - first for first, end in runs] != [image.n_tokens for image in images]:
             raise ImageError(
-                f"the prompt's ids have {len(runs)} images, of {sum(e - f for f, e in runs)} rows, and "
+                f"the prompt's ids have {len(runs)} {what}, of {sum(e - f for f, e in runs)} rows, and "
                 f"{len(images)} were given, of {sum(image.n_tokens for image in images)}: encode it with them"
             )
-        return tuple(
-            Span(first, image.n_tokens, _key(image), functools.partial(self.rows, image))
-            for (first, _), image in zip(runs, images, strict=True)
-        )
+        for (first, _), image in zip(runs, images, strict=True):
+            yield Span(first, image.n_tokens, _key(image), functools.partial(self.rows, image))
 
     def close(self) -> None:
         """Let go of the tower's file."""

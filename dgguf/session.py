@@ -29,14 +29,17 @@ from dgguf.loading import Gpu, cpu_backend, gpu_backend, load_model
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, rows_per_call
 from dgguf.options import AnswerOptions, StreamOptions, with_constraint
-from dgguf.prompts import PromptEncoder, PromptOptions, with_images
+from dgguf.prompts import PromptEncoder, PromptOptions, with_pictures
 from dgguf.request import at_least, check_request, new_seed, whole
 from dgguf.resume import ResumePoint
 from dgguf.seeing import ImageReader
 from dgguf.text.chat import AnswerText, Message
+from dgguf.thumbnails import thumbnails
+from dgguf.videos import Pictures, VideoInput
 from dgguf.view.drawn_answer import DrawnAnswer, drawn_answer
 from dgguf.view.names import LIVE_VIEWS, Thoughts
 from dgguf.view.recording import Recording
+from dgguf.view.status import Work
 from dgguf.view.watching import watch
 
 DEFAULT_MAX_TOKENS = 1024
@@ -92,18 +95,12 @@ class Session:
         self.tokenizer = self.loaded.tokenizer
         self.backend = self.loaded.backend
         self.model = self.loaded.network
-        self._images = ImageReader(
-            self.name,
-            self.file.path,
-            self.config,
-            self.tokenizer.image_marks,
-            mmproj,
+        self.images = ImageReader(
+            *(self.name, self.file.path, self.config, self.tokenizer.image_marks, mmproj),
             lambda: cpu_backend(threads, exact, keep_weights) if gpu else cast(TowerBackend, self.backend),
         )
-        self.sees = self._images.sees  # images that it is shown
-        self._prompts = PromptEncoder(
-            self.tokenizer, self.file.metadata, str(self.file.path), self._images.read
-        )
+        self.sees = self.images.sees  # images that it is shown
+        self._prompts = PromptEncoder(self.tokenizer, self.file.metadata, str(self.file.path), self.images)
         self.constraints = Constraints(self.tokenizer)
         self.turns = Turns(kv_budget or 0)
         self._conversation = self.conversation()
@@ -117,7 +114,7 @@ class Session:
 
     def close(self) -> None:
         """Let go of the file; the session is not to be used afterwards."""
-        self._images.close()
+        self.images.close()
         self.file.close()
 
     def __enter__(self) -> Self:
@@ -142,17 +139,16 @@ class Session:
     def read_images(
         self, prompt: str | list[Message], images: Sequence[Any] = (), image_tokens: int | None = None
     ) -> list[ImageInput]:
-        """The images of a prompt in order, in the size in which the model reads them.
+        """The images of a prompt in order, in the model's size: `encode` and `stream` take them as `images`.
 
-        They may be given as `images` to `encode` and `stream`, which otherwise read them themselves.
-
-        Args:
-            prompt: whose messages may name some; see `PromptOptions` for this and the others.
-
-        Raises:
-            ImageError: one cannot be read, or the model has no vision tower.
+        The prompt's messages may name some; see `PromptOptions` for the others. Raises ImageError if one
+        cannot be read, or the model has no vision tower.
         """
         return self._prompts.images(prompt, images, image_tokens)
+
+    def read_videos(self, prompt: str | list[Message], videos: Sequence[Any] = ()) -> list[VideoInput]:
+        """The videos of a prompt in order, with the errors of `read_images`, to be given as `videos`."""
+        return self._prompts.videos(prompt, videos)
 
     def stream(
         self,
@@ -176,21 +172,20 @@ class Session:
 
         Args:
             prompt: a user's message, {"role", "content"} messages, or ids from `encode`.
-            settings: None for the file's.
+            settings, turbo: None for the file's; what steps leave out, for speed, None for nothing.
             max_tokens, canvas_length: the first in whole canvases of the second, see `choose_length`.
             seed: the same seed gives the same answer, see docs/determinism.md; None draws one.
             top_k, log_probabilities: likeliest tokens of a position that each step, and each commit, reports.
             pins, constraints: ids that must stand at positions of the answer, from 0; what for, in words.
             constraint: the answer's language, of `constraints.language`; not with pins.
             draft: a text to start from instead of noise, see `edit`; not with a constraint.
-            turbo: what steps leave out, for speed; None for nothing.
             conversation: whose KV cache is used; None for the session's own.
             options: see `PromptOptions`; with ids only the images of them.
         """
         max_tokens, top_k = at_least(1, "max_tokens", max_tokens), whole("top_k", top_k)
         seed = new_seed() if seed is None else whole("the seed", seed)
         canvas = canvas_length if canvas_length in (None, "auto") else whole("canvas_length", canvas_length)
-        ids, images = self._prompts.read(prompt, options)
+        ids, pictures = self._prompts.read(prompt, options)
         most = self.constraints.most_tokens(constraint if canvas == "auto" else None, ids, max_tokens)
         started = Started(
             model=self.name,
@@ -207,12 +202,13 @@ class Session:
             constraints=constraint.source if constraint else constraints,
             digest=self.file.digest,
             arithmetic=self.backend.arithmetic,
+            images=thumbnails(pictures),
             draft=draft,
         )
         check_request(started, self.backend, constrained=constraint is not None)
         guide = self.constraints.guide(constraint, ids.tolist()) if constraint else None
         n_logs = None if log_probabilities is None else at_least(0, "log_probabilities", log_probabilities)
-        request = Request(started, top_k, guide, (), self._images.spans(ids, images), n_logs)
+        request = Request(started, top_k, guide, (), self.images.spans(ids, pictures), n_logs)
         yield from (conversation or self._conversation).stream(request)
 
     def reader(self, prompt: np.ndarray) -> AnswerText:
@@ -250,12 +246,14 @@ class Session:
         if view not in ("auto", *LIVE_VIEWS):
             raise ValueError(f"there is no view {view!r:.99}; there are auto, {', '.join(LIVE_VIEWS)}")
         events = self.stream(prompt, **with_constraint(arguments))
-
-        def layers() -> tuple[int, int]:
-            return self.model.layers_done, len(self.config.layers)
-
-        shown = watch(events, self.tokenizer, layers, view=view, pace=pace, thoughts=thoughts)
+        shown = watch(events, self.tokenizer, self.work, view=view, pace=pace, thoughts=thoughts)
         return drawn_answer(self.tokenizer, shown)
+
+    def work(self) -> Work:
+        """What is being computed at the moment; any thread may ask."""
+        if image := self.images.reading:
+            return Work(image.layer, image.n_layers, image.name, image.seconds_left)
+        return Work(self.model.layers_done, len(self.config.layers))
 
     def fill(self, template: str, prompt: str = PROMPT, **arguments: Unpack[AnswerOptions]) -> Filled:
         """Fill the holes of a text: [[8]] one of 8 tokens, [[]] the likeliest of tries with 8, 16 and 32.
@@ -392,9 +390,10 @@ class Chat:
         return self._reply(self._session.watch, text, arguments)
 
     def _reply(self, answer: Callable[..., DrawnAnswer], text: str, arguments: dict[str, Any]) -> DrawnAnswer:
-        given = arguments.pop("images", ()), arguments.pop("image_tokens", None)
-        images = self._session.read_images("", *given)
-        asked: list[Message] = [*self.messages, *with_images(text, len(images), images)]
+        session, budget = self._session, arguments.pop("image_tokens", None)
+        images = session.read_images("", arguments.pop("images", ()), budget)
+        pictures = Pictures(images, session.read_videos("", arguments.pop("videos", ())))
+        asked: list[Message] = [*self.messages, *with_pictures(text, pictures)]
         answered = answer(asked, system=self.system, conversation=self._conversation, **arguments)
         self.messages = [*asked, Message(role="assistant", content=answered.text)]
         return answered

@@ -353,7 +353,7 @@ def _without_names(prompt: Any, images: list[str]) -> tuple[Any, list[str]]:
             parts = []
             for part in content:
                 if isinstance(part, dict) and part.get("type") == "image":
-                    named = [part[key] for key in SOURCES if part.get(key) is not None]
+                    named = [part[key] for key in ("image", *SOURCES) if part.get(key) is not None]
                     found += named[:1] or left[:1]
                     left = left if named else left[1:]
                     part = {"type": "image"}

@@ -11,6 +11,7 @@ COMMANDS = [
     ("/think on|off", "let the model think before it answers"),
     ("/seed N|random", "the same seed repeats an answer"),
     ("/image FILE", "show the model an image with the next message; so does a pasted path"),
+    ("/video FILE", "show it frames of a video"),
     ("/save FILE", "write the conversation as JSON"),
     ("/load FILE", "go on from such a file"),
     ("/export FILE", "draw the last answer: .gif, .svg, .html, .png, .mp4 …"),

@@ -58,6 +58,7 @@ _GROUPS = {
         "file",
         "no_stdin",
         "images",
+        "videos",
         "image_tokens",
         "go_on",
         "system",
@@ -86,7 +87,7 @@ _GROUPS = {
         "stats",
         "verbose",
     ),
-    "View": ("view", "pace", "markdown", "thoughts"),
+    "View": ("view", "pace", "markdown", "thoughts", "preview"),
     "Recording and drawing": ("record", "record_top", "export", "force"),
     "Machine": ("threads", "cuda", "gpu_layers", "device", "exact", "keep_weights", "mmproj"),
     "Sampler": (
@@ -102,6 +103,8 @@ _GROUPS = {
 _RARE = (
     "mmproj",
     "image_tokens",
+    "videos",
+    "preview",
     "begins",
     "ends",
     "pin_givens",

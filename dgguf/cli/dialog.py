@@ -15,22 +15,23 @@ from dgguf.cli.answer_writer import AnswerWriter
 from dgguf.cli.chat_commands import COMMANDS, SYNONYMS
 from dgguf.cli.display import Display
 from dgguf.cli.export import check_out, draw
-from dgguf.cli.images import announce, pasted_images, show_preview
+from dgguf.cli.images import pasted_images
 from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import NOTE, fail, say
 from dgguf.cli.tool_use import MOST_ROUNDS, ToolUse
+from dgguf.cli.waiting_pictures import WaitingPictures
 from dgguf.diffusion.events import Event
 from dgguf.diffusion.generate import choose_length
 from dgguf.diffusion.statistics import Statistics
 from dgguf.errors import DggufError, FileChangedError, PromptError, sentence
 from dgguf.functions import Function
-from dgguf.images import ImageInput
 from dgguf.interrupts import forget
-from dgguf.prompts import with_images
+from dgguf.prompts import with_pictures
 from dgguf.request import new_seed
 from dgguf.session import Session
 from dgguf.text.chat import Message, text_of
+from dgguf.videos import NO_PICTURES
 from dgguf.view.names import CHAT_VIEWS
 from dgguf.view.summary import statistics_facts
 
@@ -78,9 +79,8 @@ class Dialog:
         self.think = asking.think
         self.seed = asking.seed
         self.messages: list[Message] = []
-        self._images: list[ImageInput] = []  # that the next message is about
-        self._n_images = 0
-        self._image_tokens = asking.image_tokens
+        draws = asking.preview and keyboard is not None
+        self._waiting = WaitingPictures(session, asking.image_tokens, preview=draws)
         self._seen: list[Event] = []  # of the last answer
 
     def run(self, messages: Iterator[str]) -> None:
@@ -100,7 +100,7 @@ class Dialog:
                     return
                 paths, rest = pasted_images(text)
                 if paths:
-                    self._add_images(paths)
+                    self._waiting.add(paths)
                 if text.startswith("/") and not paths:
                     if not self.command(text):
                         break
@@ -123,20 +123,20 @@ class Dialog:
 
     def answer(self, text: str) -> None:
         """Answer one message; what was answered before Ctrl-C stays in the conversation."""
-        n_images = len(self._images)
+        shown = self._waiting.pictures
         try:
-            self._reply(with_images(text, n_images, self._images)[0], n_images)
+            self._reply(with_pictures(text, shown)[0], takes_waiting=True)
         except PromptError:
-            if n_images:  # else every later message would fail with them
-                self._images.clear()
+            if shown is not NO_PICTURES:  # else every later message would fail with them
+                self._waiting.clear()
                 say("the images of this message were dropped; /image adds one again")
             raise
 
-    def _reply(self, message: Message, n_images: int = 0) -> None:
+    def _reply(self, message: Message, *, takes_waiting: bool = False) -> None:
         """Answer a message, and go on where the answer calls tools; see `answer`.
 
         Args:
-            n_images: how many of those that wait are in it.
+            takes_waiting: the images that wait are in it.
         """
         self.messages.append(message)
         before = len(self.messages)
@@ -158,7 +158,8 @@ class Dialog:
             interrupted = False
         finally:
             if written.strip() or not interrupted:
-                del self._images[:n_images]
+                if takes_waiting:
+                    self._waiting.clear()
                 self.messages.append({"role": "assistant", "content": written})
             elif len(self.messages) == before:
                 self.messages.pop()
@@ -256,7 +257,7 @@ class Dialog:
 
     def _clear(self, argument: str) -> None:
         self.messages.clear()
-        self._images.clear()
+        self._waiting.clear()
         say("a new conversation")
 
     def _set_system(self, argument: str) -> None:
@@ -282,15 +283,13 @@ class Dialog:
         if not argument:
             raise PromptError("/image needs the path of an image, as in /image photo.jpg")
         paths, rest = pasted_images(argument)
-        self._add_images([saved.typed_path(argument, "/image")] if rest else paths)
+        self._waiting.add([saved.typed_path(argument, "/image")] if rest else paths)
 
-    def _add_images(self, paths: list[Path]) -> None:
-        images = self._session.read_images("", paths, self._image_tokens)
-        self._images += images
-        announce(images, say, self._n_images + 1)
-        self._n_images += len(images)
-        if self._keyboard:
-            show_preview(images)
+    def _add_video(self, argument: str) -> None:
+        paths, rest = pasted_images(argument)
+        self._waiting.add_pictures(
+            [], paths if paths and not rest else [saved.typed_path(argument, "/video")]
+        )
 
     def _save(self, argument: str) -> None:
         path = saved.write(argument, self.system, self.messages)
@@ -298,7 +297,7 @@ class Dialog:
 
     def _load(self, argument: str) -> None:
         path, self.system, self.messages = saved.read(argument)
-        self._images.clear()
+        self._waiting.clear()
         say(f"{path}: {len(self.messages)} messages")
 
     def _export(self, argument: str) -> None:
@@ -378,6 +377,7 @@ class Dialog:
         "think": _set_think,
         "seed": _set_seed,
         "image": _add_image,
+        "video": _add_video,
         "save": _save,
         "load": _load,
         "export": _export,

@@ -11,6 +11,7 @@ from dgguf.cli.compilation import announce_compilation
 from dgguf.cli.log import log_to
 from dgguf.cli.options import Showing
 from dgguf.cli.output import note, say
+from dgguf.cli.progress import reading
 from dgguf.diffusion.events import Event, Started
 from dgguf.view.choice import choose_view, make_view
 from dgguf.view.names import LIVE_VIEWS
@@ -19,7 +20,7 @@ from dgguf.view.sudoku import NO_BOARD, asked_board
 if TYPE_CHECKING:
     from dgguf.session import Session
     from dgguf.text.tokenizer import TokenTexts
-    from dgguf.view.live import Layers, Live
+    from dgguf.view.live import AskWork, Live
 
 Events = Generator[Event, None, None]
 
@@ -90,10 +91,9 @@ class Display:
                 recorder = stack.enter_context(Recorder.to_file(record, session.tokenizer))
                 events = recorder.record(events)
 
-            def layers() -> tuple[int, int]:
-                return session.model.layers_done, len(session.config.layers)
-
-            yield from self.draw(events, session.tokenizer, layers)
+            if not self._live:
+                session.images.shown = reading
+            yield from self.draw(events, session.tokenizer, session.work)
 
     def _follow_compilation(self, caption: str) -> None:
         """Let a live view know of kernels that are compiled; a replay, which has none, needs no compiler."""
@@ -109,14 +109,14 @@ class Display:
             self._follows = True
             self._stack.enter_context(followed(watch, live.notice_compilation))
 
-    def draw(self, events: Iterable[Event], tokens: "TokenTexts", layers: "Layers | None" = None) -> Events:
+    def draw(self, events: Iterable[Event], tokens: "TokenTexts", work: "AskWork | None" = None) -> Events:
         """Show events and pass them on."""
         view = self.choice.view
         if self._live:
             if view == "sudoku":
                 events = self._note_missing_board(events, tokens)
             made = make_view(view, tokens, self._showing.thoughts, stays=not self.choice.markdown)
-            yield from self._live.show(events, made, layers)
+            yield from self._live.show(events, made, *([work] if work else []))
         elif view == "plain":
             from dgguf.view import plain
 

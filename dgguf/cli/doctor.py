@@ -88,27 +88,14 @@ def memory_checks(model: str | None, context: int | None) -> Iterator["Check"]:
 def check_tower(model: "Path", config: "ModelConfig") -> "Check":
     """Whether the model can read images, and in what memory; that it cannot is no failure."""
     from dgguf.backends.check import Check
-    from dgguf.errors import DggufError
-    from dgguf.ggufio.file import GgufFile
-    from dgguf.images import DEFAULT_BUDGET
-    from dgguf.model.memory import vision_scratch_bytes
-    from dgguf.model.mmproj import VisionConfig
-    from dgguf.seeing import find_mmproj
-    from dgguf.units import format_bytes
+    from dgguf.cli.show import describe_vision, vision_words
 
-    try:
-        path = find_mmproj(model)
-        if path is None:
-            return Check("images", True, "no vision tower (mmproj*.gguf) lies beside the model")
-        with GgufFile(path) as file:
-            tower = VisionConfig.from_file(file)
-            tower.check_fits(file, config, str(model))
-            beside = format_bytes(vision_scratch_bytes(tower, DEFAULT_BUDGET))
-            return Check(
-                "images", True, f"{path.name}: {format_bytes(file.n_bytes)} mapped, {beside} beside it"
-            )
-    except DggufError as error:
-        return Check("images", False, str(error), "move it away, or give another one with --mmproj")
+    seen = describe_vision(model, config)
+    if seen is None:
+        return Check("images", True, "no vision tower (mmproj*.gguf) lies beside the model")
+    wrong = "error" in seen
+    remedy = "move it away, or give another one with --mmproj" if wrong else ""
+    return Check("images", not wrong, vision_words(seen), remedy)
 
 
 def gpu_checks(model: str | None, context: int | None, device: int) -> Iterator["Check"]:

@@ -1,7 +1,6 @@
-"""Images on the command line: their options, what is said and shown of them, paths that were pasted."""
+"""Images and videos on the command line: their options, what is said and shown of them, pasted paths."""
 
 import io
-import os
 import re
 import shlex
 import sys
@@ -18,23 +17,46 @@ if TYPE_CHECKING:
     from dgguf.images import ImageInput
     from dgguf.session import Session
     from dgguf.text.chat import Message
+    from dgguf.videos import Pictures
 
 BUDGETS = (70, 140, 280, 560, 1120)  # those of `dgguf.images`, which needs numpy
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+_VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".3gp")
 _MUCH = 2.0  # times that an image shrinks, from where small print is lost
 
-image_option = click.option(
-    "--image",
-    "images",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    help="An image that stands before the prompt. May be repeated.",
-)
+
+def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What stands before the prompt; the command gets `images` and `videos`."""
+    for option in (
+        click.option(
+            "--video",
+            "videos",
+            type=click.Path(path_type=Path),
+            multiple=True,
+            help="A video that stands before the prompt: 32 frames of it at most. May be repeated.",
+        ),
+        click.option(
+            "--image",
+            "images",
+            type=click.Path(path_type=Path),
+            multiple=True,
+            help="An image that stands before the prompt. May be repeated.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where the vision tower is, and how large images are."""
+    """Where the vision tower is, how large images are, and whether they are drawn."""
     for option in (
+        click.option(
+            "--no-preview",
+            "preview",
+            flag_value=False,
+            default=True,
+            help="Do not draw images in the terminal, only name them.",
+        ),
         click.option(
             "--mmproj",
             metavar="FILE|none",
@@ -51,35 +73,58 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def encode_with_images(
-    session: "Session", asking: "Asking", prompt: "str | list[Message]", images: Sequence[Any]
-) -> "tuple[np.ndarray, list[ImageInput]]":
-    """The ids of a prompt, or of messages, with images before the last text; and these images."""
-    pictures = session.read_images("", images, asking.image_tokens)
-    if pictures and not isinstance(prompt, str):
-        from dgguf.prompts import with_images
+def read_pictures(images: Sequence[Path], videos: Sequence[Path], asking: "Asking") -> "Pictures | None":
+    """Open what a prompt shows, and show what it has become; None for a prompt that shows nothing."""
+    if not (images or videos):
+        return None
+    from dgguf.cli.output import say
+    from dgguf.images import DEFAULT_BUDGET, read_image
+    from dgguf.videos import Pictures, read_video
 
-        prompt = [*prompt[:-1], *with_images(prompt[-1]["content"], len(pictures), pictures)]
-    ids = session.encode(
+    budget = asking.image_tokens or DEFAULT_BUDGET
+    pictures = Pictures([read_image(each, budget) for each in images], [*map(read_video, videos)])
+    announce(pictures, say, preview=asking.preview)
+    return pictures
+
+
+def encode_with_pictures(
+    session: "Session", asking: "Asking", prompt: "str | list[Message]", pictures: "Pictures | None"
+) -> "np.ndarray":
+    """The ids of a prompt, or of messages, with pictures before the last text."""
+    from dgguf.prompts import with_pictures
+    from dgguf.videos import NO_PICTURES
+
+    pictures = pictures or NO_PICTURES
+    if not isinstance(prompt, str):
+        prompt = [*prompt[:-1], *with_pictures(str(prompt[-1]["content"]), pictures)]
+        pictures = NO_PICTURES
+    return session.encode(
         prompt,
-        images=pictures if isinstance(prompt, str) else [],
+        images=pictures.images,
+        videos=pictures.videos,
         system=asking.system,
         think=asking.think,
         raw=asking.raw,
         special=asking.special,
     )
-    return ids, pictures
 
 
-def announce(images: "Sequence[ImageInput]", say: Callable[[str], None], first: int = 1) -> None:
-    """Say what each image has become, and when much of one was lost.
+def announce(
+    pictures: "Pictures",
+    say: Callable[[str], None],
+    *,
+    first_image: int = 1,
+    first_video: int = 1,
+    preview: bool = False,
+) -> None:
+    """Say what each image and each video has become, and when much of one was lost.
 
     Args:
-        first: number of the first one.
+        first_image, first_video: number of the first one.
+        preview: draw each, a video's first frame, where stderr is a terminal that can show one.
     """
-    for number, image in enumerate(images, first):
-        height, width, _ = image.pixels.shape
-        say(f"[image {number}: {image.name}, {width}x{height}, {image.n_tokens} tokens]")
+    for number, image in enumerate(pictures.images, first_image):
+        say(image.caption(number))
         if image.shrunk > _MUCH:
             larger = [budget for budget in BUDGETS if budget > image.budget]
             hint = f"; --image-tokens {larger[-1]} keeps more" if larger else ""
@@ -87,45 +132,26 @@ def announce(images: "Sequence[ImageInput]", say: Callable[[str], None], first: 
                 f"warning: it shrinks {image.shrunk:.1f} times from {image.original[0]}x{image.original[1]}, "
                 f"so small print may be lost{hint}"
             )
+        _preview(image, preview)
+    for number, video in enumerate(pictures.videos, first_video):
+        say(video.caption(number))
+        _preview(video.frames[0], preview)
 
 
-def preview(image: "ImageInput", columns: int = 32) -> list[str]:
-    """An image as lines of half blocks, two pixels each, in 24-bit colours.
+def _preview(image: "ImageInput", wanted: bool) -> None:
+    if wanted and sys.stderr.isatty():
+        from dgguf.view.preview import show
 
-    Args:
-        columns: of the terminal, at most.
-    """
-    from PIL import Image
-
-    height, width, _ = image.pixels.shape
-    scale = columns / max(height, width)
-    size = max(1, round(width * scale)), 2 * max(1, round(height * scale / 2))
-    small = Image.fromarray(image.pixels).resize(size)
-    pixels = [small.getpixel((x, y)) for y in range(size[1]) for x in range(size[0])]
-    lines = []
-    for first in range(0, len(pixels), 2 * size[0]):
-        upper, lower = pixels[first : first + size[0]], pixels[first + size[0] : first + 2 * size[0]]
-        cells = [
-            f"\x1b[38;2;{_colour(a)}m\x1b[48;2;{_colour(b)}m▀" for a, b in zip(upper, lower, strict=True)
-        ]
-        lines.append("".join(cells) + "\x1b[0m")
-    return lines
+        show(image.pixels, sys.stderr)
 
 
-def _colour(pixel: Any) -> str:
-    return ";".join(map(str, pixel))
-
-
-def show_preview(images: "Sequence[ImageInput]") -> None:
-    """Draw images on stderr, where that is a terminal with 24-bit colours and NO_COLOR is not set."""
-    colours = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
-    if colours and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
-        for image in images:
-            click.echo("\n".join(preview(image)), err=True, color=True)
+def is_video(path: Path) -> bool:
+    """Whether a file is a video, by its name."""
+    return path.suffix.lower() in _VIDEO_SUFFIXES
 
 
 def pasted_image(text: str) -> tuple[Path | None, str]:
-    """An image's path at the front of a message, as terminals paste a file that is dropped; and the rest.
+    """The path of an image or a video at the front of a message, as terminals paste a file; and the rest.
 
     It may be quoted, have its spaces behind backslashes, or be a file:// address. None where there is none.
     """
@@ -142,14 +168,14 @@ def pasted_image(text: str) -> tuple[Path | None, str]:
         name = unquote(urlparse(name).path)
     try:
         path = Path(name).expanduser()
-        found = path.suffix.lower() in _SUFFIXES and path.is_file()
+        found = path.suffix.lower() in (*_SUFFIXES, *_VIDEO_SUFFIXES) and path.is_file()
     except (OSError, ValueError, RuntimeError):  # there may be no such user
         return None, text
     return (path, rest) if found else (None, text)
 
 
 def pasted_images(text: str) -> tuple[list[Path], str]:
-    """All images at the front of a message, see `pasted_image`, and the rest."""
+    """All images and videos at the front of a message, see `pasted_image`, and the rest."""
     paths: list[Path] = []
     path, text = pasted_image(text)
     while path:

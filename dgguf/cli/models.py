@@ -70,9 +70,10 @@ def list_models(as_json: bool) -> None:
 def pull(model: str) -> None:
     """Download MODEL: a name of `dgguf list`, or hf:owner/repo, with a file or a type after a colon.
 
-    It goes to the cache of the Hugging Face hub. An interrupted download goes on, and a file that is there
-    is checked by its digest and mended, if it can be; without a network it is checked alone. The path goes
-    to stdout. HF_TOKEN opens repositories that need an account, HF_HOME moves the cache.
+    It goes to the cache of the Hugging Face hub, and with it a vision tower (mmproj*.gguf) that lies beside
+    it there. An interrupted download goes on, and a file that is there is checked by its digest and mended,
+    if it can be; without a network it is checked alone. The model's path goes to stdout. HF_TOKEN opens
+    repositories that need an account, HF_HOME moves the cache.
 
     \b
     Examples:
@@ -139,7 +140,7 @@ def download(model: str) -> Path:
         return path
     repository, wanted = hub_name(model)
     try:
-        files = hub.choose(repository, wanted, say)
+        files = hub.choose(repository, wanted, say, tower=known.tower if known else "")
     except NoAnswerError as error:
         here = hub.cached_like(repository, wanted)
         if here is not None:
@@ -148,7 +149,8 @@ def download(model: str) -> Path:
         begun = hub.begun_bytes(repository)
         kept = f"{format_bytes(begun)} are here and kept" if begun else "nothing was begun"
         raise DownloadError(f"{size}{error}; {kept}") from error
-    say(f"{repository}: {files[0].name}, {format_bytes(sum(file.n_bytes for file in files))}")
+    beside = f" with {files[-1].name}" if hub.is_tower(files[-1].name) and len(files) > 1 else ""
+    say(f"{repository}: {files[0].name}{beside}, {format_bytes(sum(file.n_bytes for file in files))}")
     path = hub.download(files, say, _shown)
     GgufFile(path).close()
     return path
@@ -204,7 +206,7 @@ def offer(model: str) -> None:
         return
     files: list[hub.HubFile] = []
     try:
-        files = hub.choose(*hub_name(model))
+        files = hub.choose(*hub_name(model), tower=known.tower if known else "")
     except NoAnswerError:
         if known is None:
             raise

@@ -66,6 +66,7 @@ class Asking:
         sampler: the sampler's settings; None for the file's.
         canvas, turbo: positions denoised together, and what steps leave out, as of `Session.stream`.
         image_tokens: of an image, at most; None for the default.
+        preview: images are drawn where that is a terminal that can show them.
         schema, regex, choice: what the answer is held to, as of `Session.generate`.
     """
 
@@ -79,6 +80,7 @@ class Asking:
     canvas: "CanvasLength" = None
     turbo: "Turbo | None" = None
     image_tokens: int | None = None
+    preview: bool = True
     schema: Path | None = None
     regex: str | None = None
     choice: tuple[str, ...] = ()

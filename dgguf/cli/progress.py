@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _SOON, _OFTEN = 5.0, 60.0  # seconds until the first line where no bar is shown, and between lines
+_A_WHILE = 1.0  # seconds for which an image is read without a bar
 _BAR = 20  # columns
 _WITH_BAR = 70  # columns of a terminal that has room for it
 _shown: "Progress | None" = None  # the bar that lines go above
@@ -146,6 +147,33 @@ def bar(
         with held():
             made._open()
         yield made
+
+
+@contextlib.contextmanager
+def reading(name: str, n_layers: int) -> Iterator[Callable[[], None]]:
+    """Within the context, show how far an image is, when that takes more than a second.
+
+    Args:
+        name: of the image.
+        n_layers: of the vision tower.
+
+    Yields:
+        what is to be called when a layer is done.
+    """
+    began, done = time.monotonic(), 0
+    shown: Bar | None = None
+    with contextlib.ExitStack() as stack:
+
+        def advance() -> None:
+            nonlocal done, shown
+            done += 1
+            if shown:
+                shown.advance(1)
+            elif time.monotonic() - began > _A_WHILE and done < n_layers:
+                made = bar(f"reading {name}", n_layers, here=done, amount=str, is_rate=False)
+                shown = stack.enter_context(made)
+
+        yield advance
 
 
 def write_above(line: str, style: str, n_styled: int) -> bool:

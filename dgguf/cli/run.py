@@ -1,9 +1,7 @@
 """`dgguf run`: answer a prompt."""
 
 import dataclasses
-import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -13,7 +11,7 @@ from dgguf.cli.answering import Asked, answer, printing_options
 from dgguf.cli.chat import chat, converse
 from dgguf.cli.commands import Grouped, model_argument
 from dgguf.cli.constraint import constraint_options
-from dgguf.cli.images import announce, encode_with_images, image_option
+from dgguf.cli.images import encode_with_pictures, picture_options, read_pictures
 from dgguf.cli.keeping import Keeping, keeping_options
 from dgguf.cli.options import (
     Asking,
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from dgguf.session import Session
     from dgguf.template import Template
     from dgguf.text.chat import Message
+    from dgguf.videos import Pictures
 
 
 @click.command(cls=Grouped, short_help="Answer a prompt.")
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 )
 @file_option()
 @no_stdin_option()
-@image_option
+@picture_options
 @conversation_options
 @click.option("--raw", is_flag=True, help="No chat template: go on from the prompt's text.")
 @click.option(
@@ -84,6 +83,7 @@ def run(
     no_stdin: bool,
     file: IO[bytes] | None,
     images: tuple[Path, ...],
+    videos: tuple[Path, ...],
     begins: str | None,
     ends: str | None,
     pin_givens: bool,
@@ -118,11 +118,12 @@ def run(
 
     constraint = asking.constraint()
     offer(loading.model)
+    pictures = read_pictures(images, videos, asking)
     asking, messages = _messages(text, loading, asking, go_on=go_on)
     prompt_or_messages = messages if go_on else text
     frame = _givens(text) if pin_givens else (typed(begins or ""), typed(ends or ""))
     written = answer(
-        lambda session: _ask(session, prompt_or_messages, images, asking, frame, constraint, record_top),
+        lambda session: _ask(session, prompt_or_messages, pictures, asking, frame, constraint, record_top),
         loading,
         showing,
         keeping=keeping,
@@ -167,7 +168,7 @@ def _givens(text: str) -> "Template":
 def _ask(
     session: "Session",
     prompt: "str | list[Message]",
-    images: Sequence[Path],
+    pictures: "Pictures | None",
     asking: Asking,
     frame: "tuple[str, str] | Template",
     constraint: "Automaton | None",
@@ -182,12 +183,13 @@ def _ask(
     from dgguf.request import new_seed
 
     settings, seed = asking.settings(session), new_seed() if asking.seed is None else asking.seed
-    ids, pictures = encode_with_images(session, asking, prompt, images)
-    announce(pictures, logging.getLogger(__name__).warning)  # which a live view shows above itself
+    ids = encode_with_pictures(session, asking, prompt, pictures)
     if isinstance(frame, tuple):
         options = framed(session, *frame, special=asking.special, **asking.lengths())
     else:
         options = pinned(session, frame, canvas_length=asking.canvas, constraints="the sudoku's givens")
-    options |= {"images": pictures, "top_k": record_top, "constraint": constraint, "turbo": asking.turbo}
+    options |= {"top_k": record_top, "constraint": constraint, "turbo": asking.turbo}
+    if pictures:
+        options |= {"images": pictures.images, "videos": pictures.videos}
     events = session.stream(ids, settings=settings, seed=seed, **options)
     return Asked(events, seed, settings)

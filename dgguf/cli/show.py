@@ -1,6 +1,7 @@
 """`dgguf show`: what a model file holds."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -83,7 +84,30 @@ def describe(file: "GgufFile", config: "ModelConfig", context: int | None) -> di
         "sampler": dataclasses.asdict(settings),
         "sampler_source": "file" if all(in_file) else "file and defaults" if any(in_file) else "defaults",
         "memory": {"context": context, **dataclasses.asdict(cpu_memory(file, config, context))},
+        "vision": describe_vision(file.path, config),
     }
+
+
+def describe_vision(model: Path, config: "ModelConfig") -> dict[str, Any] | None:
+    """The tower beside a model and its memory in bytes, or why it cannot be used; None for none."""
+    from dgguf.errors import DggufError
+    from dgguf.ggufio.file import GgufFile
+    from dgguf.images import DEFAULT_BUDGET
+    from dgguf.model.memory import vision_scratch_bytes
+    from dgguf.model.mmproj import VisionConfig
+    from dgguf.seeing import find_mmproj
+
+    try:
+        path = find_mmproj(model)
+        if path is None:
+            return None
+        with GgufFile(path) as beside:
+            tower = VisionConfig.from_file(beside)
+            tower.check_fits(beside, config, str(model))
+            scratch = vision_scratch_bytes(tower, DEFAULT_BUDGET)
+            return {"path": str(path), "weights_mapped": beside.n_bytes, "scratch": scratch}
+    except DggufError as error:
+        return {"error": str(error)}
 
 
 def describe_tower(file: "GgufFile") -> dict[str, Any]:
@@ -188,7 +212,19 @@ def parts(report: dict[str, Any]) -> "Iterator[Part]":
             ("scratch", format_bytes(memory["scratch"])),
         ]
     )
+    if seen := report["vision"]:
+        yield Facts([("images, besides", vision_words(seen))])
     yield from _tensors(report)
+
+
+def vision_words(seen: dict[str, Any]) -> str:
+    """The memory of a tower, or what is wrong with it, for a reader."""
+    from dgguf.units import format_bytes
+
+    if "error" in seen:
+        return str(seen["error"])
+    mapped, scratch = format_bytes(seen["weights_mapped"]), format_bytes(seen["scratch"])
+    return f"{Path(seen['path']).name}: {mapped} mapped, {scratch} scratch"
 
 
 def _head(report: dict[str, Any], kind: str) -> "Iterator[Part]":

@@ -13,6 +13,7 @@ from dgguf.diffusion.fresh import Draft
 from dgguf.diffusion.sampler import Branch
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.turbo import Turbo
+from dgguf.thumbnails import Thumbnail
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Started:
         constraints: what the answer has to keep to, in words; "" for nothing but the pins.
         digest: of the model's file, see `GgufFile.digest`; "" where it is not known.
         arithmetic: of the backend, see there; "" where it is not known.
+        images: what the prompt shows, small.
         draft: the text that it starts from; None for noise.
         turbo: what steps leave out; None for nothing.
     """
@@ -52,6 +54,7 @@ class Started:
     constraints: str = ""
     digest: str = ""
     arithmetic: str = ""
+    images: tuple[Thumbnail, ...] = ()
     draft: Draft | None = None
     turbo: Turbo | None = None
 

@@ -19,7 +19,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from dgguf.hub.cache import Removal, begun_bytes, cached, cached_like, damage, removal, room, unfinished
 from dgguf.hub.download import begun_of, download
-from dgguf.hub.repository import HubFile, choose, parse_reference
+from dgguf.hub.repository import HubFile, choose, is_tower, parse_reference
 from dgguf.hub.transfer import speed
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "choose",
     "damage",
     "download",
+    "is_tower",
     "parse_reference",
     "removal",
     "room",

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dgguf.errors import DownloadError
 from dgguf.hub.environment import check_import
-from dgguf.hub.repository import HubFile, find_matching, parts
+from dgguf.hub.repository import HubFile, find_matching, is_tower, parts
 
 _CHUNK = 1 << 22
 _PARTIAL = ".dgguf.incomplete"
@@ -154,11 +154,12 @@ def _commit(repository: str) -> str:
 
 
 def damage(path: Path) -> str:
-    """What is wrong with a file of the cache and the parts beside it; "" if nothing is, or none can know.
+    """What is wrong with a file of the cache, its parts and a vision tower beside; "" for nothing that shows.
 
     Reads them whole. The digests are the names of what the links lead to.
     """
-    for part in parts(path.name):
+    names = [*parts(path.name), *sorted(each.name for each in path.parent.iterdir() if is_tower(each.name))]
+    for part in dict.fromkeys(names):
         digest = os.path.basename(os.path.realpath(path.with_name(part)))
         if re.fullmatch(r"[0-9a-f]{64}", digest) and sha256(path.with_name(part)) != digest:
             return f"{path.parent}: the digest of {part} is not the hub's"

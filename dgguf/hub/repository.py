@@ -1,7 +1,7 @@
 """Files in repositories of the hub: how they are named, and which ones there are."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -46,11 +46,14 @@ def parts(name: str) -> list[str]:
     return split_names(found.stem, found.count) if found else [name]
 
 
-def choose(repository: str, wanted: str, say: Callable[[str], None] = lambda line: None) -> list[HubFile]:
-    """Ask the hub for a file, all parts of it, or for the one GGUF of a type.
+def choose(
+    repository: str, wanted: str, say: Callable[[str], None] = lambda line: None, tower: str = ""
+) -> list[HubFile]:
+    """Ask the hub for a file, all parts of it, or for the one GGUF of a type; a vision tower stands last.
 
     Args:
         say: is told what is waited for.
+        tower: the file of the model's vision tower; "" for the one beside it, if the repository has any.
 
     Raises:
         NoAnswerError: the hub gives no list of files.
@@ -68,10 +71,11 @@ def choose(repository: str, wanted: str, say: Callable[[str], None] = lambda lin
         raise DownloadError(
             f"{repository} has several such files, say which after a colon: {', '.join(found)}"
         )
-    missing = [part for part in parts(found[0]) if part not in siblings]
+    asked = [*parts(found[0]), *filter(None, [tower or find_tower(siblings, found[0])])]
+    missing = [name for name in asked if name not in siblings]
     if missing:
         raise DownloadError(f"{repository} lacks {missing[0]}, a part of {found[0]}")
-    return [_described(repository, info.sha, siblings[part]) for part in parts(found[0])]
+    return [_described(repository, info.sha, siblings[name]) for name in asked]
 
 
 def _ask(repository: str, say: Callable[[str], None]) -> Any:
@@ -124,10 +128,33 @@ def _described(repository: str, commit: Any, sibling: Any) -> HubFile:
     return file
 
 
+_TOWERS = ("BF16", "F16", "Q8_0", "F32")  # types of vision towers, the one that is wanted most first
+
+
+def find_tower(names: Iterable[str], model: str) -> str | None:
+    """The vision tower in the folder of a model's file, of several that of the best type; None for none."""
+    folder = PurePosixPath(model).parent
+    found = sorted(name for name in names if is_tower(name) and PurePosixPath(name).parent == folder)
+    if not found or is_tower(model):
+        return None
+
+    def rank(name: str) -> int:
+        ends = [re.search(rf"(?:^|[-._]){kind}$", _stem(name), re.IGNORECASE) for kind in _TOWERS]
+        return next((i for i, end in enumerate(ends) if end), len(_TOWERS))
+
+    return min(found, key=rank)
+
+
+def is_tower(name: str) -> bool:
+    """Whether a file is a vision tower, by its name."""
+    name = PurePosixPath(name).name.lower()
+    return name.endswith(".gguf") and "mmproj" in name
+
+
 def find_matching(names: Sequence[str], wanted: str) -> list[str]:
     """The files, or first parts, that are called so, or are GGUFs of this type."""
     models = [name for name in names if name.endswith(".gguf") and parts(name)[0] == name]
-    models = [name for name in models if not Path(name).name.startswith("mmproj")]
+    models = [name for name in models if not is_tower(name)]
     if wanted.endswith(".gguf"):
         return [parts(wanted)[0]] if wanted in names else []
     ends = re.compile(rf"(.*[-.])?{re.escape(wanted)}", re.IGNORECASE)

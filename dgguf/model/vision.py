@@ -8,6 +8,7 @@ not scaled, as the norms of queries and keys see to their size.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -21,22 +22,20 @@ _ROPE_BASE = 100.0
 
 
 class VisionTower:
-    """Reads images. Raises FileChangedError if the file of its weights is not what it was.
-
-    Attributes:
-        layers_done: of the image that is being read; for whoever watches from another thread.
-    """
+    """Reads images. Raises FileChangedError if the file of its weights is not what it was."""
 
     def __init__(self, config: VisionConfig, weights: VisionWeights, backend: TowerBackend) -> None:
         self.config = config
         self.weights = weights
         self.backend = backend
-        self.layers_done = 0
 
-    def encode(self, image: ImageInput) -> np.ndarray:
+    def encode(self, image: ImageInput, advance: Callable[[], object] = int) -> np.ndarray:
         """The rows of an image: (n_tokens, D) float32, in raster order.
 
         They stand among the rows of tokens as they are, not multiplied by sqrt(D).
+
+        Args:
+            advance: is called when a layer is done.
 
         Raises:
             ImageError: the image is longer than the position table knows.
@@ -48,7 +47,6 @@ class VisionTower:
                 f"{image.name}: {max(columns, rows)} patches in a row are more than the {c.n_places} that "
                 f"{w.file.path} has places for; give fewer --image-tokens"
             )
-        self.layers_done = 0
         with w.file.reading():
             x = self._embed(image, columns, rows)  # (P, Dv)
             places = np.indices((rows, columns)).reshape(2, -1).astype(np.int64)  # rows, columns
@@ -57,7 +55,7 @@ class VisionTower:
             )
             for layer in w.layers:
                 x = self._layer(x, layer, across, down)
-                self.layers_done += 1
+                advance()
             # Scaled and standardized in float32: a trained bias reaches 5e4.
             x = be.pool(x, columns, POOL, math.sqrt(c.hidden_size))  # (n, Dv)
             if w.std is not None:

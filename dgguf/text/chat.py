@@ -3,7 +3,7 @@
 import copy
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -21,8 +21,8 @@ THOUGHT_HEADER = "thought\n"
 class Message(TypedDict):
     """One turn of a conversation; role is "system", "user" or "assistant".
 
-    Its content is text, or a list of parts as transformers takes them: {"type": "text", "text": …} and
-    {"type": "image", "image": …}.
+    Its content is text, or a list of parts as transformers takes them: {"type": "text", "text": …},
+    {"type": "image", "image": …} and {"type": "video", "video": …}.
     """
 
     role: str
@@ -161,6 +161,7 @@ def encode_chat(
     think: bool = False,
     special: bool = False,
     tools: Sequence[Mapping[str, Any]] | None = None,
+    finish: Callable[[str], str] = str,
 ) -> list[int]:
     """The ids of a conversation, up to where the model goes on; the BOS token stands once in front.
 
@@ -168,6 +169,8 @@ def encode_chat(
         think: ask the model to think first.
         special: let texts of special tokens in messages become these; else only the template's own do.
         tools: that the model may call; see `ChatTemplate.render`.
+        finish: changes the rendered text before it is cut into tokens; what texts of special tokens it finds
+            there and writes are special.
 
     Raises:
         TokenizerError: the template fails.
@@ -188,7 +191,7 @@ def encode_chat(
         },
     )
     ids: list[int] = []
-    for part in tokenizer.split(replace_surrogates(text)):
+    for part in tokenizer.split(finish(replace_surrogates(text))):
         if isinstance(part, int):
             ids.append(part)
         else:

@@ -50,18 +50,23 @@ class ImageMarks:
 
     Attributes:
         image: of each of an image's rows; in a rendered template it stands once for the whole image.
-        begin, end: before and behind the rows.
+        begin, end: before and behind the rows of an image or a frame.
+        video: of each of a frame's rows; in a rendered template it stands once for the whole video. None
+            where the vocabulary has none.
     """
 
     image: int
     begin: int
     end: int
+    video: int | None = None
 
     @classmethod
     def of(cls, special: Mapping[str, int]) -> "ImageMarks | None":
         """Those of a vocabulary; None where it lacks one."""
-        ids = [special.get(text) for text in ("<|image|>", "<|image>", "<image|>")]
-        return None if None in ids else cls(*ids)  # type: ignore[arg-type]
+        image, begin, end = (special.get(text) for text in ("<|image|>", "<|image>", "<image|>"))
+        if image is None or begin is None or end is None:
+            return None
+        return cls(image, begin, end, special.get("<|video|>"))
 
 
 class Tokenizer:

@@ -21,12 +21,16 @@ def asked_text(started: Started, tokens: TokenTexts) -> str:
 
 
 def heading(started: Started, tokens: TokenTexts, width: int, most: int = 2) -> list[Line]:
-    """The question as at most so many lines, marked as what was typed; none for an empty prompt."""
+    """What was shown, a line each, and the question as at most so many, marked as what was typed.
+
+    Of an empty prompt that shows nothing there is no line.
+    """
+    shown = [clip((Span(safe(each.caption, draft=True), Style.LABEL),), width) for each in started.images]
     text = safe(asked_text(started, tokens)[: width * (most + 1)], draft=True)
     if not text:
-        return []
+        return shown
     lines = wrap([Span(text, Style.TEXT)], max(1, width - 2))
     if len(lines) > most:
         last = clip(lines[most - 1], max(1, width - 4))
         lines = [*lines[: most - 1], (*last, Span(" …", Style.LABEL))]
-    return [(Span("  " if i else "> ", Style.LABEL), *line) for i, line in enumerate(lines)]
+    return [*shown, *((Span("  " if i else "> ", Style.LABEL), *line) for i, line in enumerate(lines))]

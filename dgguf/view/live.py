@@ -12,7 +12,7 @@ from dgguf.interrupts import held
 from dgguf.view import keys
 from dgguf.view.frame import Line, Span, Style, fit, line_width, wrap
 from dgguf.view.painter import Painter
-from dgguf.view.status import Activity
+from dgguf.view.status import Activity, Work
 from dgguf.view.taken import taken
 from dgguf.view.terminal import safe
 from dgguf.view.text import View
@@ -22,7 +22,7 @@ DRAWING_SHARE = 50  # a frame is followed by at least so many times its own cost
 TICK_SECONDS = 0.1
 _HINT = " · ? explains"
 
-Layers = Callable[[], tuple[int, int]]
+AskWork = Callable[[], Work]
 
 
 class Live:
@@ -40,7 +40,7 @@ class Live:
         self._painter = painter
         self._pace = pace
         self._view: View | None = None
-        self._layers: Layers | None = None
+        self._ask_work: AskWork = Work
         self._caption = ""
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -91,17 +91,15 @@ class Live:
         """A kernel is about to be compiled."""
         self._compiled += 1
 
-    def show(
-        self, events: Iterable[Event], view: View, layers: Layers | None = None
-    ) -> Generator[Event, None, None]:
+    def show(self, events: Iterable[Event], view: View, work: AskWork = Work) -> Generator[Event, None, None]:
         """Draw events as they come, and pass them on.
 
         Args:
             events: of one answer.
             view: what to draw of them.
-            layers: done in the running pass and in all, asked between events.
+            work: how far the running pass is, asked between events.
         """
-        self._view, self._layers = view, layers
+        self._view, self._ask_work = view, work
         self.say("")
         for event in events:
             time.sleep(max(0.0, self._drawn_at + self._pace - time.perf_counter()) if self._pace else 0.0)
@@ -156,6 +154,5 @@ class Live:
             with self._lock:
                 asked = self._read_keys()
                 seconds = time.perf_counter() - self._since
-                layer, n_layers = self._layers() if self._layers else (0, 0)
                 if asked or seconds > TICK_SECONDS or self._painter.resized():
-                    self._draw(Activity(seconds, layer, n_layers, self._compiled))
+                    self._draw(Activity(seconds, self._ask_work(), self._compiled))

@@ -21,6 +21,7 @@ from dgguf.diffusion.events import (
 )
 from dgguf.errors import RecordingError
 from dgguf.text.tokenizer import TokenTexts
+from dgguf.thumbnails import as_json
 from dgguf.view.progress import ENTROPY_DECIMALS
 from dgguf.view.recording import FORMAT, VERSION, Canvases, is_recording, open_recording
 from dgguf.view.terminal import safe_json
@@ -103,10 +104,13 @@ class Recorder:
                 fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
                 fields["settings"] = dataclasses.asdict(event.settings)
                 fields["stop_ids"] = sorted(event.stop_ids)
+                fields["images"] = as_json(event.images)
                 fields["turbo"] = event.turbo and dataclasses.asdict(event.turbo)
                 if event.draft is not None:
                     fields["draft"] = vars(event.draft) | {"tokens": event.draft.tokens.tolist()}
-                for name in ("pins", "branches", "constraints", "digest", "arithmetic", "turbo", "draft"):
+                for name in (
+                    *("pins", "branches", "constraints", "digest", "arithmetic", "images", "turbo", "draft"),
+                ):
                     if not fields[name]:
                         del fields[name]
                 ids = fields["prompt"] = event.prompt.tolist()

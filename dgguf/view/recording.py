@@ -5,7 +5,7 @@ Every line is an object with a "type". Format version 2:
 started     first line: "format": "dgguf recording", "version", then the fields of `Started`, and
             "channel": the ids around thoughts, null where there are none. "pins" is {position: id} and
             "branches" [[block, step, seed], …]; version 1 has neither, nor "constraints", "digest",
-            "arithmetic", and what is empty is left out, as "turbo" and "draft": the fields of these.
+            "arithmetic", and what is empty is left out, as "turbo", "draft", "images": the fields of these.
 prompt      the fields of `PromptEncoded`.
 canvas      a fresh canvas: "block", "committed", "canvas": its ids.
 step        "block", "step", "temperature", "settled", "seconds";
@@ -54,12 +54,12 @@ from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.turbo import Turbo
 from dgguf.errors import DggufError, RecordingError
 from dgguf.text.tokenizer import TokenTexts
+from dgguf.thumbnails import from_json
 from dgguf.view.progress import ENTROPY_DECIMALS
 
 FORMAT, VERSION = "dgguf recording", 2
 _READ = (1, 2)  # versions
 _MARK = f'{{"type":"started","format":"{FORMAT}"'
-_MAX_CANVAS = 1 << 20
 # Far above what real recordings hold: characters of a line, and of a file as a whole, which may also be so
 # many times its size if it is compressed; lines, and one more for so many bytes of the file, as a step of 256
 # positions takes more even if it is compressed; tokens with a text. What is made of a line takes some 40 µs,
@@ -67,7 +67,7 @@ _MAX_CANVAS = 1 << 20
 _MAX_LINE, _MAX_UNPACKED, _MAX_RATIO = 1 << 23, 1 << 23, 50
 _MAX_LINES, _LINE_BYTES, _MAX_TOKENS = 1 << 14, 512, 1 << 20
 _TOO_MUCH = "it holds more than any recording does; the file is damaged"
-_MAX_COUNT, _MAX_SECONDS = 1 << 64, 1e9
+_MAX_CANVAS, _MAX_COUNT, _MAX_SECONDS = 1 << 20, 1 << 64, 1e9
 # What reading a line that says something impossible may raise.
 _DAMAGE = (
     LookupError, TypeError, ValueError, ArithmeticError, AttributeError, OSError, RecursionError, DggufError,
@@ -265,6 +265,7 @@ class _Reader:
             stop_ids=frozenset(line["stop_ids"]),
             pins=_pins(line.get("pins", {})),
             branches=_branches(line.get("branches", [])),
+            images=from_json(line.get("images", [])),
             draft=Draft(**draft | {"tokens": _vector(draft["tokens"])}) if draft else None,
             turbo=_numbers(Turbo, line["turbo"]) if "turbo" in line else None,
         )
@@ -282,9 +283,8 @@ class _Reader:
 
     def _canvas(self, line: dict[str, Any]) -> CanvasStarted:
         fields, canvas = _pick(CanvasStarted, line), self._ids(line["canvas"])
-        self._pinned = None
-        if positions := self._pins.get(fields["block"]):
-            self._pinned = np.isin(np.arange(len(canvas)), positions)
+        positions = self._pins.get(fields["block"])
+        self._pinned = np.isin(np.arange(len(canvas)), positions) if positions else None
         event = CanvasStarted(canvas=canvas, pinned=self._pinned, **fields)
         assert self._canvases is not None
         self._canvases.begin(event)

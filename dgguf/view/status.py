@@ -5,9 +5,36 @@ from dataclasses import dataclass
 from dgguf.units import count
 from dgguf.view.frame import Line, Span, Style, fit
 from dgguf.view.progress import Progress
+from dgguf.view.terminal import safe
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+
+@dataclass(frozen=True)
+class Work:
+    """How far a pass through the text network or the vision tower is.
+
+    Attributes:
+        layer, n_layers: done, of how many.
+        image: that the tower reads, by its name, which is not safe for a terminal; "" for the text network.
+        seconds_left: until it is read; None where nobody knows yet.
+    """
+
+    layer: int = 0
+    n_layers: int = 0
+    image: str = ""
+    seconds_left: float | None = None
+
+    def parts(self) -> list[str]:
+        """In words, what matters most first."""
+        if self.layer == self.n_layers and not self.image:
+            return ["vocabulary"]  # what comes before the first layer and after the last
+        done = f"layer {min(self.layer + 1, self.n_layers):>{len(str(self.n_layers))}}/{self.n_layers}"
+        if not self.image:
+            return [done]
+        left = [] if self.seconds_left is None else [f"{self.seconds_left:.0f} s left"]
+        return [f"reading {safe(self.image, draft=True)}", done, *left]
 
 
 @dataclass(frozen=True)
@@ -16,13 +43,12 @@ class Activity:
 
     Attributes:
         seconds: since the last event.
-        layer, n_layers: done in the running pass, of how many.
+        work: the running pass.
         compiled: kernels compiled since the last event.
     """
 
     seconds: float
-    layer: int
-    n_layers: int
+    work: Work = Work()
     compiled: int = 0
 
     def parts(self) -> list[str]:
@@ -30,11 +56,10 @@ class Activity:
         spinner = _SPINNER[int(self.seconds * 10) % len(_SPINNER)]
         if self.compiled:
             return [f"{spinner} compiling kernels, once ({self.compiled} so far)", f"{self.seconds:.0f} s"]
-        if not self.n_layers:
+        if not self.work.n_layers:
             return [spinner]
-        if self.layer == self.n_layers:  # what comes before the first layer and after the last
-            return [f"{spinner} vocabulary"]
-        return [f"{spinner} layer {self.layer + 1:>{len(str(self.n_layers))}}/{self.n_layers}"]
+        first, *others = self.work.parts()
+        return [f"{spinner} {first}", *others]
 
 
 def status_line(progress: Progress, activity: Activity | None, width: int) -> Line:

@@ -8,7 +8,7 @@ from dgguf.text.tokenizer import TokenTexts
 from dgguf.view import notebook, plain
 from dgguf.view.ansi import colour_system
 from dgguf.view.choice import choose_view, make_view
-from dgguf.view.live import Layers, Live
+from dgguf.view.live import AskWork, Live
 from dgguf.view.names import Thoughts
 from dgguf.view.painter import Painter, terminal_size
 
@@ -16,7 +16,7 @@ from dgguf.view.painter import Painter, terminal_size
 def watch(
     events: Iterable[Event],
     tokens: TokenTexts,
-    layers: Layers,
+    work: AskWork,
     *,
     view: str,
     pace: float,
@@ -27,7 +27,7 @@ def watch(
     Args:
         events: of one answer.
         tokens: texts of its tokens.
-        layers: done in the running pass and in all.
+        work: how far the running pass is.
         view: "auto" or one of `names.LIVE_VIEWS`.
         pace: seconds for which every event is to be seen at least.
         thoughts: how the view shows them.
@@ -41,4 +41,4 @@ def watch(
         yield from plain.show(events, sys.stderr)
         return
     with Live(Painter(screen, lambda: terminal_size(screen), colour_system(screen)), pace) as live:
-        yield from live.show(events, drawn, layers)
+        yield from live.show(events, drawn, work)

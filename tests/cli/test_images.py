@@ -8,14 +8,17 @@ from click.testing import CliRunner
 
 from dgguf.cli import cli
 from dgguf.cli import dialog as dialog_module
+from dgguf.cli import images as images_module
 from dgguf.cli.dialog import Dialog
-from dgguf.cli.images import BUDGETS, announce, pasted_image, preview
+from dgguf.cli.images import BUDGETS, announce, pasted_image
 from dgguf.cli.options import Asking, Showing
 from dgguf.images import BUDGETS as KNOWN
 from dgguf.images import read_image
 from dgguf.session import Session
+from dgguf.videos import Pictures
 from tests.images.test_images import random_picture
 from tests.support.seeing import write_seeing_model
+from tests.support.videos import film, numbered_frames
 
 QUICK = ["-n", "8", "--seed", "5", "-t", "1", "--exact", "--image-tokens", "70"]
 
@@ -38,7 +41,7 @@ def test_run_takes_images(folder):
     done = dgguf("run", model, "-p", "look", "--image", folder / "a picture.png", *QUICK)
     assert done.exit_code == 0, done.output
     assert "[image 1: a picture.png, 480x288, 60 tokens]" in done.stderr
-    assert "warning" not in done.stderr
+    assert "it shrinks" not in done.stderr
     both = ["--image", folder / "a picture.png", "--image", folder / "large.jpg"]
     other = dgguf("run", model, "-p", "look", *both, *QUICK, "--json")
     assert "[image 2: large.jpg, 480x288, 60 tokens]" in other.stderr
@@ -146,13 +149,54 @@ def test_the_budgets_are_those_that_images_have():
 
 def test_what_is_said_of_an_image():
     said = []
-    announce([read_image(random_picture(1, 5000, 100), 70)], said.append, 3)
+    announce(Pictures([read_image(random_picture(1, 5000, 100), 70)]), said.append, first_image=3)
     assert said[0].startswith("[image 3: image, ")
     assert "--image-tokens 1120 keeps more" in said[1]
 
 
-def test_a_preview_is_half_blocks():
-    lines = preview(read_image(random_picture(1, 64, 32), 70), 16)
-    assert 3 <= len(lines) <= 5
-    assert all(line.count("▀") == 16 and line.endswith("\x1b[0m") for line in lines)
-    assert len(preview(read_image(random_picture(1, 900, 9), 70), 16)) == 1
+def test_run_and_chat_take_videos(folder):
+    clip = folder / "a clip.mkv"
+    clip.write_bytes(film(numbered_frames(3)))
+    model, said = folder / "model.gguf", "a clip.mkv, 3 frames of 528x240 from 00:00 to 00:00, 165 tokens]"
+    done = dgguf("run", model, "-p", "look", "--video", clip, "--image", folder / "large.jpg", *QUICK)
+    assert done.exit_code == 0, done.output
+    assert f"[video 1: {said}" in done.stderr
+    other = dgguf("run", model, "-p", "look", *QUICK)
+    assert other.stdout != done.stdout
+    lines = f'/video {clip}\nwhat is it\n"{clip}" and this\n/video none.mp4\n'
+    done = dgguf("chat", folder / "model.gguf", *QUICK, stdin=lines)
+    assert f"[video 1: {said}" in done.stderr
+    assert f"[video 2: {said}" in done.stderr
+    assert "none.mp4: there is no such video" in str(done.exception)
+
+
+def test_previews_can_be_left_out(folder, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(images_module, "_preview", lambda image, wanted: drawn.append((image.name, wanted)))
+    shown = ["run", "demo", "-p", "look", "--image", folder / "a picture.png"]
+    dgguf(*shown)
+    dgguf(*shown, "--no-preview")
+    dgguf("chat", folder / "model.gguf", *QUICK, stdin=f"/image {folder / 'large.jpg'}\n")
+    assert drawn == [("a picture.png", True), ("a picture.png", False), ("large.jpg", False)]
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(
+    ("attributes", "mark"),
+    [("\x1b[?62;4;6c", "\x1bPq"), pytest.param("\x1b[?62c", None, marks=pytest.mark.slow(2))],
+)
+def test_a_terminal_is_asked_for_sixels(attributes, mark):
+    terminal_of = pytest.importorskip("tests.support.terminal", reason="needs a pseudo-terminal").Terminal
+    program = (
+        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); import numpy as np;"
+        "[os.environ.pop(n, None) for n in ('TMUX', 'SSH_TTY', 'SSH_CONNECTION', 'COLORTERM', 'NO_COLOR')];"
+        "from dgguf.view import preview; preview._PATIENCE = 60;"  # a busy machine answers late
+        "preview.show(np.zeros((9, 9, 3), np.uint8), sys.stderr)"
+    )
+    with terminal_of(environment={"TERM": "xterm-256color"}, launch=program) as terminal:
+        terminal.screen.write_process_input = lambda answer: terminal.send(attributes)
+        assert terminal.wait() == 0
+        assert terminal.is_restored()
+        written = terminal.written
+    assert written.startswith("\x1b[c")
+    assert mark in written if mark else written == "\x1b[c"

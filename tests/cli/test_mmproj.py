@@ -94,8 +94,17 @@ def test_doctor_finds_the_tower(tmp_path):
         return next(check for check in checks if check["name"] == "images")
 
     assert found()["found"].startswith("mmproj.gguf: ")
+    vision = json.loads(dgguf("show", model, "--json").stdout)["vision"]
+    assert vision == {
+        "path": str(tmp_path / "mmproj.gguf"),
+        "weights_mapped": (tmp_path / "mmproj.gguf").stat().st_size,
+        "scratch": vision["scratch"],
+    }
+    assert " images, besides " in dgguf("show", model).stdout
     write_tower(tmp_path / "mmproj.gguf", metadata={"clip.vision.projector_type": "gemma4uv"})
     assert not found()["ok"]
+    assert "gemma4uv" in json.loads(dgguf("show", model, "--json").stdout)["vision"]["error"]
     (tmp_path / "mmproj.gguf").unlink()
     assert found()["ok"]
     assert "no vision tower" in found()["found"]
+    assert json.loads(dgguf("show", model, "--json").stdout)["vision"] is None

@@ -102,3 +102,21 @@ def test_a_dumb_terminal_gets_lines(tmp_path):
         (tmp_path / "go").touch()
         assert terminal.wait() == 0
         assert "\x1b" not in terminal.written
+
+
+def test_an_image_that_takes_long_has_a_bar(capsys, monkeypatch):
+    """In a pipe: a line after a while, with the time that is left; none for what is quick."""
+    clock = iter(range(0, 1000, 3))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.reading("a\x1b.png", 20) as advance:
+        for _ in range(20):
+            advance()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    assert all(line.startswith("reading a␛.png: ") and " left, " in line for line in lines)
+    assert lines[0].endswith(" of 20")
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 5.0)
+    with progress.reading("a.png", 20) as advance:
+        for _ in range(20):
+            advance()
+    assert capsys.readouterr().err == ""

@@ -162,6 +162,13 @@ def test_wrong_towers_are_refused(seeing, name):
         convert.plan_vision(seeing.write(), "BF16")
 
 
+def test_both_names_of_the_rope_are_the_same(seeing, tmp_path):
+    convert_tower(seeing.write(), tmp_path / "default.gguf")
+    seeing.config["vision_config"]["rope_parameters"]["rope_type"] = "axial"
+    convert_tower(seeing.write(), tmp_path / "axial.gguf")
+    assert (tmp_path / "axial.gguf").read_bytes() == (tmp_path / "default.gguf").read_bytes()
+
+
 def test_wrong_types_and_sources_are_refused(seeing, tmp_path):
     with pytest.raises(ConversionError, match="choose one of BF16, F16, Q8_0, F32"):
         convert.plan_vision(seeing.write(), "Q4_K")

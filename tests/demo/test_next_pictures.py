@@ -129,6 +129,6 @@ def test_a_step_with_pictures_trains_the_tower_and_dgguf_sees_what_the_twin_sees
         assert session.encode(messages, images=list(seen.images), **budget).tolist() == ids
         cache = session.conversation().cache
         given = session.read_images(messages, list(seen.images), 70)
-        session.model.encode(np.array(ids), cache, spans=session._images.spans(np.array(ids), given))
+        session.model.encode(np.array(ids), cache, spans=session.images.spans(np.array(ids), given))
         found = session.backend.to_host(session.model.logits(Canvas(canvas), cache, None))
     np.testing.assert_allclose(found, expected.numpy(), atol=2e-3)

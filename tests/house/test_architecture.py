@@ -21,6 +21,8 @@ LEVELS = {
     "whole_file": 0,
     "units": 0,
     "images": 1,
+    "videos": 2,
+    "thumbnails": 3,
     "jit": 1,
     "llvm_ir": 1,
     "kernel_arrays": 2,

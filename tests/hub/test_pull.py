@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from dgguf.catalog import known_models
-from dgguf.hub import parse_reference
-from dgguf.hub.repository import find_matching, parts
+from dgguf.hub import damage, parse_reference, removal
+from dgguf.hub.repository import find_matching, find_tower, parts
+from dgguf.seeing import find_mmproj
 from tests.support.hub_server import DEMO, MODEL, REPOSITORY, Fault, Hub
 
 
@@ -36,6 +37,37 @@ def test_every_known_model_has_a_line_that_makes_sense() -> None:
 )
 def test_references(text: str, expected: tuple[str, str] | None) -> None:
     assert parse_reference(text) == expected
+
+
+def test_a_tower_beside_a_model() -> None:
+    names = ["m.gguf", "mmproj-F16.gguf", "mmproj-BF16.gguf", "b/m-mmproj-f32.gguf", "c/m.gguf", "mmproj.txt"]
+    assert find_tower(names, "m.gguf") == "mmproj-BF16.gguf"
+    assert find_tower(names, "b/m.gguf") == "b/m-mmproj-f32.gguf"
+    assert find_tower(names, "c/m.gguf") is None
+    assert find_tower(names, "mmproj-F16.gguf") is None
+    assert find_tower([*names, "mmproj-x.gguf"][-1:], "m.gguf") == "mmproj-x.gguf"
+
+
+def test_a_tower_comes_with_its_model(hub: Hub, pull, tmp_path: Path) -> None:
+    """It lies beside the model in the cache, is found there, checked, and goes with it."""
+    hub.files |= {"mmproj-F16.gguf": b"other", "mmproj-BF16.gguf": b"tower"}
+    pulled = pull()
+    assert pulled.path is not None, pulled.error
+    assert pulled.data == DEMO
+    assert "tiny-Q8_0.gguf with mmproj-BF16.gguf" in pulled.notes
+    beside = pulled.path.with_name("mmproj-BF16.gguf")
+    assert beside.read_bytes() == b"tower"
+    assert find_mmproj(pulled.path) == beside
+    assert damage(pulled.path) == ""
+    going = removal(REPOSITORY, "tiny-Q8_0.gguf")
+    assert going is not None
+    assert going.names == ["mmproj-BF16.gguf", "tiny-Q8_0.gguf"]
+    os.chmod(beside.resolve(), 0o644)
+    beside.resolve().write_bytes(b"wrong")
+    assert "mmproj-BF16.gguf is not the hub's" in damage(pulled.path)
+    again = pull()
+    assert again.path is not None
+    assert beside.read_bytes() == b"tower"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Images in prompts: where their rows stand, what sees them, what is kept of them, what is refused."""
 
+import contextlib
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from dgguf.model.spans import Span, cached_ids, calls, within
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights
 from dgguf.session import Session
+from dgguf.videos import Pictures
 from tests.images.test_images import random_picture, stored
 from tests.support.seeing import write_seeing_model
 from tests.support.synthetic.tower import TINY_TOWER, with_text_size, write_tower
@@ -67,7 +69,7 @@ def test_parts_of_messages_name_images(session, pictures, tmp_path):
     assert marks(session, ids) == "".join("[" + "i" * n + "]" for n in sizes)
     with pytest.raises(PromptError, match="no place"):
         session.encode(messages, images=pictures, image_tokens=70)
-    with pytest.raises(PromptError, match="names no image"):
+    with pytest.raises(PromptError, match="a part that names no image"):
         session.encode(messages)
 
 
@@ -88,7 +90,7 @@ def test_texts_are_as_before(session, model):
 def test_texts_need_no_pillow_and_no_tower(model):
     code = (
         "import sys; from dgguf.session import Session; s = Session(sys.argv[1], threads=1, exact=True); "
-        "s.generate('hello', max_tokens=8, seed=1); print('PIL' in sys.modules, 'tower' in vars(s._images))"
+        "s.generate('hello', max_tokens=8, seed=1); print('PIL' in sys.modules, 'tower' in vars(s.images))"
     )
     found = subprocess.run(
         [sys.executable, "-c", code, str(model)], capture_output=True, text=True, check=True
@@ -119,7 +121,9 @@ def test_a_warm_cache_answers_as_a_cold_one(session, model, pictures):
 def test_rows_of_an_image_are_kept(session, pictures, monkeypatch):
     session.generate("look", images=pictures[:1], **QUICK)
     session._conversation.drop()
-    monkeypatch.setattr(session._images.tower, "encode", lambda image: pytest.fail("it was read again"))
+    monkeypatch.setattr(
+        session.images.tower, "encode", lambda image, advance: pytest.fail("it was read again")
+    )
     session.generate("look", images=pictures[:1], **QUICK)
 
 
@@ -149,7 +153,7 @@ def test_filled_texts_depend_on_the_image(session, tmp_path):
 
 def test_an_image_that_does_not_fit_is_refused_before_it_is_read(model, pictures, monkeypatch):
     with Session(model, threads=1, context=100) as small:
-        monkeypatch.setattr(small._images.tower, "encode", lambda image: pytest.fail("it was read"))
+        monkeypatch.setattr(small.images.tower, "encode", lambda image, advance: pytest.fail("it was read"))
         with pytest.raises(PromptError, match="does not fit the context of 100"):
             small.generate("look", images=pictures[:1], max_tokens=8, image_tokens=280)
 
@@ -287,3 +291,145 @@ def test_borders_of_calls_do_not_show(model, exact):
         for other in found[1:]:
             for one, two in zip(found[0], other, strict=True):
                 np.testing.assert_array_equal(one, two)
+
+
+# Videos
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return np.random.default_rng(5).integers(0, 256, (70, 40, 60, 3), np.uint8)
+
+
+def test_a_video_stands_as_times_and_frames(session, clip):
+    """The text around the frames is cut into tokens with the prompt's own, as in transformers."""
+    (video,) = session.read_videos("", [clip])
+    special = session.tokenizer.special
+    ids = session.encode("what is this", videos=[video])
+    frames = " ".join(f"{stamp} <|image><image|>" for stamp in video.stamps)
+    expected = session.encode("▲what is this").tolist()
+    text = session.tokenizer.decode(expected, special=True).replace("▲", frames)
+    rows = special["<|video|>"]
+    assert [i for i in ids.tolist() if i != rows] == session.tokenizer.encode(text, special=True)
+    assert ids.tolist().count(rows) == video.n_tokens == 32 * video.frames[0].n_tokens
+    begins = np.flatnonzero(ids == special["<|image>"])
+    assert (ids[begins + 1] == rows).all()
+    assert (ids[begins + video.frames[0].n_tokens + 1] == special["<image|>"]).all()
+
+
+def test_images_and_videos_keep_their_places(session, pictures, clip):
+    parts = [{"type": "video", "video": clip}, {"type": "text", "text": "then"}, {"type": "image"}]
+    messages = [{"role": "user", "content": parts}]
+    ids = session.encode(messages, images=pictures[:1], image_tokens=70)
+    kinds = {session.tokenizer.image_marks.image: "i", session.tokenizer.image_marks.video: "v"}
+    found = "".join(kinds.get(i, "") for i in ids.tolist())
+    assert found == "v" * found.count("v") + "i" * found.count("i")
+    images, videos = session.read_images(messages, pictures[:1], 70), session.read_videos(messages)
+    spans = session.images.spans(ids, Pictures(images, videos))
+    assert [span.n_rows for span in spans] == [videos[0].frames[0].n_tokens] * 32 + [images[0].n_tokens]
+    assert [span.first for span in spans] == sorted(span.first for span in spans)
+    assert len({span.key for span in spans}) == 33
+    plain = session.encode("what", images=pictures[:1], videos=[clip[:2]], image_tokens=70)
+    found = "".join(kinds.get(i, "") for i in plain.tolist())
+    assert found == "i" * found.count("i") + "v" * found.count("v"), "images stand before videos"
+
+
+def test_answers_depend_on_the_video(session, clip):
+    few = [clip[:2], clip[2:4], clip[1::-1]]
+    answers = [session.generate("what", videos=[each], max_tokens=8, seed=5) for each in few]
+    texts = [answer.text for answer in answers]
+    assert len(set(texts)) == 3
+    again = session.generate("what", videos=few[:1], max_tokens=8, seed=5)
+    assert again.text == texts[0]
+    chat = session.chat()
+    chat.send("look", videos=few[:1], max_tokens=8, seed=5)
+    answer = chat.send("again", max_tokens=8, seed=5)
+    assert answer.statistics.reused_tokens > 2 * 30
+    filled = [session.fill("a [[6]] b", "what", videos=[each], seed=5).log_probability for each in few[:2]]
+    assert filled[0] != filled[1]
+
+
+def test_wrong_uses_of_videos_are_refused(session, clip, tmp_path):
+    typed = session.encode("what is <|video|> then")
+    assert session.tokenizer.image_marks.video not in typed
+    with pytest.raises(PromptError, match="not as many places"):
+        session.encode("no video here", videos=[clip[:2]], raw=True)
+    with pytest.raises(PromptError, match="names no video"):
+        session.encode([{"role": "user", "content": [{"type": "video"}]}])
+    with pytest.raises(TypeError, match="videos are a list"):
+        session.generate("look", videos="a.mp4")
+    ids = session.encode("look", videos=[clip[:2]])
+    with pytest.raises(ImageError, match="have 2 frames"):
+        session.generate(ids, videos=[clip[:3]], max_tokens=8)
+    with pytest.raises(ImageError, match="rows of frames, and none were given"):
+        session.generate(ids, max_tokens=8)
+    with pytest.raises(ImageError, match="rows of images, and none were given"):
+        session.generate(session.encode("look", images=[clip[0]], image_tokens=70), max_tokens=8)
+    with Session("demo") as demo, pytest.raises(ImageError, match="demo does not see yet"):
+        demo.generate("look", videos=[clip], max_tokens=8)
+    folder = tmp_path / "no videos"
+    folder.mkdir()
+    old = write_seeing_model(folder, videos=False)
+    with Session(old) as other, pytest.raises(ImageError, match="reads no videos"):
+        other.generate("look", videos=[clip], max_tokens=8)
+    raw = session.encode("see <|video|>", videos=[clip[:2]], raw=True, special=True)
+    assert raw.tolist().count(session.tokenizer.image_marks.begin) == 2
+
+
+def test_what_is_committed_behind_an_image_is_causal(session, pictures, monkeypatch):
+    """Only the prompt's calls have spans, and each image is in one of them."""
+    session._conversation.drop()
+    seen, encode = [], session.model.encode
+    monkeypatch.setattr(
+        session.model,
+        "encode",
+        lambda ids, cache, spans=(): seen.append(len(spans)) or encode(ids, cache, spans),
+    )
+    session.generate("look", images=pictures[:2], **QUICK | {"max_tokens": 16})
+    assert seen == [2, 0]
+
+
+# While the tower reads
+
+
+def test_whoever_watches_is_told_of_every_layer(model, pictures):
+    told = []
+
+    @contextlib.contextmanager
+    def shown(name, n_layers):
+        told.append((name, n_layers))
+        yield lambda: told.append(session.work())
+
+    with Session(model, threads=1, exact=True) as session:
+        session.images.shown = shown
+        session.generate("look", images=pictures[:1], **QUICK)
+        assert told[0] == ("image", 2)
+        assert [(work.layer, work.n_layers, work.image) for work in told[1:]] == [
+            (1, 2, "image"),
+            (2, 2, "image"),
+        ]
+        assert told[1].seconds_left > told[2].seconds_left == 0
+        assert session.work().image == ""
+
+
+def test_ctrl_c_while_the_tower_reads_leaves_nothing_half(session, pictures, monkeypatch):
+    """What was encoded before stays; the next prompt with the image reads it from its start."""
+    expected = session.generate("look", images=pictures[:2], **QUICK).text
+    session._conversation.drop()
+    session.images._kept.clear()
+    tower = session.images.tower
+    before = tower.backend.attend_all
+    calls = iter(range(100))
+
+    def stopped(*arguments):
+        if next(calls) == 3:  # in the second image
+            raise KeyboardInterrupt
+        return before(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tower.backend, "attend_all", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            session.generate("look", images=pictures[:2], **QUICK)
+    assert session.images.reading is None
+    assert len(session.images._kept) == 1
+    assert session.generate("look", images=pictures[:2], **QUICK).text == expected

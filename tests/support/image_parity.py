@@ -80,7 +80,8 @@ CASES = [
 
 def files(case, folder):
     """The model's file; its tower lies beside it."""
-    return write_seeing_model(Path(folder), case.geometry, case.tower, case.seed, clipped=case.clipped)
+    options = {"videos": False, "clipped": case.clipped}  # frozen without a token for videos
+    return write_seeing_model(Path(folder), case.geometry, case.tower, case.seed, **options)
 
 
 def picture(case, number):

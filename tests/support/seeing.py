@@ -12,15 +12,25 @@ TEMPLATE = Path(__file__).parents[1] / "data" / "chat_template.jinja"
 GEOMETRY = replace(TINY, block_count=4, full_every=2, sliding_window=8, canvas_length=8, context_length=2048)
 
 
-def write_seeing_model(folder, geometry=GEOMETRY, tower=TINY_TOWER, seed=3, type_name="F32", **options):
+def write_seeing_model(
+    folder,
+    geometry=GEOMETRY,
+    tower=TINY_TOWER,
+    seed=3,
+    type_name="F32",
+    tower_type="F32",
+    videos=True,
+    **options,
+):
     """Write model.gguf and mmproj.gguf into a folder; the path of the first is returned.
 
     Args:
+        videos: whether the vocabulary has a token for them.
         options: of `write_tower`.
     """
     template = {"tokenizer.chat_template": TEMPLATE.read_text(encoding="utf-8")}
     model = folder / "model.gguf"
-    write_model(model, geometry, type_name, seed, seeing_vocabulary(), metadata=template)
+    write_model(model, geometry, type_name, seed, seeing_vocabulary(videos=videos), metadata=template)
     tower = with_text_size(tower, geometry.embedding_length)
-    write_tower(folder / "mmproj.gguf", tower, "F32", seed, **options)
+    write_tower(folder / "mmproj.gguf", tower, tower_type, seed, **options)
     return model

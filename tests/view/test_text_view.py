@@ -10,7 +10,7 @@ from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep
 from dgguf.view.ansi import colour_system, encode
 from dgguf.view.frame import Style, line_text, line_width
 from dgguf.view.grid import GridView
-from dgguf.view.status import Activity, sparkline
+from dgguf.view.status import Activity, Work, sparkline
 from dgguf.view.text import TextView
 from tests.support.recordings import generation, made_up
 
@@ -200,17 +200,23 @@ def test_between_steps_it_lives():
     view = TextView(tokens)
     list(play(view, events[:4], 100, 12))
 
-    def status(*activity):
-        return line_text(view.frame(100, 12, Activity(*activity))[-1])
+    def status(seconds, *work, compiled=0):
+        return line_text(view.frame(100, 12, Activity(seconds, Work(*work), compiled))[-1])
 
     rest = "H 1.35 nats · accepted 1/8 · 0.50 s/step"
     assert status(0.3, 2, 30) == f"block 1 · step 1/4 · {rest}"
     assert status(2.0, 2, 30) == f"block 1 · step 1/4 · ⠋ layer  3/30 · 2.0 s · {rest}"
     assert status(2.1, 30, 30) == f"block 1 · step 1/4 · ⠙ vocabulary · 2.1 s · {rest}"
-    assert status(7.2, 0, 30, 5).startswith("⠹ compiling kernels, once (5 so far) · 7 s · block 1 · ")
+    assert status(7.2, 0, 30, compiled=5).startswith(
+        "⠹ compiling kernels, once (5 so far) · 7 s · block 1 · "
+    )
     waiting = TextView(tokens)
     list(play(waiting, events[:1], 100, 12))
-    assert line_text(waiting.frame(100, 12, Activity(3.0, 4, 30))[-1]) == "prompt · ⠋ layer  5/30 · 3.0 s"
+    frame = waiting.frame(100, 12, Activity(3.0, Work(4, 30)))
+    assert line_text(frame[-1]) == "prompt · ⠋ layer  5/30 · 3.0 s"
+    for left, words in ((None, ""), (12.0, " · 12 s left")):
+        frame = waiting.frame(100, 12, Activity(3.0, Work(4, 27, "a\x1b.png", left)))
+        assert line_text(frame[-1]) == f"prompt · ⠋ reading a␛.png · layer  5/27{words} · 3.0 s"
 
 
 def test_a_long_prompt_has_progress():

@@ -9,6 +9,7 @@ Each job begins with an empty DGGUF_CACHE_DIR in a temporary folder:
     run        the demo answers a prompt
     quantize   the demo becomes Q4_K_M
     format     the demo as Q5_1 answers a prompt, where the kernels of `run` are in the cache already
+    image      a tiny model answers about an image, where the kernels of a text are in the cache already
 
 Figures are the best of the rounds: other programs only make one worse. They hold the start of Python and the
 work itself, too; "again" is the same with all kernels in the cache. POSIX only.
@@ -26,9 +27,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from PIL import Image
+
 HERE = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(HERE))
+
+from tests.support.seeing import write_seeing_model  # noqa: E402
+
 RUN = ("run", "demo", "-p", "Tell me a story.", "--seed", "7", "--view", "none")
-JOBS = ("run", "quantize", "format")
+JOBS = ("run", "quantize", "format", "image")
 # Python imports it when it starts, in each process: it writes down what numba compiles.
 LISTENER = """
 import json, os, time
@@ -102,6 +109,12 @@ def prepared(job: str, checkout: Path) -> Iterator[tuple[Path, tuple[object, ...
                 command: tuple[object, ...] = RUN
             case "quantize":
                 command = ("quantize", "demo", model, "--type", "Q4_K_M", "--force")
+            case "image":
+                seeing, picture = write_seeing_model(folder, tower_type="BF16"), folder / "a.png"
+                Image.new("RGB", (90, 60)).save(picture)
+                text = ("run", seeing, "-p", "look", "-n", "8", "--seed", "7", "--view", "none")
+                spend(checkout, cache, *text)
+                command = (*text, "--image", picture, "--image-tokens", "70")
             case _:
                 spend(checkout, folder / "other", "quantize", "demo", model, "--type", "Q5_1")
                 spend(checkout, cache, *RUN)
@@ -128,7 +141,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("jobs", nargs="*", metavar="JOB", help="of run, quantize, format (default: all)")
+    parser.add_argument(
+        "jobs", nargs="*", metavar="JOB", help="of run, quantize, format, image (default: all)"
+    )
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--beside", type=Path, help="a checkout of another version")
     parser.add_argument("--names", action="store_true", help="list the compilations")

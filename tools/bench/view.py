@@ -67,8 +67,7 @@ def main() -> None:
         events = session.stream("Why is the sky blue?", settings=settings, max_tokens=1, seed=1)
         if live:
             view = make_view(options.view, session.tokenizer)
-            model = session.model
-            events = live.show(events, view, lambda: (model.layers_done, len(session.config.layers)))
+            events = live.show(events, view, session.work)
         began, cpu = time.perf_counter(), time.process_time()
         collections.deque(events, maxlen=0)
         return time.perf_counter() - began, time.process_time() - cpu

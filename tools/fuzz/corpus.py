@@ -3,6 +3,7 @@
 A seed is a folder: its files by name, and the one that the command is given.
 """
 
+import base64
 import collections
 import dataclasses
 import functools
@@ -21,12 +22,14 @@ from dgguf.batch.results import unread
 from dgguf.convert.imatrix import Sums, write_imatrix
 from dgguf.diffusion.sampler import Branch
 from dgguf.ggufio.write_header import pack_header
+from dgguf.thumbnails import Thumbnail
 from dgguf.view.recorder import Recorder
 from tests.support import checkpoints, recordings
 from tests.support.small_vocabulary import to_metadata
 from tests.support.synthetic.tower import TINY_TOWER, write_tower
 from tests.support.synthetic.vocabulary import Vocabulary
 from tests.support.synthetic.writer import TINY, Geometry, write_model
+from tests.support.videos import film
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['role'] ~ m.content|trim }}{% endfor %}"
@@ -180,6 +183,7 @@ def _recording(name: str, folder: Path) -> None:
     drafts.append((["He", b"\xe4", "<turn|>", "<|channel>"], [0.0] * 4))
     tokens, events = recordings.generation([drafts, drafts[:2]], pins=(1,))
     more = {"branches": (Branch(0, 1, 8),), "constraints": "a[[1]]", "digest": "ab", "arithmetic": "avx2"}
+    more["images"] = (Thumbnail("[image 1: a.png, 48x48, 1 tokens]", base64.b64decode(PNG)),)
     events[0] = dataclasses.replace(events[0], **more)
     path = folder / "plain.jsonl"
     with Recorder.to_file(path, tokens) as recorder:
@@ -218,6 +222,17 @@ def _tower(folder: Path) -> None:
 def _picture(name: str, folder: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (20, 30, 3), np.uint8)
     Image.fromarray(pixels).convert("P" if name.endswith(".gif") else "RGB").save(folder / name)
+
+
+def _film(name: str, folder: Path) -> None:
+    frames = np.random.default_rng(1).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    if name.endswith(".gif"):
+        first, *rest = map(Image.fromarray, frames)
+        first.save(folder / name, save_all=True, append_images=rest)
+    elif name.endswith(".mp4"):
+        (folder / name).write_bytes(film(frames, 10, "mp4", "mpeg4", "yuv420p"))
+    else:
+        (folder / name).write_bytes(film(frames))
 
 
 PNG = (  # of one pixel
@@ -448,6 +463,10 @@ _MAKERS: dict[str, Callable[[Path], Seed]] = {
     **{
         f"image {name}": functools.partial(_folder, "image", name, functools.partial(_picture, name))
         for name in ("a.png", "a.jpg", "a.gif", "a.tif")
+    },
+    **{
+        f"video {name}": functools.partial(_folder, "video", name, functools.partial(_film, name))
+        for name in ("a.mp4", "a.mkv", "a.gif")
     },
     "schema": functools.partial(_folder, "schema", "s.json", functools.partial(_text, "s.json", SCHEMA)),
     "expressions": functools.partial(

@@ -58,6 +58,7 @@ from dgguf.server.tools import declared_tools
 from dgguf.template import Template
 from dgguf.text.chat import ChatTemplate, encode_chat
 from dgguf.text.tokenizer import Tokenizer
+from dgguf.videos import Pictures, read_video
 from dgguf.view import plain
 from dgguf.view.choice import make_view
 from dgguf.view.difference import difference
@@ -404,10 +405,21 @@ def image(path: Path, stages: Stages) -> None:
     read = stages.run("image", lambda: read_image(path, 70))
     if read is not None:
         said: list[str] = []
-        announce([read], said.append)
+        announce(Pictures([read]), said.append)
         stages.show("said", lambda: drawn(said))
         if read.patches().shape != (9 * read.n_tokens, 768):
             raise Fault("patches of another shape")
+
+
+def video(path: Path, stages: Stages) -> None:
+    """`run --video` up to the patches."""
+    read = stages.run("video", lambda: read_video(path))
+    if read is not None:
+        said: list[str] = []
+        announce(Pictures(videos=[read]), said.append)
+        stages.show("said", lambda: drawn(said))
+        if not 1 <= len(read.frames) <= 32 or read.n_tokens > 70 * 32:
+            raise Fault("frames without bounds")
 
 
 def schema(path: Path, stages: Stages) -> None:
@@ -528,6 +540,7 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "lines": lines_of_questions,
     "tower": tower,
     "image": image,
+    "video": video,
     "schema": schema,
     "expressions": expressions,
     "chat request": chat_request,

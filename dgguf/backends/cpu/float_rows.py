@@ -92,6 +92,12 @@ def _pack_rows(w: np.ndarray, first: int, start: int, terms: int, panel: int, ed
 
 @kernel
 def multiply(x: np.ndarray, w: np.ndarray, out: np.ndarray, column: int) -> None:
+    """See `multiply_part`."""
+    multiply_part(x, w, out, column)
+
+
+@part
+def multiply_part(x: np.ndarray, w: np.ndarray, out: np.ndarray, column: int) -> None:
     """x @ w.T into the columns of `out` from `column` on.
 
     Args:
@@ -119,6 +125,12 @@ def multiply(x: np.ndarray, w: np.ndarray, out: np.ndarray, column: int) -> None
 
 @kernel
 def add_weighted(x: np.ndarray, first: int, rows: np.ndarray, origin: int, out: np.ndarray) -> None:
+    """See `add_weighted_part`."""
+    add_weighted_part(x, first, rows, origin, out)
+
+
+@part
+def add_weighted_part(x: np.ndarray, first: int, rows: np.ndarray, origin: int, out: np.ndarray) -> None:
     """Add x[:, first : first + K] @ rows to `out`.
 
     Args:

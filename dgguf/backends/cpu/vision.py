@@ -9,7 +9,8 @@ from dgguf.backends.cpu import float_rows
 from dgguf.backends.cpu.elementwise import norm_factor
 from dgguf.backends.cpu.grain import by_products
 from dgguf.backends.cpu.vector_math import exp
-from dgguf.jit import kernel
+from dgguf.jit import kernel, part
+from dgguf.kernel_arrays import clear, empty, empty_rows, local, start_of
 from dgguf.threads.pool import Pool
 from dgguf.threads.work_sharing import next_chunk, next_item, publish
 
@@ -42,19 +43,20 @@ def attend_tiles(
     """
     publish(counter)
     n_heads, n, dim = queries.shape
-    scores = np.empty((TILE_ROWS, TILE_KEYS), np.float32)
-    sums = np.empty((TILE_ROWS, dim), np.float32)
-    largest, total = np.empty(TILE_ROWS, np.float32), np.empty(TILE_ROWS, np.float32)
-    lanes = np.empty(_LANES, np.float32)
+    scores, sums = empty_rows(TILE_ROWS, TILE_KEYS, np.float32), empty_rows(TILE_ROWS, dim, np.float32)
+    largest, total = local(TILE_ROWS, np.float32), local(TILE_ROWS, np.float32)
+    lanes = local(_LANES, np.float32)
     n_tiles = (n + TILE_ROWS - 1) // TILE_ROWS * n_heads
     i = next_item(counter, n_tiles)
     while i < n_tiles:
         h, r = i % n_heads, i // n_heads * TILE_ROWS
         count = min(TILE_ROWS, n - r)
-        sums[:], largest[:], total[:] = np.float32(0.0), np.float32(-np.inf), np.float32(0.0)
+        clear(start_of(sums), 4 * count * dim)
+        for s in range(count):
+            largest[s], total[s] = np.float32(-np.inf), np.float32(0.0)
         for start in range(0, n, TILE_KEYS):
             end = min(start + TILE_KEYS, n)
-            float_rows.multiply(queries[h, r : r + count], keys[h, start:end], scores[:count], 0)
+            float_rows.multiply_part(queries[h, r : r + count], keys[h, start:end], scores, 0)
             for s in range(count):
                 row = scores[s, : end - start]
                 factor = weigh(row, largest, total, s, lanes)
@@ -62,7 +64,7 @@ def attend_tiles(
                     behind = sums[s]
                     for j in range(dim):
                         behind[j] *= factor
-            float_rows.add_weighted(scores[:count], 0, values[h, start:end], 0, sums[:count])
+            float_rows.add_weighted_part(scores[:count], 0, values[h, start:end], 0, sums)
         for s in range(count):
             inverse, source, target = np.float32(1.0) / total[s], sums[s], out[r + s, h]
             for j in range(dim):
@@ -70,14 +72,15 @@ def attend_tiles(
         i = next_item(counter, n_tiles)
 
 
-@kernel
+@part
 def weigh(row: np.ndarray, largest: np.ndarray, total: np.ndarray, s: int, lanes: np.ndarray) -> np.float32:
     """Turn scores into their exponentials above the largest so far, of row s, and count them in `total`.
 
     Returns:
         what everything before is to be multiplied with
     """
-    lanes[:] = row[0]
+    for j in range(_LANES):
+        lanes[j] = row[0]
     for first in range(0, row.shape[0], _LANES):
         some = row[first : first + _LANES]
         for j in range(some.shape[0]):
@@ -87,7 +90,8 @@ def weigh(row: np.ndarray, largest: np.ndarray, total: np.ndarray, s: int, lanes
         most = most if most > lanes[j] else lanes[j]
     factor = exp(largest[s] - most)
     largest[s] = most
-    lanes[:] = np.float32(0.0)
+    for j in range(_LANES):
+        lanes[j] = np.float32(0.0)
     for first in range(0, row.shape[0], _LANES):
         some = row[first : first + _LANES]
         for j in range(some.shape[0]):
@@ -121,7 +125,7 @@ def norm_rope_2d(
     publish(counter)
     rows, heads, dim = x.shape
     quarter = dim // 4
-    sums, normed = np.empty(64), np.empty(dim, np.float32)
+    sums, normed = local(64, np.float64), empty(dim, np.float32)
     first, end = next_chunk(counter, rows)
     while first < end:
         for r in range(first, end):
@@ -130,15 +134,19 @@ def norm_rope_2d(
                 scale = norm_factor(row, eps, sums)
                 for i in range(dim):
                     normed[i] = row[i] * scale * weight[i]
-                for half in range(2):
-                    cos, sin = (cos_x[r], sin_x[r]) if half == 0 else (cos_y[r], sin_y[r])
-                    at = half * 2 * quarter
-                    a, b = normed[at : at + quarter], normed[at + quarter : at + 2 * quarter]
-                    c, d = target[at : at + quarter], target[at + quarter : at + 2 * quarter]
-                    for i in range(quarter):
-                        c[i] = a[i] * cos[i] - b[i] * sin[i]
-                        d[i] = b[i] * cos[i] + a[i] * sin[i]
+                rotate(normed[: 2 * quarter], cos_x[r], sin_x[r], target[: 2 * quarter])
+                rotate(normed[2 * quarter :], cos_y[r], sin_y[r], target[2 * quarter :])
         first, end = next_chunk(counter, rows)
+
+
+@part
+def rotate(pairs: np.ndarray, cos: np.ndarray, sin: np.ndarray, out: np.ndarray) -> None:
+    """Turn the pairs (i, i + n) of (2n,) numbers by angles of which cos and sin (n,) are given."""
+    n = cos.shape[0]
+    a, b, c, d = pairs[:n], pairs[n : 2 * n], out[:n], out[n : 2 * n]
+    for i in range(n):
+        c[i] = a[i] * cos[i] - b[i] * sin[i]
+        d[i] = b[i] * cos[i] + a[i] * sin[i]
 
 
 def pool_squares(x: np.ndarray, columns: int, side: int, scale: float) -> np.ndarray:

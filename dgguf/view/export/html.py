@@ -12,6 +12,8 @@ from typing import Any
 
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, Event, TopTokens
 from dgguf.text.tokenizer import TokenTexts
+from dgguf.thumbnails import Thumbnail
+from dgguf.view.export.shown import data_uri
 from dgguf.view.export.theme import THEMES
 from dgguf.view.frame import Line
 from dgguf.view.screens import Screen
@@ -22,7 +24,13 @@ _PAGE = Path(__file__).with_name("page.html")
 
 
 def render(
-    shown: Sequence[Screen], width: int, tokens: TokenTexts, title: str, question: str, facts: str
+    shown: Sequence[Screen],
+    width: int,
+    tokens: TokenTexts,
+    title: str,
+    question: str,
+    facts: str,
+    images: Sequence[Thumbnail] = (),
 ) -> str:
     """The page.
 
@@ -31,7 +39,7 @@ def render(
         width: their columns.
         tokens: texts of the tokens.
         title: of the page.
-        question: that was asked.
+        question, images: what was asked, and what stands above it.
         facts: one line of how it was made.
     """
     rows: dict[Line, int] = {}
@@ -66,18 +74,30 @@ def render(
     }
     # "<" never stands in the data as itself, so nothing in it can end the script.
     encoded = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return _filled(
+        {
+            "<!--TITLE-->": escape(title),
+            "<!--IMAGES-->": "".join(map(_figure, images)),
+            "<!--QUESTION-->": escape(question),
+            "<!--FACTS-->": escape(facts),
+            '"DATA"': encoded,
+        }
+    )
+
+
+def _filled(texts: dict[str, str]) -> str:
+    """The page with its styles and script, and with texts in place of their marks, in this order."""
     page = _PAGE.read_text(encoding="utf-8")
     shared = SHARED.read_text(encoding="utf-8").replace("\nexport ", "\n")  # a script, no module
-    for mark, text in (
-        ("/*THEME*/", theme_css()),
-        ("/*SHARED*/", shared),
-        ("<!--TITLE-->", escape(title)),
-        ("<!--QUESTION-->", escape(question)),
-        ("<!--FACTS-->", escape(facts)),
-        ('"DATA"', encoded),
-    ):
+    for mark, text in ({"/*THEME*/": theme_css(), "/*SHARED*/": shared} | texts).items():
         page = page.replace(mark, text)
     return page
+
+
+def _figure(image: Thumbnail) -> str:
+    caption, png = escape(safe(image.caption, draft=True)), image.png()
+    picture = f'<img src="{data_uri(png)}" alt="{caption}">' if png else ""
+    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
 def _likeliest(top: TopTokens) -> dict[str, list[list[Any]]]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from dgguf.thumbnails import MOST_SIDE
+from dgguf.view.export.shown import Placed
 from dgguf.view.export.theme import Theme
 from dgguf.view.frame import Style
 from dgguf.view.screens import Screen
@@ -35,7 +37,15 @@ def cells(size: tuple[int, int], scale: int) -> tuple[int, int]:
     return (size[0] // scale - 2 * PADDING) // CELL, (size[1] // scale - 2 * PADDING - BAR) // ROW
 
 
-def draw(screen: Screen, width: int, height: int, theme: Theme, title: str, scale: int = 1) -> Image.Image:
+def draw(
+    screen: Screen,
+    width: int,
+    height: int,
+    theme: Theme,
+    title: str,
+    scale: int = 1,
+    pictures: Sequence[Placed] = (),
+) -> Image.Image:
     """One screen in a window.
 
     Args:
@@ -44,6 +54,7 @@ def draw(screen: Screen, width: int, height: int, theme: Theme, title: str, scal
         theme: its colours.
         title: in the bar above.
         scale: 2 for twice as fine.
+        pictures: that stand at its top.
     """
     w, h = width * CELL + 2 * PADDING, height * ROW + 2 * PADDING + BAR
     image = Image.new("RGB", (w * scale, h * scale), theme.ground)
@@ -55,6 +66,10 @@ def draw(screen: Screen, width: int, height: int, theme: Theme, title: str, scal
     pen.text(
         (w * scale / 2, BAR * scale / 2), title, theme.looks[Style.STATUS].colour, _font(False, scale), "mm"
     )
+    for placed in pictures:
+        size = placed.image.width * scale, placed.image.height * scale
+        at = (PADDING + placed.column * CELL) * scale, (BAR + PADDING) * scale
+        image.paste(placed.image.resize(size), at)
     for y, line in enumerate(screen.lines[:height]):
         column = 0
         for span in line:
@@ -121,11 +136,18 @@ def _known_characters() -> frozenset[str]:
 
 
 def write_gif(
-    path: Path, shown: Sequence[Screen], width: int, height: int, theme: Theme, title: str, scale: int
+    path: Path,
+    shown: Sequence[Screen],
+    width: int,
+    height: int,
+    theme: Theme,
+    title: str,
+    scale: int,
+    pictures: Sequence[Placed] = (),
 ) -> None:
     """All screens, over and over; arguments as of `draw`."""
-    images = [draw(screen, width, height, theme, title, scale) for screen in shown]
-    palette = _palette(theme)
+    images = [draw(screen, width, height, theme, title, scale, pictures) for screen in shown]
+    palette = _palette(theme, pictures)
     first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     first.save(
         path,
@@ -150,8 +172,8 @@ def _durations(shown: Sequence[Screen], images: Sequence[Image.Image]) -> list[i
     return durations
 
 
-def _palette(theme: Theme) -> Image.Image:
-    """Every colour of a theme, and the shades that the edges of letters have."""
+def _palette(theme: Theme, pictures: Sequence[Placed]) -> Image.Image:
+    """Every colour of a theme, the shades that the edges of letters have, and what fits of the pictures'."""
     pairs = {(look.colour, look.ground or theme.ground) for look in theme.looks.values()}
     pairs |= {(colour, theme.frame) for colour in (theme.looks[Style.STATUS].colour, *_LIGHTS)}
     values: list[int] = []
@@ -161,16 +183,30 @@ def _palette(theme: Theme) -> Image.Image:
             values += [
                 round((a * part + b * (_SHADES - part)) / _SHADES) for a, b in zip(one, other, strict=True)
             ]
+    if pictures and (left := 256 - len(values) // 3) > 0:
+        strip = Image.new("RGB", (sum(each.image.width for each in pictures), MOST_SIDE))
+        x = 0
+        for each in pictures:
+            strip.paste(each.image, (x, 0))
+            x += each.image.width
+        values += strip.quantize(left).getpalette() or []
     palette = Image.new("P", (1, 1))
     palette.putpalette(values[: 3 * 256])
     return palette
 
 
 def write_png(
-    path: Path, shown: Sequence[Screen], width: int, height: int, theme: Theme, title: str, scale: int
+    path: Path,
+    shown: Sequence[Screen],
+    width: int,
+    height: int,
+    theme: Theme,
+    title: str,
+    scale: int,
+    pictures: Sequence[Placed] = (),
 ) -> None:
     """One screen, or several as a sheet, two beside each other; arguments as of `draw`."""
-    images = [draw(screen, width, height, theme, title, scale) for screen in shown]
+    images = [draw(screen, width, height, theme, title, scale, pictures) for screen in shown]
     columns = min(2, len(images))
     gap = PADDING if len(images) > 1 else 0
     w, h = images[0].width + gap, images[0].height + gap

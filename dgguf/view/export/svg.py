@@ -1,9 +1,11 @@
 """An animated picture in one SVG file: no script, no font and nothing else from outside."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 
+from dgguf.view.export.shown import Placed, data_uri
 from dgguf.view.export.theme import Look, Theme
 from dgguf.view.frame import Line, Span, Style
 from dgguf.view.screens import Screen
@@ -13,7 +15,14 @@ PADDING, BAR = 14, 32
 _FONTS = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 
 
-def render(shown: Sequence[Screen], width: int, height: int, theme: Theme, title: str) -> str:
+def render(
+    shown: Sequence[Screen],
+    width: int,
+    height: int,
+    theme: Theme,
+    title: str,
+    pictures: Sequence[Placed] = (),
+) -> str:
     """The screens one after the other, over and over.
 
     Args:
@@ -21,6 +30,7 @@ def render(shown: Sequence[Screen], width: int, height: int, theme: Theme, title
         width, height: in columns and rows.
         theme: its colours.
         title: in the bar above.
+        pictures: that stand at the top of every screen.
     """
     w, h = width * CELL + 2 * PADDING, height * ROW + 2 * PADDING + BAR
     rows: dict[Line, int] = {}  # every row that differs is drawn once
@@ -46,7 +56,17 @@ def render(shown: Sequence[Screen], width: int, height: int, theme: Theme, title
         + f'<text class="status" x="{w / 2:.1f}" y="{BAR / 2 + 5}" text-anchor="middle">'
         f"{escape(title)}</text>"
         f'<svg x="{PADDING}" y="{BAR + PADDING}" width="{width * CELL:.1f}" height="{height * ROW}">'
-        f'<g class="film">{"".join(frames)}</g></svg></svg>\n'
+        f'{"".join(map(_picture, pictures))}<g class="film">{"".join(frames)}</g></svg></svg>\n'
+    )
+
+
+def _picture(placed: Placed) -> str:
+    png = io.BytesIO()
+    placed.image.save(png, "PNG")
+    width, height = placed.image.size
+    return (
+        f'<image x="{placed.column * CELL:.1f}" width="{width}" height="{height}" '
+        f'href="{data_uri(png.getvalue())}"/>'
     )
 
 

@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from dgguf.errors import RecordingError, extra
+from dgguf.view.export.shown import Placed
 from dgguf.view.export.theme import Theme
 from dgguf.view.screens import Screen
 
@@ -42,6 +43,7 @@ def write(
     theme: Theme,
     title: str,
     scale: int,
+    pictures: Sequence[Placed] = (),
 ) -> None:
     """All screens, each for its time.
 
@@ -50,6 +52,7 @@ def write(
         width, height: of a screen, in columns and rows.
         title: in the bar above.
         scale: 2 for twice as fine.
+        pictures: that stand at the top of every screen.
     """
     require()
     import av
@@ -57,7 +60,7 @@ def write(
 
     from dgguf.view.export.picture import draw
 
-    looks = (width, height, theme, title, scale)
+    looks = (width, height, theme, title, scale, pictures)
     container_format, codec, options = _KINDS[kind]
     with av.open(str(path), "w", format=container_format) as container:
         stream = container.add_stream(codec, rate=_RATE, options=options)

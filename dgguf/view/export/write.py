@@ -11,6 +11,7 @@ from dgguf.units import count
 from dgguf.view.asked import asked_text, heading
 from dgguf.view.choice import make_view
 from dgguf.view.export import cast, html, svg, video
+from dgguf.view.export.shown import place, strip_rows
 from dgguf.view.export.theme import THEMES
 from dgguf.view.frame import Line, Span, Style, wrap
 from dgguf.view.names import CODECS, EXPORTS, SIZES, Thoughts
@@ -108,7 +109,8 @@ def page(recording: Recording, drawing: Drawing) -> str:
         asked_text(recording.started, recording.tokens),
     )
     title, question = _title(recording, drawing), safe(question, draft=False)
-    return html.render(shown, drawing.columns, recording.tokens, title, question, facts(recording))
+    images = recording.started.images
+    return html.render(shown, drawing.columns, recording.tokens, title, question, facts(recording), images)
 
 
 def facts(recording: Recording) -> str:
@@ -131,7 +133,9 @@ def _text(recording: Recording) -> str:
     """Question, answer and how it was made."""
     question = asked_text(recording.started, recording.tokens).replace("\n", "\n> ")
     answer = recording.answer().text
-    parts = [f"> {question}\n"] if question else []
+    captions = [safe(image.caption, draft=True) + "\n" for image in recording.started.images]
+    parts = ["".join(captions)] if captions else []
+    parts += [f"> {question}\n"] if question else []
     parts += [answer if answer.endswith("\n") else answer + "\n"] if answer else []
     return "\n".join([*parts, facts(recording) + "\n"])
 
@@ -169,21 +173,21 @@ def _write_screens(recording: Recording, out: Path, kind: str, drawing: Drawing)
     width, title, theme = drawing.columns, _title(recording, drawing), THEMES[drawing.theme]
     shown = _screens(recording, drawing)
     height = drawing.height or crop(shown)
-    scale = drawing.scale or 1
+    scale, placed = drawing.scale or 1, place(recording.started.images, width)
     if kind == ".svg":
-        out.write_text(svg.render(shown, width, height, theme, title), encoding="utf-8")
+        out.write_text(svg.render(shown, width, height, theme, title, placed), encoding="utf-8")
     elif kind in CODECS:
-        video.write(out, kind, shown, width, height, theme, title, scale)
+        video.write(out, kind, shown, width, height, theme, title, scale, placed)
     else:
         from dgguf.view.export import picture  # loads Pillow, which the other kinds do without
 
         if kind == ".gif":
-            picture.write_gif(out, shown, width, height, theme, title, scale)
+            picture.write_gif(out, shown, width, height, theme, title, scale, placed)
         else:
             chosen = _choose(shown, drawing.steps, drawing.at)
             height = drawing.height or crop(chosen)
             scale = drawing.scale or (2 if len(chosen) == 1 else 1)
-            picture.write_png(out, chosen, width, height, theme, title, scale)
+            picture.write_png(out, chosen, width, height, theme, title, scale, placed)
 
 
 def _fitted(recording: Recording, drawing: Drawing) -> Drawing:
@@ -215,6 +219,8 @@ def _screens(
         RecordingError: there is none, or the last one does not fit the height that was asked for.
     """
     above = _heading(recording, drawing) if framed else []
+    strip = place(recording.started.images, drawing.columns) if framed else []
+    above = [()] * strip_rows(strip) + above
     below = _ending(recording, drawing) if framed else []
 
     def made(height: int, pace: float) -> list[Screen]:

@@ -147,10 +147,11 @@ def tiny_vocabulary() -> Vocabulary:
     return Vocabulary(tokens, np.array(types, np.int32), merges, words)
 
 
-def seeing_vocabulary() -> Vocabulary:
-    """The tiny one with the tokens of images behind."""
+def seeing_vocabulary(*, videos: bool) -> Vocabulary:
+    """The tiny one with the tokens of images behind, and that of videos."""
     blind = tiny_vocabulary()
     marks = [special for special in _SPECIAL_IDS if "image" in special]
+    marks += ["<|video|>"] * videos
     types = np.append(blind.types, [_special_type(mark) for mark in marks]).astype(np.int32)
     return replace(blind, tokens=[*blind.tokens, *marks], types=types)
 
