@@ -44,6 +44,14 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(made, tmp_path):
     assert second.core_seconds > first.core_seconds > 0
 
 
+def test_a_run_is_saved_before_it_has_anything_to_report(made, tmp_path, monkeypatch):
+    from tools.demo_next import train
+
+    monkeypatch.setattr(train, "SAVE_SECONDS", 0.0)
+    train.train(made(), tmp_path, n_steps=1)
+    assert (tmp_path / "state.pt").exists()
+
+
 def test_a_packed_state_is_a_sixth_and_goes_on(made, tmp_path):
     from tools.demo_next.train import train
 

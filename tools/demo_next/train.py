@@ -239,7 +239,8 @@ def train(trainer: Trainer, folder: Path, *, n_steps: int | None = None, finish:
             _report(trainer, folder, loss, means, finish=finish)
         if not finish and time.monotonic() - saved > SAVE_SECONDS:
             trainer.save(folder / "state.pt")
-            draw_curve(folder / "history.jsonl", folder / "curve.svg")
+            if (folder / "history.jsonl").exists():  # a slow machine saves before it has reported
+                draw_curve(folder / "history.jsonl", folder / "curve.svg")
             saved = time.monotonic()
     if not finish:
         trainer.save(folder / "state.pt")
