@@ -187,6 +187,8 @@ class Dialog:
                     seed=seed,
                     canvas_length=self._canvas_length,
                     turbo=self._turbo,
+                    images=self._session.read_images(self.messages),
+                    videos=self._session.read_videos(self.messages),
                 )
                 with contextlib.closing(events):
                     self._seen = []
