@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from dgguf.diffusion.turbo import Turbo
+from dgguf.errors import PromptError
 from dgguf.request import new_seed
 from dgguf.server.answering import Answers, Draft, Plan, Sign, Text, usage
 from dgguf.server.errors import ApiError
@@ -58,15 +60,20 @@ def sampled(request: SampledRequest, session: Session) -> dict[str, Any]:
     """What a request says of how its answers are found, as arguments of `Plan`.
 
     Raises:
-        ApiError: the sampler has no such setting.
+        ApiError: the sampler has no such setting, or turbo no such part.
     """
     try:
         settings = session.settings(**(request.sampler or {}))
     except TypeError as error:
         raise ApiError(400, str(error), param="sampler") from None
+    try:
+        turbo = Turbo() if request.turbo is True else Turbo.of(request.turbo) if request.turbo else None
+    except PromptError as error:
+        raise ApiError(400, str(error), param="turbo") from None
     stop = request.stop
     return {
         "settings": settings,
+        "turbo": turbo,
         "seed": new_seed() if request.seed is None else request.seed % (1 << 64),
         "n": request.n or 1,
         "stops": [stop] if isinstance(stop, str) else list(stop or []),

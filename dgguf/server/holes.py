@@ -48,6 +48,7 @@ class HolePlan(Plan):
                 canvas_length=length,
                 pins={place: token for place, token in pins.items() if place < length},
                 constraints="suffix",
+                turbo=self.turbo,
                 conversation=conversation,
             )
             filling = Filling(placed, session.tokenizer, events)

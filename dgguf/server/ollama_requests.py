@@ -9,7 +9,7 @@ from dgguf.server.errors import ApiError
 from dgguf.server.requests import Asked, ChatRequest, check_ranges, convert, decode, refuse, visible
 
 # Options that have an effect, by the names of the others' fields; the sampler's own have these of `sampler`.
-_OPTIONS = ("seed", "num_predict", "stop", "canvas", "sampler")
+_OPTIONS = ("seed", "num_predict", "stop", "canvas", "turbo", "sampler")
 _NOT_HERE = {
     "context": "context of ids: send the messages to /api/chat instead",
     "template": "other template",
@@ -61,6 +61,7 @@ class OllamaRequest(msgspec.Struct, kw_only=True):
             "seed": options.get("seed"),
             "stop": options.get("stop"),
             "canvas": options.get("canvas"),
+            "turbo": options.get("turbo"),
             "sampler": options.get("sampler"),
             "response_format": self._form(),
             "reasoning_effort": "xhigh" if thoughts == "max" else thoughts,

@@ -33,7 +33,7 @@ class StreamParameters(msgspec.Struct):
 
 
 class SampledRequest(msgspec.Struct, kw_only=True):
-    """What requests for answers have in common; OpenAI's fields but for the last three."""
+    """What requests for answers have in common; OpenAI's fields but for the last four."""
 
     model: str | None = None
     stream: bool | None = False
@@ -45,6 +45,7 @@ class SampledRequest(msgspec.Struct, kw_only=True):
     diffusing: bool | None = False
     sampler: dict[str, int | float | None] | None = None
     canvas: int | Literal["auto"] | None = None
+    turbo: bool | str | None = None
 
     @property
     def wants_usage(self) -> bool:

@@ -53,6 +53,7 @@ class ResponseRequest(msgspec.Struct, kw_only=True):
     seed: int | None = None
     sampler: dict[str, int | float | None] | None = None
     canvas: int | str | None = None
+    turbo: bool | str | None = None
 
     @property
     def form(self) -> dict[str, Any]:
@@ -104,6 +105,7 @@ def as_chat(request: ResponseRequest) -> ChatRequest:
         "seed": request.seed,
         "sampler": request.sampler,
         "canvas": request.canvas,
+        "turbo": request.turbo,
     }
     return convert(chat, ChatRequest)
 

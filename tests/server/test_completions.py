@@ -4,6 +4,11 @@ import json
 
 import pytest
 
+import dgguf
+from dgguf.diffusion.events import DenoisingStep
+from dgguf.diffusion.turbo import Turbo
+from tests.server.conftest import STORY
+
 QUICK = {"extra_body": {"sampler": {"max_steps": 3}}}
 
 
@@ -109,6 +114,7 @@ def test_a_long_text_around_a_hole(demo):
         ({"prompt": "a", "logprobs": True}, "int"),
         ({"prompt": "a", "suffix": "b", "canvas": 64}, "leave out canvas"),
         ({"prompt": "a", "sampler": {"nonsense": 1}}, "nonsense"),
+        ({"prompt": "a", "turbo": "nose"}, "turbo has no part"),
     ],
 )
 def test_wrong_requests(demo, fields, sentence):
@@ -117,6 +123,18 @@ def test_wrong_requests(demo, fields, sentence):
     message = json.loads(body)["error"]["message"]
     assert sentence in message
     assert len(message) < 500
+
+
+def test_turbo(demo):
+    """A request's turbo is that of a session."""
+    with dgguf.load("demo") as session:
+        for turbo, kind in ((None, None), (True, Turbo()), ("tail", Turbo.of("tail"))):
+            wanted = session.stream("Tell me a story.", seed=1, max_tokens=64, turbo=kind)
+            steps = sum(isinstance(event, DenoisingStep) for event in wanted)
+            request = {"messages": STORY, "seed": 1, "max_tokens": 64, "stream": True, "diffusing": True}
+            status, _, body = demo.post("/v1/chat/completions", request | {"turbo": turbo})
+            assert status == 200
+            assert body.decode().count('"type":"step"') == steps
 
 
 def test_ids_are_a_prompt(demo):

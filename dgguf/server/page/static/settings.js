@@ -68,6 +68,7 @@ export class Settings {
 
   get pace() { return +by("pace").value; }
   get thinks() { return by("think").checked && !by("think-row").hidden; }
+  get turbo() { return by("turbo").checked; }
   get system() { return by("system").value; }
 
   /** The sampler's settings that differ from the file's. */
@@ -85,6 +86,7 @@ export class Settings {
       ...(seed === undefined ? {} : {seed}),
       ...(canvas === undefined ? {} : {canvas}),
       ...(this.thinks ? {reasoning_effort: "medium"} : {}),
+      ...(this.turbo ? {turbo: true} : {}),
     };
   }
 
@@ -96,6 +98,7 @@ export class Settings {
     }
     if (seed !== null) fields.set("seed", seed);
     if (this.thinks) fields.set("think", "1");
+    if (this.turbo) fields.set("turbo", "1");
     if (this.system) fields.set("system", this.system);
     for (const [name, value] of Object.entries(parts)) fields.set(name, value);
     const address = new URL(location.href);
@@ -107,6 +110,7 @@ export class Settings {
   read(fields) {
     for (const [name, field] of this.fields) field.value = fields.get(name) ?? "";
     by("think").checked = fields.get("think") === "1";
+    by("turbo").checked = fields.get("turbo") === "1";
     by("system").value = fields.get("system") ?? "";
   }
 }
