@@ -61,6 +61,7 @@ _GROUPS = {
         "videos",
         "image_tokens",
         "go_on",
+        "tools",
         "system",
         "think",
         "raw",

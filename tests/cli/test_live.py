@@ -14,6 +14,7 @@ from rich.color import ColorSystem
 from dgguf.view.frame import Span, Style, line_text
 from dgguf.view.live import Live
 from dgguf.view.painter import Painter
+from dgguf.view.status import Work
 from dgguf.view.text import TextView
 from tests.support.endless import write_endless_model
 from tests.support.recordings import made_up
@@ -237,7 +238,7 @@ def test_between_events_it_says_how_far_the_layers_are():
         until(lambda: len(painter.frames) > 12)
 
     with Live(painter) as live:
-        list(live.show(stalling(), TextView(tokens), lambda: (next(done), 101)))
+        list(live.show(stalling(), TextView(tokens), lambda: Work(next(done), 101)))
     statuses = [frame[-1] for _, frame in painter.frames if frame]
     found = [re.search(r"layer +(\d+)/101 · \d\.\d s", status) for status in statuses]
     layers = [int(match[1]) for match in found if match]
@@ -298,11 +299,11 @@ def test_kernels_compiled_while_a_chat_answers_are_counted_once(monkeypatch):
     for is_loaded_here in (True, False):
         display = Display(Showing("text", 0.0, "dim"))
         display._live = SimpleNamespace(
-            say=lambda caption: None, notice_compilation=print, show=lambda events, view, layers: iter(events)
+            say=lambda caption: None, notice_compilation=print, show=lambda events, view: iter(events)
         )
         if is_loaded_here:
             display.say("loading")
-        session = SimpleNamespace(tokenizer=None)
+        session = SimpleNamespace(tokenizer=None, work=None)
         monkeypatch.setattr("dgguf.cli.display.make_view", lambda *_, **__: None)
         assert list(display.show([], session, None)) == []
     assert len(watching) == 2
