@@ -147,6 +147,16 @@ def test_holes_are_filled(demo):
     assert 0 <= filled["attempt"] < 3
 
 
+@pytest.mark.parametrize("name", ["template", "prompt", "system"])
+def test_what_no_context_holds_is_refused_before_it_is_cut_into_tokens(demo, name):
+    body = {"template": "a [[1]]", name: "a [[1]] " * 500_000}
+    status, _, data = demo.post("/page/fill", body)
+    assert status == 400
+    told = json.loads(data)["error"]
+    assert "characters at most" in told["message"]
+    assert told["param"] == name
+
+
 def test_a_decision_shows_the_canvas_of_its_slot(demo):
     asked = {"input": "Mia has a fox.", "questions": [{"type": "predicate", "instructions": "Is it a fox?"}]}
     given = json.loads(demo.post("/page/decide", asked)[2])
