@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 import msgspec
 
@@ -102,7 +102,7 @@ def write(path: Path, form: Format, lines: Iterable[bytes]) -> None:
             _write_parquet(part, lines)
         elif form == "csv":
             with part.open("w", encoding="utf-8", newline="") as text:
-                table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+                table = csv.DictWriter(_Lines(text), COLUMNS, lineterminator="\r\n")
                 table.writeheader()
                 for line in lines:
                     table.writerows(map(_flat, records(line)))
@@ -111,6 +111,19 @@ def write(path: Path, form: Format, lines: Iterable[bytes]) -> None:
                 for line in lines:
                     parts = [line] if form == "openai" else map(msgspec.json.encode, records(line))
                     file.writelines(b"%b\n" % part for part in parts)
+
+
+class _Lines:
+    """Writes rows of CSV that end with CR LF with LF alone.
+
+    Before Python 3.13 a value with a CR is quoted only where a row's end has one.
+    """
+
+    def __init__(self, text: IO[str]) -> None:
+        self._text = text
+
+    def write(self, row: str) -> None:
+        self._text.write(row.removesuffix("\r\n") + "\n")
 
 
 def _write_parquet(path: Path, lines: Iterable[bytes]) -> None:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from dgguf.batch.index import key_of
-from dgguf.batch.results import COLUMNS
+from dgguf.batch.results import COLUMNS, unread, write
 from dgguf.batch.work import Task, seed_of
 from dgguf.diffusion.turbo import Turbo
 from dgguf.errors import BatchError
@@ -120,6 +120,16 @@ def test_questions_about_each_text(batch, demo, tmp_path):
     answers = json.loads(first["answers"])
     assert answers[0]["probabilities"][0]["value"] == "Mia"
     assert first["answers"] != second["answers"]
+
+
+def test_a_table_keeps_every_end_of_a_line(tmp_path):
+    texts = ["a\rb", "a\nb", "a\r\nb", "\r", "a\r", "a,b", "a"]
+    out = tmp_path / "out.csv"
+    write(out, "csv", [unread("x", text, text).line for text in texts])
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["custom_id"] for row in rows] == texts
+    assert out.read_bytes().endswith(b"\na,0,,,,,,,,,,a\n")
 
 
 @pytest.mark.parametrize(
