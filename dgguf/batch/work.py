@@ -118,6 +118,7 @@ class RowWorker:
         """What all results depend on beside the rows and the task."""
         return {
             "model": self._session.file.digest,
+            "mmproj": self._session.images.digest,
             "arithmetic": self._session.backend.arithmetic,
             "context": str(self._session.context),
             "dgguf": __version__,

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -47,8 +48,8 @@ class Keyboard:
         )
 
     def expect(self, text: str) -> None:
-        """The next message begins with what was typed before it was asked for."""
-        self._typed = text
+        """The next message begins with what was typed before it was asked for; each call adds to that."""
+        self._typed += text
 
     def _ask(self, text: str, continuation: str = "") -> str:
         """One message or answer; the terminal is given back whatever happens."""
@@ -76,7 +77,10 @@ class Keyboard:
                 return
 
     def choose(self, question: str, choices: dict[str, str]) -> str:
-        """Ask until one of the letters is given; giving up is the last of them."""
+        """Ask until one of the letters, or its whole word, is given; giving up is the last of them.
+
+        What was typed before a question was there is no answer to it: it waits for the next message.
+        """
         words = {
             "drop": "[d]rop the oldest turns",
             "clear": "[c]lear all of them",
@@ -86,14 +90,20 @@ class Keyboard:
             "refuse": "[n]o",
         }
         text = f"{question}.\n{', '.join(words[choice] for choice in choices.values())}? "
-        while True:
-            try:
-                given = self._ask(text).strip().lower()[:1]
-            except (KeyboardInterrupt, EOFError):
-                forget()
-                return list(choices.values())[-1]
-            if given in choices:
-                return choices[given]
+        known = dict(choices)
+        for choice in choices.values():
+            known[re.sub(r"\[(.)\](\w*).*", r"\1\2", words[choice])] = choice
+        typed, self._typed = self._typed, ""
+        try:
+            while True:
+                given = self._ask(text).strip().lower()
+                if given in known:
+                    return known[given]
+        except (KeyboardInterrupt, EOFError):
+            forget()
+            return list(choices.values())[-1]
+        finally:
+            self._typed = typed
 
 
 def piped_messages() -> Iterator[str]:
