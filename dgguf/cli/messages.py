@@ -48,7 +48,7 @@ class Keyboard:
 
     def expect(self, text: str) -> None:
         """The next message begins with what was typed before it was asked for."""
-        self._typed = text
+        self._typed += text
 
     def _ask(self, text: str, continuation: str = "") -> str:
         """One message or answer; the terminal is given back whatever happens."""
@@ -76,7 +76,10 @@ class Keyboard:
                 return
 
     def choose(self, question: str, choices: dict[str, str]) -> str:
-        """Ask until one of the letters is given; giving up is the last of them."""
+        """Ask until one of the letters, or its word, is given; giving up is the last of them.
+
+        What `expect` was told is no answer to this: it waits for the next message.
+        """
         words = {
             "drop": "[d]rop the oldest turns",
             "clear": "[c]lear all of them",
@@ -86,14 +89,22 @@ class Keyboard:
             "refuse": "[n]o",
         }
         text = f"{question}.\n{', '.join(words[choice] for choice in choices.values())}? "
-        while True:
-            try:
-                given = self._ask(text).strip().lower()[:1]
-            except (KeyboardInterrupt, EOFError):
-                forget()
-                return list(choices.values())[-1]
-            if given in choices:
-                return choices[given]
+        answers = {_first_word(words[choice]): choice for choice in choices.values()} | choices
+        typed, self._typed = self._typed, ""
+        try:
+            while (given := self._ask(text).strip().lower()) not in answers:
+                pass
+            return answers[given]
+        except (KeyboardInterrupt, EOFError):
+            forget()
+            return list(choices.values())[-1]
+        finally:
+            self._typed = typed
+
+
+def _first_word(text: str) -> str:
+    """Of "[y]es, run it" the word "yes"."""
+    return text.partition(" ")[0].strip(",").replace("[", "").replace("]", "")
 
 
 def piped_messages() -> Iterator[str]:
