@@ -195,7 +195,10 @@ def _checked(value: Any, hint: Any, place: str) -> Any:
             return value
         raise CallError(f"{place} must be one of {', '.join(map(repr, arguments))}, not {value!r:.60}")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise CallError(f"{place} is too large for a float") from None
     kind = origin or hint
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise CallError(f"{place} must be of type {_named(hint)}, not {value!r:.60}")

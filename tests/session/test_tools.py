@@ -113,6 +113,7 @@ def test_results(path):
         ("add", {"a": True}, "a must be of type int"),
         ("add", {"a": 1.5}, "a must be of type int"),
         ("add", {"a": 1, "b": "x"}, "b must be of type float"),
+        ("add", {"a": 1, "b": 10**400}, "b is too large"),
         ("add", {"a": 1, "c": 1}, "no parameter 'c'; it has a, b, unit"),
         ("add", {"a": 1, "unit": "K"}, "one of 'C', 'F'"),
         ("fail", {"names": "a"}, "names must be of type list"),
