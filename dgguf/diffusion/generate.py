@@ -315,8 +315,7 @@ class _Denoiser:
         for step in range(self.first_step, settings.max_steps + 1):
             began = self._clock()
             t = temperature(settings, settings.max_steps - step + 1)
-            # 1.c.i, 1.c.ii. From the canvas, the cache and its own last prediction the network predicts
-            # every position and draws a token there.
+            # 1.c.i, 1.c.ii. From canvas, cache and last prediction the network predicts and draws each token.
             uniforms = noise.uniforms(block, step, length)
             if step == settings.max_steps:
                 freezer.repair()
