@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dgguf.backends.base import TowerBackend
-from dgguf.errors import ImageError
+from dgguf.errors import DggufError, ImageError
 from dgguf.ggufio.file import GgufFile
 from dgguf.hub.repository import is_tower
 from dgguf.images import ImageInput, read_image
@@ -155,6 +155,19 @@ class ImageReader:
         except (ImageError, OSError):  # several, of which one is to be chosen; or nobody may look
             return False
 
+    def _find(self) -> Path | None:
+        """The tower's file, whether it is there or not; None where there is none beside the model."""
+        return find_mmproj(self._model) if self._mmproj is None else Path(self._mmproj)
+
+    @property
+    def digest(self) -> str:
+        """Tells towers apart, as `GgufFile.digest`; "none" where there is none that can be opened."""
+        with contextlib.suppress(DggufError, OSError):
+            if self.sees and (path := self._find()):
+                with GgufFile(path) as file:
+                    return file.digest
+        return NONE
+
     @functools.cached_property
     def tower(self) -> VisionTower:
         """The tower, opened when it is first asked for.
@@ -165,7 +178,7 @@ class ImageReader:
         """
         if self._mmproj == NONE:
             raise ImageError("there is no vision tower (--mmproj none), so images cannot be read")
-        path = find_mmproj(self._model) if self._mmproj is None else Path(self._mmproj)
+        path = self._find()
         if path is None:
             raise ImageError(
                 f"{self._model.name} has no vision tower beside it, so it cannot read images: make one from "

@@ -115,6 +115,7 @@ class Journal:
         self.n_dropped = os.fstat(self._file.fileno()).st_size - self._end
         if self.n_dropped:
             self._file.truncate(self._end)
+            self._again.seek(0, os.SEEK_END)  # drops its buffer, which holds what was cut off
 
     def add(self, number: int, result: bytes) -> tuple[int, int]:
         """Keep a result, a line of JSON; returns its start and length."""

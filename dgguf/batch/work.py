@@ -118,6 +118,7 @@ class RowWorker:
         """What all results depend on beside the rows and the task."""
         return {
             "model": self._session.file.digest,
+            "mmproj": self._session.images.digest,
             "arithmetic": self._session.backend.arithmetic,
             "context": str(self._session.context),
             "dgguf": __version__,
@@ -357,6 +358,8 @@ def _without_names(prompt: Any, images: list[str]) -> tuple[Any, list[str]]:
                     found += named[:1] or left[:1]
                     left = left if named else left[1:]
                     part = {"type": "image"}
+                if isinstance(part, dict) and part.get("type") == "video":
+                    raise PromptError("a row shows images, and no videos: leave the part of type video out")
                 parts.append(part)
             message = {**message, "content": parts}
         messages.append(message)

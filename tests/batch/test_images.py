@@ -7,9 +7,11 @@ import pytest
 import dgguf
 from dgguf.batch.local import LocalWorker
 from dgguf.batch.work import RowWorker, Task, seed_of
+from dgguf.errors import BatchError
 from tests.batch.conftest import write_lines
 from tests.images.test_images import random_picture
-from tests.support.seeing import write_seeing_model
+from tests.support.seeing import GEOMETRY, write_seeing_model
+from tests.support.synthetic.tower import TINY_TOWER, with_text_size, write_tower
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +67,34 @@ def test_paths_begin_at_the_input(batch, seeing, tmp_path):
     assert "3.png" in json.dumps(results["none"])
     for name in ("none", "extra", "odd"):
         assert results[name]["response"]["status_code"] == 400
+
+
+def test_a_journal_does_not_go_on_with_another_tower(batch, seeing, tmp_path):
+    """What images are to the model depends on it."""
+    model, folder = seeing.file.path, tmp_path
+    other = folder / "mmproj-other.gguf"
+    write_tower(other, with_text_size(TINY_TOWER, GEOMETRY.embedding_length), "F32", 4)
+    random_picture(1, 60, 40).save(folder / "1.png")
+    rows = [{"custom_id": name, "prompt": "look", "images": ["1.png"]} for name in "ab"]
+    source = write_lines(folder / "in.jsonl", rows)
+    task = {"max_tokens": 8, "sampler": {"max_steps": 2}}
+
+    def run(session, **given):
+        def workers(seed):
+            return LocalWorker(RowWorker(session, Task(seed, str(folder), **task)))
+
+        return batch.run(source, workers, **given)
+
+    assert run(seeing, stop=lambda: batch.advanced > 0).n_done == 1
+    broken = folder / "mmproj-broken.gguf"
+    broken.write_bytes(b"GGUF")
+    for mmproj in (other, "none", broken):
+        with (
+            dgguf.load(model, threads=1, mmproj=mmproj) as session,
+            pytest.raises(BatchError, match="another mmproj"),
+        ):
+            run(session)
+    (folder / "link.gguf").symlink_to(model.parent / "mmproj.gguf")
+    with dgguf.load(model, threads=1, mmproj=folder / "link.gguf") as session:
+        progress = run(session)
+    assert (progress.n_before, progress.n_done, progress.n_failed) == (1, 2, 0)

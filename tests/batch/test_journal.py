@@ -42,11 +42,13 @@ def read(path):
             return None, 0
         journal.begin(HEADER)
         found = {number: journal.read(*place) for number, *place in list(journal.rows())}
-        assert journal.add(99, b"more")
+        for number in (98, 99):  # behind what was dropped
+            result = b"more %d" % number
+            assert journal.read(*journal.add(number, result)) == result
         dropped = journal.n_dropped
     with Journal(path) as journal:
         numbers = [number for number, *_ in journal.rows()]
-        assert numbers == [*found, 99]
+        assert numbers == [*found, 98, 99]
         assert journal.n_dropped == 0
     return found, dropped
 

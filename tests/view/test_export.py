@@ -92,6 +92,27 @@ def test_gif(story, tmp_path):
     assert lasting[-1] >= 2500
 
 
+@pytest.mark.parametrize(
+    ("kind", "length", "steps", "words"),
+    [
+        ("gif", 9_000, 9, "a GIF of 12 screens of 748 x "),
+        ("svg", 1_000_000, 9, "more than 8,388,608 characters"),
+        ("cast", 1_000_000, 9, "more than 8,388,608 characters"),
+        ("html", 20_000, 5, "more than 4,096 rows"),
+    ],
+)
+def test_what_would_take_any_memory_is_refused(kind, length, steps, words, tmp_path, monkeypatch):
+    """A token's text may be anything in a recording, and is drawn at each step."""
+    if kind == "html":
+        monkeypatch.setattr("dgguf.view.export.write._MOST_ROWS", 1 << 12)
+    tokens, events = generation([[(("\n" * length, "b"), (0.5, 0.5))] * steps])
+    recording = record(tmp_path / "long.jsonl", tokens, events)
+    told = export(recording, tmp_path / f"long.{kind}", code=1)
+    assert words in told
+    assert len(told) < 500
+    assert not (tmp_path / f"long.{kind}").exists()
+
+
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_png(theme, story, tmp_path):
     export(story, tmp_path / "last.png", "--theme", theme, "--width", 60)

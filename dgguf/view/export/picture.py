@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from dgguf.errors import RecordingError
 from dgguf.thumbnails import MOST_SIDE
 from dgguf.view.export.shown import Placed
 from dgguf.view.export.theme import Theme
@@ -18,6 +19,7 @@ _FONTS = Path(__file__).parents[2] / "data" / "fonts"
 CELL, ROW, FONT_SIZE = 9, 19, 15  # pixels
 PADDING, BAR = 14, 32
 _SHADES = 4
+_MOST_PIXELS = 1 << 30  # of all images of a GIF: some 6 s, and 2 GB
 _MOST_MS = 655_350  # a GIF counts an image's time in 16 bits, in 1/100 s
 # Which ways the lines of a character go from the middle of its cell: up, down, left, right.
 _LINES = {"─": "lr", "│": "ud", "┌": "dr", "┐": "dl", "└": "ur", "┘": "ul"}
@@ -35,6 +37,11 @@ def _font(bold: bool, scale: int) -> ImageFont.FreeTypeFont:
 def cells(size: tuple[int, int], scale: int) -> tuple[int, int]:
     """Columns and rows of the largest screen within so many pixels, the window around it included."""
     return (size[0] // scale - 2 * PADDING) // CELL, (size[1] // scale - 2 * PADDING - BAR) // ROW
+
+
+def _size(width: int, height: int) -> tuple[int, int]:
+    """Pixels of a window of so many columns and rows, at scale 1."""
+    return width * CELL + 2 * PADDING, height * ROW + 2 * PADDING + BAR
 
 
 def draw(
@@ -56,7 +63,7 @@ def draw(
         scale: 2 for twice as fine.
         pictures: that stand at its top.
     """
-    w, h = width * CELL + 2 * PADDING, height * ROW + 2 * PADDING + BAR
+    w, h = _size(width, height)
     image = Image.new("RGB", (w * scale, h * scale), theme.ground)
     pen = ImageDraw.Draw(image)
     pen.rectangle((0, 0, w * scale, BAR * scale), fill=theme.frame)
@@ -145,10 +152,24 @@ def write_gif(
     scale: int,
     pictures: Sequence[Placed] = (),
 ) -> None:
-    """All screens, over and over; arguments as of `draw`."""
-    images = [draw(screen, width, height, theme, title, scale, pictures) for screen in shown]
+    """All screens, over and over; arguments as of `draw`.
+
+    Raises:
+        RecordingError: they have too many pixels.
+    """
+    w, h = (side * scale for side in _size(width, height))
+    if len(shown) * w * h > _MOST_PIXELS:
+        raise RecordingError(
+            f"a GIF of {len(shown)} screens of {w} x {h} pixels would be too large, as all of them may have "
+            f"{_MOST_PIXELS:,}: choose .html or .svg, or a lower --scale"
+        )
     palette = _palette(theme, pictures)
-    first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    first, *rest = [  # one image at a time has all its colours, which take four times the memory
+        draw(screen, width, height, theme, title, scale, pictures).quantize(
+            palette=palette, dither=Image.Dither.NONE
+        )
+        for screen in shown
+    ]
     first.save(
         path,
         format="GIF",

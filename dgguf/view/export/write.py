@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from dgguf.diffusion.events import DenoisingStep
+from dgguf.diffusion.events import CanvasCommitted, DenoisingStep
 from dgguf.errors import RecordingError
 from dgguf.units import count
 from dgguf.view.asked import asked_text, heading
@@ -26,6 +27,8 @@ _LONGEST = 40  # rows that a screen of noise gets by itself; the last screen get
 _COLUMNS = 80
 _CAST_ROWS = 24  # a film for asciinema has the rows of a terminal at least
 _FILM_SECONDS, _LAST_SECONDS = 8.0, 2.5  # of a film, and for how long of it the end stands still
+# Of all screens; a tenth of either is much for an answer, and each takes some 10 s.
+_MOST_ROWS, _MOST_CHARACTERS = 1 << 22, 1 << 23
 _SHORTEST = 0.02  # seconds; the least that a GIF can say
 
 
@@ -216,7 +219,8 @@ def _screens(
         framed: show the question above and the cost below; a page has its own places for them.
 
     Raises:
-        RecordingError: there is none, or the last one does not fit the height that was asked for.
+        RecordingError: there is none, they have too many rows, or the last one does not fit the height that
+            was asked for.
     """
     above = _heading(recording, drawing) if framed else []
     strip = place(recording.started.images, drawing.columns) if framed else []
@@ -225,8 +229,17 @@ def _screens(
 
     def made(height: int, pace: float) -> list[Screen]:
         view = make_view(drawing.view, recording.tokens, drawing.thoughts)
-        return list(screens(recording.events, view, drawing.columns, height, pace=pace, speed=drawing.speed))
+        found, rows = list[Screen](), 0
+        for screen in screens(
+            recording.events, view, drawing.columns, height, pace=pace, speed=drawing.speed
+        ):
+            rows += len(above) + len(screen.lines)
+            if rows > _MOST_ROWS:
+                raise _too_large(f"{_MOST_ROWS:,} rows")
+            found.append(screen)
+        return found
 
+    _check_characters(recording)
     unbounded = made(1 << 20, 0.0)
     if not unbounded:
         raise RecordingError("the recording holds no step: there is nothing to draw")
@@ -241,6 +254,27 @@ def _screens(
     film = [dataclasses.replace(screen, lines=(*above, *screen.lines)) for screen in before]
     seconds = max(_LAST_SECONDS, last.seconds)
     return [*film, dataclasses.replace(last, lines=(*above, *last.lines, *below), seconds=seconds)]
+
+
+def _check_characters(recording: Recording) -> None:
+    """See that the texts of all steps can be laid out: a recording may give any text to a token.
+
+    Raises:
+        RecordingError: they are too long.
+    """
+    length = cache(lambda token: len(recording.tokens.token_text(token)))
+    total = 0
+    for event in recording.events:
+        if isinstance(event, DenoisingStep | CanvasCommitted):
+            total += sum(map(length, event.tokens.tolist()))
+            if total > _MOST_CHARACTERS:
+                raise _too_large(f"{_MOST_CHARACTERS:,} characters")
+
+
+def _too_large(most: str) -> RecordingError:
+    return RecordingError(
+        f"the screens of the recording have more than {most} together, too many to draw: choose .txt"
+    )
 
 
 def _pace(drawing: Drawing, n_screens: int) -> float:
