@@ -153,7 +153,7 @@ class Dialog:
                 self.messages.append(called)
                 written = ""
             else:
-                say(f"the model has called tools {MOST_ROUNDS} times in a row: it is asked no more")
+                say(f"the model has called tools in {MOST_ROUNDS} rounds: it is asked no more")
             interrupted = False
         finally:
             if written.strip() or not interrupted:
