@@ -158,17 +158,22 @@ def _workers(loading: Loading, task: "Task", ray: str | None, n: int | None) -> 
     from dgguf.batch.cluster import Cluster, open_workers
     from dgguf.cli.output import say
 
-    path = Path(loading.model)
     options = {
-        "model": str(path.resolve()) if path.is_file() else loading.model,
+        "model": _whole_path(loading.model),
         "context": loading.context,
         "exact": loading.exact,
         "keep_weights": loading.keep_weights,
-        "mmproj": loading.mmproj,
+        "mmproj": None if loading.mmproj is None else _whole_path(loading.mmproj),
     }
     with open_workers(Cluster(ray, n, loading.threads or 1, options), task) as found:
         say(f"workers on Ray: {len(found.actors)}, threads of each: {loading.threads or 1}")
         yield found
+
+
+def _whole_path(name: str) -> str:
+    """A file's path as workers find it, who have another working directory; else the name as it is."""
+    path = Path(name)
+    return str(path.resolve()) if path.is_file() else name
 
 
 class _Shown:

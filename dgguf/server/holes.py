@@ -1,8 +1,7 @@
 """What stands between two texts: a hole in an answer whose end is pinned, tried in a few sizes."""
 
-import dataclasses
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,11 @@ class HolePlan(Plan):
     """An answer that goes on from the prompt's end and leads to a given text.
 
     Attributes:
-        suffix: that text; what of it does not fit the canvas is not seen.
+        ends: that text behind a hole of one token; what of it does not fit a canvas is left out.
         sizes: of the hole, in tokens; the likeliest try is the answer, as of `Session.fill`.
     """
 
-    suffix: str
+    ends: Placed
     sizes: tuple[int, ...]
 
     def start(self, number: int) -> Callable[[Turn], Generator[Event, None, None]]:
@@ -36,7 +35,7 @@ class HolePlan(Plan):
         session, conversation = turn.session, turn.take_conversation(self.prompt)
         best: tuple[float, list[Event]] | None = None
         for size in self.sizes:
-            placed = Template.around("", size, self.suffix).place(session.tokenizer)
+            placed = _behind(self.ends, size)
             length = choose_length("auto", placed.n_tokens, session.config.canvas_length)
             pins = placed.all_pins(length, session.tokenizer)
             events = session.stream(
@@ -63,6 +62,13 @@ class HolePlan(Plan):
         yield from best[1]
 
 
+def _behind(ends: Placed, size: int) -> Placed:
+    """The same text behind a hole of another size; `ends` has one of one token."""
+    more = size - 1
+    pins = {place + more: token for place, token in ends.pins.items()}
+    return Placed(pins, (range(size), *ends.parts[1:]), ends.length + more)
+
+
 def _ends(filling: Filling, placed: Placed, session: Session) -> list[Event]:
     """The last events of a try, as if the answer were the hole alone."""
     committed, finished = filling.events[-2:]
@@ -70,8 +76,8 @@ def _ends(filling: Filling, placed: Placed, session: Session) -> list[Event]:
     assert isinstance(finished, Finished)
     (places,) = placed.kept(committed.tokens.tolist(), session.tokenizer)
     tokens = committed.tokens[places.start : places.stop]
-    alone = dataclasses.replace(committed, tokens=tokens, answer_length=len(tokens), stopped=True)
-    return [alone, dataclasses.replace(finished, reason="stop", answer_tokens=len(tokens))]
+    alone = replace(committed, tokens=tokens, answer_length=len(tokens), stopped=True)
+    return [alone, replace(finished, reason="stop", answer_tokens=len(tokens))]
 
 
 def hole_plan(
@@ -89,8 +95,9 @@ def hole_plan(
         PromptError: the vocabulary cannot write one of them.
     """
     tokenizer, longest = session.tokenizer, session.config.canvas_length
-    n_suffix = Template.around("", 1, suffix).place(tokenizer).n_tokens - 1
-    most = min(max_tokens, longest - min(n_suffix, longest // 2))
+    ends = Template.around("", 1, suffix).place(tokenizer)
+    most = min(max_tokens, longest - min(ends.n_tokens - 1, longest // 2))
+    pins = {place: token for place, token in ends.pins.items() if place < longest}
     ids, lead = list[int](), ""
     if before:
         placed = Template.around(before, 1, "").place(tokenizer, ends=False)
@@ -101,7 +108,7 @@ def hole_plan(
         prompt=np.concatenate([session.encode(PROMPT), np.array(ids, np.int64)]),
         max_tokens=most,
         lead=lead,
-        suffix=suffix,
+        ends=replace(ends, pins=pins),
         sizes=(*[size for size in SIZES if size < most], most),
         **(sampled | {"canvas": None}),
     )

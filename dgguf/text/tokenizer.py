@@ -161,6 +161,11 @@ class Tokenizer:
         """What a token is called, special tokens and bytes too, with plain spaces."""
         return unmark_spaces(self._vocabulary.tokens[token])
 
+    @cached_property
+    def longest(self) -> int:
+        """Characters of the longest token."""
+        return max(map(len, self._vocabulary.tokens))
+
     def is_special(self, token: int) -> bool:
         """Whether a token stands for no text of its own."""
         return token in self._vocabulary.hidden

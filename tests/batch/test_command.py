@@ -1,15 +1,19 @@
 """`dgguf batch` as a process: exit codes, what is said, Ctrl-C, and SIGKILL at any moment."""
 
+import contextlib
 import json
 import random
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from dgguf.checks import check_workers
+from dgguf.cli.batch import _workers
+from dgguf.cli.options import Loading
 from tests.batch.conftest import write_lines
 
 QUICK = ("-t", "1", "--seed", "3", "-n", "16", "--canvas", "auto", "--max-steps", "3")
@@ -26,6 +30,27 @@ def done(folder, *arguments):
 def rows_done(folder):
     path = folder / "out.jsonl.journal"
     return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
+
+
+def test_workers_on_ray_get_whole_paths(tmp_path, monkeypatch):
+    """They have another working directory."""
+    given = []
+
+    @contextlib.contextmanager
+    def open_workers(cluster, task):
+        given.append(cluster.loading)
+        yield SimpleNamespace(actors=[])
+
+    monkeypatch.setattr("dgguf.batch.cluster.open_workers", open_workers)
+    monkeypatch.chdir(tmp_path)
+    for name in ("model.gguf", "mmproj.gguf"):
+        (tmp_path / name).touch()
+    whole = str((tmp_path / "mmproj.gguf").resolve())
+    for mmproj, path in (("mmproj.gguf", whole), ("none", "none"), (None, None)):
+        with _workers(Loading("model.gguf", 1, None, False, False, None, mmproj), None, "auto", 1):
+            pass
+        assert given[-1]["model"] == str((tmp_path / "model.gguf").resolve())
+        assert given[-1]["mmproj"] == path
 
 
 def test_what_is_said(tmp_path):

@@ -1,12 +1,16 @@
 """/v1/completions: texts gone on with, and filled."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 import dgguf
 from dgguf.diffusion.events import DenoisingStep
 from dgguf.diffusion.turbo import Turbo
+from dgguf.server import holes, text_completions
+from dgguf.server.worker import Turn
+from dgguf.template import Template
 from tests.server.conftest import STORY
 
 QUICK = {"extra_body": {"sampler": {"max_steps": 3}}}
@@ -94,6 +98,30 @@ def test_a_long_text_around_a_hole(demo):
     given = create(demo, prompt=before, suffix=after, max_tokens=400, **QUICK)
     assert given.usage.completion_tokens <= 128
     assert given.usage.prompt_tokens > 150
+
+
+def test_the_text_behind_a_hole_is_cut_into_tokens_once():
+    """Where the plan is made, not in the worker, which nobody could stop meanwhile."""
+    with dgguf.load("demo", threads=1) as session:
+        length = session.config.canvas_length
+        turn = Turn(session, lambda ids: session.conversation(), lambda: None)
+        encode, seen = session.tokenizer.encode, []
+        session.tokenizer.encode = lambda text, **options: seen.append(text) or encode(text, **options)
+        for after in (" who lived in the forest.", " The fox was happy." * 40):
+            request = text_completions.CompletionRequest(prompt="A white ", suffix=after, max_tokens=60)
+            ((plan, _),) = text_completions.plan(request, session).plans
+            assert len(plan.sizes) == 4
+            assert len(plan.ends.pins) <= length
+            assert seen.count(after) == 1
+            for size in plan.sizes:
+                placed = Template.around("", size, after).place(session.tokenizer)
+                moved = holes._behind(plan.ends, size)
+                fitting = {place: token for place, token in placed.pins.items() if place < length}
+                assert {place: token for place, token in moved.pins.items() if place < length} == fitting
+                assert replace(moved, pins={}) == replace(placed, pins={})
+            seen.clear()
+            list(replace(plan, settings=session.settings(max_steps=1)).start(0)(turn))
+            assert after not in seen
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from dgguf.server.decisions import DecisionPlan
 from dgguf.server.holes import HolePlan
 from dgguf.server.worker import Work, Worker
 from dgguf.session import Session
+from dgguf.template import Template
 from tests.server.conftest import serving
 from tests.support.process_state import memory
 
@@ -81,7 +82,8 @@ def test_who_leaves_stops_the_encoding_of_a_prompt(endless_model, monkeypatch):
         worker.start()
         ids = np.full(1800, 300)
         sampled = {"settings": session.settings(), "seed": 1}
-        hole = {"suffix": " the end", "sizes": (8, 16)}
+        ends = Template.around("", 1, " the end").place(session.tokenizer)
+        hole = {"ends": ends, "sizes": (8, 16)}
         starts = [
             Plan(prompt=ids, max_tokens=64, **sampled).start(0),
             HolePlan(prompt=ids, max_tokens=16, **hole, **sampled).start(0),

@@ -1,14 +1,19 @@
 """The page's files, and the addresses that only it asks."""
 
+import asyncio
 import json
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from dgguf.cli import cli
-from dgguf.server.page import files
+from dgguf.server.errors import ApiError
+from dgguf.server.page import files, routes
 from dgguf.view.recording import read_recording
 from tests.images.test_images import random_picture
 from tests.server.conftest import STORY
@@ -122,6 +127,31 @@ def test_an_answer_goes_on_from_a_step(demo, story):
     assert [line["tokens"] for line in same if line["type"] == "step"] == steps
 
 
+def test_recordings_are_read_one_at_a_time(monkeypatch):
+    """Each takes some twenty times its memory."""
+    under_way, most = [], []
+
+    def read(request, session):
+        under_way.append(request)
+        most.append(len(under_way))
+        time.sleep(0.05)
+        under_way.pop()
+        raise ApiError(400, "read")
+
+    async def body(request):
+        return b'{"recording": "", "block": 0, "step": 1}'
+
+    async def ask(page):
+        return await asyncio.gather(*(page.resume(None) for _ in range(4)), return_exceptions=True)
+
+    monkeypatch.setattr(routes, "ResumePlan", SimpleNamespace(of=read))
+    monkeypatch.setattr(routes, "read_body", body)
+    with ThreadPoolExecutor(1) as prompts:
+        errors = asyncio.run(ask(routes.Page(None, None, prompts, "")))
+    assert [str(error) for error in errors] == ["read"] * 4
+    assert most == [1] * 4
+
+
 def test_an_export_is_the_file_of_the_command(demo, tmp_path):
     body = {"messages": STORY, "seed": 3, "max_tokens": 32, "canvas": 32, "sampler": {"max_steps": 4}}
     text = recording(lines(demo, "/page/answer", body))
@@ -145,6 +175,16 @@ def test_holes_are_filled(demo):
     assert [hole["n_tokens"] >= 0 for hole in filled["holes"]] == [True, True]
     assert sum(line["type"] == "started" for line in given) == 3, "a hole of any size is tried with three"
     assert 0 <= filled["attempt"] < 3
+
+
+@pytest.mark.parametrize("name", ["template", "prompt", "system"])
+def test_what_no_context_holds_is_refused_before_it_is_cut_into_tokens(demo, name):
+    body = {"template": "a [[1]]", name: "a [[1]] " * 500_000}
+    status, _, data = demo.post("/page/fill", body)
+    assert status == 400
+    told = json.loads(data)["error"]
+    assert "characters at most" in told["message"]
+    assert told["param"] == name
 
 
 def test_a_decision_shows_the_canvas_of_its_slot(demo):

@@ -75,6 +75,12 @@ class FillPlan:
         Raises:
             ApiError, PromptError: it is not as it must be.
         """
+        most = session.context * session.tokenizer.longest
+        for name in ("template", "prompt", "system"):  # the worker makes ids of them, which nothing stops
+            if len(getattr(request, name) or "") > most:
+                raise ApiError(
+                    400, f"the context has room for {most:,} characters at most: shorten the text", param=name
+                )
         Template.parse(request.template)
         settings = sampler_settings(session, request.sampler)
         seed = checked_seed(request.seed)

@@ -120,7 +120,7 @@ class Page:
 
     async def resume(self, request: Request) -> Response:
         asked = convert(decode(await read_body(request)), ResumeRequest)
-        made = await asyncio.to_thread(ResumePlan.of, asked, self._session)
+        made = await self._in_prompts(ResumePlan.of, asked, self._session)  # one is read at a time
         return await self._stream(made.start, made.seed)
 
     async def export(self, request: Request) -> Response:
