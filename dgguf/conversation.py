@@ -74,12 +74,13 @@ class Turns:
     def _keep_budget(self) -> None:
         """Trim idle caches, then drop them, the least recently used first, until the budget holds.
 
-        What an unfinished answer stands on is not dropped.
+        What an unfinished answer stands on is not dropped, nor what the next step of its canvas reads.
         """
         *idle, active = self._conversations()
         budget = self.budget - active.most_bytes  # its cache may not be there yet, or be trimmed
         for conversation in idle:
-            if _n_bytes(idle) > budget:
+            within_canvas = conversation.is_answering and self.is_amid(conversation)
+            if _n_bytes(idle) > budget and not within_canvas:
                 conversation.trim()
         for conversation in idle:
             if _n_bytes(idle) > budget and not conversation.is_answering:

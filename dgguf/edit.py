@@ -20,7 +20,9 @@ from dgguf.template import covering
 from dgguf.text.tokenizer import Tokenizer
 
 STRENGTH = 0.3
-_HELD = ("max_tokens", "pins", "constraint", "constraints", "draft")  # of `Session.stream`: a text makes them
+# Of `Session.stream`: a text makes them.
+_HELD = ("max_tokens", "pins", "constraint", "constraints", "draft")
+_UNSEEN = ("images", "image_tokens", "videos")
 _WORDS = re.compile(r"\w+\s*|[^\w\s]\s*|\s+")
 _LEAST_CANVAS = 64  # positions, so that a short text may get longer
 _LONG_DIFF = 20_000  # words, above which what differs is found more coarsely
@@ -143,6 +145,8 @@ class Editing:
     ) -> None:
         if held := [name for name in _HELD if arguments.get(name)]:
             raise TypeError(f"the text says what an edited text holds: leave out {', '.join(held)}")
+        if unseen := [name for name in _UNSEEN if arguments.get(name)]:
+            raise TypeError(f"an edit is of a text alone: leave out {', '.join(unseen)}")
         if (instruction is None) == (prompt is None):
             raise TypeError("an edit has an instruction or a prompt, and not both")
         if not 0 <= strength <= 1:

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import json
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -62,7 +63,7 @@ class Function:
 
 
 def read_functions(path: Path) -> dict[str, Function]:
-    """The functions of a Python file, which is run, by name.
+    """The functions of a Python file, by name. It is run, and its folder put first in `sys.path`.
 
     Raises:
         PromptError: it cannot be read or run, has no function, or one that cannot be declared.
@@ -71,9 +72,14 @@ def read_functions(path: Path) -> dict[str, Function]:
     if spec is None or spec.loader is None or not path.is_file():
         raise PromptError(f"{path}: tools are the functions of a Python file, FILE.py")
     module = importlib.util.module_from_spec(spec)
+    before = [*sys.path]
+    sys.modules[module.__name__] = module  # dataclasses look there for what annotations name
+    sys.path.insert(0, str(path.resolve().parent))  # stays: a function may import when it is called
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
+        sys.path[:] = before
+        sys.modules.pop(module.__name__, None)
         raise PromptError(
             f"{path}: the file cannot be run: {type(error).__name__}: {_short(error)}"
         ) from error
@@ -195,7 +201,10 @@ def _checked(value: Any, hint: Any, place: str) -> Any:
             return value
         raise CallError(f"{place} must be one of {', '.join(map(repr, arguments))}, not {value!r:.60}")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise CallError(f"{place} is too large for a float") from None
     kind = origin or hint
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise CallError(f"{place} must be of type {_named(hint)}, not {value!r:.60}")

@@ -60,17 +60,20 @@ class ResumePoint:
         """
         started = events[0]
         assert isinstance(started, Started)
-        n_steps: dict[int, int] = {}
+        n_steps: dict[int, tuple[int, int]] = {}  # of each block the first step and the last; 0 for none
         drafts: dict[int, np.ndarray] = {}
         for event in events:
             if isinstance(event, CanvasStarted):
-                n_steps[event.block] = 0
+                n_steps[event.block] = 0, 0
             if isinstance(event, DenoisingStep):
-                n_steps[event.block] = event.step
+                n_steps[event.block] = n_steps[event.block][0] or event.step, event.step
                 if event.block == branch.block and event.step <= branch.step:
                     drafts[event.step] = event.tokens
-        if branch.step > n_steps.get(branch.block, -1):
-            found = ", ".join(f"{block + 1}:0 to {block + 1}:{steps}" for block, steps in n_steps.items())
+        if branch.block not in n_steps or (branch.step and branch.step not in drafts):
+            found = ", ".join(
+                f"{block + 1}:0" + (f", {block + 1}:{first}" if first > 1 else "") + f" to {block + 1}:{last}"
+                for block, (first, last) in n_steps.items()
+            )
             raise RecordingError(
                 f"the recording has no step {branch.block + 1}:{branch.step}: there are {found or 'none'}"[
                     :400
@@ -113,7 +116,7 @@ class ResumePoint:
         ):
             if before and before != now:
                 _LOG.warning(f"{what} is not what was recorded ({before}, now {now}): the answer may differ")
-        if old.constraints and not old.pins:
+        if old.constraints and not old.pins and old.draft is None:
             _LOG.warning(
                 f"what held the recorded answer does not hold behind the step: {old.constraints:.99}"
             )

@@ -358,6 +358,8 @@ def _without_names(prompt: Any, images: list[str]) -> tuple[Any, list[str]]:
                     found += named[:1] or left[:1]
                     left = left if named else left[1:]
                     part = {"type": "image"}
+                if isinstance(part, dict) and part.get("type") == "video":
+                    raise PromptError("a row shows images, and no videos: leave the part of type video out")
                 parts.append(part)
             message = {**message, "content": parts}
         messages.append(message)

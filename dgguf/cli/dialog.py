@@ -139,7 +139,6 @@ class Dialog:
             takes_waiting: the images that wait are in it.
         """
         self.messages.append(message)
-        before = len(self.messages)
         written, interrupted = "", True
         try:
             for _ in range(MOST_ROUNDS):
@@ -154,14 +153,14 @@ class Dialog:
                 self.messages.append(called)
                 written = ""
             else:
-                say(f"the model has called tools {MOST_ROUNDS} times in a row: it is asked no more")
+                say(f"the model has called tools in {MOST_ROUNDS} rounds: it is asked no more")
             interrupted = False
         finally:
             if written.strip() or not interrupted:
                 if takes_waiting:
                     self._waiting.clear()
                 self.messages.append({"role": "assistant", "content": written})
-            elif len(self.messages) == before:
+            elif self.messages[-1] is message:
                 self.messages.pop()
 
     def _write_answer(self) -> None:
@@ -323,7 +322,7 @@ class Dialog:
         try:
             self._reply(said[0])
         finally:
-            if len(self.messages) == asked:
+            if not any(message is said[0] for message in self.messages):
                 self.messages += said  # it was given up: the answer of before stays
 
     def _set(self, argument: str) -> None:

@@ -105,10 +105,10 @@ def edit(
         edited = editing.edited()
         shown = display.choice.shows_answer and edited.answer is not None
         _print(text, edited, strength, as_json=as_json, echo=not (shown or write or as_json), table=stats)
-        if write:
-            _write(file, text, edited)
         if seen:
             keeping.keep(seen, session.tokenizer, showing)
+        if write:
+            _write(file, text, edited)
 
 
 def _check_writable(file: Path, *, write: bool) -> None:
@@ -130,6 +130,8 @@ def read_text(file: Path) -> str:
     try:
         with click.open_file(os.fspath(file), "rb") as opened:
             data: bytes = opened.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise PromptError(f"{file}: a text of more than {_MOST_BYTES >> 20} MB cannot be edited")
         text = data.decode()
     except OSError as error:
         raise PromptError(f"{file}: cannot read the file: {error.strerror}") from None
@@ -138,8 +140,6 @@ def read_text(file: Path) -> str:
             f"{file} is no text in UTF-8: byte {error.object[error.start]:#04x} at {error.start}; "
             "convert it first"
         ) from None
-    if len(data) > _MOST_BYTES:
-        raise PromptError(f"{file}: a text of more than {_MOST_BYTES >> 20} MB cannot be edited")
     if "\0" in text:
         raise PromptError(f"{file} is no text: it has a NUL byte at {data.index(0)}")
     return text

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -48,7 +47,7 @@ class Keyboard:
         )
 
     def expect(self, text: str) -> None:
-        """The next message begins with what was typed before it was asked for; each call adds to that."""
+        """The next message begins with what was typed before it was asked for."""
         self._typed += text
 
     def _ask(self, text: str, continuation: str = "") -> str:
@@ -77,9 +76,9 @@ class Keyboard:
                 return
 
     def choose(self, question: str, choices: dict[str, str]) -> str:
-        """Ask until one of the letters, or its whole word, is given; giving up is the last of them.
+        """Ask until one of the letters, or its word, is given; giving up is the last of them.
 
-        What was typed before a question was there is no answer to it: it waits for the next message.
+        What `expect` was told is no answer to this: it waits for the next message.
         """
         words = {
             "drop": "[d]rop the oldest turns",
@@ -90,20 +89,22 @@ class Keyboard:
             "refuse": "[n]o",
         }
         text = f"{question}.\n{', '.join(words[choice] for choice in choices.values())}? "
-        known = dict(choices)
-        for choice in choices.values():
-            known[re.sub(r"\[(.)\](\w*).*", r"\1\2", words[choice])] = choice
+        answers = {_first_word(words[choice]): choice for choice in choices.values()} | choices
         typed, self._typed = self._typed, ""
         try:
-            while True:
-                given = self._ask(text).strip().lower()
-                if given in known:
-                    return known[given]
+            while (given := self._ask(text).strip().lower()) not in answers:
+                pass
+            return answers[given]
         except (KeyboardInterrupt, EOFError):
             forget()
             return list(choices.values())[-1]
         finally:
             self._typed = typed
+
+
+def _first_word(text: str) -> str:
+    """Of "[y]es, run it" the word "yes"."""
+    return text.partition(" ")[0].strip(",").replace("[", "").replace("]", "")
 
 
 def piped_messages() -> Iterator[str]:

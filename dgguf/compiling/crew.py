@@ -186,7 +186,7 @@ class _Board:
         with self._changed:
             while not self._open and self._left:
                 if not self._changed.wait(_TOO_LONG):
-                    return next(iter(self._left.items()))
+                    return next(iter(self._left.items()), None)
             return self._open.popleft() if self._open else None
 
     def give_back(self, job: tuple[int, Job]) -> None:
@@ -199,8 +199,8 @@ class _Board:
         """A job is done; it may be for the second time."""
         with self._changed:
             if self._left.pop(job[0], None):
-                self._tell()
                 self._changed.notify_all()
+                self._tell()
 
     def close(self) -> None:
         """Nobody is to take more."""

@@ -207,7 +207,7 @@ def _answer(
             converged=step.settled,
             encode_seconds=encode_seconds,
             seconds=clock() - block_began,
-            log_probabilities=denoise.log_probabilities(),
+            log_probabilities=denoise.log_probabilities,
         )
         if stopped:
             yield Finished("stop", answer_tokens, clock())
@@ -270,7 +270,7 @@ class _Denoiser:
         clock: _Clock,
     ) -> None:
         self.noise = noise
-        self._last: Prediction | None = None
+        self.log_probabilities: LogProbabilities | None = None  # of the last canvas, where asked for
         self.first_step = 1 if plan.draft is None else plan.draft.first_step(settings.max_steps)
         self._turbo = turbo
         self._stop = plan.stop
@@ -293,12 +293,6 @@ class _Denoiser:
         if self._guide is not None:
             self._guide.check(room)
 
-    def log_probabilities(self) -> LogProbabilities | None:
-        """Of what the last step has found; None where they are not wanted."""
-        if self._n_logs is None or self._last is None:
-            return None
-        return LogProbabilities(*self._model.log_probabilities(self._last, self._n_logs))
-
     def fresh(self, block: int, length: int, pins: Mapping[int, int]) -> Canvas:
         """What a canvas starts from; the canvas before is committed."""
         fresh, draft = fresh_canvas(self.noise, block, length, pins), self._draft
@@ -317,24 +311,22 @@ class _Denoiser:
             self._guide.commit()
         length, settings, noise, free = len(canvas), self._settings, self.noise, canvas.free
         should_stop, freezer = StoppingRule(settings), Freezer(self._turbo, length)
-        prediction: Prediction | None = None
+        made: Prediction | None = None
         for step in range(self.first_step, settings.max_steps + 1):
             began = self._clock()
             t = temperature(settings, settings.max_steps - step + 1)
-            # 1.c.i, 1.c.ii. From the canvas, the cache and its own last prediction the network predicts
-            # every position and draws a token there.
+            # 1.c.i, 1.c.ii. From canvas, cache and last prediction the network predicts and draws each token.
             uniforms = noise.uniforms(block, step, length)
             if step == settings.max_steps:
                 freezer.repair()
             frozen = freezer.left_out()
-            made = self._model.denoise(canvas, self._cache, prediction, t, uniforms, freezer.rows)
+            made = self._model.denoise(canvas, self._cache, made, t, uniforms, freezer.rows)
             prediction = hold_pins(canvas, made)
             replaced = None
             if self._guide is not None:
                 candidates = self._model.top_tokens(prediction, self._guide.n_candidates)
                 prediction, replaced = self._guide.hold(prediction, *candidates, self._room)
             # 1.c.iii. Keep what is sure, throw the rest back into noise.
-            self._last = prediction
             accepted = accept(prediction.entropy, settings.entropy_bound)
             next_tokens = np.where(accepted, prediction.sampled, noise.tokens(block, step, length))
             # 1.c.iv. Stop when nothing changes any more and the network is confident.
@@ -347,6 +339,9 @@ class _Denoiser:
                 next_tokens = np.where(freezer.frozen, prediction.argmax, next_tokens)
             for shown in (canvas.tokens, prediction.argmax, accepted, prediction.entropy):
                 shown.setflags(write=False)  # the loop goes on with what the consumer is given
+            if self._n_logs is not None and (settled or step == settings.max_steps):
+                logs = self._model.log_probabilities(prediction, self._n_logs)
+                self.log_probabilities = LogProbabilities(*logs)
             seconds = self._clock() - began
             top = self._model.top_tokens(prediction, self._top_k) if self._top_k else None
             yield DenoisingStep(

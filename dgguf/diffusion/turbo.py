@@ -31,7 +31,7 @@ class Turbo:
             own likeliest token once.
         repair: of so many steps one computes all rows.
         final: a canvas is committed when its last step that computed all rows of the answer is fewer steps
-            back than this; else one more such step decides.
+            back than this, 0 being the step itself; else one more such step decides.
     """
 
     tail: float = 0.01
@@ -40,7 +40,7 @@ class Turbo:
     sure: float = 1e-4
     end: float = 0.1
     repair: int = 4
-    final: int = 3
+    final: int = 2
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -88,11 +88,9 @@ class Freezer:
 
     def __init__(self, turbo: Turbo, length: int) -> None:
         self._turbo = turbo
-        self._since_repair = 0
+        self._since_repair = 0  # steps since one that computed all rows
         self._last: np.ndarray | None = None  # the argmax before
-        self._own: np.ndarray = np.zeros(
-            length, bool
-        )  # rows that read what they predicted, when computed last
+        self._own: np.ndarray = np.zeros(length, bool)  # rows that last read what they predicted
         self.frozen = np.zeros(length, bool)
         self.rows: np.ndarray | None = None
 
@@ -110,7 +108,7 @@ class Freezer:
         """
         turbo, argmax, entropy = self._turbo, prediction.argmax, prediction.entropy
         left_out = self.left_out()
-        self._since_repair += 1
+        self._since_repair = 0 if left_out is None else self._since_repair + 1
         is_old = self._since_repair >= turbo.final and left_out is not None and bool(left_out[:stop].any())
         is_first = self._last is None
         self._own = canvas == argmax if left_out is None else np.where(left_out, self._own, canvas == argmax)
@@ -120,7 +118,7 @@ class Freezer:
         self.frozen = (twice & (entropy < turbo.frozen)) | (sure & (turbo.frozen > 0))
         if stop is not None and (sure[stop] or (twice[stop] and entropy[stop] < turbo.end)):
             self.frozen[stop:] |= ((self._own & (entropy < turbo.end)) | (sure & (turbo.end > 0)))[stop:]
-        if self._since_repair >= turbo.repair or self.frozen.all() or (settled and is_old):
+        if self._since_repair + 1 >= turbo.repair or self.frozen.all() or (settled and is_old):
             self.repair()
         else:
             self.rows = np.flatnonzero(~self.frozen) if self.frozen.any() else None

@@ -15,6 +15,7 @@ from dgguf.server.errors import ApiError
 from dgguf.server.holes import hole_plan
 from dgguf.server.ollama_requests import OllamaChat, OllamaGenerate, OllamaRequest
 from dgguf.server.reply import Reply
+from dgguf.server.requests import constraint_of
 from dgguf.server.token_logs import TokenLog, described
 from dgguf.session import DEFAULT_MAX_TOKENS, Session
 from dgguf.text.tool_calls import BrokenCall, ToolCall
@@ -44,15 +45,36 @@ def plan(request: OllamaRequest, session: Session) -> OllamaPlan:
         return OllamaPlan(None, as_message)
     chat = request.as_chat()
     if isinstance(request, OllamaGenerate) and (request.suffix or request.raw):
+        _check_alone(request)
         sampled, max_tokens = completions.sampled(chat, session), chat.max_tokens or DEFAULT_MAX_TOKENS
         if request.suffix:
             made: Plan = hole_plan(request.prompt, request.suffix, max_tokens, sampled, session)
         else:
-            ids = session.encode(request.prompt, raw=True)
-            logs = (chat.top_logprobs or 0) if chat.logprobs else None
-            made = Plan(prompt=ids, max_tokens=max_tokens, log_probabilities=logs, **sampled)
+            made = Plan(
+                prompt=session.encode(request.prompt, raw=True),
+                max_tokens=max_tokens,
+                constraint=constraint_of(chat),
+                log_probabilities=(chat.top_logprobs or 0) if chat.logprobs else None,
+                **sampled,
+            )
         return OllamaPlan(made, as_message)
     return OllamaPlan(completions.plan(chat, session), as_message)
+
+
+def _check_alone(request: OllamaGenerate) -> None:
+    """Refuse what a prompt without the chat template cannot take.
+
+    Raises:
+        ApiError: 400.
+    """
+    beside: dict[str, Any] = {"system": request.system, "images": request.images, "think": request.think}
+    if request.suffix:
+        canvas = (request.options or {}).get("canvas")
+        beside |= {"format": request.format, "logprobs": request.logprobs, "options.canvas": canvas}
+    for name, value in beside.items():
+        if value:
+            mode = "suffix" if request.suffix else "raw"
+            raise ApiError(400, f"{name} cannot go with {mode}: leave out one of both", param=name)
 
 
 async def stream(made: OllamaPlan, answers: Answers, model: str) -> AsyncGenerator[dict[str, Any], None]:

@@ -94,7 +94,7 @@ def draw(pixels: np.ndarray, way: Way) -> str:
 
     image = Image.fromarray(pixels)
     columns = min(_COLUMNS, max(1, round(2 * _ROWS * image.width / image.height)))
-    rows = max(1, round(columns * image.height / image.width / 2))
+    rows = min(_ROWS, max(1, round(columns * image.height / image.width / 2)))
     if way == "blocks":
         return _blocks(image.resize((columns, 2 * rows)))
     small = image.resize((columns * _PIXELS, 2 * rows * _PIXELS))

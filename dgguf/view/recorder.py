@@ -127,8 +127,9 @@ class Recorder:
             case DenoisingStep():
                 line = self._encode_step(event)
             case CanvasCommitted():
-                line = {"type": "committed", **dataclasses.asdict(event)}
-                del line["tokens"]
+                plain = dataclasses.replace(event, log_probabilities=None)  # which are no plain values
+                line = {"type": "committed", **dataclasses.asdict(plain)}
+                del line["tokens"], line["log_probabilities"]
             case Finished():
                 line = {"type": "finished", **dataclasses.asdict(event)}
         for name in ("seconds", "encode_seconds"):

@@ -87,8 +87,10 @@ def test_a_text_without_an_end_is_not_written(story, monkeypatch):
         return edited
 
     monkeypatch.setattr(Editing, "edited", cut)
-    _, complaint = here("edit", "demo", story, "-p", OTHER, "--seed", "1", "--write")
+    kept = story.with_suffix(".jsonl")
+    _, complaint = here("edit", "demo", story, "-p", OTHER, "--seed", "1", "--write", "--record", kept)
     assert "was not written: the model did not end the text" in complaint
+    assert "Mia" in read_recording(kept).answer().text
     assert story.read_bytes() == f"{STORY}\r\n".encode()
 
 
@@ -120,6 +122,8 @@ def test_a_file_of_any_size_is_bounded(tmp_path):
     path = tmp_path / "t.txt"
     with path.open("wb") as file:
         file.truncate(1 << 30)
+    assert "more than 16 MB" in here("edit", "demo", path, "Shorten it.")[1]
+    path.write_text("é" * ((8 << 20) + 1), encoding="utf-8")  # whose last character lies across the limit
     assert "more than 16 MB" in here("edit", "demo", path, "Shorten it.")[1]
 
 

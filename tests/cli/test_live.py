@@ -306,4 +306,5 @@ def test_kernels_compiled_while_a_chat_answers_are_counted_once(monkeypatch):
         session = SimpleNamespace(tokenizer=None, work=None)
         monkeypatch.setattr("dgguf.cli.display.make_view", lambda *_, **__: None)
         assert list(display.show([], session, None)) == []
+        display._stack.close()
     assert len(watching) == 2

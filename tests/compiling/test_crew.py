@@ -167,3 +167,28 @@ def test_words(caplog):
     assert "70 kernels" in announcement(far)
     assert "about 8 s" in announcement(far)
     assert crew.Progress(70, 70, 0.0).words() == "70/70, done"
+
+
+def test_who_waits_for_the_last_job_takes_none_that_is_done(monkeypatch):
+    """Also where the time runs out just then."""
+    board = crew._Board([(1, Job(1.0, print))], 1, lambda progress: None)
+    job = board.take()
+    monkeypatch.setattr(board._changed, "wait", lambda timeout: board._left.clear())
+    assert board.take_last() is None
+    board.done(job)
+
+
+def test_a_watch_that_fails_keeps_nobody_waiting(monkeypatch):
+    told = []
+
+    def watch(progress):
+        told.append(progress.done)
+        if progress.done:
+            raise OSError
+
+    board = crew._Board([(1, Job(1.0, print))], 1, watch)
+    job = board.take()
+    monkeypatch.setattr(board._changed, "notify_all", lambda: told.append("all"))
+    with pytest.raises(OSError):
+        board.done(job)
+    assert told == [0, "all", 1]

@@ -67,12 +67,10 @@ def files(cache):
     return [path.name for path in cache.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
-def test_a_signal_ends_the_helpers_too(begun, number, code):
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_the_helpers_too(begun, name, code):
     process, helpers = begun
-    process.send_signal(number)
+    process.send_signal(signal.Signals[name])
     assert process.wait(60) == code
     assert all(map(ended, helpers))
     assert "Traceback" not in process.stderr.read()

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from dgguf.videos import Pictures
 from tools.demo_eval.judges import judge
 from tools.demo_next.pictures import COLOURS, MAKERS, PLACES, SHAPES, Drawn, paint
 
@@ -129,6 +130,6 @@ def test_a_step_with_pictures_trains_the_tower_and_dgguf_sees_what_the_twin_sees
         assert session.encode(messages, images=list(seen.images), **budget).tolist() == ids
         cache = session.conversation().cache
         given = session.read_images(messages, list(seen.images), 70)
-        session.model.encode(np.array(ids), cache, spans=session.images.spans(np.array(ids), given))
+        session.model.encode(np.array(ids), cache, spans=session.images.spans(np.array(ids), Pictures(given)))
         found = session.backend.to_host(session.model.logits(Canvas(canvas), cache, None))
     np.testing.assert_allclose(found, expected.numpy(), atol=2e-3)

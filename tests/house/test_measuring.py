@@ -14,7 +14,7 @@ BENCHMARKS = sorted((Path(__file__).parents[2] / "tools" / "bench").glob("*.py")
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(measuring, "user_state_path", lambda _: tmp_path)
+    monkeypatch.setenv("DGGUF_STATE_DIR", str(tmp_path))
     return tmp_path / "measuring"
 
 
@@ -32,11 +32,9 @@ def test_nothing_works_while_something_is_measured(own_folder):
 
 
 def test_a_benchmark_that_was_killed_holds_nothing(own_folder):
-    code = f"""
+    code = """
 import time
-from pathlib import Path
 from tools.bench import measuring
-measuring.user_state_path = lambda _: Path({str(own_folder.parent)!r})
 with measuring.measuring():
     print("measuring", flush=True)
     time.sleep(600)

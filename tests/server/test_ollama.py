@@ -111,6 +111,8 @@ def test_forms(demo):
         demo, "/api/generate", {"model": "demo", "prompt": "Hi", "format": "json", "options": options}
     )
     assert isinstance(json.loads(given["response"]), dict)
+    body = {"model": "demo", "prompt": "Mia is", "format": schema, "think": False, **SEEDED}
+    assert json.loads(one(demo, "/api/generate", body | {"raw": True})["response"]).keys() == {"happy"}
 
 
 def test_loading_is_nothing(demo):
@@ -203,6 +205,16 @@ def test_what_has_no_effect_is_named():
         ("generate", {"prompt": "Hi", "context": [1]}, "no context"),
         ("generate", {"prompt": "Hi", "template": "x"}, "no other template"),
         ("generate", {"prompt": 5}, "prompt"),
+        ("generate", {"prompt": "Hi", "raw": True, "system": "Rhyme."}, "system cannot go with raw"),
+        ("generate", {"prompt": "Hi", "raw": True, "images": ["aGk="]}, "images cannot go with raw"),
+        ("generate", {"prompt": "Hi", "raw": True, "think": "low"}, "think cannot go with raw"),
+        ("generate", {"prompt": "Hi", "raw": True, "format": "xml"}, "a JSON schema"),
+        ("generate", {"prompt": "Hi", "suffix": ".", "format": "json"}, "format cannot go with suffix"),
+        ("generate", {"prompt": "Hi", "suffix": ".", "system": "Rhyme."}, "system cannot go with suffix"),
+        ("generate", {"prompt": "Hi", "suffix": ".", "images": ["aGk="]}, "images cannot go with suffix"),
+        ("generate", {"prompt": "Hi", "suffix": ".", "think": True}, "think cannot go with suffix"),
+        ("generate", {"prompt": "Hi", "suffix": ".", "logprobs": True}, "logprobs cannot go with suffix"),
+        ("generate", {"prompt": "Hi", "suffix": ".", "options": {"canvas": 32}}, "options.canvas cannot go"),
     ],
 )
 def test_wrong_requests(demo, path, fields, sentence):

@@ -21,6 +21,8 @@ from tests.view.test_export import record
 
 DONE = "[...document.querySelectorAll('#{} .actions button')].some(b => b.textContent === 'Another seed')"
 
+BUTTONS = "[...document.querySelectorAll('#chat .actions button')]"
+
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
@@ -150,6 +152,38 @@ def test_a_link_repeats_an_answer_and_sends_nothing_by_itself(page, browser, dem
 
 
 @needs_chromium
+@pytest.mark.slow(4)
+def test_a_link_repeats_a_chat_with_a_stopped_answer(page, browser):
+    """Also where another link was read before, and the same one twice."""
+    watch = """window.sent = []; window.real = window.fetch; window.fetch = (path, options) => {
+      if (!String(path).includes('page/answer')) return real(path, options);
+      sent.push(JSON.parse(options.body));
+      if (sent.length === STOPPED) return Promise.reject(new DOMException('', 'AbortError'));
+      return real(path, options);
+    }; undefined"""
+    page.do(watch.replace("STOPPED", "1"))
+    ask(page, "One?")
+    page.until("document.querySelector('.note')?.textContent === 'stopped'")
+    for number, text in enumerate(("Two?", "Three?"), 1):
+        ask(page, text)
+        page.until(f"{BUTTONS}.filter(b => b.textContent === 'Link').length === {number}")
+    page.press("Link")
+    address = page.until("location.hash && location.href")
+    wanted = page.do("sent[2]")
+    assert [one["role"] for one in wanted["messages"]] == ["user", "user", "assistant", "user"]
+    with browser.page(address) as other:
+        other.until("document.getElementById('model').textContent === 'demo'")
+        other.do(watch.replace("STOPPED", "0"))
+        for link in ("#mode=chat&prompt=Other", address[address.index("#") :]):
+            other.do(f"location.hash = {json.dumps(link)}")
+            prompt = "Other" if "Other" in link else "Three?"
+            other.until(f"document.getElementById('prompt').value === '{prompt}'")
+        other.do("document.getElementById('send').click()")
+        other.until("sent.length")
+        assert other.do("sent[0]") == wanted
+
+
+@needs_chromium
 @pytest.mark.slow(8)
 def test_a_key_is_asked_for_and_kept_for_the_tab(browser):
     with serving("demo", "--api-key", "right") as served, browser.page(served.url + "/") as opened:
@@ -274,7 +308,7 @@ def test_hostile_texts_are_shown_as_text(page):
       set('schema-text', JSON.stringify({enum: hostile}));
       set('prompt', hostile.join(' '));
       location.hash = new URLSearchParams({mode: 'chat', prompt: hostile.join(' '), system: hostile[0],
-        before: JSON.stringify(hostile.slice(0, 2).map(content => ({role: 'user', content})))});
+        before: JSON.stringify([hostile.slice(0, 2)])});
     })()""")
     page.until("document.getElementById('composer-note').textContent.startsWith('From a link')")
     page.do("document.getElementById('send').click()")

@@ -6,6 +6,7 @@ import random
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from dgguf.cli import dialog as dialog_module
@@ -133,6 +134,28 @@ def test_retry_replaces_one_answer_and_keeps_it_where_the_new_one_fails(session,
     with pytest.raises(KeyboardInterrupt):
         dialog.command("/retry")
     assert dialog.messages == before
+
+
+@pytest.mark.parametrize("choice", ["drop", "clear"])
+@pytest.mark.parametrize("retried", [False, True])
+def test_what_is_given_up_behind_dropped_turns_does_not_stay(choice, retried, session, lines, monkeypatch):
+    dialog = a_dialog(session)
+    dialog._when_full = choice
+    dialog.messages = [{"role": role, "content": role} for role in ("user", "assistant")]
+    last = [{"role": role, "content": "2"} for role in ("user", "assistant")]
+    half = (session.context - dialog._canvas_length) // 2
+    monkeypatch.setattr(dialog, "_encode", lambda: np.zeros(half * len(dialog.messages), np.int64))
+
+    def strike(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "stream", strike)
+    if retried:
+        dialog.messages += last
+    with pytest.raises(KeyboardInterrupt):
+        dialog.command("/retry") if retried else dialog.answer("2")
+    assert lines[0] == "dropped the oldest turn" or retried
+    assert dialog.messages == (last if retried else [])
 
 
 def test_a_thousand_random_lines(session, lines, tmp_path, monkeypatch):

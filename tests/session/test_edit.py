@@ -178,12 +178,14 @@ def test_what_cannot_be_edited(session, demo):
     for arguments in ({"max_tokens": 3}, {"pins": {0: 1}}, {"constraint": "x"}, {"draft": "x"}):
         with pytest.raises(TypeError, match=f"leave out {next(iter(arguments))}"):
             session.edit("a", "x", **arguments)
+    with pytest.raises(TypeError, match="a text alone: leave out images"):
+        session.edit("a", "x", images=["photo.png"])
     for asked in ({}, {"instruction": "a", "prompt": "b"}):
         with pytest.raises(TypeError, match="an instruction or a prompt"):
             session.edit("a", **asked)
 
 
-def test_an_edit_is_recorded_and_resumed(session, tmp_path):
+def test_an_edit_is_recorded_and_resumed(session, tmp_path, caplog):
     settings = session.settings(max_steps=6)
     asked = {"strength": 0.7, "seed": 3, "settings": settings}
     edited = session.edit("The sea said nothing at all, and it was wide. " * 2, "x", keep="sea", **asked)
@@ -203,8 +205,13 @@ def test_an_edit_is_recorded_and_resumed(session, tmp_path):
         assert Recording(session.tokenizer, again).answer().tokens == recorded.answer().tokens
     other = [*session.resume(read, block=0, step=4, seed=9)]
     assert Recording(session.tokenizer, other).answer().tokens != recorded.answer().tokens
-    with pytest.raises(RecordingError, match="has no step"):
-        next(session.resume(read, block=0, step=7))
+    assert "does not hold" not in caplog.text
+    for step in (1, 7):  # the schedule starts later
+        with pytest.raises(RecordingError, match=r"has no step 1:\d: there are 1:0, 1:3 to 1:6"):
+            next(session.resume(read, block=0, step=step))
+    without = session.edit("The sea said nothing at all.", "x", seed=1, settings=settings).answer.recording
+    list(session.resume(without, block=0, step=0, seed=1))
+    assert "does not hold" not in caplog.text
 
 
 @pytest.mark.parametrize("damage", [{"strength": 0}, {"strength": "1"}, {"end": -1}, {"tokens": [1.5, "a"]}])

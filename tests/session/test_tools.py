@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,6 +65,12 @@ def _hidden(x):
 '''
 
 
+@pytest.fixture(autouse=True)
+def own_path(monkeypatch):
+    """Folders of files that are run are forgotten."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "tools.py"
@@ -97,6 +104,42 @@ def test_functions_become_declarations(path):
     }
 
 
+DATACLASS = '''
+from __future__ import annotations
+from dataclasses import dataclass
+import helper_beside_the_tools
+
+@dataclass
+class Point:
+    x: int
+
+def double(x: int) -> int:
+    """Doubles."""
+    import late_helper_beside_the_tools
+
+    return helper_beside_the_tools.double(Point(x).x) + late_helper_beside_the_tools.NOTHING
+'''
+
+
+def test_a_file_is_run_as_python_runs_it(tmp_path, monkeypatch):
+    """It has dataclasses, and imports what lies beside it."""
+    (tmp_path / "helper_beside_the_tools.py").write_text("def double(x): return 2 * x")
+    (tmp_path / "late_helper_beside_the_tools.py").write_text("NOTHING = 0")
+    (tmp_path / "tools.py").write_text(DATACLASS)
+    monkeypatch.chdir(tmp_path)
+    assert read_functions(Path("tools.py"))["double"].result({"x": 3}) == "6"
+
+
+def test_a_file_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    path, before = tmp_path / "tools.py", [*sys.path]
+    monkeypatch.delitem(sys.modules, "dgguf_tools", raising=False)
+    path.write_text("raise ValueError")
+    with pytest.raises(PromptError, match="cannot be run"):
+        read_functions(path)
+    assert sys.path == before
+    assert "dgguf_tools" not in sys.modules
+
+
 def test_results(path):
     functions = read_functions(path)
     assert functions["add"].result({"a": 2, "b": 3}) == {"sum": 5.0, "unit": "C"}
@@ -113,6 +156,7 @@ def test_results(path):
         ("add", {"a": True}, "a must be of type int"),
         ("add", {"a": 1.5}, "a must be of type int"),
         ("add", {"a": 1, "b": "x"}, "b must be of type float"),
+        ("add", {"a": 1, "b": 10**400}, "b is too large"),
         ("add", {"a": 1, "c": 1}, "no parameter 'c'; it has a, b, unit"),
         ("add", {"a": 1, "unit": "K"}, "one of 'C', 'F'"),
         ("fail", {"names": "a"}, "names must be of type list"),
@@ -268,10 +312,11 @@ def test_errors_are_told_to_the_model(chat):
 
 
 def test_a_model_that_calls_for_ever_is_stopped(chat):
-    dialog, script = chat(*[CALL] * 20, "5", answers="a")
+    dialog, script = chat(*[CALL + CALL] * 20, "5", answers="a")
     dialog.answer("2 + 3?")
-    assert len(script.prompts) == tool_use.MOST_ROUNDS
-    assert "is asked no more" in chat.lines[-1]
+    assert len(script.prompts) == tool_use.MOST_ROUNDS == 8  # as docs/tools.md says
+    assert sum("add → " in line for line in chat.lines) == 2 * 8
+    assert "in 8 rounds: it is asked no more" in chat.lines[-1]
     dialog.answer("And now?")
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -24,7 +23,8 @@ PATIENCE = 120.0  # seconds for whatever is waited for, on a busy machine
 
 def needs_chromium(test):
     """Marks a test for the gate's stage `browser`."""
-    return pytest.mark.browser(pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")(test))
+    installed = pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+    return pytest.mark.browser(pytest.mark.posix(installed(test)))
 
 
 class Chromium:
@@ -37,6 +37,8 @@ class Chromium:
         self.pages = {}
 
     def __enter__(self):
+        import fcntl  # which Windows has not
+
         pairs = [[fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in pair] for pair in (os.pipe(), os.pipe())]
         (to_read, self._to), (self._from, from_write) = pairs
         command = [sys.executable, "-c", _START, str(to_read), str(from_write), CHROMIUM, "--headless=new"]

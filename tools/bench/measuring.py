@@ -15,8 +15,8 @@ from platformdirs import user_state_path
 
 
 def folder() -> Path:
-    """The one place, under the user's state folder."""
-    path = user_state_path("dgguf") / "measuring"
+    """The one place, under the user's state folder, or the one that DGGUF_STATE_DIR names."""
+    path = Path(os.environ.get("DGGUF_STATE_DIR") or user_state_path("dgguf")) / "measuring"
     path.mkdir(parents=True, exist_ok=True)
     return path
 

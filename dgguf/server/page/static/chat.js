@@ -17,6 +17,9 @@ export const tell = (text, wrong = true) => {
   by("composer-note").classList.toggle("wrong", wrong && text !== "");
 };
 
+/** The answer that is shown of an exchange; "" where there is none, as of one that was stopped. */
+const said = exchange => exchange.versions[exchange.current]?.answer.text ?? "";
+
 /** Messages before an exchange, and its own. */
 function messages(exchange) {
   const system = shared.settings.system.trim();
@@ -25,8 +28,7 @@ function messages(exchange) {
     const text = {type: "text", text: each.text};
     const seen = each.images.map(({url}) => ({type: "image_url", image_url: {url}}));
     out.push({role: "user", content: seen.length ? [...seen, text] : each.text});
-    const answer = each.versions[each.current]?.answer.text;
-    if (each !== exchange && answer) out.push({role: "assistant", content: answer});
+    if (each !== exchange && said(each)) out.push({role: "assistant", content: said(each)});
   }
   return out;
 }
@@ -85,11 +87,12 @@ async function branch(exchange, view, block, step) {
 
 /** A link that asks the same again, once somebody clicks Send there. */
 async function link(exchange, view) {
-  const before = messages(exchange).slice(0, -1).filter(message => message.role !== "system");
-  if (exchange.images.length || before.some(message => Array.isArray(message.content))) {
+  const asked = exchanges.slice(0, exchanges.indexOf(exchange) + 1);
+  if (asked.some(each => each.images.length)) {
     view.say("A link cannot hold images: save the answer instead.", true);
     return;
   }
+  const before = asked.slice(0, -1).map(each => [each.text, said(each)]);
   const parts = {prompt: exchange.text, ...(before.length ? {before: JSON.stringify(before)} : {})};
   const address = shared.settings.link("chat", view.answer.seed, parts);
   history.replaceState(null, "", address);
@@ -126,9 +129,10 @@ function send() {
     return;
   }
   if (!ready(tell)) return;
-  for (const {text: before, answer: said} of linked.splice(0)) {
+  for (const [before, after] of linked.splice(0)) {
     const exchange = show(before, []);
-    exchange.versions.push({answer: {text: said}, root: element("p", {class: "canvas"}, safe(said))});
+    if (!after) continue;
+    exchange.versions.push({answer: {text: after}, root: element("p", {class: "canvas"}, safe(after))});
     choose(exchange, 0);
   }
   const exchange = show(text, given);
@@ -139,17 +143,16 @@ function send() {
   answer(exchange, "page/answer", {messages: messages(exchange), ...shared.settings.request()});
 }
 
-const linked = []; // what a link says was said before
+const linked = []; // what a link says was said before: pairs of a message and its answer, "" for none
 
 /** Take what a link says into the composer. */
 export function readLink(fields) {
+  linked.length = 0;
   by("prompt").value = fields.get("prompt") ?? "";
   grow();
   try {
     const before = JSON.parse(fields.get("before") ?? "[]");
-    for (let i = 0; i + 1 < before.length; i += 2) {
-      linked.push({text: String(before[i].content), answer: String(before[i + 1].content)});
-    }
+    for (const [text, after = ""] of before) linked.push([String(text), String(after)]);
   } catch { /* a link that was cut */ }
   tell("From a link: nothing is sent until you click Send.", false);
   by("prompt").focus();
