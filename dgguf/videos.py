@@ -94,9 +94,12 @@ def read_video(source: Any) -> VideoInput:
             with regular_file(source, "video").open("rb") as file:
                 return _read(_Nameless(file), name)
         return _read(_Nameless(io.BytesIO(source)), name)
-    except (ImageError, MemoryError):
+    except ImageError:
         raise
     except Exception as error:  # a stranger's file may fail in any way
+        # FFmpeg's own error of memory is also one of Python's: a damaged file named a huge length.
+        if isinstance(error, MemoryError) and not hasattr(error, "strerror"):
+            raise
         why = getattr(error, "strerror", None) or error
         raise ImageError(f"{name}: the video cannot be read, it is damaged or no video ({why})") from error
 

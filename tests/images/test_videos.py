@@ -110,6 +110,15 @@ def test_cut_and_changed_files_end_in_a_sentence():
             assert 1 <= len(read_video(bytes(damaged)).frames) <= 32
 
 
+def test_a_length_beyond_all_memory_ends_in_a_sentence():
+    """FFmpeg refuses the memory with an error that is a MemoryError of Python's, too."""
+    damaged = bytearray(film(numbered_frames(3, 16, 16), 10, "mp4", "mpeg4", "yuv420p"))
+    damaged[damaged.index(b"stsd") + 13] = 0xFF  # the entry of its stream has 16 MB
+    damaged += bytes.fromhex("0f076fd5 47caf9ee")  # and more comes behind them
+    with pytest.raises(ImageError, match="it is damaged or no video"):
+        read_video(bytes(damaged))
+
+
 def test_videos_are_bounded(monkeypatch):
     """Before anything is decoded: by the size and the number of the frames."""
     monkeypatch.setattr(videos, "_frames", lambda *arguments: pytest.fail("it was decoded"))
