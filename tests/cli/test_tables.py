@@ -48,7 +48,8 @@ def said(*arguments):
 
 def bench_result():
     parts = {
-        name: {"ms": 1234.5, "gops": 900.0 * i} for i, name in enumerate(["experts", "norms and the rest"])
+        name: {"ms": 1234.5, "gops": 900.0 * i, "share_of_peak": 0.9 * i or None}
+        for i, name in enumerate(["norms and the rest", "experts"])
     }
     numbers = dict.fromkeys(
         [
@@ -59,6 +60,7 @@ def bench_result():
             "ms_per_step",
             "gops",
             "gb_per_s",
+            "share_of_peak",
             "encode_tokens_per_s",
         ],
         123.45,
