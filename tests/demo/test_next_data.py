@@ -210,6 +210,54 @@ def test_what_has_no_solution_has_none():
         assert example.answer == puzzles.NO_SOLUTION
 
 
+def test_too_hard_puzzles_have_few_givens_or_another_size_and_are_declined():
+    numbers = np.random.default_rng(10)
+    made = [puzzles.make_too_hard(numbers) for _ in range(60)]
+    sizes = {len(re.sub("[^0-9._*?x-]", "", e.entry["messages"][0].split("sudoku")[-1])) for e in made}
+    assert len(sizes) > 3
+    hard = [e for e in made if e.answer == puzzles.TOO_HARD]
+    assert 20 < len(hard) < 50
+    for example in hard:
+        grid = example.entry["messages"][0].split(":")[-1].split("?", 1)[-1]
+        assert len(re.findall("[1-9]", grid)) <= puzzles.FEW + 2  # a header may say "9x9"
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5])
+def test_stories_have_so_many_sentences_and_all_that_was_asked(length):
+    rng = random.Random(11)
+    told = 0
+    for _ in range(150):
+        scene, _ = stories.ask_for(stories.draw_scene(rng), rng)
+        text = scene.in_sentences(length, rng)
+        if text:
+            told += 1
+            entry = {"id": "", "kind": "story", "messages": [""], "sentences": length, **scene.truths}
+            exempt = {"messages": [" ".join((text,))]}  # made-up words
+            assert judge(entry | exempt, [text]).outcome == "right", text
+    assert told > 100 - 40 * (length < 2)
+
+
+def test_a_story_can_be_asked_for_again_in_another_mood_or_about_something():
+    seen = drawn("changed story", 300, seed=12)
+    so = [
+        e
+        for e in seen
+        if e.entry["messages"][1].lower().startswith(("a sad one", "now a", "one about", "now one"))
+    ]
+    assert len(so) > 15
+    short = {e.entry["sentences"] for e in seen if "sentences" in e.entry}
+    assert short == {1, 2}
+
+
+def test_names_have_letters_beyond_ascii_and_json_shows_them():
+    names = [e for e in drawn("object", 600, seed=13) if not e.answer.isascii()]
+    assert names
+    assert all("\\u" not in e.answer for e in names)
+    shown = [e.entry["messages"][0] for e in drawn("extracted", 100, seed=14)]
+    assert any('""' in prompt for prompt in shown)
+    assert any("(number)" in prompt for prompt in shown)
+
+
 def test_batches_are_a_function_of_seed_and_step_and_hold_whole_prompts(examples):
     for kind in KINDS[:5]:
         batch, again = examples.batch(kind, 1, 3), examples.batch(kind, 1, 3)

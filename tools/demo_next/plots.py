@@ -4,6 +4,7 @@ A line is a mark and a sentence. "!" is told in every version; a digit says how 
 these as a story grows. The last line is the plot's own ending.
 """
 
+import random
 from dataclasses import dataclass
 
 PLOTS: dict[str, tuple[str, str, tuple[str, ...]]] = {}
@@ -214,3 +215,45 @@ def sentences(plot: str, fields: dict[str, str], length: int, needed: tuple[str,
             break
         kept.add(line)
     return Version(tuple(line[2:].format_map(fields) for line in lines if line in kept))
+
+
+# The second sentence of two, and what ends the first one where it is the only one.
+_SECOND = (
+    "One day {hero} met {a_pet} {place}, and they shared {food}.",
+    "{Hero} found {a_thing} {place} and gave it to {a_pet}.",
+    "{A_pet} came by, and {hero} played with it {place} until the sun went down.",
+    "One night {a_pet} brought {a_thing} {place}, and {hero} was never sad again.",
+    "{Hero} had {food} {place} and gave them all to {a_pet}.",
+)
+_ONLY = (
+    " who met {a_pet} {place} and shared {food} with it.",
+    " who found {a_thing} {place} and gave it to {a_pet}.",
+    " who sang for {a_pet} {place} every night.",
+    " who took {a_thing}, met {a_pet} {place} and was never sad again.",
+    " who gave {food} to {a_pet} and played with it {place}.",
+)
+
+
+def told_briefly(
+    fields: dict[str, str], length: int, needed: tuple[str, ...], topic: str, rng: random.Random
+) -> str:
+    """Tell a story of no plot in one or two sentences; "" where what is asked for needs more.
+
+    Args:
+        fields: the words of the scene, "ending" among them: "" for none.
+        needed: names of fields that must be told.
+        topic: of which a sentence of its own in the introduction speaks; "" for none.
+    """
+    ending = fields.get("ending", "")
+    intro = fields["intro"]
+    n_only = length - bool(topic) - bool(ending)
+    lines = _SECOND if n_only == 2 else _ONLY
+    if n_only == 1 and " friends " in intro:
+        lines = tuple(line for line in lines if " was " not in line)
+    lines = tuple(line for line in lines if all(
+        name == "hero" or f"{{{name}}}" in line.replace("{A_", "{a_") for name in needed))  # fmt: skip
+    if n_only < 1 or not lines:
+        return ""
+    line = rng.choice(lines).format_map(fields)
+    told = f"{intro} {line}" if n_only == 2 else intro.removesuffix(".") + line
+    return f"{told} {ending}".strip()
