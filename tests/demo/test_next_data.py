@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +257,52 @@ def test_names_have_letters_beyond_ascii_and_json_shows_them():
     shown = [e.entry["messages"][0] for e in drawn("extracted", 100, seed=14)]
     assert any('""' in prompt for prompt in shown)
     assert any("(number)" in prompt for prompt in shown)
+
+
+# What the first visitors typed, and the shipped demo could not: a skill, and what its prompts must look like.
+COMPLAINTS = {
+    "hi": ("saying", r"hi"),
+    "hello": ("saying", r"hello"),
+    "a polite request": ("story", r"Please tell me a story.*"),
+    "a question for a command": ("story", r"(Can|Could) you tell me .*\?"),
+    "capitals": ("story", r"[A-Z ,.?!]+"),
+    "one word": ("story", r"story"),
+    "a beginning": ("story", r"once upon a time"),
+    "two names": ("story", r".*\b[A-Z][a-z]+ and [A-Z][a-z]+.*"),
+    "a mood": ("story", r".* (sad|happy|funny|scary) (story|tale).*"),
+    "a length": ("story", r".* in (2|two) sentences.*"),
+    "spaces": ("9x9", r"(?s).*\n[1-9._0*?x-]( [1-9._0*?x-]){8}\n.*"),
+    "borders": ("9x9", r"(?s).*\n-+\+-+\+-+\n.*"),
+    "81 characters": ("9x9", r"(?s).*[1-9._0*?x-]{81}"),
+    "one line": ("6x6", r"(?s).*[1-6._0*?x-]{6}[ /,]+[1-6._0*?x-]{6}[ /,].*"),
+    "three digits": ("sorted numbers", r"\D+ \d[ ,]+\d[ ,]+\d\.?"),
+    "commas without spaces": ("sorted numbers", r".*[Ss]ort:? \d+,\d+,\d+\.?"),
+    "a word backwards": ("reversed letters", r"[Rr]everse:? [a-z]{5}"),
+    "a list": ("list", r".*JSON (list|array).*\d+, \d+.*"),
+    "an object": ("object", r".*JSON.*name.*"),
+    "a name in the system's turn": ("system", r".*[Nn]ame.*"),
+    "what was said before": ("memory", r".*\b(my name|who am I)\b.*"),
+    "what somebody gave": ("story question", r"What did .* give .*\?"),
+    "longer": ("changed story", r".*longer.*"),
+    "a sad one": ("changed story", r".*\ba (sad|happy|funny|scary) one.*"),
+}
+
+
+@pytest.mark.parametrize("complaint", COMPLAINTS)
+def test_what_visitors_missed_is_trained_in_their_form(complaint):
+    skill, form = COMPLAINTS[complaint]
+    for seed in range(60):
+        for example in drawn(skill, 40, seed=100 + seed):
+            if re.fullmatch(form, example.entry["messages"][-1]):
+                assert judge(example.entry, example.answers).outcome == "right"
+                return
+    pytest.fail(f"no prompt of {skill} is like {form}")
+
+
+def test_each_plot_is_told_when_nothing_is_asked():
+    told = Counter(stories.draw_scene(random.Random(seed)).plot for seed in range(1000))
+    assert len(told) == len(PLOTS)
+    assert min(told.values()) > 0.03 * 1000
 
 
 def test_batches_are_a_function_of_seed_and_step_and_hold_whole_prompts(examples):

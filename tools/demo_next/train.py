@@ -44,7 +44,7 @@ from tools.demo_next.batches import CANVAS, KINDS, Examples  # noqa: E402
 from tools.demo_next.start import spelled_embedding  # noqa: E402
 from tools.demo_next.vocabulary import EOS, SPECIALS, make_vocabulary, write_tokenizer  # noqa: E402
 
-WARM_UP = 200
+WARM_UP = 100
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
 BALANCE = 0.01
 AVERAGE = 0.999  # of the weights, a step
