@@ -223,6 +223,15 @@ def test_too_hard_puzzles_have_few_givens_or_another_size_and_are_declined():
         assert len(re.findall("[1-9]", grid)) <= puzzles.FEW + 2  # a header may say "9x9"
 
 
+def test_several_people_take_no_verb_of_one():
+    rng = random.Random(14)
+    for plot in PLOTS:
+        scene = stories.replace(stories.draw_scene(rng), plot=plot, people=("Mia", "Tom"))
+        for text in (scene.told(8), scene.briefly(1, rng), scene.briefly(2, rng)):
+            assert not re.search(r"Mia and Tom (is|was|has|looks|\w+ and was)\b", text), text
+            assert not re.search(r"Mia and Tom [^.]* and was never", text), text
+
+
 @pytest.mark.parametrize("length", [1, 2, 3, 5])
 def test_stories_have_so_many_sentences_and_all_that_was_asked(length):
     rng = random.Random(11)

@@ -44,12 +44,13 @@ _SHORT = Kind(64, 48, {
     "thinking": 1,
 }, (48, 32))  # fmt: skip
 _STORY = Kind(48, 96, {"story": 20, "text": 3, "system": 3, "thinking": 3, "small": 3}, (48, 32))
+# Short answers among these, too: who runs the model gives them a whole canvas, and noise behind their end.
 _GRID = Kind(128, 96, {
-    "9x9": 9, "6x6": 2, "unsolvable 9x9": 1, "too hard": 1, "decision": 1, "story question": 1,
+    "9x9": 7, "6x6": 1, "4x4": 1, "small": 3, "unsolvable 9x9": 1, "too hard": 1, "story question": 1,
     "changed story": 1, "call": 1, "report": 1,
 })  # fmt: skip
 _LONG = Kind(256, CANVAS, {
-    "9x9": 2, "story question": 2, "changed story": 2, "long story": 2, "memory": 1, "later": 1,
+    "9x9": 2, "story question": 1, "changed story": 2, "long story": 2, "memory": 1, "small": 1, "later": 1,
 })  # fmt: skip
 # The kinds of steps, in turn.
 KINDS = (_TINY, _SHORT, _STORY, _TINY, _GRID, _SHORT, _TINY, _STORY, _GRID, _LONG)

@@ -91,7 +91,7 @@ _plot("flying", "over the village", "balloon", """
     1 "Come again soon!" said the {pet}.
     2 It was quiet and bright up there.
     3 The {pet} gave {him} {food}.
-    0 Now {hero} looks at the clouds every day.
+    0 From then on {hero} looked at the clouds every day.
 """)  # fmt: skip
 _plot("music", "at the market", "flute", """
     ! {intro}
@@ -134,7 +134,7 @@ _plot("shy", "near the school", "drum", """
     ! {intro}
     ! There was {a_pet} {place} that was afraid of everything.
     1 "Even {a_thing} makes me shake," said the {pet}.
-    ! {Hero} stayed with it every day and was never loud.
+    ! {Hero} came to it every day and stayed until night.
     2 They read stories and ate {food}.
     3 One day the {pet} laughed for the first time.
     0 After that it was not afraid any more.
@@ -222,14 +222,14 @@ _SECOND = (
     "One day {hero} met {a_pet} {place}, and they shared {food}.",
     "{Hero} found {a_thing} {place} and gave it to {a_pet}.",
     "{A_pet} came by, and {hero} played with it {place} until the sun went down.",
-    "One night {a_pet} brought {a_thing} {place}, and {hero} was never sad again.",
+    "One night {a_pet} brought {a_thing} {place}, and {hero} never felt sad again.",
     "{Hero} had {food} {place} and gave them all to {a_pet}.",
 )
 _ONLY = (
     " who met {a_pet} {place} and shared {food} with it.",
     " who found {a_thing} {place} and gave it to {a_pet}.",
     " who sang for {a_pet} {place} every night.",
-    " who took {a_thing}, met {a_pet} {place} and was never sad again.",
+    " who took {a_thing}, met {a_pet} {place} and never felt sad again.",
     " who gave {food} to {a_pet} and played with it {place}.",
 )
 
@@ -248,8 +248,6 @@ def told_briefly(
     intro = fields["intro"]
     n_only = length - bool(topic) - bool(ending)
     lines = _SECOND if n_only == 2 else _ONLY
-    if n_only == 1 and " friends " in intro:
-        lines = tuple(line for line in lines if " was " not in line)
     lines = tuple(line for line in lines if all(
         name == "hero" or f"{{{name}}}" in line.replace("{A_", "{a_") for name in needed))  # fmt: skip
     if n_only < 1 or not lines:

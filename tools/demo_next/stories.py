@@ -110,7 +110,9 @@ class Scene:
 
     def briefly(self, length: int, rng: random.Random) -> str:
         """The story in one or two sentences; "" where what was asked for needs more."""
-        return told_briefly(self.fields, length, self.asked, self.topic, rng)
+        # Only the plot of a flight has something to tell over a village.
+        here = replace(self, place="in the village") if self.place == "over the village" else self
+        return told_briefly(here.fields, length, self.asked, self.topic, rng)
 
     def in_sentences(self, length: int, rng: random.Random) -> str:
         """The story in just so many sentences; "" where what was asked for needs more, or the plot."""
