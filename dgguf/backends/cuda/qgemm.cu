@@ -6,7 +6,8 @@
 // of x (fragment B) go through shared memory, in two buffers. Sums are float32.
 //
 // Compiled for one kind of layout at a time: HIGH_BITS, GROUP, MINIMUM, TABLE, HALVES (see
-// layout.Layout.kind). The grid is (row blocks / 4, token tiles); 128 threads.
+// layout.Layout.kind). The grid of a stack is (row blocks / 4, token tiles), of one matrix (token tiles, row
+// blocks / 4): blocks run with x first, and what they share of the weights then comes from DRAM once. 128 threads.
 #include "primitives.cuh"
 
 constexpr int WARPS = 4;
@@ -87,13 +88,15 @@ DEVICE void decode(u32 a[4], const Unit &unit, int step, u32 base, const u32 *pa
 // of a byte's two codes. base: the float16 pair 1024 + offset. x: float16 (rows of x, 64 * chunks).
 // x_scale: what each row of x is to be multiplied by. gather: row of x for each row of out, or null.
 // tiles: (expert, first row of out, count) for each token tile, or null for one matrix and n_tokens
-// rows. out: float32 (tokens, rows). unscale: for all. cap: 0 or the softcap.
+// rows. out: float32 (tokens, rows). unscale: for all. cap: 0 or the softcap. Up to three matrices may lie behind
+// each other, rows [0, end0), [end0, end1) and [end1, rows), multiples of 16; out then is theirs one after the
+// other, (tokens, rows of each). For one both are `rows`.
 #define PARAMETERS                                                                                        \
     const u32 *low, const u32 *high, const u32 *scales, const u32 *table, u32 base, const u16 *x,         \
         const float *x_scale, const int *gather, const int *tiles, float *out, int rows, int chunks,              \
-         int n_tokens, float unscale, float cap
+         int n_tokens, float unscale, float cap, int end0, int end1
 #define ARGUMENTS \
-    low, high, scales, table, base, x, x_scale, gather, tiles, out, rows, chunks, n_tokens, unscale, cap
+    low, high, scales, table, base, x, x_scale, gather, tiles, out, rows, chunks, n_tokens, unscale, cap, end0, end1
 
 template <int TOKEN_TILES>
 DEVICE void multiply(PARAMETERS) {
@@ -102,13 +105,14 @@ DEVICE void multiply(PARAMETERS) {
     __shared__ __align__(16) u16 staged[2][TOKENS][STRIDE];
     __shared__ u32 pairs[256];
 
-    int expert = 0, first = blockIdx.y * TOKENS, count = min(TOKENS, n_tokens - first);
+    const int row_blocks = tiles ? blockIdx.x : blockIdx.y;
+    int expert = 0, first = blockIdx.x * TOKENS, count = min(TOKENS, n_tokens - first);
     if (tiles) {
         expert = tiles[3 * blockIdx.y], first = tiles[3 * blockIdx.y + 1], count = tiles[3 * blockIdx.y + 2];
         if (count == 0) return;
     }
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    const int n_blocks = (rows + 15) / 16, block = blockIdx.x * WARPS + warp;
+    const int n_blocks = (rows + 15) / 16, block = row_blocks * WARPS + warp;
 
     if constexpr (TABLE)
         for (int i = threadIdx.x; i < 256; i += THREADS) pairs[i] = table[i];
@@ -170,6 +174,10 @@ DEVICE void multiply(PARAMETERS) {
         __syncthreads();
     }
 
+    // The matrix that this warp's rows are of.
+    const int start = 16 * block < end0 ? 0 : 16 * block < end1 ? end0 : end1;
+    const int width = (start < end0 ? end0 : start < end1 ? end1 : rows) - start;
+    out += (long long)n_tokens * start - start;
 #pragma unroll
     for (int n = 0; n < TOKEN_TILES; n++)
 #pragma unroll
@@ -182,7 +190,7 @@ DEVICE void multiply(PARAMETERS) {
             for (int half = 0; half < 2; half++) {
                 int row = 16 * block + 8 * half + (lane >> 2);
                 float value = sums[n][2 * half + i] * factor;
-                if (row < rows) out[slot * rows + row] = cap > 0 ? cap * tanhf(value / cap) : value;
+                if (row < rows) out[slot * width + row] = cap > 0 ? cap * tanhf(value / cap) : value;
             }
         }
 }
