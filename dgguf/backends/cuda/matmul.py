@@ -195,11 +195,17 @@ def weight_at(
     first = 16 * (k & 1)  # bit of the pair's half
     if high_bits < 0:
         return np.float32(halves[((unit * 4 + step) * 32 + lane) * 8 + 2 * r + (k & 1)])
-    code = np.int64(low[(unit * 32 + lane) * 4 + step]) >> first + 4 * r & 15
-    if high_bits > 0:
-        bit = high_bits * (4 * step + r)
-        word = np.int64(high[(unit * 32 + lane) * high_bits + bit // 16])
-        code |= (word >> first + bit % 16 & (1 << high_bits) - 1) << 4
+    place = (unit * 32 + lane) * 4 + step
+    if high_bits == 4:
+        word = np.int64(high[place] if r > 1 else low[place])
+        code = word >> 16 * (r & 1) + 8 * (k & 1) & 255
+    else:
+        code = np.int64(low[place]) >> first + 4 * r & 15
+        if high_bits > 0:
+            turn = high_bits * (2 * step + (r >> 1))  # of the pairs before it
+            word = np.int64(high[(unit * 32 + lane) * high_bits + (turn >> 3)])
+            bit = first + 4 * (r & 1) + 4 + (turn & 3) + 2 * (turn & 4) & 31
+            code |= (word >> bit & (1 << high_bits) - 1) << 4
     entry = (((unit * 8 + g) * 2 + half) * (64 // group) + (column & 63) // group) * (1 + minimum)
     value = np.float32(scales[entry]) * values[code]
     return value + np.float32(scales[entry + 1]) if minimum else value
