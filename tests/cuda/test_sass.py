@@ -1,0 +1,46 @@
+"""What the compiled products issue for a unit of weights, held to a budget where no GPU is."""
+
+import pytest
+
+from dgguf.backends.cuda.layout import layout
+from dgguf.quants.block import FORMATS_BY_NAME
+from tests.cuda.sass import disassemble, issue, matrix_loops, nvdisasm
+
+pytestmark = [
+    pytest.mark.skipif(nvdisasm() is None, reason="needs nvdisasm: pip install nvidia-cuda-nvdisasm"),
+    pytest.mark.slow(10),
+]
+# Instructions of a warp for a unit of 16 x 64 weights and 32 or 64 tokens, and how many of them use the
+# integer lanes.
+BUDGET = {
+    "Q4_K": {32: (120, 44), 64: (182, 76)},
+    "Q8_0": {32: (132, 55), 64: (184, 77)},
+    "Q5_0": {32: (159, 79), 64: (207, 100)},
+    "Q6_K": {32: (158, 78), 64: (207, 99)},
+}
+
+
+@pytest.mark.parametrize("name", BUDGET)
+def test_a_unit_costs_no_more_than_it_did(name):
+    from dgguf.backends.cuda.kernels import compile_cubin
+    from dgguf.backends.cuda.matmul import kind_macros
+
+    kernels = disassemble(compile_cubin("qgemm", kind_macros(layout(FORMATS_BY_NAME[name])), "sm_90"))
+    for tokens, (total, integer) in BUDGET[name].items():
+        (loop,) = matrix_loops(kernels[f"qgemm_{tokens}"])
+        found = issue(loop, tokens)
+        assert found.total <= total, (tokens, found)
+        assert found.integer <= integer, (tokens, found)
+        assert found.kinds["HMMA"] == tokens / 2
+
+
+def test_the_loop_is_found_by_its_products():
+    """Two units a pass, of 8 x 16 x 16 products."""
+    from tests.cuda.sass import Instruction
+
+    outer = [Instruction("MOV", None)]
+    loop = [*[Instruction("HMMA.16816.F32", None)] * 32, Instruction("LOP3.LUT", None), Instruction("BRA", 1)]
+    (found,) = matrix_loops([*outer, *loop, Instruction("BRA", 0), Instruction("EXIT", None)])
+    assert found == loop
+    cost = issue(found, 32)
+    assert (cost.total, cost.integer, cost.kinds["HMMA"]) == (17, 0.5, 16)
