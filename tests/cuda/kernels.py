@@ -179,7 +179,9 @@ def test_linear(backend, rng, path, name):
     close(found, x.astype(np.float64) @ weights.T, ROUNDED)
 
 
-@pytest.mark.parametrize(("rows", "outputs"), [(1, 16), (32, 70), (33, 130), (66, 16)])
+@pytest.mark.parametrize(
+    ("rows", "outputs"), [(1, 16), (16, 70), (17, 16), (32, 70), (33, 130), (66, 16), (79, 16)]
+)
 def test_linear_at_the_edges_of_tiles(rng, rows, outputs):
     """Row blocks and token tiles that are not full, more than one of each, one chunk and three."""
     backend = make_backend("fast")
