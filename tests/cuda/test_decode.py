@@ -36,7 +36,7 @@ def address(array):
 
 
 def product(form, low, high, scales, rows, tokens):
-    """x @ w.T by the emulated kernel, x the identity, w (rows, 64), tiles of 16, 32 or 64 tokens: (64, rows)."""
+    """x @ w.T, emulated, x the identity, w (rows, 64), tiles of 16, 32 or 64 tokens: (64, rows)."""
     from tests.support.cuda_emulation import library  # which needs numba-cuda
 
     names = ("HIGH_BITS", "GROUP", "MINIMUM", "TABLE", "HALVES")
