@@ -26,7 +26,7 @@ from dgguf.errors import BackendError
 from dgguf.fill import PROMPT, Filled, fillings
 from dgguf.ggufio.file import GgufFile
 from dgguf.images import ImageInput
-from dgguf.loading import Gpu, cpu_backend, gpu_backend, load_model
+from dgguf.loading import Gpu, compile_for_languages, cpu_backend, gpu_backend, load_model
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, rows_per_call
 from dgguf.options import AnswerOptions, StreamOptions, with_constraint
@@ -207,6 +207,8 @@ class Session:
             draft=draft,
         )
         check_request(started, self.backend, constrained=constraint is not None)
+        if constraint:
+            compile_for_languages()
         guide = self.constraints.guide(constraint, ids.tolist()) if constraint else None
         n_logs = None if log_probabilities is None else at_least(0, "log_probabilities", log_probabilities)
         request = Request(started, top_k, guide, (), self.images.spans(ids, pictures), n_logs)
