@@ -7,7 +7,8 @@
 // buffers. Sums are float32.
 //
 // Compiled for one kind of layout at a time: HIGH_BITS, GROUP, MINIMUM, TABLE, HALVES (see
-// layout.Layout.kind). The grid is (row blocks / 4, token tiles); 128 threads.
+// layout.Layout.kind). The grid of a stack is (row blocks / 4, token tiles), of one matrix (token tiles, row
+// blocks / 4): blocks run with x first, and what they share of the weights then comes from DRAM once. 128 threads.
 #include "primitives.cuh"
 
 constexpr int WARPS = 4;
@@ -110,13 +111,15 @@ DEVICE void decode(u32 a[4], const Unit &unit, int step, Offsets by, const u32 *
 // of a byte's two codes. base: the float16 pair 1024 + offset. x: float16 (rows of x, 64 * chunks).
 // x_scale: what each row of x is to be multiplied by. gather: row of x for each row of out, or null.
 // tiles: (expert, first row of out, count) for each token tile, or null for one matrix and n_tokens
-// rows. out: float32 (tokens, rows). unscale: for all. cap: 0 or the softcap.
+// rows. out: float32 (tokens, rows). unscale: for all. cap: 0 or the softcap. Up to three matrices may lie behind
+// each other, rows [0, end0), [end0, end1) and [end1, rows), multiples of 16; out then is theirs one after the
+// other, (tokens, rows of each). For one both are `rows`.
 #define PARAMETERS                                                                                        \
     const u32 *low, const u32 *high, const u32 *scales, const u32 *table, u32 base, const u16 *x,         \
         const float *x_scale, const int *gather, const int *tiles, float *out, int rows, int chunks,              \
-         int n_tokens, float unscale, float cap
+         int n_tokens, float unscale, float cap, int end0, int end1
 #define ARGUMENTS \
-    low, high, scales, table, base, x, x_scale, gather, tiles, out, rows, chunks, n_tokens, unscale, cap
+    low, high, scales, table, base, x, x_scale, gather, tiles, out, rows, chunks, n_tokens, unscale, cap, end0, end1
 
 // A block's rows of out.
 struct Tile {
@@ -124,7 +127,7 @@ struct Tile {
 };
 
 DEVICE Tile tile_of_block(const int *tiles, int tokens, int n_tokens) {
-    const int number = blockIdx.y, first = number * tokens;
+    const int number = blockIdx.y, first = blockIdx.x * tokens;
     if (!tiles) return {0, first, min(tokens, n_tokens - first)};
     return {tiles[3 * number], tiles[3 * number + 1], tiles[3 * number + 2]};
 }
@@ -134,8 +137,9 @@ template <int TOKENS>
 DEVICE void multiply(Tile tile, u16 (*staged)[STRIDE], u32 *pairs, PARAMETERS) {
     constexpr int TOKEN_TILES = TOKENS / 8, COPIES = TOKENS * (CHUNK / 8) / THREADS;
     const auto [expert, first, count] = tile;
+    const int row_blocks = tiles ? blockIdx.x : blockIdx.y;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    const int n_blocks = (rows + 15) / 16, block = blockIdx.x * WARPS + warp;
+    const int n_blocks = (rows + 15) / 16, block = row_blocks * WARPS + warp;
 
     if constexpr (TABLE)
         for (int i = threadIdx.x; i < 256; i += THREADS) pairs[i] = table[i];
@@ -200,6 +204,10 @@ DEVICE void multiply(Tile tile, u16 (*staged)[STRIDE], u32 *pairs, PARAMETERS) {
             __syncthreads();
         }
 
+    // The matrix that this warp's rows are of.
+    const int start = 16 * block < end0 ? 0 : 16 * block < end1 ? end0 : end1;
+    const int width = (start < end0 ? end0 : start < end1 ? end1 : rows) - start;
+    out += (long long)n_tokens * start - start;
 #pragma unroll
     for (int n = 0; n < TOKEN_TILES; n++)
 #pragma unroll
@@ -212,7 +220,7 @@ DEVICE void multiply(Tile tile, u16 (*staged)[STRIDE], u32 *pairs, PARAMETERS) {
             for (int half = 0; half < 2; half++) {
                 int row = 16 * block + 8 * half + (lane >> 2);
                 float value = sums[n][2 * half + i] * factor;
-                if (row < rows) out[slot * rows + row] = cap > 0 ? cap * tanhf(value / cap) : value;
+                if (row < rows) out[slot * width + row] = cap > 0 ? cap * tanhf(value / cap) : value;
             }
         }
 }

@@ -23,6 +23,9 @@ from dgguf.threads.pool import Pool
 # Python's lock is dear where many threads want it: so pieces are large, and those that are looked at in
 # numpy, which asks for it dozens of times, are few.
 PIECE_WEIGHTS, NUMPY_WEIGHTS = 1 << 21, 1 << 26
+# Scales of joined matrices may become 2**JOINED_BITS times smaller: what is normal float16 down to 2**-24 of
+# the largest then is so down to 2**-20 of it.
+JOINED_BITS = 4
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,30 @@ def pack(tensor: HostTensor, pool: Pool, allocate: Callable[[int], np.ndarray]) 
 
     _run(pool, piece, stack, rows, tensor.columns)
     return Packed(form, stack, rows, tensor.columns, exponent, data)
+
+
+def join(packs: list[Packed]) -> Packed | None:
+    """Matrices of one layout as one, the rows of each behind those of the one before.
+
+    Returns:
+        all of them times the same power of two; None if they cannot lie so: another layout, rows that fill
+        no whole units, or weights of so different a size that their scales would lose bits.
+    """
+    first, exponent = packs[0], min(p.exponent for p in packs)
+    fits = all(p.stack == 1 and p.columns == first.columns and p.rows % UNIT_ROWS == 0 for p in packs)
+    if (
+        not fits
+        or any(p.layout != first.layout for p in packs)
+        or max(p.exponent for p in packs) - exponent > JOINED_BITS
+    ):
+        return None
+    parts = [planes(p.data, p.layout, p.n_units) for p in packs]
+    for p, (low, _, scales) in zip(packs, parts, strict=True):
+        if p.exponent > exponent:
+            floats = (low if p.layout.halves else scales).reshape(-1).view(np.float16)
+            floats *= np.float16(2.0 ** (exponent - p.exponent))
+    data = np.concatenate([part.reshape(-1) for plane in zip(*parts, strict=True) for part in plane])
+    return Packed(first.layout, 1, sum(p.rows for p in packs), first.columns, exponent, data)
 
 
 def _run(pool: Pool, piece: Callable[[int, int, int], None], stack: int, rows: int, columns: int) -> None:
