@@ -39,10 +39,16 @@ FEW_TOKENS = 32  # encoded to warm up
 
 
 class TimedBackend:
-    """A backend whose verbs are timed and whose multiply-adds are counted, by part of the step."""
+    """A backend whose verbs are timed and whose multiply-adds are counted, by part of the step.
 
-    def __init__(self, backend: Backend) -> None:
+    Args:
+        backend: does the work.
+        clock: seconds, of which a verb takes the difference.
+    """
+
+    def __init__(self, backend: Backend, clock: Callable[[], float] = time.perf_counter) -> None:
         self._backend = backend
+        self._clock = clock
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.multiply_adds: defaultdict[str, int] = defaultdict(int)
 
@@ -61,11 +67,11 @@ class TimedBackend:
             return verb
 
         def timed(*operands: Any, **options: Any) -> Any:
-            began = time.perf_counter()
+            began = self._clock()
             result = verb(*operands, **options)
             self._backend.synchronize()
             part = self._part(name, operands)
-            self.seconds[part] += time.perf_counter() - began
+            self.seconds[part] += self._clock() - began
             self.multiply_adds[part] += _multiply_adds(name, operands)
             return result
 

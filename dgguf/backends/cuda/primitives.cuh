@@ -1,4 +1,4 @@
-// What qgemm.cu and attention.cu need of the hardware, and nothing else, so that tests can put
+// What the kernels here need of the hardware, and nothing else, so that tests can put
 // tests/support/cuda_emulation.h in its place and run the same kernels on a CPU.
 #pragma once
 
@@ -11,6 +11,30 @@ typedef unsigned int u32;
 
 #define DEVICE __device__ __forceinline__
 #define INFINITY __int_as_float(0x7F800000)
+
+// Four of the eight bytes of a and b, numbered from a's lowest on; a digit of the selector for each.
+DEVICE u32 select_bytes(u32 a, u32 b, u32 selector) { return __byte_perm(a, b, selector); }
+
+// A pair of the float16 in the lower half of a word, or in the upper one: not an instruction of its own where
+// half2_mul or half2_fma take it.
+DEVICE u32 low_half(u32 word) {
+    u32 d;
+    asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {l, l};}" : "=r"(d) : "r"(word));
+    return d;
+}
+
+DEVICE u32 high_half(u32 word) {
+    u32 d;
+    asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {h, h};}" : "=r"(d) : "r"(word));
+    return d;
+}
+
+// (word & mask) | rest, in one instruction: the compiler would gather masks and need more.
+DEVICE u32 and_or(u32 word, u32 mask, u32 rest) {
+    u32 d;
+    asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(d) : "r"(word), "r"(mask), "r"(rest));
+    return d;
+}
 
 // Two float16 in a word each.
 DEVICE u32 half2_sub(u32 a, u32 b) {
@@ -76,5 +100,9 @@ DEVICE void load_matrices_transposed(u32 r[4], const u16 *row) {
 
 // The value of the lane whose number differs in the bits of `mask`.
 DEVICE float from_lane_xor(float value, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, mask); }
+DEVICE double from_lane_xor(double value, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, mask); }
+
+// A bit for each lane of the warp: whether it holds there.
+DEVICE u32 ballot(bool holds) { return __ballot_sync(0xFFFFFFFFu, holds); }
 
 #endif

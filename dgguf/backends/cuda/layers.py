@@ -1,0 +1,212 @@
+"""The verbs of a layer, each as the kernels that it starts."""
+
+import ctypes
+import math
+
+import numpy as np
+
+from dgguf.backends.base import LayerStore, Visible
+from dgguf.backends.cpu import elementwise as cpu_elementwise
+from dgguf.backends.cuda import attention, elementwise, experts, matmul
+from dgguf.backends.cuda.matmul import GpuMatrix, Planes, Router
+from dgguf.backends.cuda.memory import Array, upload
+from dgguf.backends.cuda.products import Products
+
+# Of a block of router.cu: rows, columns and experts of the product, and rows of the choice, a warp each.
+ROUTER_ROWS, ROUTER_SPLIT, ROUTER_EXPERTS, ROUTER_THREADS = 32, 176, 128, 128
+CHOOSING_ROWS = 8
+
+
+class Layers(Products):
+    """Embedding, norms, attention and experts; see `backends.base.Backend`."""
+
+    def embed(self, table: GpuMatrix, tokens: np.ndarray, scale: float) -> Array:
+        assert table.planes is not None
+        out = self._empty(len(tokens), table.columns)
+        ids = self._queue.input("tokens", tokens.astype(np.int32))
+        factor = scale * table.unscale
+        self._queue.run(matmul.embed, len(tokens), *table.arguments(table.planes), ids, factor, out.view)
+        return out
+
+    def rms_norm(self, x: Array, weight: Array | None, eps: float) -> Array:
+        out = self._empty(*x.shape)
+        rows, n = math.prod(x.shape[:-1]), x.shape[-1]
+        flat = x.view.reshape(rows, n)
+        given = out.view if weight is None else weight.view  # any array does if it is not used
+        self._queue.run(
+            elementwise.rms_norm, rows, flat, given.reshape(-1), int(weight is not None), eps,
+            out.view.reshape(rows, n),
+        )  # fmt: skip
+        return out
+
+    def put_rows(self, x: Array, first: int, rows: np.ndarray) -> Array:
+        host = self.to_host(x)
+        host[first : first + len(rows)] = rows
+        return upload(host)
+
+    def add(self, x: Array, y: Array) -> Array:
+        out = self._empty(*x.shape)
+        self._queue.run(elementwise.add, x.shape[0], x.view, y.view, out.view)
+        return out
+
+    def residual(self, x: Array, y: Array, weight: Array, eps: float, scale: float) -> Array:
+        out = self._empty(*x.shape)
+        self._queue.run(elementwise.residual, x.shape[0], x.view, y.view, weight.view, eps, scale, out.view)
+        return out
+
+    def residual_of_sum(
+        self,
+        x: Array,
+        y: Array,
+        y_weight: Array,
+        z: Array,
+        z_weight: Array,
+        weight: Array,
+        eps: float,
+        scale: float,
+    ) -> Array:
+        total = self.add(self.rms_norm(y, y_weight, eps), self.rms_norm(z, z_weight, eps))
+        return self.residual(x, total, weight, eps, scale)
+
+    def geglu(self, gate: Array, up: Array) -> Array:
+        out = self._empty(*gate.shape)
+        self._queue.run(elementwise.geglu, gate.shape[0], gate.view, up.view, out.view)
+        return out
+
+    def rope_angles(
+        self, positions: np.ndarray, head_dim: int, base: float, factors: Array | None
+    ) -> tuple[Array, Array]:
+        def make() -> tuple[Array, Array]:
+            host = None if factors is None else self.to_host(factors)
+            cos, sin = cpu_elementwise.rope_angles(positions, head_dim, base, host)
+            return upload(cos), upload(sin)
+
+        angles: tuple[Array, Array] = self._placed(("angles", positions.tobytes(), head_dim, base), make)
+        return angles
+
+    def norm_rope(self, x: Array, weight: Array, eps: float, rotation: tuple[Array, Array]) -> Array:
+        normed, out = self.rms_norm(x, weight, eps), self._empty(*x.shape)
+        cos, sin = rotation
+        self._queue.run(elementwise.rope, x.shape[0], normed.view, cos.view, sin.view, out.view)
+        return out
+
+    def kv_store(self, shape: tuple[int, int, int]) -> Array:
+        return upload(np.zeros(shape, np.float16))
+
+    def copy_rows(self, source: Array, first: int, count: int, target: Array) -> None:
+        if count == 0 or (source is target and first == 0):
+            return
+        if source is not target:
+            self._queue.run(attention.copy_rows, count, source.view, first, target.view, 0, count)
+            return
+        heads, _, dim = source.shape
+        copy = self._memory.empty((heads, count, dim), np.float16)  # source and target may overlap
+        self._queue.run(attention.copy_rows, count, source.view, first, copy.view, 0, count)
+        self._queue.run(attention.copy_rows, count, copy.view, 0, source.view, 0, count)
+
+    def store_rows(self, k: Array, v: Array, store: LayerStore, rows: np.ndarray) -> None:
+        places = self._integers("rows", rows)
+        stored = store.keys.view, store.values.view, store.length, places.view
+        self._queue.run(attention.store_rows, k.shape[0], k.view, v.view, *stored)
+
+    def attention(self, q: Array, store: LayerStore, visible: Visible) -> Array:
+        rows, heads, dim = q.shape
+        kv_heads, capacity, _ = store.keys.shape
+        runs = self._integers("runs", visible.runs)
+        out = self._empty(rows, heads, dim)
+        if self._reference or dim % 16 or dim > 512:
+            scores = self._empty(rows * heads, int(visible.runs[:, :, 1].max()))
+            self._queue.run(
+                attention.reference_attention, rows * heads, q.view, store.keys.view, store.values.view,
+                scores.view, runs.view, out.view,
+            )  # fmt: skip
+        else:
+            group, warps = heads // kv_heads, attention.warps(dim)
+            numbers = (len(visible.runs), rows, heads, group, capacity)
+            tiles = self._integers("tiles", attention.tiles(visible, group))
+            self._queue.launch(
+                "attention",
+                (("HEAD_DIM", dim), ("WARPS", warps)),
+                "attention",
+                (tiles.shape[0], kv_heads),
+                32 * warps,
+                [q, store.keys, store.values, out, runs, tiles, *(ctypes.c_int(n) for n in numbers)],
+            )
+        return out.reshape(rows, heads * dim)
+
+    def route(
+        self, x: Array, w: Router, scale: Array, expert_scale: Array, n_used: int, eps: float
+    ) -> tuple[Array, Array]:
+        rows, factor = x.shape[0], 1.0 / math.sqrt(w.columns)
+        chosen, weights = self._empty(rows, n_used, dtype=np.int32), self._empty(rows, n_used)
+        if self._reference:
+            normed, scores = self.rms_norm(x, scale, eps), self._empty(rows, w.rows)
+            self._queue.run(elementwise.router_scores, rows, normed.view, w.turned.view, scores.view)
+            outputs = chosen.view, weights.view
+            self._queue.run(
+                elementwise.choose_experts, rows, scores.view, factor, expert_scale.view, *outputs
+            )
+            return chosen, weights
+        splits, macros = -(-w.columns // ROUTER_SPLIT), (("N_EXPERTS", w.rows),)
+        partial, squares = self._empty(splits, rows, w.rows), self._empty(splits, rows)
+        blocks = -(-rows // ROUTER_ROWS), splits * -(-w.rows // ROUTER_EXPERTS)
+        sizes = [ctypes.c_int(rows), ctypes.c_int(w.columns)]
+        inputs = [x, scale, w.turned, partial, squares, *sizes]
+        self._queue.launch("router", macros, "router_scores", blocks, ROUTER_THREADS, inputs)
+        given = [
+            *sizes,
+            ctypes.c_int(splits),
+            ctypes.c_int(n_used),
+            ctypes.c_float(factor),
+            ctypes.c_float(eps),
+        ]
+        self._queue.launch(
+            "router", macros, "choose_experts", (-(-rows // CHOOSING_ROWS), 1), 32 * CHOOSING_ROWS,
+            [partial, squares, expert_scale, chosen, weights, *given],
+        )  # fmt: skip
+        return chosen, weights
+
+    def experts(
+        self, x: Array, gate: GpuMatrix, up: GpuMatrix, down: GpuMatrix, chosen: Array, weights: Array
+    ) -> Array:
+        rows, n_used = chosen.shape
+        slots = rows * n_used
+        few = slots <= matmul.FEW_TOKENS * gate.stack  # an expert's share, on average
+        height = matmul.FEW_TOKENS if few else matmul.MANY_TOKENS
+        n_tiles = experts.n_tiles(slots, gate.stack, height)
+        row_of, matrix_of, slot_of = (self._empty(slots, dtype=np.int32) for _ in range(3))
+        tiles = self._empty(n_tiles, 3, dtype=np.int32)
+        self._queue.run(
+            experts.group_rows, gate.stack, chosen.view, row_of.view, matrix_of.view, slot_of.view,
+            tiles.view, height,
+        )  # fmt: skip
+        own = self._one_matrix(slots)[0]
+
+        def product(inputs: Array, w: GpuMatrix, planes: Planes, gather: Array | None) -> Array:
+            out = self._empty(slots, w.rows)
+            if self._reference:
+                source = own if gather is None else gather
+                self._queue.run(
+                    matmul.reference_product, slots, *w.arguments(planes), inputs.view, source.view,
+                    matrix_of.view, w.rows, w.unscale, 0.0, out.view,
+                )  # fmt: skip
+                return out
+            halves, scales = self._halves(inputs)
+            self._queue.launch(
+                "qgemm",
+                w.macros,
+                f"qgemm_{height}",
+                matmul.grid(w, n_tiles, listed=True),
+                matmul.QGEMM_THREADS,
+                matmul.qgemm_arguments(w, planes, halves, scales, out, 0.0, gather, tiles),
+            )
+            return out
+
+        with self._experts.planes((gate, up, down)) as (gate_planes, up_planes, down_planes):
+            g = product(x, gate, gate_planes, row_of)
+            u = product(x, up, up_planes, row_of)
+            self._queue.run(elementwise.geglu, slots, g.view, u.view, g.view)
+            y = product(g, down, down_planes, None)
+        out = self._empty(rows, down.rows)
+        self._queue.run(experts.combine, rows, y.view, slot_of.view, weights.view, out.view)
+        return out

@@ -1,0 +1,127 @@
+"""The verbs of the vocabulary: logits, what a step reads of them, and back to embeddings."""
+
+from collections.abc import Hashable
+
+import numpy as np
+
+from dgguf.backends.base import Prediction, not_finite
+from dgguf.backends.cuda import elementwise, logits
+from dgguf.backends.cuda.device import Device
+from dgguf.backends.cuda.matmul import GpuMatrix
+from dgguf.backends.cuda.memory import Array
+from dgguf.backends.cuda.plan import PlacementPlan
+from dgguf.backends.cuda.products import Products
+from dgguf.backends.cuda.queue import Queue
+
+
+class Vocabulary(Products):
+    """Head, sampling and soft embeddings; see `backends.base.Backend`."""
+
+    def __init__(
+        self, device: Device, plan: PlacementPlan, threads: int | None, reference: bool, queue: Queue | None
+    ) -> None:
+        super().__init__(device, plan, threads, reference, queue)
+        self._reading: logits.Reading | None = None
+        self._recorded: Hashable = None  # whose step the queue repeats, into `_reading`
+
+    def head(self, x: Array, w: GpuMatrix, softcap: float) -> Array:
+        out = self._empty(x.shape[0], w.rows)
+        self._product(x, w, softcap, out)
+        return out
+
+    def predict(
+        self, x: Array, w: GpuMatrix, softcap: float, temperature: float, uniforms: np.ndarray
+    ) -> Prediction:
+        n = x.shape[0]
+        if self._reading is None or self._reading.logits.shape != (n, w.rows):
+            self._reading = logits.Reading(self._memory, n, w.rows)
+            self._recorded = None
+        reading, read = self._reading, self._reading.logits.view
+        self._product(x, w, softcap, reading.logits)
+        t = reading.temperature = self._queue.input("temperature", np.array([temperature], np.float32))
+        given = self._queue.input("uniforms", uniforms)
+        slices = self._empty(n, logits.SLICES, 5, dtype=np.float64)
+        self._queue.run(logits.slice_statistics, (n, logits.SLICES), read, t, slices.view)
+        self._queue.run(logits.row_statistics, n, slices.view, given, reading.argmax.view, reading.rows.view)
+        self._queue.run(logits.draw, n, read, t, reading.rows.view, reading.sampled.view)
+        self._keep_likeliest(reading)
+        if self._queue.recording:
+            return Prediction(np.empty(0), np.empty(0), np.empty(0), reading)
+        return self._read(reading)
+
+    def label_logits(
+        self, x: Array, rows: np.ndarray, w: GpuMatrix, softcap: float, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        n = len(rows)
+        some, every = self._empty(n, x.shape[1]), self._empty(n, w.rows)
+        self._queue.run(elementwise.take_rows, n, x.view, self._integers("rows", rows).view, some.view)
+        self._product(some, w, softcap, every)
+        found, totals = self._columns_and_totals(every, labels)
+        if not np.isfinite(totals).all():
+            raise not_finite(int(rows[~np.isfinite(totals)][0]))
+        return found, totals
+
+    def _columns_and_totals(self, z: Array, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Some columns of logits (S, V), and (S,) float64 log(sum(exp(z))): NaN where a z is not finite."""
+        n = z.shape[0]
+        slices = self._empty(n, logits.SLICES, 5, dtype=np.float64)
+        one = self._queue.input("temperature of labels", np.ones(1, np.float32))
+        self._queue.run(logits.slice_statistics, (n, logits.SLICES), z.view, one, slices.view)
+        out = self._empty(n, len(columns))
+        self._queue.run(elementwise.take_columns, n, z.view, self._integers("labels", columns).view, out.view)
+        totals, bad = logits.log_sums(self.to_host(slices))
+        return self.to_host(out), np.where(bad, np.nan, totals)
+
+    def _keep_likeliest(self, reading: logits.Reading) -> None:
+        """Note the tokens that make up most of each distribution, for `soft_embed`."""
+        n, grid = reading.logits.shape[0], (reading.logits.shape[0], logits.SLICES)
+        given = reading.logits.view, reading.temperature, reading.rows.view
+        counts = self._empty(*grid, logits.BINS, dtype=np.int32)
+        masses = self._empty(*grid, logits.BINS, dtype=np.uint64)
+        edges, places = self._empty(n, dtype=np.int32), self._empty(*grid, 2, dtype=np.int32)
+        chosen = edges.view, places.view, reading.counts.view
+        self._queue.run(logits.count_bins, grid, *given, counts.view, masses.view)
+        self._queue.run(logits.choose_edge, n, counts.view, masses.view, reading.rows.view, *chosen)
+        self._queue.run(
+            logits.keep_likeliest, grid, *given, *chosen, reading.tokens.view, reading.weights.view
+        )
+
+    def _read(self, reading: logits.Reading) -> Prediction:
+        """Wait for the GPU and fetch what a step has predicted."""
+        argmax = self.to_host(reading.argmax).astype(np.int64)
+        if argmax.min() < 0:
+            raise not_finite(int(argmax.argmin()))
+        entropy = self.to_host(reading.rows)[:, logits.ENTROPY].astype(np.float32)
+        return Prediction(argmax, self.to_host(reading.sampled).astype(np.int64), entropy, reading)
+
+    def top_tokens(self, conditioning: logits.Reading, count: int) -> tuple[np.ndarray, np.ndarray]:
+        n, given = conditioning.logits.shape[0], (conditioning.logits.view, conditioning.temperature)
+        ids, probabilities = self._empty(n, count, dtype=np.int32), self._empty(n, count)
+        rows = conditioning.rows.view
+        self._queue.run(logits.top_tokens, n, *given, rows, ids.view, probabilities.view)
+        return self.to_host(ids).astype(np.int64), self.to_host(probabilities)
+
+    def log_probabilities(
+        self, prediction: Prediction, w: GpuMatrix, softcap: float, tokens: np.ndarray, count: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        reading: logits.Reading = prediction.conditioning
+        n = reading.logits.shape[0]
+        ids = self.top_tokens(reading, count)[0] if count else np.empty((n, 0), np.int64)
+        wanted, columns = np.unique(np.column_stack([tokens, ids]), return_inverse=True)
+        z, totals = self._columns_and_totals(reading.logits, wanted)
+        if not np.isfinite(totals).all():
+            raise not_finite(int(np.isfinite(totals).argmin()))
+        logs = np.take_along_axis(z, columns.reshape(n, -1), axis=1) - totals[:, None]
+        return logs[:, 0].astype(np.float32), ids, logs[:, 1:].astype(np.float32)
+
+    def soft_embed(self, conditioning: logits.Reading, table: GpuMatrix, scale: float) -> Array:
+        assert table.planes is not None
+        n = conditioning.logits.shape[0]
+        slices = self._empty(n, logits.SOFT_SLICES, table.columns)
+        self._queue.run(
+            logits.soft_embed_slices, (n, logits.SOFT_SLICES), *table.arguments(table.planes),
+            conditioning.tokens.view, conditioning.weights.view, conditioning.counts.view, slices.view,
+        )  # fmt: skip
+        out = self._empty(n, table.columns)
+        self._queue.run(logits.add_slices, n, slices.view, scale * table.unscale, out.view)
+        return out
