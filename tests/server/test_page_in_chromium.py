@@ -270,6 +270,131 @@ def test_an_answer_that_was_not_there_yet_is_asked_for_again(page):
     assert page.do("document.querySelector('.asked').textContent") == "Tell me a story."
 
 
+def watch(page, then="real(path, options)"):
+    """Keep what is asked for as `sent`; `then` says what comes of it, `real` being the true fetch."""
+    page.do(f"""window.sent = []; window.real = window.fetch; window.fetch = (path, options) => {{
+      if (!String(path).includes('page/answer')) return real(path, options);
+      sent.push(JSON.parse(options.body));
+      return {then};
+    }}; undefined""")
+
+
+AGAIN = f"{BUTTONS}.filter(b => b.textContent === 'Another seed' || b.textContent === 'Try again').length"
+FAILS = """Promise.resolve(new Response('{"error": {"message": "no luck"}}', {status: 400}))"""
+
+
+@needs_chromium
+@pytest.mark.slow(8)
+def test_a_link_wins_over_the_chat_that_was_kept(page, demo):
+    """Its settings stay, its chat begins anew, and it is still there where it was not sent."""
+    set_to = "['seed', 'max_steps'].map(name => document.getElementById('set-' + name).value)"
+    prompt = "document.getElementById('prompt').value"
+    watch(page, FAILS)
+    ask(page)
+    page.until(f"{AGAIN} === 1 && sessionStorage.getItem('dgguf-chat')")
+    link = "#mode=decide&seed=9&max_steps=3&turbo=1"
+    for anew in (lambda: page.go(f"{demo.url}/?{link}"), lambda: reload(page)):
+        anew()
+        page.until("document.querySelectorAll('.exchange').length === 1")
+        assert page.do(set_to) == ["9", "3"]
+        assert page.do("document.getElementById('turbo').checked")
+        assert not page.do("document.getElementById('decide').hidden")
+    link = "#mode=chat&prompt=Now%3F&seed=9&before=" + json.dumps([["Before?", "Yes."]]).replace(" ", "")
+    for anew in (lambda: page.do(f"location.hash = {json.dumps(link)}"), lambda: reload(page)):
+        anew()
+        page.until(f"{prompt} === 'Now?'")
+        page.until("document.querySelectorAll('.exchange').length === 1")
+        assert "begins a new chat" in page.do("document.getElementById('composer-note').textContent")
+        assert page.do(set_to) == ["9", ""]
+    watch(page, FAILS)
+    page.do("document.getElementById('send').click()")
+    page.until(f"{AGAIN} === 1")
+    assert page.do("sent[0].seed") == 9
+    assert page.do("sent[0].messages.map(each => each.content)") == ["Before?", "Yes.", "Now?"]
+    page.until("sessionStorage.getItem('dgguf-chat').includes('Now?')")
+    reload(page)
+    page.until("document.querySelectorAll('.exchange').length === 2")
+    assert page.do(prompt) == ""
+
+
+@needs_chromium
+@pytest.mark.slow(8)
+def test_the_chosen_answer_and_why_others_ended_are_kept(page):
+    first = "document.querySelector('.exchange')"
+    watch(page, f"sent.length === 1 ? {FAILS} : real(path, options)")
+    ask(page)
+    for number, name in ((1, "Try again"), (2, "Another seed")):
+        page.until(f"{AGAIN} === 1")
+        page.press(name)
+        page.until(f"document.querySelector('.pager').textContent.includes('of {number + 1}')")
+        done(page)
+    page.press("‹")
+    chosen = page.do(f"{canvas()}.textContent")
+    page.until(f"{RECORDINGS} === 2")
+    page.until("JSON.parse(sessionStorage.getItem('dgguf-chat')).exchanges[0].current === 1")
+    reload(page)
+    page.until(f"{first}?.querySelector('.pager')?.textContent.includes('2 of 3')")
+    assert page.do(f"{canvas()}.textContent") == chosen
+    watch(page, FAILS)
+    ask(page, "And then?")
+    page.until("sent.length")
+    assert page.do("sent[0].messages[1].content") == chosen
+    page.press("‹", first)
+    assert page.do(f"{first}.querySelector('.note').textContent") == "no luck"
+
+
+@needs_chromium
+@pytest.mark.slow(5)
+def test_an_answer_that_was_stopped_is_kept_with_its_steps(page):
+    page.do("document.getElementById('set-confidence_threshold').value = 1e-6")
+    page.do("document.getElementById('set-max_steps').value = 900")
+    ask(page)
+    page.until("+document.querySelector('#chat input[type=range]')?.max >= 3")
+    page.key("Escape")
+    page.until(f"{RECORDINGS} === 1 && sessionStorage.getItem('dgguf-chat').includes('stopped')")
+    assert page.do("JSON.parse(sessionStorage.getItem('dgguf-chat')).exchanges[0].versions[0].text") == ""
+    reload(page)
+    page.until("document.querySelector('.note')?.textContent === 'stopped'")
+    scrub(page, 1)
+    page.until("document.querySelector('.step').textContent.startsWith('block 1 · step 1/900')")
+
+
+@needs_chromium
+@pytest.mark.slow(5)
+def test_nothing_is_asked_again_without_the_images_that_are_gone(page):
+    """It is said, also of what comes later."""
+    page.do("""sessionStorage.setItem('dgguf-chat', JSON.stringify({settings: '', isCut: false, exchanges: [
+      {text: 'What is it?', lost: ['a.png'], current: 0, versions: []}]})); undefined""")
+    reload(page)
+    page.until(f"{AGAIN} === 1")
+    watch(page, FAILS)
+    page.press("Try again")
+    page.until("document.querySelector('.note').textContent.startsWith('Images are not kept')")
+    assert page.do("sent.length") == 0
+    ask(page, "Really?")
+    page.until("sent.length")
+    assert "the texts alone" in page.do("document.getElementById('composer-note').textContent")
+
+
+@needs_chromium
+def test_a_new_chat_forgets_the_views_of_the_chat_alone(page):
+    closed = page.do("""(async () => {
+      const {AnswerView, letGo} = await import('/page/answer-view.js');
+      const empty = new Blob(['']).stream().pipeThrough(new CompressionStream('gzip'));
+      const packed = await new Response(empty).blob();
+      const add = async () => {
+        const view = new AnswerView({levels: [], name: () => 'x'});
+        await view.restore(packed, []);
+        return view;
+      };
+      const fill = await add(), chat = await add();
+      letGo([chat]);
+      for (let i = 0; i < 6; i++) await add();
+      return [fill.closed, chat.closed];
+    })()""")
+    assert closed == [True, False]
+
+
 @needs_chromium
 @pytest.mark.slow(4)
 def test_keys_of_a_schema_are_underlined_in_the_canvas(page):

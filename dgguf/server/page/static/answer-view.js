@@ -354,9 +354,9 @@ export class AnswerView {
   }
 }
 
-/** Forget the views of a conversation that is gone. */
-export function letGo() {
-  opened.length = kept.length = 0;
+/** Forget the views of a conversation that is gone; those of other parts stay and count. */
+export function letGo(views) {
+  for (const list of [opened, kept]) list.splice(0, Infinity, ...list.filter(view => !views.includes(view)));
 }
 
 function touch(view) {

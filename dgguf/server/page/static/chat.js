@@ -9,6 +9,8 @@ import {newView, ready, run, shared} from "./run.js";
 
 const by = id => document.getElementById(id);
 const EXAMPLES = ["Tell me a story.", "Sort: 7 3 9 1 5", "Write a story about Mia and a blue fox."];
+const LOST = "Images are not kept when the page is loaded anew";
+const OWN = "own"; // history.state where the address is the conversation's, not a link that is still to be sent
 const exchanges = [];
 let running = null, restoring = false;
 
@@ -38,7 +40,7 @@ function messages(exchange) {
 function viewOf(exchange) {
   const view = newView({
     scrolls: true,
-    again: seed => retry(exchange, seed),
+    again: seed => retry(exchange, view, seed),
     link: () => link(exchange, view),
     branch: (from, block, step) => branch(exchange, from, block, step),
     packed: save,
@@ -55,6 +57,7 @@ async function answer(exchange, path, body) {
   state(view);
   await run(view, path, body);
   state(null);
+  save();
 }
 
 /** Keep all that is said by now for when the page is loaded anew; images are not kept. */
@@ -62,21 +65,27 @@ function save() {
   const settings = new URL(shared.settings.link("chat", shared.settings.value("seed") ?? null, {})).hash.slice(1);
   keep(settings, exchanges.map(exchange => ({
     text: exchange.text, current: exchange.current, lost: namesOfImages(exchange),
-    versions: exchange.versions.filter(({over, answer}) => over !== false && answer.text).map(({id, answer, packed}) => ({
-      id, text: answer.text, blocks: (answer.blocks ?? []).map(({pieces}) => pieces),
+    versions: exchange.versions.filter(({over}) => over !== false).map(({id, answer, ending, packed}) => ({
+      id, text: answer.text, ending, blocks: (answer.blocks ?? []).map(({pieces}) => pieces),
       packed: packed === "gone" ? undefined : packed})),
   })));
 }
 
 const namesOfImages = ({images: seen, lost}) => [...lost, ...seen.map(({name}) => name)];
 
-/** Show the conversation that was kept. */
-export async function restore() {
+/** Whether the page is loaded anew and goes on with its conversation, so that the address is no link to read. */
+export const goesOn = () => history.state === OWN && isKept();
+
+/**
+ * Show the conversation that was kept.
+ * @param isLinked whether a link was read, whose settings stay
+ */
+export async function restore(isLinked) {
   if (!isKept()) return;
   restoring = true;
   try {
     const {settings, isCut, exchanges: found} = kept();
-    shared.settings.read(new URLSearchParams(settings));
+    if (!isLinked) shared.settings.read(new URLSearchParams(settings));
     if (isCut) by("exchanges").append(element("p", {class: "hint"}, "What was said before is not kept."));
     for (const {text, lost, current, versions} of found) {
       const exchange = show(text, [], lost);
@@ -93,32 +102,39 @@ export async function restore() {
 
 /** An answer that was kept: to scrub through if its recording was, else its text; null was not there yet. */
 async function restored(exchange, version) {
-  if (version && !version.packed) return written(version.text);
   const view = viewOf(exchange);
-  if (!version) {
-    view.end("The page was loaded anew before this answer was there.");
-    return view;
-  }
-  view.id = version.id;
+  const {id = view.id, text = "", ending, packed, blocks} = version
+    ?? {ending: {text: "The page was loaded anew before this answer was there.", wrong: true}};
+  Object.assign(view, {id, ending});
   try {
-    await view.restore(version.packed, version.blocks);
-    return view;
+    if (packed) await view.restore(packed, blocks);
   } catch {
-    return written(version.text);
+    return restored(exchange, {...version, packed: undefined});
   }
+  if (!packed && text) return written(text);
+  if (!packed) view.end();
+  if (ending) view.say(ending.text, ending.wrong);
+  else if (!text && !view.answer.length) view.say("No text was kept of this answer.");
+  return view;
 }
 
 /** An answer of which only the text is known. */
 const written = text => ({answer: {text}, root: element("p", {class: "canvas"}, safe(text))});
 
+/** Take what was said off the page. */
+function clear() {
+  letGo(exchanges.flatMap(({versions}) => versions));
+  exchanges.length = 0;
+  by("exchanges").replaceChildren();
+}
+
 /** Begin anew: of this conversation nothing is kept. */
 function fresh() {
   running?.options.stop();
-  exchanges.length = linked.length = 0;
-  by("exchanges").replaceChildren();
+  clear();
+  linked = null;
   by("empty").hidden = false;
   by("new-chat").hidden = true;
-  letGo();
   save();
   history.replaceState(null, "", location.pathname + location.search);
   tell("");
@@ -145,8 +161,15 @@ function choose(exchange, number) {
   if (!restoring) save();
 }
 
-function retry(exchange, seed) {
+/** The names of images that were shown up to an exchange, and are gone. */
+const lostBefore = exchange => exchanges.slice(0, exchanges.indexOf(exchange) + 1).flatMap(({lost}) => lost);
+
+function retry(exchange, view, seed) {
   if (running || !ready(tell)) return;
+  if (lostBefore(exchange).length) {
+    view.say(`${LOST}: show them again in a new message.`, true);
+    return;
+  }
   const request = shared.settings.request();
   if (seed === null) delete request.seed; else if (seed !== undefined) request.seed = seed;
   answer(exchange, "page/answer", {messages: messages(exchange), ...request});
@@ -173,7 +196,7 @@ async function link(exchange, view) {
   const before = asked.slice(0, -1).map(each => [each.text, said(each)]);
   const parts = {prompt: exchange.text, ...(before.length ? {before: JSON.stringify(before)} : {})};
   const address = shared.settings.link("chat", view.answer.seed, parts);
-  history.replaceState(null, "", address);
+  history.replaceState(OWN, "", address);
   try {
     await navigator.clipboard.writeText(address);
     view.say("The link is copied. It holds the question, the settings and the seed; nothing is sent by itself.");
@@ -213,32 +236,37 @@ function send() {
     return;
   }
   if (restoring || !ready(tell)) return;
-  for (const [before, after] of linked.splice(0)) {
+  if (linked && exchanges.length) clear();
+  for (const [before, after] of linked ?? []) {
     const exchange = show(before, []);
     if (!after) continue;
     exchange.versions.push(written(after));
     choose(exchange, 0);
   }
+  linked = null;
+  history.replaceState(OWN, "");
   const exchange = show(text, given);
   by("prompt").value = "";
   grow();
   clearImages();
+  if (lostBefore(exchange).length) tell(`${LOST}: the model sees the texts alone.`, false);
   scrollTo(0, document.body.scrollHeight);
   answer(exchange, "page/answer", {messages: messages(exchange), ...shared.settings.request()});
 }
 
-const linked = []; // what a link says was said before: pairs of a message and its answer, "" for none
+let linked = null; // what a link says was said before: pairs of a message and its answer, "" for none; null: no link
 
 /** Take what a link says into the composer. */
 export function readLink(fields) {
-  linked.length = 0;
+  linked = [];
   by("prompt").value = fields.get("prompt") ?? "";
   grow();
   try {
     const before = JSON.parse(fields.get("before") ?? "[]");
     for (const [text, after = ""] of before) linked.push([String(text), String(after)]);
   } catch { /* a link that was cut */ }
-  tell("From a link: nothing is sent until you click Send.", false);
+  const anew = exchanges.length || isKept() ? ", which begins a new chat" : "";
+  tell(`From a link: nothing is sent until you click Send${anew}.`, false);
   by("prompt").focus();
 }
 

@@ -17,8 +17,8 @@ function asText(packed) {
 /**
  * Keep a conversation: the texts of its last messages, and recordings of its last answers, as far as there is room.
  * @param settings as parts of a link
- * @param exchanges each {text, lost, current, versions: [{id, text, blocks, packed}]}, where blocks are the pieces
- *   of each canvas's text, and packed is a Blob, or undefined
+ * @param exchanges each {text, lost, current, versions: [{id, text, ending, blocks, packed}]}, where ending says why an
+ *   answer ended before its end, blocks are the pieces of each canvas's text, and packed is a Blob, or undefined
  */
 export function keep(settings, exchanges) {
   saving = saving.then(() => write(settings, exchanges)).catch(() => {}); // the browser keeps nothing
@@ -28,7 +28,7 @@ async function write(settings, exchanges) {
   const told = [], names = new Map();
   let room = MOST - settings.length;
   for (const exchange of exchanges.toReversed()) {
-    const versions = exchange.versions.map(({id, text, blocks}) => ({id, text, blocks}));
+    const versions = exchange.versions.map(({packed, ...rest}) => rest);
     const one = {...exchange, versions}, size = JSON.stringify(one).length;
     if (size > room) break;
     room -= size;

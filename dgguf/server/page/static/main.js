@@ -5,7 +5,6 @@ import * as chat from "./chat.js";
 import * as decide from "./decide.js";
 import * as fill from "./fill.js";
 import {setUpImages} from "./images.js";
-import {isKept} from "./kept.js";
 import {safe} from "./recording.js";
 import {shared} from "./run.js";
 import * as schema from "./schema.js";
@@ -15,7 +14,7 @@ import * as sudoku from "./sudoku.js";
 const by = id => document.getElementById(id);
 const PARTS = {chat, fill, decide, schema, sudoku};
 const PATIENCE = 2000; // ms between two looks whether the server is back
-let looking = 0;
+let looking = 0, isLinked = false; // whether a link was read
 
 function choose(name, focus = false) {
   for (const each of Object.keys(PARTS)) {
@@ -100,21 +99,17 @@ async function about() {
   shared.settings.defaults(told);
   by("model").textContent = safe(told.model, true);
   document.title = `${safe(told.model, true)} · dgguf`;
-  if (first) await chat.restore();
+  if (first) await chat.restore(isLinked);
 }
 
 function readLink() {
   const fields = new URLSearchParams(location.hash.slice(1)), mode = fields.get("mode");
   if (!(mode in PARTS)) return;
+  isLinked = true;
+  history.replaceState(null, "");
   shared.settings.read(fields);
   choose(mode);
   PARTS[mode].readLink?.(fields);
-}
-
-/** Whether the page is loaded anew, and goes on with its conversation instead of what a link of that says. */
-function goesOn() {
-  const fields = new URLSearchParams(location.hash.slice(1));
-  return performance.getEntriesByType("navigation")[0]?.type !== "navigate" && isKept() && fields.get("mode") === "chat";
 }
 
 connect({askKey, onReach});
@@ -124,7 +119,7 @@ setUpTheme();
 setUpSettings();
 setUpImages(chat.tell);
 for (const part of Object.values(PARTS)) part.setUp();
-if (!goesOn()) readLink();
+if (!chat.goesOn()) readLink();
 addEventListener("hashchange", readLink);
 about().catch(failure => {
   if (failure.status === 401) by("model").textContent = failure.message;

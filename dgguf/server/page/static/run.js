@@ -20,7 +20,7 @@ export function ready(tell) {
 }
 
 /**
- * Ask, and let the lines come into a view until they end or are given up.
+ * Ask, and let the lines come into a view until they end or are given up; view.ending says why it was before its end.
  * @param told is called with each line
  */
 export async function run(view, path, body, told = () => {}) {
@@ -33,7 +33,9 @@ export async function run(view, path, body, told = () => {}) {
     }
     view.end();
   } catch (failure) {
-    view.end(failure.name === "AbortError" ? "" : failure.message);
-    if (failure.name === "AbortError") view.say("stopped");
+    const stopped = failure.name === "AbortError";
+    view.ending = {text: stopped ? "stopped" : failure.message, wrong: !stopped};
+    view.end(stopped ? "" : failure.message);
+    if (stopped) view.say("stopped");
   }
 }
