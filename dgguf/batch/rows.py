@@ -17,13 +17,16 @@ _FORM = '{"prompt": …}, {"messages": …}, {"text": …} or {"custom_id", "met
 
 
 # Options of a batch, by the names of `work.Task`, that can do nothing for a request to an address.
+# A completion is raw by itself, so that --raw is true of it.
 _UNSEEN = {
     CHAT: ("raw", "questions"),
-    COMPLETIONS: ("system", "think", "questions"),
-    DECISIONS: ("raw", "special", "system", "think", "schema", "regex", "choice"),
+    COMPLETIONS: ("system", "think", "image_tokens", "questions"),
+    DECISIONS: (
+        *("raw", "special", "system", "think", "image_tokens", "schema", "regex", "choice", "questions"),
+        *("max_tokens", "canvas", "turbo", "sampler"),
+    ),
 }
-_HOLE = ("special", "schema", "regex", "choice")  # further ones, where a suffix is given
-_OPTIONS = {"questions": "--decide"}
+_HOLE = ("special", "canvas", "schema", "regex", "choice")  # further ones, where a suffix is given
 
 
 class BadRowError(DggufError):
@@ -126,9 +129,16 @@ def check_options(row: Row, settings: Mapping[str, Any]) -> None:
         unseen += _HOLE
     for name in unseen:
         if name in settings:
-            option = _OPTIONS.get(name, f"--{name}")
+            option = _option(name, settings[name])
             what = row.url + (" with a suffix" if name in _HOLE and row.url == COMPLETIONS else "")
             raise BatchError(
                 f"line {row.number} is a request to {what}, for which {option} can do nothing: leave it out, "
                 "or put such lines into a file of their own"
             )
+
+
+def _option(name: str, value: Any) -> str:
+    """The option that sets a setting; of the sampler's the first that was given."""
+    if name == "sampler":
+        name = next(iter(value))
+    return "--" + {"questions": "decide"}.get(name, name).replace("_", "-")

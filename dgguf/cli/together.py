@@ -33,6 +33,14 @@ class Rule:
 
 
 _UNPAGED = tuple(view for view in VIEWS if view not in ("auto", *LIVE_VIEWS))
+_SAMPLER = (
+    "--max-steps",
+    "--t-min",
+    "--t-max",
+    "--entropy-bound",
+    "--stability-threshold",
+    "--confidence-threshold",
+)
 EXCLUDES = (
     Rule("--prompt", ("PROMPT", "--file"), "give the prompt once", but=("fill",)),
     Rule("--prompt", ("INSTRUCTION",), "the model reads one of them"),
@@ -67,6 +75,8 @@ EXCLUDES = (
             "--max-tokens",
             "--canvas",
             "--turbo",
+            "--image-tokens",
+            *_SAMPLER,
         ),
         "decisions are read, and nothing is written",
     ),
