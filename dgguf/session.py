@@ -10,6 +10,7 @@ import numpy as np
 from dgguf.backends.base import Backend, TowerBackend
 from dgguf.chat import Chat
 from dgguf.constraints.automaton import Automaton
+from dgguf.constraints.guide import Guide
 from dgguf.constraints.tokens import Constraints
 from dgguf.conversation import Conversation, Request, Turns
 from dgguf.decisions.decide import Decider, Decision, Samples
@@ -207,12 +208,14 @@ class Session:
             draft=draft,
         )
         check_request(started, self.backend, constrained=constraint is not None)
-        if constraint:
-            compile_for_languages()
-        guide = self.constraints.guide(constraint, ids.tolist()) if constraint else None
+        guide = self._guide(constraint, ids) if constraint else None
         n_logs = None if log_probabilities is None else at_least(0, "log_probabilities", log_probabilities)
         request = Request(started, top_k, guide, (), self.images.spans(ids, pictures), n_logs)
         yield from (conversation or self._conversation).stream(request)
+
+    def _guide(self, constraint: Automaton, prompt: np.ndarray) -> Guide:
+        compile_for_languages()
+        return self.constraints.guide(constraint, prompt.tolist())
 
     def reader(self, prompt: np.ndarray) -> AnswerText:
         """Turns the committed tokens of the answer to a prompt's ids into text, as they come."""

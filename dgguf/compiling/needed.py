@@ -76,7 +76,7 @@ MAPPED_F2 = _rows(float32, mapped=True)
 MAPPED_1 = _rows(uint8, 1, mapped=True)
 MAPPED_2, MAPPED_3 = _rows(uint8, mapped=True), _rows(uint8, 3, mapped=True)
 MAPPED_PART = _rows(uint8, 3, "A", mapped=True)
-PAIR = types.UniTuple(int64, 2)
+LAYOUT = types.UniTuple(int64, 3)
 CODE = types.Tuple((int64, int64, int64, types.UniTuple(int64, 5), int64, int64))
 _TYPES = {int: int64, bool: boolean}  # of what encoders are told beside arrays
 
@@ -142,13 +142,13 @@ def _of_attention() -> Iterator[Job]:
 def _of_panels(work: Work) -> Iterator[Job]:
     rows, codes = MAPPED_PART if work.fused else MAPPED_3, types.UniTuple(CODE, 2)
     yield _job(0.8, experts.panel_down, B2, I1, F2, I1, I2, CODE, MAPPED_3, F2, int64, I1)
-    yield _job(0.7, experts.panel_gated, B2, I1, int64, I1, I2, codes, rows, rows, PAIR, B2, I1)
+    yield _job(0.7, experts.panel_gated, B2, I1, int64, I1, I2, codes, rows, rows, LAYOUT, B2, I1)
     yield from _of_products(work.panels, work.path)
 
 
 def _of_products(names: tuple[str, ...], path: str) -> Iterator[Job]:
-    yield _job(0.6, activations.prepare_together, F2, B2, PAIR, I1)
-    yield _job(0.5, activations.prepare, F2, B2, PAIR)
+    yield _job(0.6, activations.prepare_together, F2, B2, LAYOUT, I1)
+    yield _job(0.5, activations.prepare, F2, B2, LAYOUT)
     yield _job(0.3, qgemm.product, CODE, MAPPED_2, B2, F2, I1)
     yield Job(0.5, qgemm.panels_address)
     yield from (Job(0.05, functools.partial(panels.decoder_address, name, path)) for name in names)
