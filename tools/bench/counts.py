@@ -63,7 +63,6 @@ def assembly(core, n_arguments, write):
     module = ir.Module()
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * n_arguments), "code")
     builder = ir.IRBuilder(function.append_basic_block())
-    align_stack(builder)
     write(builder, function.args)
     builder.ret_void()
     return machine.emit_assembly(llvm.parse_assembly(str(module)))
@@ -128,6 +127,7 @@ def main():
         bits = max(form.bits, qgemm_tile.LEAST_BITS[path.dot])
 
         def write(b, args, form=form, bits=bits):
+            align_stack(b)
             qgemm_tile.Tile(b, path, form.minimum, form.group, bits, path.rows, args).write()
 
         unpack, tile = kinds(longest_block(decoder)), kinds(longest_block(assembly(core, 10, write)))

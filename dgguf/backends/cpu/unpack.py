@@ -22,6 +22,7 @@ from dgguf.llvm_ir import (
     Builder,
     Loop,
     Value,
+    align_stack,
     call,
     constant,
     int64,
@@ -313,6 +314,7 @@ def emit_decoder(b: Builder, path: str, form: PanelFormat, args: Any) -> None:
         args: int64 values: addresses of the first block, the bytes from row to row, how many blocks a
             row has, addresses of the codes, scales and minimums to write
     """
+    align_stack(b)
     source, stride, blocks, codes, scales, minimums = args
     loop = Loop(b, int64(0))
 
