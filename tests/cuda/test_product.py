@@ -31,6 +31,8 @@ LAYOUTS = {
     if not form.halves
 }
 
+NO_ASYNC = (("WITHOUT_ASYNC_COPIES", 1),)  # as before compute capability 8.0
+
 
 def address(array):
     return ctypes.c_void_p(None if array is None else array.ctypes.data)
@@ -58,7 +60,7 @@ def units_of(rng, form, codes):
     return (low, high, scales), weights.astype(np.float16).reshape(rows, -1)
 
 
-def product(form, planes, x, rows, n_out, tokens, tiles, gather=None):
+def product(form, planes, x, rows, n_out, tokens, tiles, gather=None, macros=()):
     """The sums (n_out, rows) of the kernel for so many tokens of a tile."""
     from tests.support.cuda_emulation import library  # which needs numba-cuda
 
@@ -76,7 +78,7 @@ def product(form, planes, x, rows, n_out, tokens, tiles, gather=None):
         address(gather), address(tiles), address(out), *sizes, ctypes.c_float(1), ctypes.c_float(0), *ends,
     ]  # fmt: skip
     pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
-    run = library("qgemm", kind)[f"run_qgemm_{max(tokens, 32)}"]
+    run = library("qgemm", kind + macros)[f"run_qgemm_{max(tokens, 32)}"]
     run(pointers, ctypes.c_int(-(-rows // 64)), ctypes.c_int(len(tiles)), ctypes.c_int(128))
     return out
 
@@ -95,8 +97,9 @@ def test_every_code_in_every_place(name, form):
         np.testing.assert_array_equal(found.T, weights.astype(np.float32))
 
 
+@pytest.mark.parametrize("macros", [(), NO_ASYNC], ids=["async", "no_async"])
 @pytest.mark.parametrize("name", ["Q4_K", "Q8_0", "Q5_0", "Q6_K", "Q2_K", "IQ4_NL", "F16"])
-def test_chunks_of_every_number(name):
+def test_chunks_of_every_number(name, macros):
     """Fewer than are on their way at a time, as many, more; tiles of experts that are full, half full, empty.
 
     The sums of four products of 16 columns a chunk are rounded to float32 each.
@@ -128,7 +131,7 @@ def test_chunks_of_every_number(name):
             firsts = np.cumsum([0, *(count for _, count in counts)])
             tiles = np.array([(e, at, n) for (e, n), at in zip(counts, firsts[:-1], strict=True)], np.int32)
             gather = rng.integers(0, 20, firsts[-1]).astype(np.int32)
-            found = product(form, planes, x, rows, int(firsts[-1]), tokens, tiles, gather)
+            found = product(form, planes, x, rows, int(firsts[-1]), tokens, tiles, gather, macros)
             for expert, first, count in tiles:
                 w = weights[rows * expert :][:rows].astype(np.float64).T
                 given = x[gather[first : first + count]].astype(np.float64)

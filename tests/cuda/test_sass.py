@@ -13,10 +13,10 @@ pytestmark = [
 # Instructions of a warp for a unit of 16 x 64 weights and 16, 32 or 64 tokens, and how many of them use the
 # integer lanes.
 BUDGET = {
-    "Q4_K": {16: (95, 35), 32: (120, 44), 64: (182, 78)},
-    "Q8_0": {16: (94, 33), 32: (132, 55), 64: (184, 78)},
-    "Q5_0": {16: (120, 59), 32: (159, 79), 64: (207, 101)},
-    "Q6_K": {16: (119, 58), 32: (158, 78), 64: (207, 100)},
+    "Q4_K": {16: (101, 36), 32: (127, 41), 64: (160, 48)},
+    "Q8_0": {16: (105, 36), 32: (130, 42), 64: (164, 49)},
+    "Q5_0": {16: (125, 57), 32: (150, 61), 64: (184, 69)},
+    "Q6_K": {16: (125, 56), 32: (151, 62), 64: (183, 69)},
 }
 
 
@@ -32,7 +32,8 @@ def test_a_unit_costs_no_more_than_it_did(name):
         found = issue(loop, tokens)
         assert found.total <= total, (tokens, found)
         assert found.integer <= integer, (tokens, found)
-        assert sum(i.name.startswith("HMMA") for i in loop) == 2 * found.kinds["HMMA"]  # two units a pass
+        units = sum(i.name.startswith("HMMA") for i in loop) / found.kinds["HMMA"]
+        assert units == 3  # a pass takes as many units as shared memory holds
 
 
 def test_the_loop_is_found_by_its_products():
