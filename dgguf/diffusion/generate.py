@@ -320,7 +320,7 @@ class _Denoiser:
             if step == settings.max_steps:
                 freezer.repair()
             frozen = freezer.left_out()
-            made = self._model.denoise(canvas, self._cache, made, t, uniforms, freezer.rows)
+            made = self._model.denoise(canvas, self._cache, made, t, uniforms, freezer.rows, freezer.seen)
             prediction = hold_pins(canvas, made)
             replaced = None
             if self._guide is not None:
@@ -331,7 +331,8 @@ class _Denoiser:
             next_tokens = np.where(accepted, prediction.sampled, noise.tokens(block, step, length))
             # 1.c.iv. Stop when nothing changes any more and the network is confident.
             confidence = self._turbo.confidence(step, settings.confidence_threshold)
-            settled = should_stop(prediction.argmax, prediction.entropy[free], confidence)
+            entropy = freezer.counted(prediction.entropy)
+            settled = should_stop(prediction.argmax, entropy[free], confidence)
             if self._turbo.freezes:
                 stop = self._stop(block, prediction.argmax)
                 settled = freezer.see(canvas.tokens, prediction, stop, settled=settled)
@@ -339,9 +340,8 @@ class _Denoiser:
                 next_tokens = np.where(freezer.frozen, prediction.argmax, next_tokens)
             for shown in (canvas.tokens, prediction.argmax, accepted, prediction.entropy):
                 shown.setflags(write=False)  # the loop goes on with what the consumer is given
-            if self._n_logs is not None and (settled or step == settings.max_steps):
-                logs = self._model.log_probabilities(prediction, self._n_logs)
-                self.log_probabilities = LogProbabilities(*logs)
+            if settled or step == settings.max_steps:
+                self._keep_log_probabilities(prediction)
             seconds = self._clock() - began
             top = self._model.top_tokens(prediction, self._top_k) if self._top_k else None
             yield DenoisingStep(
@@ -364,6 +364,11 @@ class _Denoiser:
                 return
             # 1.c.v. The prediction conditions the next step.
             canvas = canvas.with_tokens(next_tokens)
+
+    def _keep_log_probabilities(self, prediction: Prediction) -> None:
+        if self._n_logs is not None:
+            logs = self._model.log_probabilities(prediction, self._n_logs)
+            self.log_probabilities = LogProbabilities(*logs)
 
 
 def hold_pins(canvas: Canvas, prediction: Prediction) -> Prediction:
