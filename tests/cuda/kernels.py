@@ -231,6 +231,18 @@ def test_matrices_of_very_different_size_are_not_joined(rng):
     assert len(backend._queue.launched) == 2
 
 
+def test_the_wide_kernel_is_the_narrow_one(rng, monkeypatch):
+    """To the bit, with a warp that has one row block, one that has none, and matrices side by side."""
+    x, (w, _) = normal(rng, 70, 160), tensor(rng, "Q5_0", 144, 160)
+    found = []
+    for blocks in (1, 1000):
+        monkeypatch.setattr("dgguf.backends.cuda.matmul.WIDE_BLOCKS", blocks)
+        backend = make_backend("fast")
+        found.append(backend.to_host(backend.linear(upload(x), backend.load_matrix(w))))
+        assert backend._queue.launched == ["qgemm_64_wide" if blocks == 1 else "qgemm_64"]
+    np.testing.assert_array_equal(*found)
+
+
 def test_linear_of_rows_of_very_different_size(backend, rng):
     """Beyond what float16 holds, in both directions."""
     sizes = np.array([[1e-7], [1.0], [1e6], [0.0]], np.float32)

@@ -195,9 +195,7 @@ class Layers(Products):
             self._queue.launch(
                 "qgemm",
                 w.macros,
-                f"qgemm_{height}",
-                matmul.grid(w, n_tiles, listed=True),
-                matmul.QGEMM_THREADS,
+                *matmul.variant(w, height, n_tiles, listed=True),
                 matmul.qgemm_arguments(w, planes, halves, scales, out, 0.0, gather, tiles),
             )
             return out

@@ -150,9 +150,7 @@ class Products:
         self._queue.launch(
             "qgemm",
             w.macros,
-            f"qgemm_{height}",
-            matmul.grid(w, -(-rows // height)),
-            matmul.QGEMM_THREADS,
+            *matmul.variant(w, height, -(-rows // height)),
             matmul.qgemm_arguments(w, w.planes, halves, scales, out, cap, None, None, ends),
         )
 

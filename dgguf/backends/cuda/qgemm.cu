@@ -10,7 +10,8 @@
 //
 // Compiled for one kind of layout at a time: HIGH_BITS, GROUP, MINIMUM, TABLE, HALVES (see
 // layout.Layout.kind). The grid of a stack is (row blocks / 4, token tiles), of one matrix (token tiles, row
-// blocks / 4): blocks run with x first, and what they share of the weights then comes from DRAM once. 128 threads.
+// blocks / 4), of the wide kernel row blocks / 8: blocks run with x first, and what they share of the weights then
+// comes from DRAM once. 128 threads.
 #include "primitives.cuh"
 
 constexpr int WARPS = 4;
@@ -25,7 +26,6 @@ constexpr int HIGH_BYTES = 128 * HIGH_BITS;
 constexpr int SCALE_WORDS = HALVES ? 0 : GROUPS * (1 + MINIMUM);  // of a lane: rows g and g + 8
 constexpr int SCALE_BYTES = 32 * SCALE_WORDS;
 constexpr int UNIT_BYTES = LOW_BYTES + HIGH_BYTES + SCALE_BYTES;
-constexpr int STAGES = HALVES || !ASYNC_COPIES ? 2 : 3;  // chunks in shared memory, 48 KB at most for a block
 
 // A lane's share of a unit.
 struct Unit {
@@ -141,39 +141,50 @@ DEVICE Tile tile_of_block(const int *tiles, int tokens, int n_tokens) {
     return {tiles[3 * number], tiles[3 * number + 1], tiles[3 * number + 2]};
 }
 
-// Shared memory of a block: the rows of x and the images of the warps' units, of STAGES chunks.
-template <int TOKENS>
+// What a block has of a chunk in shared memory: the rows of x, and the images of each warp's units, one below the
+// other.
+template <int TOKENS, int UNITS>
 struct Stage {
     __align__(16) u16 x[TOKENS][STRIDE];
-    __align__(16) char units[WARPS][UNIT_BYTES];
+    __align__(16) char units[WARPS][UNITS][UNIT_BYTES];
 };
+
+// Chunks in shared memory, which may have 48 KB, with a table of 1 KB.
+template <int TOKENS, int UNITS>
+constexpr int STAGES = ASYNC_COPIES && 3 * sizeof(Stage<TOKENS, UNITS>) <= 48 * 1024 - 1024 * TABLE ? 3 : 2;
 
 constexpr int LOW_PIECES = LOW_BYTES / 512;  // of 16 bytes for each lane
 constexpr int REST_BYTES = HIGH_BYTES + SCALE_BYTES, REST_PIECES = (REST_BYTES + 511) / 512;
 template <int TOKENS>
 constexpr int X_PIECES = TOKENS * CHUNK / 8 / THREADS;  // of 16 bytes for each thread
 
-// What a thread copies of each chunk, of its warp's unit and of the block's rows of x. Rows that a tile does not
+// What a thread copies of each chunk, of its warp's units and of the block's rows of x. Rows that a tile does not
 // have are left as they are: the sums of others do not depend on them.
-template <int TOKENS>
+template <int TOKENS, int UNITS>
 struct Feed {
-    const char *low, *rest[REST_PIECES ? REST_PIECES : 1], *x[X_PIECES<TOKENS>];
+    const char *low[UNITS], *rest[UNITS][REST_PIECES ? REST_PIECES : 1], *x[X_PIECES<TOKENS>];
     int rest_step[REST_PIECES ? REST_PIECES : 1];  // in either of the two other planes, from chunk to chunk
     bool present[X_PIECES<TOKENS>];
-    Copy low_copies[LOW_PIECES], rest_copies[REST_PIECES ? REST_PIECES : 1], x_copies[X_PIECES<TOKENS>];
+    Copy low_copies[UNITS][LOW_PIECES], rest_copies[UNITS][REST_PIECES ? REST_PIECES : 1], x_copies[X_PIECES<TOKENS>];
 };
 
-// unit: the number of the warp's first one.
-template <int TOKENS>
-DEVICE void start_feed(Feed<TOKENS> &feed, Tile tile, long long unit, PARAMETERS) {
-    const int lane = threadIdx.x & 31;
-    feed.low = (const char *)low + unit * LOW_BYTES + 16 * lane;
+// The copies begin with the warp's block `first_block` of 16 rows. Beyond the last block they take that one again;
+// nothing of it is kept.
+template <int TOKENS, int UNITS>
+DEVICE void start_feed(Feed<TOKENS, UNITS> &feed, Tile tile, int first_block, PARAMETERS) {
+    const int lane = threadIdx.x & 31, n_blocks = (rows + 15) / 16;
 #pragma unroll
-    for (int i = 0; i < REST_PIECES; i++) {
-        const int at = 16 * (32 * i + lane);
-        const char *plane = at < HIGH_BYTES ? (const char *)high + at : (const char *)scales + at - HIGH_BYTES;
-        feed.rest_step[i] = at < HIGH_BYTES ? HIGH_BYTES : SCALE_BYTES;
-        feed.rest[i] = plane + unit * feed.rest_step[i];
+    for (int u = 0; u < UNITS; u++) {
+        const int block = min(first_block + u, n_blocks - 1);
+        const long long unit = ((long long)tile.expert * n_blocks + block) * chunks;
+        feed.low[u] = (const char *)low + unit * LOW_BYTES + 16 * lane;
+#pragma unroll
+        for (int i = 0; i < REST_PIECES; i++) {
+            const int at = 16 * (32 * i + lane);
+            const char *plane = at < HIGH_BYTES ? (const char *)high + at : (const char *)scales + at - HIGH_BYTES;
+            feed.rest_step[i] = at < HIGH_BYTES ? HIGH_BYTES : SCALE_BYTES;
+            feed.rest[u][i] = plane + unit * feed.rest_step[i];
+        }
     }
 #pragma unroll
     for (int i = 0; i < X_PIECES<TOKENS>; i++) {
@@ -185,19 +196,22 @@ DEVICE void start_feed(Feed<TOKENS> &feed, Tile tile, long long unit, PARAMETERS
 }
 
 // Begins the copies of the chunk that is `ahead` of the one where the feed stands; one chunk after the other.
-template <int TOKENS>
-DEVICE void begin_copies(Feed<TOKENS> &feed, Stage<TOKENS> &stage, int ahead) {
+template <int TOKENS, int UNITS>
+DEVICE void begin_copies(Feed<TOKENS, UNITS> &feed, Stage<TOKENS, UNITS> &stage, int ahead) {
     const int lane = threadIdx.x & 31;
-    char *image = stage.units[threadIdx.x >> 5] + 16 * lane;
     u16 *x = &stage.x[threadIdx.x >> 3][8 * (threadIdx.x & 7)];
 #pragma unroll
-    for (int i = 0; i < LOW_PIECES; i++)
-        begin_copy(feed.low_copies[i], image + 512 * i, feed.low + ahead * LOW_BYTES + 512 * i);
+    for (int u = 0; u < UNITS; u++) {
+        char *image = stage.units[threadIdx.x >> 5][u] + 16 * lane;
 #pragma unroll
-    for (int i = 0; i < REST_PIECES; i++) {
-        if (16 * (32 * i + lane) < REST_BYTES)
-            begin_copy(feed.rest_copies[i], image + LOW_BYTES + 512 * i, feed.rest[i]);
-        feed.rest[i] += feed.rest_step[i];
+        for (int i = 0; i < LOW_PIECES; i++)
+            begin_copy(feed.low_copies[u][i], image + 512 * i, feed.low[u] + ahead * LOW_BYTES + 512 * i);
+#pragma unroll
+        for (int i = 0; i < REST_PIECES; i++) {
+            if (16 * (32 * i + lane) < REST_BYTES)
+                begin_copy(feed.rest_copies[u][i], image + LOW_BYTES + 512 * i, feed.rest[u][i]);
+            feed.rest[u][i] += feed.rest_step[i];
+        }
     }
 #pragma unroll
     for (int i = 0; i < X_PIECES<TOKENS>; i++)
@@ -205,75 +219,29 @@ DEVICE void begin_copies(Feed<TOKENS> &feed, Stage<TOKENS> &stage, int ahead) {
             begin_copy(feed.x_copies[i], x + i * (THREADS / 8) * STRIDE, feed.x[i] + ahead * 2 * CHUNK);
 }
 
-template <int TOKENS>
-DEVICE void end_copies(const Feed<TOKENS> &feed, Stage<TOKENS> &stage) {
+template <int TOKENS, int UNITS>
+DEVICE void end_copies(const Feed<TOKENS, UNITS> &feed, Stage<TOKENS, UNITS> &stage) {
     const int lane = threadIdx.x & 31;
-    char *image = stage.units[threadIdx.x >> 5] + 16 * lane;
     u16 *x = &stage.x[threadIdx.x >> 3][8 * (threadIdx.x & 7)];
 #pragma unroll
-    for (int i = 0; i < LOW_PIECES; i++) end_copy(feed.low_copies[i], image + 512 * i);
+    for (int u = 0; u < UNITS; u++) {
+        char *image = stage.units[threadIdx.x >> 5][u] + 16 * lane;
 #pragma unroll
-    for (int i = 0; i < REST_PIECES; i++)
-        if (16 * (32 * i + lane) < REST_BYTES) end_copy(feed.rest_copies[i], image + LOW_BYTES + 512 * i);
+        for (int i = 0; i < LOW_PIECES; i++) end_copy(feed.low_copies[u][i], image + 512 * i);
+#pragma unroll
+        for (int i = 0; i < REST_PIECES; i++)
+            if (16 * (32 * i + lane) < REST_BYTES) end_copy(feed.rest_copies[u][i], image + LOW_BYTES + 512 * i);
+    }
 #pragma unroll
     for (int i = 0; i < X_PIECES<TOKENS>; i++)
         if (feed.present[i]) end_copy(feed.x_copies[i], x + i * (THREADS / 8) * STRIDE);
 }
 
-// The rows of a tile, TOKENS at most. stages and pairs are the block's.
-template <int TOKENS>
-DEVICE void multiply(Tile tile, Stage<TOKENS> *stages, u32 *pairs, PARAMETERS) {
-    constexpr int TILES = TOKENS / 8;
-    const auto [expert, first, count] = tile;
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    const int n_blocks = (rows + 15) / 16, block = (tiles ? blockIdx.x : blockIdx.y) * WARPS + warp;
-
-    if constexpr (TABLE)
-        for (int i = threadIdx.x; i < 256; i += THREADS) pairs[i] = table[i];
-
-    // A warp beyond the last block works on that one and keeps nothing of it.
-    Feed<TOKENS> feed;
-    start_feed(feed, tile, ((long long)expert * n_blocks + min(block, n_blocks - 1)) * chunks, ARGUMENTS);
-    const Offsets by = offsets(base);
-    float sums[TILES][4] = {};
-#pragma unroll
-    for (int i = 0; i < STAGES - 1; i++) {
-        if (i < chunks) begin_copies(feed, stages[i], i), end_copies(feed, stages[i]);
-        commit_copies();
-    }
-    for (int turn = 0; turn < chunks; turn += STAGES) {
-#pragma unroll
-        for (int at = 0; at < STAGES; at++) {  // as many chunks as stages: their places are constants
-            const int chunk = turn + at, to = (at + STAGES - 1) % STAGES;
-            if (chunk == chunks) break;
-            wait_for_copies<STAGES - 2>();
-            __syncthreads();  // the chunk is there for all, and all have done with the one before
-            const bool more = chunk + STAGES - 1 < chunks;
-            if (more) begin_copies(feed, stages[to], at + STAGES - 1);
-            commit_copies();
-            Unit unit;
-            read_unit(unit, stages[at].units[warp], lane);
-#pragma unroll
-            for (int step = 0; step < 4; step++) {
-                u32 a[4];
-                decode(a, unit, step, by, pairs);
-#pragma unroll
-                for (int n = 0; n < TILES; n += 2) {
-                    // Lane 8i+j points to token 8 * (i / 2) + j, columns 8 * (i % 2) and on.
-                    u32 t[4];
-                    load_matrices(t, &stages[at].x[8 * (n + (lane >> 4)) + (lane & 7)][16 * step + (lane & 8)]);
-                    mma(sums[n], a, t[0], t[1]);
-                    mma(sums[n + 1], a, t[2], t[3]);
-                }
-            }
-            if (more) end_copies(feed, stages[to]);
-        }
-        feed.low += STAGES * LOW_BYTES;
-#pragma unroll
-        for (int i = 0; i < X_PIECES<TOKENS>; i++) feed.x[i] += STAGES * 2 * CHUNK;
-    }
-
-    // The matrix that this warp's rows are of.
+// The sums of a block of 16 rows.
+template <int TILES>
+DEVICE void write_sums(const float sums[TILES][4], Tile tile, int block, PARAMETERS) {
+    const int lane = threadIdx.x & 31;
+    // The matrix that the rows are of.
     const int start = 16 * block < end0 ? 0 : 16 * block < end1 ? end0 : end1;
     const int width = (start < end0 ? end0 : start < end1 ? end1 : rows) - start;
     out += (long long)n_tokens * start - start;
@@ -282,8 +250,8 @@ DEVICE void multiply(Tile tile, Stage<TOKENS> *stages, u32 *pairs, PARAMETERS) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             int token = 8 * n + 2 * (lane & 3) + i;
-            if (token >= count) continue;
-            long long slot = first + token;
+            if (token >= tile.count) continue;
+            long long slot = tile.first + token;
             float factor = unscale * x_scale[gather ? gather[slot] : slot];
 #pragma unroll
             for (int half = 0; half < 2; half++) {
@@ -294,26 +262,97 @@ DEVICE void multiply(Tile tile, Stage<TOKENS> *stages, u32 *pairs, PARAMETERS) {
         }
 }
 
-#define SHARED(tokens)                       \
-    __shared__ Stage<tokens> stages[STAGES]; \
-    __shared__ u32 pairs[TABLE ? 256 : 1]
+// The rows of a tile, TOKENS at most, and UNITS blocks of 16 rows of the matrix for each warp. stages and pairs are
+// the block's.
+template <int TOKENS, int UNITS>
+DEVICE void multiply(Tile tile, Stage<TOKENS, UNITS> *stages, u32 *pairs, PARAMETERS) {
+    constexpr int TILES = TOKENS / 8, N = STAGES<TOKENS, UNITS>;
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const int first_block = ((tiles ? blockIdx.x : blockIdx.y) * WARPS + warp) * UNITS;
+
+    if constexpr (TABLE)
+        for (int i = threadIdx.x; i < 256; i += THREADS) pairs[i] = table[i];
+
+    Feed<TOKENS, UNITS> feed;
+    start_feed(feed, tile, first_block, ARGUMENTS);
+    const Offsets by = offsets(base);
+    float sums[UNITS][TILES][4] = {};
+#pragma unroll
+    for (int i = 0; i < N - 1; i++) {
+        if (i < chunks) begin_copies(feed, stages[i], i), end_copies(feed, stages[i]);
+        commit_copies();
+    }
+    for (int turn = 0; turn < chunks; turn += N) {
+#pragma unroll
+        for (int at = 0; at < N; at++) {  // as many chunks as stages: their places are constants
+            const int chunk = turn + at, to = (at + N - 1) % N;
+            if (chunk == chunks) break;
+            wait_for_copies<N - 2>();
+            __syncthreads();  // the chunk is there for all, and all have done with the one before
+            const bool more = chunk + N - 1 < chunks;
+            if (more) begin_copies(feed, stages[to], at + N - 1);
+            commit_copies();
+            Unit units[UNITS];
+#pragma unroll
+            for (int u = 0; u < UNITS; u++) read_unit(units[u], stages[at].units[warp][u], lane);
+#pragma unroll
+            for (int step = 0; step < 4; step++) {
+                u32 a[UNITS][4];
+#pragma unroll
+                for (int u = 0; u < UNITS; u++) decode(a[u], units[u], step, by, pairs);
+#pragma unroll
+                for (int n = 0; n < TILES; n += 2) {
+                    // Lane 8i+j points to token 8 * (i / 2) + j, columns 8 * (i % 2) and on.
+                    u32 t[4];
+                    load_matrices(t, &stages[at].x[8 * (n + (lane >> 4)) + (lane & 7)][16 * step + (lane & 8)]);
+#pragma unroll
+                    for (int u = 0; u < UNITS; u++) {
+                        mma(sums[u][n], a[u], t[0], t[1]);
+                        mma(sums[u][n + 1], a[u], t[2], t[3]);
+                    }
+                }
+            }
+            if (more) end_copies(feed, stages[to]);
+        }
+#pragma unroll
+        for (int u = 0; u < UNITS; u++) feed.low[u] += N * LOW_BYTES;
+#pragma unroll
+        for (int i = 0; i < X_PIECES<TOKENS>; i++) feed.x[i] += N * 2 * CHUNK;
+    }
+#pragma unroll
+    for (int u = 0; u < UNITS; u++) write_sums<TILES>(sums[u], tile, first_block + u, ARGUMENTS);
+}
 
 // Blocks of a multiprocessor. Where copies wait in registers, shared memory holds no more anyway.
 constexpr int FEW_TOKENS_BLOCKS = !ASYNC_COPIES ? 4 : HALVES ? 5 : 6;
 constexpr int MANY_TOKENS_BLOCKS = !ASYNC_COPIES ? 2 : HALVES ? 3 : 4;
 
-// Few tokens (an expert's share of a canvas), of which a half may be enough, and many.
+#define SHARED(tokens, units)                                              \
+    __shared__ Stage<tokens, units> stages[STAGES<tokens, units>]; \
+    __shared__ u32 pairs[TABLE ? 256 : 1]
+
+// Few tokens (an expert's share of a canvas), of which a half may be enough.
 extern "C" __global__ void __launch_bounds__(THREADS, FEW_TOKENS_BLOCKS) qgemm_32(PARAMETERS) {
-    SHARED(32);
+    SHARED(32, 1);
     const Tile tile = tile_of_block(tiles, 32, n_tokens);
     if (tile.count > 16)
-        multiply<32>(tile, stages, pairs, ARGUMENTS);
+        multiply<32, 1>(tile, stages, pairs, ARGUMENTS);
     else if (tile.count > 0)
-        multiply<16>(tile, (Stage<16> *)stages, pairs, ARGUMENTS);
+        multiply<16, 1>(tile, (Stage<16, 1> *)stages, pairs, ARGUMENTS);
 }
 
+// Many tokens.
 extern "C" __global__ void __launch_bounds__(THREADS, MANY_TOKENS_BLOCKS) qgemm_64(PARAMETERS) {
-    SHARED(64);
+    SHARED(64, 1);
     const Tile tile = tile_of_block(tiles, 64, n_tokens);
-    if (tile.count > 0) multiply<64>(tile, stages, pairs, ARGUMENTS);
+    if (tile.count > 0) multiply<64, 1>(tile, stages, pairs, ARGUMENTS);
 }
+
+#if !HALVES  // for which shared memory has no room
+// Many tokens and many rows: each warp takes 32 rows, and reads x from shared memory half as often.
+extern "C" __global__ void __launch_bounds__(THREADS, 2) qgemm_64_wide(PARAMETERS) {
+    SHARED(64, 2);
+    const Tile tile = tile_of_block(tiles, 64, n_tokens);
+    if (tile.count > 0) multiply<64, 2>(tile, stages, pairs, ARGUMENTS);
+}
+#endif

@@ -123,7 +123,7 @@ def issue(macros: tuple[tuple[str, int], ...], name: str, arch: str) -> sass.Iss
 
 def tokens_of(name: str) -> int:
     """Tokens of a tile of a kernel in qgemm.cu."""
-    found = re.search(r"_(\d+)$", name)
+    found = re.search(r"_(\d+)(_wide)?$", name)
     assert found is not None, name
     return int(found[1])
 
@@ -143,19 +143,21 @@ def _product(node: Node, card: Card) -> Work:
     tokens = max(shape[0] for shape in shapes if shape[1] != 3)  # of x and out; (n, 3) are the tiles
     height, chunks = tokens_of(node.name), math.ceil(w.columns / UNIT_COLUMNS)
     row_blocks, n_tiles = math.ceil(w.rows / UNIT_ROWS), tiles(tokens, w.stack, height)
+    wide = node.name.endswith("wide")
+    own = QGEMM_WARPS * (2 if wide else 1)  # of the row blocks
     blocks, unit_bytes = (
-        n_tiles * math.ceil(row_blocks / QGEMM_WARPS),
+        n_tiles * math.ceil(row_blocks / own),
         w.layout.code_bytes + w.layout.scale_bytes,
     )
     units = n_tiles * row_blocks * chunks
     weights = w.stack * row_blocks * chunks * unit_bytes
     # Blocks run with x first: a matrix beyond the cache comes again for every tile of tokens, if rows are x.
-    rows_first = node.grid[0] == math.ceil(row_blocks / QGEMM_WARPS) and weights > card.l2_bytes
+    rows_first = node.grid[0] == math.ceil(row_blocks / own) and weights > card.l2_bytes
     again = n_tiles if w.stack == 1 and rows_first else 1
     dram = weights * again
     l2 = units * unit_bytes + blocks * chunks * height * 2 * UNIT_COLUMNS + 4 * tokens * w.rows
     bounds = {"DRAM": 1e-3 * dram / card.dram, "L2": 1e-3 * l2 / card.l2}
-    waves = math.ceil(blocks / (card.sms * (6 if height <= 32 else 4)))
+    waves = math.ceil(blocks / (card.sms * (6 if height <= 32 else 2 if wide else 4)))
     bounds["latency"] = waves * chunks * card.iteration / card.ghz * 1e-3
     counts = issue(node.macros, node.name, card.arch)
     if counts is not None:
