@@ -179,7 +179,9 @@ def test_linear(backend, rng, path, name):
     close(found, x.astype(np.float64) @ weights.T, ROUNDED)
 
 
-@pytest.mark.parametrize(("rows", "outputs"), [(1, 16), (32, 70), (33, 130), (66, 16)])
+@pytest.mark.parametrize(
+    ("rows", "outputs"), [(1, 16), (16, 70), (17, 16), (32, 70), (33, 130), (66, 16), (79, 16)]
+)
 def test_linear_at_the_edges_of_tiles(rng, rows, outputs):
     """Row blocks and token tiles that are not full, more than one of each, one chunk and three."""
     backend = make_backend("fast")
@@ -482,6 +484,41 @@ def test_equal_router_scores_go_to_the_lower_expert(backend, rng):
     chosen, weights = backend.route(upload(x), backend.load_matrix(w), upload(ones), upload(ones[:4]), 2, EPS)
     assert backend.to_host(chosen).tolist() == [[0, 1]]
     assert backend.to_host(weights).tolist() == [[0.5, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "hidden", "n", "n_used"), [(33, 200, 8, 3), (2, 372, 130, 8), (1, 31, 5, 5)]
+)
+def test_route_at_the_edges_of_tiles(rng, rows, hidden, n, n_used):
+    """Tiles of rows, columns and experts that are not full, more than one of each; odd columns."""
+    backend = make_backend("fast")
+    x, scale, expert_scale = normal(rng, rows, hidden), normal(rng, hidden), normal(rng, n)
+    w, weights = router(rng, n, hidden, 0.5)
+    given = backend.load_matrix(w), upload(scale), upload(expert_scale), n_used, EPS
+    chosen, found = map(backend.to_host, backend.route(upload(x), *given))
+    p = softmax(rms(x, scale) / math.sqrt(hidden) @ weights.T.astype(np.float64))
+    wanted = np.argsort(-p, axis=1)[:, :n_used]
+    np.testing.assert_array_equal(chosen, wanted)
+    kept = np.take_along_axis(p, wanted, axis=1)
+    close(found, kept / kept.sum(axis=1, keepdims=True) * expert_scale[wanted])
+
+
+def test_the_fast_router_chooses_as_the_reference_where_scores_are_equal(rng):
+    """Rows whose norm is a power of two, small whole weights: all sums are exact, and many scores equal."""
+    n, hidden = 32, 192
+    x = (rng.choice([-1, 1], (6, hidden)) * np.exp2(np.arange(6))[:, None]).astype(np.float32)
+    weights = rng.integers(-1, 2, (n, hidden)).astype(np.float32)
+    weights[n // 2 :] = weights[: n // 2]
+    w = HostTensor("router", FORMATS_BY_NAME["F32"], weights.view(np.uint8), hidden, Role.ROUTER)
+    ones, found = np.ones(hidden, np.float32), []
+    for path in ("reference", "fast"):
+        backend = make_backend(path)
+        given = backend.load_matrix(w), upload(ones), upload(ones[:n]), 8, 0.0
+        found.append([backend.to_host(a) for a in backend.route(upload(x), *given)])
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    scores = np.take_along_axis(x @ weights.T, found[0][0], axis=1)
+    assert (np.diff(scores, axis=1) == 0).sum() > 12
+    close(found[0][1], found[1][1])
 
 
 @pytest.mark.parametrize("height", [1, 3, 32])

@@ -36,7 +36,7 @@ def address(array):
 
 
 def product(form, low, high, scales, rows, tokens):
-    """x @ w.T by the emulated kernel for so many tokens, x the identity, w (rows, 64): (64, rows)."""
+    """x @ w.T, emulated, x the identity, w (rows, 64), tiles of 16, 32 or 64 tokens: (64, rows)."""
     from tests.support.cuda_emulation import library  # which needs numba-cuda
 
     names = ("HIGH_BITS", "GROUP", "MINIMUM", "TABLE", "HALVES")
@@ -47,15 +47,16 @@ def product(form, low, high, scales, rows, tokens):
     base = np.array(1024 + form.offset, np.float16).view(np.uint16)
     x, x_scale = np.eye(64, dtype=np.float16), np.ones(64, np.float32)
     out = np.full((64, rows), np.nan, np.float32)
+    tiles = np.array([(0, first, tokens) for first in range(0, 64, tokens)], np.int32)
     arguments = [
         address(low), address(high), address(scales), address(table), ctypes.c_uint32(int(base) * 0x10001),
-        address(x), address(x_scale), ctypes.c_void_p(), ctypes.c_void_p(), address(out), ctypes.c_int(rows),
+        address(x), address(x_scale), ctypes.c_void_p(), address(tiles), address(out), ctypes.c_int(rows),
         ctypes.c_int(1), ctypes.c_int(64), ctypes.c_float(1), ctypes.c_float(0), ctypes.c_int(rows),
         ctypes.c_int(rows),
     ]  # fmt: skip
     pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
-    run = library("qgemm", macros)[f"run_qgemm_{tokens}"]
-    run(pointers, ctypes.c_int(64 // tokens), ctypes.c_int(-(-rows // 64)), ctypes.c_int(128))
+    run = library("qgemm", macros)[f"run_qgemm_{max(tokens, 32)}"]
+    run(pointers, ctypes.c_int(-(-rows // 64)), ctypes.c_int(64 // tokens), ctypes.c_int(128))
     return out
 
 
@@ -72,7 +73,6 @@ def test_every_code_in_every_place(name, form):
     groups = 64 // form.group
     shape = (n, 8, 2, groups, 1 + form.minimum)
     scales = (rng.choice([-1, 1], shape) * 2.0 ** rng.uniform(-25, 6, shape)).astype(np.float16)
-    found = product(form, low, high, scales, n * 16, 32 if form.minimum else 64).T
 
     by_row = scales.transpose(0, 2, 1, 3, 4).reshape(n * 16, groups, -1).astype(np.float64)
     wanted = by_row[:, :, :1] * form.values[codes].reshape(n * 16, groups, -1)
@@ -80,4 +80,6 @@ def test_every_code_in_every_place(name, form):
         wanted += by_row[:, :, 1:]
     wanted = wanted.astype(np.float16).reshape(n * 16, 64)
     assert np.isfinite(wanted).all()
-    np.testing.assert_array_equal(found, wanted.astype(np.float32))
+    for tokens in (16, 32, 64):
+        found = product(form, low, high, scales, n * 16, tokens).T
+        np.testing.assert_array_equal(found, wanted.astype(np.float32))

@@ -348,6 +348,25 @@ def test_attention_compiles_without_spills(arch):
         assert spilled == 0
 
 
+# What the small kernels are compiled for, with the full-size model.
+SMALL_KERNELS = {
+    ("router", (("N_EXPERTS", 128),)): {"router_scores": 128, "choose_experts": 48},
+}
+
+
+@needs_cuda
+@pytest.mark.slow(20)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_small_kernels_compile_without_spills(arch):
+    """With at most so many registers: a multiprocessor then holds enough of their threads."""
+    for (source, macros), most in SMALL_KERNELS.items():
+        found = compiled(source, macros, arch)
+        assert found.keys() == most.keys()
+        for name, (registers, spilled) in found.items():
+            assert registers <= most[name], (source, name, registers)
+            assert spilled == 0, (source, name, spilled)
+
+
 COMPILE_NUMBA = """
 import types
 import numba.cuda.dispatcher
@@ -369,8 +388,8 @@ signatures = {{
     elementwise.rms_norm: (f2, f1, i, f, f2), elementwise.residual: (f2, f2, f1, f, f, f2),
     elementwise.add: (f2, f2, f2), elementwise.geglu: (f2, f2, f2), elementwise.rope: (f3, f2, f2, f3),
     elementwise.take_rows: (f2, i1, f2), elementwise.take_columns: (f2, i1, f2),
-    elementwise.to_half: (f2, h2, f1), elementwise.router_scores: (f2, f2, f3),
-    elementwise.choose_experts: (f3, f, f1, f2, i2, f2), matmul.embed: (*w, i1, f, f2),
+    elementwise.to_half: (f2, h2, f1), elementwise.router_scores: (f2, f2, f2),
+    elementwise.choose_experts: (f2, f, f1, i2, f2), matmul.embed: (*w, i1, f, f2),
     matmul.reference_product: (*w, f2, i1, i1, i, f, f, f2), attention.store_rows: (f3, f3, h3, h3, i, i1),
     attention.copy_rows: (h3, i, h3, i, i), attention.reference_attention: (f3, h3, h3, f2, i3, f3),
     experts.group_rows: (i2, i1, i1, i1, i2, i), experts.combine: (f2, i1, f2, f2),

@@ -18,6 +18,7 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 struct uint2 { u32 x, y; };
 struct uint4 { u32 x, y, z, w; };
+struct float4 { float x, y, z, w; };
 static uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) { return {x, y, z, w}; }
 struct Dim { int x, y; };
 static Dim threadIdx, blockIdx;
@@ -177,6 +178,47 @@ static float from_lane_xor(float value, int mask) {
     w.value[threadIdx.x & 31] = value;
     together(4 + mask, [](Warp &w) { memcpy(w.c, w.value, sizeof w.value); });
     return ((float *)w.c)[(threadIdx.x & 31) ^ mask];
+}
+
+static double from_lane_xor(double value, int mask) {
+    float halves[2];
+    memcpy(halves, &value, 8);
+    for (float &half : halves) half = from_lane_xor(half, mask);
+    memcpy(&value, halves, 8);
+    return value;
+}
+
+static u32 ballot(bool holds) {
+    Warp &w = warps[threadIdx.x >> 5];
+    w.value[threadIdx.x & 31] = holds;
+    together(100, [](Warp &w) {
+        w.result[0][0] = 0;
+        for (int lane = 0; lane < 32; lane++) w.result[0][0] |= (u32)(w.value[lane] != 0) << lane;
+    });
+    return w.result[0][0];
+}
+
+static void __syncwarp() { together(101, nullptr); }
+static int __popc(u32 bits) { return __builtin_popcount(bits); }
+
+// The threads run in turn until a barrier: nothing comes between.
+template <class T>
+static T atomicAdd(T *to, T value) {
+    T before = *to;
+    *to = before + value;
+    return before;
+}
+
+static u32 __float_as_uint(float value) {
+    u32 bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
+static float __uint_as_float(u32 bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
 }
 
 static void enter() {

@@ -16,7 +16,11 @@ from dgguf.backends.cuda.kernels import SOURCES, address
 from dgguf.backends.cuda.memory import Array
 
 HEADER = Path(__file__).parent / "cuda_emulation.h"
-KERNELS = {"qgemm": ("qgemm_32", "qgemm_64"), "attention": ("attention",)}
+KERNELS = {
+    "qgemm": ("qgemm_32", "qgemm_64"),
+    "attention": ("attention",),
+    "router": ("router_scores", "choose_experts"),
+}
 COMPILER = shutil.which("g++")
 
 

@@ -7,8 +7,6 @@ from numba import cuda
 
 from dgguf.backends.cuda.jit import THREADS, device_function, gpu_kernel
 
-ROUTER_ROWS, ROUTER_INPUTS = 8, 128  # that a block of `router_scores` takes
-
 
 @device_function
 def block_sum(parts: np.ndarray) -> float:
@@ -141,63 +139,35 @@ def to_half(x: np.ndarray, out: np.ndarray, scales: np.ndarray) -> None:
 
 
 @gpu_kernel
-def router_scores(x: np.ndarray, w: np.ndarray, partial: np.ndarray) -> None:
-    """x @ w in float32, (rows, n) with (n, E), summed over ROUTER_INPUTS at a time: (parts, rows, E).
-
-    The grid is (rows / ROUTER_ROWS, parts). A thread takes four rows of an expert.
-    """
-    staged = cuda.shared.array((ROUTER_ROWS, ROUTER_INPUTS), np.float32)
-    first, part, tid = ROUTER_ROWS * cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x
-    n_rows, n_experts, start = x.shape[0], w.shape[1], part * ROUTER_INPUTS
-    count = min(ROUTER_INPUTS, x.shape[1] - start)
-    for k in range(tid, ROUTER_ROWS * ROUTER_INPUTS, THREADS):
-        r, i = k // ROUTER_INPUTS, k % ROUTER_INPUTS
-        inside = first + r < n_rows and i < count
-        staged[r, i] = x[first + r, start + i] if inside else np.float32(0.0)
-    cuda.syncthreads()
-    for item in range(tid, ROUTER_ROWS // 4 * n_experts, THREADS):
-        expert, r = item % n_experts, 4 * (item // n_experts)
-        a, b, c, d = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-        for i in range(count):
-            weight = w[start + i, expert]
-            a += staged[r, i] * weight
-            b += staged[r + 1, i] * weight
-            c += staged[r + 2, i] * weight
-            d += staged[r + 3, i] * weight
-        row = first + r
-        if row < n_rows:
-            partial[part, row, expert] = a
-        if row + 1 < n_rows:
-            partial[part, row + 1, expert] = b
-        if row + 2 < n_rows:
-            partial[part, row + 2, expert] = c
-        if row + 3 < n_rows:
-            partial[part, row + 3, expert] = d
+def router_scores(x: np.ndarray, w: np.ndarray, scores: np.ndarray) -> None:
+    """x @ w in float32, (rows, n) with (n, E): (rows, E); a block a row."""
+    row = cuda.blockIdx.x
+    for e in range(cuda.threadIdx.x, w.shape[1], THREADS):
+        total = np.float32(0.0)
+        for i in range(x.shape[1]):
+            total += x[row, i] * w[i, e]
+        scores[row, e] = total
 
 
 @gpu_kernel
 def choose_experts(
-    partial: np.ndarray,
+    scores: np.ndarray,
     factor: float,
     expert_scale: np.ndarray,
-    scores: np.ndarray,
     chosen: np.ndarray,
     weights: np.ndarray,
 ) -> None:
-    """Softmax over scores, the A largest renormalised, times their expert_scale; a block a row.
+    """Softmax over (rows, E) scores, the A largest renormalised, times their expert_scale; a block a row.
 
-    The scores are factor times the sum over (parts, rows, E) partial ones. Equal probabilities go to the
-    lower number. chosen and weights are (rows, A), largest first; `scores` is room for (rows, E).
+    The scores are taken times factor, and overwritten. Equal probabilities go to the lower number. chosen
+    and weights are (rows, A), largest first.
     """
     parts = cuda.shared.array(THREADS, np.float32)
     row, tid = cuda.blockIdx.x, cuda.threadIdx.x
     n_experts, n_used = scores.shape[1], chosen.shape[1]
     largest = np.float32(-3e38)
     for e in range(tid, n_experts, THREADS):
-        total = np.float32(0.0)
-        for part in range(partial.shape[0]):
-            total += partial[part, row, e]
-        scores[row, e] = total * np.float32(factor)
+        scores[row, e] *= np.float32(factor)
         largest = max(largest, scores[row, e])
     parts[tid] = largest
     largest = block_max(parts)

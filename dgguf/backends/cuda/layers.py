@@ -12,6 +12,10 @@ from dgguf.backends.cuda.matmul import GpuMatrix, Planes, Router
 from dgguf.backends.cuda.memory import Array, upload
 from dgguf.backends.cuda.products import Products
 
+# Of a block of router.cu: rows, columns and experts of the product, and rows of the choice, a warp each.
+ROUTER_ROWS, ROUTER_SPLIT, ROUTER_EXPERTS, ROUTER_THREADS = 32, 176, 128, 128
+CHOOSING_ROWS = 8
+
 
 class Layers(Products):
     """Embedding, norms, attention and experts; see `backends.base.Backend`."""
@@ -133,15 +137,32 @@ class Layers(Products):
     def route(
         self, x: Array, w: Router, scale: Array, expert_scale: Array, n_used: int, eps: float
     ) -> tuple[Array, Array]:
-        rows = x.shape[0]
-        normed = self.rms_norm(x, scale, eps)
-        blocks = -(-rows // elementwise.ROUTER_ROWS), -(-w.columns // elementwise.ROUTER_INPUTS)
-        partial, scores = self._empty(blocks[1], rows, w.rows), self._empty(rows, w.rows)
-        self._queue.run(elementwise.router_scores, blocks, normed.view, w.turned.view, partial.view)
+        rows, factor = x.shape[0], 1.0 / math.sqrt(w.columns)
         chosen, weights = self._empty(rows, n_used, dtype=np.int32), self._empty(rows, n_used)
-        self._queue.run(
-            elementwise.choose_experts, rows, partial.view, 1.0 / math.sqrt(w.columns), expert_scale.view,
-            scores.view, chosen.view, weights.view,
+        if self._reference:
+            normed, scores = self.rms_norm(x, scale, eps), self._empty(rows, w.rows)
+            self._queue.run(elementwise.router_scores, rows, normed.view, w.turned.view, scores.view)
+            outputs = chosen.view, weights.view
+            self._queue.run(
+                elementwise.choose_experts, rows, scores.view, factor, expert_scale.view, *outputs
+            )
+            return chosen, weights
+        splits, macros = -(-w.columns // ROUTER_SPLIT), (("N_EXPERTS", w.rows),)
+        partial, squares = self._empty(splits, rows, w.rows), self._empty(splits, rows)
+        blocks = -(-rows // ROUTER_ROWS), splits * -(-w.rows // ROUTER_EXPERTS)
+        sizes = [ctypes.c_int(rows), ctypes.c_int(w.columns)]
+        inputs = [x, scale, w.turned, partial, squares, *sizes]
+        self._queue.launch("router", macros, "router_scores", blocks, ROUTER_THREADS, inputs)
+        given = [
+            *sizes,
+            ctypes.c_int(splits),
+            ctypes.c_int(n_used),
+            ctypes.c_float(factor),
+            ctypes.c_float(eps),
+        ]
+        self._queue.launch(
+            "router", macros, "choose_experts", (-(-rows // CHOOSING_ROWS), 1), 32 * CHOOSING_ROWS,
+            [partial, squares, expert_scale, chosen, weights, *given],
         )  # fmt: skip
         return chosen, weights
 

@@ -1,4 +1,4 @@
-// What qgemm.cu and attention.cu need of the hardware, and nothing else, so that tests can put
+// What the kernels here need of the hardware, and nothing else, so that tests can put
 // tests/support/cuda_emulation.h in its place and run the same kernels on a CPU.
 #pragma once
 
@@ -100,5 +100,9 @@ DEVICE void load_matrices_transposed(u32 r[4], const u16 *row) {
 
 // The value of the lane whose number differs in the bits of `mask`.
 DEVICE float from_lane_xor(float value, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, mask); }
+DEVICE double from_lane_xor(double value, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, mask); }
+
+// A bit for each lane of the warp: whether it holds there.
+DEVICE u32 ballot(bool holds) { return __ballot_sync(0xFFFFFFFFu, holds); }
 
 #endif

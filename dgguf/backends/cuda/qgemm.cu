@@ -121,19 +121,26 @@ DEVICE void decode(u32 a[4], const Unit &unit, int step, Offsets by, const u32 *
 #define ARGUMENTS \
     low, high, scales, table, base, x, x_scale, gather, tiles, out, rows, chunks, n_tokens, unscale, cap, end0, end1
 
-template <int TOKEN_TILES>
-DEVICE void multiply(PARAMETERS) {
-    constexpr int TOKENS = 8 * TOKEN_TILES;
-    constexpr int COPIES = TOKENS * (CHUNK / 8) / THREADS;
-    __shared__ __align__(16) u16 staged[2][TOKENS][STRIDE];
-    __shared__ u32 pairs[256];
+// A block's rows of out.
+struct Tile {
+    int expert, first, count;
+};
 
-    const int row_blocks = tiles ? blockIdx.x : blockIdx.y;
-    int expert = 0, first = blockIdx.x * TOKENS, count = min(TOKENS, n_tokens - first);
-    if (tiles) {
-        expert = tiles[3 * blockIdx.y], first = tiles[3 * blockIdx.y + 1], count = tiles[3 * blockIdx.y + 2];
-        if (count == 0) return;
+DEVICE Tile tile_of_block(const int *tiles, int tokens, int n_tokens) {
+    if (!tiles) {
+        const int first = blockIdx.x * tokens;
+        return {0, first, min(tokens, n_tokens - first)};
     }
+    const int *tile = tiles + 3 * blockIdx.y;
+    return {tile[0], tile[1], tile[2]};
+}
+
+// The rows of a tile, TOKENS at most. staged, of two buffers, and pairs are the block's.
+template <int TOKENS>
+DEVICE void multiply(Tile tile, u16 (*staged)[STRIDE], u32 *pairs, PARAMETERS) {
+    constexpr int TOKEN_TILES = TOKENS / 8, COPIES = TOKENS * (CHUNK / 8) / THREADS;
+    const auto [expert, first, count] = tile;
+    const int row_blocks = tiles ? blockIdx.x : blockIdx.y;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int n_blocks = (rows + 15) / 16, block = row_blocks * WARPS + warp;
 
@@ -159,7 +166,7 @@ DEVICE void multiply(PARAMETERS) {
 #pragma unroll
         for (int i = 0; i < COPIES; i++) {
             int part = i * THREADS + threadIdx.x;
-            *(uint4 *)&staged[buffer][part >> 3][8 * (part & 7)] = next[i];
+            *(uint4 *)&staged[TOKENS * buffer + (part >> 3)][8 * (part & 7)] = next[i];
         }
     };
     // A warp beyond the last block works on that one and keeps nothing of it.
@@ -190,7 +197,8 @@ DEVICE void multiply(PARAMETERS) {
                 for (int n = 0; n < TOKEN_TILES; n += 2) {
                     // Lane 8i+j points to token 8 * (i / 2) + j, columns 8 * (i % 2) and on.
                     u32 t[4];
-                    load_matrices(t, &staged[odd][8 * (n + (lane >> 4)) + (lane & 7)][16 * step + (lane & 8)]);
+                    const u16 *token = staged[TOKENS * odd + 8 * (n + (lane >> 4)) + (lane & 7)];
+                    load_matrices(t, token + 16 * step + (lane & 8));
                     mma(sums[n], a, t[0], t[1]);
                     mma(sums[n + 1], a, t[2], t[3]);
                 }
@@ -220,7 +228,24 @@ DEVICE void multiply(PARAMETERS) {
         }
 }
 
-// Few tokens (an expert's share of a canvas) and many. Two units with so many words need more registers.
+#define SHARED(tokens)                                        \
+    __shared__ __align__(16) u16 staged[2 * tokens][STRIDE]; \
+    __shared__ u32 pairs[TABLE ? 256 : 1]
+
+// Few tokens (an expert's share of a canvas), of which a half may be enough, and many. Two units with so many
+// words need more registers.
 constexpr int FEW_TOKENS_BLOCKS = HALVES || SCALE_WORDS > 4 ? 5 : 6;
-extern "C" __global__ void __launch_bounds__(THREADS, FEW_TOKENS_BLOCKS) qgemm_32(PARAMETERS) { multiply<4>(ARGUMENTS); }
-extern "C" __global__ void __launch_bounds__(THREADS, HALVES ? 3 : 4) qgemm_64(PARAMETERS) { multiply<8>(ARGUMENTS); }
+extern "C" __global__ void __launch_bounds__(THREADS, FEW_TOKENS_BLOCKS) qgemm_32(PARAMETERS) {
+    SHARED(32);
+    const Tile tile = tile_of_block(tiles, 32, n_tokens);
+    if (tile.count > 16)
+        multiply<32>(tile, staged, pairs, ARGUMENTS);
+    else if (tile.count > 0)
+        multiply<16>(tile, staged, pairs, ARGUMENTS);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, HALVES ? 3 : 4) qgemm_64(PARAMETERS) {
+    SHARED(64);
+    const Tile tile = tile_of_block(tiles, 64, n_tokens);
+    if (tile.count > 0) multiply<64>(tile, staged, pairs, ARGUMENTS);
+}
