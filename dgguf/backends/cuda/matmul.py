@@ -291,7 +291,7 @@ def variant(
     """
     name, rows = f"qgemm_{height}", UNIT_ROWS * QGEMM_WARPS
     wide = -(-w.rows // (2 * rows))
-    if height == MANY_TOKENS and not w.layout.halves and wide * token_tiles >= WIDE_BLOCKS:
+    if height > FEW_TOKENS and not w.layout.halves and wide * token_tiles >= WIDE_BLOCKS:
         name, row_blocks = f"{name}_wide", wide
     else:
         row_blocks = -(-w.rows // rows)
