@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from dgguf.backends.cuda import device as device_module
-from dgguf.backends.cuda.diagnose import check_driver, check_wheels, examine, needs
+from dgguf.backends.cuda.diagnose import attention_kernels, check_driver, check_wheels, examine, needs
 from dgguf.backends.cuda.layout import layout
 from dgguf.backends.cuda.plan import RESERVE, PlacementPlan, Sizes, make_plan, spread
 from dgguf.cli import cli
@@ -286,7 +286,17 @@ def test_a_missing_gpu_is_a_failure_only_if_asked_for(monkeypatch):
 
 def test_doctor_says_what_a_model_needs(tiny):
     assert "19.8 GB of free GPU memory for all layers, 4.7 GB with all experts streamed" in needs(LARGE)
-    assert re.search(r"model needs +0\.8 GB of free GPU memory", run("doctor", tiny).stdout)
+    found = run("doctor", tiny).stdout
+    assert re.search(r"model needs +0\.8 GB of free GPU memory", found)
+    assert re.search(r"attention +on tensor cores for heads of 16, 32$", found, re.MULTILINE)
+
+
+def test_doctor_names_the_slow_attention():
+    assert attention_kernels([256, 512]) == "on tensor cores for heads of 256, 512"
+    assert attention_kernels([64, 72]) == (
+        "on tensor cores for heads of 64; by a plain, slow kernel for heads of 72 "
+        "(the fast one takes multiples of 16 up to 512)"
+    )
 
 
 @needs_cuda
@@ -504,7 +514,12 @@ def test_the_commands_on_the_fake_driver(fake_driver, tiny):
     assert "all 6 layers in GPU memory" in found.stderr
     found = command("bench", tiny, "--cuda", "--steps", "1", "--json")
     assert found.returncode == 0, found.stderr
-    assert "Fake GPU" in json.loads(found.stdout)["backend"]
+    assert "tensor cores; steps recorded as one graph; " in json.loads(found.stdout)["backend"]
+    found = command("bench", tiny, "--cuda", "--steps", "1", "-ngl", "4")
+    assert found.returncode == 0, found.stderr
+    assert "steps started kernel by kernel (the copies of experts cannot be recorded)" in " ".join(
+        found.stdout.split()
+    )
     found = command("run", tiny, "-p", "x", "--cuda", "-ngl", "7")
     assert found.returncode == 1
     assert "--gpu-layers must be from 0 to 6, not 7" in found.stderr

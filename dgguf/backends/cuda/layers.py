@@ -11,6 +11,7 @@ from dgguf.backends.cuda import attention, elementwise, experts, matmul
 from dgguf.backends.cuda.matmul import GpuMatrix, Planes, Router
 from dgguf.backends.cuda.memory import Array, upload
 from dgguf.backends.cuda.products import Products
+from dgguf.backends.limits import gpu_attends_fast
 
 # Of a block of router.cu: rows, columns and experts of the product, and rows of the choice, a warp each.
 ROUTER_ROWS, ROUTER_SPLIT, ROUTER_EXPERTS, ROUTER_THREADS = 32, 176, 128, 128
@@ -114,7 +115,10 @@ class Layers(Products):
         kv_heads, capacity, _ = store.keys.shape
         runs = self._integers("runs", visible.runs)
         out = self._empty(rows, heads, dim)
-        if self._reference or dim % 16 or dim > 512:
+        fast = gpu_attends_fast(dim)
+        if not fast:
+            self._slow_heads.add(dim)
+        if self._reference or not fast:
             scores = self._empty(rows * heads, int(visible.runs[:, :, 1].max()))
             self._queue.run(
                 attention.reference_attention, rows * heads, q.view, store.keys.view, store.values.view,

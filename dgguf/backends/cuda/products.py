@@ -37,6 +37,7 @@ class Products:
         self._of_positions: dict[Hashable, Any] = {}
         self._last_halves: tuple[Array, Array, Array] | None = None
         self._last_joined: tuple[Array, GpuMatrix, dict[int, Array]] | None = None
+        self._slow_heads: set[int] = set()  # sizes that the fast attention does not take
         self._counters: dict[int, tuple[Array, Array]] = {}
 
     def load_matrix(self, tensor: HostTensor) -> Any:  # a Matrix or the Router
