@@ -20,6 +20,8 @@ KERNELS = {
     "qgemm": ("qgemm_32", "qgemm_64"),
     "attention": ("attention",),
     "router": ("router_scores", "choose_experts"),
+    "rows": ("norm_row", "residual", "residual_of_sum", "to_half", "geglu"),
+    "heads": ("norm_rope_store",),
 }
 COMPILER = shutil.which("g++")
 
