@@ -4,7 +4,7 @@ To add a backend, implement `Backend` for your array type. An array needs what `
 matrix what `Weight` has; everything else happens in verbs. Shape letters are those of `model.transformer`.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
@@ -172,6 +172,9 @@ class Backend(Protocol):
     # Weights and memory
     def load_matrix(self, tensor: HostTensor) -> Weight:
         """Make a matrix (rows, columns) or a stack (E, rows, columns) ready for products."""
+
+    def load_matrices(self, tensors: list[HostTensor]) -> Sequence[Weight]:
+        """As `load_matrix`, of matrices that the same rows are multiplied with: at once where it can."""
 
     def load_vector(self, tensor: HostTensor) -> DeviceArray:
         """Decode a vector to (columns,) float32."""
@@ -353,12 +356,7 @@ class RowsBackend(Backend, Protocol):
         """The distributions at (n,) int64 rows, as a conditioning of n rows."""
 
     def merge_rows(self, conditioning: Any, rows: np.ndarray, some: Any) -> Any:
-        """C distributions in which those of the last `predict`, of n rows, stand at `rows`.
-
-        Args:
-            conditioning: of C rows; it may be overwritten.
-            some: of the n rows.
-        """
+        """A conditioning of C rows, which may change, with `some` of the last `predict` at (n,) rows."""
 
 
 class TowerBackend(Backend, Protocol):

@@ -45,6 +45,9 @@ class CollectingBackend:
     def load_matrix(self, tensor: HostTensor) -> _Observed:
         return _Observed(tensor, self._backend)
 
+    def load_matrices(self, tensors: list[HostTensor]) -> list[_Observed]:
+        return [self.load_matrix(tensor) for tensor in tensors]
+
     def embed(self, table: _Observed, tokens: np.ndarray, scale: float) -> np.ndarray:
         return self._backend.embed(table.weights[0], tokens, scale)
 

@@ -3,7 +3,7 @@
 Fields are named after the GGUF tensors, so that a field, a tensor and a formula carry one name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -96,6 +96,13 @@ class TensorLoader:
         with self.file.reading():
             return self.backend.load_matrix(self.host(name, shape))
 
+    def matrices(self, *wanted: tuple[str, int, int]) -> Sequence[Weight]:
+        """Matrices (name, rows, columns) that the same rows are multiplied with."""
+        with self.file.reading():
+            return self.backend.load_matrices(
+                [self.host(name, (rows, columns)) for name, rows, columns in wanted]
+            )
+
     def vector(self, name: str, size: int) -> Array:
         with self.file.reading():
             return self.backend.load_vector(self.host(name, (size,)))
@@ -122,21 +129,26 @@ def _load_layer(load: TensorLoader, i: int, config: ModelConfig, layer: LayerCon
     d, f, e, fe = config.hidden_size, config.ff_size, config.n_experts, config.expert_ff_size
     q_rows, kv_rows = config.n_heads * layer.head_dim, layer.n_kv_heads * layer.head_dim
     has_v = layer.sliding or load.has(f"{p}attn_v.weight")
+    kv_names = ("attn_k", "attn_v") if has_v else ("attn_k",)
+    attn_q, attn_k, *attn_v = load.matrices(
+        (f"{p}attn_q.weight", q_rows, d), *((f"{p}{name}.weight", kv_rows, d) for name in kv_names)
+    )
+    ffn_gate, ffn_up = load.matrices((f"{p}ffn_gate.weight", f, d), (f"{p}ffn_up.weight", f, d))
     gate_exps, up_exps = load.gate_and_up(p, config)
     scale = load.scalar(f"{p}layer_output_scale.weight")
     enc_name = f"{p}enc_layer_output_scale.weight"
     return LayerWeights(
         attn_norm=load.vector(f"{p}attn_norm.weight", d),
-        attn_q=load.matrix(f"{p}attn_q.weight", q_rows, d),
-        attn_k=load.matrix(f"{p}attn_k.weight", kv_rows, d),
-        attn_v=load.matrix(f"{p}attn_v.weight", kv_rows, d) if has_v else None,
+        attn_q=attn_q,
+        attn_k=attn_k,
+        attn_v=attn_v[0] if has_v else None,
         attn_q_norm=load.vector(f"{p}attn_q_norm.weight", layer.head_dim),
         attn_k_norm=load.vector(f"{p}attn_k_norm.weight", layer.head_dim),
         attn_output=load.matrix(f"{p}attn_output.weight", d, q_rows),
         post_attention_norm=load.vector(f"{p}post_attention_norm.weight", d),
         ffn_norm=load.vector(f"{p}ffn_norm.weight", d),
-        ffn_gate=load.matrix(f"{p}ffn_gate.weight", f, d),
-        ffn_up=load.matrix(f"{p}ffn_up.weight", f, d),
+        ffn_gate=ffn_gate,
+        ffn_up=ffn_up,
         ffn_down=load.matrix(f"{p}ffn_down.weight", d, f),
         post_ffw_norm_1=load.vector(f"{p}post_ffw_norm_1.weight", d),
         ffn_gate_inp=load.matrix(f"{p}ffn_gate_inp.weight", e, d),
@@ -169,6 +181,7 @@ def load_weights(file: GgufFile, config: ModelConfig, backend: Backend) -> Model
     pre_norm = (
         "self_cond_pre_norm.weight" if load.has("self_cond_pre_norm.weight") else "self_cond_norm.weight"
     )
+    gate, up = load.matrices(("self_cond_gate.weight", f, d), ("self_cond_up.weight", f, d))
     weights = ModelWeights(
         file=file,
         token_embd=token_embd,
@@ -176,8 +189,8 @@ def load_weights(file: GgufFile, config: ModelConfig, backend: Backend) -> Model
         output_norm=load.vector("output_norm.weight", d),
         rope_freqs=load.vector("rope_freqs.weight", full[0].head_dim // 2) if full else None,
         self_cond_pre_norm=load.vector(pre_norm if load.has(pre_norm) else "self_cond_pre_norm.weight", d),
-        self_cond_gate=load.matrix("self_cond_gate.weight", f, d),
-        self_cond_up=load.matrix("self_cond_up.weight", f, d),
+        self_cond_gate=gate,
+        self_cond_up=up,
         self_cond_down=load.matrix("self_cond_down.weight", d, f),
         layers=tuple(_load_layer(load, i, config, layer) for i, layer in enumerate(config.layers)),
     )

@@ -184,7 +184,9 @@ def test_linear(backend, rng, path, name):
     close(found, x.astype(np.float64) @ weights.T, ROUNDED)
 
 
-@pytest.mark.parametrize(("rows", "outputs"), [(1, 16), (32, 70), (33, 130), (66, 16)])
+@pytest.mark.parametrize(
+    ("rows", "outputs"), [(1, 16), (16, 70), (17, 16), (32, 70), (33, 130), (66, 16), (79, 16)]
+)
 def test_linear_at_the_edges_of_tiles(rng, rows, outputs):
     """Row blocks and token tiles that are not full, more than one of each, one chunk and three."""
     backend = make_backend("fast")
@@ -193,6 +195,45 @@ def test_linear_at_the_edges_of_tiles(rng, rows, outputs):
         found = backend.to_host(backend.linear(upload(x), backend.load_matrix(w)))
         close(found, x.astype(np.float64) @ weights.T, ROUNDED)
     assert products(backend) == ["qgemm_32" if rows <= 32 else "qgemm_64"] * 2
+
+
+@pytest.mark.parametrize("names", [("Q8_0", "Q8_0", "Q8_0"), ("Q4_K", "Q4_K", "Q6_K"), ("F32", "F32")])
+def test_matrices_of_the_same_rows_are_one_launch(rng, names):
+    """Of one layout they lie behind each other; the numbers are those of each alone, to the bit."""
+    backend, alone = make_backend("fast"), make_backend("fast")
+    shapes = ((48, 256), (16, 256), (80, 256))
+    tensors = [
+        replace(tensor(rng, name, *shape)[0], name=f"{i}")
+        for i, (name, shape) in enumerate(zip(names, shapes, strict=False))
+    ]
+    x, y = (upload(normal(rng, 37, 256)) for _ in range(2))
+    matrices, one_by_one = backend.load_matrices(tensors), [alone.load_matrix(t) for t in tensors]
+    for given in (x, y, x):
+        for w, single in zip(reversed(matrices), reversed(one_by_one), strict=True):
+            found = backend.to_host(backend.linear(given, w))
+            np.testing.assert_array_equal(found, alone.to_host(alone.linear(given, single)))
+    assert len(backend._queue.launched) == 3 * len(set(names))
+    assert len(alone._queue.launched) == 3 * len(names)
+    ids = np.array([5, 15])
+    for w, single in zip(matrices, one_by_one, strict=True):  # each still stands for itself
+        np.testing.assert_array_equal(
+            *(be.to_host(be.embed(m, ids, 1.0)) for be, m in ((backend, w), (alone, single)))
+        )
+
+
+def test_matrices_of_very_different_size_are_not_joined(rng):
+    """Their scales would lose bits."""
+    backend = make_backend("fast")
+    weights = [normal(rng, 16, 64), normal(rng, 16, 64) * np.float32(1000)]
+    tensors = [
+        HostTensor(str(i), FORMATS_BY_NAME["F32"], w.view(np.uint8), 64) for i, w in enumerate(weights)
+    ]
+    x = normal(rng, 3, 64)
+    given, matrices = upload(x), backend.load_matrices(tensors)
+    for w, m in zip(weights, matrices, strict=True):
+        found = backend.to_host(backend.linear(given, m))
+        close(found, x.astype(np.float64) @ w.T.astype(np.float64), ROUNDED)
+    assert len(backend._queue.launched) == 2
 
 
 def test_linear_of_rows_of_very_different_size(backend, rng):

@@ -66,6 +66,22 @@ def decoded(tensor):
     return out.reshape(*tensor.raw.shape[:-1], tensor.columns).astype(np.float64)
 
 
+def code_at(low, high, high_bits, lane, step, r, i):
+    """The code of one place of each unit, from the planes of words (units, 32, 4) and (units, 32, h)."""
+    low = low.reshape(-1, 32, 4)[:, lane, step]
+    if high_bits == 0:
+        return low >> 4 * r + 16 * i & 15
+    if high_bits == 4:
+        words = high.reshape(-1, 32, 4)[:, lane, step] if r > 1 else low
+        return words >> 16 * (r % 2) + 8 * i & 255
+    before = high_bits * (2 * step + r // 2)
+    word = high.reshape(-1, 32, high_bits)[:, lane, before // 8].astype(np.uint64)
+    turn = before % 4 + 8 * (before // 4 % 2)
+    rotated = word >> np.uint64(turn) | word << np.uint64(32 - turn)
+    further = rotated >> np.uint64(4 + 4 * (r % 2) + 16 * i) & np.uint64((1 << high_bits) - 1)
+    return low >> 4 * r + 16 * i & 15 | (further << np.uint64(4)).astype(np.uint32)
+
+
 def unpacked(packed):
     """The weights of a packed stack, (E, rows, columns) float64: the drawing in `layout`, bit by bit."""
     form = packed.layout
@@ -84,11 +100,7 @@ def unpacked(packed):
                         words = low.reshape(-1, 4, 32, 4)[:, step, lane, r]
                         value = (words >> 16 * i).astype(np.uint16).view(np.float16).astype(np.float64)
                     else:
-                        code = low.reshape(-1, 32, 4)[:, lane, step] >> 16 * i + 4 * r & 15
-                        if form.high_bits:
-                            bit = form.high_bits * (4 * step + r)
-                            word = high.reshape(-1, 32, form.high_bits)[:, lane, bit // 16]
-                            code |= (word >> 16 * i + bit % 16 & (1 << form.high_bits) - 1) << 4
+                        code = code_at(low, high, form.high_bits, lane, step, r, i)
                         record = scales.reshape(-1, 8, 2, 64 // form.group, 1 + form.minimum)
                         s = record[:, row % 8, row // 8, column // form.group]
                         value = s[:, 0] * form.values[code]

@@ -320,13 +320,20 @@ def compiled(source, macros, arch):
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_products_compile_without_spills(arch):
-    """At most 80 registers of the kernel for few tokens: six blocks of 128 threads on a multiprocessor."""
+    """At most 80 registers of the kernel for few tokens: six blocks of 128 threads on a multiprocessor.
+
+    Units of plain floats, and those with minimums of 16 weights, have more words: 96, five blocks.
+    """
     for kind in KINDS:
         names = ("HIGH_BITS", "GROUP", "MINIMUM", "TABLE", "HALVES")
         macros = tuple((name, int(value)) for name, value in zip(names, kind, strict=True))
         found = compiled("qgemm", macros, arch)
         assert found.keys() == {"qgemm_32", "qgemm_64"}
-        for name, most in (("qgemm_32", 80), ("qgemm_64", 255)):
+        _, group, minimum, _, halves = kind
+        for name, most in (
+            ("qgemm_32", 96 if halves or (minimum and group == 16) else 80),
+            ("qgemm_64", 255),
+        ):
             registers, spilled = found[name]
             assert registers <= most, (kind, name, registers)
             assert spilled == 0, (kind, name, spilled)

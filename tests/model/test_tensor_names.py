@@ -22,6 +22,7 @@ def test_the_loader_gives_every_matrix_its_role_and_layer(tmp_path, split_expert
     write_model(tmp_path / "m.gguf", SMALL, "Q8_0", split_experts=split_experts, untied_head=untied_head)
     matrices, vectors = [], []
     backend = SimpleNamespace(load_matrix=matrices.append, load_vector=vectors.append, to_host=lambda x: [1])
+    backend.load_matrices = lambda tensors: [matrices.append(t) for t in tensors]
     with GgufFile(tmp_path / "m.gguf") as file:
         load_weights(file, ModelConfig.from_file(file), backend)
     assert all(t.raw.shape[0] == 1 and t.role is Role.OTHER for t in vectors)

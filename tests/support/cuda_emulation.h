@@ -81,6 +81,18 @@ static void together(int call, void (*last)(Warp &)) {
     wait_(warp.barrier, 32, last, &warp);
 }
 
+static u32 select_bytes(u32 a, u32 b, u32 selector) {
+    u32 out = 0;
+    for (int i = 0; i < 4; i++) {
+        int from = selector >> 4 * i & 7;
+        out |= ((from < 4 ? a : b) >> 8 * (from & 3) & 255) << 8 * i;
+    }
+    return out;
+}
+static u32 low_half(u32 word) { return select_bytes(word, word, 0x1010); }
+static u32 high_half(u32 word) { return select_bytes(word, word, 0x3232); }
+static u32 and_or(u32 word, u32 mask, u32 rest) { return (word & mask) | rest; }
+
 static float to_float(u32 bits) {
     u16 h = (u16)bits;
     _Float16 value;

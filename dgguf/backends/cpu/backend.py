@@ -93,6 +93,9 @@ class CpuBackend:
             self.rounded[name] = self.rounded.get(name, 0) + tensor.raw.nbytes
         return w
 
+    def load_matrices(self, tensors: list[HostTensor]) -> list[CpuMatrix]:
+        return [self.load_matrix(tensor) for tensor in tensors]
+
     def load_vector(self, tensor: HostTensor) -> np.ndarray:
         vector: np.ndarray = matmul.decode_rows(CpuMatrix(tensor), 0, 1)[0]
         return vector.copy()

@@ -176,7 +176,7 @@ class Layers(Products):
                 "qgemm",
                 w.macros,
                 f"qgemm_{height}",
-                matmul.grid(w, n_tiles),
+                matmul.grid(w, n_tiles, listed=True),
                 matmul.QGEMM_THREADS,
                 matmul.qgemm_arguments(w, planes, halves.numbers, halves.scales, out, 0.0, gather, tiles),
             )

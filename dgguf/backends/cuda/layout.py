@@ -10,10 +10,15 @@ other. In a unit the codes stand where the tensor cores want them (PTX, mma.m16n
 lane l = 4 * g + t owns, of each step of 16 columns, four registers r with two weights each, of row
 g + 8 * (r & 1) and columns 2 * t + 8 * (r >> 1) and the next. Pair p = 4 * step + r.
 
-    low     (units, 32 lanes, 4) uint32          pair p: low nibbles at bits 4r and 16 + 4r of word `step`
-    high    (units, 32 lanes, h) uint32          h further bits, at h*p % 16 and 16 + that of word h*p / 16
+    low     (units, 32 lanes, 4) uint32   pair p: low nibbles at bits 4r and 16 + 4r of word `step`
+    high    (units, 32 lanes, h) uint32   h further bits, see below
     scales  (units, 8 rows g, 2, 64 / group, 1 or 2) float16  of rows g and g + 8: scale, minimum
     halves  (units, 4 steps, 32 lanes, 4) uint32 float16 pairs instead of all that, for plain floats
+
+The further bits lie so that the kernel needs one rotation for two pairs. Those of registers 2n and 2n + 1
+of a step are at b = h * (2 * step + n): in word b / 8, rotated to the right by b % 4 + 8 * (b / 4 % 2), the
+bits of register 2n begin at 4 and 20, those of 2n + 1 at 8 and 24. Codes of 8 bits are whole bytes: those of
+registers 0 and 1 in word `step` of `low`, those of 2 and 3 in word `step` of `high`, two bytes a pair.
 """
 
 from dataclasses import dataclass

@@ -61,12 +61,14 @@ class GpuMatrix:
         packed: repacked; `data` is empty where it has been copied to the GPU.
         tables: of the layout.
         planes: where it lies; None if it is streamed from the host when needed.
+        joined: the matrices among which it lies; None if it lies alone.
     """
 
     tensor: HostTensor
     packed: Packed
     tables: Tables
     planes: Planes | None
+    joined: "Joined | None" = None
 
     @property
     def layout(self) -> Layout:
@@ -107,6 +109,21 @@ class GpuMatrix:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """Matrices that lie behind each other, so that one launch multiplies the same rows with all of them.
+
+    Attributes:
+        whole: all their rows as one matrix.
+        ends: where the rows of each end in it.
+        first: where those of the one begin that this stands in.
+    """
+
+    whole: GpuMatrix
+    ends: tuple[int, ...]
+    first: int = 0
+
+
+@dataclass(frozen=True)
 class Router:
     """The router's matrix, float32 and turned round: (columns, rows)."""
 
@@ -133,6 +150,18 @@ def kind_macros(form: Layout) -> Macros:
     """What qgemm.cu is compiled for."""
     names = ("HIGH_BITS", "GROUP", "MINIMUM", "TABLE", "HALVES")
     return tuple((name, int(value)) for name, value in zip(names, form.kind, strict=True))
+
+
+def planes_of_rows(w: GpuMatrix, first: int, end: int) -> Planes:
+    """The planes of some rows of one matrix, whole blocks of them."""
+    assert w.planes is not None
+    blocks = -(-w.rows // UNIT_ROWS)
+
+    def some(plane: Any) -> Any:
+        n = plane.size // blocks
+        return plane[first // UNIT_ROWS * n : end // UNIT_ROWS * n]
+
+    return Planes(some(w.planes.low), some(w.planes.high), some(w.planes.scales), some(w.planes.halves))
 
 
 def device_planes(data: Any, form: Layout, n_units: int) -> Planes:
@@ -166,11 +195,17 @@ def weight_at(
     first = 16 * (k & 1)  # bit of the pair's half
     if high_bits < 0:
         return np.float32(halves[((unit * 4 + step) * 32 + lane) * 8 + 2 * r + (k & 1)])
-    code = np.int64(low[(unit * 32 + lane) * 4 + step]) >> first + 4 * r & 15
-    if high_bits > 0:
-        bit = high_bits * (4 * step + r)
-        word = np.int64(high[(unit * 32 + lane) * high_bits + bit // 16])
-        code |= (word >> first + bit % 16 & (1 << high_bits) - 1) << 4
+    place = (unit * 32 + lane) * 4 + step
+    if high_bits == 4:
+        word = np.int64(high[place] if r > 1 else low[place])
+        code = word >> 16 * (r & 1) + 8 * (k & 1) & 255
+    else:
+        code = np.int64(low[place]) >> first + 4 * r & 15
+        if high_bits > 0:
+            turn = high_bits * (2 * step + (r >> 1))  # of the pairs before it
+            word = np.int64(high[(unit * 32 + lane) * high_bits + (turn >> 3)])
+            bit = first + 4 * (r & 1) + 4 + (turn & 3) + 2 * (turn & 4) & 31
+            code |= (word >> bit & (1 << high_bits) - 1) << 4
     entry = (((unit * 8 + g) * 2 + half) * (64 // group) + (column & 63) // group) * (1 + minimum)
     value = np.float32(scales[entry]) * values[code]
     return value + np.float32(scales[entry + 1]) if minimum else value
@@ -220,6 +255,7 @@ def qgemm_arguments(
     cap: float,
     gather: Array | None,
     tiles: Array | None,
+    ends: tuple[int, ...] = (),
 ) -> list[Any]:
     """The arguments of the kernels in qgemm.cu.
 
@@ -227,18 +263,22 @@ def qgemm_arguments(
         w, planes: the matrix.
         x: float16 (rows, 64 * chunks).
         x_scales: (rows,).
-        out: (rows, rows of the matrix).
+        out: (rows, rows of the matrix), or so many numbers where it is joined of several.
         cap: 0 for none.
         gather, tiles: for a stack, else None.
+        ends: where the rows of joined matrices end, three at most.
     """
+    first_end, second_end, *_ = (*ends, w.rows, w.rows)
     base = int(np.array(1024 + w.layout.offset, np.float16).view(np.uint16)) * 0x10001
     return [
         Array(planes.low, None), Array(planes.high, None), Array(planes.scales, None), w.tables.pairs,
         ctypes.c_uint32(base), x, x_scales, gather, tiles, out, ctypes.c_int(w.rows), ctypes.c_int(w.chunks),
-        ctypes.c_int(out.shape[0]), ctypes.c_float(w.unscale), ctypes.c_float(cap),
+        ctypes.c_int(out.size // w.rows), ctypes.c_float(w.unscale), ctypes.c_float(cap),
+        ctypes.c_int(first_end), ctypes.c_int(second_end),
     ]  # fmt: skip
 
 
-def grid(w: GpuMatrix, token_tiles: int) -> tuple[int, int]:
-    """The grid of a kernel in qgemm.cu."""
-    return -(-w.rows // (UNIT_ROWS * QGEMM_WARPS)), token_tiles
+def grid(w: GpuMatrix, token_tiles: int, *, listed: bool = False) -> tuple[int, int]:
+    """The grid of a kernel in qgemm.cu: tiles of tokens run first, or row blocks where tiles are listed."""
+    row_blocks = -(-w.rows // (UNIT_ROWS * QGEMM_WARPS))
+    return (row_blocks, token_tiles) if listed else (token_tiles, row_blocks)

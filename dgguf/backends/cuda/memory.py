@@ -91,6 +91,10 @@ class Array:
     def reshape(self, *shape: int) -> "Array":
         return Array(self.view.reshape(*shape), self._lease)
 
+    def piece(self, first: int, *shape: int) -> "Array":
+        """The elements of an array of one axis from `first` on, as this shape."""
+        return Array(self.view[first : first + int(np.prod(shape))].reshape(*shape), self._lease)
+
 
 class Memory:
     """The pool.

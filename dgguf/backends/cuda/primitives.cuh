@@ -12,6 +12,30 @@ typedef unsigned int u32;
 #define DEVICE __device__ __forceinline__
 #define INFINITY __int_as_float(0x7F800000)
 
+// Four of the eight bytes of a and b, numbered from a's lowest on; a digit of the selector for each.
+DEVICE u32 select_bytes(u32 a, u32 b, u32 selector) { return __byte_perm(a, b, selector); }
+
+// A pair of the float16 in the lower half of a word, or in the upper one: not an instruction of its own where
+// half2_mul or half2_fma take it.
+DEVICE u32 low_half(u32 word) {
+    u32 d;
+    asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {l, l};}" : "=r"(d) : "r"(word));
+    return d;
+}
+
+DEVICE u32 high_half(u32 word) {
+    u32 d;
+    asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {h, h};}" : "=r"(d) : "r"(word));
+    return d;
+}
+
+// (word & mask) | rest, in one instruction: the compiler would gather masks and need more.
+DEVICE u32 and_or(u32 word, u32 mask, u32 rest) {
+    u32 d;
+    asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(d) : "r"(word), "r"(mask), "r"(rest));
+    return d;
+}
+
 // Two float16 in a word each.
 DEVICE u32 half2_sub(u32 a, u32 b) {
     u32 d;

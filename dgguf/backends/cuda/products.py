@@ -10,12 +10,12 @@ from dgguf.backends.base import HostTensor, Role
 from dgguf.backends.cuda import matmul
 from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.layout import Layout
-from dgguf.backends.cuda.matmul import GpuMatrix, Tables
+from dgguf.backends.cuda.matmul import GpuMatrix, Joined, Tables
 from dgguf.backends.cuda.memory import Array, Memory, upload
 from dgguf.backends.cuda.plain_rows import PlainRows
 from dgguf.backends.cuda.plan import PlacementPlan
 from dgguf.backends.cuda.queue import Queue
-from dgguf.backends.cuda.repack import pack
+from dgguf.backends.cuda.repack import Packed, join, pack
 from dgguf.backends.cuda.rows import RowKernels
 from dgguf.backends.cuda.stream import ExpertStream
 from dgguf.machine import usable_cores
@@ -40,12 +40,40 @@ class Products:
         self._tables: dict[Layout, Tables] = {}
         self._experts = ExpertStream(device)
         self._of_positions: dict[Hashable, Any] = {}
+        self._last_joined: tuple[Array, GpuMatrix, dict[int, Array]] | None = None
         self._counters: dict[int, tuple[Array, Array]] = {}
 
     def load_matrix(self, tensor: HostTensor) -> Any:  # a Matrix or the Router
         if tensor.role is Role.ROUTER:
             return matmul.router(tensor)
-        packed = pack(tensor, self._pool, lambda n: np.empty(n, np.uint8))
+        return self._place(tensor, self._pack(tensor))
+
+    def load_matrices(self, tensors: list[HostTensor]) -> list[Any]:
+        packs = {tensor.name: (tensor, self._pack(tensor)) for tensor in tensors}
+        made: dict[str, GpuMatrix] = {}
+        for form in dict.fromkeys(packed.layout for _, packed in packs.values()):
+            made |= self._place_joined([pair for pair in packs.values() if pair[1].layout == form])
+        return [made[tensor.name] for tensor in tensors]
+
+    def _place_joined(self, pairs: list[tuple[HostTensor, Packed]]) -> dict[str, GpuMatrix]:
+        """Matrices of one layout, behind each other if that can be; by name."""
+        packed = join([own for _, own in pairs]) if len(pairs) > 1 else None
+        if packed is None:
+            return {tensor.name: self._place(tensor, own) for tensor, own in pairs}
+        whole, made, first = self._place(pairs[0][0], packed), {}, 0
+        ends = tuple(int(end) for end in np.cumsum([own.rows for _, own in pairs]))
+        for (tensor, _), end in zip(pairs, ends, strict=True):
+            own = replace(whole.packed, rows=end - first)
+            planes = matmul.planes_of_rows(whole, first, end)
+            made[tensor.name] = GpuMatrix(tensor, own, whole.tables, planes, Joined(whole, ends, first))
+            first = end
+        return made
+
+    def _pack(self, tensor: HostTensor) -> Packed:
+        return pack(tensor, self._pool, lambda n: np.empty(n, np.uint8))
+
+    def _place(self, tensor: HostTensor, packed: Packed) -> GpuMatrix:
+        """A repacked matrix where products find it."""
         if packed.layout not in self._tables:
             self._tables[packed.layout] = Tables(packed.layout)
         tables = self._tables[packed.layout]
@@ -53,8 +81,11 @@ class Products:
             matrix = GpuMatrix(tensor, packed, tables, planes=None)
             self._experts.add(matrix)
             return matrix
-        planes = matmul.device_planes(self._queue.upload(packed.data), packed.layout, packed.n_units)
+        planes = matmul.device_planes(self._upload(packed), packed.layout, packed.n_units)
         return GpuMatrix(tensor, replace(packed, data=packed.data[:0]), tables, planes)
+
+    def _upload(self, packed: Packed) -> Any:
+        return self._queue.upload(packed.data)
 
     def load_vector(self, tensor: HostTensor) -> Array:
         return upload(matmul.decoded(tensor)[0])
@@ -66,9 +97,26 @@ class Products:
         self._device.stream.synchronize()
 
     def linear(self, x: Array, w: GpuMatrix) -> Array:
+        if w.joined is not None and not self._reference:
+            return self._joined_product(x, w.joined)
         out = self._empty(x.shape[0], w.rows)
         self._product(x, w, 0.0, out)
         return out
+
+    def _joined_product(self, x: Array, joined: Joined) -> Array:
+        """x with one of some joined matrices; the first that is asked for starts the products with all."""
+        last = self._last_joined
+        if last is None or last[0] is not x or last[1] is not joined.whole:
+            rows, whole = x.shape[0], joined.whole
+            out = self._empty(rows * whole.rows)
+            self._start_product(x, whole, 0.0, out, joined.ends)
+            firsts = (0, *joined.ends[:-1])
+            outs = {
+                first: out.piece(rows * first, rows, end - first)
+                for first, end in zip(firsts, joined.ends, strict=True)
+            }
+            last = self._last_joined = x, whole, outs
+        return last[2][joined.first]
 
     def _empty(self, *shape: int, dtype: Any = np.float32) -> Array:
         return self._memory.empty(shape, dtype)
@@ -84,6 +132,13 @@ class Products:
                 w.rows, w.unscale, cap, out.view,
             )  # fmt: skip
             return
+        self._start_product(x, w, cap, out)
+
+    def _start_product(
+        self, x: Array, w: GpuMatrix, cap: float, out: Array, ends: tuple[int, ...] = ()
+    ) -> None:
+        assert w.planes is not None
+        rows = x.shape[0]
         halves = self._kernels.halves(x)
         height = matmul.FEW_TOKENS if rows <= matmul.FEW_TOKENS else matmul.MANY_TOKENS
         self._queue.launch(
@@ -92,7 +147,7 @@ class Products:
             f"qgemm_{height}",
             matmul.grid(w, -(-rows // height)),
             matmul.QGEMM_THREADS,
-            matmul.qgemm_arguments(w, w.planes, halves.numbers, halves.scales, out, cap, None, None),
+            matmul.qgemm_arguments(w, w.planes, halves.numbers, halves.scales, out, cap, None, None, ends),
         )
 
     def _one_matrix(self, rows: int) -> tuple[Array, Array]:

@@ -15,7 +15,7 @@ from dgguf.backends.base import HostTensor
 from dgguf.backends.cpu.matmul import SCRATCH
 from dgguf.backends.cuda.layout import LARGEST, UNIT_COLUMNS, UNIT_ROWS, Layout, layout, units
 from dgguf.backends.cuda.scales import read_scales
-from dgguf.jit import kernel
+from dgguf.jit import kernel, part
 from dgguf.quants.decode import decoder
 from dgguf.quants.half import float32_to_float16
 from dgguf.threads.pool import Pool
@@ -23,6 +23,9 @@ from dgguf.threads.pool import Pool
 # Python's lock is dear where many threads want it: so pieces are large, and those that are looked at in
 # numpy, which asks for it dozens of times, are few.
 PIECE_WEIGHTS, NUMPY_WEIGHTS = 1 << 21, 1 << 26
+# Scales of joined matrices may become 2**JOINED_BITS times smaller: what is normal float16 down to 2**-24 of
+# the largest then is so down to 2**-20 of it.
+JOINED_BITS = 4
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,30 @@ def pack(tensor: HostTensor, pool: Pool, allocate: Callable[[int], np.ndarray]) 
 
     _run(pool, piece, stack, rows, tensor.columns)
     return Packed(form, stack, rows, tensor.columns, exponent, data)
+
+
+def join(packs: list[Packed]) -> Packed | None:
+    """Matrices of one layout as one, the rows of each behind those of the one before.
+
+    Returns:
+        all of them times the same power of two; None if they cannot lie so: another layout, rows that fill
+        no whole units, or weights of so different a size that their scales would lose bits.
+    """
+    first, exponent = packs[0], min(p.exponent for p in packs)
+    fits = all(p.stack == 1 and p.columns == first.columns and p.rows % UNIT_ROWS == 0 for p in packs)
+    if (
+        not fits
+        or any(p.layout != first.layout for p in packs)
+        or max(p.exponent for p in packs) - exponent > JOINED_BITS
+    ):
+        return None
+    parts = [planes(p.data, p.layout, p.n_units) for p in packs]
+    for p, (low, _, scales) in zip(packs, parts, strict=True):
+        if p.exponent > exponent:
+            floats = (low if p.layout.halves else scales).reshape(-1).view(np.float16)
+            floats *= np.float16(2.0 ** (exponent - p.exponent))
+    data = np.concatenate([part.reshape(-1) for plane in zip(*parts, strict=True) for part in plane])
+    return Packed(first.layout, 1, sum(p.rows for p in packs), first.columns, exponent, data)
 
 
 def _run(pool: Pool, piece: Callable[[int, int, int], None], stack: int, rows: int, columns: int) -> None:
@@ -230,6 +257,51 @@ def _codes_of_row(
 
 
 @kernel
+def pack_codes(codes: np.ndarray, high_bits: int, low: np.ndarray, high: np.ndarray) -> None:
+    """The codes of 16 rows, (16, 64 * n) uint8, into n units: low (n, 32, 4), high (n, 32, h) uint32."""
+    pairs = codes.view(np.uint16)  # of columns
+    nibbles, others = np.uint32(0x000F000F), np.uint32(((1 << high_bits) - 1) * 0x00100010)
+    for unit in range(low.shape[0]):
+        for g in range(8):
+            upper, lower = pairs[g, 32 * unit :], pairs[g + 8, 32 * unit :]
+            for t in range(4):
+                lane_low, lane_high = low[unit, 4 * g + t], high[unit, 4 * g + t]
+                if high_bits == 1 or high_bits == 2:
+                    lane_high[:] = np.uint32(0)
+                for step in range(4):
+                    # Registers 0 and 1, rows g and g + 8, then 2 and 3, eight columns on.
+                    a, b = np.uint32(upper[8 * step + t]), np.uint32(lower[8 * step + t])
+                    c, d = np.uint32(upper[8 * step + t + 4]), np.uint32(lower[8 * step + t + 4])
+                    if high_bits == 4:
+                        lane_low[step] = a | b << np.uint32(16)
+                        lane_high[step] = c | d << np.uint32(16)
+                        continue
+                    a, b = _apart(a), _apart(b)
+                    c, d = _apart(c), _apart(d)
+                    word = a & nibbles | (b & nibbles) << np.uint32(4)
+                    lane_low[step] = word | (c & nibbles) << np.uint32(8) | (d & nibbles) << np.uint32(12)
+                    if high_bits:
+                        bit = 2 * high_bits * step
+                        turn = bit % 4 + 8 * (bit // 4 % 2)
+                        word = _rotated(a & others | (b & others) << np.uint32(4), turn)
+                        word |= _rotated(c & others | (d & others) << np.uint32(4), turn + high_bits)
+                        lane_high[bit // 8] |= word
+
+
+@part
+def _apart(pair: np.uint32) -> np.uint32:
+    """The two codes of a pair, which are neighbours, at bits 0 and 16."""
+    return (pair | pair << np.uint32(8)) & np.uint32(0x00FF00FF)
+
+
+@part
+def _rotated(word: np.uint32, count: int) -> np.uint32:
+    """A word rotated to the left by 0 to 31 bits."""
+    bits = np.uint64(word) << np.uint64(count)
+    return np.uint32(bits | bits >> np.uint64(32))
+
+
+@kernel
 def _pack_groups(
     weights: np.ndarray,
     scales: np.ndarray,
@@ -251,35 +323,11 @@ def _pack_groups(
     n_rows, n_columns = weights.shape
     n_chunks = (n_columns + 63) // 64
     codes = np.zeros((16, 64 * n_chunks), np.uint8)
-    pairs = codes.view(np.uint16)  # of columns
-    nibbles = np.uint32(0x0F0F)
     for first in range(0, n_rows, 16):
         if n_rows - first < 16:
             codes[:] = np.uint8(0)
         for i in range(min(16, n_rows - first)):
             row = first + i
             _codes_of_row(weights[row], scales[row], minimums[row], code_of, offset, group, codes[i])
-        for chunk in range(n_chunks):
-            unit = first // 16 * n_chunks + chunk
-            high[unit] = np.uint32(0)
-            for g in range(8):
-                upper, lower = pairs[g, 32 * chunk :], pairs[g + 8, 32 * chunk :]
-                for step in range(4):
-                    for t in range(4):
-                        # Registers 0 and 1, rows g and g + 8, then 2 and 3, eight columns on.
-                        a, b = np.uint32(upper[8 * step + t]), np.uint32(lower[8 * step + t])
-                        c, d = np.uint32(upper[8 * step + t + 4]), np.uint32(lower[8 * step + t + 4])
-                        y = a & nibbles | (b & nibbles) << np.uint32(4)
-                        z = c & nibbles | (d & nibbles) << np.uint32(4)
-                        word = y & np.uint32(255) | (z & np.uint32(255)) << np.uint32(8)
-                        word |= (y >> np.uint32(8)) << np.uint32(16) | (z >> np.uint32(8)) << np.uint32(24)
-                        low[unit, 4 * g + t, step] = word
-                        if high_bits:
-                            h = np.uint32(high_bits)
-                            y = a >> np.uint32(4) & nibbles | (b >> np.uint32(4) & nibbles) << h
-                            z = c >> np.uint32(4) & nibbles | (d >> np.uint32(4) & nibbles) << h
-                            even = y & np.uint32(255) | (z & np.uint32(255)) << np.uint32(2 * high_bits)
-                            odd = y >> np.uint32(8) | (z >> np.uint32(8)) << np.uint32(2 * high_bits)
-                            bit = 4 * high_bits * step
-                            both = (even | odd << np.uint32(16)) << np.uint32(bit & 15)
-                            high[unit, 4 * g + t, bit >> 4] |= both
+        unit = first // 16 * n_chunks
+        pack_codes(codes, high_bits, low[unit : unit + n_chunks], high[unit : unit + n_chunks])

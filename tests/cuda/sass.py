@@ -1,0 +1,104 @@
+"""Compiled kernels taken apart: which instructions an inner loop issues, without a GPU.
+
+Needs NVIDIA's disassembler: pip install nvidia-cuda-nvdisasm
+"""
+
+import functools
+import importlib.metadata
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+# What runs on a multiprocessor's integer lanes, which need two cycles for a warp's instruction.
+INTEGER = re.compile(
+    "LOP3|PLOP3|SHF|LEA|IADD3?|PRMT|MOV|SEL|ISETP|IMNMX|VIMNMX3?|VIADD|FMNMX|FSEL|FSETP|IABS|POPC|CS2R|R2P|P2R"
+)
+
+
+@functools.cache
+def nvdisasm():
+    """The path of NVIDIA's disassembler; None if it is not installed."""
+    try:
+        files = importlib.metadata.files("nvidia-cuda-nvdisasm") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next((Path(f.locate()) for f in files if f.stem == "nvdisasm" and "bin" in f.parts), None)
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One of a kernel.
+
+    Attributes:
+        name: such as "HMMA.16816.F32".
+        target: number of the instruction that it may jump to, or None.
+    """
+
+    name: str
+    target: int | None
+
+
+def disassemble(cubin):
+    """The instructions of each kernel in a cubin: {name: [Instruction]}."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernels.cubin"
+        path.write_bytes(cubin)
+        text = subprocess.run([nvdisasm(), "-c", path], capture_output=True, text=True, check=True).stdout
+    kernels, labels, name = {}, {}, None
+    for line in text.splitlines():
+        if found := re.match(r"\s*\.text\.(\w+):", line):
+            name = found[1]
+            kernels[name] = []
+        elif found := re.match(r"(\.L_\w+):", line):
+            labels[found[1]] = len(kernels.get(name, ()))
+        elif found := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?\s*([A-Z][\w.]*)(.*);", line):
+            label = re.search(r"\.L_\w+", found[2]) if found[1].startswith("BRA") else None
+            kernels[name].append((found[1], label and label[0]))
+    return {
+        name: [Instruction(opcode, labels.get(label)) for opcode, label in lines]
+        for name, lines in kernels.items()
+    }
+
+
+def matrix_loops(instructions):
+    """The innermost loops with products of matrices, each as a list of its instructions."""
+    ranges = [
+        (at.target, place + 1)
+        for place, at in enumerate(instructions)
+        if at.target is not None and at.target <= place
+    ]
+    ranges = [(a, b) for a, b in ranges if any(i.name.startswith("HMMA") for i in instructions[a:b])]
+    inner = [r for r in set(ranges) if not any(r != s and r[0] <= s[0] and s[1] <= r[1] for s in ranges)]
+    return [instructions[a:b] for a, b in sorted(inner)]
+
+
+@dataclass(frozen=True)
+class Issue:
+    """What a warp issues for one pass over a unit of 16 x 64 weights.
+
+    Attributes:
+        total: instructions.
+        integer: those of them on the integer lanes.
+        kinds: all, by the first part of the name, such as "HMMA".
+    """
+
+    total: float
+    integer: float
+    kinds: dict[str, float]
+
+
+def issue(loop, tokens):
+    """The `Issue` of a loop of qgemm.cu whose tile has so many tokens.
+
+    How many units a pass of the loop takes follows from its products, each of 16 rows, 8 tokens and 16
+    columns, or 8 columns before sm_80.
+    """
+    names = [instruction.name for instruction in loop]
+    columns = sum(16 if "16816" in name else 8 for name in names if name.startswith("HMMA"))
+    units = columns / (64 * tokens / 8)
+    counts = Counter(name.split(".")[0] for name in names)
+    integer = sum(n for name, n in counts.items() if INTEGER.fullmatch(name)) / units
+    return Issue(len(names) / units, integer, {name: n / units for name, n in counts.most_common()})

@@ -1,0 +1,136 @@
+"""qgemm.cu in the emulation, by itself: the decoding of codes, tiles of experts, and chunks of every number.
+
+A sum of one weight and zeros is that weight: with the identity for x the decoding is held to what float64
+rounds to, bit for bit, for every code in every place of a unit.
+"""
+
+import ctypes
+import importlib.util
+import shutil
+import zlib
+
+import numpy as np
+import pytest
+
+from dgguf.backends.cuda.layout import layout
+from dgguf.backends.cuda.repack import pack_codes
+from dgguf.quants.block import FORMATS, FORMATS_BY_NAME
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("numba_cuda") is None,
+        reason="numba-cuda is not installed: pip install '.[cuda13]'",
+    ),
+    pytest.mark.slow(3),
+]
+# A layout of each kind with each offset: what the kernel is given of a format.
+LAYOUTS = {
+    (form.kind, form.offset, form.values.tobytes()): (name, form)
+    for name, form in ((f.name, layout(f)) for f in FORMATS.values())
+    if not form.halves
+}
+
+
+def address(array):
+    return ctypes.c_void_p(None if array is None else array.ctypes.data)
+
+
+def units_of(rng, form, codes):
+    """The planes of codes (rows, columns), whole units, with random scales of any sign, and the weights.
+
+    Returns:
+        low, high, scales; the weights as the kernel should round them, (rows, columns) float16.
+    """
+    rows, chunks = len(codes), codes.shape[1] // 64
+    n = rows // 16 * chunks
+    low, high = np.empty((n, 32, 4), np.uint32), np.empty((n, 32, form.high_bits), np.uint32)
+    for block in range(rows // 16):
+        some = slice(block * chunks, (block + 1) * chunks)
+        pack_codes(codes[16 * block :][:16], form.high_bits, low[some], high[some])
+    groups = 64 // form.group
+    shape = (rows // 16, chunks, 8, 2, groups, 1 + form.minimum)
+    scales = (rng.choice([-1, 1], shape) * 2.0 ** rng.uniform(-25, 6, shape)).astype(np.float16)
+    by_row = scales.transpose(0, 3, 2, 1, 4, 5).reshape(rows, chunks * groups, -1).astype(np.float64)
+    weights = by_row[:, :, :1] * form.values[codes].reshape(rows, chunks * groups, -1)
+    if form.minimum:
+        weights += by_row[:, :, 1:]
+    return (low, high, scales), weights.astype(np.float16).reshape(rows, -1)
+
+
+def product(form, planes, x, rows, n_out, tokens, tiles, gather=None):
+    """The sums (n_out, rows) of the kernel for so many tokens of a tile."""
+    from tests.support.cuda_emulation import library  # which needs numba-cuda
+
+    names = ("HIGH_BITS", "GROUP", "MINIMUM", "TABLE", "HALVES")
+    kind = tuple((name, int(value)) for name, value in zip(names, form.kind, strict=True))
+    halves = form.values.astype(np.float16).view(np.uint16).astype(np.uint32)
+    codes = np.arange(256)
+    table = halves[codes & 15] | halves[codes >> 4] << np.uint32(16)
+    base = np.array(1024 + form.offset, np.float16).view(np.uint16)
+    x_scale, out = np.ones(len(x), np.float32), np.full((n_out, rows), np.nan, np.float32)
+    sizes = (ctypes.c_int(i) for i in (rows, x.shape[1] // 64, n_out))
+    ends = (ctypes.c_int(rows), ctypes.c_int(rows))
+    arguments = [
+        *map(address, (*planes, table)), ctypes.c_uint32(int(base) * 0x10001), address(x), address(x_scale),
+        address(gather), address(tiles), address(out), *sizes, ctypes.c_float(1), ctypes.c_float(0), *ends,
+    ]  # fmt: skip
+    pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
+    run = library("qgemm", kind)[f"run_qgemm_{max(tokens, 32)}"]
+    run(pointers, ctypes.c_int(-(-rows // 64)), ctypes.c_int(len(tiles)), ctypes.c_int(128))
+    return out
+
+
+@pytest.mark.parametrize(("name", "form"), LAYOUTS.values(), ids=[name for name, _ in LAYOUTS.values()])
+def test_every_code_in_every_place(name, form):
+    """Scales and minimums of any size and sign, subnormal ones too; tiles of 16, 32 and 64 tokens."""
+    n = 16 << form.high_bits  # codes, and units: each place of a unit meets each code
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    orders = rng.permuted(np.tile(np.arange(n, dtype=np.uint8), (1024, 1)), axis=1)
+    planes, weights = units_of(rng, form, np.ascontiguousarray(orders.T).reshape(n * 16, 64))
+    assert np.isfinite(weights).all()
+    for tokens in (16, 32, 64):
+        tiles = np.array([(0, first, tokens) for first in range(0, 64, tokens)], np.int32)
+        found = product(form, planes, np.eye(64, dtype=np.float16), n * 16, 64, tokens, tiles)
+        np.testing.assert_array_equal(found.T, weights.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["Q4_K", "Q8_0", "Q5_0", "Q6_K", "Q2_K", "IQ4_NL", "F16"])
+def test_chunks_of_every_number(name):
+    """Fewer than are on their way at a time, as many, more; tiles of experts that are full, half full, empty.
+
+    The sums of four products of 16 columns a chunk are rounded to float32 each.
+    """
+    form, rng = layout(FORMATS_BY_NAME[name]), np.random.default_rng(zlib.crc32(name.encode()))
+    rows, n_experts = 80, 3  # a block of 64 and a warp of another
+    counts = [(0, 1), (0, 16), (1, 0), (1, 17), (2, 32), (2, 31)]
+    for chunks in (1, 2, 3, 4, 7):
+        columns = 64 * chunks
+        if form.halves:
+            weights = rng.standard_normal((n_experts * rows, columns)).astype(np.float16)
+            shape = (
+                n_experts * rows // 16,
+                2,
+                8,
+                chunks,
+                4,
+                2,
+                4,
+                2,
+            )  # of r: eight columns on, eight rows on
+            low = weights.reshape(shape).transpose(0, 3, 4, 2, 6, 5, 1, 7)
+            planes = (np.ascontiguousarray(low), None, None)
+        else:
+            codes = rng.integers(0, 16 << form.high_bits, (n_experts * rows, columns), np.uint8)
+            planes, weights = units_of(rng, form, codes)
+        x = rng.standard_normal((20, columns)).astype(np.float16)
+        for tokens in (32, 64):
+            firsts = np.cumsum([0, *(count for _, count in counts)])
+            tiles = np.array([(e, at, n) for (e, n), at in zip(counts, firsts[:-1], strict=True)], np.int32)
+            gather = rng.integers(0, 20, firsts[-1]).astype(np.int32)
+            found = product(form, planes, x, rows, int(firsts[-1]), tokens, tiles, gather)
+            for expert, first, count in tiles:
+                w = weights[rows * expert :][:rows].astype(np.float64).T
+                given = x[gather[first : first + count]].astype(np.float64)
+                bound = (4 * chunks + 1) * 2.0**-24 * (abs(given) @ abs(w))
+                assert (abs(found[first : first + count] - given @ w) <= bound).all(), (chunks, tokens)
