@@ -50,11 +50,12 @@ def product(form, low, high, scales, rows, tokens):
     arguments = [
         address(low), address(high), address(scales), address(table), ctypes.c_uint32(int(base) * 0x10001),
         address(x), address(x_scale), ctypes.c_void_p(), ctypes.c_void_p(), address(out), ctypes.c_int(rows),
-        ctypes.c_int(1), ctypes.c_int(64), ctypes.c_float(1), ctypes.c_float(0),
+        ctypes.c_int(1), ctypes.c_int(64), ctypes.c_float(1), ctypes.c_float(0), ctypes.c_int(rows),
+        ctypes.c_int(rows),
     ]  # fmt: skip
     pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
     run = library("qgemm", macros)[f"run_qgemm_{tokens}"]
-    run(pointers, ctypes.c_int(-(-rows // 64)), ctypes.c_int(64 // tokens), ctypes.c_int(128))
+    run(pointers, ctypes.c_int(64 // tokens), ctypes.c_int(-(-rows // 64)), ctypes.c_int(128))
     return out
 
 
