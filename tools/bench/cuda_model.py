@@ -1,0 +1,219 @@
+"""How long a GPU should take for the kernels of a pass: instructions, bytes and latencies, without measuring.
+
+What is assumed is in `Card` and the tables below. It says where time goes and what a change is worth before a
+GPU is at hand; measured times stand beside it in what `tools/bench/cuda_kernels.py` prints.
+"""
+
+import functools
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dgguf.backends.base import Role
+from dgguf.backends.cuda.kernels import compile_cubin
+from dgguf.backends.cuda.layout import UNIT_COLUMNS, UNIT_ROWS
+from dgguf.backends.cuda.matmul import QGEMM_WARPS
+from tests.cuda import sass
+from tools.bench.cuda_nodes import Node, view_of
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU.
+
+    Attributes:
+        arch: for which kernels are compiled.
+        sms: its multiprocessors.
+        ghz: clock under load.
+        dram, l2: GB/s that kernels reach.
+        l2_bytes: that the second cache holds.
+        reached: share of their instructions' bound that kernels reach.
+        iteration: cycles from one chunk of 64 columns of a product to the next, at least, for memory's sake.
+        small_us: of a small kernel, with the gap before the next.
+    """
+
+    arch: str
+    sms: int
+    ghz: float
+    dram: float
+    l2: float
+    l2_bytes: float = 50e6
+    reached: float = 0.65
+    iteration: float = 850
+    small_us: float = 4.4
+
+    @property
+    def cycles_a_us(self) -> float:
+        """Of all schedulers together, four a multiprocessor."""
+        return 4 * self.sms * self.ghz * 1e3
+
+
+CARDS = {
+    "H100": Card("sm_90", 132, 1.65, 3000, 5500),
+    "H200": Card("sm_90", 132, 1.65, 4350, 5500),
+}
+
+# Cycles of a scheduler for an instruction: integer lanes take two for a warp's; the tensor cores' m16n8k16
+# at what mma.sync reaches of their peak on Hopper; ldmatrix.x4, of which four schedulers share a unit.
+ALU_CYCLES, HMMA_CYCLES, LDSM_CYCLES = 2.0, 6.4, 16.0
+# Of attention.cu, cycles for a tile of keys, which wait for memory, by head size.
+ATTENTION_CYCLES, ATTENTION_KEYS = {256: 2900, 512: 4500}, 32
+# Instructions of an inner loop, for how many items of what the arrays hold; counted in SASS.
+ROUTER_INSTRUCTIONS, SOFT_INSTRUCTIONS = 811 / 512, 327
+KEPT_TOKENS = 400  # of a row, by random weights
+SPREAD = 1.15  # tiles of experts that a router with random weights makes, of those that even shares would
+
+PRODUCTS = {
+    Role.EXPERTS: "experts' products",
+    Role.ATTENTION: "attention projections",
+    Role.MLP: "dense MLP",
+    Role.SELF_CONDITIONING: "self-conditioning",
+    Role.EMBEDDING: "head product",
+    Role.HEAD: "head product",
+}
+
+
+def part_of(node: Node) -> str:
+    """Which part of a pass a kernel belongs to."""
+    if node.module == "qgemm":
+        return PRODUCTS.get(node.matrices[0].tensor.role, "other products")
+    if node.module == "attention" and node.name == "attention":
+        return "attention"
+    if node.name.startswith("router"):
+        return "router's scores"
+    if node.name.startswith("soft_embed"):
+        return "soft embedding"
+    return "sampling" if node.module in ("logits", "sampling") else "small kernels"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a kernel has to do.
+
+    Attributes:
+        part: of the pass.
+        dram_bytes, l2_bytes: that it moves, at least.
+        operations: multiplications and additions of products with weights.
+        us: modelled time.
+        bound: by what.
+    """
+
+    part: str
+    dram_bytes: float
+    l2_bytes: float
+    operations: float
+    us: float
+    bound: str
+
+
+@functools.cache
+def issue(macros: tuple[tuple[str, int], ...], name: str, arch: str) -> sass.Issue | None:
+    """What a warp of a product issues for a unit; None without a disassembler."""
+    if sass.nvdisasm() is None:
+        return None
+    kernel = sass.disassemble(compile_cubin("qgemm", macros, arch))[name]
+    return sass.issue(sass.matrix_loops(kernel)[0], tokens_of(name))
+
+
+def tokens_of(name: str) -> int:
+    """Tokens of a tile of a kernel in qgemm.cu."""
+    found = re.search(r"_(\d+)$", name)
+    assert found is not None, name
+    return int(found[1])
+
+
+@functools.cache
+def tiles(tokens: int, stack: int, height: int) -> float:
+    """Tiles of so many tokens, spread evenly over the matrices of a stack or all for one."""
+    if stack == 1:
+        return math.ceil(tokens / height)
+    counts = np.random.default_rng(1).multinomial(tokens, np.full(stack, 1 / stack), 100)
+    return float(np.ceil(counts / height).sum(axis=1).mean()) * (SPREAD if height > 16 else 1)
+
+
+def _product(node: Node, card: Card) -> Work:
+    w = node.matrices[0]
+    shapes = [a.shape for a in node.arguments if len(getattr(a, "shape", ())) == 2]
+    tokens = max(shape[0] for shape in shapes if shape[1] != 3)  # of x and out; (n, 3) are the tiles
+    height, chunks = tokens_of(node.name), math.ceil(w.columns / UNIT_COLUMNS)
+    row_blocks, n_tiles = math.ceil(w.rows / UNIT_ROWS), tiles(tokens, w.stack, height)
+    blocks, unit_bytes = (
+        n_tiles * math.ceil(row_blocks / QGEMM_WARPS),
+        w.layout.code_bytes + w.layout.scale_bytes,
+    )
+    units = n_tiles * row_blocks * chunks
+    weights = w.stack * row_blocks * chunks * unit_bytes
+    # Blocks run with x first: a matrix beyond the cache comes again for every tile of tokens, if rows are x.
+    rows_first = node.grid[0] == math.ceil(row_blocks / QGEMM_WARPS) and weights > card.l2_bytes
+    again = n_tiles if w.stack == 1 and rows_first else 1
+    dram = weights * again
+    l2 = units * unit_bytes + blocks * chunks * height * 2 * UNIT_COLUMNS + 4 * tokens * w.rows
+    bounds = {"DRAM": 1e-3 * dram / card.dram, "L2": 1e-3 * l2 / card.l2}
+    waves = math.ceil(blocks / (card.sms * (6 if height <= 32 else 4)))
+    bounds["latency"] = waves * chunks * card.iteration / card.ghz * 1e-3
+    counts = issue(node.macros, node.name, card.arch)
+    if counts is not None:
+        cycles = {
+            "issue": counts.total,
+            "ALU": ALU_CYCLES * counts.integer,
+            "tensor cores": HMMA_CYCLES * counts.kinds.get("HMMA", 0),
+            "shared memory": LDSM_CYCLES * counts.kinds.get("LDSM", 0),
+        }
+        bounds |= {bound: units * n / card.cycles_a_us / card.reached for bound, n in cycles.items()}
+    bound = max(bounds, key=lambda name: bounds[name])
+    operations = 2.0 * tokens * w.rows * w.columns
+    return Work(part_of(node), dram, l2, operations, bounds[bound], bound)
+
+
+def _attention(node: Node, card: Card) -> Work:
+    keys = view_of(node.arguments[1])
+    dim = dict(node.macros)["HEAD_DIM"]
+    kv_heads, capacity, _ = keys.shape
+    n_bytes = 2.0 * 2 * kv_heads * capacity * dim
+    blocks, resident = node.grid[0] * node.grid[1], 4 if dim <= 256 else 2
+    waves = math.ceil(blocks / (card.sms * resident))
+    us = waves * capacity / ATTENTION_KEYS * ATTENTION_CYCLES.get(dim, 2900) / card.ghz * 1e-3
+    return Work("attention", n_bytes, node.grid[0] * n_bytes, 0, us, "latency")
+
+
+def work(node: Node, card: Card) -> Work:
+    """What a kernel has to do, and how long that should take."""
+    if node.module == "qgemm":
+        return _product(node, card)
+    if node.module == "attention" and node.name == "attention":
+        return _attention(node, card)
+    n_bytes = float(node.array_bytes)
+    large = sum(
+        math.prod(a.shape) * a.dtype.itemsize
+        for a in map(view_of, node.arguments)
+        if hasattr(a, "dtype")
+        and math.prod(a.shape) * a.dtype.itemsize > card.l2_bytes / 2
+        and not node.matrices
+    )
+    bounds = {"start": card.small_us, "L2": 1e-3 * n_bytes / card.l2}
+    bounds["DRAM"] = 1e-3 * large / card.dram
+    first = next((a.shape for a in map(view_of, node.arguments) if len(getattr(a, "shape", ())) > 1), (0, 0))
+    instructions = 0.0
+    if node.name == "router_scores":
+        x, _, w = (view_of(a).shape for a in node.arguments[:3])
+        instructions = ROUTER_INSTRUCTIONS * x[0] * w[0] * w[1] / 32
+    elif node.name == "soft_embed_slices":
+        instructions = SOFT_INSTRUCTIONS * first[0] * KEPT_TOKENS * node.matrices[0].columns / 32
+    bounds["issue"] = instructions / card.cycles_a_us / card.reached
+    bound = max(bounds, key=lambda name: bounds[name])
+    return Work(part_of(node), float(large), n_bytes, 0, bounds[bound], bound)
+
+
+def parts(nodes: Iterable[Node], card: Card) -> dict[str, dict[str, float]]:
+    """Of each part of a pass: nodes, GB through DRAM and L2, and modelled ms, the longest first."""
+    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for node in nodes:
+        one = work(node, card)
+        found[one.part].update(
+            nodes=1, dram_gb=1e-9 * one.dram_bytes, l2_gb=1e-9 * one.l2_bytes, ms=1e-3 * one.us
+        )
+    return {part: dict(found[part]) for part in sorted(found, key=lambda part: -found[part]["ms"])}
