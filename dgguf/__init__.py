@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from dgguf.diffusion.settings import SamplerSettings
     from dgguf.errors import DggufError
     from dgguf.loading import Gpu
-    from dgguf.session import Chat, Session
+    from dgguf.session import Session
 
 __version__ = "0.1.0"
 
 # Where each public name lives. Nothing is imported before it is asked for: numba takes half a second.
 _HOMES = {
     "Answer": "dgguf.answer",
-    "Chat": "dgguf.session",
+    "Chat": "dgguf.chat",
     "CanvasCommitted": "dgguf.diffusion.events",
     "CanvasStarted": "dgguf.diffusion.events",
     "Conversation": "dgguf.conversation",

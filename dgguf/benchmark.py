@@ -6,11 +6,12 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from dgguf.backends.base import Backend, DeviceArray, Prediction, Role, Weight
+from dgguf.backends.base import Backend, DeviceArray, Prediction, Role, Visible, Weight
 from dgguf.diffusion.sampler import SeededNoise, temperature
 from dgguf.machine import private_bytes
 from dgguf.model.cache import KVCache
@@ -38,10 +39,16 @@ FEW_TOKENS = 32  # encoded to warm up
 
 
 class TimedBackend:
-    """A backend whose verbs are timed and whose multiply-adds are counted, by part of the step."""
+    """A backend whose verbs are timed and whose multiply-adds are counted, by part of the step.
 
-    def __init__(self, backend: Backend) -> None:
+    Args:
+        backend: does the work.
+        clock: seconds, of which a verb takes the difference.
+    """
+
+    def __init__(self, backend: Backend, clock: Callable[[], float] = time.perf_counter) -> None:
         self._backend = backend
+        self._clock = clock
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.multiply_adds: defaultdict[str, int] = defaultdict(int)
 
@@ -60,11 +67,11 @@ class TimedBackend:
             return verb
 
         def timed(*operands: Any, **options: Any) -> Any:
-            began = time.perf_counter()
+            began = self._clock()
             result = verb(*operands, **options)
             self._backend.synchronize()
             part = self._part(name, operands)
-            self.seconds[part] += time.perf_counter() - began
+            self.seconds[part] += self._clock() - began
             self.multiply_adds[part] += _multiply_adds(name, operands)
             return result
 
@@ -80,8 +87,8 @@ class TimedBackend:
 
 
 def _multiply_adds(verb: str, operands: tuple[Any, ...]) -> int:
-    """Of the products with weights; those of attention depend on what it sees and are not counted."""
-    if verb in ("linear", "predict"):
+    """Of the products with weights, and of attention's with the keys and values that its rows see."""
+    if verb in ("linear", "predict", "route"):
         x: DeviceArray = operands[0]
         w: Weight = operands[1]
         return x.shape[0] * w.rows * w.columns
@@ -89,6 +96,11 @@ def _multiply_adds(verb: str, operands: tuple[Any, ...]) -> int:
         gate_up_down: tuple[Weight, ...] = operands[1:4]
         chosen: DeviceArray = operands[4]
         return chosen.size * sum(w.rows * w.columns for w in gate_up_down)
+    if verb == "attention":
+        q: DeviceArray = operands[0]
+        visible: Visible = operands[2]
+        seen = int((visible.runs[:, :, 1] - visible.runs[:, :, 0]).sum())
+        return 2 * seen * q.shape[1] * q.shape[2]
     return 0
 
 
@@ -129,13 +141,39 @@ class _Steps:
         seconds: of each step, those that warm up included.
         parts: seconds of each part, in each step after those.
         multiply_adds: of each part, in one step.
+        peaks: GOP/s that the machine could do, measured after each step; empty if they are not.
         last: what the last step predicted.
     """
 
     seconds: list[float]
     parts: dict[str, list[float]]
     multiply_adds: dict[str, int]
+    peaks: list[float]
     last: Prediction
+
+    def peaks_around(self) -> list[float]:
+        """GOP/s that the machine could do during each step that is no warm-up: the mean before and behind."""
+        n = len(next(iter(self.parts.values())))
+        return [statistics.mean(pair) for pair in pairwise(self.peaks[-n - 1 :])]
+
+    def share_of_peak(self, multiply_adds: int, seconds: list[float]) -> float | None:
+        """The median share of the peak of so many multiply-adds in each step's seconds; None if unknown."""
+        shares = [
+            2e-9 * multiply_adds / (s * peak) for s, peak in zip(seconds, self.peaks_around(), strict=False)
+        ]
+        return statistics.median(shares) if shares and multiply_adds else None
+
+    def costs(self) -> dict[str, dict[str, float | None]]:
+        """Of each part, the longest first: its time, its speed, and the share of the peak that this is."""
+        medians = {part: statistics.median(spent) for part, spent in self.parts.items()}
+        return {
+            part: {
+                "ms": 1e3 * spent,
+                "gops": 2e-9 * self.multiply_adds.get(part, 0) / spent,
+                "share_of_peak": self.share_of_peak(self.multiply_adds.get(part, 0), self.parts[part]),
+            }
+            for part, spent in sorted(medians.items(), key=lambda item: -item[1])
+        }
 
 
 class _Bench:
@@ -147,11 +185,16 @@ class _Bench:
     """
 
     def __init__(
-        self, session: Session, prompt_tokens: int, steps: int, progress: Callable[[str], None]
+        self,
+        session: Session,
+        prompt_tokens: int,
+        steps: int,
+        progress: Callable[[str], None],
+        peak: Callable[[], float] | None,
     ) -> None:
         config = session.config
         ahead = session.backend.is_async
-        self._progress = progress
+        self._progress, self._peak = progress, peak
         self._rows = rows_per_call(config)
         self._backend = TimedBackend(session.backend)
         self._timed = Transformer(config, session.model.weights, self._backend)
@@ -178,6 +221,7 @@ class _Bench:
         backend, n_steps = self._backend, self._settings.max_steps
         backend.clear()
         seconds: list[float] = []
+        peaks: list[float] = []
         parts: defaultdict[str, list[float]] = defaultdict(list)
         multiply_adds: dict[str, int] = {}
         for model in dict.fromkeys((self._model, self._timed)):
@@ -194,7 +238,9 @@ class _Bench:
                     parts[OTHER][-1] += spent - sum(backend.seconds.values())
                     multiply_adds = dict(backend.multiply_adds)
                 backend.clear()
-        return _Steps(seconds, parts, multiply_adds, last)
+                if self._peak:
+                    peaks.append(self._peak())
+        return _Steps(seconds, parts, multiply_adds, peaks, last)
 
     def _steps(self, model: Transformer) -> Iterator[tuple[Prediction, float]]:
         """All steps on a canvas of noise, none of it accepted: each prediction and the seconds it took."""
@@ -217,7 +263,12 @@ class _Bench:
 
 
 def measure(
-    session: Session, *, prompt_tokens: int, steps: int, progress: Callable[[str], None]
+    session: Session,
+    *,
+    prompt_tokens: int,
+    steps: int,
+    progress: Callable[[str], None],
+    peak: Callable[[], float] | None = None,
 ) -> dict[str, Any]:
     """Encode a random prompt, denoise a canvas for some steps, commit it.
 
@@ -230,18 +281,20 @@ def measure(
         prompt_tokens: of the prompt.
         steps: measured, after some that warm up.
         progress: told what is being done.
+        peak: measures the machine's peak in GOP/s; called after each step, so that a step and its parts are
+            also given as a share of what the machine could do at that moment.
 
     Returns:
         JSON types; times in milliseconds where a name says ms, else in seconds
     """
-    bench = _Bench(session, prompt_tokens, steps, progress)
+    bench = _Bench(session, prompt_tokens, steps, progress, peak)
     first_encode_seconds = bench.encode(bench.few)
     encode_seconds = bench.encode(bench.prompt)
     denoised = bench.denoise()
     commit_seconds = bench.commit(denoised.last.argmax)
     measured = denoised.seconds[bench.n_warm :]
     step_seconds = statistics.median(measured)
-    medians = {part: statistics.median(spent) for part, spent in denoised.parts.items()}
+    peaks, all_products = denoised.peaks_around(), sum(denoised.multiply_adds.values())
     return {
         "prompt_tokens": prompt_tokens,
         "encode_tokens_per_s": prompt_tokens / encode_seconds,
@@ -252,10 +305,10 @@ def measure(
         "ms_per_step": 1e3 * step_seconds,
         "ms_of_steps": [1e3 * s for s in measured],
         "commit_ms": 1e3 * commit_seconds,
-        "parts": {
-            part: {"ms": 1e3 * spent, "gops": 2e-9 * denoised.multiply_adds.get(part, 0) / spent}
-            for part, spent in sorted(medians.items(), key=lambda item: -item[1])
-        },
-        "gops": 2e-9 * sum(denoised.multiply_adds.values()) / step_seconds,
+        "parts": denoised.costs(),
+        "gops": 2e-9 * all_products / step_seconds,
+        "peak_gops": statistics.median(peaks) if peaks else None,
+        "peak_gops_of_steps": peaks,
+        "share_of_peak": denoised.share_of_peak(all_products, measured),
         "gb_per_s": 1e-9 * session.file.n_bytes / step_seconds,
     }

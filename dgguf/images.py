@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import math
+import os
 import stat
 import warnings
 from dataclasses import dataclass
@@ -111,12 +112,7 @@ def read_image(source: Any, budget: int = DEFAULT_BUDGET) -> ImageInput:
     try:
         with warnings.catch_warnings(), contextlib.ExitStack() as opened:
             warnings.simplefilter("ignore")  # of Pillow, on large images and odd files: see MOST_PIXELS
-            image = _open(source, name, opened)
-            try:
-                rgb = _rgb(_upright(image))
-            finally:
-                if image is not source:
-                    image.close()
+            rgb = _rgb(_upright(_open(source, name, opened)))
             original = rgb.size
             width, height = target_size(*original, budget)
             if original != (width, height):
@@ -203,7 +199,7 @@ def _open(source: Any, name: str, opened: contextlib.ExitStack) -> "Image.Image"
     formats = [each for each in Image.ID if each not in _REFUSED_FORMATS]
     try:
         if file is None:
-            file = opened.enter_context(path.open("rb"))
+            file = opened.enter_context(_File(path.open("rb", buffering=0)))
         image = Image.open(file, formats=formats)
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: the image has more than {MOST_PIXELS >> 20} million pixels") from None
@@ -216,6 +212,18 @@ def _open(source: Any, name: str, opened: contextlib.ExitStack) -> "Image.Image"
         raise ImageError(f"{name}: the image cannot be read, it is damaged ({error})") from error
     _check_size(image, name)
     return image
+
+
+class _File(io.BufferedReader):
+    """A file of which no more is asked for than there is: Pillow asks for the lengths that the file names.
+
+    Args:
+        raw: the file, which is closed with this one.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        return super().read(size if size is None or size < 0 else min(size, max(left, 0)))
 
 
 def regular_file(source: str | Path, what: str) -> Path:
@@ -266,7 +274,7 @@ def _rgb(image: "Image.Image") -> "Image.Image":
     from PIL import Image
 
     if image.mode == "RGB" and "transparency" not in image.info:
-        return image.copy()  # of a file that is closed then
+        return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return Image.fromarray(_grey(image)).convert("RGB")
     if image.has_transparency_data or image.mode in ("La", "RGBa"):

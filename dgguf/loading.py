@@ -18,7 +18,7 @@ from dgguf.model.config import ModelConfig
 from dgguf.model.memory import gpu_sizes
 from dgguf.model.tensor_names import role_of
 from dgguf.model.transformer import Transformer
-from dgguf.model.weights import load_weights
+from dgguf.model.weights import load_weights, read_ahead
 from dgguf.text.tokenizer import Tokenizer
 from dgguf.units import format_bytes
 
@@ -71,6 +71,7 @@ def load_model(model: str | Path, make_backend: Callable[[GgufFile, ModelConfig]
     began = time.perf_counter()
     file = GgufFile(find_model(str(model)))
     config = ModelConfig.from_file(file)
+    read_ahead(file)
     tokenizer = Tokenizer.from_metadata(file.metadata, str(file.path))
     if tokenizer.n_tokens != config.vocab_size:
         raise UnsupportedModelError(

@@ -8,6 +8,7 @@ from typing import Any, Self, Unpack, cast
 import numpy as np
 
 from dgguf.backends.base import Backend, TowerBackend
+from dgguf.chat import Chat
 from dgguf.constraints.automaton import Automaton
 from dgguf.constraints.tokens import Constraints
 from dgguf.conversation import Conversation, Request, Turns
@@ -29,13 +30,13 @@ from dgguf.loading import Gpu, cpu_backend, gpu_backend, load_model
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, rows_per_call
 from dgguf.options import AnswerOptions, StreamOptions, with_constraint
-from dgguf.prompts import PromptEncoder, PromptOptions, with_pictures
+from dgguf.prompts import PromptEncoder, PromptOptions
 from dgguf.request import at_least, check_request, new_seed, whole
 from dgguf.resume import ResumePoint
 from dgguf.seeing import ImageReader
 from dgguf.text.chat import AnswerText, Message
 from dgguf.thumbnails import thumbnails
-from dgguf.videos import Pictures, VideoInput
+from dgguf.videos import VideoInput
 from dgguf.view.drawn_answer import DrawnAnswer, drawn_answer
 from dgguf.view.names import LIVE_VIEWS, Thoughts
 from dgguf.view.recording import Recording
@@ -362,38 +363,6 @@ class Session:
         prompts = DecisionPrompts(self._prompts, self.tokenizer, self.config.canvas_length)
         return Decider(self.model, prompts, self.conversation())
 
-    def chat(self, *, system: str | None = None) -> "Chat":
+    def chat(self, *, system: str | None = None) -> Chat:
         """A conversation that remembers its messages, and keeps what it has encoded."""
         return Chat(self, system)
-
-
-class Chat:
-    """Messages and their answers, made by `Session.chat`. Its KV cache is kept between them.
-
-    Attributes:
-        messages: so far; of answers without the thoughts.
-        system: the message before all others, or None.
-    """
-
-    def __init__(self, session: Session, system: str | None) -> None:
-        self.messages: list[Message] = []
-        self.system = system
-        self._session = session
-        self._conversation = session.conversation()
-
-    def send(self, text: str, **arguments: Any) -> DrawnAnswer:
-        """Answer a message; arguments as of `Session.generate`. One that fails leaves no message behind."""
-        return self._reply(self._session.generate, text, arguments)
-
-    def watch(self, text: str, **arguments: Any) -> DrawnAnswer:
-        """As `send`, and show the canvas meanwhile; arguments as of `Session.watch`."""
-        return self._reply(self._session.watch, text, arguments)
-
-    def _reply(self, answer: Callable[..., DrawnAnswer], text: str, arguments: dict[str, Any]) -> DrawnAnswer:
-        session, budget = self._session, arguments.pop("image_tokens", None)
-        images = session.read_images("", arguments.pop("images", ()), budget)
-        pictures = Pictures(images, session.read_videos("", arguments.pop("videos", ())))
-        asked: list[Message] = [*self.messages, *with_pictures(text, pictures)]
-        answered = answer(asked, system=self.system, conversation=self._conversation, **arguments)
-        self.messages = [*asked, Message(role="assistant", content=answered.text)]
-        return answered

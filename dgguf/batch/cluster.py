@@ -17,6 +17,7 @@ from dgguf.batch.results import Result, identifier, refused
 from dgguf.batch.rows import Row
 from dgguf.batch.work import RowWorker, Stop, Task
 from dgguf.errors import BackendError, DggufError, extra
+from dgguf.interrupts import kept
 from dgguf.server.errors import ApiError
 from dgguf.session import Session
 
@@ -97,9 +98,10 @@ def open_workers(cluster: Cluster, task: Task) -> Iterator["RayWorkers"]:
         BackendError: Ray cannot be reached or has too few processors, or nodes differ in what they compute.
         DggufError: the model cannot be opened there.
     """
-    ray = import_ray()
     with contextlib.redirect_stdout(sys.stderr):  # where Ray says that a worker died
-        _connect(ray, cluster.address)
+        with kept():  # Ray would answer SIGTERM with a trace and an exit code of its own
+            ray = import_ray()
+            _connect(ray, cluster.address)
         try:
             most = int(ray.cluster_resources().get("CPU", 0)) // cluster.threads
             n = most if cluster.workers is None else cluster.workers
@@ -119,7 +121,8 @@ def open_workers(cluster: Cluster, task: Task) -> Iterator["RayWorkers"]:
                 for each in workers.actors:
                     ray.kill(each)
         finally:
-            ray.shutdown()
+            with kept():
+                ray.shutdown()
 
 
 def _connect(ray: Any, address: str) -> None:
@@ -201,13 +204,17 @@ class RayWorkers:
         """Rows and references to what became of them, as they finish."""
         free = self.actors * _AHEAD
         busy: dict[Any, tuple[Row, Any]] = {}
-        while True:
-            while free and not stop() and (row := next(rows, None)):
-                actor = free.pop(0)
-                busy[getattr(actor, method).remote(row)] = row, actor
-            if not busy:
-                return
-            for reference in self._ray.wait(list(busy), num_returns=1, timeout=_PATIENCE)[0]:
-                row, actor = busy.pop(reference)
-                free.append(actor)
-                yield row, reference
+        try:
+            while True:
+                while free and not stop() and (row := next(rows, None)):
+                    actor = free.pop(0)
+                    busy[getattr(actor, method).remote(row)] = row, actor
+                if not busy:
+                    return
+                for reference in self._ray.wait(list(busy), num_returns=1, timeout=_PATIENCE)[0]:
+                    row, actor = busy.pop(reference)
+                    free.append(actor)
+                    yield row, reference
+        finally:
+            for reference in busy:  # else Ray tells of each that its worker is killed, and tries it again
+                self._ray.cancel(reference)

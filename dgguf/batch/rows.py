@@ -1,11 +1,12 @@
 """A line of the input as a request, checked as far as that needs no model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from dgguf.errors import DggufError
+from dgguf.errors import BatchError, DggufError
 
 CHAT, COMPLETIONS, DECISIONS = "/v1/chat/completions", "/v1/completions", "/v1/decisions"
 URLS = (CHAT, COMPLETIONS, DECISIONS)
@@ -13,6 +14,16 @@ MOST_ID = 512  # characters of a custom_id
 FORMS = ("prompt", "messages", "text")  # of which a row that is no request of OpenAI's has one
 FIELDS = ("custom_id", *FORMS, "system", "images", "seed")
 _FORM = '{"prompt": …}, {"messages": …}, {"text": …} or {"custom_id", "method", "url", "body"}'
+
+
+# Options of a batch, by the names of `work.Task`, that can do nothing for a request to an address.
+_UNSEEN = {
+    CHAT: ("raw", "questions"),
+    COMPLETIONS: ("system", "think", "questions"),
+    DECISIONS: ("raw", "special", "system", "think", "schema", "regex", "choice"),
+}
+_HOLE = ("special", "schema", "regex", "choice")  # further ones, where a suffix is given
+_OPTIONS = {"questions": "--decide"}
 
 
 class BadRowError(DggufError):
@@ -99,3 +110,25 @@ def read_row(value: Any, number: int) -> Row:
     )
     require(type(seed) is int and 0 <= seed < 1 << 64, "its seed must be a whole number from 0 to 2^64 - 1")
     return Row(number, name, "", body)
+
+
+def check_options(row: Row, settings: Mapping[str, Any]) -> None:
+    """See that what a batch is asked for has an effect on a row.
+
+    Args:
+        settings: that differ from the defaults, as of `work.Task.settings`.
+
+    Raises:
+        BatchError: an option has none.
+    """
+    unseen = _UNSEEN.get(row.url, ())
+    if row.url == COMPLETIONS and row.body.get("suffix"):
+        unseen += _HOLE
+    for name in unseen:
+        if name in settings:
+            option = _OPTIONS.get(name, f"--{name}")
+            what = row.url + (" with a suffix" if name in _HOLE and row.url == COMPLETIONS else "")
+            raise BatchError(
+                f"line {row.number} is a request to {what}, for which {option} can do nothing: leave it out, "
+                "or put such lines into a file of their own"
+            )

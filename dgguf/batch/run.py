@@ -2,7 +2,7 @@
 
 import contextlib
 import platform
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from dgguf.batch.index import Index, key_of
 from dgguf.batch.journal import Journal
 from dgguf.batch.results import Format, Result, identifier, is_failure, unread, write
-from dgguf.batch.rows import BadRowError, Row, read_row
+from dgguf.batch.rows import BadRowError, Row, check_options, read_row
 from dgguf.batch.sources import Source, digest, open_source
 from dgguf.batch.work import Stop
 from dgguf.errors import BatchError
@@ -135,7 +135,7 @@ def run(
         Index() as index,
         Journal(job.journal) as journal,
     ):
-        _fill(index, source)
+        _fill(index, source, settings)
         n_rows, n_bad = index.counts()
         if job.strict and n_bad:
             _refuse(job.source, n_bad, (f"line {bad.number}: {bad.error}" for bad in index.bad()))
@@ -186,8 +186,12 @@ def _alone(journal: Path) -> Iterator[None]:
                 lock.unlink(missing_ok=True)
 
 
-def _fill(index: Index, source: Source) -> None:
-    """Take all rows of the input."""
+def _fill(index: Index, source: Source, settings: Mapping[str, Any]) -> None:
+    """Take all rows of the input.
+
+    Raises:
+        BatchError: two have the same custom_id, or one of the settings has no effect on a row.
+    """
     for found in source.scan():
         name = f"row-{found.number}"
         if found.error:
@@ -198,6 +202,7 @@ def _fill(index: Index, source: Source) -> None:
         except BadRowError as error:
             index.add(found.number, error.custom_id, b"", found.place, str(error))
         else:
+            check_options(row, settings)
             index.add(found.number, row.custom_id, key_of(row.beginning()), found.place)
     index.refuse_repeated()
 

@@ -30,7 +30,7 @@ from dgguf.errors import (
     TokenizerError,
     one_line,
 )
-from dgguf.prompts import SOURCES
+from dgguf.prompts import SOURCES, PromptOptions
 from dgguf.server import completions, decisions, text_completions
 from dgguf.server.answering import Answers, Plan
 from dgguf.server.decisions import DecisionPlan, DecisionRequest
@@ -184,10 +184,12 @@ class RowWorker:
             return decisions.plan(convert(row.body, DecisionRequest))
         if row.url == COMPLETIONS:
             asked = text_completions.read_request(self._defaults(row))
-            made = text_completions.plan(asked.request, self._session)
+            made = text_completions.plan(asked.request, self._session, special=self._task.special)
             return replace(made, plans=[(self._held(plan), before) for plan, before in made.plans])
         if row.url:
-            return self._held(completions.plan(read_request(self._defaults(row)).request, self._session))
+            task, session, request = self._task, self._session, read_request(self._defaults(row)).request
+            options = PromptOptions(special=task.special, image_tokens=task.image_tokens)
+            return self._held(completions.plan(request, session, options))
         if self._questions is not None:
             return DecisionPlan(self._state(row), self._questions)
         return self._held(self._prompt(row))

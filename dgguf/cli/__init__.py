@@ -124,7 +124,8 @@ def main() -> None:
         with interrupts.raised():
             code = _run()
     except SystemExit as request:  # by a signal
-        code = int(request.code or 0)
+        # What waits within a library may have made another code of it.
+        code = 128 + interrupts.received() if interrupts.received() else int(request.code or 0)
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)

@@ -42,7 +42,8 @@ def bench(
     """Measure MODEL on this machine: a denoising step and its parts, encoding, start, memory.
 
     Times of a step and its parts are medians over the steps. The prompt and the canvas are random
-    tokens; what is computed does not depend on what they mean.
+    tokens; what is computed does not depend on what they mean. Between the steps the machine's peak is
+    measured: shares are of what it could do at that moment.
 
     \b
     Examples:
@@ -51,7 +52,7 @@ def bench(
       DGGUF_CPU_PATH=portable dgguf bench model.gguf
     """
     from dgguf.backends.cpu import CpuBackend
-    from dgguf.backends.cpu.roofline import peak_gops
+    from dgguf.backends.cpu.roofline import Roofline
     from dgguf.benchmark import PeakMemory, measure
     from dgguf.catalog import find_model
     from dgguf.cli import compilation, last
@@ -79,11 +80,16 @@ def bench(
             "threads": cpu and cpu.threads,
             "cold": cold,
             "load_seconds": loaded,
-            **measure(session, prompt_tokens=prompt_tokens, steps=steps, progress=say),
+            **measure(
+                session,
+                prompt_tokens=prompt_tokens,
+                steps=steps,
+                progress=say,
+                peak=Roofline(cpu.path, cpu.threads).gops if cpu else None,
+            ),
         }
     last.remember_step(session.file.path.name, session.file.n_bytes, result["ms_per_step"] / 1e3)
     result["peak_private_bytes"] = peak.bytes
-    result["peak_gops"] = cpu and peak_gops(cpu.path, cpu.threads)
     if as_json:
         click.echo(json.dumps(result, indent=2))
     else:
@@ -114,18 +120,27 @@ def parts(result: dict[str, Any]) -> "Iterator[Part]":
             "step",
             f"{_duration(result['ms_per_step'])}, median of {len(steps)}"
             f" ({_duration(min(steps))} to {_duration(max(steps))})"
-            f" · {result['gops']:.0f} GOP/s · {result['gb_per_s']:.1f} GB/s of weights",
+            f" · {result['gops']:.0f} GOP/s{_of_peak(result, ', ', ' of the peak')}"
+            f" · {result['gb_per_s']:.1f} GB/s of weights",
         ),
     ]
     yield Facts(facts, indent=0)
     yield ""
     if not result["cpu_path"]:
         yield "parts, each waited for, which takes longer than the step as a whole:"
+    heads = ("part of a step", "time", "speed", *(["of the peak"] if peak else []))
     cells = [
-        (part, _duration(cost["ms"]), f"{cost['gops']:.0f} GOP/s" if cost["gops"] else "")
+        (part, _duration(cost["ms"]), f"{cost['gops']:.0f} GOP/s" if cost["gops"] else "", _of_peak(cost))
         for part, cost in result["parts"].items()
     ]
-    yield Rows((Column("part of a step"), Column("time", right=True), Column("speed", right=True)), cells)
+    columns = tuple(Column(head, right=head != heads[0]) for head in heads)
+    yield Rows(columns, [row[: len(heads)] for row in cells])
+
+
+def _of_peak(cost: dict[str, Any], before: str = "", behind: str = "") -> str:
+    """The share of the peak in words, nothing where it is not known."""
+    share = cost["share_of_peak"]
+    return f"{before}{share:.0%}{behind}" if share else ""
 
 
 def _duration(ms: float) -> str:

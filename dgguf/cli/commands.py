@@ -126,16 +126,20 @@ _ALL = "dgguf.help_all"  # in a context's meta
 _ALONE = {"--turbo": "--turbo=tail,frozen,end"}
 
 
-class Grouped(click.Command):
-    """A command whose options are listed by purpose, the rarer ones behind --help-all."""
-
-    def get_params(self, context: click.Context) -> list[click.Parameter]:
-        return [*super().get_params(context), _HELP_ALL]
+class WithParts(click.Command):
+    """A command with an option of `_ALONE`."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         n_options = args.index("--") if "--" in args else len(args)
         options = [_ALONE.get(arg, arg) for arg in args[:n_options]]
         return super().parse_args(context, options + args[n_options:])
+
+
+class Grouped(WithParts):
+    """A command whose options are listed by purpose, the rarer ones behind --help-all."""
+
+    def get_params(self, context: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(context), _HELP_ALL]
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         options = [p for p in self.get_params(context) if isinstance(p, click.Option)]

@@ -19,6 +19,7 @@ from dgguf.cli.images import pasted_images
 from dgguf.cli.messages import Keyboard
 from dgguf.cli.options import Asking, Showing
 from dgguf.cli.output import NOTE, fail, say
+from dgguf.cli.room import fit
 from dgguf.cli.tool_use import MOST_ROUNDS, ToolUse
 from dgguf.cli.waiting_pictures import WaitingPictures
 from dgguf.diffusion.events import Event
@@ -209,34 +210,14 @@ class Dialog:
 
     def _fit_context(self) -> np.ndarray:
         """The ids of the conversation; where they leave no room for a canvas, turns are dropped or not."""
-        ids = self._encode()
-        room = self._session.context - self._canvas_length
-        if len(ids) <= room:
-            return ids
-        full = (
-            f"the conversation has {len(ids)} tokens; with a canvas of {self._canvas_length} "
-            f"it does not fit the context of {self._session.context}"
+        return fit(
+            self.messages,
+            self._encode,
+            self._session.context,
+            self._canvas_length,
+            when_full=self._when_full,
+            keyboard=self._keyboard,
         )
-        choice = self._when_full
-        if choice == "ask" and self._keyboard and self._oldest_turn():
-            choice = self._keyboard.choose(full, {"d": "drop", "c": "clear", "k": "stop"})
-        dropped = 0
-        while choice == "clear" or (choice == "drop" and len(ids) > room):
-            if not (n := self._oldest_turn()):
-                break
-            del self.messages[:n]
-            dropped += 1
-            ids = self._encode()
-        if dropped:
-            say(f"dropped the {'oldest turn' if dropped == 1 else f'{dropped} oldest turns'}")
-        if len(ids) > room:
-            raise PromptError(f"{full}: /clear begins anew, --when-full drop forgets, -c asks for more")
-        return ids
-
-    def _oldest_turn(self) -> int:
-        """Messages before the second of the user; 0 if there is none."""
-        asked = [i for i, message in enumerate(self.messages) if message["role"] == "user" and i]
-        return asked[0] if asked else 0
 
     def command(self, text: str) -> bool:
         """Obey a line that starts with "/"; whether to go on."""

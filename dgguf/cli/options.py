@@ -239,15 +239,17 @@ def _length_options(command: Command) -> Command:
             type=CountOr("auto", "positions", least=16),
             help="Positions denoised at once, from 16; auto: as -n or --schema need.  [default: the model's]",
         ),
-        click.option(
-            "--turbo",
-            metavar="[=tail,frozen,end]",
-            type=TurboParts(),
-            help="Cheaper steps, for an answer that may differ: stop sooner, leave out settled positions.",
+        turbo_option(
+            "Cheaper steps, for an answer that may differ: stop sooner, leave out settled positions."
         ),
     ):
         command = option(command)
     return command
+
+
+def turbo_option(text: str) -> Callable[[Command], Command]:
+    """Parts of `Turbo`, of a command of the class `commands.WithParts`."""
+    return click.option("--turbo", metavar="[=tail,frozen,end]", type=TurboParts(), help=text)
 
 
 seed_option = click.option(

@@ -71,6 +71,7 @@ EXCLUDES = (
         "decisions are read, and nothing is written",
     ),
     Rule("--acceptance", ("--json",), "it prints JSON as it is"),
+    Rule("--turbo", ("SECOND",), "it compares a model with itself"),
     Rule("--step", ("--speed", "--pace", *(f"--view {view}" for view in _UNPAGED)), "keys turn the pages"),
     Rule("--at", ("--steps",), "one screen, or a sheet of several"),
     Rule("--dry-run", ("--force", "--resume", "--report"), "it writes nothing"),
@@ -89,6 +90,7 @@ NEEDS = (
     Rule("--record-top", ("--record", "--export *.html", "--view jsonl")),
     Rule("--force", ("--export",)),
     Rule("--workers", ("--ray",)),
+    Rule("--max-tokens", ("--turbo",), "else nothing is answered", but=("run", "chat", "batch")),
     Rule("--mmproj-type", ("--mmproj",)),
     *(
         Rule(name, ("OUT",), "it is for the text model")

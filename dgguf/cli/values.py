@@ -13,7 +13,7 @@ else:
 
 
 class TurboParts(ParamType):
-    """Parts of `Turbo`; without a value, all of them (see `commands.Grouped`)."""
+    """Parts of `Turbo`; without a value, all of them (see `commands.WithParts`)."""
 
     name = "PARTS"
 

@@ -320,7 +320,7 @@ class _Denoiser:
             if step == settings.max_steps:
                 freezer.repair()
             frozen = freezer.left_out()
-            made = self._model.denoise(canvas, self._cache, made, t, uniforms, freezer.rows)
+            made = self._model.denoise(canvas, self._cache, made, t, uniforms, freezer.rows, freezer.seen)
             prediction = hold_pins(canvas, made)
             replaced = None
             if self._guide is not None:
@@ -331,7 +331,8 @@ class _Denoiser:
             next_tokens = np.where(accepted, prediction.sampled, noise.tokens(block, step, length))
             # 1.c.iv. Stop when nothing changes any more and the network is confident.
             confidence = self._turbo.confidence(step, settings.confidence_threshold)
-            settled = should_stop(prediction.argmax, prediction.entropy[free], confidence)
+            entropy = freezer.counted(prediction.entropy)
+            settled = should_stop(prediction.argmax, entropy[free], confidence)
             if self._turbo.freezes:
                 stop = self._stop(block, prediction.argmax)
                 settled = freezer.see(canvas.tokens, prediction, stop, settled=settled)

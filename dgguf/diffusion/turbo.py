@@ -13,6 +13,9 @@ from dgguf.backends.base import Prediction
 from dgguf.errors import PromptError
 
 PARTS = ("tail", "frozen", "end")
+CUT_GRAIN = (
+    16  # a canvas is cut at a multiple of so many positions, behind one at least that follows the stop id
+)
 
 
 @dataclass(frozen=True)
@@ -25,22 +28,24 @@ class Turbo:
         tail_after: steps.
         frozen: nats; a row freezes below this entropy when it has read its own likeliest token and found the
             same one likeliest twice.
-        sure: nats; rows of the first step below this are left out of the second, `frozen` ones and those
-            of the `end`, though they have read noise.
-        end: nats; behind a sure stop id, where nobody reads, a row freezes below this when it has read its
-            own likeliest token once.
-        repair: of so many steps one computes all rows.
-        final: a canvas is committed when its last step that computed all rows of the answer is fewer steps
-            back than this, 0 being the step itself; else one more such step decides.
+        sure: nats; rows of the first step below this are left out of a second one that only checks it, though
+            they have read noise.
+        sure_mean: nats; where the mean entropy of the first step is below this, the second only checks it.
+        end: nats; a canvas is cut behind a stop id below this that two steps found in the same place: nobody
+            reads what is there. Where the second step only checks the first, one step is enough.
+        repair: of so many steps one computes all rows of the canvas, as far as it is not cut.
+        final: a canvas is committed when all rows of its answer were computed fewer steps back than this, 0
+            being the step itself; else one more step computes them.
     """
 
     tail: float = 0.01
     tail_after: int = 6
-    frozen: float = 0.01
-    sure: float = 1e-4
-    end: float = 0.1
+    frozen: float = 0.001
+    sure: float = 3e-5
+    sure_mean: float = 0.02
+    end: float = 0.01
     repair: int = 4
-    final: int = 2
+    final: int = 3
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -84,15 +89,18 @@ class Freezer:
     Attributes:
         frozen: (C,) bool, rows whose token stays in the next canvas.
         rows: (n,) int64, rising: what the next step computes; None for all.
+        seen: positions from the first on that it sees, behind which the canvas is cut; None for all.
     """
 
     def __init__(self, turbo: Turbo, length: int) -> None:
         self._turbo = turbo
-        self._since_repair = 0  # steps since one that computed all rows
+        self._since_repair = 0  # steps since one that computed all rows that are seen
         self._last: np.ndarray | None = None  # the argmax before
         self._own: np.ndarray = np.zeros(length, bool)  # rows that last read what they predicted
-        self.frozen = np.zeros(length, bool)
+        self._age: np.ndarray = np.zeros(length, np.int64)  # steps since each row was computed
+        self.frozen: np.ndarray = np.zeros(length, bool)
         self.rows: np.ndarray | None = None
+        self.seen: int | None = None
 
     def see(self, canvas: np.ndarray, prediction: Prediction, stop: int | None, *, settled: bool) -> bool:
         """Learn from a step.
@@ -107,26 +115,42 @@ class Freezer:
             whether the canvas is to be committed; a settled one is not if what was left out is too old
         """
         turbo, argmax, entropy = self._turbo, prediction.argmax, prediction.entropy
-        left_out = self.left_out()
-        self._since_repair = 0 if left_out is None else self._since_repair + 1
-        is_old = self._since_repair >= turbo.final and left_out is not None and bool(left_out[:stop].any())
-        is_first = self._last is None
-        self._own = canvas == argmax if left_out is None else np.where(left_out, self._own, canvas == argmax)
-        twice = self._own & (argmax == self._last)
-        sure = (entropy < turbo.sure) & is_first
+        self._note_computed(canvas, argmax)
+        if self._last is None:
+            same = np.full(len(canvas), float(np.mean(entropy)) < turbo.sure_mean)  # the next one checks it
+            self.frozen = same & (entropy < turbo.sure) & (turbo.frozen > 0)
+        else:
+            same = argmax == self._last
+            self.frozen = self._own & same & (entropy < turbo.frozen)
         self._last = argmax
-        self.frozen = (twice & (entropy < turbo.frozen)) | (sure & (turbo.frozen > 0))
-        if stop is not None and (sure[stop] or (twice[stop] and entropy[stop] < turbo.end)):
-            self.frozen[stop:] |= ((self._own & (entropy < turbo.end)) | (sure & (turbo.end > 0)))[stop:]
+        if self.seen is not None and (stop is None or stop + 1 >= self.seen):
+            self.repair()  # the answer goes on where the canvas was cut
+            return False
+        if self.seen is None and stop is not None and same[stop] and entropy[stop] < turbo.end:
+            cut = CUT_GRAIN * math.ceil((stop + 2) / CUT_GRAIN)
+            self.seen = cut if cut < len(canvas) else None
+        self.frozen[self.seen or len(canvas) :] = True
+        is_old = bool((self._age[:stop] >= turbo.final).any())
         if self._since_repair + 1 >= turbo.repair or self.frozen.all() or (settled and is_old):
-            self.repair()
+            self.rows = None if self.seen is None else np.arange(self.seen)
         else:
             self.rows = np.flatnonzero(~self.frozen) if self.frozen.any() else None
         return settled and not is_old
 
+    def _note_computed(self, canvas: np.ndarray, argmax: np.ndarray) -> None:
+        left_out = self.left_out()
+        computed = np.ones(len(canvas), bool) if left_out is None else ~left_out
+        self._own = np.where(computed, canvas == argmax, self._own)
+        self._age = np.where(computed, 0, self._age + 1)
+        self._since_repair = 0 if computed[: self.seen].all() else self._since_repair + 1
+
+    def counted(self, entropy: np.ndarray) -> np.ndarray:
+        """(C,) entropies, as far as they say whether the canvas is confident: 0 where it was cut."""
+        return entropy if self.seen is None else np.where(np.arange(len(entropy)) < self.seen, entropy, 0)
+
     def repair(self) -> None:
-        """Let the next step compute all rows."""
-        self.rows, self._since_repair = None, 0
+        """Let the next step compute all rows, also where the canvas was cut."""
+        self.rows = self.seen = None
 
     def left_out(self) -> np.ndarray | None:
         """(C,) bool, read-only: the rows that the next step does not compute; None for none."""

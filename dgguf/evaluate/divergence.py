@@ -93,6 +93,21 @@ def divergence(logits: np.ndarray, others: np.ndarray) -> Divergence:
     return Divergence(kl, logits.argmax(axis=1) == others.argmax(axis=1))
 
 
+def summary(divergences: Sequence[Divergence]) -> dict[str, float]:
+    """JSON types; of all positions of some divergences, the error is the standard error."""
+    kl = np.concatenate([divergence.kl for divergence in divergences])
+    agrees = np.concatenate([divergence.agrees for divergence in divergences])
+    return {
+        "positions": len(kl),
+        "kl_mean": float(kl.mean()),
+        "kl_standard_error": float(kl.std(ddof=1) / len(kl) ** 0.5) if len(kl) > 1 else 0.0,
+        "kl_median": float(np.median(kl)),
+        "kl_99": float(np.quantile(kl, 0.99)),
+        "kl_max": float(kl.max()),
+        "agreement": float(agrees.mean()),
+    }
+
+
 def _row_divergence(logits: np.ndarray, others: np.ndarray) -> float:
     """Sum of p * log(p / q); rounding may leave what should be zero just below it."""
     a, b = (_log_softmax(row.astype(np.float64)) for row in (logits, others))

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import hashlib
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from dgguf.ggufio import layout
 from dgguf.ggufio.metadata import REQUIRED, metadata_value
 from dgguf.ggufio.read_header import Header
 from dgguf.mapping.mapped_file import MappedFile, reading
+from dgguf.mapping.read_ahead import ReadAhead
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -41,6 +42,8 @@ class GgufFile:
     Raises:
         ModelFileError: the file cannot be read, is no GGUF, is cut short or contradicts itself.
     """
+
+    _ahead: ReadAhead | None = None
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -130,8 +133,22 @@ class GgufFile:
         """The value of a metadata key, checked as by `metadata_value`."""
         return metadata_value(self.metadata, self.path, key, kind, default, least=least, most=most)
 
+    def read_ahead(self, names: Iterable[str], most: int) -> None:
+        """Ask the system for tensors that will be wanted in this order; a thread does it, and nobody waits.
+
+        Args:
+            names: of tensors.
+            most: bytes, of the first of them.
+        """
+        tensors = [self.tensors[name] for name in names]
+        parts = [(tensor.part, tensor.offset, tensor.n_bytes) for tensor in tensors]
+        self._ahead = ReadAhead(self.maps, parts, most)
+        self._ahead.start()
+
     def close(self) -> None:
         """Close the file. Views that `data` gave out stay valid and keep their part mapped."""
+        if self._ahead:
+            self._ahead.stop()
         for part in self._parts:
             part.close()
         self._parts = []

@@ -193,6 +193,35 @@ def try_lock(file: BinaryIO) -> bool:
     return True
 
 
+def read_ahead(file: int, first: int, n_bytes: int) -> bool:
+    """Ask for bytes of a file that will be wanted soon: the disk brings them to memory while others compute.
+
+    It returns when the disk has no room for more requests, long before all bytes are there.
+
+    Args:
+        file: a descriptor.
+        first, n_bytes: some megabytes, as it looks only at both ends whether they are in memory already.
+
+    Returns:
+        whether the system can be asked: Linux and macOS
+    """
+    if _by_calls() is macos:
+        return macos.read_ahead(file, first, n_bytes)
+    if _by_calls() or not hasattr(os, "posix_fadvise"):
+        return False
+    if not all(_is_in_memory(file, place) for place in (first, first + n_bytes - 1)):
+        os.posix_fadvise(file, first, n_bytes, os.POSIX_FADV_WILLNEED)
+    return True
+
+
+def _is_in_memory(file: int, place: int) -> bool:
+    """Whether Linux can read a byte of a file at once; False where it does not tell."""
+    try:
+        return os.preadv(file, [bytearray(1)], place, os.RWF_NOWAIT) == 1
+    except (AttributeError, OSError):
+        return False
+
+
 def drop_from_page_cache(paths: Sequence[Path]) -> bool:
     """Let the system forget the files' contents, so that the next read comes from the disk.
 

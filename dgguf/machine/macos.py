@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -11,6 +12,7 @@ _LIBRARY = "/usr/lib/libSystem.B.dylib"
 _ACCELERATE = "/System/Library/Frameworks/Accelerate.framework/Accelerate"
 _SINGLE_THREADED = 1  # BLAS_THREADING_SINGLE_THREADED
 _PERCENT = 100
+_READ_ADVICE = 44  # F_RDADVISE
 
 
 class _ResourceUsage(ctypes.Structure):
@@ -79,6 +81,17 @@ def processor() -> str | None:
 def cores() -> tuple[int | None, int | None]:
     """Physical cores, of Apple silicon the performance cores; how many processors there are Python knows."""
     return number("hw.perflevel0.physicalcpu") or number("hw.physicalcpu") or None, None
+
+
+def read_ahead(file: int, first: int, n_bytes: int) -> bool:
+    """Ask for bytes of a file by F_RDADVISE: its `struct radvisory` has an off_t and an int, see fcntl(2)."""
+    import fcntl  # which Windows has not
+
+    try:
+        fcntl.fcntl(file, _READ_ADVICE, struct.pack("@qi4x", first, n_bytes))
+    except OSError:
+        return False
+    return True
 
 
 def one_blas_thread() -> Callable[[], AbstractContextManager[None]]:

@@ -86,6 +86,10 @@ class MappedFile(mmap.mmap):
         start = _address(np.frombuffer(self, np.uint8))
         release_pages(self, start, _address(array) - start, array.nbytes)
 
+    def reader(self) -> int:
+        """A descriptor of the file that was opened, which the caller closes."""
+        return os.dup(self._file)
+
     def close(self) -> None:
         """Unmap and close the file.
 

@@ -3,14 +3,15 @@
 Fields are named after the GGUF tensors, so that a field, a tensor and a formula carry one name.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dgguf.backends.base import Array, Backend, HostTensor, Weight
+from dgguf.backends.base import Array, Backend, HostTensor, Role, Weight
 from dgguf.errors import UnsupportedModelError
 from dgguf.ggufio.file import GgufFile
+from dgguf.machine import system_memory
 from dgguf.model.config import LayerConfig, ModelConfig
 from dgguf.model.tensor_names import layer_and_kind, role_of
 
@@ -163,6 +164,27 @@ def _load_layer(load: TensorLoader, i: int, config: ModelConfig, layer: LayerCon
         layer_output_scale=scale,
         enc_layer_output_scale=load.scalar(enc_name) if load.has(enc_name) else scale,
     )
+
+
+_USE = (Role.ATTENTION, Role.MLP, Role.ROUTER, Role.EXPERTS)  # in a layer
+_LEAST_AHEAD = 64 << 20  # bytes of a file that is read ahead: a smaller one is there at once
+
+
+def read_ahead(file: GgufFile) -> None:
+    """Ask for a file's matrices in the order in which the first pass uses them, as far as memory has room."""
+    if file.n_bytes >= _LEAST_AHEAD:
+        available, _ = system_memory()
+        file.read_ahead(order_of_use(file.tensors), file.n_bytes if available is None else available * 3 // 4)
+
+
+def order_of_use(names: Iterable[str]) -> list[str]:
+    """The names of tensors layer by layer, in a layer as they are used; then those outside the layers."""
+
+    def place(name: str) -> tuple[bool, int, int]:
+        layer, role = layer_and_kind(name)[0], role_of(name)
+        return layer is None, layer or 0, _USE.index(role) if role in _USE else 0
+
+    return sorted(names, key=place)
 
 
 def load_weights(file: GgufFile, config: ModelConfig, backend: Backend) -> ModelWeights:

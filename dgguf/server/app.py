@@ -6,7 +6,7 @@ import functools
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -41,7 +41,7 @@ from dgguf.server.guard import Guard, Handler
 from dgguf.server.ollama_requests import OllamaChat, OllamaGenerate
 from dgguf.server.page import files
 from dgguf.server.page.routes import Page
-from dgguf.server.requests import convert, decode, read_request
+from dgguf.server.requests import Asked, SampledRequest, convert, decode, read_request
 from dgguf.server.sse import event
 from dgguf.server.systemone import InvalidRequestError, SystemOneRequest
 from dgguf.server.worker import Worker
@@ -178,48 +178,58 @@ class Server:
 
     async def chat(self, request: Request) -> Response:
         asked = read_request(await read_body(request))
-        self.check_model(asked.request.model)
-        headers = self.ignored(asked.ignored)
-        made = await self.made(completions.plan, asked.request)
-        if not asked.request.stream:
-            answer = completions.whole(made, self.answers, self.name)
-            return as_json(await unless_left(request, answer), headers=headers)
-        events = completions.stream(
-            made,
-            self.answers,
-            self.name,
-            drafts=bool(asked.request.diffusing),
-            with_usage=asked.request.wants_usage,
+        return await self._answered(
+            request,
+            asked,
+            completions.plan,
+            lambda made: completions.whole(made, self.answers, self.name),
+            lambda made: completions.stream(made, self.answers, self.name, **_told(asked.request)),
         )
-        return await streamed(events, lambda error: event(error.body()), headers)
 
     async def complete(self, request: Request) -> Response:
         asked = text_completions.read_request(await read_body(request))
-        self.check_model(asked.request.model)
-        headers = self.ignored(asked.ignored)
-        made = await self.made(text_completions.plan, asked.request)
-        if not asked.request.stream:
-            answer = text_completions.whole(made, self.answers, self.name)
-            return as_json(await unless_left(request, answer), headers=headers)
-        events = text_completions.stream(
-            made,
-            self.answers,
-            self.name,
-            drafts=bool(asked.request.diffusing),
-            with_usage=asked.request.wants_usage,
+        return await self._answered(
+            request,
+            asked,
+            text_completions.plan,
+            lambda made: text_completions.whole(made, self.answers, self.name),
+            lambda made: text_completions.stream(made, self.answers, self.name, **_told(asked.request)),
         )
-        return await streamed(events, lambda error: event(error.body()), headers)
 
     async def respond(self, request: Request) -> Response:
         asked = responses.read_request(await read_body(request))
+        given = asked.request
+        return await self._answered(
+            request,
+            asked,
+            responses.plan,
+            lambda made: responses.whole(given, made, self.answers, self.name),
+            lambda made: responses.as_bytes(responses.stream(given, made, self.answers, self.name)),
+            responses.failed,
+        )
+
+    async def _answered(
+        self,
+        request: Request,
+        asked: Asked[Any],
+        plan: Callable[[Any, Session], T],
+        whole: Callable[[T], Coroutine[Any, Any, dict[str, Any]]],
+        stream: Callable[[T], AsyncGenerator[bytes, None]],
+        failed: Callable[[ApiError], bytes] = lambda error: event(error.body()),
+    ) -> Response:
+        """Answer in one piece or, where the request asks so, as a stream.
+
+        Args:
+            asked: the request as it was read.
+            plan: makes of it what `whole` and `stream` answer.
+            failed: makes the last piece of a stream that fails.
+        """
         self.check_model(asked.request.model)
         headers = self.ignored(asked.ignored)
-        made = await self.made(responses.plan, asked.request)
+        made = await self.made(plan, asked.request)
         if not asked.request.stream:
-            answer = responses.whole(asked.request, made, self.answers, self.name)
-            return as_json(await unless_left(request, answer), headers=headers)
-        events = responses.stream(asked.request, made, self.answers, self.name)
-        return await streamed(responses.as_bytes(events), responses.failed, headers)
+            return as_json(await unless_left(request, whole(made)), headers=headers)
+        return await streamed(stream(made), failed, headers)
 
     async def show(self, request: Request) -> Response:
         given = decode(await read_body(request))
@@ -280,6 +290,11 @@ class Server:
             kind = "counter" if name.endswith("_total") else "gauge"
             lines += [f"# TYPE dgguf_{name} {kind}", f"dgguf_{name} {value}"]
         return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+
+
+def _told(request: SampledRequest) -> dict[str, bool]:
+    """What a stream tells beside the answer, as arguments of `stream`."""
+    return {"drafts": bool(request.diffusing), "with_usage": request.wants_usage}
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

@@ -11,6 +11,7 @@ import msgspec
 
 from dgguf.diffusion.turbo import Turbo
 from dgguf.errors import PromptError
+from dgguf.prompts import PromptOptions
 from dgguf.request import new_seed
 from dgguf.server.answering import Answers, Draft, Plan, Sign, Text, usage
 from dgguf.server.errors import ApiError
@@ -24,8 +25,11 @@ from dgguf.text.tokenizer import TokenTexts
 from dgguf.text.tool_calls import OPEN, BrokenCall, ToolCall
 
 
-def plan(request: ChatRequest, session: Session) -> Plan:
+def plan(request: ChatRequest, session: Session, options: PromptOptions | None = None) -> Plan:
     """Turn a request into ids and settings; takes a while for a long prompt.
+
+    Args:
+        options: that no client may choose, `special` and `image_tokens`.
 
     Raises:
         ApiError, DggufError: it cannot be done as asked.
@@ -40,9 +44,10 @@ def plan(request: ChatRequest, session: Session) -> Plan:
             400, "an answer held to a form calls no tools: leave out one of both", param="response_format"
         )
     think = wants_thoughts(request) and wanted is None  # a call that must be made comes first
-    asked_for = conversation_of(request)
-    images = session.read_images(asked_for.messages, asked_for.images)
-    prompt = session.encode(asked_for.messages, images=images, think=think, tools=tools)
+    asked_for, options = conversation_of(request), options or {}
+    images = session.read_images(asked_for.messages, asked_for.images, options.get("image_tokens"))
+    special = options.get("special", False)
+    prompt = session.encode(asked_for.messages, images=images, think=think, tools=tools, special=special)
     begun = f"{OPEN}call:" + (f"{wanted}{{" if wanted else "") if wanted is not None else ""
     given = [n for n in (request.max_completion_tokens, request.max_tokens) if n is not None]
     return Plan(

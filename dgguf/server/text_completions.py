@@ -94,8 +94,11 @@ def read_request(body: bytes) -> Asked[CompletionRequest]:
     return Asked(request, ignored(given, CompletionRequest))
 
 
-def plan(request: CompletionRequest, session: Session) -> CompletionPlan:
+def plan(request: CompletionRequest, session: Session, *, special: bool = False) -> CompletionPlan:
     """Turn a request into ids and settings.
+
+    Args:
+        special: as of `PromptOptions`, where no suffix is given; no client may choose it.
 
     Raises:
         ApiError, DggufError: it cannot be done as asked.
@@ -108,7 +111,7 @@ def plan(request: CompletionRequest, session: Session) -> CompletionPlan:
         if request.suffix:
             made: Plan = hole_plan(text, request.suffix, max_tokens, sampled, session)
         else:
-            ids = session.encode(text, raw=True) if ids is None else ids
+            ids = session.encode(text, raw=True, special=special) if ids is None else ids
             made = Plan(prompt=ids, max_tokens=max_tokens, log_probabilities=request.logprobs, **sampled)
         plans.append((made, text if request.echo else ""))
     return CompletionPlan(plans)

@@ -24,16 +24,14 @@ and that of a token without a text of its own {"special": its name}. A reader le
 that it does not know; a change that it could not bear gets a new version.
 """
 
-import dataclasses
 import gzip
 import json
-import math
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar, get_args
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -46,35 +44,34 @@ from dgguf.diffusion.events import (
     Finished,
     PromptEncoded,
     Started,
-    TopTokens,
 )
 from dgguf.diffusion.fresh import Draft
-from dgguf.diffusion.sampler import Branch, SeededNoise
+from dgguf.diffusion.sampler import SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.diffusion.turbo import Turbo
 from dgguf.errors import DggufError, RecordingError
 from dgguf.text.tokenizer import TokenTexts
 from dgguf.thumbnails import from_json
 from dgguf.view.progress import ENTROPY_DECIMALS
+from dgguf.view.recorded_fields import MAX_TOKENS, bits, branches, numbers, pick, pins, top_tokens, vector
 
 FORMAT, VERSION = "dgguf recording", 2
 _READ = (1, 2)  # versions
 _MARK = f'{{"type":"started","format":"{FORMAT}"'
 # Far above what real recordings hold: characters of a line, and of a file as a whole, which may also be so
 # many times its size if it is compressed; lines, and one more for so many bytes of the file, as a step of 256
-# positions takes more even if it is compressed; tokens with a text. What is made of a line takes some 40 µs,
-# and twenty times its memory at most; what is kept of an event or a text takes some hundred bytes.
+# positions takes more even if it is compressed. What is made of a line takes some 40 µs, and twenty times its
+# memory at most; what is kept of an event or a text takes some hundred bytes.
 _MAX_LINE, _MAX_UNPACKED, _MAX_RATIO = 1 << 23, 1 << 23, 50
-_MAX_LINES, _LINE_BYTES, _MAX_TOKENS = 1 << 14, 512, 1 << 20
+_MAX_LINES, _LINE_BYTES = 1 << 14, 512
 _TOO_MUCH = "it holds more than any recording does; the file is damaged"
-_MAX_CANVAS, _MAX_COUNT, _MAX_SECONDS = 1 << 20, 1 << 64, 1e9
+_MAX_CANVAS = 1 << 20
 # What reading a line that says something impossible may raise.
 _DAMAGE = (
     LookupError, TypeError, ValueError, ArithmeticError, AttributeError, OSError, RecursionError, DggufError,
     zlib.error,
 )  # fmt: skip
 _NOTHING: np.ndarray = np.empty(0, np.int64)
-_Numbers = TypeVar("_Numbers", SamplerSettings, Turbo)
 
 
 class Canvases:
@@ -110,7 +107,7 @@ class RecordedTexts:
                 isinstance(text, dict)
                 and (isinstance(text.get("special"), str) or text.get("byte") in range(256))
             )
-            if not valid or not 0 <= int(token) < _MAX_TOKENS:
+            if not valid or not 0 <= int(token) < MAX_TOKENS:
                 raise ValueError("a text")
             self._texts[int(token)] = text
 
@@ -239,7 +236,7 @@ class _Reader:
             case "started":
                 self.events.append(self._start(line))
             case "prompt":
-                self.events.append(PromptEncoded(**_pick(PromptEncoded, line)))
+                self.events.append(PromptEncoded(**pick(PromptEncoded, line)))
             case "canvas":
                 self.events.append(self._canvas(line))
             case "step":
@@ -247,7 +244,7 @@ class _Reader:
             case "committed":
                 self.events.append(self._commit(line))
             case "finished":
-                self.events.append(Finished(**_pick(Finished, line)))
+                self.events.append(Finished(**pick(Finished, line)))
 
     def _start(self, line: dict[str, Any]) -> Started:
         if line["version"] not in _READ:
@@ -259,15 +256,15 @@ class _Reader:
         self.tokens.channel_open_id, self.tokens.channel_close_id = line["channel"]
         draft = line.get("draft")
         self._started = Started(
-            **_pick(Started, line),
-            settings=_numbers(SamplerSettings, line["settings"]),
-            prompt=_vector(line["prompt"]),
+            **pick(Started, line),
+            settings=numbers(SamplerSettings, line["settings"]),
+            prompt=vector(line["prompt"]),
             stop_ids=frozenset(line["stop_ids"]),
-            pins=_pins(line.get("pins", {})),
-            branches=_branches(line.get("branches", [])),
+            pins=pins(line.get("pins", {})),
+            branches=branches(line.get("branches", [])),
             images=from_json(line.get("images", [])),
-            draft=Draft(**draft | {"tokens": _vector(draft["tokens"])}) if draft else None,
-            turbo=_numbers(Turbo, line["turbo"]) if "turbo" in line else None,
+            draft=Draft(**draft | {"tokens": vector(draft["tokens"])}) if draft else None,
+            turbo=numbers(Turbo, line["turbo"]) if "turbo" in line else None,
         )
         self._canvases = Canvases(self._started)
         for place in self._started.pins:
@@ -276,13 +273,13 @@ class _Reader:
         return self._started
 
     def _ids(self, values: list[int]) -> np.ndarray:
-        ids = _vector(values)
+        ids = vector(values)
         if self._started is None or ids.shape != (self._started.canvas_length,):
             raise ValueError("a canvas of another length")
         return ids
 
     def _canvas(self, line: dict[str, Any]) -> CanvasStarted:
-        fields, canvas = _pick(CanvasStarted, line), self._ids(line["canvas"])
+        fields, canvas = pick(CanvasStarted, line), self._ids(line["canvas"])
         positions = self._pins.get(fields["block"])
         self._pinned = np.isin(np.arange(len(canvas)), positions) if positions else None
         event = CanvasStarted(canvas=canvas, pinned=self._pinned, **fields)
@@ -294,13 +291,13 @@ class _Reader:
     def _commit(self, line: dict[str, Any]) -> CanvasCommitted:
         if self._last is None:
             raise ValueError("no step before")
-        event = CanvasCommitted(tokens=self._last, **_pick(CanvasCommitted, line))
+        event = CanvasCommitted(tokens=self._last, **pick(CanvasCommitted, line))
         if event.block != self._block or event.answer_length > len(self._last):
             raise ValueError("not of this canvas")
         return event
 
     def _step(self, line: dict[str, Any]) -> DenoisingStep:
-        fields = _pick(DenoisingStep, line)
+        fields = pick(DenoisingStep, line)
         if self._started is None or self._canvases is None or fields["block"] != self._block:
             raise ValueError("not of this canvas")
         tokens = self._ids(line["tokens"])
@@ -311,86 +308,16 @@ class _Reader:
             max_steps=self._started.settings.max_steps,
             canvas=canvas,
             tokens=tokens,
-            accepted=_bits(line["accepted"], len(tokens)),
-            frozen=_bits(line["frozen"], len(tokens)) if "frozen" in line else None,
+            accepted=bits(line["accepted"], len(tokens)),
+            frozen=bits(line["frozen"], len(tokens)) if "frozen" in line else None,
             entropy=(self._ids(line["entropy"]) / 10**ENTROPY_DECIMALS).astype(np.float32),
             **fields,
             pinned=self._pinned,
-            top=_top_tokens(line["guesses"], len(tokens)) if "guesses" in line else None,
+            top=top_tokens(line["guesses"], len(tokens)) if "guesses" in line else None,
         )
         self._canvases.step(event)
         self._last = tokens
         return event
-
-
-def _numbers(kind: type[_Numbers], line: dict[str, Any]) -> _Numbers:
-    numbers = kind(**line)
-    for field in dataclasses.fields(numbers):
-        if type(getattr(numbers, field.name)) not in _PLAIN[field.type]:
-            raise TypeError(field.name)
-    return numbers
-
-
-def _bits(line: str, count: int) -> np.ndarray:
-    """(count,) bool."""
-    bits = np.frombuffer(bytes.fromhex(line), np.uint8)
-    if len(bits) != math.ceil(count / 8):
-        raise ValueError("as many bits as positions")
-    return np.unpackbits(bits, count=count).astype(bool)
-
-
-def _pins(line: dict[str, int]) -> dict[int, int]:
-    pins = {int(place): token for place, token in line.items()}
-    for place, token in pins.items():
-        if type(token) is not int or not 0 <= token < _MAX_TOKENS or not 0 <= place < _MAX_COUNT:
-            raise ValueError("a pin")
-    return pins
-
-
-def _branches(line: list[list[int]]) -> tuple[Branch, ...]:
-    branches = tuple(Branch(*values) for values in line)
-    if any(type(value) is not int or not 0 <= value < _MAX_COUNT for branch in branches for value in branch):
-        raise ValueError("a branch")
-    return branches
-
-
-def _vector(values: list[int]) -> np.ndarray:
-    ids = np.array(values, np.int64)
-    if ids.ndim != 1:
-        raise ValueError("a list of numbers")
-    return ids
-
-
-def _top_tokens(values: dict[str, list[int]], length: int) -> TopTokens:
-    tokens = np.array(values["tokens"], np.int64).reshape(length, -1)
-    probabilities = np.array(values["probabilities"], np.float32).reshape(tokens.shape) / 1000
-    return TopTokens(tokens, probabilities)
-
-
-# How much may be said by a field of each type; arrays and what is made of them are read elsewhere.
-_PLAIN: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
-
-
-def _pick(event: type, line: dict[str, Any]) -> dict[str, Any]:
-    """The fields of an event that are plain values in its line; counts and seconds make sense."""
-    picked = {}
-    for field in dataclasses.fields(event):
-        if field.name == "reason" and line["reason"] not in get_args(field.type):
-            raise ValueError("a reason")
-        if field.name == "max_steps" or not (
-            kinds := _PLAIN.get(field.type, (str,) * (field.name == "reason"))
-        ):
-            continue
-        if field.name not in line and field.default is not dataclasses.MISSING:
-            continue
-        value = line[field.name]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise TypeError(field.name)
-        limit = _MAX_SECONDS if field.type is float else _MAX_COUNT
-        if isinstance(value, float | int) and not 0 <= value < limit:
-            raise ValueError(field.name)
-        picked[field.name] = value
-    return picked
 
 
 def open_recording(path: Path, mode: Literal["r", "w"]) -> IO[str]:

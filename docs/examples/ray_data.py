@@ -1,6 +1,6 @@
 """Ray Data with dgguf: over actors that hold a session each, or over servers that run already.
 
-pip install 'dgguf[ray]'
+pip install 'dgguf[ray]' openai                   the latter for servers alone
 python ray_data.py                                two actors of one thread on this machine
 python ray_data.py http://10.0.0.1:8080/v1 …      `dgguf serve`, one or more
 

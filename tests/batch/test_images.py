@@ -70,6 +70,30 @@ def test_paths_begin_at_the_input(batch, seeing, tmp_path):
         assert results[name]["response"]["status_code"] == 400
 
 
+def test_the_budget_of_an_image_holds_for_every_form_of_a_row(batch, seeing, tmp_path):
+    random_picture(1, 60, 40).save(tmp_path / "1.png")
+    url = {"type": "image_url", "image_url": {"url": "1.png"}}
+    rows = [
+        {"custom_id": "prompt", "prompt": "look", "images": ["1.png"]},
+        {"custom_id": "messages", "messages": with_part({"type": "image", "path": "1.png"})},
+        {"custom_id": "url", "url": "/v1/chat/completions", "body": {"messages": with_part(url)}},
+    ]
+    source = write_lines(tmp_path / "in.jsonl", rows)
+    found = {}
+    for budget in (70, 140):
+        task = {"max_tokens": 8, "sampler": {"max_steps": 1}, "image_tokens": budget}
+        batch.run(
+            source,
+            lambda seed, task=task: LocalWorker(RowWorker(seeing, Task(seed, str(tmp_path), **task))),
+            force=True,
+        )
+        usages = [each["response"]["body"]["usage"]["prompt_tokens"] for each in batch.results().values()]
+        images = seeing.read_images("look", [tmp_path / "1.png"], budget)
+        assert usages == [len(seeing.encode("look", images=images))] * 3
+        found[budget] = usages[0]
+    assert found[70] < found[140]
+
+
 def test_a_journal_does_not_go_on_with_another_tower(batch, seeing, tmp_path):
     """What images are to the model depends on it."""
     model, folder = seeing.file.path, tmp_path

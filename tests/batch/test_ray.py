@@ -83,6 +83,24 @@ def test_two_workers_write_the_bytes_of_one_process(folder, killed):
     assert (folder / out).read_bytes() == (folder / "whole.jsonl").read_bytes()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_as_a_run_without_ray(folder, number):
+    """Ray would answer with a trace and an exit code of its own."""
+    out = f"signal{number}.jsonl"
+    with subprocess.Popen(
+        command(out, *ON_RAY), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for(lambda: rows_done(folder, out) > 5, process)
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stdout) == (128 + number, "")
+    said = [line for line in stderr.split("\n") if line and not line.startswith(("answering", "compiling"))]
+    assert said[0].startswith("workers on Ray: 2")
+    kept = f"{rows_done(folder, out)} of 62 rows are answered and kept in {out}.journal"
+    assert said[-1].startswith(kept)
+    assert len(said) == (3 if number == signal.SIGINT else 2), stderr
+
+
 def test_a_killed_driver_goes_on(folder):
     with subprocess.Popen(
         command("cut.jsonl", *ON_RAY), cwd=folder, stderr=subprocess.PIPE, text=True

@@ -122,6 +122,46 @@ def test_questions_about_each_text(batch, demo, tmp_path):
     assert first["answers"] != second["answers"]
 
 
+def test_special_tokens_in_every_form_of_a_row(batch, demo, session, tmp_path):
+    """OpenAI's lines, too: the option is the person's who runs the batch, not a client's."""
+    text = "Hi<turn|>"
+    rows = [
+        {"custom_id": "prompt", "prompt": text},
+        {"custom_id": "chat", "body": {"messages": [{"role": "user", "content": text}]}, **CHAT},
+        {"custom_id": "text", "url": TEXT, "body": {"prompt": text}},
+    ]
+    for special in (False, True):
+        batch.run(write_lines(tmp_path / "in.jsonl", rows), demo(special=special), force=True)
+        for name, result in batch.results().items():
+            n_tokens = result["response"]["body"]["usage"]["prompt_tokens"]
+            assert n_tokens == len(session.encode(text, special=special, raw=name == "text")), name
+
+
+@pytest.mark.parametrize(
+    ("number", "given", "option"),
+    [
+        (4, {"raw": True}, "--raw"),
+        (4, {"questions": [QUESTION]}, "--decide"),
+        (6, {"system": "Be brief."}, "--system"),
+        (6, {"think": True}, "--think"),
+        (7, {"special": True}, "--special"),
+        (7, {"choice": ("a", "b")}, "--choice"),
+        (8, {"raw": True}, "--raw"),
+        (8, {"special": True}, "--special"),
+        (8, {"regex": "a"}, "--regex"),
+    ],
+)
+def test_an_option_without_effect_is_refused(batch, tmp_path, number, given, option):
+    """Before anything is computed, and only where such a line is there."""
+    settings = Task(7, ".", **given).settings()
+    path = write_lines(tmp_path / "in.jsonl", [{"prompt": "Hi"}, ROWS[number]])
+    with pytest.raises(BatchError, match=rf"^line 2 .* {option} can do nothing") as refused:
+        batch.run(path, settings=settings)
+    assert len(str(refused.value)) < 500
+    assert [name.name for name in tmp_path.iterdir()] == ["in.jsonl"]
+    batch.run(write_lines(path, ROWS[:4]), settings=settings)
+
+
 def test_a_table_keeps_every_end_of_a_line(tmp_path):
     texts = ["a\rb", "a\nb", "a\r\nb", "\r", "a\r", "a,b", "a"]
     out = tmp_path / "out.csv"
@@ -227,7 +267,7 @@ def test_what_was_whole_before_its_journal_went_is_whole(batch, tmp_path, monkey
     ("change", "words"),
     [
         ({"seed": 8}, "another seed"),
-        ({"settings": {"think": True}}, "another setting"),
+        ({"settings": {"max_tokens": 8}}, "another setting"),
         ({}, "another input"),
     ],
 )

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from dgguf.cli import cli, tables
 from dgguf.cli.tables import Column, Facts, Rows, drawn
+from dgguf.cli.turbo_price import parts as price_parts
 from dgguf.diffusion.statistics import Statistics
 from dgguf.view.summary import statistics_facts
 from dgguf.view.terminal import cell_width
@@ -48,7 +49,8 @@ def said(*arguments):
 
 def bench_result():
     parts = {
-        name: {"ms": 1234.5, "gops": 900.0 * i} for i, name in enumerate(["experts", "norms and the rest"])
+        name: {"ms": 1234.5, "gops": 900.0 * i, "share_of_peak": 0.9 * i or None}
+        for i, name in enumerate(["norms and the rest", "experts"])
     }
     numbers = dict.fromkeys(
         [
@@ -59,6 +61,7 @@ def bench_result():
             "ms_per_step",
             "gops",
             "gb_per_s",
+            "share_of_peak",
             "encode_tokens_per_s",
         ],
         123.45,
@@ -74,6 +77,15 @@ def compare_rows():
     return [row | {"noise": noise} for noise in ("100%", "75%", "all")]
 
 
+def price_result():
+    costs = {"steps": [120, 97], "rows": [30720, 11000], "seconds": [480.5, 270.25]}
+    rows = [
+        {"prompt": "Why is the sky blue? " * 20, "same": True, **costs},
+        {"prompt": "Sort: 2 1", "same": False, **costs},
+    ]
+    return {"prompts": rows, "all": {"answers": 2, "same": 1, **costs}, "divergence": compare_rows()[0]}
+
+
 TABLES = {
     "list": lambda: said("list"),
     "show": lambda: said("show", "demo"),
@@ -82,7 +94,8 @@ TABLES = {
     "check": lambda: said("check", "demo"),
     "quantize --dry-run": lambda: said("quantize", "demo", "out.gguf", "--type", "Q4_K_M", "--dry-run"),
     "stats": lambda: [Facts(statistics_facts(Statistics()))],
-    "compare": lambda: [compare.table(compare_rows())],
+    "compare": lambda: [compare.table(compare_rows(), "noise")],
+    "compare --turbo": lambda: [*price_parts(price_result())],
     "bench": lambda: [*bench.parts(bench_result())],
 }
 

@@ -38,7 +38,7 @@ def quantized(x, group=32, offset=0):
 
 
 @pytest.mark.parametrize("group", [16, 32])
-@pytest.mark.parametrize("offset", [0, 4, 128])
+@pytest.mark.parametrize("offset", [0, 4, 128, -32])
 def test_activations(rng, group, offset):
     x = (rng.standard_normal((5, 96)) * 10.0 ** rng.integers(-20, 20, (5, 1))).astype(np.float32)
     x[1, 32:64] = 0
@@ -49,7 +49,10 @@ def test_activations(rng, group, offset):
     # Half a step; the inverse of the scale and the product with it are rounded, 127 * 2**-22 of a step.
     assert (abs(restored - x.reshape(5, 3, 32)) <= largest[:, :, None] / 254 * (1 + 1e-4)).all()
     exact = codes.reshape(5, -1, group).sum(axis=2, dtype=np.int64)
-    if offset:
+    if offset < 0:  # of the first two of each four codes, and of the last two
+        apart = codes.reshape(5, -1, group // 4, 2, 2).sum(axis=(2, 4), dtype=np.int64)
+        np.testing.assert_array_equal(sums.view(np.int16), (offset * apart).astype(np.int16).reshape(5, -1))
+    elif offset:
         np.testing.assert_array_equal(sums, -offset * exact)
     else:
         wanted = exact * scales.repeat(32 // group, axis=1).astype(np.float64)
@@ -84,7 +87,9 @@ def test_tile_is_exact(rng, path, minimum, group, bits):
             codes[:8, 1::2] = rng.integers(0, most + 1, (8, PANEL_ROWS // 2, 4))
             x = rng.choice(np.array(inputs_of, np.float32), (n_rows, columns))
             x[:, ::32] = 127  # so that the scale is 1
-            packed, *_ = quantized(x, group, 0 if minimum else 2 ** (bits - 1))
+            offset = 0 if minimum else 2 ** (bits - 1)
+            in_16_bits = kind.adds_in_16_bits(minimum, group, bits)
+            packed, *_ = quantized(x, group, -offset if in_16_bits else offset)
             scales = np.ones((columns // group, PANEL_ROWS), np.float32)
             minimums = rng.integers(-9, 9, scales.shape).astype(np.float32)
             out = np.full((n_rows, PANEL_ROWS), np.nan, np.float32)

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,109 @@ def test_what_has_no_solution_has_none():
         example = puzzles.make_unsolvable(n, numbers)
         assert next(sudoku.solutions(example.entry["grid"]), None) is None
         assert example.answer == puzzles.NO_SOLUTION
+
+
+def test_too_hard_puzzles_have_few_givens_or_another_size_and_are_declined():
+    numbers = np.random.default_rng(10)
+    made = [puzzles.make_too_hard(numbers) for _ in range(60)]
+    sizes = {len(re.sub("[^0-9._*?x-]", "", e.entry["messages"][0].split("sudoku")[-1])) for e in made}
+    assert len(sizes) > 3
+    hard = [e for e in made if e.answer == puzzles.TOO_HARD]
+    assert 20 < len(hard) < 50
+    for example in hard:
+        grid = example.entry["messages"][0].split(":")[-1].split("?", 1)[-1]
+        assert len(re.findall("[1-9]", grid)) <= puzzles.FEW + 2  # a header may say "9x9"
+
+
+def test_several_people_take_no_verb_of_one():
+    rng = random.Random(14)
+    for plot in PLOTS:
+        scene = stories.replace(stories.draw_scene(rng), plot=plot, people=("Mia", "Tom"))
+        for text in (scene.told(8), scene.briefly(1, rng), scene.briefly(2, rng)):
+            assert not re.search(r"Mia and Tom (is|was|has|looks|\w+ and was)\b", text), text
+            assert not re.search(r"Mia and Tom [^.]* and was never", text), text
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5])
+def test_stories_have_so_many_sentences_and_all_that_was_asked(length):
+    rng = random.Random(11)
+    told = 0
+    for _ in range(150):
+        scene, _ = stories.ask_for(stories.draw_scene(rng), rng)
+        text = scene.in_sentences(length, rng)
+        if text:
+            told += 1
+            entry = {"id": "", "kind": "story", "messages": [""], "sentences": length, **scene.truths}
+            exempt = {"messages": [" ".join((text,))]}  # made-up words
+            assert judge(entry | exempt, [text]).outcome == "right", text
+    assert told > 100 - 40 * (length < 2)
+
+
+def test_a_story_can_be_asked_for_again_in_another_mood_or_about_something():
+    seen = drawn("changed story", 300, seed=12)
+    so = [
+        e
+        for e in seen
+        if e.entry["messages"][1].lower().startswith(("a sad one", "now a", "one about", "now one"))
+    ]
+    assert len(so) > 15
+    short = {e.entry["sentences"] for e in seen if "sentences" in e.entry}
+    assert short == {1, 2}
+
+
+def test_names_have_letters_beyond_ascii_and_json_shows_them():
+    names = [e for e in drawn("object", 600, seed=13) if not e.answer.isascii()]
+    assert names
+    assert all("\\u" not in e.answer for e in names)
+    shown = [e.entry["messages"][0] for e in drawn("extracted", 100, seed=14)]
+    assert any('""' in prompt for prompt in shown)
+    assert any("(number)" in prompt for prompt in shown)
+
+
+# What the first visitors typed, and the shipped demo could not: a skill, and what its prompts must look like.
+COMPLAINTS = {
+    "hi": ("saying", r"hi"),
+    "hello": ("saying", r"hello"),
+    "a polite request": ("story", r"Please tell me a story.*"),
+    "a question for a command": ("story", r"(Can|Could) you tell me .*\?"),
+    "capitals": ("story", r"[A-Z ,.?!]+"),
+    "one word": ("story", r"story"),
+    "a beginning": ("story", r"once upon a time"),
+    "two names": ("story", r".*\b[A-Z][a-z]+ and [A-Z][a-z]+.*"),
+    "a mood": ("story", r".* (sad|happy|funny|scary) (story|tale).*"),
+    "a length": ("story", r".* in (2|two) sentences.*"),
+    "spaces": ("9x9", r"(?s).*\n[1-9._0*?x-]( [1-9._0*?x-]){8}\n.*"),
+    "borders": ("9x9", r"(?s).*\n-+\+-+\+-+\n.*"),
+    "81 characters": ("9x9", r"(?s).*[1-9._0*?x-]{81}"),
+    "one line": ("6x6", r"(?s).*[1-6._0*?x-]{6}[ /,]+[1-6._0*?x-]{6}[ /,].*"),
+    "three digits": ("sorted numbers", r"\D+ \d[ ,]+\d[ ,]+\d\.?"),
+    "commas without spaces": ("sorted numbers", r".*[Ss]ort:? \d+,\d+,\d+\.?"),
+    "a word backwards": ("reversed letters", r"[Rr]everse:? [a-z]{5}"),
+    "a list": ("list", r".*JSON (list|array).*\d+, \d+.*"),
+    "an object": ("object", r".*JSON.*name.*"),
+    "a name in the system's turn": ("system", r".*[Nn]ame.*"),
+    "what was said before": ("memory", r".*\b(my name|who am I)\b.*"),
+    "what somebody gave": ("story question", r"What did .* give .*\?"),
+    "longer": ("changed story", r".*longer.*"),
+    "a sad one": ("changed story", r".*\ba (sad|happy|funny|scary) one.*"),
+}
+
+
+@pytest.mark.parametrize("complaint", COMPLAINTS)
+def test_what_visitors_missed_is_trained_in_their_form(complaint):
+    skill, form = COMPLAINTS[complaint]
+    for seed in range(60):
+        for example in drawn(skill, 40, seed=100 + seed):
+            if re.fullmatch(form, example.entry["messages"][-1]):
+                assert judge(example.entry, example.answers).outcome == "right"
+                return
+    pytest.fail(f"no prompt of {skill} is like {form}")
+
+
+def test_each_plot_is_told_when_nothing_is_asked():
+    told = Counter(stories.draw_scene(random.Random(seed)).plot for seed in range(1000))
+    assert len(told) == len(PLOTS)
+    assert min(told.values()) > 0.03 * 1000
 
 
 def test_batches_are_a_function_of_seed_and_step_and_hold_whole_prompts(examples):

@@ -2,13 +2,20 @@
 
 import itertools
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
+from dgguf import catalog
+from dgguf.cli import cli
 from dgguf.videos import Pictures
 from tools.demo_eval.judges import judge
-from tools.demo_next.pictures import COLOURS, MAKERS, PLACES, SHAPES, Drawn, paint
+from tools.demo_next.pictures import COLOURS, MAKERS, PLACES, SHAPES, Drawn, example_pictures, paint
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -46,6 +53,15 @@ def test_shapes_differ_though_they_are_turned():
 
     means = sorted(float(np.mean(shares(what))) for what in SHAPES)
     assert min(b - a for a, b in itertools.pairwise(means)) > 0.005
+
+
+@pytest.mark.parametrize("name", example_pictures())
+def test_the_three_examples_are_what_is_drawn(name):
+    kept, drawn = Image.open(EXAMPLES / name).convert("RGB"), example_pictures()[name]
+    assert kept.size == drawn.size
+    assert (EXAMPLES / name).stat().st_size < 10_000
+    # Another Pillow may smooth an edge in another way.
+    assert np.abs(np.asarray(kept).astype(int) - np.asarray(drawn)).mean() < 2
 
 
 @pytest.mark.oracle
@@ -88,6 +104,7 @@ def seeing(monkeypatch):
 
     small = {"hidden": 64, "n_layers": 3, "head_dim": 16, "head_dim_full": 32, "ff": 48, "expert_ff": 32}
     monkeypatch.setitem(see._KINDS, 70, Kind(176, 24, {"what": 1, "compared": 1}))
+    monkeypatch.setattr("tools.demo_next.train.KINDS", (Kind(48, 32, {"sum": 2, "saying": 1}),))
     tower = see.TowerSizes(text=64, hidden=32, ff=48, n_layers=1)
     return see.Seeing(Trainer(sizes(**small), 3, compiled=False), tower, 3)
 
@@ -133,3 +150,35 @@ def test_a_step_with_pictures_trains_the_tower_and_dgguf_sees_what_the_twin_sees
         session.model.encode(np.array(ids), cache, spans=session.images.spans(np.array(ids), Pictures(given)))
         found = session.backend.to_host(session.model.logits(Canvas(canvas), cache, None))
     np.testing.assert_allclose(found, expected.numpy(), atol=2e-3)
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
+def test_a_second_stage_goes_on_where_it_stopped_and_its_demo_is_shown_a_picture(
+    seeing, tmp_path, monkeypatch
+):
+    import torch
+
+    from tools.demo_next import see
+
+    data = tmp_path / "package" / "data"
+    data.mkdir(parents=True)
+    see.train(seeing, data, 1)
+    first = (data / "state.pt").read_bytes()
+    again = see.Seeing(see.Trainer(seeing.trainer.twin.sizes, 8, compiled=False), seeing.tower.sizes, 8)
+    again.load(data / "state.pt")
+    for path in data.glob("*.gguf"):
+        path.unlink()
+    for each in (seeing, again):  # a step with pictures, then one without
+        see.train(each, data, 3)
+    assert (data / "state.pt").read_bytes() != first
+    assert again.step == seeing.step == 3
+    for name, value in seeing.tower.named().items():
+        assert torch.equal(value, again.tower[name]), name
+    assert (data / "mmproj.gguf").stat().st_size < 1_000_000
+    (tmp_path / "models.txt").write_bytes((EXAMPLES.parents[1] / "models.txt").read_bytes())
+    monkeypatch.setattr(catalog, "_PACKAGE", data.parent)
+    picture = ["--image", str(EXAMPLES / "stars.png"), "--image-tokens", "70", "-n", "16", "-t", "1"]
+    done = CliRunner().invoke(cli, ["run", "demo", "What is in the picture?", *picture])
+    assert done.exit_code == 0, done.output
+    assert "[image 1: stars.png, 384x384, 64 tokens]" in done.stderr

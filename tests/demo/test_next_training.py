@@ -109,6 +109,64 @@ def test_a_training_waits_while_something_is_measured(made, tmp_path, monkeypatc
     assert next(states, None) is None
 
 
+def test_a_run_is_evaluated_where_it_is(made, tmp_path, monkeypatch, capsys):
+    import json
+
+    from tools.demo_eval import run as strangers
+    from tools.demo_next import evaluate, train
+
+    small = train.sizes(**SMALL)
+    train.train(made(), tmp_path, n_steps=1)
+    monkeypatch.setattr(train, "sizes", lambda: small)
+    entries = [
+        {"id": "1", "kind": "smalltalk", "messages": ["Hi"], "any": ["hello"]},
+        {"id": "2", "kind": "count", "messages": ["1+1", "plus 2"], "number": 4},
+    ]
+    monkeypatch.setattr(strangers, "read_prompts", lambda: entries)
+    monkeypatch.setattr(evaluate, "_MAX_TOKENS", 16)
+    log = tmp_path / "log.jsonl"
+    asked = [
+        "evaluate.py",
+        str(tmp_path),
+        "--skills",
+        "sum",
+        "4x4 6",
+        "too hard",
+        "--cases",
+        "2",
+        "--threads",
+        "1",
+    ]
+    monkeypatch.setattr("sys.argv", [*asked, "--strangers", "--decisions", "2", "--log", str(log)])
+    evaluate.main()
+    shown = capsys.readouterr().out
+    assert [line.split("  ")[0] for line in shown.splitlines()[1:4]] == ["sum", "4x4 6", "too hard"]
+    assert "\ntotal         2 " in shown
+    (line,) = log.read_text().splitlines()
+    assert sum(json.loads(line)["strangers"].values()) == 2
+    assert (tmp_path / "newest.gguf").exists()
+
+
+def test_tokens_of_a_word_begin_together_and_their_letters_can_be_read():
+    from tools.demo_next.start import _MOST_LETTERS, spelled_embedding
+    from tools.demo_next.vocabulary import make_vocabulary
+
+    tokens = make_vocabulary().tokens
+    rows = spelled_embedding(tokens, 256, 0)
+    assert rows.shape == (len(tokens), 256)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    at = {token: i for i, token in enumerate(tokens)}
+    story, word, other = (rows[at[token]] for token in ("▁story", "story", "▁little"))
+    assert story @ word > 0.5 > story @ other + 0.2
+    # A linear map for a place finds the letter there, of words that it was not made from.
+    words = sorted(token for token in tokens if token.strip("▁").isalpha() and 4 < len(token) < _MOST_LETTERS)
+    third = np.array([ord(token.strip("▁").lower()[2]) - ord("a") for token in words])
+    known = np.arange(len(words)) % 4 > 0
+    x = np.array([rows[at[token]] for token in words])
+    found = x @ np.linalg.lstsq(x[known], np.eye(26)[third[known]], rcond=None)[0]
+    assert (found.argmax(1) == third)[~known].mean() > 0.8
+
+
 def test_dgguf_computes_what_the_twin_computes(made, tmp_path):
     import torch
 

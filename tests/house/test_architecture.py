@@ -53,6 +53,7 @@ LEVELS = {
     "options": 11,
     "view": 11,
     "convert": 11,
+    "chat": 11.5,
     "session": 12,
     "benchmark": 13,
     "evaluate": 13,

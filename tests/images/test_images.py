@@ -1,8 +1,10 @@
 """Images before the network sees them: opening, turning, colours, sizes, patches."""
 
+import contextlib
 import hashlib
 import io
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +201,22 @@ def test_wrong_images_are_refused_in_a_sentence(source):
     with pytest.raises(ImageError) as caught:
         read_image(source)
     assert 20 < len(str(caught.value)) < 500
+
+
+def test_no_more_is_read_than_a_file_has(tmp_path):
+    """A part of it may say that it has gigabytes; Python would make room for them before it reads."""
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(file, "png")
+    data = file.getvalue()
+    at = data.index(b"IDAT") - 4
+    (tmp_path / "long.png").write_bytes(data[:at] + bytes.fromhex("7fff0000") + data[at + 4 :])
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(ImageError):
+            read_image(tmp_path / "long.png")
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_pixels_are_counted_without_decoding():

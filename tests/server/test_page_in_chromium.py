@@ -22,6 +22,7 @@ from tests.view.test_export import record
 DONE = "[...document.querySelectorAll('#{} .actions button')].some(b => b.textContent === 'Another seed')"
 
 BUTTONS = "[...document.querySelectorAll('#chat .actions button')]"
+RECORDINGS = "Object.keys(sessionStorage).filter(name => name.startsWith('dgguf-recording-')).length"
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +184,124 @@ def test_a_link_repeats_a_chat_with_a_stopped_answer(page, browser):
         assert other.do("sent[0]") == wanted
 
 
+def reload(page):
+    page.do("window.before = true; location.reload()")
+    page.until("!window.before && document.getElementById('model')?.textContent === 'demo'")
+
+
+@needs_chromium
+@pytest.mark.slow(8)
+def test_a_conversation_is_there_when_the_page_is_loaded_anew(page):
+    """Its answers can be scrubbed, gone on from and repeated; a new chat leaves nothing."""
+    page.do("document.getElementById('system').value = 'Be brief.'")
+    ask(page)
+    done(page)
+    ask(page, "Another one?", seed=4)
+    page.until(f"{BUTTONS}.filter(b => b.textContent === 'Link').length === 2")
+    page.until(f"{RECORDINGS} === 2")
+    shown = "[...document.querySelectorAll('.asked, .canvas, .facts')].map(each => each.textContent)"
+    before = page.do(shown)
+    page.press("Link")  # whose address must not be taken for a question to come
+    reload(page)
+    page.until("document.querySelectorAll('.facts').length === 2")
+    assert page.do(shown) == before
+    assert page.do("document.getElementById('prompt').value") == ""
+    assert page.do("document.getElementById('system').value") == "Be brief."
+    assert page.do("document.getElementById('set-seed').value") == "4"
+    assert page.do("document.querySelector('[aria-live=polite]').textContent") in before[1]
+    assert page.do("JSON.stringify(localStorage)") == "{}"
+    scrub(page, 1)
+    page.until("[...document.querySelectorAll('.step')].at(-1).textContent === 'block 1 · step 1/48'")
+    page.press("Go on from this step", "[...document.querySelectorAll('.exchange')].at(-1)")
+    page.until("document.querySelector('.pager:not(:empty)')?.textContent.includes('2 of 2')")
+    page.until(f"{RECORDINGS} === 3")
+    page.press("New chat")
+    page.until("!Object.keys(sessionStorage).length")
+    assert page.do("document.querySelectorAll('.exchange').length") == 0
+    reload(page)
+    page.until("!document.getElementById('empty').hidden")
+    assert page.do("document.querySelectorAll('.exchange').length + location.hash") == "0"
+
+
+@needs_chromium
+@pytest.mark.slow(6)
+def test_what_is_kept_of_a_conversation_has_bounds(page):
+    """The last recordings, the last texts; what comes back is shown as text, and a cut one does no harm."""
+    page.do("""(async () => {
+      const {keep, kept} = await import('/page/kept.js');
+      const bytes = n => new Blob([crypto.getRandomValues(new Uint8Array(n))]);
+      const exchange = (id, text = '<img src=x onerror=pwned=1>', size = 60000) => ({text, current: 0,
+        lost: ['<b>a.png'], versions: [{id, text: 'answer', blocks: [], packed: bytes(size)}]});
+      const others = [...'cdefghijklmnopqrstuvwxyzABCDEFG'].map(id => exchange(id));
+      keep('think=1', [exchange('a', 'x'.repeat(3 << 20), 9), exchange('b', 'older'), ...others]);
+      await new Promise(done => setTimeout(done, 1000));
+      window.found = kept();
+    })()""")
+    page.until("window.found?.exchanges.length")
+    assert page.do("found.isCut") is True
+    assert page.do("found.exchanges.length") == 32
+    recordings = page.do("found.exchanges.map(each => each.versions[0].packed?.size ?? 0)")
+    assert recordings == sorted(recordings)
+    assert 10 < recordings.count(60000) < 32
+    assert page.do("Object.entries(sessionStorage).flat().join('').length") < 2.15e6
+    reload(page)
+    page.until("document.querySelectorAll('.exchange').length === 32")
+    assert page.do("document.querySelectorAll('main img').length") == 0
+    assert page.do("document.querySelector('#exchanges').firstChild.textContent").startswith("What was said")
+    assert "<b>a.png (the image is not kept)" in page.do("document.querySelector('.asked').textContent")
+    assert page.do("window.pwned === undefined")
+    page.do("sessionStorage.setItem('dgguf-chat', '{')")
+    reload(page)
+    ask(page)
+    done(page)
+
+
+@needs_chromium
+@pytest.mark.slow(4)
+def test_an_answer_that_was_not_there_yet_is_asked_for_again(page):
+    page.do("window.fetch = () => new Promise(() => {}); undefined")
+    ask(page)
+    page.until("document.querySelector('.exchange')")
+    page.until("sessionStorage.getItem('dgguf-chat')")
+    reload(page)
+    page.until("document.querySelector('.note').textContent.includes('before this answer was there')")
+    page.press("Try again")
+    done(page)
+    assert page.do("document.querySelector('.asked').textContent") == "Tell me a story."
+
+
+@needs_chromium
+@pytest.mark.slow(4)
+def test_keys_of_a_schema_are_underlined_in_the_canvas(page):
+    """From the first step on, as the canvas always matches the schema."""
+    page.press("Schema")
+    page.press("Answer")
+    done(page, "schema")
+    pinned = "[...document.querySelectorAll('#schema .canvas .pinned')].map(e => e.textContent).join('')"
+    keys = '"name""color""age""happy"'
+    assert page.do(pinned) == keys
+    assert page.do(f"{canvas('schema')}.textContent").count("name") == 1
+    steps = page.do("+document.querySelector('#schema input[type=range]').max")
+    for step in (1, steps // 2):
+        scrub(page, step, "schema")
+        assert page.do(pinned) == keys
+
+
+@needs_chromium
+def test_spans_are_cut_where_a_key_begins_and_ends(page):
+    cut = page.do("""import('/page/schema.js').then(({withPinned}) => withPinned(
+      [['{"na', 'sure', 0, 0], ['me":', 'likely', 1, 1], ['', 'text', 2, 0], [' "name"', 'text', null, 0]],
+      /"name"(?=:)/gu))""")
+    assert cut == [
+        ["{", "sure", 0, 0],
+        ['"na', "sure", 0, 2],
+        ['me"', "likely", 1, 3],
+        [":", "likely", 1, 1],
+        ["", "text", 2, 0],
+        [' "name"', "text", None, 0],
+    ]
+
+
 @needs_chromium
 @pytest.mark.slow(8)
 def test_a_key_is_asked_for_and_kept_for_the_tab(browser):
@@ -198,6 +317,11 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(browser):
         opened.until("document.getElementById('model').textContent === 'demo'")
         assert opened.do("JSON.stringify(localStorage)") == "{}"
         assert opened.do("sessionStorage.getItem('dgguf-key')") == "right"
+        ask(opened)
+        done(opened)
+        opened.press("New chat")
+        opened.until("document.querySelectorAll('.exchange').length === 0")
+        assert opened.do("JSON.stringify(sessionStorage)") == '{"dgguf-key":"right"}'
 
 
 @needs_chromium

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dgguf.cli import dialog as dialog_module
-from dgguf.cli import saved
+from dgguf.cli import room, saved
 from dgguf.cli.dialog import Dialog
 from dgguf.cli.options import Asking, Showing
 from dgguf.errors import PromptError
@@ -50,7 +50,8 @@ def session(tmp_path_factory):
 @pytest.fixture
 def lines(monkeypatch):
     found = []
-    monkeypatch.setattr(dialog_module, "say", found.append)
+    for module in (dialog_module, room):
+        monkeypatch.setattr(module, "say", found.append)
     monkeypatch.setattr(dialog_module, "fail", lambda text: found.append(f"error: {text}"))
     return found
 

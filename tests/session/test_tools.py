@@ -13,6 +13,7 @@ from dgguf.cli import dialog as dialog_module
 from dgguf.cli import saved, tool_use
 from dgguf.cli.dialog import Dialog
 from dgguf.cli.options import Asking, Showing
+from dgguf.cli.room import oldest_turn
 from dgguf.diffusion.events import (
     CanvasCommitted,
     CanvasStarted,
@@ -331,9 +332,9 @@ def test_old_turns_are_dropped_with_their_calls(chat):
     dialog, _ = chat(CALL, "5", "6", answers="y")
     dialog.answer("2 + 3?")
     dialog.messages.append({"role": "user", "content": "3 + 3?"})
-    assert dialog._oldest_turn() == 3
+    assert oldest_turn(dialog.messages) == 3
     del dialog.messages[:3]
-    assert dialog._oldest_turn() == 0
+    assert oldest_turn(dialog.messages) == 0
 
 
 def test_the_demo_is_refused(path):

@@ -27,7 +27,7 @@ from tests.support.synthetic.writer import TINY, write_model
 OFF = Turbo(tail=0, frozen=0, end=0)
 SMALL = dataclasses.replace(TINY, block_count=3, full_every=2, canvas_length=12, sliding_window=6)
 # Rows freeze early and often, whatever a random network predicts.
-EAGER = Turbo(frozen=99, sure=2.0, end=99, repair=4, final=2)
+EAGER = Turbo(frozen=99, sure=2.0, sure_mean=99, end=99, repair=4, final=2)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,25 @@ def test_rows_left_out_keep_what_was_predicted(network):
     assert some.entropy[rows].tolist() != old.entropy[rows].tolist()
 
 
+def test_a_cut_canvas_is_a_shorter_one(network):
+    model, cache = network
+    first, second = np.random.default_rng(4).integers(0, 700, (2, 12))
+    its, rows, uniforms = cache(), np.arange(8), np.linspace(0.1, 0.9, 12)
+    previous = denoise(model, its, first, None)
+    its_rows = {name: getattr(previous, name)[rows] for name in ("argmax", "sampled", "entropy", "rows")} | {
+        "conditioning": model.backend.some_rows(previous.conditioning, rows)
+    }
+    shorter = dataclasses.replace(previous, **copy.deepcopy(its_rows))
+    cut = model.denoise(Canvas(second), its, copy.deepcopy(previous), 0.8, uniforms, rows, 8)
+    found, kept_behind = kept(model, cut), cut.argmax[8:].tolist()
+    wanted = model.denoise(Canvas(second[:8]), cache(), shorter, 0.8, uniforms[:8])
+    assert_close(
+        dataclasses.replace(cut, argmax=cut.argmax[:8], sampled=cut.sampled[:8]), wanted, slice(0, 8)
+    )
+    np.testing.assert_array_equal(found[0][:8], kept(model, wanted)[0])
+    assert kept_behind == previous.argmax[8:].tolist()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_repair_step_is_a_full_step(network, seed):
     """What was frozen before does not show: it depends on its canvas and the last prediction alone."""
@@ -126,9 +145,9 @@ def see(freezer, canvas, argmax, entropy, stop=None, *, settled=False):
 class TestFreezer:
     def test_a_row_freezes_that_read_its_own_token_twice(self):
         freezer = Freezer(Turbo(sure=0), 4)
-        see(freezer, [9, 1, 2, 3], [0, 1, 2, 3], [0.001, 0.001, 0.001, 0.5])
+        see(freezer, [9, 1, 2, 3], [0, 1, 2, 3], [0.0005, 0.0005, 0.0005, 0.5])
         assert freezer.rows is None  # nothing was there twice
-        see(freezer, [9, 1, 2, 3], [0, 1, 5, 3], [0.001, 0.001, 0.001, 0.5])
+        see(freezer, [9, 1, 2, 3], [0, 1, 5, 3], [0.0005, 0.0005, 0.0005, 0.5])
         # Row 0 has not read its token, row 2 has changed, row 3 is unsure.
         assert freezer.rows.tolist() == [0, 2, 3]
         assert freezer.frozen.tolist() == [False, True, False, False]
@@ -136,33 +155,75 @@ class TestFreezer:
 
     def test_what_the_first_step_was_sure_of_is_left_out_of_the_second(self):
         freezer = Freezer(Turbo(), 3)
-        see(freezer, [9, 9, 9], [0, 1, 2], [1e-6, 1e-3, 0.0])
+        see(freezer, [9, 9, 9], [0, 1, 2], [1e-6, 5e-4, 0.0])
         assert freezer.rows.tolist() == [1]
-        see(freezer, [0, 1, 2], [0, 1, 2], [1e-6, 1e-3, 0.0])
+        see(freezer, [0, 1, 2], [0, 1, 2], [1e-6, 5e-4, 0.0])
         assert freezer.rows.tolist() == [0, 2]  # computed last, they had read noise
-        see(freezer, [0, 1, 2], [0, 1, 2], [1e-6, 1e-3, 0.0])
+        see(freezer, [0, 1, 2], [0, 1, 2], [1e-6, 5e-4, 0.0])
         assert freezer.frozen.all()
         freezer = Freezer(Turbo(frozen=0), 3)
-        see(freezer, [9, 9, 9], [0, 1, 2], [1e-6, 1e-3, 0.0])
+        see(freezer, [9, 9, 9], [0, 1, 2], [1e-6, 5e-4, 0.0])
         assert freezer.rows is None
 
-    def test_rows_behind_a_sure_end_freeze(self):
-        canvas, entropy = [9, 1, 0, 0, 9, 9], [0.3, 1e-6, 0.05, 0.2, 0.05, 1e-6]
+    def test_a_first_step_that_is_unsure_of_much_is_not_only_checked(self):
+        freezer = Freezer(Turbo(), 3)
+        see(freezer, [9, 9, 9], [0, 1, 2], [1e-6, 0.2, 0.0])
+        assert freezer.rows is None
+
+    def test_a_canvas_is_cut_behind_an_end_that_two_steps_found(self):
+        canvas, argmax, entropy = np.full(64, 9), np.arange(64), np.full(64, 0.5)
+        entropy[40] = 1e-3
         for turbo in (Turbo(), Turbo(frozen=0)):
-            freezer = Freezer(turbo, 6)
-            see(freezer, canvas, [7, 1, 0, 0, 0, 0], entropy, stop=1)
-            assert not freezer.frozen[[0, 3, 4]].any()
-            assert freezer.frozen[[2, 5]].all()
-            freezer = Freezer(turbo, 6)
-            see(freezer, canvas, [7, 1, 0, 0, 0, 0], [0.3, 0.02, *entropy[2:]], stop=1)
-            assert not freezer.frozen[[0, 2, 3, 4]].any()  # the end may move
+            freezer = Freezer(turbo, 64)
+            see(freezer, canvas, argmax, entropy, stop=40)
+            assert freezer.rows is freezer.seen is None
+            assert freezer.counted(entropy).tolist() == entropy.tolist()
+            see(freezer, canvas, argmax, entropy, stop=40)
+            assert freezer.seen == 48  # not right behind it, at a multiple of 16
+            assert freezer.rows.tolist() == list(range(48))
+            assert freezer.frozen.tolist() == [False] * 48 + [True] * 16
+            assert freezer.counted(entropy).tolist() == [*entropy[:48], *[0.0] * 16]
+            assert see(freezer, canvas, argmax, entropy, stop=40, settled=True)  # what is behind may be old
+
+    def test_an_end_that_moves_takes_the_cut_back(self):
+        canvas, argmax, entropy = np.full(64, 9), np.arange(64), np.full(64, 1e-3)
+        for moved in (None, 47):
+            freezer = Freezer(Turbo(), 64)
+            see(freezer, canvas, argmax, entropy, stop=40)
+            assert freezer.seen == 48
+            assert not see(freezer, canvas, argmax + 1, entropy, stop=moved, settled=True)
+            assert freezer.rows is freezer.seen is None
+            assert not freezer.frozen.any()
+            see(freezer, canvas, argmax + 2, entropy, stop=13)
+            assert freezer.seen is None  # it was there once
+            see(freezer, canvas, argmax + 2, entropy, stop=13)
+            assert freezer.seen == 16
+
+    @pytest.mark.parametrize(
+        ("why", "stop", "at_stop", "others", "turbo"),
+        [
+            ("the end is unsure", 10, 0.02, 0.0, Turbo()),
+            ("the step is unsure of much", 10, 1e-3, 0.05, Turbo()),
+            ("there is no end", None, 0.0, 0.0, Turbo()),
+            ("nothing lies behind", 47, 1e-3, 0.0, Turbo()),
+            ("the part is off", 10, 1e-3, 0.0, Turbo(end=0)),
+        ],
+    )
+    def test_a_first_step_cuts_nothing_where(self, why, stop, at_stop, others, turbo):
+        entropy = np.full(48, others)
+        entropy[stop or 0] = at_stop
+        freezer = Freezer(turbo, 48)
+        see(freezer, np.full(48, 99), np.arange(48), entropy, stop=stop)
+        assert freezer.seen is None, why
 
     def test_so_many_steps_have_one_of_all_rows(self):
-        freezer, full = Freezer(Turbo(repair=3), 2), []
-        for _ in range(12):
-            see(freezer, [0, 1], [0, 1], [0.0, 1.0])
-            full.append(freezer.rows is None)
-        assert full == [False, False, True] * 4
+        for stop, n in ((None, 64), (20, 32)):
+            freezer, full, entropy = Freezer(Turbo(repair=3), 64), [], np.ones(64)
+            entropy[:30] = 0
+            for _ in range(12):
+                see(freezer, np.arange(64), np.arange(64), entropy, stop=stop)
+                full.append(freezer.rows is None or len(freezer.rows) == n)
+            assert full == [True, False, False] * 4
 
     def test_a_step_computes_one_row_at_least(self):
         freezer = Freezer(Turbo(), 2)
@@ -171,16 +232,10 @@ class TestFreezer:
 
     def test_what_is_committed_was_computed_lately(self):
         freezer, committed = Freezer(Turbo(repair=9, final=3), 3), []
-        for _ in range(6):
+        for _ in range(7):
             committed.append(see(freezer, [0, 1, 2], [0, 1, 2], [0.0, 0.5, 0.5], settled=True))
-        assert committed == [True, True, True, False, True, True]
+        assert committed == [True, True, True, True, False, True, True]
         assert not see(freezer, [0, 1, 2], [0, 1, 2], [0.0, 0.5, 0.5], settled=False)
-
-    def test_what_stands_behind_the_end_may_be_old(self):
-        freezer = Freezer(Turbo(repair=9, final=2), 3)
-        for _ in range(5):
-            assert see(freezer, [7, 1, 2], [7, 1, 2], [0.5, 1e-6, 0.0], 1, settled=True)
-            assert freezer.rows.tolist() in ([0], [0, 1])
 
 
 @pytest.mark.parametrize("prompt", ["Tell me a story.", "Sort: 7 3 9 1 5"])

@@ -25,7 +25,7 @@ from dgguf.backends.cpu import matmul
 from dgguf.backends.cpu.features import cpu_path
 from dgguf.backends.cpu.matmul import CpuMatrix
 from dgguf.backends.cpu.panels import KEPT_FORMATS
-from dgguf.backends.cpu.roofline import best_seconds, peak_gops
+from dgguf.backends.cpu.roofline import Roofline, best_seconds
 from dgguf.machine import processor
 from dgguf.quants.block import FORMATS_BY_NAME
 
@@ -68,7 +68,8 @@ def main() -> None:
         print(f"machine  {processor()}, CPU path {cpu_path()}, one core")
         print(f"matrix   {options.outputs} x {options.inputs}")
         if cpu_path() != "portable":
-            print(f"peak     {peak_gops(cpu_path(), 1):.0f} GOP/s of dot instructions")
+            roofline = Roofline(cpu_path(), 1)
+            print(f"peak     {max(roofline.gops() for _ in range(5)):.0f} GOP/s of dot instructions")
         blas = " · ".join(f"{sgemm_gops(rows, *shape):.0f} with {rows} rows" for rows in options.rows)
         print(f"sgemm    GFLOP/s: {blas}\n")
         print(

@@ -1,11 +1,12 @@
 """Ask a model held-out examples of every skill and judge its answers.
 
+    python tools/demo_next/evaluate.py RUN --strangers               # where the run is: RUN/newest.gguf
     python tools/demo_next/evaluate.py RUN/finished.gguf
     python tools/demo_next/evaluate.py RUN/finished.gguf --skills story "9x9 45" --log RUN/log.jsonl
 
 Prints how many are right, garbled and refused, how many blocks settled, and the steps of a block, and adds a
-line to --log. The judges are those of tools/demo_eval, which has the prompts of strangers; here are the kinds
-that are trained.
+line to --log. The judges are those of tools/demo_eval; with --strangers its prompts are asked, too, and its
+table is printed. A run's folder needs torch (extra `oracle`); its training may go on meanwhile.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import numpy as np
 
 import dgguf
 from dgguf.decisions.questions import Option, Question
+from tools.demo_eval import run as strangers
 from tools.demo_eval.judges import judge
 from tools.demo_next import judgements, puzzles, skills
 from tools.demo_next.batches import is_held_out
@@ -84,10 +86,10 @@ def measure_decisions(session: "dgguf.Session", n: int, seed: int) -> dict[str, 
         state, asked = judgements.draw(rng)
         kind = "score" if asked.score else "choice" if asked.options else "predicate"
         question = Question(kind, asked.text, tuple(map(Option, asked.options)), "")
-        p = np.asarray(session.decide(state, [question])[0].probabilities)
-        options = list(asked.options) or ["yes", "no"]
-        likeliest.append(float(p.max()))
-        right.append(options[int(p.argmax())] == asked.answer)
+        p = session.decide(state, [question])[0].probabilities
+        best = max(p, key=lambda option: p[option])
+        likeliest.append(p[best])
+        right.append(best == (asked.answer if asked.options else asked.answer == "yes"))
     bins = np.minimum((np.array(likeliest) * _BINS).astype(int), _BINS - 1)
     error = sum(
         (bins == b).mean() * abs(np.array(likeliest)[bins == b].mean() - np.array(right)[bins == b].mean())
@@ -110,22 +112,34 @@ def plots_told(session: "dgguf.Session", n: int, seed: int) -> Counter[str]:
     return told
 
 
+def export_newest(folder: Path) -> Path:
+    """The averaged weights of a run's last state, as a GGUF file in its folder."""
+    from tools.demo_next.train import export, resumed
+
+    export(resumed(folder / "state.pt"), folder, folder / "newest.gguf")
+    return folder / "newest.gguf"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", nargs="?", default="demo")
-    parser.add_argument("--skills", nargs="+", default=SKILLS, choices=SKILLS, metavar="SKILL")
+    parser.add_argument(
+        "model", nargs="?", default="demo", help="a model, or the folder of a run of train.py"
+    )
+    parser.add_argument("--skills", nargs="*", default=SKILLS, choices=SKILLS, metavar="SKILL")
     parser.add_argument("--cases", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--decisions", type=int, default=0, metavar="N", help="also ask N by dgguf decide")
     parser.add_argument("--plots", type=int, default=0, metavar="N", help="also count the plots of N stories")
+    parser.add_argument("--strangers", action="store_true", help="also ask the prompts of tools/demo_eval")
     parser.add_argument("--log", type=Path, metavar="FILE", help="add a line of JSON")
     options = parser.parse_args()
     entry: dict[str, object] = {"model": str(options.model), "cases": options.cases}
+    model = export_newest(Path(options.model)) if Path(options.model).is_dir() else options.model
     print(
         f"{'skill':<20} {'right':>6} {'wrong':>6} {'garbled':>8} {'refused':>8} {'settled':>8} {'steps':>6}"
     )
-    with dgguf.load(options.model, threads=options.threads) as session:
+    with dgguf.load(model, threads=options.threads) as session:
         for skill in options.skills:
             row = measure(session, skill, options.cases, options.seed)
             counts = [row.outcomes[name] / options.cases for name in ("right", "wrong", "garbled", "refused")]
@@ -139,6 +153,11 @@ def main() -> None:
         if options.plots:
             entry["plots"] = dict(plots_told(session, options.plots, options.seed))
             print("plots:", entry["plots"])
+        if options.strangers:
+            asked = strangers.ask_all(session, strangers.read_prompts(), options.seed, _MAX_TOKENS)
+            results = list(asked)
+            print(strangers.table(results))
+            entry["strangers"] = dict(Counter(result["outcome"] for result in results))
     if options.log is not None:
         with options.log.open("a") as file:
             file.write(json.dumps(entry) + "\n")

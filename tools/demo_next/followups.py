@@ -10,7 +10,7 @@ from tools.demo_next.orders import make_sorted_numbers
 from tools.demo_next.phrasing import command, question
 from tools.demo_next.stories import Scene, ask_for, draw_scene
 from tools.demo_next.talk import make_saying
-from tools.demo_next.words import any_name, with_article
+from tools.demo_next.words import MOODS, any_name, with_article
 
 _FIRST = ("tell me a story", "tell me a story about {}", "write a story about {}", "a story about {} please",
           "story about {}", "tell me a short story about {}", "write a short story",
@@ -19,6 +19,13 @@ _AGAIN = ("another one", "Another one", "one more", "another story", "tell me an
           "one more story",
           "another", "Another one, please", "can you tell me another one", "next one", "a different one",
           "tell me a different story", "more stories please", "and now another one", "encore")  # fmt: skip
+# Another one that is to be so, or about that.
+_MOOD = ("a {} one", "now a {} one", "and a {} one", "tell me a {} one", "now a {} story", "a {} one please",
+         "make it {}", "can you tell a {} one", "another one, but {}", "with a {} ending")  # fmt: skip
+_ABOUT = ("one about {}", "now one about {}", "and one about {}", "now about {}", "tell me one about {}",
+          "another one about {}", "a story about {}", "about {}", "can you tell one about {}")  # fmt: skip
+_BRIEFER = (("in two sentences please", 2), ("in two sentences", 2), ("tell it in 2 sentences", 2),
+            ("in one sentence", 1), ("in one sentence please", 1), ("now in one sentence", 1))  # fmt: skip
 _LONGER = ("make it longer", "longer", "a longer version please", "can you make it longer",
            "tell it in more detail",
            "more details", "make the story longer", "please make it longer", "write a longer version",
@@ -101,7 +108,9 @@ def _known(answer: str, story: str) -> bool:
 def make_changed_story(rng: random.Random) -> Example:
     """Another story, or the same one longer or shorter."""
     scene, prompt = _opening(rng)
-    kind = rng.randrange(3)
+    kind = rng.randrange(4)
+    if kind == 3:
+        return _made_so(scene, prompt, rng)
     if kind == 0:
         other = draw_scene(rng)
         while other.plot == scene.plot or other.people == scene.people:
@@ -114,8 +123,30 @@ def make_changed_story(rng: random.Random) -> Example:
     if kind == 1:
         turn = command(rng.choice(_LONGER), rng, plain=0.8)
         return _conversation([prompt, turn], [short, long], relation="longer")
+    if rng.random() < 0.3:
+        turn, length = rng.choice(_BRIEFER)
+        brief = scene.briefly(length, rng)
+        if brief:
+            turn = command(turn, rng, plain=0.8)
+            return _conversation([prompt, turn], [long, brief], relation="shorter", sentences=length)
     turn = command(rng.choice(_SHORTER), rng, plain=0.8)
     return _conversation([prompt, turn], [long, scene.told(3)], relation="shorter")
+
+
+def _made_so(scene: Scene, prompt: str, rng: random.Random) -> Example:
+    """Another story, with the ending or about what the second turn asks for."""
+    other = draw_scene(rng)
+    while other.plot == scene.plot or other.people == scene.people:
+        other = draw_scene(rng)
+    if rng.random() < 0.45:
+        other = replace(other, ending=rng.choice(MOODS))
+        turn = rng.choice(_MOOD).format(other.ending)
+    else:
+        other, wish = ask_for(other, rng)
+        turn = rng.choice(_ABOUT).format(wish)
+    said = command(turn, rng, plain=0.9)
+    said = said if all(word in said for word in turn.split()[1:]) else turn
+    return _conversation([prompt, said], [scene.told(5), other.told(7)], relation="another", **other.truths)
 
 
 def make_memory(rng: random.Random) -> Example:

@@ -1,9 +1,16 @@
-"""Pictures with shapes, digits and letters, drawn by Pillow, and questions about them."""
+"""Pictures with shapes, digits and letters, drawn by Pillow, and questions about them.
+
+python tools/demo_next/pictures.py    # draws the three of docs/examples anew
+"""
 
 import math
 import random
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -55,9 +62,9 @@ class Drawn:
         return f"{'digit' if self.what.isdigit() else 'letter'} {self.what}"
 
 
-def paint(things: list[Drawn], rng: random.Random) -> Image.Image:
-    """A square picture; its side, paper and the turn of its shapes are drawn."""
-    side = rng.choice((96, 128, 160, 192, 256, 320))
+def paint(things: list[Drawn], rng: random.Random, side: int = 0) -> Image.Image:
+    """A square picture; its paper and the turn of its shapes are drawn, and without it its side."""
+    side = side or rng.choice((96, 128, 160, 192, 256, 320))
     image = Image.new("RGB", (side * 2, side * 2), rng.choice(_PAPER))  # drawn twice as large, then smoothed
     draw = ImageDraw.Draw(image)
     for thing in things:
@@ -186,3 +193,19 @@ def make_compared(rng: random.Random) -> Seen:
 
 
 MAKERS = {"what": make_what, "how many": make_how_many, "compared": make_compared}
+
+
+def example_pictures() -> dict[str, Image.Image]:
+    """The three of docs/examples, by their files' names."""
+    rng = random.Random(1)
+    stars = [Drawn("star", colour, *_GRID[i], 0.22) for i, colour in ((0, "yellow"), (4, "blue"), (7, "red"))]
+    return {
+        "circle.png": paint([Drawn("circle", "red", *PLACES["on the left"], 0.36)], rng, 192),
+        "stars.png": paint(stars, rng, 192),
+        "letter.png": paint([Drawn("K", "blue", *PLACES["in the middle"], 0.5)], rng, 192),
+    }
+
+
+if __name__ == "__main__":
+    for name, picture in example_pictures().items():
+        picture.save(Path(__file__).resolve().parents[2] / "docs" / "examples" / name, optimize=True)

@@ -4,6 +4,7 @@ A line is a mark and a sentence. "!" is told in every version; a digit says how 
 these as a story grows. The last line is the plot's own ending.
 """
 
+import random
 from dataclasses import dataclass
 
 PLOTS: dict[str, tuple[str, str, tuple[str, ...]]] = {}
@@ -90,7 +91,7 @@ _plot("flying", "over the village", "balloon", """
     1 "Come again soon!" said the {pet}.
     2 It was quiet and bright up there.
     3 The {pet} gave {him} {food}.
-    0 Now {hero} looks at the clouds every day.
+    0 From then on {hero} looked at the clouds every day.
 """)  # fmt: skip
 _plot("music", "at the market", "flute", """
     ! {intro}
@@ -133,7 +134,7 @@ _plot("shy", "near the school", "drum", """
     ! {intro}
     ! There was {a_pet} {place} that was afraid of everything.
     1 "Even {a_thing} makes me shake," said the {pet}.
-    ! {Hero} stayed with it every day and was never loud.
+    ! {Hero} came to it every day and stayed until night.
     2 They read stories and ate {food}.
     3 One day the {pet} laughed for the first time.
     0 After that it was not afraid any more.
@@ -214,3 +215,43 @@ def sentences(plot: str, fields: dict[str, str], length: int, needed: tuple[str,
             break
         kept.add(line)
     return Version(tuple(line[2:].format_map(fields) for line in lines if line in kept))
+
+
+# The second sentence of two, and what ends the first one where it is the only one.
+_SECOND = (
+    "One day {hero} met {a_pet} {place}, and they shared {food}.",
+    "{Hero} found {a_thing} {place} and gave it to {a_pet}.",
+    "{A_pet} came by, and {hero} played with it {place} until the sun went down.",
+    "One night {a_pet} brought {a_thing} {place}, and {hero} never felt sad again.",
+    "{Hero} had {food} {place} and gave them all to {a_pet}.",
+)
+_ONLY = (
+    " who met {a_pet} {place} and shared {food} with it.",
+    " who found {a_thing} {place} and gave it to {a_pet}.",
+    " who sang for {a_pet} {place} every night.",
+    " who took {a_thing}, met {a_pet} {place} and never felt sad again.",
+    " who gave {food} to {a_pet} and played with it {place}.",
+)
+
+
+def told_briefly(
+    fields: dict[str, str], length: int, needed: tuple[str, ...], topic: str, rng: random.Random
+) -> str:
+    """Tell a story of no plot in one or two sentences; "" where what is asked for needs more.
+
+    Args:
+        fields: the words of the scene, "ending" among them: "" for none.
+        needed: names of fields that must be told.
+        topic: of which a sentence of its own in the introduction speaks; "" for none.
+    """
+    ending = fields.get("ending", "")
+    intro = fields["intro"]
+    n_only = length - bool(topic) - bool(ending)
+    lines = _SECOND if n_only == 2 else _ONLY
+    lines = tuple(line for line in lines if all(
+        name == "hero" or f"{{{name}}}" in line.replace("{A_", "{a_") for name in needed))  # fmt: skip
+    if n_only < 1 or not lines:
+        return ""
+    line = rng.choice(lines).format_map(fields)
+    told = f"{intro} {line}" if n_only == 2 else intro.removesuffix(".") + line
+    return f"{told} {ending}".strip()

@@ -1,4 +1,4 @@
-"""Sudokus in every notation, and the ones that have no solution."""
+"""Sudokus in every notation, the ones that have no solution, and the ones that are too hard."""
 
 import numpy as np
 
@@ -6,8 +6,13 @@ from tools.demo.sudoku import BOXES, count_solutions, is_held_out
 from tools.demo_next.example import Example, one
 
 # Givens of training puzzles, fewest and most.
-GIVENS = {4: (4, 12), 6: (9, 28), 9: (26, 70)}
+GIVENS = {4: (4, 12), 6: (9, 28), 9: (28, 70)}
+# A grid of 9x9 with no more givens than that is declined; those between are neither asked nor declined.
+FEW = 24
 NO_SOLUTION = "I cannot solve this one: it has no solution."
+TOO_HARD = "I cannot solve this one: it is too hard for me."
+OTHER_SIZE = "I cannot solve this one: I only know sudokus of 4x4, 6x6 and 9x9."
+_OTHER_SIZES = (3, 5, 7, 8, 10)
 _HEADERS = (
     "Solve this sudoku:", "Solve this sudoku:", "Solve this Sudoku:", "Solve:", "Sudoku:", "Solve this:", "",
     "solve this sudoku", "Please solve this sudoku:", "Can you solve this sudoku?", "solve", "sudoku",
@@ -49,7 +54,7 @@ def dug(n: int, n_givens: int, rng: np.random.Generator, *, held_out: bool) -> t
 
 def _bordered(rows: list[str], n: int, joint: str, edge: bool) -> str:
     """Rows with bars between boxes and rules under them, and around all of it with `edge`."""
-    high, wide = BOXES[n]
+    high, wide = BOXES.get(n, (n, n))
     bar, left, right = ("|", "|", "|") if joint == "" else (" | ", "| ", " |")
     lines = []
     for i, row in enumerate(rows):
@@ -141,3 +146,21 @@ def make_unsolvable(n: int, rng: np.random.Generator) -> Example:
             puzzle[r, c] = rng.integers(1, n + 1)
         if count_solutions(puzzle.copy(), high, wide, 0, 1) == 0:
             return one("sudoku", asked(puzzle, rng), NO_SOLUTION, grid=givens_of(puzzle), solvable=False)
+
+
+def make_too_hard(rng: np.random.Generator) -> Example:
+    """A grid of 9x9 with so few givens that it is declined, or a grid of another size."""
+    if rng.random() < 0.35:
+        n = int(rng.choice(_OTHER_SIZES))
+        grid = rng.integers(1, n + 1, (n, n))
+        grid[rng.random((n, n)) < rng.uniform(0.3, 0.8)] = 0
+        return one("scope", asked(grid % 10, rng), OTHER_SIZE)
+    while True:
+        if rng.random() < 0.5:
+            puzzle, _ = dug(9, 17, rng, held_out=False)
+        else:  # with more than one solution, as somebody types who has left some out
+            solution = np.zeros((9, 9), np.int64)
+            count_solutions(solution, 3, 3, int(rng.integers(1 << 40)), 1)
+            puzzle = np.where(rng.permutation(81).reshape(9, 9) < rng.integers(10, FEW + 1), solution, 0)
+        if np.count_nonzero(puzzle) <= FEW:
+            return one("scope", asked(puzzle, rng), TOO_HARD)

@@ -2,9 +2,9 @@
 
     nice -n 19 python tools/demo_next/see.py --folder RUN --steps 4000
 
-Steps with pictures and steps of the other skills take turns,
-so that nothing is forgotten; the last third lowers
-the rates. RUN/seeing keeps state.pt, demo.gguf and mmproj.gguf; RUN itself is only read. While a benchmark of
+Steps with pictures and steps of the other skills take turns, so that nothing is forgotten; the last third
+lowers the rates. RUN/seeing keeps state.pt, written every ten minutes and on SIGTERM and Ctrl-C, from which
+the same command goes on; at the end demo.gguf and mmproj.gguf. RUN itself is only read. While a benchmark of
 tools/bench measures, it waits.
 """
 
@@ -15,9 +15,9 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from tools.demo.train import keep_memory
 from tools.demo_next import pictures
 from tools.demo_next.batches import Examples, Kind
 from tools.demo_next.tower import Tower, TowerSizes, write_mmproj
-from tools.demo_next.train import PAUSE_SECONDS, SAVE_SECONDS, Trainer, export, rate, sizes
+from tools.demo_next.train import PAUSE_SECONDS, SAVE_SECONDS, Stop, Trainer, export, rate, sizes
 from tools.demo_next.vocabulary import SPECIALS
 
 TOWER_RATE = 1e-3
@@ -135,6 +135,32 @@ class Seeing:
         trainer.core_seconds += time.process_time() - started
 
 
+def train(seeing: Seeing, folder: Path, n_steps: int) -> None:
+    """Train up to step `n_steps`, or until a signal; then write the state, and both files if it is done."""
+    stop = Stop()
+    losses: dict[str, list[float]] = defaultdict(list)
+    saved, falling = time.monotonic(), (int(n_steps * (1 - FALL)), max(1, int(n_steps * FALL)))
+    while seeing.step < n_steps and not stop.asked:
+        with unmeasured() as quiet:
+            if quiet:
+                seeing.train_step(losses, rate(seeing.step, falling))
+        if not quiet:
+            time.sleep(PAUSE_SECONDS)
+            continue
+        if seeing.step % 20 == 0:
+            means = {skill: sum(v) / len(v) for skill, v in losses.items() if skill in pictures.MAKERS}
+            text = " ".join(f"{skill} {value:.2f}" for skill, value in means.items())
+            print(f"{seeing.step}/{n_steps}  {text}", file=sys.stderr, flush=True)
+            losses.clear()
+        if time.monotonic() - saved > SAVE_SECONDS:
+            seeing.save(folder / "state.pt")
+            saved = time.monotonic()
+    seeing.save(folder / "state.pt")
+    if seeing.step >= n_steps:
+        export(seeing.trainer, folder, folder / "demo.gguf")
+        write_mmproj(seeing.tower, seeing.trainer.twin.sizes, folder / "tower", folder / "mmproj.gguf")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Teach the next demo to see.")
     parser.add_argument("--folder", type=Path, required=True, help="of a run of train.py")
@@ -151,28 +177,7 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     if (folder / "state.pt").exists():
         seeing.load(folder / "state.pt")
-    losses: dict[str, list[float]] = defaultdict(list)
-    saved, falling = time.monotonic(), (int(options.steps * (1 - FALL)), max(1, int(options.steps * FALL)))
-    while seeing.step < options.steps:
-        with unmeasured() as quiet:
-            if quiet:
-                seeing.train_step(losses, rate(seeing.step, falling))
-        if not quiet:
-            time.sleep(PAUSE_SECONDS)
-            continue
-        if seeing.step % 20 == 0:
-            means: dict[str, Any] = {
-                skill: sum(v) / len(v) for skill, v in losses.items() if skill in pictures.MAKERS
-            }
-            text = " ".join(f"{skill} {value:.2f}" for skill, value in means.items())
-            print(f"{seeing.step}/{options.steps}  {text}", file=sys.stderr, flush=True)
-            losses.clear()
-        if time.monotonic() - saved > SAVE_SECONDS:
-            seeing.save(folder / "state.pt")
-            saved = time.monotonic()
-    seeing.save(folder / "state.pt")
-    export(trainer, folder, folder / "demo.gguf")
-    write_mmproj(seeing.tower, trainer.twin.sizes, folder / "tower", folder / "mmproj.gguf")
+    train(seeing, folder, options.steps)
 
 
 if __name__ == "__main__":

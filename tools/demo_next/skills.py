@@ -78,6 +78,8 @@ def make(skill: str, rng: random.Random, numbers_: np.random.Generator) -> Examp
     if skill[0].isdigit():
         return puzzles.make_sudoku(int(skill[0]), numbers_)
     match skill:
+        case "too hard":
+            return puzzles.make_too_hard(numbers_)
         case "small":
             return make_small(rng)
         case "system":
@@ -100,6 +102,7 @@ OTHERS = (
     "unsolvable 4x4",
     "unsolvable 6x6",
     "unsolvable 9x9",
+    "too hard",
     "system",
     "thinking",
     "later",

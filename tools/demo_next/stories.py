@@ -6,7 +6,7 @@ from typing import Any
 
 from tools.demo_next.example import Example, one
 from tools.demo_next.phrasing import command, question
-from tools.demo_next.plots import ENDINGS, PLOTS, sentences
+from tools.demo_next.plots import ENDINGS, PLOTS, sentences, told_briefly
 from tools.demo_next.words import (
     ANIMALS,
     BOYS,
@@ -27,7 +27,7 @@ from tools.demo_next.words import (
     with_article,
 )
 
-_COUNTS = {"3": "three", "4": "four", "5": "five", "6": "six", "7": "seven"}
+_COUNTS = {"1": "one", "2": "two", "3": "three", "4": "four", "5": "five", "6": "six", "7": "seven"}
 _DIGITS = {word: str(n) for n, word in enumerate(NUMBERS, 2)}
 _KINDS = ("story", "story", "story", "story", "tale", "little story", "fairy tale", "bedtime story",
           "story for kids", "nice story", "new story")  # fmt: skip
@@ -107,6 +107,19 @@ class Scene:
     def told(self, length: int) -> str:
         """The story in so many sentences, or more if what was asked for needs them."""
         return sentences(self.plot, self.fields, length, self.asked).text
+
+    def briefly(self, length: int, rng: random.Random) -> str:
+        """The story in one or two sentences; "" where what was asked for needs more."""
+        # Only the plot of a flight has something to tell over a village.
+        here = replace(self, place="in the village") if self.place == "over the village" else self
+        return told_briefly(here.fields, length, self.asked, self.topic, rng)
+
+    def in_sentences(self, length: int, rng: random.Random) -> str:
+        """The story in just so many sentences; "" where what was asked for needs more, or the plot."""
+        if length < 3:
+            return self.briefly(length, rng)
+        told = sentences(self.plot, self.fields, length - bool(self.topic), self.asked)
+        return told.text if len(told.lines) + bool(self.topic) == length else ""
 
     @property
     def truths(self) -> dict[str, Any]:
@@ -236,9 +249,13 @@ def make_story(rng: random.Random) -> Example:
     elif how_long < 0.22:
         digit, word = rng.choice(tuple(_COUNTS.items()))
         length = int(digit)
-        tail += rng.choice((" in {} sentences", " with {} sentences", " of {} sentences",
-                            " in exactly {} sentences",
-                            ", {} sentences long")).format(rng.choice((digit, word)))  # fmt: skip
+        forms = (" in {} sentences", " with {} sentences", " of {} sentences", " in exactly {} sentences",
+                 ", {} sentences long", " in only {} sentences")  # fmt: skip
+        if rng.random() < 0.15 and length > 1 and not scene.ending:
+            kind = f"{rng.choice((digit, word))}{rng.choice('- ')}sentence story"
+        else:
+            tail += rng.choice(forms).format(rng.choice((digit, word)))
+            tail = tail.replace("sentences", "sentence") if length == 1 else tail
         truths["sentences"] = length
     elif how_long < 0.26:
         tail += rng.choice((" with dialogue", " in which somebody speaks", " with a conversation"))
@@ -252,17 +269,11 @@ def make_story(rng: random.Random) -> Example:
     if rng.random() < 0.05 and all(name in NAMES for name in scene.people):
         prompt = prompt.lower()
     text = scene.told(length)
-    n_intro = 2 if scene.topic else 1
     if "sentences" in truths:
-        text = scene.told(length - n_intro + 1)
-        if _count(scene, length - n_intro + 1) != length:
+        text = scene.in_sentences(length, rng)
+        if not text:
             return make_story(rng)
     return one("story", prompt, text, **scene.truths, **truths)
-
-
-def _count(scene: Scene, length: int) -> int:
-    """Sentences of a telling; one that speaks with a question or cry counts once."""
-    return len(sentences(scene.plot, scene.fields, length, scene.asked).lines) + bool(scene.topic)
 
 
 def make_long_story(rng: random.Random) -> Example:

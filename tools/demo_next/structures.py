@@ -43,6 +43,10 @@ KEYS = ("name", "age", "color", "colour", "pet", "animal", "friend", "city", "nu
         "pages", "user", "score", "fruit", "hobby", "new", "open", "stock")  # fmt: skip
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -56,7 +60,7 @@ def make_object(rng: random.Random) -> Example:
     text = rng.choice((listed(pairs), ", ".join(pairs), "; ".join(pairs), "\n".join(pairs)))
     form = ":\n{}" if "\n" in text else rng.choice(_WITH)
     prompt = command(rng.choice(_ASKS), rng, form.format(text) + rng.choice(("", "", ".")))
-    return one("json", prompt, json.dumps(value), value=value)
+    return one("json", prompt, _json(value), value=value)
 
 
 def make_list(rng: random.Random) -> Example:
@@ -101,7 +105,7 @@ def make_nested(rng: random.Random) -> Example:
         said = listed([f"{one_['name']} {key} {one_[key]}" for one_ in value])
         text = f" list of objects with name and {key}: {said}"
         ask = rng.choice(("make a JSON", "write a JSON", "give me a JSON"))
-    return one("json", command(ask, rng, text), json.dumps(value), value=value)
+    return one("json", command(ask, rng, text), _json(value), value=value)
 
 
 def make_extracted(rng: random.Random) -> Example:
@@ -117,10 +121,16 @@ def make_extracted(rng: random.Random) -> Example:
         (f"My name is {name} and I am {age}.", {"name": name, "age": age}),
     ))  # fmt: skip
     keys = listed(list(value))
+    shape = json.dumps({key: 0 if isinstance(item, int) else "" for key, item in value.items()})
+    typed = listed(
+        [f"{key} ({'number' if isinstance(item, int) else 'text'})" for key, item in value.items()]
+    )
     form = rng.choice((
+        "Fill in this JSON: {shape} Text: {text}", "{text} Answer with JSON like this: {shape}",
+        "Extract as JSON with {typed}: {text}",
         "{text} Write JSON with the keys {keys}.", "Extract {keys} as JSON: {text}",
         "JSON with {keys}: {text}",
         "{text}\nGive me {keys} as JSON.", "Make JSON with the keys {keys} from this text: {text}",
         'Answer with JSON that has the keys {keys}. {text}',
     ))  # fmt: skip
-    return one("json", form.format(text=text, keys=keys), json.dumps(value), value=value)
+    return one("json", form.format(text=text, keys=keys, shape=shape, typed=typed), _json(value), value=value)

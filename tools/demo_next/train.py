@@ -1,7 +1,6 @@
 """Train the next demo beside other work, over days, on two CPU cores.
 
-    nice -n 19 python tools/demo_next/train.py --folder RUN               # until it is stopped; goes on so,
-    too
+    nice -n 19 python tools/demo_next/train.py --folder RUN               # until it is stopped; goes on so
     nice -n 19 python tools/demo_next/train.py --folder RUN --start training/state.pt   # from a packed state
     python tools/demo_next/train.py --folder RUN --finish 3000            # to RUN/finished.gguf; RUN stays
     python tools/demo_next/train.py --folder RUN --pack training/state.pt # its newest state, under 30 MB
@@ -9,8 +8,8 @@
 
 The rates rise, then stay level, for nobody knows how long the run will be; --finish lowers them to 0 from
 where the run is, in a copy. What is exported is a moving average of the weights. A step's data depend on the
-seed and the step alone. While a benchmark of tools/bench measures,
-the training waits (tools/bench/measuring.py).
+seed and the step alone. While a benchmark of tools/bench measures, the training waits
+(tools/bench/measuring.py).
 The folder keeps state.pt, written every ten minutes and on SIGTERM and Ctrl-C, history.jsonl and curve.svg,
 by hours of processor time. Needs torch (extra `oracle`) and a C++ compiler, or --eager.
 """
@@ -27,6 +26,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+# Before torch is loaded: its threads spin while they wait for each other, which beside other work takes most
+# of the processor time (docs/demo.md).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
@@ -39,9 +41,10 @@ from tools.demo.network import Pictures, Sizes, Twin, checkpoint_config, checkpo
 from tools.demo.optimizer import make_optimizers  # noqa: E402
 from tools.demo.train import GENERATION, keep_memory, write_gguf  # noqa: E402
 from tools.demo_next.batches import CANVAS, KINDS, Examples  # noqa: E402
+from tools.demo_next.start import spelled_embedding  # noqa: E402
 from tools.demo_next.vocabulary import EOS, SPECIALS, make_vocabulary, write_tokenizer  # noqa: E402
 
-WARM_UP = 200
+WARM_UP = 100
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
 BALANCE = 0.01
 AVERAGE = 0.999  # of the weights, a step
@@ -74,6 +77,9 @@ class Trainer:
         self.seed = seed
         self.examples = Examples()
         self.twin = Twin(geometry, seed, fused=compiled)
+        start = spelled_embedding(make_vocabulary().tokens, geometry.hidden, seed)
+        with torch.no_grad():
+            self.twin["embed_tokens.weight"].copy_(torch.from_numpy(start))
         self.average = {name: value.detach().clone() for name, value in self.twin.named().items()}
         self.optimizers = make_optimizers(self.twin.named())
         self.step, self.core_seconds = 0, 0.0
@@ -184,6 +190,13 @@ class Trainer:
         return float(loss.detach())
 
 
+def resumed(path: Path, *, compiled: bool = False) -> Trainer:
+    """A run where a state has left it."""
+    trainer = Trainer(sizes(), 0, compiled=compiled)
+    trainer.load(path)
+    return trainer
+
+
 def write_checkpoint(twin: Twin, folder: Path) -> None:
     """A folder as transformers writes one."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -204,8 +217,8 @@ def export(trainer: Trainer, folder: Path, out: Path, type_name: str = "Q8_0") -
     write_gguf(folder / "demo", out, type_name)
 
 
-class _Stop:
-    """Set by SIGTERM and Ctrl-C."""
+class Stop:
+    """Whether SIGTERM or Ctrl-C has come."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -222,7 +235,7 @@ def train(trainer: Trainer, folder: Path, *, n_steps: int | None = None, finish:
     Args:
         finish: lower the rates to 0 over these steps; nothing is saved.
     """
-    stop = _Stop()
+    stop = Stop()
     losses: dict[str, list[float]] = defaultdict(list)
     last = trainer.step + n_steps if n_steps is not None else None
     falling = (trainer.step, n_steps) if finish and n_steps else None

@@ -13,6 +13,9 @@ GIRLS = (
     "Chloe", "Hannah", "Grace", "Ida", "Nora", "Kate", "Jane", "Mary", "Lena", "Aisha", "Olivia",
 )  # fmt: skip
 NAMES = BOYS + GIRLS
+# Their letters beyond ASCII are tokens of bytes.
+ACCENTED = ("José", "Zoë", "Jürgen", "Łukasz", "Chloé", "Søren", "Åsa", "Renée", "Jörg", "Zoé", "Óscar",
+            "Şule", "Noël", "Ayşe", "Tomáš", "Agnès", "Héctor", "Žiga", "André", "Björn")  # fmt: skip
 COLOURS = ("red", "blue", "green", "yellow", "white", "black", "brown", "purple", "pink", "grey", "orange",
            "golden", "silver")  # fmt: skip
 # What each of them likes to eat, and where it lives.
@@ -92,7 +95,9 @@ def any_word(rng: random.Random, longest: int = 12) -> str:
 
 
 def any_name(rng: random.Random, known: float = 0.7) -> str:
-    return rng.choice(NAMES) if rng.random() < known else made_up(rng, 3, 8).capitalize()
+    if rng.random() < known:
+        return rng.choice(NAMES)
+    return rng.choice(ACCENTED) if rng.random() < 0.1 else made_up(rng, 3, 8).capitalize()
 
 
 def listed(parts: list[str]) -> str:

@@ -193,6 +193,12 @@ def _recording(name: str, folder: Path) -> None:
     (folder / name).write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
 
 
+def _with_recording(body: str, folder: Path) -> None:
+    """A body of the page without its recording, and that."""
+    _recording("r.jsonl", folder)
+    _text("r.json", body, folder)
+
+
 def _checkpoint(folder: Path, shards: int = 1) -> None:
     checkpoint = checkpoints.Checkpoint(folder)
     # The weights are not looked at: a smaller file is read sooner.
@@ -369,6 +375,19 @@ DECISION_REQUEST = json.dumps(
         "joint": False,
     }
 )
+# Of the server's page. What it decides has the body of a decision request, and /page/about has none.
+PAGE_FILL = json.dumps(
+    {
+        "template": HOLES,
+        "prompt": "Write.",
+        "system": "Be brief.",
+        "seed": 7,
+        "sampler": {"max_steps": 4, "t_min": 0.4},
+    }
+)
+PAGE_RESUME = json.dumps({"block": 0, "step": 2, "seed": 7})  # the recording lies beside it
+PAGE_EXPORT = json.dumps({"kind": "svg", "theme": "light"})
+PAGE_IMAGE = json.dumps({"url": f"data:image/png;base64,{PNG}"})
 SYSTEM_ONE_REQUEST = json.dumps(
     {
         "model": "demo",
@@ -441,6 +460,15 @@ _MAKERS: dict[str, Callable[[Path], Seed]] = {
             ("completion request", COMPLETION_REQUEST),
             ("response request", RESPONSE_REQUEST),
             ("ollama request", OLLAMA_REQUEST),
+        )
+    },
+    **{
+        f"page {kind}": functools.partial(_folder, f"page {kind}", "r.json", write)
+        for kind, write in (
+            ("fill", functools.partial(_text, "r.json", PAGE_FILL)),
+            ("resume", functools.partial(_with_recording, PAGE_RESUME)),
+            ("export", functools.partial(_with_recording, PAGE_EXPORT)),
+            ("image", functools.partial(_text, "r.json", PAGE_IMAGE)),
         )
     },
     "decision request": functools.partial(

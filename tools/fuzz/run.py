@@ -3,9 +3,9 @@
 python tools/fuzz/run.py --cases 1000000 --seed 1 [--only NAME] [--findings DIR]
 
 Every input works or is refused by a DggufError of one visible line below 500 characters, within two seconds
-of CPU and twice the file's memory plus 200 MB. Whatever else happens is a finding: it is kept with its
-files, smaller if possible, in the folder of findings. A case is named by the seed and its number, so
-`--case N` runs one again. Linux and macOS; memory is limited on Linux alone.
+of CPU and twice the file's memory plus 200 MB; a picture may take besides what its pixels do. Whatever else
+happens is a finding: it is kept with its files, smaller if possible, in the folder of findings. A case is
+named by the seed and its number, so `--case N` runs one again. Linux and macOS, memory limits on Linux alone.
 """
 
 import argparse
@@ -27,12 +27,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need not be installed
 
+from dgguf.images import MOST_PIXELS
 from tools.fuzz import mutate, targets
 from tools.fuzz.corpus import corpus
 
 SECONDS = 2.0  # of CPU, that a case may take
 _HARD_SECONDS = 20  # after which it is stopped
 MEMORY = 200 << 20  # bytes beside twice the files
+PICTURE = 8 * MOST_PIXELS  # and for pixels, as few bytes may say that they are very many: Pillow's and ours
 # How often a seed is taken, where not once: headers of models have the most fields.
 _WEIGHTS = {"model": 6, "model with other names": 3, "model in floats": 2, "split model": 3, "vocabulary": 3,
             "imatrix": 2, "checkpoint": 0.5, "sharded checkpoint": 0.25, "recording": 0.3,
@@ -99,7 +101,9 @@ class Fuzzer:
         """
         seed = self._corpus[name]
         stages = targets.Stages(thorough=thorough)
-        n_bytes = sum(map(len, files.values()))
+        n_bytes = MEMORY + 3 * sum(map(len, files.values()))  # the file is mapped besides
+        if seed.kind in ("image", "video"):
+            n_bytes += PICTURE
         with self._placed(name, files) as folder, _limits(n_bytes), warnings.catch_warnings():
             warnings.simplefilter("error")
             began = time.process_time()
@@ -169,7 +173,7 @@ def describe(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _limits(n_bytes: int) -> Iterator[None]:
-    """Stop what takes too long or too much memory."""
+    """Stop what takes too long or more memory than so many bytes."""
 
     def stop(number: int, frame: Any) -> None:
         raise targets.Fault(f"stopped after {_HARD_SECONDS} s")
@@ -181,8 +185,7 @@ def _limits(n_bytes: int) -> Iterator[None]:
     limit = resource.getrlimit(resource.RLIMIT_AS)
     try:
         if sys.platform == "linux":
-            # The file is mapped besides.
-            most = _mapped_bytes() + MEMORY + 3 * n_bytes
+            most = _mapped_bytes() + n_bytes
             resource.setrlimit(resource.RLIMIT_AS, (most, limit[1]))
         yield
     finally:

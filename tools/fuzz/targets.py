@@ -12,6 +12,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -37,6 +38,7 @@ from dgguf.decisions.decide import Decision
 from dgguf.decisions.prompts import DecisionPrompts
 from dgguf.decisions.questions import Question, parse_question, read_questions
 from dgguf.decisions.wire import response
+from dgguf.diffusion.sampler import Branch
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.edit import Source, changes
 from dgguf.errors import BatchError, DggufError
@@ -48,10 +50,27 @@ from dgguf.model.memory import choose_context, gpu_sizes
 from dgguf.model.mmproj import VisionConfig, load_vision
 from dgguf.model.weights import load_weights
 from dgguf.prompts import PromptEncoder
+from dgguf.resume import ResumePoint
 from dgguf.server import decisions, ollama_requests, responses, systemone, text_completions
 from dgguf.server.decisions import DecisionRequest
 from dgguf.server.ollama_requests import OllamaChat, OllamaGenerate
-from dgguf.server.requests import constraint_of, conversation_of, decode, read_request, wants_thoughts
+from dgguf.server.page.requests import (
+    ExportRequest,
+    FillPlan,
+    FillRequest,
+    ImageRequest,
+    ResumePlan,
+    ResumeRequest,
+)
+from dgguf.server.page.requests import drawn as drawn_page
+from dgguf.server.requests import (
+    ChatRequest,
+    constraint_of,
+    conversation_of,
+    decode,
+    read_request,
+    wants_thoughts,
+)
 from dgguf.server.requests import convert as convert_body
 from dgguf.server.systemone import SystemOneRequest
 from dgguf.server.tools import declared_tools
@@ -483,6 +502,55 @@ def _check_header(names: tuple[str, ...]) -> None:
         raise Fault(f"a header would carry {names!r:.200}")
 
 
+def page_fill(path: Path, stages: Stages) -> None:
+    """A body for /page/fill."""
+    asked = stages.run("request", lambda: convert_body(decode(path.read_bytes()), FillRequest))
+    if asked is not None:
+        stages.run("plan", lambda: FillPlan.of(asked, _session()))
+
+
+def page_resume(path: Path, stages: Stages) -> None:
+    """A body for /page/resume."""
+    asked = stages.run("request", lambda: convert_body(_with_recording(path), ResumeRequest))
+    made = asked and stages.run("plan", lambda: ResumePlan.of(asked, _session()))
+    if made:
+        branch = Branch(made.block, made.step, made.seed)
+        stages.run("step", lambda: ResumePoint.find(made.recording.events, branch))
+
+
+def page_export(path: Path, stages: Stages) -> None:
+    """A body for /page/export."""
+    asked = stages.run("request", lambda: convert_body(_with_recording(path), ExportRequest))
+    if asked is not None and stages.thorough:
+        stages.run("file", lambda: drawn_page(asked))
+
+
+def page_image(path: Path, stages: Stages) -> None:
+    """A body for /page/image."""
+    asked = stages.run("request", lambda: convert_body(decode(path.read_bytes()), ImageRequest))
+    if asked is not None:
+        part = {"type": "image_url", "image_url": {"url": asked.url}}
+        chat = ChatRequest(messages=[{"role": "user", "content": [part]}])
+        given = stages.run("image", lambda: conversation_of(chat))
+        for each in given.images if given else ():
+            stages.run("pixels", lambda each=each: read_image(each, 70))
+
+
+def _with_recording(path: Path) -> dict[str, Any]:
+    """A body with the recording that lies beside it."""
+    text = path.with_name("r.jsonl").read_bytes().decode("utf-8", "replace")
+    return {"recording": text} | decode(path.read_bytes())
+
+
+def _session() -> Any:
+    """What plans ask of a session, without a model."""
+    return SimpleNamespace(
+        context=256,
+        tokenizer=_demo_tokenizer(),
+        settings=lambda **given: SamplerSettings.from_metadata({}, **given),
+    )
+
+
 def decision_request(path: Path, stages: Stages) -> None:
     """A body for /v1/decisions."""
     body = path.read_bytes()
@@ -547,6 +615,10 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "completion request": completion_request,
     "response request": response_request,
     "ollama request": ollama_request,
+    "page fill": page_fill,
+    "page resume": page_resume,
+    "page export": page_export,
+    "page image": page_image,
     "decision request": decision_request,
     "system one request": system_one_request,
     "batch": batch,

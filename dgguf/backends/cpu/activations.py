@@ -11,6 +11,9 @@ it. A row is one run of bytes, so that gathering rows is one copy:
     sums       K/group of each group of 16 or 32 codes, as the weights want them (see `qgemm_tile`): int32
                -offset * sum, or float32 scale * sum where they have minimums and no offset
 
+Where tiles add in 16 bits, a layout has minus the offset. A sum is then two int16, modulo 2**16: -offset *
+sum of the first two of each four codes, and of the last two.
+
 Of plain numbers a row has a multiple of 32, zeros at the end, and 64 bytes behind them that mean nothing:
 rows some KiB apart would meet in the same sets of a cache.
 """
@@ -24,7 +27,7 @@ from numba import types
 from dgguf.backends.cpu.attention_tile import to_bfloat16
 from dgguf.jit import kernel, part
 from dgguf.kernel_arrays import clear, copy, reinterpret, start_of
-from dgguf.llvm_ir import F32, I8, I32, call, constant, emits, int64, load, splat, store, vector
+from dgguf.llvm_ir import F32, I8, I32, call, constant, emits, int64, load, shuffle, splat, store, vector
 from dgguf.threads.work_sharing import next_chunk, publish
 
 GROUP = 32  # inputs that share a scale
@@ -42,9 +45,13 @@ def prepared_bytes(columns: int, layout: tuple[int, int]) -> int:
     return row_bytes(columns, group) if group else -(-columns // GROUP) * GROUP * size + 64
 
 
-@emits(types.UniTuple(types.int32, 2), *[types.int64] * 3)
+@emits(types.UniTuple(types.int32, 4), *[types.int64] * 3)
 def _quantize_group(b: Any, x: Any, codes: Any, scale_at: Any) -> list[Any]:
-    """Quantize 32 float32 at address `x` to the two addresses; returns the sums of each 16 codes."""
+    """Quantize 32 float32 at address `x` to the two addresses.
+
+    Returns:
+        two sums of each 16 codes: of the first two of each four, and of the last two
+    """
     halves = [load(b, x, vector(F32)), load(b, b.add(x, int64(64)), vector(F32))]
     # As integers, magnitudes keep their order, and a NaN is the largest.
     bits = [b.and_(b.bitcast(v, vector(I32)), constant(vector(I32), [0x7FFFFFFF] * 16)) for v in halves]
@@ -60,7 +67,9 @@ def _quantize_group(b: Any, x: Any, codes: Any, scale_at: Any) -> list[Any]:
         number = b.fcmp_ordered("ord", rounded, rounded)  # a NaN is no integer; the scale keeps it
         integers = b.fptosi(b.select(number, rounded, zero), vector(I32))
         store(b, b.add(codes, int64(16 * i)), b.trunc(integers, vector(I8)))
-        sums.append(call(b, "llvm.vector.reduce.add.v16i32", I32, integers))
+        for k in (0, 2):
+            some = shuffle(b, integers, integers, [i + j for i in range(k, 16, 4) for j in (0, 1)])
+            sums.append(call(b, "llvm.vector.reduce.add.v8i32", I32, some))
     store(b, scale_at, scale)
     return sums
 
@@ -99,7 +108,7 @@ def quantize(x: np.ndarray, out: np.ndarray, group: int, offset: int) -> None:
 
     Args:
         group: codes summed together, 16 or 32.
-        offset: of the weights that the rows will meet; 0 if they have minimums.
+        offset: of the weights that the rows will meet, 0 if they have minimums; minus it for 16 bits.
     """
     rows, columns = x.shape
     groups = columns // 32
@@ -109,15 +118,23 @@ def quantize(x: np.ndarray, out: np.ndarray, group: int, offset: int) -> None:
         sums = reinterpret(out[r, columns + 4 * groups :], np.int32)
         scaled = reinterpret(sums, np.float32)
         for g in range(groups):
-            first, second = _quantize_group(source + 128 * g, target + 32 * g, target + columns + 4 * g)
+            a, b, c, d = _quantize_group(source + 128 * g, target + 32 * g, target + columns + 4 * g)
             if group == 32 and offset:
-                sums[g] = -offset * (first + second)
+                sums[g] = start_of_sum(offset, a + c, b + d)
             elif group == 32:
-                scaled[g] = scales[g] * np.float32(first + second)
+                scaled[g] = scales[g] * np.float32(a + b + c + d)
             elif offset:
-                sums[2 * g], sums[2 * g + 1] = -offset * first, -offset * second
+                sums[2 * g], sums[2 * g + 1] = start_of_sum(offset, a, b), start_of_sum(offset, c, d)
             else:
                 scaled[2 * g], scaled[2 * g + 1] = (
-                    scales[g] * np.float32(first),
-                    scales[g] * np.float32(second),
+                    scales[g] * np.float32(a + b),
+                    scales[g] * np.float32(c + d),
                 )
+
+
+@part
+def start_of_sum(offset: int, first: np.int32, last: np.int32) -> np.int32:
+    """What the sum of products with codes begins with, from the sums of the inputs; see above."""
+    if offset > 0:
+        return np.int32(-offset * (first + last))
+    return np.int32(offset * first & 0xFFFF | offset * last << 16)

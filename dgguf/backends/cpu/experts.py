@@ -165,9 +165,10 @@ def experts(
     ends = np.cumsum(counts)
     bounds = np.stack((ends - counts, ends), axis=1)
     out = np.empty((n_rows, down.rows), np.float32)
-    if gate.panel and up.panel and down.panel and gate.panel.layout == up.panel.layout:
+    layout = down.activation_layout
+    if gate.panel and up.panel and down.panel and layout and gate.activation_layout == up.activation_layout:
         inputs = prepare(x, gate, pool)
-        gated = np.empty((order.size, activations.prepared_bytes(down.columns, down.panel.layout)), np.uint8)
+        gated = np.empty((order.size, activations.prepared_bytes(down.columns, layout)), np.uint8)
         n_pieces = PIECES * pool.threads
         piece = -(-down.rows // (PANEL_ROWS * n_pieces)) * PANEL_ROWS
         # In the file's order, where the system and the caches fetch ahead, but the few with very many rows
@@ -179,7 +180,7 @@ def experts(
         pool.run_kernel(
             panel_gated, min(threads, len(numbers)), inputs, order, n_used, numbers[first], bounds[first],
             (code_of(gate, gate.panel), code_of(up, up.panel)), gate.tensor.raw, up.tensor.raw,
-            down.panel.layout, gated,
+            layout, gated,
         )  # fmt: skip
         pool.run_kernel(
             panel_down, min(threads, n_pieces), gated, order, weights, numbers, bounds,

@@ -9,7 +9,7 @@ from dgguf.backends.base import Prediction, not_finite
 from dgguf.backends.cpu.distributions import Sparse
 from dgguf.backends.cpu.grain import by_numbers
 from dgguf.backends.cpu.matmul import CpuMatrix, prepare, products
-from dgguf.backends.cpu.vector_math import exp, tanh
+from dgguf.backends.cpu.vector_math import exp, tanh, tanh_near_zero
 from dgguf.backends.limits import CPU_ROWS_AT_ONCE, MOST_TOKENS
 from dgguf.jit import kernel, part
 from dgguf.kernel_arrays import bits_of_float, empty, local, reinterpret
@@ -24,6 +24,8 @@ _BLOCK = 4096  # tokens whose mass is known together
 _FEW = 64  # tokens looked at together for one that is likely enough
 _BINS = (127 << 3) + 1  # of the floats from 0 to 1, by their upper 12 bits
 _BIN_SHIFT = np.int32(20)
+_NEAR_ZERO = 0.62  # of the cap: there is only a polynomial of tanh
+_MAGNITUDE, _INFINITE = np.int32(0x7FFFFFFF), np.int32(0x7F800000)  # of a float32's bits
 
 
 @part
@@ -31,45 +33,57 @@ def softcap(z: np.ndarray, cap: float, temperature: float) -> float:
     """cap * tanh(z / cap) / temperature in place, (V,).
 
     Returns:
-        the largest result; infinite or not a number if one of z is
+        the largest result; not a number if one of z is infinite or none
     """
     inverse, c = np.float32(1 / cap), np.float32(cap / temperature)
-    largest, wrong = local(_LANES, np.float32), local(_LANES, np.float32)
+    few: Any = bits_of_float(np.float32(_NEAR_ZERO * cap))
+    bits, wrong = reinterpret(z, np.int32), np.int32(0)
+    largest = local(_LANES, np.float32)
     for j in range(_LANES):
-        largest[j], wrong[j] = np.float32(-np.inf), np.float32(0)
+        largest[j] = np.float32(-np.inf)
     for first in range(0, z.shape[0], _LANES):
         some = z[first : first + _LANES]  # LLVM vectorises short loops over a slice, none over first + j
-        for j in range(some.shape[0]):
-            wrong[j] += some[j] - some[j]  # not 0 if infinite or no number
-        for j in range(some.shape[0]):
-            some[j] = c * tanh(some[j] * inverse)
+        highest = largest_magnitude(bits[first : first + _LANES])
+        wrong = max(wrong, highest)
+        if highest < few:  # as of most words of a vocabulary
+            for j in range(some.shape[0]):
+                some[j] = c * tanh_near_zero(some[j] * inverse)
+        else:
+            for j in range(some.shape[0]):
+                some[j] = c * tanh(some[j] * inverse)
         for j in range(some.shape[0]):
             largest[j] = some[j] if some[j] > largest[j] else largest[j]
-    most, sum_wrong = largest[0], np.float32(0)
+    most = largest[0]
     for j in range(_LANES):
         most = max(most, largest[j])
-        sum_wrong += wrong[j]
-    return most + sum_wrong
+    return math.nan if wrong >= _INFINITE else most
+
+
+@part
+def largest_magnitude(bits: np.ndarray) -> np.int32:
+    """The bits of the largest magnitude of some float32, read as int32; those of NaN are above all."""
+    largest = np.int32(0)
+    for j in range(bits.shape[0]):
+        largest = max(largest, bits[j] & _MAGNITUDE)
+    return largest
 
 
 @part
 def exponentials(z: np.ndarray, top: float, masses: np.ndarray) -> float:
     """e**(z - top) in place, (V,), and its sums over blocks of _BLOCK; returns the sum of e * (z - top)."""
     n, largest, total, weighted = z.shape[0], np.float32(top), 0.0, local(_LANES, np.float32)
-    shifted, sums = local(_LANES, np.float32), local(_LANES, np.float32)
+    sums = local(_LANES, np.float32)
     for b in range(masses.shape[0]):  # few enough numbers for float32 in each of the lanes
         for j in range(_LANES):
             sums[j] = weighted[j] = np.float32(0)
         for first in range(b * _BLOCK, min((b + 1) * _BLOCK, n), _LANES):
             some = z[first : first + _LANES]
             for j in range(some.shape[0]):
-                shifted[j] = some[j] - largest
-            for j in range(some.shape[0]):
-                some[j] = exp(shifted[j])
-            for j in range(some.shape[0]):
-                sums[j] += some[j]
-            for j in range(some.shape[0]):
-                weighted[j] += some[j] * shifted[j]
+                shifted = some[j] - largest
+                e = exp(shifted)
+                some[j] = e
+                sums[j] += e
+                weighted[j] += e * shifted
         masses[b] = 0.0
         for j in range(_LANES):
             masses[b] += np.float64(sums[j])
@@ -99,13 +113,25 @@ def predict_row(
     top = softcap(z, cap, temperature)
     if not math.isfinite(top):
         return -1, 0, 0.0, 0.0
-    best = 0
-    while z[best] < top:
-        best += 1
+    best = first_at_least(z, top)
     masses = empty((n + _BLOCK - 1) // _BLOCK, np.float64)
     weighted = exponentials(z, top, masses)
     total = total_of(masses)
     return best, draw(z, masses, uniform * total), math.log(total) - weighted / total, total
+
+
+@part
+def first_at_least(z: np.ndarray, least: float) -> int:
+    """The first place of a number that is `least` or more; there is one."""
+    for first in range(0, z.shape[0], _LANES):
+        some, found = z[first : first + _LANES], np.int32(0)
+        for j in range(some.shape[0]):
+            found |= some[j] >= least
+        if found:
+            break
+    while z[first] < least:
+        first += 1
+    return first
 
 
 @part

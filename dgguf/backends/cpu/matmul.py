@@ -57,10 +57,10 @@ class CpuMatrix:
         rows = max(1, min(-(-self.rows // pieces), DECODED_BYTES // (4 * self.columns)))
         return rows // PANEL_ROWS * PANEL_ROWS or rows
 
-    @cached_property
+    @property
     def activation_layout(self) -> tuple[int, int] | None:
         """How `activations.prepare` is to write its inputs; None if they stay as they are."""
-        return self.panel.layout if self.panel else None
+        return qgemm.kernels(self.panel.name, cpu_path()).layout if self.panel else None
 
     def expert(self, number: int) -> "CpuMatrix":
         t = self.tensor

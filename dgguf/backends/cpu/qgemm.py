@@ -42,6 +42,7 @@ class Kernels:
         block, block_bytes: weights decoded together, and what they take in the file.
         group: weights that share a scale.
         weight_bytes: of a weight in the panel.
+        layout: of the inputs; see `activations`.
     """
 
     panels: int
@@ -53,6 +54,7 @@ class Kernels:
     block_bytes: int
     group: int
     weight_bytes: int
+    layout: tuple[int, int]
 
     @property
     def sizes(self) -> Sizes:
@@ -84,6 +86,7 @@ def kernels(name: str, path: str) -> Kernels:
         layout.block_bytes,
         layout.group,
         layout.weight_bytes,
+        (0, layout.weight_bytes) if layout.kept else (layout.group, kind.offset(layout)),
     )
 
 

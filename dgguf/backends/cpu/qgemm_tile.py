@@ -19,17 +19,17 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from dgguf.backends.cpu.unpack import PANEL_ROWS
+from dgguf.backends.cpu.unpack import PANEL_ROWS, PanelFormat
 from dgguf.jit import address
 from dgguf.llvm_ir import (
     F32,
     I8,
     I16,
     I32,
-    I64,
     LITERAL,
     TUPLE,
     Loop,
+    align_stack,
     call,
     constant,
     emits,
@@ -62,6 +62,19 @@ class Path:
     registers: int
     rows: int
     width: int
+
+    def adds_in_16_bits(self, has_minimum: bool, group: int, bits: int) -> bool:
+        """Whether a group's products fit into two sums of 16 bits, as those with the values that codes mean.
+
+        16-bit sums wrap around on their way: what counts is where they end.
+        """
+        return self.dot == "pairs" and not has_minimum and group // 2 * 127 << bits - 1 < 1 << 15
+
+    def offset(self, form: PanelFormat) -> int:
+        """That of a layout of inputs for products with such panels; see `activations`."""
+        bits = max(form.bits, LEAST_BITS[self.dot])
+        in_16_bits = self.adds_in_16_bits(form.minimum, form.group, bits)
+        return -form.offset if in_16_bits else form.offset
 
 
 PATHS = {
@@ -203,9 +216,10 @@ class Tile:
         places = [self._at(base, 4 * PANEL_ROWS, 4 * v * self.path.lanes) for v in range(self.path.width)]
         return [load(self.b, place, self.floats) for place in places]
 
-    def _starts(self) -> list[Any]:
-        """Minus the offset times each row's sum of activations."""
-        return self._each_row(self.sums_at, I32)
+    def _starts(self, of: Any) -> Sums:
+        """Minus the offset times each row's sums of activations, as vectors of this type."""
+        starts = [self.b.bitcast(x, of) for x in self._each_row(self.sums_at, I32)]
+        return {(r, v): starts[r] for r, v in self.tile}
 
     def _words(self, k: Any) -> list[Any]:
         """Four codes of each column, those of inputs 4k … of the group."""
@@ -226,8 +240,7 @@ class Tile:
         signed = self.path.dot == "sdot" and self.bits == 8
         sums = dict.fromkeys(self.tile, constant(self.ints, [0] * self.path.lanes))
         if not self.has_minimum and not signed:
-            starts = self._starts()
-            sums = {(r, v): starts[r] for r, v in self.tile}
+            sums = self._starts(self.ints)
         for k in range(self.group // 4):
             words = self._words(int64(k))
             if signed:
@@ -240,27 +253,34 @@ class Tile:
 
     def _sums_by_pairs(self) -> Sums:
         """As many pairs are added in 16 bits as their codes allow; then pairs of sums in 32."""
-        b, words = self.b, self.group // 4
+        b, words, halves = self.b, self.group // 4, vector(I16, 16)
+        if self.path.adds_in_16_bits(self.has_minimum, self.group, self.bits):
+            return self._widened(self._pairs(0, words, self._starts(halves)))
         # 2 * (2**bits - 1) * 127 * depth stays below 2**15.
         depth = min(max(1, 128 >> self.bits), words)
-        if depth > 2:
-            sums = self._widened(self._loop(0, depth, vector(I16, 16), self._with_pairs))
-            for first in range(depth, words, depth):
-                more = self._widened(self._loop(first, first + depth, vector(I16, 16), self._with_pairs))
-                sums = {rv: b.add(x, more[rv]) for rv, x in sums.items()}
-        else:
-
-            def chunk(i: Any, sums: Sums) -> Sums:
-                pairs: Sums = {}
-                for k in range(depth):
-                    pairs = self._with_pairs(b.add(b.mul(i, int64(depth)), int64(k)), pairs)
-                return {rv: b.add(sums[rv], x) for rv, x in self._widened(pairs).items()}
-
-            sums = self._loop(0, words // depth, self.ints, chunk)
+        sums: Sums = {}
+        for first in range(0, words, depth):
+            more = self._widened(self._pairs(first, first + depth, {}))
+            sums = {rv: b.add(sums[rv], x) for rv, x in more.items()} if sums else more
         if not self.has_minimum and self.bits < 8:
-            starts = self._starts()
-            sums = {(r, v): b.add(x, starts[r]) for (r, v), x in sums.items()}
+            starts = self._starts(self.ints)
+            sums = {rv: b.add(x, starts[rv]) for rv, x in sums.items()}
         return sums
+
+    def _pairs(self, first: int, end: int, sums: Sums) -> Sums:
+        """16-bit sums, {} for zeros, and the products of the words first … end of the group."""
+        for k in range(first, end):
+            sums = self._fenced(self._with_pairs(int64(k), sums))
+        return sums
+
+    def _fenced(self, sums: Sums) -> Sums:
+        """The same, computed before what follows: LLVM would go row by row, and load words once for each."""
+        n = len(sums)
+        kinds = [x.type for x in sums.values()]
+        constraints = ",".join(["=x"] * n + [str(i) for i in range(n)] + ["~{memory}"])
+        of = ir.FunctionType(ir.LiteralStructType(kinds) if n > 1 else kinds[0], kinds)
+        found = self.b.asm(of, "", constraints, list(sums.values()), side_effect=True)
+        return {rv: self.b.extract_value(found, i) for i, rv in enumerate(sums)}
 
     def _with_pairs(self, k: Any, sums: Sums) -> Sums:
         """16-bit sums, {} for zeros, and the products of the k-th words of the group."""
@@ -277,19 +297,6 @@ class Tile:
         ones = constant(vector(I16, 16), [1] * 16)
         return {rv: call(self.b, "llvm.x86.avx2.pmadd.wd", self.ints, x, ones) for rv, x in pairs.items()}
 
-    def _loop(self, first: int, end: int, of: Any, body: Callable[[Any, Sums], Sums]) -> Sums:
-        """Sums of this type from zero, after body(first, sums), … body(end - 1, sums).
-
-        It stays a loop: unrolled, LLVM goes row by row and keeps the panel's words in memory.
-        """
-        b = self.b
-        # What passes through assembly LLVM does not know.
-        unknown = b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [int64(end)], side_effect=False)
-        loop = Loop(b, int64(first), [constant(of, [0] * of.count)] * len(self.tile))
-        following = body(loop.index, dict(zip(self.tile, loop.values, strict=True)))
-        loop.close(unknown, [following[rv] for rv in self.tile])
-        return following
-
 
 @emits(types.void, LITERAL, LITERAL, LITERAL, LITERAL, TUPLE)
 def _tile(b: Any, path: str, has_minimum: int, group: int, bits: int, arguments: list[Any]) -> None:
@@ -302,6 +309,7 @@ def _tile(b: Any, path: str, has_minimum: int, group: int, bits: int, arguments:
             the output's address and bytes from row to row; and what will be wanted next: an address,
             and how many cache lines of it to prefetch in each 32 inputs
     """
+    align_stack(b)
     rows, *rest = arguments
     kind = PATHS[path]
     for_each_count(

@@ -100,11 +100,6 @@ class PanelFormat:
         """Of the codes; 0 where there are minimums."""
         return 0 if self.minimum else 1 << self.bits - 1
 
-    @property
-    def layout(self) -> tuple[int, int]:
-        """Of the inputs that it meets in products; see `activations`."""
-        return (0, self.weight_bytes) if self.kept else (self.group, self.offset)
-
     @cached_property
     def block_size(self) -> int:
         """Weights decoded together; plain numbers count as blocks of as many as will share a scale."""

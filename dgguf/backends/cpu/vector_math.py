@@ -40,13 +40,18 @@ def exp(x: np.float32) -> np.float32:
 def tanh(x: np.float32) -> np.float32:
     """tanh(x) to 2e-7 of it."""
     magnitude = abs(x)
-    s = x * x
-    small = ((((_T0 * s + _T1) * s + _T2) * s + _T3) * s + _T4) * (s * x) + x
     bounded = magnitude if magnitude < _LARGE else _LARGE
     large = _ONE - _TWO / (exp(bounded + bounded) + _ONE)
     large = large if x > _ZERO else -large
     large = large if magnitude == magnitude else x
-    return small if magnitude < _SMALL else large
+    return tanh_near_zero(x) if magnitude < _SMALL else large
+
+
+@part
+def tanh_near_zero(x: np.float32) -> np.float32:
+    """tanh(x) where |x| < 0.625."""
+    s = x * x
+    return ((((_T0 * s + _T1) * s + _T2) * s + _T3) * s + _T4) * (s * x) + x
 
 
 @part

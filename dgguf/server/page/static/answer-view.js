@@ -23,7 +23,9 @@ export class AnswerView {
    *   again: asks the same, with a seed, null for another one, undefined for the settings'; link: gives a link
    *   that repeats it; branch: goes on from a step, or undefined;
    *   scrolls: the page stays at its end while the answer comes;
-   *   draw: draws a frame into the canvas, instead of as text; stop: gives the answer up.
+   *   mark: changes the spans of a frame before they are drawn;
+   *   draw: draws a frame into the canvas, instead of as text; stop: gives the answer up;
+   *   packed: is told when the recording is compressed, as this.packed.
    */
   constructor(options) {
     this.options = options;
@@ -139,7 +141,7 @@ export class AnswerView {
     this.now = Math.max(0, Math.min(last, index));
     this.shownAt = performance.now();
     if (this.options.draw) this.options.draw(this.canvas, answer, this.now);
-    else drawSpans(this.canvas, answer.spans(this.now));
+    else drawSpans(this.canvas, this.options.mark?.(answer.spans(this.now)) ?? answer.spans(this.now));
     this.#hold();
     if (this.drawnSteps !== answer.steps.length || this.drawnLast !== last) {
       drawCurve(this.svg, answer.steps, last);
@@ -279,9 +281,44 @@ export class AnswerView {
     const packing = new Blob([this.answer.recording]).stream().pipeThrough(new CompressionStream("gzip"));
     this.packed = await new Response(packing).blob();
     this.answer.lines = [];
+    this.#keep();
+    this.options.packed?.(this);
+  }
+
+  #keep() {
     kept.push(this);
     if (kept.length > KEPT) kept.shift().#drop();
     touch(this);
+  }
+
+  /**
+   * Show an answer again of which the recording was kept.
+   * @param packed its compressed recording; blocks: the pieces of each canvas's text, which no recording has
+   */
+  async restore(packed, blocks) {
+    this.packed = packed;
+    this.over = this.rested = true;
+    this.following = false;
+    await this.#read(blocks);
+    this.committed.textContent = safe(this.answer.text);
+    this.canvas.classList.remove("live");
+    this.wait.hidden = true;
+    this.strip.hidden = !this.answer.length;
+    if (this.answer.length) this.show(this.answer.length - 1);
+    this.canvas.style.minHeight = "";
+    this.#offer();
+    this.#keep();
+  }
+
+  /** Take the steps out of the compressed recording. */
+  async #read(blocks) {
+    const text = await this.recording(), answer = new Answer(this.options.levels);
+    for (const one of text.split("\n")) if (one) answer.take(JSON.parse(one), "");
+    blocks.forEach((pieces, number) => answer.blocks[number].pieces = pieces);
+    answer.stop();
+    answer.lines = [];
+    this.answer = answer;
+    this.closed = false;
   }
 
   /** Let go of the steps. */
@@ -300,15 +337,7 @@ export class AnswerView {
 
   async #open() {
     if (!this.over || !this.packed) return;
-    if (this.closed) {
-      const text = await this.recording(), {blocks} = this.answer, answer = new Answer(this.options.levels);
-      for (const one of text.split("\n")) if (one) answer.take(JSON.parse(one), "");
-      blocks.forEach((block, number) => answer.blocks[number].pieces = block.pieces);
-      answer.stop();
-      answer.lines = [];
-      this.answer = answer;
-      this.closed = false;
-    }
+    if (this.closed) await this.#read(this.answer.blocks.map(({pieces}) => pieces));
     touch(this);
   }
 
@@ -323,6 +352,11 @@ export class AnswerView {
     tip().style.left = `${Math.max(8, Math.min(event.clientX + 14, innerWidth - 340))}px`;
     tip().style.top = `${event.clientY + 18}px`;
   }
+}
+
+/** Forget the views of a conversation that is gone. */
+export function letGo() {
+  opened.length = kept.length = 0;
 }
 
 function touch(view) {

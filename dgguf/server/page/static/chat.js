@@ -1,15 +1,16 @@
 // A conversation: messages, and for each of them one or more answers, of which one is shown.
 
-import {button} from "./answer-view.js";
+import {button, letGo} from "./answer-view.js";
 import {element} from "./canvas.js";
 import {clearImages, images} from "./images.js";
+import {isKept, keep, kept} from "./kept.js";
 import {safe} from "./recording.js";
 import {newView, ready, run, shared} from "./run.js";
 
 const by = id => document.getElementById(id);
 const EXAMPLES = ["Tell me a story.", "Sort: 7 3 9 1 5", "Write a story about Mia and a blue fox."];
 const exchanges = [];
-let running = null;
+let running = null, restoring = false;
 
 /** Say something beside the composer. */
 export const tell = (text, wrong = true) => {
@@ -33,19 +34,95 @@ function messages(exchange) {
   return out;
 }
 
-/** Add an answer to an exchange, and show it. */
-async function answer(exchange, path, body) {
+/** A view for an answer to an exchange. */
+function viewOf(exchange) {
   const view = newView({
     scrolls: true,
     again: seed => retry(exchange, seed),
     link: () => link(exchange, view),
     branch: (from, block, step) => branch(exchange, from, block, step),
+    packed: save,
   });
+  view.id = crypto.getRandomValues(new Uint32Array(2)).join("-");
+  return view;
+}
+
+/** Add an answer to an exchange, and show it. */
+async function answer(exchange, path, body) {
+  const view = viewOf(exchange);
   exchange.versions.push(view);
   choose(exchange, exchange.versions.length - 1);
   state(view);
   await run(view, path, body);
   state(null);
+}
+
+/** Keep all that is said by now for when the page is loaded anew; images are not kept. */
+function save() {
+  const settings = new URL(shared.settings.link("chat", shared.settings.value("seed") ?? null, {})).hash.slice(1);
+  keep(settings, exchanges.map(exchange => ({
+    text: exchange.text, current: exchange.current, lost: namesOfImages(exchange),
+    versions: exchange.versions.filter(({over, answer}) => over !== false && answer.text).map(({id, answer, packed}) => ({
+      id, text: answer.text, blocks: (answer.blocks ?? []).map(({pieces}) => pieces),
+      packed: packed === "gone" ? undefined : packed})),
+  })));
+}
+
+const namesOfImages = ({images: seen, lost}) => [...lost, ...seen.map(({name}) => name)];
+
+/** Show the conversation that was kept. */
+export async function restore() {
+  if (!isKept()) return;
+  restoring = true;
+  try {
+    const {settings, isCut, exchanges: found} = kept();
+    shared.settings.read(new URLSearchParams(settings));
+    if (isCut) by("exchanges").append(element("p", {class: "hint"}, "What was said before is not kept."));
+    for (const {text, lost, current, versions} of found) {
+      const exchange = show(text, [], lost);
+      for (const version of versions.length ? versions : [null]) {
+        exchange.versions.push(await restored(exchange, version));
+      }
+      choose(exchange, Math.min(current, exchange.versions.length - 1));
+    }
+  } finally {
+    restoring = false;
+  }
+  scrollTo(0, document.body.scrollHeight);
+}
+
+/** An answer that was kept: to scrub through if its recording was, else its text; null was not there yet. */
+async function restored(exchange, version) {
+  if (version && !version.packed) return written(version.text);
+  const view = viewOf(exchange);
+  if (!version) {
+    view.end("The page was loaded anew before this answer was there.");
+    return view;
+  }
+  view.id = version.id;
+  try {
+    await view.restore(version.packed, version.blocks);
+    return view;
+  } catch {
+    return written(version.text);
+  }
+}
+
+/** An answer of which only the text is known. */
+const written = text => ({answer: {text}, root: element("p", {class: "canvas"}, safe(text))});
+
+/** Begin anew: of this conversation nothing is kept. */
+function fresh() {
+  running?.options.stop();
+  exchanges.length = linked.length = 0;
+  by("exchanges").replaceChildren();
+  by("empty").hidden = false;
+  by("new-chat").hidden = true;
+  letGo();
+  save();
+  history.replaceState(null, "", location.pathname + location.search);
+  tell("");
+  by("prompt").focus();
 }
 
 function state(view) {
@@ -65,6 +142,7 @@ function choose(exchange, number) {
     pager.append(back, element("span", {}, `${number + 1} of ${versions.length}`), next);
   }
   exchange.place.replaceChildren(pager, versions[number].root);
+  if (!restoring) save();
 }
 
 function retry(exchange, seed) {
@@ -88,7 +166,7 @@ async function branch(exchange, view, block, step) {
 /** A link that asks the same again, once somebody clicks Send there. */
 async function link(exchange, view) {
   const asked = exchanges.slice(0, exchanges.indexOf(exchange) + 1);
-  if (asked.some(each => each.images.length)) {
+  if (asked.some(each => namesOfImages(each).length)) {
     view.say("A link cannot hold images: save the answer instead.", true);
     return;
   }
@@ -104,11 +182,17 @@ async function link(exchange, view) {
   }
 }
 
-function show(text, given) {
+/**
+ * Add an exchange without an answer.
+ * @param lost names of images that were shown with it, and are not known any more
+ */
+function show(text, given, lost = []) {
   by("empty").hidden = true;
-  const exchange = {text, images: given, versions: [], current: 0, place: element("div", {class: "versions"})};
+  by("new-chat").hidden = false;
+  const exchange = {text, images: given, lost, versions: [], current: 0, place: element("div", {class: "versions"})};
   const root = element("article", {class: "exchange"}), asked = element("div", {class: "asked"});
   for (const image of given) asked.append(image.thumb);
+  for (const name of lost) asked.append(element("p", {class: "hint"}, `${safe(name, true)} (the image is not kept)`));
   asked.append(element("p", {}, safe(text)));
   root.append(asked, exchange.place);
   by("exchanges").append(root);
@@ -128,11 +212,11 @@ function send() {
     by("prompt").focus();
     return;
   }
-  if (!ready(tell)) return;
+  if (restoring || !ready(tell)) return;
   for (const [before, after] of linked.splice(0)) {
     const exchange = show(before, []);
     if (!after) continue;
-    exchange.versions.push({answer: {text: after}, root: element("p", {class: "canvas"}, safe(after))});
+    exchange.versions.push(written(after));
     choose(exchange, 0);
   }
   const exchange = show(text, given);
@@ -169,6 +253,7 @@ export function setUp() {
     event.preventDefault();
     send();
   });
+  by("new-chat").addEventListener("click", fresh);
   by("prompt").addEventListener("input", () => { grow(); tell(""); });
   by("prompt").addEventListener("keydown", event => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {

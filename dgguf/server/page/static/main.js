@@ -5,6 +5,7 @@ import * as chat from "./chat.js";
 import * as decide from "./decide.js";
 import * as fill from "./fill.js";
 import {setUpImages} from "./images.js";
+import {isKept} from "./kept.js";
 import {safe} from "./recording.js";
 import {shared} from "./run.js";
 import * as schema from "./schema.js";
@@ -94,11 +95,12 @@ function onReach(reached) {
 }
 
 async function about() {
-  const told = await json("page/about");
+  const told = await json("page/about"), first = !shared.about;
   shared.about = told;
   shared.settings.defaults(told);
   by("model").textContent = safe(told.model, true);
   document.title = `${safe(told.model, true)} · dgguf`;
+  if (first) await chat.restore();
 }
 
 function readLink() {
@@ -109,6 +111,12 @@ function readLink() {
   PARTS[mode].readLink?.(fields);
 }
 
+/** Whether the page is loaded anew, and goes on with its conversation instead of what a link of that says. */
+function goesOn() {
+  const fields = new URLSearchParams(location.hash.slice(1));
+  return performance.getEntriesByType("navigation")[0]?.type !== "navigate" && isKept() && fields.get("mode") === "chat";
+}
+
 connect({askKey, onReach});
 shared.settings = new Settings();
 setUpTabs();
@@ -116,7 +124,7 @@ setUpTheme();
 setUpSettings();
 setUpImages(chat.tell);
 for (const part of Object.values(PARTS)) part.setUp();
-readLink();
+if (!goesOn()) readLink();
 addEventListener("hashchange", readLink);
 about().catch(failure => {
   if (failure.status === 401) by("model").textContent = failure.message;

@@ -34,6 +34,35 @@ function table(text) {
   return root;
 }
 
+/** All names of properties in a schema. */
+function keysOf(schema) {
+  if (schema === null || typeof schema !== "object") return [];
+  const own = schema.properties && typeof schema.properties === "object" ? Object.keys(schema.properties) : [];
+  return [...own, ...Object.values(schema).flatMap(keysOf)];
+}
+
+/** Finds these keys in a canvas, where lines may end in a sign for it. */
+function patternOf(keys) {
+  const written = keys.map(key => quoted(safe(JSON.stringify(key), true)));
+  return written.length ? new RegExp(`(?:${[...new Set(written)].join("|")})(?=[\\s↵→]*:)`, "gu") : null;
+}
+
+const quoted = text => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
+
+/** Spans in which what a pattern finds is marked as pinned: a span may hold a part of it, or more. */
+export function withPinned(spans, pattern) {
+  const found = [...spans.map(([text]) => text).join("").matchAll(pattern)].map(match => [match.index, match.index + match[0].length]);
+  let at = 0;
+  return spans.flatMap(([text, style, place, marks]) => {
+    const begin = at, end = at += text.length;
+    const cuts = [begin, ...found.flat().filter(cut => begin < cut && cut < end), end];
+    return cuts.slice(1).map((cut, i) => {
+      const isKey = found.some(([from, to]) => from <= cuts[i] && cut <= to);
+      return [text.slice(cuts[i] - begin, cut - begin), style, place, marks | (isKey ? 2 : 0)];
+    });
+  });
+}
+
 async function go(seed) {
   if (running || !ready(tell)) return;
   let schema;
@@ -46,7 +75,8 @@ async function go(seed) {
   const request = shared.settings.request(), content = by("schema-prompt").value.trim();
   if (seed === null) delete request.seed; else if (seed !== undefined) request.seed = seed;
   delete request.reasoning_effort;
-  const view = newView({again: go, link: () => link(view), rest: ({answer}) => {
+  const keys = patternOf(keysOf(schema));
+  const view = newView({again: go, link: () => link(view), mark: keys && (spans => withPinned(spans, keys)), rest: ({answer}) => {
     try {
       by("schema-answer").append(table(answer.text));
     } catch { /* given up */ }
