@@ -20,6 +20,9 @@ KERNELS = {
     "qgemm": ("qgemm_32", "qgemm_64", "qgemm_64_wide"),
     "attention": ("attention",),
     "router": ("router_scores", "choose_experts"),
+    "rows": ("norm_row", "residual", "residual_of_sum", "to_half", "geglu"),
+    "heads": ("norm_rope_store",),
+    "sampling": ("slice_statistics", "count_bins", "keep_likeliest"),
 }
 COMPILER = shutil.which("g++")
 

@@ -87,7 +87,7 @@ def part_of(node: Node) -> str:
         return "router's scores"
     if node.name.startswith("soft_embed"):
         return "soft embedding"
-    return "sampling" if node.module == "logits" else "small kernels"
+    return "sampling" if node.module in ("logits", "sampling") else "small kernels"
 
 
 @dataclass(frozen=True)
