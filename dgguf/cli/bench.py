@@ -71,6 +71,7 @@ def bench(
         result = {"cold": cold, "load_seconds": loaded, **_measured(session, prompt_tokens, steps)}
     last.remember_step(session.file.path.name, session.file.n_bytes, result["ms_per_step"] / 1e3)
     result["peak_private_bytes"] = peak.bytes
+    result["backend"] = session.backend.describe()  # a GPU knows by now whether it records steps
     if as_json:
         click.echo(json.dumps(result, indent=2))
     else:

@@ -28,7 +28,7 @@ LOWEST = -3e38  # below every z
 # Columns of `slice_statistics`.
 LARGEST, ARGMAX, TOTAL, WEIGHTED, FIRST_BAD = range(5)
 # Columns of `row_statistics`.
-ENTROPY, SLICE, REST, INVERSE_TOTAL, ROW_LARGEST = range(5)
+SLICE, REST, INVERSE_TOTAL, ROW_LARGEST = range(4)
 
 
 class Reading:
@@ -37,7 +37,8 @@ class Reading:
     Attributes:
         logits: (C, V).
         rows: of `row_statistics`.
-        argmax, sampled: (C,) int32.
+        found: (3, C) int32, what the host reads: `argmax`, `sampled` and the bits of `entropy`.
+        argmax, sampled, entropy: numba's arrays of these rows, int32 and float32.
         temperature: (1,) in GPU memory.
         tokens, weights: (C, MOST_TOKENS) int32 and float32, the likeliest tokens in the order of the
             vocabulary and exp(z - largest); of row r the first counts[r] mean something.
@@ -46,8 +47,11 @@ class Reading:
 
     def __init__(self, memory: Memory, n: int, vocab_size: int) -> None:
         self.logits = memory.empty((n, vocab_size))
-        self.rows = memory.empty((n, 5), np.float64)
-        self.argmax, self.sampled, self.counts = (memory.empty((n,), np.int32) for _ in range(3))
+        self.rows = memory.empty((n, 4), np.float64)
+        self.found = memory.empty((3, n), np.int32)
+        self.argmax, self.sampled, entropy = (self.found.view[i] for i in range(3))
+        self.entropy = entropy.view(np.float32)
+        self.counts = memory.empty((n,), np.int32)
         self.tokens = memory.empty((n, MOST_TOKENS), np.int32)
         self.weights = memory.empty((n, MOST_TOKENS))
         self.temperature: Any = None
@@ -118,10 +122,10 @@ def log_sums(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @gpu_kernel
-def row_statistics(slices: Any, uniforms: Any, argmax: Any, out: Any) -> None:
-    """Put the slices together: argmax (C,), -1 if a logit is not finite, and out (C, 5) float64.
+def row_statistics(slices: Any, uniforms: Any, argmax: Any, entropy: Any, out: Any) -> None:
+    """Put the slices together: argmax (C,), -1 if a logit is not finite, entropy (C,) in nats, out (C, 4).
 
-    Entropy in nats; the slice in which the draw of uniforms (C,) falls, and what is left of it there,
+    In out, float64: the slice in which the draw of uniforms (C,) falls, and what is left of it there,
     in units of exp(z - largest); 1 / sum of these; the largest z. A block a row.
     """
     masses, tops = cuda.shared.array(SLICES, np.float64), cuda.shared.array(SLICES, np.float64)
@@ -167,7 +171,7 @@ def row_statistics(slices: Any, uniforms: Any, argmax: Any, out: Any) -> None:
     if bad > 0:
         total = np.float64(1.0)  # nothing here is used
     argmax[row] = -1 if bad > 0 else int(slices[row, best, ARGMAX])
-    out[row, ENTROPY] = math.log(total) - weighted / total
+    entropy[row] = math.log(total) - weighted / total
     out[row, SLICE] = drawn
     out[row, REST] = rest
     out[row, INVERSE_TOTAL] = 1.0 / total
