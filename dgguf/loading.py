@@ -1,5 +1,6 @@
 """Opens a model: the file, its tokenizer, its geometry, its weights where a backend wants them."""
 
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -7,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from dgguf.backends.base import Backend, HostTensor, Role, TowerBackend
+from dgguf.backends.base import Backend, TowerBackend
 from dgguf.catalog import find_model
 from dgguf.errors import UnsupportedModelError
 from dgguf.ggufio.file import GgufFile
@@ -23,7 +22,6 @@ from dgguf.text.tokenizer import Tokenizer
 from dgguf.units import format_bytes
 
 _LOG = logging.getLogger(__name__)
-_NO_BYTES = np.empty(0, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -125,30 +123,31 @@ def gpu_backend(file: GgufFile, config: ModelConfig, context: int, gpu: Gpu, thr
 
 def _compile_ahead(file: GgufFile, threads: int | None, exact: bool, keep_weights: bool) -> None:
     from dgguf.backends.cpu.features import cpu_path
-    from dgguf.backends.cpu.matmul import matrix
     from dgguf.compiling.ahead import compile_ahead
+    from dgguf.compiling.formats import formats_of
     from dgguf.compiling.needed import Work
 
     path = "portable" if exact else cpu_path()
     tensors = [tensor for tensor in file.tensors.values() if len(tensor.shape) > 1]
-    panels, decoded = set(), set()
-    for tensor in tensors:
-        role = role_of(tensor.name)
-        empty = HostTensor(tensor.name, tensor.format, _NO_BYTES, tensor.shape[-1], role, None)
-        placed = matrix(empty, path != "portable" and role is not Role.ROUTER, keep_weights)
-        if placed.panel:
-            panels.add(placed.panel.name)
-        elif tensor.format.name != "F32":
-            decoded.add(tensor.format.name)
+    panels, decoded = formats_of(tensors, role_of, path, keep=keep_weights)
     embedding = file.tensors.get("token_embd.weight")
     compile_ahead(
         Work(
             threads=(usable_cores() if threads is None else min(threads, usable_processors())) > 1,
             path=path,
             exact=exact,
-            panels=tuple(sorted(panels)),
+            panels=panels,
             embedding=embedding.format.name if embedding else "",
             fused=any("ffn_gate_up_exps" in tensor.name for tensor in tensors),
-            decoded=tuple(sorted(decoded)),
+            decoded=decoded,
         )
     )
+
+
+@functools.cache
+def compile_for_languages() -> None:
+    """Load, or compile, the kernels that hold answers to a language."""
+    from dgguf.compiling.ahead import compile_ahead
+    from dgguf.compiling.needed import Work
+
+    compile_ahead(Work(threads=False, held=True))

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from dgguf.backends.base import TowerBackend
+from dgguf.backends.base import Role, TowerBackend
 from dgguf.errors import DggufError, ImageError
 from dgguf.ggufio.file import GgufFile
 from dgguf.hub.repository import is_tower
 from dgguf.images import ImageInput, read_image
 from dgguf.model.config import ModelConfig
-from dgguf.model.mmproj import VisionConfig, load_vision
+from dgguf.model.mmproj import PLACES, VisionConfig, load_vision
 from dgguf.model.spans import Span
 from dgguf.model.vision import VisionTower
 from dgguf.text.tokenizer import ImageMarks
@@ -189,6 +189,7 @@ class ImageReader:
             config = VisionConfig.from_file(file)
             config.check_fits(file, self._config, str(self._model))
             backend = self._make_backend()
+            _compile_ahead(file, backend)
             _LOG.info("vision tower: %s", path)
             tower = VisionTower(config, load_vision(file, config, backend), backend)
             on_error.pop_all()
@@ -255,6 +256,21 @@ class ImageReader:
         """Let go of the tower's file."""
         if "tower" in self.__dict__:
             self.tower.weights.file.close()
+
+
+def _compile_ahead(file: GgufFile, backend: TowerBackend) -> None:
+    """Load the kernels of a tower, and compile those that are not kept."""
+    from dgguf.backends.cpu import CpuBackend
+    from dgguf.compiling.ahead import compile_ahead
+    from dgguf.compiling.formats import formats_of
+    from dgguf.compiling.needed import Work
+
+    if not isinstance(backend, CpuBackend):
+        return
+    # As products take it: patches are a matrix, and places are rows that are looked up.
+    tensors = [each for each in file.tensors.values() if each.name != PLACES and len(each.shape) > 1]
+    panels, decoded = formats_of(tensors, lambda name: Role.VISION, backend.path)
+    compile_ahead(Work(threads=backend.threads > 1, tower=backend.path, panels=panels, decoded=decoded))
 
 
 def _key(image: ImageInput) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from dgguf.backends.base import Backend, TowerBackend
 from dgguf.chat import Chat
 from dgguf.constraints.automaton import Automaton
+from dgguf.constraints.guide import Guide
 from dgguf.constraints.tokens import Constraints
 from dgguf.conversation import Conversation, Request, Turns
 from dgguf.decisions.decide import Decider, Decision, Samples
@@ -26,7 +27,7 @@ from dgguf.errors import BackendError
 from dgguf.fill import PROMPT, Filled, fillings
 from dgguf.ggufio.file import GgufFile
 from dgguf.images import ImageInput
-from dgguf.loading import Gpu, cpu_backend, gpu_backend, load_model
+from dgguf.loading import Gpu, compile_for_languages, cpu_backend, gpu_backend, load_model
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, rows_per_call
 from dgguf.options import AnswerOptions, StreamOptions, with_constraint
@@ -207,10 +208,14 @@ class Session:
             draft=draft,
         )
         check_request(started, self.backend, constrained=constraint is not None)
-        guide = self.constraints.guide(constraint, ids.tolist()) if constraint else None
+        guide = self._guide(constraint, ids) if constraint else None
         n_logs = None if log_probabilities is None else at_least(0, "log_probabilities", log_probabilities)
         request = Request(started, top_k, guide, (), self.images.spans(ids, pictures), n_logs)
         yield from (conversation or self._conversation).stream(request)
+
+    def _guide(self, constraint: Automaton, prompt: np.ndarray) -> Guide:
+        compile_for_languages()
+        return self.constraints.guide(constraint, prompt.tolist())
 
     def reader(self, prompt: np.ndarray) -> AnswerText:
         """Turns the committed tokens of the answer to a prompt's ids into text, as they come."""

@@ -22,8 +22,10 @@ from dgguf.backends.cpu import (
     logits,
     panels,
     qgemm,
+    vision,
 )
 from dgguf.compiling.crew import Job
+from dgguf.constraints import kernels, projection
 from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.quants.decode import decoder
 from dgguf.quants.encode import KERNELS
@@ -45,6 +47,8 @@ class Work:
         fused: gates and inputs of experts stand in one tensor.
         decoded: formats of rows that are read in a map, for products in float32 or for a conversion.
         encoded: formats of a conversion.
+        tower: the CPU path of a vision tower, whose products `panels` and `decoded` are; "" if there is none.
+        held: answers are held to a language.
     """
 
     threads: bool
@@ -55,6 +59,8 @@ class Work:
     fused: bool = True
     decoded: tuple[str, ...] = ()
     encoded: tuple[str, ...] = ()
+    tower: str = ""
+    held: bool = False
 
 
 def _rows(of: Any, n: int = 2, layout: str = "C", *, mapped: bool = False) -> Any:
@@ -63,13 +69,14 @@ def _rows(of: Any, n: int = 2, layout: str = "C", *, mapped: bool = False) -> An
 
 boolean, int32, int64, float64 = types.boolean, types.int32, types.int64, types.float64
 float32, uint8, uint16 = types.float32, types.uint8, types.uint16
-F1, F2, F3, D1 = _rows(float32, 1), _rows(float32), _rows(float32, 3), _rows(float64, 1)
-I1, I2, I3, N2 = _rows(int64, 1), _rows(int64), _rows(int64, 3), _rows(int32)
+F1, F2, F3, D1, D2 = _rows(float32, 1), _rows(float32), _rows(float32, 3), _rows(float64, 1), _rows(float64)
+I1, I2, I3, N1, N2 = _rows(int64, 1), _rows(int64), _rows(int64, 3), _rows(int32, 1), _rows(int32)
 B2, H3 = _rows(uint8), _rows(uint16, 3)
 MAPPED_F2 = _rows(float32, mapped=True)
+MAPPED_1 = _rows(uint8, 1, mapped=True)
 MAPPED_2, MAPPED_3 = _rows(uint8, mapped=True), _rows(uint8, 3, mapped=True)
 MAPPED_PART = _rows(uint8, 3, "A", mapped=True)
-PAIR = types.UniTuple(int64, 2)
+LAYOUT = types.UniTuple(int64, 3)
 CODE = types.Tuple((int64, int64, int64, types.UniTuple(int64, 5), int64, int64))
 _TYPES = {int: int64, bool: boolean}  # of what encoders are told beside arrays
 
@@ -84,6 +91,8 @@ def needed(work: Work) -> list[Job]:
         jobs += _of_panels(work) if work.path != "portable" else _of_floats()
         bf16 = work.path == "avx512_vnni" and attention_tile.supported()
         jobs += _of_wide_attention() if bf16 else _of_attention()
+    jobs += _of_a_tower(work) if work.tower else ()
+    jobs += _of_languages() if work.held else ()
     jobs += [_job(0.2, decoder(FORMATS_BY_NAME[name]), MAPPED_2, F2) for name in work.decoded]
     encoders = dict.fromkeys(KERNELS[name] for name in work.encoded)
     jobs += [_job(4.0, kernel, F2, F1, B2, *(_TYPES[of] for of in more)) for kernel, more in encoders]
@@ -107,13 +116,17 @@ def _of_answers(work: Work) -> Iterator[Job]:
     yield _job(0.65, elementwise.norm_rope, F3, F1, float64, F2, F2, F3, I1)
     yield _job(0.55, elementwise.choose_experts, F2, F1, N2, F2, I1)
     yield _job(0.36, elementwise.residual_of_sum, F2, F2, F1, F2, F1, F1, float64, float64, F2, I1)
+    yield from _of_every_layer()
+    yield _job(0.2, decoder(FORMATS_BY_NAME[work.embedding]), B2, F2)
+    if not work.exact:
+        yield _job(0.26, attention.round_rows, F3, F3, H3, H3, I1, I1)
+
+
+def _of_every_layer() -> Iterator[Job]:
     yield _job(0.28, elementwise.rms_norm, F2, F1, float64, F2, I1)
     yield _job(0.25, elementwise.residual, F2, F2, F1, float64, float64, F2, I1)
     yield _job(0.20, elementwise.geglu, F2, F2, F2, I1)
     yield _job(0.17, elementwise.add, F2, F2, F2, I1)
-    yield _job(0.2, decoder(FORMATS_BY_NAME[work.embedding]), B2, F2)
-    if not work.exact:
-        yield _job(0.26, attention.round_rows, F3, F3, H3, H3, I1, I1)
 
 
 def _of_wide_attention() -> Iterator[Job]:
@@ -129,14 +142,37 @@ def _of_attention() -> Iterator[Job]:
 def _of_panels(work: Work) -> Iterator[Job]:
     rows, codes = MAPPED_PART if work.fused else MAPPED_3, types.UniTuple(CODE, 2)
     yield _job(0.8, experts.panel_down, B2, I1, F2, I1, I2, CODE, MAPPED_3, F2, int64, I1)
-    yield _job(0.7, experts.panel_gated, B2, I1, int64, I1, I2, codes, rows, rows, PAIR, B2, I1)
-    yield _job(0.6, activations.prepare_together, F2, B2, PAIR, I1)
-    yield _job(0.5, activations.prepare, F2, B2, PAIR)
+    yield _job(0.7, experts.panel_gated, B2, I1, int64, I1, I2, codes, rows, rows, LAYOUT, B2, I1)
+    yield from _of_products(work.panels, work.path)
+
+
+def _of_products(names: tuple[str, ...], path: str) -> Iterator[Job]:
+    yield _job(0.6, activations.prepare_together, F2, B2, LAYOUT, I1)
+    yield _job(0.5, activations.prepare, F2, B2, LAYOUT)
     yield _job(0.3, qgemm.product, CODE, MAPPED_2, B2, F2, I1)
     yield Job(0.5, qgemm.panels_address)
-    yield from (Job(0.05, functools.partial(panels.decoder_address, name, work.path)) for name in work.panels)
-    tiles = dict.fromkeys(qgemm.tile(name, work.path) for name in work.panels)
+    yield from (Job(0.05, functools.partial(panels.decoder_address, name, path)) for name in names)
+    tiles = dict.fromkeys(qgemm.tile(name, path) for name in names)
     yield from (Job(0.15, functools.partial(address, *given)) for address, given in tiles)
+
+
+def _of_a_tower(work: Work) -> Iterator[Job]:
+    yield _job(2.5, vision.attend_tiles, F3, F3, F3, F3, I1)
+    yield _job(0.7, vision.norm_rope_2d, F3, F1, float64, F2, F2, F2, F2, F3, I1)
+    yield _job(0.75, float_rows.multiply, F2, MAPPED_F2, F2, int64)
+    yield _job(0.2, decoder(FORMATS_BY_NAME["F32"]), B2, F2)  # of places
+    yield from _of_every_layer()
+    yield from _of_products(work.panels, work.tower) if work.panels else ()
+
+
+def _of_languages() -> Iterator[Job]:
+    spoken = types.NamedTuple((_rows(uint16), N1, _rows(boolean, 1), I1, I1, N1, N1), projection.Language)
+    texts = types.NamedTuple((MAPPED_1, I1), projection.Texts)
+    candidates = types.NamedTuple((I2, D2, D1, D1, D1), projection.Candidates)
+    yield _job(2.0, projection.project, spoken, texts, candidates, int64, int64, I1, I1)
+    yield _job(0.5, projection.allowed_entropy, spoken, texts, I2, F2, D1, D1, int64, I1, F1)
+    yield _job(0.5, kernels.leading_tokens, N2, N1, N1, MAPPED_1, *[I1] * 6, I2, N2)
+    yield _job(0.2, kernels.shared_bytes, MAPPED_1, I1, I1)
 
 
 def _of_floats() -> Iterator[Job]:

@@ -340,9 +340,8 @@ class _Denoiser:
                 next_tokens = np.where(freezer.frozen, prediction.argmax, next_tokens)
             for shown in (canvas.tokens, prediction.argmax, accepted, prediction.entropy):
                 shown.setflags(write=False)  # the loop goes on with what the consumer is given
-            if self._n_logs is not None and (settled or step == settings.max_steps):
-                logs = self._model.log_probabilities(prediction, self._n_logs)
-                self.log_probabilities = LogProbabilities(*logs)
+            if settled or step == settings.max_steps:
+                self._keep_log_probabilities(prediction)
             seconds = self._clock() - began
             top = self._model.top_tokens(prediction, self._top_k) if self._top_k else None
             yield DenoisingStep(
@@ -365,6 +364,11 @@ class _Denoiser:
                 return
             # 1.c.v. The prediction conditions the next step.
             canvas = canvas.with_tokens(next_tokens)
+
+    def _keep_log_probabilities(self, prediction: Prediction) -> None:
+        if self._n_logs is not None:
+            logs = self._model.log_probabilities(prediction, self._n_logs)
+            self.log_probabilities = LogProbabilities(*logs)
 
 
 def hold_pins(canvas: Canvas, prediction: Prediction) -> Prediction:

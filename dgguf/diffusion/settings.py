@@ -39,7 +39,7 @@ class SamplerSettings:
                 raise PromptError(f"sampler settings: {rule}")
 
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value = _within_floats(getattr(self, field.name))
             require(math.isfinite(value), f"{field.name} must be a number, not {value}")
         require(self.max_steps >= 1, f"max_steps must be at least 1, not {self.max_steps}")
         require(self.t_min >= 0, f"t_min must not be negative, not {self.t_min}")
@@ -63,7 +63,7 @@ class SamplerSettings:
             raise TypeError(f"there is no sampler setting {', '.join(unknown)}; there are {', '.join(known)}")
         values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
-            kind, value = type(field.default), given.get(field.name)
+            kind, value = type(field.default), _within_floats(given.get(field.name))
             if value is None and (key := f"diffusion.eb_{field.name}") in metadata:
                 value = metadata_value(metadata, "the file", key, float, least=-_MOST, most=_MOST)
                 if kind is float:
@@ -75,3 +75,12 @@ class SamplerSettings:
                 # A user's NaN stays one, to be refused with all others.
                 values[field.name] = kind(value) if math.isfinite(value) else value  # type: ignore[misc]
         return cls(**values)
+
+
+def _within_floats(value: Any) -> Any:
+    """A number; a whole one beyond all floats, as JSON may hold, is infinite."""
+    try:
+        math.isfinite(value or 0)
+    except OverflowError:
+        return math.copysign(math.inf, 1 if value > 0 else -1)
+    return value

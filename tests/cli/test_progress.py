@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,9 @@ from dgguf.cli.progress import Bar, bar
 from dgguf.units import format_count
 
 pytest.importorskip("tests.support.terminal", reason="needs a pseudo-terminal")
+from tests.images.test_images import random_picture
+from tests.support.seeing import write_seeing_model
+from tests.support.synthetic.tower import TINY_TOWER
 from tests.support.terminal import OWN_TERMINAL, Terminal
 
 # A command that has 3 GB to do, is done with the first in a second by its clock, and stops there.
@@ -30,6 +34,23 @@ with progress.bar("diffusiongemma-26B-A4B-it-Q4_K_M.gguf", 3 * 10**9) as shown:
         time.sleep(0.01)
 """
 LAUNCH = f"{OWN_TERMINAL}os.execv(sys.executable, [sys.executable, '-c', *sys.argv[1:]])"
+
+
+# `dgguf` with a vision tower that stops before its third layer until a file is there.
+SEEING = """
+import itertools, os, sys, time
+from dgguf.cli import main, progress
+from dgguf.model.vision import VisionTower
+progress._A_WHILE = 0.0
+go, layer, numbers = sys.argv.pop(1), VisionTower._layer, itertools.count()
+def held(*arguments):
+    stops = next(numbers) == 2
+    while stops and not os.path.exists(go):
+        time.sleep(0.01)
+    return layer(*arguments)
+VisionTower._layer = held
+main()
+"""
 
 
 def words(done, total, seconds, **options):
@@ -92,6 +113,29 @@ def test_a_bar_on_a_terminal(width, tmp_path):
         assert text.index("a note that comes meanwhile ␛[2J") < text.index("a warning") < text.index("33%")
         assert len(re.findall("33%", text)) == 1
         assert "Q4_K_M.gguf" in text
+
+
+@pytest.mark.posix
+@pytest.mark.slow(6)
+def test_a_bar_while_the_tower_reads(tmp_path):
+    """As the whole program shows it, beside a view that draws nothing."""
+    model = write_seeing_model(tmp_path, tower=replace(TINY_TOWER, n_layers=4))
+    random_picture(1, 60, 40).save(tmp_path / "a.png")
+    command = ["run", str(model), "look", "--image", str(tmp_path / "a.png"), "--image-tokens", "70"]
+    options = ["--view", "none", "--no-preview", "--exact", "-t", "1", "-n", "8", "--max-steps", "2"]
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with Terminal(
+        SEEING, str(tmp_path / "go"), *command, *options, environment=environment, launch=LAUNCH
+    ) as terminal:
+        terminal.wait_for("50%")
+        [line] = [line for line in terminal.lines if "50%" in line]
+        assert line.startswith("reading a.png ")
+        assert line.endswith(" left · 2 of 4")
+        assert terminal.screen.cursor.hidden
+        (tmp_path / "go").touch()
+        assert terminal.wait() == 0
+        assert terminal.is_restored()
+        assert len([line for line in terminal.lines if "100%" in line]) == 1
 
 
 @pytest.mark.posix

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.support.seeing import write_seeing_model
+
 # What is compiled, or loaded, in this process; all of it at once, before anything is computed.
 COMPILED = """
 import gc
@@ -37,6 +39,44 @@ for options in {}, {"keep_weights": True}, {"exact": True}:
     print(*compiled() - before, sep="\\n", end="")
 """
 
+HELD = """
+import dgguf
+from dgguf import session as module
+
+session = dgguf.load("demo", threads=2)
+session.generate("Tell me a story.", max_tokens=16, seed=7)
+seen, ahead_of = set(), module.compile_for_languages
+def noting():
+    ahead_of()
+    seen.update(compiled())
+module.compile_for_languages = noting
+session.generate("Which colour?", max_tokens=16, seed=7, choice=["red", "blue"])
+print(*compiled() - seen, sep="\\n", end="")
+seen |= compiled()
+session.decide("Mia has a fox.", ["who: Who has it? Mia|Tom", "Is it a fox?"])
+print(*(each.partition("(")[0] for each in compiled() - seen), sep="\\n", end="")
+"""
+
+TOWER = """
+import sys, dgguf
+from dgguf import seeing
+from PIL import Image
+
+seen, ahead_of = set(), seeing._compile_ahead
+def noting(*arguments):
+    ahead_of(*arguments)
+    ahead_of(*arguments)  # other processes may compile for the first
+    seen.update(compiled())
+seeing._compile_ahead = noting
+for options in {}, {"exact": True}:
+    with dgguf.load(sys.argv[1], threads=2, **options) as session:
+        session.generate("look", max_tokens=8, seed=1)
+        image = session.read_images("", [Image.new("RGB", (90, 50))], 70)[0]
+        seen |= compiled()
+        session.images.tower.encode(image)
+        print(*compiled() - seen, sep="\\n", end="")
+"""
+
 CONVERSIONS = """
 import importlib, sys
 from pathlib import Path
@@ -64,6 +104,19 @@ def run(script, cwd, *arguments):
 
 def test_of_an_answer(tmp_path):
     assert run(ANSWERS, tmp_path, "demo") == ""
+
+
+@pytest.mark.slow(6)
+def test_of_languages_and_decisions(tmp_path):
+    """A decision calls one kernel more than an answer, which takes less time than is worth a word."""
+    assert run(HELD, tmp_path) == "dgguf.backends.cpu.logits.label_rows"
+
+
+@pytest.mark.slow(6)
+@pytest.mark.parametrize("type_name", ["BF16", "Q8_0"])
+def test_of_a_tower(tmp_path, type_name):
+    model = write_seeing_model(tmp_path, tower_type=type_name)
+    assert run(TOWER, tmp_path, model) == ""
 
 
 @pytest.mark.slow(20)

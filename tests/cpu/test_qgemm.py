@@ -27,22 +27,26 @@ def rng(request):
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
 
 
-def quantized(x, group=32, offset=0):
+def quantized(x, group=32, offset=0, size=1):
     """The bytes of `activations.prepare` in 8 bits, and the parts of its layout."""
     rows, columns = x.shape
-    out = np.empty((rows, activations.row_bytes(columns, group)), np.uint8)
-    activations.prepare(x, out, (group, offset))
-    scales, sums = np.split(out[:, columns:], [columns // 8], axis=1)
+    layout = group, offset, size
+    out = np.empty((rows, activations.prepared_bytes(columns, layout)), np.uint8)
+    activations.prepare(x, out, layout)
+    scales, sums = np.split(out[:, size * columns :], [columns // 8], axis=1)
+    codes = out[:, : size * columns].copy().view({1: np.int8, 2: np.int16}[size])
+    if size == 2:  # of each four the first and third, then the second and fourth
+        codes = codes.reshape(rows, -1, 2, 2).transpose(0, 1, 3, 2).reshape(rows, columns)
     of = np.int32 if offset else np.float32
-    return out, out[:, :columns].view(np.int8), scales.copy().view(np.float32), sums.copy().view(of)
+    return out, codes, scales.copy().view(np.float32), sums.copy().view(of)
 
 
 @pytest.mark.parametrize("group", [16, 32])
-@pytest.mark.parametrize("offset", [0, 4, 128, -32])
-def test_activations(rng, group, offset):
+@pytest.mark.parametrize(("offset", "size"), [(0, 1), (4, 1), (128, 1), (128, 2), (-32, 1)])
+def test_activations(rng, group, offset, size):
     x = (rng.standard_normal((5, 96)) * 10.0 ** rng.integers(-20, 20, (5, 1))).astype(np.float32)
     x[1, 32:64] = 0
-    _, codes, scales, sums = quantized(x, group, offset)
+    _, codes, scales, sums = quantized(x, group, offset, size)
     largest = abs(x.reshape(5, 3, 32)).max(axis=2)
     np.testing.assert_allclose(scales, largest / 127, rtol=2 * LARGEST)
     restored = codes.reshape(5, 3, 32) * scales[:, :, None].astype(np.float64)
@@ -89,7 +93,7 @@ def test_tile_is_exact(rng, path, minimum, group, bits):
             x[:, ::32] = 127  # so that the scale is 1
             offset = 0 if minimum else 2 ** (bits - 1)
             in_16_bits = kind.adds_in_16_bits(minimum, group, bits)
-            packed, *_ = quantized(x, group, -offset if in_16_bits else offset)
+            packed, *_ = quantized(x, group, -offset if in_16_bits else offset, kind.input_bytes(bits))
             scales = np.ones((columns // group, PANEL_ROWS), np.float32)
             minimums = rng.integers(-9, 9, scales.shape).astype(np.float32)
             out = np.full((n_rows, PANEL_ROWS), np.nan, np.float32)

@@ -51,7 +51,7 @@ def test_bytes_of_a_step(found):
 
 
 def test_modelled_time_of_a_step(found):
-    """What the assumptions in tools/bench/cuda_model.py make of the counts; a GPU may say otherwise."""
+    """What the assumptions in tools/bench/gpu/model.py make of the counts; a GPU may say otherwise."""
     assert found["step"]["modelled_ms"] < 20
 
 

@@ -180,3 +180,13 @@ def test_a_shard_whose_name_no_file_can_have(name, tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ConversionError):
         _shards(tmp_path)
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400)])
+@pytest.mark.parametrize("name", ["max_steps", "t_min"])
+def test_a_whole_number_beyond_all_floats_is_no_setting(name, number):
+    """As JSON may hold one: of a client of the server, or of the page."""
+    assert "must be a number, not" in refused(
+        lambda: SamplerSettings.from_metadata({}, **{name: number}), error=PromptError
+    )
+    assert name in refused(lambda: SamplerSettings(**{name: number}), error=PromptError)

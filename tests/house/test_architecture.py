@@ -33,7 +33,7 @@ LEVELS = {
     "hub": 5,
     "catalog": 6,
     "backends": 7,
-    "compiling": 8,
+    "compiling": 8.5,
     "constraints": 8,
     "model": 8,
     "text": 8,

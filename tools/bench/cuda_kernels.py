@@ -4,7 +4,7 @@
     python tools/bench/cuda_kernels.py --dry-run        # without a GPU: counts and modelled times alone
 
 Nodes that do the same work are put into one graph, as often as they stand in the step, each with matrices
-of its own, at least 20 of them; the best of 3 repetitions counts. Beside each stands what `cuda_model.py`
+of its own, at least 20 of them; the best of 3 repetitions counts. Beside each stands what `gpu/model.py`
 makes of it: which bound it has, and what share of its speed was reached. A layer and the whole step are
 measured as graphs, too, and what VARIANTS and SCENES name. --beside measures another checkout in the same
 call. The tests that need a GPU run at the end. Prints one JSON object; what it is doing goes to stderr.
@@ -100,7 +100,7 @@ class Bench:
 
     def kernels(self, nodes: list[Any]) -> list[dict[str, Any]]:
         """A row for each kind of node, the longest in all first."""
-        from tools.bench.cuda_model import work
+        from tools.bench.gpu.model import work
 
         rows = []
         for same in self.graphs(nodes).values():
@@ -126,7 +126,7 @@ class Bench:
 
     def scene(self, nodes: list[Any]) -> dict[str, Any]:
         """A pass: its parts, the sum of its nodes, and all of them as one graph."""
-        from tools.bench.cuda_model import parts
+        from tools.bench.gpu.model import parts
 
         modelled = parts(nodes, self.card)
         rows = self.kernels(nodes)
@@ -165,7 +165,7 @@ class Bench:
         """Microseconds of the nodes that make a mean embedding, by how many tokens each row keeps."""
         import numpy as np
 
-        from tools.bench.cuda_nodes import VOCABULARY
+        from tools.bench.gpu.nodes import VOCABULARY
 
         reading = self.network.backend._reading
         rng = np.random.default_rng(1)
@@ -272,20 +272,20 @@ def measure(network: Any, clock: Clock, card: Any) -> dict[str, Any]:
 
 def empty_node_us(network: Any, clock: Clock) -> float:
     """Microseconds of a node that does nothing, in a graph of 1,000."""
-    from tools.bench.cuda_nodes import nothing
+    from tools.bench.gpu.nodes import nothing
 
     return clock.us([lambda: network.queue.run(nothing, 1)] * 1000) / 1000
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     from dgguf.errors import BackendError
-    from tools.bench import cuda_nodes
-    from tools.bench.cuda_model import CARDS
+    from tools.bench.gpu import nodes as gpu_nodes
+    from tools.bench.gpu.model import CARDS
 
     card = CARDS[options.card]
     if options.dry_run:
-        with cuda_nodes.no_gpu() as device:
-            network = cuda_nodes.Network(device, starts=False)
+        with gpu_nodes.no_gpu() as device:
+            network = gpu_nodes.Network(device, starts=False)
             clock = NoClock(network.queue, None)
             empty_node_us(network, clock)
             return {"modelled": options.card, **measure(network, clock, card)}
@@ -298,7 +298,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     found = machine(device)
     say(found["gpu"])
     card = dataclasses.replace(card, arch=device.arch, sms=found["multiprocessors"])
-    network = cuda_nodes.Network(device, starts=True)
+    network = gpu_nodes.Network(device, starts=True)
     clock = Clock(network.queue, device.stream)
     found["empty_node_us"] = empty_node_us(network, clock)
     found |= measure(network, clock, card)

@@ -1,12 +1,12 @@
 """Rows of activations as products want them: as 8-bit integers for dot products with codes, or plain.
 
-A *layout* says how, two integers: the group of codes summed together and the offset of the codes that they
-will meet; or 0 and the bytes of a plain number, 4 for float32 and 2 for bfloat16.
+A *layout* says how, three integers: the group of codes summed together, the offset of the codes that they
+will meet, and the bytes of a number. The group is 0 for plain numbers: float32, or of two bytes bfloat16.
 
 Of integers, each 32 inputs share a scale, the largest magnitude over 127: an input is off by at most 1/254 of
 it. A row is one run of bytes, so that gathering rows is one copy:
 
-    codes      K int8
+    codes      K int8; or int16, of each four the first and third, then the second and fourth
     scales     K/32 float32
     sums       K/group of each group of 16 or 32 codes, as the weights want them (see `qgemm_tile`): int32
                -offset * sum, or float32 scale * sum where they have minimums and no offset
@@ -27,27 +27,24 @@ from numba import types
 from dgguf.backends.cpu.attention_tile import to_bfloat16
 from dgguf.jit import kernel, part
 from dgguf.kernel_arrays import clear, copy, reinterpret, start_of
-from dgguf.llvm_ir import F32, I8, I32, call, constant, emits, int64, load, shuffle, splat, store, vector
+from dgguf.llvm_ir import F32, I8, I16, I32, call, constant, emits, int64, load, shuffle, splat, store, vector
 from dgguf.threads.work_sharing import next_chunk, publish
 
 GROUP = 32  # inputs that share a scale
 TINY = 1e-30  # a scale below it is as good as 0, and its inverse would overflow
 
 
-def row_bytes(columns: int, group: int) -> int:
-    """Bytes of a row of `columns` inputs in 8 bits, a multiple of 4."""
-    return columns + columns // 32 * 4 + columns // group * 4
-
-
-def prepared_bytes(columns: int, layout: tuple[int, int]) -> int:
+def prepared_bytes(columns: int, layout: tuple[int, int, int]) -> int:
     """Bytes of a row of `columns` inputs in a layout, a multiple of 4."""
-    group, size = layout
-    return row_bytes(columns, group) if group else -(-columns // GROUP) * GROUP * size + 64
+    group, _, size = layout
+    if group:
+        return columns * size + columns // 32 * 4 + columns // group * 4
+    return -(-columns // GROUP) * GROUP * size + 64
 
 
-@emits(types.UniTuple(types.int32, 4), *[types.int64] * 3)
-def _quantize_group(b: Any, x: Any, codes: Any, scale_at: Any) -> list[Any]:
-    """Quantize 32 float32 at address `x` to the two addresses.
+@emits(types.UniTuple(types.int32, 4), *[types.int64] * 4)
+def _quantize_group(b: Any, x: Any, codes: Any, scale_at: Any, size: Any) -> list[Any]:
+    """Quantize 32 float32 at address `x` to the two addresses, codes of `size` bytes.
 
     Returns:
         two sums of each 16 codes: of the first two of each four, and of the last two
@@ -66,7 +63,14 @@ def _quantize_group(b: Any, x: Any, codes: Any, scale_at: Any) -> list[Any]:
         rounded = call(b, "llvm.rint.v16f32", vector(F32), b.fmul(v, splat(b, inverse)))
         number = b.fcmp_ordered("ord", rounded, rounded)  # a NaN is no integer; the scale keeps it
         integers = b.fptosi(b.select(number, rounded, zero), vector(I32))
-        store(b, b.add(codes, int64(16 * i)), b.trunc(integers, vector(I8)))
+        with b.if_else(b.icmp_signed("==", size, int64(1))) as (short, long):
+            with short:
+                store(b, b.add(codes, int64(16 * i)), b.trunc(integers, vector(I8)))
+            with long:
+                halves = shuffle(
+                    b, integers, integers, [k + j for k in range(0, 16, 4) for j in (0, 2, 1, 3)]
+                )
+                store(b, b.add(codes, int64(32 * i)), b.trunc(halves, vector(I16)))
         for k in (0, 2):
             some = shuffle(b, integers, integers, [i + j for i in range(k, 16, 4) for j in (0, 1)])
             sums.append(call(b, "llvm.vector.reduce.add.v8i32", I32, some))
@@ -75,7 +79,9 @@ def _quantize_group(b: Any, x: Any, codes: Any, scale_at: Any) -> list[Any]:
 
 
 @kernel
-def prepare_together(x: np.ndarray, out: np.ndarray, layout: tuple[int, int], counter: np.ndarray) -> None:
+def prepare_together(
+    x: np.ndarray, out: np.ndarray, layout: tuple[int, int, int], counter: np.ndarray
+) -> None:
     """As `prepare`, for several threads that share the rows."""
     publish(counter)
     first, end = next_chunk(counter, x.shape[0])
@@ -85,11 +91,11 @@ def prepare_together(x: np.ndarray, out: np.ndarray, layout: tuple[int, int], co
 
 
 @kernel
-def prepare(x: np.ndarray, out: np.ndarray, layout: tuple[int, int]) -> None:
+def prepare(x: np.ndarray, out: np.ndarray, layout: tuple[int, int, int]) -> None:
     """Write (T, K) float32, contiguous, into (T, prepared_bytes(K, layout)) uint8."""
-    group, size = layout
+    group, offset, size = layout
     if group:
-        quantize(x, out, group, size)
+        quantize(x, out, group, offset, size)
         return
     columns = x.shape[1]
     behind = (columns + GROUP - 1) // GROUP * GROUP - columns
@@ -103,22 +109,24 @@ def prepare(x: np.ndarray, out: np.ndarray, layout: tuple[int, int]) -> None:
 
 
 @part
-def quantize(x: np.ndarray, out: np.ndarray, group: int, offset: int) -> None:
-    """Quantize (T, K) float32, contiguous, into (T, row_bytes(K, group)) uint8.
+def quantize(x: np.ndarray, out: np.ndarray, group: int, offset: int, size: int) -> None:
+    """Quantize (T, K) float32, contiguous, into (T, prepared_bytes(K, (group, offset, size))) uint8.
 
     Args:
         group: codes summed together, 16 or 32.
         offset: of the weights that the rows will meet, 0 if they have minimums; minus it for 16 bits.
+        size: bytes of a code.
     """
     rows, columns = x.shape
     groups = columns // 32
     for r in range(rows):
         source, target = start_of(x) + 4 * r * columns, start_of(out) + r * out.shape[1]
-        scales = reinterpret(out[r, columns : columns + 4 * groups], np.float32)
-        sums = reinterpret(out[r, columns + 4 * groups :], np.int32)
+        at = size * columns
+        scales = reinterpret(out[r, at : at + 4 * groups], np.float32)
+        sums = reinterpret(out[r, at + 4 * groups :], np.int32)
         scaled = reinterpret(sums, np.float32)
         for g in range(groups):
-            a, b, c, d = _quantize_group(source + 128 * g, target + 32 * g, target + columns + 4 * g)
+            a, b, c, d = _quantize_group(source + 128 * g, target + 32 * size * g, target + at + 4 * g, size)
             if group == 32 and offset:
                 sums[g] = start_of_sum(offset, a + c, b + d)
             elif group == 32:

@@ -64,7 +64,7 @@ class CpuBackend:
         self.arithmetic = "exact" if exact else self._path + kept
         self._logits = np.empty((0, 0), np.float32)
         # The last input of `linear`, while it lives, the `activation_layout` it met, and what it became.
-        self._last: tuple[weakref.ref[np.ndarray], tuple[int, int], np.ndarray] | None = None
+        self._last: tuple[weakref.ref[np.ndarray], tuple[int, int, int], np.ndarray] | None = None
 
     @property
     def threads(self) -> int:

@@ -46,7 +46,7 @@ def panel_gated(
     codes: tuple[Code, Code],
     gate: np.ndarray,
     up: np.ndarray,
-    down_layout: tuple[int, int],
+    down_layout: tuple[int, int, int],
     out: np.ndarray,
     counter: np.ndarray,
 ) -> None:

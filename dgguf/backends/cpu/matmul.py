@@ -58,7 +58,7 @@ class CpuMatrix:
         return rows // PANEL_ROWS * PANEL_ROWS or rows
 
     @property
-    def activation_layout(self) -> tuple[int, int] | None:
+    def activation_layout(self) -> tuple[int, int, int] | None:
         """How `activations.prepare` is to write its inputs; None if they stay as they are."""
         return qgemm.kernels(self.panel.name, cpu_path()).layout if self.panel else None
 

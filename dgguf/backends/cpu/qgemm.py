@@ -24,6 +24,7 @@ from dgguf.llvm_ir import I64, LANES, TUPLE, Builder, Value, emits
 from dgguf.threads.work_sharing import next_chunk, publish
 
 MOST_ROWS = max(MOST_ROWS_OF_CODES, float_tile.ROWS)
+PANELS = 2  # that a tile of rows meets, one after the other: so the rows are read half as often
 _CORNER = MOST_ROWS * PANEL_ROWS  # numbers of a tile's outputs
 Sizes = tuple[int, int, int, int, int]
 # What kernels need to know of a matrix: the addresses of `multiply_panels`, the decoder and the tile, its
@@ -54,7 +55,7 @@ class Kernels:
     block_bytes: int
     group: int
     weight_bytes: int
-    layout: tuple[int, int]
+    layout: tuple[int, int, int]
 
     @property
     def sizes(self) -> Sizes:
@@ -86,7 +87,7 @@ def kernels(name: str, path: str) -> Kernels:
         layout.block_bytes,
         layout.group,
         layout.weight_bytes,
-        (0, layout.weight_bytes) if layout.kept else (layout.group, kind.offset(layout)),
+        (0, 0, layout.weight_bytes) if layout.kept else (layout.group, *kind.inputs(layout)),
     )
 
 
@@ -102,7 +103,7 @@ def scratch_bytes(code: Code) -> int:
     """Memory that `product_panels` needs, in bytes."""
     _, _, _, (_, _, group, weight_bytes, block_bytes), blocks, columns = code
     panel = PANEL_ROWS * columns * weight_bytes + 2 * 4 * PANEL_ROWS * (columns // group)
-    return panel + PANEL_ROWS * (blocks + 1) * block_bytes + 64
+    return PANELS * panel + PANEL_ROWS * (blocks + 1) * block_bytes + 64
 
 
 @kernel
@@ -218,36 +219,72 @@ def _multiply_panels(
     codes = (scratch + 63) // 64 * 64
     scales = codes + PANEL_ROWS * columns * weight_bytes
     minimums = scales + 4 * PANEL_ROWS * (columns // group)
-    edge = minimums + 4 * PANEL_ROWS * (columns // group)
-    corner = start_of(local(_CORNER, np.float32))
+    panel_bytes = minimums - codes + 4 * PANEL_ROWS * (columns // group)
+    edge = codes + PANELS * panel_bytes
     whole, behind = blocks, 0
     if row_bytes < blocks * block_bytes:
         whole = blocks - 1
-        behind = (
-            codes + whole * PANEL_ROWS * group * weight_bytes
-        )  # plain numbers: their blocks are their groups
+        # Of plain numbers, whose blocks are their groups.
+        behind = codes + whole * PANEL_ROWS * group * weight_bytes
         clear(edge + PANEL_ROWS * row_bytes, PANEL_ROWS * block_bytes)
     tiles = (n_rows + tile_rows - 1) // tile_rows
     n_prefetches = max(1, tiles * (PANEL_ROWS // tile_columns) * (columns // 32))
-    for p in range(first, end, PANEL_ROWS):
-        valid, rows = min(PANEL_ROWS, end - p), (raw + p * raw_stride, raw_stride, row_bytes)
-        _decode_panel(decode, block_bytes, whole, rows, valid, edge, behind, (codes, scales, minimums))
-        beyond = raw + (p + PANEL_ROWS) * raw_stride
-        prefetch_next = following if p + PANEL_ROWS >= end else beyond  # while this panel is used
-        prefetch_lines = (PANEL_ROWS * raw_stride - 1) // (LINE * n_prefetches) + 1
+    lines = (PANEL_ROWS * raw_stride - 1) // (LINE * n_prefetches) + 1
+    for p in range(first, end, PANELS * PANEL_ROWS):
+        last = min(p + PANELS * PANEL_ROWS, end)
+        for q in range(p, last, PANEL_ROWS):
+            at = (q - p) // PANEL_ROWS * panel_bytes
+            valid, rows = min(PANEL_ROWS, last - q), (raw + q * raw_stride, raw_stride, row_bytes)
+            target = codes + at, scales + at, minimums + at
+            _decode_panel(decode, block_bytes, whole, rows, valid, edge, behind and behind + at, target)
+        wanted = following if last == end else raw + last * raw_stride  # while these panels are used
         t = 0
         for i in range(tiles):
             size = (n_rows - t + tiles - i - 1) // (tiles - i)
-            place = out + t * out_stride + 4 * p
-            target, step = (place, out_stride) if valid == PANEL_ROWS else (corner, 4 * PANEL_ROWS)
-            for c in range(0, 4 * PANEL_ROWS, 4 * tile_columns):
-                panel = (codes + c, scales + c, minimums + c, inputs + t * inputs_stride, inputs_stride)
-                _call(tile, (size, *panel, columns, target + c, step, prefetch_next, prefetch_lines))
-                prefetch_next += prefetch_lines * LINE * (columns // 32)
-            if valid < PANEL_ROWS:
-                for r in range(size):
-                    copy(place + r * out_stride, corner + 4 * PANEL_ROWS * r, 4 * valid)
+            some = size, inputs + t * inputs_stride, inputs_stride
+            for q in range(p, last, PANEL_ROWS):
+                at, valid = (q - p) // PANEL_ROWS * panel_bytes, min(PANEL_ROWS, last - q)
+                panel, place = (codes + at, scales + at, minimums + at), out + t * out_stride + 4 * q
+                _multiply_panel(
+                    tile, tile_columns, columns, some, panel, valid, place, out_stride, wanted, lines
+                )
+                wanted += lines * LINE * (columns // 32) * (PANEL_ROWS // tile_columns)
             t += size
+
+
+@part
+def _multiply_panel(
+    tile: int,
+    tile_columns: int,
+    columns: int,
+    rows: tuple[int, int, int],
+    panel: tuple[int, int, int],
+    valid: int,
+    out: int,
+    out_stride: int,
+    wanted: int,
+    lines: int,
+) -> None:
+    """A tile of rows times a panel.
+
+    Args:
+        rows: how many, their address, and the bytes from row to row.
+        panel: addresses of codes, scales and minimums.
+        valid: rows of the matrix that the panel has.
+        out, out_stride: the address of the outputs, and the bytes from row to row.
+        wanted, lines: see `qgemm_tile._tile`.
+    """
+    n, inputs, stride = rows
+    codes, scales, minimums = panel
+    corner = start_of(local(_CORNER, np.float32))
+    target, step = (out, out_stride) if valid == PANEL_ROWS else (corner, 4 * PANEL_ROWS)
+    for c in range(0, 4 * PANEL_ROWS, 4 * tile_columns):
+        given = codes + c, scales + c, minimums + c, inputs, stride, columns, target + c, step, wanted, lines
+        _call(tile, (n, *given))
+        wanted += lines * LINE * (columns // 32)
+    if valid < PANEL_ROWS:
+        for r in range(n):
+            copy(out + r * out_stride, corner + 4 * PANEL_ROWS * r, 4 * valid)
 
 
 @functools.cache

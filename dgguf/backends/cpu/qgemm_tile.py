@@ -70,11 +70,15 @@ class Path:
         """
         return self.dot == "pairs" and not has_minimum and group // 2 * 127 << bits - 1 < 1 << 15
 
-    def offset(self, form: PanelFormat) -> int:
-        """That of a layout of inputs for products with such panels; see `activations`."""
+    def input_bytes(self, bits: int) -> int:
+        """Of an activation: where eight bits of a code leave pairs no room, products are of 16 bits."""
+        return 2 if self.dot == "pairs" and bits == 8 else 1
+
+    def inputs(self, form: PanelFormat) -> tuple[int, int]:
+        """The offset and the bytes of a layout for products with such panels; see `activations`."""
         bits = max(form.bits, LEAST_BITS[self.dot])
         in_16_bits = self.adds_in_16_bits(form.minimum, form.group, bits)
-        return -form.offset if in_16_bits else form.offset
+        return -form.offset if in_16_bits else form.offset, self.input_bytes(bits)
 
 
 PATHS = {
@@ -108,20 +112,19 @@ def four_products(b: Any, path: Path, sums: Any, codes: Any, activations: Any) -
     return call(b, name, sums.type, sums, *operands)
 
 
-def pairs_of_products(b: Any, codes: Any, activations: Any, signed: bool) -> Any:
-    """The sums of two neighbouring products, in 16 bits.
+def pairs_of_products(b: Any, codes: Any, activations: Any) -> Any:
+    """The sums of two neighbouring products, in 16 bits, of 8 bits each; unsigned codes have seven at most.
 
-    The instruction saturates beyond 32767 = 2 * 129 * 127 + 1. Unsigned codes may have seven bits. If
-    `signed`, codes are 128 more than numbers of eight: then magnitudes are multiplied, and the
-    activations take the signs.
+    The instruction saturates beyond 32767.
     """
     of = vector(I8, 32)
-    codes, activations = b.bitcast(codes, of), b.bitcast(activations, of)
-    if signed:
-        numbers = b.xor(codes, constant(of, [0x80] * 32))
-        activations = call(b, "llvm.x86.avx2.psign.b", of, activations, numbers)
-        codes = call(b, "llvm.abs.v32i8", of, numbers, ir.Constant(ir.IntType(1), 0))
-    return call(b, "llvm.x86.avx2.pmadd.ub.sw", vector(I16, 16), codes, activations)
+    operands = [b.bitcast(x, of) for x in (codes, activations)]
+    return call(b, "llvm.x86.avx2.pmadd.ub.sw", vector(I16, 16), *operands)
+
+
+def widened(b: Any, halves: Any, factors: Any) -> Any:
+    """The sums of two neighbouring products, in 32 bits, of 16 bits each."""
+    return call(b, "llvm.x86.avx2.pmadd.wd", vector(I32, 8), halves, factors)
 
 
 def prefetch(b: Any, address: Any, lines: Any) -> None:
@@ -156,6 +159,7 @@ class Tile:
         self.b, self.path, self.has_minimum, self.group, self.bits = b, path, has_minimum, group, bits
         self.codes, self.scales, self.minimums, activations, stride, self.columns = args[:6]
         self.out, self.out_stride, self.prefetch_next, self.prefetch_lines = args[6:]
+        self.input_bytes = path.input_bytes(bits)
         self.rows = [b.add(activations, b.mul(stride, int64(r))) for r in range(n_rows)]
         self.tile = [(r, v) for r in range(n_rows) for v in range(self.path.width)]
         self.ints, self.floats = vector(I32, path.lanes), vector(F32, path.lanes)
@@ -165,13 +169,14 @@ class Tile:
         # Two groups of 16 have one scale of the activations; sums of both need more registers.
         paired = parts == 2 and self.path.registers == 32
         groups_32 = b.lshr(self.columns, int64(5))
-        self.sums_at = b.add(self.columns, b.mul(groups_32, int64(4)))  # in a row (see `activations`)
+        scales_at = b.mul(self.columns, int64(self.input_bytes))  # in a row (see `activations`)
+        self.sums_at = b.add(scales_at, b.mul(groups_32, int64(4)))
         zero = constant(self.floats, [0.0] * self.path.lanes)
         loop = Loop(b, int64(0), [zero] * len(self.tile))
         i = loop.index
         prefetched = b.mul(b.mul(i, self.prefetch_lines), int64(LINE))
         prefetch(b, b.add(self.prefetch_next, prefetched), self.prefetch_lines)
-        a_scales = b.add(self.columns, b.mul(i, int64(4)))
+        a_scales = b.add(scales_at, b.mul(i, int64(4)))
         a_scale = [self._splat(load(b, b.add(row, a_scales), F32)) for row in self.rows]
         following: Sums = dict(zip(self.tile, loop.values, strict=True))
         together: Sums = {}
@@ -232,8 +237,8 @@ class Tile:
         ]
 
     def _activations(self, row: Any, k: Any) -> Any:
-        """The same four inputs of a row, in all lanes."""
-        at = self.b.add(self._at(int64(0), self.group), self.b.mul(k, int64(4)))
+        """The same four bytes of a row's inputs in all lanes: the k-th of this group."""
+        at = self.b.add(self._at(int64(0), self.group * self.input_bytes), self.b.mul(k, int64(4)))
         return self._splat(load(self.b, self.b.add(row, at), I32))
 
     def _sums_by_fours(self) -> Sums:
@@ -253,24 +258,48 @@ class Tile:
 
     def _sums_by_pairs(self) -> Sums:
         """As many pairs are added in 16 bits as their codes allow; then pairs of sums in 32."""
-        b, words, halves = self.b, self.group // 4, vector(I16, 16)
+        b, words = self.b, self.group // 4
         if self.path.adds_in_16_bits(self.has_minimum, self.group, self.bits):
-            return self._widened(self._pairs(0, words, self._starts(halves)))
+            return self._widened(self._pairs(0, words, self._starts(vector(I16, 16))))
+        if self.input_bytes == 2:
+            return self._sums_of_halves(self._starts(self.ints))
         # 2 * (2**bits - 1) * 127 * depth stays below 2**15.
-        depth = min(max(1, 128 >> self.bits), words)
+        depth = min(128 >> self.bits, words)
         sums: Sums = {}
         for first in range(0, words, depth):
             more = self._widened(self._pairs(first, first + depth, {}))
             sums = {rv: b.add(sums[rv], x) for rv, x in more.items()} if sums else more
-        if not self.has_minimum and self.bits < 8:
+        if not self.has_minimum:
             starts = self._starts(self.ints)
             sums = {rv: b.add(x, starts[rv]) for rv, x in sums.items()}
         return sums
 
     def _pairs(self, first: int, end: int, sums: Sums) -> Sums:
         """16-bit sums, {} for zeros, and the products of the words first … end of the group."""
+        b = self.b
         for k in range(first, end):
-            sums = self._fenced(self._with_pairs(int64(k), sums))
+            words, following = self._words(int64(k)), {}
+            for r, row in enumerate(self.rows):
+                four = self._activations(row, int64(k))
+                for v, word in enumerate(words):
+                    products = pairs_of_products(b, word, four)
+                    following[r, v] = b.add(sums[r, v], products) if sums else products
+            sums = self._fenced(following)
+        return sums
+
+    def _sums_of_halves(self, sums: Sums) -> Sums:
+        """32-bit sums and the products of the group's words, of which each other code is taken at a time."""
+        b, halves = self.b, vector(I16, 16)
+        for k in range(self.group // 4):
+            words = [b.bitcast(word, halves) for word in self._words(int64(k))]
+            even = [b.and_(word, constant(halves, [255] * 16)) for word in words]
+            odd = [b.lshr(word, constant(halves, [8] * 16)) for word in words]
+            for r, row in enumerate(self.rows):
+                for i, codes in enumerate((even, odd)):
+                    two = b.bitcast(self._activations(row, int64(2 * k + i)), halves)
+                    for v, code in enumerate(codes):
+                        sums[r, v] = b.add(sums[r, v], widened(b, code, two))
+            sums = self._fenced(sums)
         return sums
 
     def _fenced(self, sums: Sums) -> Sums:
@@ -282,20 +311,10 @@ class Tile:
         found = self.b.asm(of, "", constraints, list(sums.values()), side_effect=True)
         return {rv: self.b.extract_value(found, i) for i, rv in enumerate(sums)}
 
-    def _with_pairs(self, k: Any, sums: Sums) -> Sums:
-        """16-bit sums, {} for zeros, and the products of the k-th words of the group."""
-        b, words, following = self.b, self._words(k), {}
-        for r, row in enumerate(self.rows):
-            four = self._activations(row, k)
-            for v in range(self.path.width):
-                products = pairs_of_products(b, words[v], four, signed=self.bits == 8)
-                following[r, v] = b.add(sums[r, v], products) if sums else products
-        return following
-
     def _widened(self, pairs: Sums) -> Sums:
         """Sums of neighbouring 16-bit sums."""
         ones = constant(vector(I16, 16), [1] * 16)
-        return {rv: call(self.b, "llvm.x86.avx2.pmadd.wd", self.ints, x, ones) for rv, x in pairs.items()}
+        return {rv: widened(self.b, x, ones) for rv, x in pairs.items()}
 
 
 @emits(types.void, LITERAL, LITERAL, LITERAL, LITERAL, TUPLE)

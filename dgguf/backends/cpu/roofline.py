@@ -97,7 +97,7 @@ def _dots(b: Builder, path: str, count: Value, target: Value) -> None:
     for k, x in enumerate(loop.values):
         if pairs:  # with numbers in memory, so that nothing else is computed
             other = constant(four.type, [k + 1] * kind.lanes)
-            following.append(b.add(x, qgemm_tile.pairs_of_products(b, four, other, False)))
+            following.append(b.add(x, qgemm_tile.pairs_of_products(b, four, other)))
         else:
             following.append(qgemm_tile.four_products(b, kind, x, four, four))
     loop.close(count, following)

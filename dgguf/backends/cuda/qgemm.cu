@@ -127,12 +127,9 @@ struct Tile {
 };
 
 DEVICE Tile tile_of_block(const int *tiles, int tokens, int n_tokens) {
-    if (!tiles) {
-        const int first = blockIdx.x * tokens;
-        return {0, first, min(tokens, n_tokens - first)};
-    }
-    const int *tile = tiles + 3 * blockIdx.y;
-    return {tile[0], tile[1], tile[2]};
+    const int number = blockIdx.y, first = blockIdx.x * tokens;
+    if (!tiles) return {0, first, min(tokens, n_tokens - first)};
+    return {tiles[3 * number], tiles[3 * number + 1], tiles[3 * number + 2]};
 }
 
 // The rows of a tile, TOKENS at most. staged, of two buffers, and pairs are the block's.

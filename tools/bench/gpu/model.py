@@ -18,7 +18,7 @@ from dgguf.backends.cuda.kernels import compile_cubin
 from dgguf.backends.cuda.layout import UNIT_COLUMNS, UNIT_ROWS
 from dgguf.backends.cuda.matmul import QGEMM_WARPS
 from tests.cuda import sass
-from tools.bench.cuda_nodes import Node, view_of
+from tools.bench.gpu.nodes import Node, view_of
 
 
 @dataclass(frozen=True)

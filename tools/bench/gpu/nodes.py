@@ -2,7 +2,7 @@
 
 The weights are random and need no file; all layers share one layer's experts. Without a GPU nothing is
 computed: arrays are numpy's, undefined, and kernels are noted in place of being started, with the grids and
-arguments that a GPU would get. `tools/bench/cuda_kernels.py` measures the nodes, `cuda_model.py` models them.
+arguments that a GPU would get. `tools/bench/cuda_kernels.py` measures the nodes, `model.py` models them.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from dgguf.model.canvas import Canvas
 from dgguf.model.config import ModelConfig
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights
-from tools.bench.full_size import VOCABULARY, FullSizeFile
+from tools.bench.gpu.full_size import VOCABULARY, FullSizeFile
 
 ALL_RESIDENT = PlacementPlan(Sizes(0, (0,) * 30, 0, 0), frozenset())
 

@@ -1,6 +1,6 @@
 """What of a model stays on GPUs of 8 to 24 GB, and what the rest costs a step: planned, not measured.
 
-    python tools/bench/cuda_offload.py [MODEL.gguf] [--context 8192]
+    python tools/bench/gpu/offload.py [MODEL.gguf] [--context 8192]
 
 Needs no GPU. Without MODEL it takes the sizes of the full model in Q4_K_M. A step takes at least as long as
 the copies of the experts that have no room; they run while the GPU computes. Prints a table in Markdown.
@@ -11,14 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need not be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # a checkout need not be installed
 
 from dgguf.backends.cuda.plan import PlacementPlan, Sizes, make_plan
 from dgguf.errors import BackendError
 from dgguf.ggufio.file import GgufFile
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, gpu_sizes
-from tools.bench.full_size import FullSizeFile
+from tools.bench.gpu.full_size import FullSizeFile
 
 CARDS = (8, 12, 16, 24)  # GiB
 FREE = 0.96  # of it, where no desktop uses the GPU
