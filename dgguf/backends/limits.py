@@ -13,9 +13,8 @@ CPU_SOFT_SLICES = 16
 # Attention takes keys in tiles of so many positions on the CPU, wherever a call begins.
 KEY_TILE = 128
 
-# The CUDA backend: the parts of a row of logits and of a mean embedding, and the bins of a histogram.
+# The CUDA backend: the parts of a row of logits, and the bins of a histogram.
 GPU_SLICES = 64
-GPU_SOFT_SLICES = 8
 GPU_BINS = 256
 # Its fast attention takes heads of a multiple of 16 up to this size.
 GPU_MOST_HEAD = 512

@@ -860,6 +860,32 @@ def test_soft_embed(backend, rng, monkeypatch, spread, most):
         close(found[row], mean, 1e-5)
 
 
+@pytest.mark.parametrize("name", HOT + KINDS)
+def test_soft_embed_of_every_kind_of_layout(rng, name):
+    """Every place of a unit, rows of both halves, columns that fill no chunk and more than a block has."""
+    backend = make_backend("fast")
+    columns = {32: 1120, 64: 1152}.get(FORMATS_BY_NAME[name].block_size, 1280)
+    table, weights = tensor(rng, name, 40, columns)
+    matrix = backend.load_matrix(table)
+    conditioning = logits.Reading(backend._memory, 3, 40)
+    counts, kept_ = np.array([1, 40, 17], np.int32), np.zeros((3, logits.MOST_TOKENS), np.int32)
+    shares = np.full(kept_.shape, np.nan, np.float32)
+    wanted = np.empty((3, columns))
+    for row, count in enumerate(counts):
+        kept_[row, :count] = rng.permutation(40)[:count]
+        shares[row, :count] = rng.random(count)
+        p = shares[row, :count].astype(np.float64)
+        wanted[row] = p / p.sum() @ weights[kept_[row, :count]] * 5.5
+    for array, host in (
+        (conditioning.counts, counts), (conditioning.tokens, kept_), (conditioning.weights, shares)
+    ):  # fmt: skip
+        array.view.copy_to_device(host)
+    found = backend.to_host(backend.soft_embed(conditioning, matrix, 5.5))
+    exact = FORMATS_BY_NAME[name].block_size == 32  # others' scales are products, rounded to float16
+    close(found, wanted, 1e-5 if exact else 1e-3)
+    assert backend._queue.launched == ["soft_embed"]
+
+
 def test_equally_likely_tokens_are_kept_by_number(backend, rng):
     """As many as there is room for, from every slice: here 600 of one bin and 20 likelier ones behind."""
     z = np.full((2, 700), -50.0, np.float32)
@@ -953,7 +979,7 @@ def load_network(backend, gguf_path):
     return Transformer(config, load_weights(file, config, backend), backend)
 
 
-NODES = 40  # of a step of one layer, its three copies among them
+NODES = 35  # of a step of one layer, its three copies among them
 
 
 def test_repeated_steps_are_the_same_to_the_bit(tmp_path):

@@ -22,6 +22,7 @@ KERNELS = {
     "router": ("router_scores", "choose_experts"),
     "rows": ("norm_row", "residual", "residual_of_sum", "to_half", "geglu"),
     "heads": ("norm_rope_store",),
+    "soft_embed": ("soft_embed",),
     "sampling": ("slice_statistics", "count_bins", "keep_likeliest"),
 }
 COMPILER = shutil.which("g++")

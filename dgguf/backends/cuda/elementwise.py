@@ -114,6 +114,14 @@ def rope(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, out: np.ndarray) -> No
 
 
 @gpu_kernel
+def from_half(x: np.ndarray, out: np.ndarray) -> None:
+    """float16 (rows, n) as float32; a block a row."""
+    row = cuda.blockIdx.x
+    for i in range(cuda.threadIdx.x, x.shape[1], THREADS):
+        out[row, i] = np.float32(x[row, i])
+
+
+@gpu_kernel
 def router_scores(x: np.ndarray, w: np.ndarray, scores: np.ndarray) -> None:
     """x @ w in float32, (rows, n) with (n, E): (rows, E); a block a row."""
     row = cuda.blockIdx.x

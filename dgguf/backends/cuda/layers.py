@@ -94,29 +94,30 @@ class Layers(Products):
         rows, heads, dim = q.shape
         kv_heads, capacity, _ = store.keys.shape
         runs = self._integers("runs", visible.runs)
-        out = self._empty(rows, heads, dim)
         fast = gpu_attends_fast(dim)
         if not fast:
             self._slow_heads.add(dim)
         if self._reference or not fast:
+            out = self._empty(rows, heads, dim)
             scores = self._empty(rows * heads, int(visible.runs[:, :, 1].max()))
             self._queue.run(
                 attention.reference_attention, rows * heads, q.view, store.keys.view, store.values.view,
                 scores.view, runs.view, out.view,
             )  # fmt: skip
-        else:
-            group, warps = heads // kv_heads, attention.warps(dim)
-            numbers = (len(visible.runs), rows, heads, group, capacity)
-            tiles = self._integers("tiles", attention.tiles(visible, group))
-            self._queue.launch(
-                "attention",
-                (("HEAD_DIM", dim), ("WARPS", warps)),
-                "attention",
-                (tiles.shape[0], kv_heads),
-                32 * warps,
-                [q.ready(), store.keys, store.values, out, runs, tiles, *(ctypes.c_int(n) for n in numbers)],
-            )
-        return out.reshape(rows, heads * dim)
+            return out.reshape(rows, heads * dim)
+        group, warps = heads // kv_heads, attention.warps(dim)
+        numbers = (len(visible.runs), rows, heads, group, capacity)
+        tiles = self._integers("tiles", attention.tiles(visible, group))
+        out = self._empty(rows, heads * dim, dtype=np.float16)
+        self._queue.launch(
+            "attention",
+            (("HEAD_DIM", dim), ("WARPS", warps)),
+            "attention",
+            (tiles.shape[0], kv_heads),
+            32 * warps,
+            [q.ready(), store.keys, store.values, out, runs, tiles, *(ctypes.c_int(n) for n in numbers)],
+        )
+        return self._kernels.attended(out)
 
     def route(
         self, x: Array, w: Router, scale: Array, expert_scale: Array, n_used: int, eps: float

@@ -14,10 +14,9 @@ from dgguf.backends.cuda.elementwise import block_max, block_sum
 from dgguf.backends.cuda.jit import SIMULATED, THREADS, device_function, gpu_kernel
 from dgguf.backends.cuda.matmul import weight_at
 from dgguf.backends.cuda.memory import Memory
-from dgguf.backends.limits import GPU_BINS, GPU_SLICES, GPU_SOFT_SLICES, MOST_TOKENS
+from dgguf.backends.limits import GPU_BINS, GPU_SLICES, MOST_TOKENS
 
 SLICES = 4 if SIMULATED else GPU_SLICES
-SOFT_SLICES = 2 if SIMULATED else GPU_SOFT_SLICES
 # A kept distribution leaves out at most this mass, unless it would need more than MOST_TOKENS.
 TAIL = 1e-3
 # Tokens are told apart by z only to 1 / BINS_PER_NAT, down to where all that follow together are
@@ -363,38 +362,21 @@ def keep_likeliest(
 
 
 @gpu_kernel
-def soft_embed_slices(
+def soft_embed(
     low: Any, high: Any, scales: Any, halves: Any, values: Any,
     high_bits: int, group: int, minimum: int, chunks: int,
-    tokens: Any, weights: Any, counts: Any, out: Any,
+    tokens: Any, weights: Any, counts: Any, factor: float, out: Any,
 ) -> None:  # fmt: skip
-    """Sums of probability times embedding over slices of the tokens kept, renormalised.
-
-    The grid is (C, SOFT_SLICES), out (C, SOFT_SLICES, D).
-    """
-    parts = cuda.shared.array(THREADS, np.float64)
-    row, part, tid = cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x
+    """The mean embedding of the tokens kept, times factor: (C, D); a block a row."""
+    row = cuda.blockIdx.x
     total = np.float64(0.0)
-    for k in range(tid, counts[row], THREADS):
+    for k in range(counts[row]):
         total += np.float64(weights[row, k])
-    parts[tid] = total
-    total = block_sum(parts)
-    for column in range(tid, out.shape[2], THREADS):
-        mean = np.float32(0.0)
-        for k in range(part, counts[row], SOFT_SLICES):
+    for column in range(cuda.threadIdx.x, out.shape[1], THREADS):
+        mean = np.float64(0.0)
+        for k in range(counts[row]):
             weight = weight_at(
                 low, high, scales, halves, values, high_bits, group, minimum, chunks, tokens[row, k], column
             )
-            mean += np.float32(weights[row, k] / total) * weight
-        out[row, part, column] = mean
-
-
-@gpu_kernel
-def add_slices(slices: Any, factor: float, out: Any) -> None:
-    """The sum of (C, slices, D) over the slices, in order, times factor: (C, D); a block a row."""
-    row = cuda.blockIdx.x
-    for column in range(cuda.threadIdx.x, out.shape[1], THREADS):
-        total = np.float32(0.0)
-        for part in range(slices.shape[1]):
-            total += slices[row, part, column]
-        out[row, column] = total * np.float32(factor)
+            mean += np.float64(weights[row, k]) * np.float64(weight)
+        out[row, column] = mean / total * factor

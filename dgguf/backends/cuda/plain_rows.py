@@ -77,6 +77,12 @@ class PlainRows:
         stored = store.keys.view, store.values.view, store.length, places.view
         self._queue.run(attention.store_rows, k.shape[0], k.view, v.view, *stored)
 
+    def from_half(self, x: Array) -> Array:
+        """float16 (rows, n) as float32."""
+        out = self._memory.empty(x.shape)
+        self._queue.run(elementwise.from_half, x.shape[0], x.view, out.view)
+        return out
+
     def combine(self, y: Array, slots: Array, shares: Array) -> Array:
         """Sum shares[t, a] * y[slots[t * A + a]] over a, in order: (T, D).
 

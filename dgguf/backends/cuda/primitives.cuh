@@ -55,6 +55,13 @@ DEVICE u32 half2_fma(u32 a, u32 b, u32 c) {
     return d;
 }
 
+// The float16 in the lower half of a word.
+DEVICE float to_float(u32 half) {
+    float d;
+    asm("{.reg .b16 h; cvt.u16.u32 h, %1; cvt.f32.f16 %0, h;}" : "=f"(d) : "r"(half));
+    return d;
+}
+
 DEVICE u32 to_half2(float low, float high) {
     u16 a, b;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(a) : "f"(low));

@@ -16,7 +16,7 @@ import numpy as np
 
 from dgguf.backends.base import LayerStore
 from dgguf.backends.cuda.layout import UNIT_COLUMNS
-from dgguf.backends.cuda.memory import Array, Memory
+from dgguf.backends.cuda.memory import Array, Memory, upload
 from dgguf.backends.cuda.plain_rows import PlainRows, Rotation
 from dgguf.backends.cuda.queue import Queue
 
@@ -142,6 +142,14 @@ class Rotated(Deferred):
         return same and self.shape[0] == other.shape[0] and self.shape[2] == other.shape[2]
 
 
+class Attended(Deferred):
+    """What the attention gave: float16 (rows, n), without scales."""
+
+    def __init__(self, plain: PlainRows, numbers: Array) -> None:
+        super().__init__(numbers.shape, lambda _: plain.from_half(numbers))
+        self.numbers = numbers
+
+
 class RowKernels:
     """Notes what the verbs between products ask for, and starts the kernels.
 
@@ -156,6 +164,7 @@ class RowKernels:
         self._plain = PlainRows(queue, memory)
         self._rotated: list[weakref.ref[Rotated]] = []  # the last two
         self._last_halves: tuple[Array, Halves] | None = None
+        self._made_ones: dict[int, Array] = {}
 
     # Verbs, which only take note but for two; see `PlainRows`
 
@@ -200,6 +209,10 @@ class RowKernels:
     def combine(self, y: Array, slots: Array, shares: Array) -> Array:
         return Combined(self._plain, y, slots, shares)
 
+    def attended(self, numbers: Array) -> Array:
+        """Float16 (rows, n), none beyond what products may read, as an array of the backend."""
+        return Attended(self._plain, numbers)
+
     def norm_rope(self, x: Array, weight: Array, eps: float, rotation: Rotation) -> Array:
         rotated = Rotated(x, weight, eps, rotation, self._rotate_alone)
         self._rotated = [*self._rotated[-1:], weakref.ref(rotated)]
@@ -233,6 +246,8 @@ class RowKernels:
             x.halves = out = self._empty_halves(x.shape)
             pitch = ctypes.c_int(x.shape[1])
             self._run("geglu", x.shape, [x.gate, x.up, pitch, out.numbers, out.scales])
+        elif x.halves is None and isinstance(x, Attended) and x.shape[1] % UNIT_COLUMNS == 0:
+            x.halves = Halves(x.numbers, self._ones(x.shape[0]))
         elif x.halves is None:
             x.halves = self._to_half(x.ready())
         return x.halves
@@ -249,6 +264,11 @@ class RowKernels:
         rows, columns = shape
         padded = -(-columns // UNIT_COLUMNS) * UNIT_COLUMNS
         return Halves(self._memory.empty((rows, padded), np.float16), self._memory.empty((rows,)))
+
+    def _ones(self, rows: int) -> Array:
+        if rows not in self._made_ones:
+            self._made_ones[rows] = upload(np.ones(rows, np.float32))
+        return self._made_ones[rows]
 
     def _to_half(self, x: Array) -> Halves:
         out = self._empty_halves(x.shape)

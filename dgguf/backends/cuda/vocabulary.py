@@ -14,7 +14,8 @@ from dgguf.backends.cuda.plan import PlacementPlan
 from dgguf.backends.cuda.products import Products
 from dgguf.backends.cuda.queue import Queue
 
-_THREADS = 256  # of a block of sampling.cu
+_THREADS = 256  # of a block of sampling.cu and soft_embed.cu
+_WORDS = 16  # of the codes of a row in a unit, each for a thread of soft_embed.cu
 _LOGITS_AT_ONCE = 4 * _THREADS
 
 
@@ -137,12 +138,17 @@ class Vocabulary(Products):
 
     def soft_embed(self, conditioning: logits.Reading, table: GpuMatrix, scale: float) -> Array:
         assert table.planes is not None
-        n = conditioning.logits.shape[0]
-        slices = self._empty(n, logits.SOFT_SLICES, table.columns)
-        self._queue.run(
-            logits.soft_embed_slices, (n, logits.SOFT_SLICES), *table.arguments(table.planes),
-            conditioning.tokens.view, conditioning.weights.view, conditioning.counts.view, slices.view,
-        )  # fmt: skip
+        n, factor = conditioning.logits.shape[0], scale * table.unscale
         out = self._empty(n, table.columns)
-        self._queue.run(logits.add_slices, n, slices.view, scale * table.unscale, out.view)
+        kept = [conditioning.tokens, conditioning.weights, conditioning.counts]
+        if self._reference:
+            arguments = *table.arguments(table.planes), *(array.view for array in kept), factor, out.view
+            self._queue.run(logits.soft_embed, n, *arguments)
+            return out
+        planes = [Array(plane, None) for plane in (table.planes.low, table.planes.high, table.planes.scales)]
+        sizes = [ctypes.c_int(size) for size in (table.columns, table.chunks, kept[0].shape[1])]
+        self._queue.launch(
+            "soft_embed", table.macros, "soft_embed", (n, -(-table.chunks * _WORDS // _THREADS)), _THREADS,
+            [*planes, table.tables.values, *kept, out, *sizes, ctypes.c_float(factor)],
+        )  # fmt: skip
         return out

@@ -62,8 +62,8 @@ CARDS = {
 ALU_CYCLES, HMMA_CYCLES, LDSM_CYCLES = 2.0, 6.4, 16.0
 # Of attention.cu, cycles for a tile of keys, which wait for memory, by head size.
 ATTENTION_CYCLES, ATTENTION_KEYS = {256: 2900, 512: 4500}, 32
-# Instructions for a multiplication and addition of router.cu, and for a weight of a mean embedding, in SASS.
-ROUTER_INSTRUCTIONS, SOFT_INSTRUCTIONS = 811 / 512, 327
+# Instructions of an inner loop, for how many items of what the arrays hold; counted in SASS.
+ROUTER_INSTRUCTIONS, SOFT_INSTRUCTIONS = 811 / 512, 259 / 16
 KEPT_TOKENS = 400  # of a row, by random weights
 SPREAD = 1.15  # tiles of experts that a router with random weights makes, of those that even shares would
 
@@ -214,7 +214,7 @@ def work(node: Node, card: Card) -> Work:
     if node.name == "router_scores":
         x, _, w = (view_of(a).shape for a in node.arguments[:3])
         instructions = ROUTER_INSTRUCTIONS * x[0] * w[0] * w[1] / 32
-    elif node.name == "soft_embed_slices":
+    elif node.name == "soft_embed":
         instructions = SOFT_INSTRUCTIONS * first[0] * KEPT_TOKENS * node.matrices[0].columns / 32
     bounds["issue"] = instructions / card.cycles_a_us / card.reached
     bound = max(bounds, key=lambda name: bounds[name])
