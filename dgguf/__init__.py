@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dgguf.answer import Answer
+    from dgguf.chat import Chat
     from dgguf.conversation import Conversation
     from dgguf.diffusion.events import (
         CanvasCommitted,

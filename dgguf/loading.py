@@ -68,6 +68,16 @@ def load_model(model: str | Path, make_backend: Callable[[GgufFile, ModelConfig]
     """
     began = time.perf_counter()
     file = GgufFile(find_model(str(model)))
+    try:
+        loaded = _load(str(model), file, make_backend)
+    except BaseException:
+        file.close()  # which is read ahead meanwhile
+        raise
+    _LOG.debug("loaded in %.2f s", time.perf_counter() - began)
+    return loaded
+
+
+def _load(name: str, file: GgufFile, make_backend: Callable[[GgufFile, ModelConfig], Backend]) -> LoadedModel:
     config = ModelConfig.from_file(file)
     read_ahead(file)
     tokenizer = Tokenizer.from_metadata(file.metadata, str(file.path))
@@ -80,8 +90,7 @@ def load_model(model: str | Path, make_backend: Callable[[GgufFile, ModelConfig]
     network = Transformer(config, load_weights(file, config, backend), backend)
     if backend.rounded:
         _LOG.warning(_note_of_rounding(backend.rounded, file.n_bytes))
-    _LOG.debug("loaded in %.2f s", time.perf_counter() - began)
-    return LoadedModel(str(model), file, config, tokenizer, backend, network)
+    return LoadedModel(name, file, config, tokenizer, backend, network)
 
 
 def _note_of_rounding(rounded: dict[str, int], n_bytes: int) -> str:

@@ -13,15 +13,21 @@ CPU_SOFT_SLICES = 16
 # Attention takes keys in tiles of so many positions on the CPU, wherever a call begins.
 KEY_TILE = 128
 
-# The CUDA backend: the parts of a row of logits and of a mean embedding, and the bins of a histogram.
+# The CUDA backend: the parts of a row of logits, and the bins of a histogram.
 GPU_SLICES = 64
-GPU_SOFT_SLICES = 8
 GPU_BINS = 256
+# Its fast attention takes heads of a multiple of 16 up to this size.
+GPU_MOST_HEAD = 512
 
 
 def kv_bytes(exact: bool) -> int:
     """Of a number in the KV cache: float32 where exact, else 16 bits on every backend."""
     return 4 if exact else 2
+
+
+def gpu_attends_fast(head_dim: int) -> bool:
+    """Whether the CUDA backend has fast attention for heads of this size; others take a plain kernel."""
+    return head_dim % 16 == 0 and head_dim <= GPU_MOST_HEAD
 
 
 def cpu_keeps_all(vocab_size: int, exact: bool) -> bool:

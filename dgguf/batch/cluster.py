@@ -16,7 +16,7 @@ from typing import Any
 from dgguf.batch.results import Result, identifier, refused
 from dgguf.batch.rows import Row
 from dgguf.batch.work import RowWorker, Stop, Task
-from dgguf.errors import BackendError, DggufError, extra
+from dgguf.errors import BackendError, DggufError, extra, one_line
 from dgguf.interrupts import kept
 from dgguf.server.errors import ApiError
 from dgguf.session import Session
@@ -137,8 +137,9 @@ def _connect(ray: Any, address: str) -> None:
         except ConnectionError:
             os.environ.setdefault("RAY_worker_niceness", "0")  # 15: behind all that runs beside them
             ray.init(_node_ip_address="127.0.0.1", include_dashboard=False, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        raise BackendError(f"Ray cannot be reached at {address}: {error}") from None
+    except Exception as error:  # of no class of its own where a start takes too long
+        what = "cannot be started here" if address == "auto" else f"cannot be reached at {address}"
+        raise BackendError(f"Ray {what}: {one_line(str(error)):.300}") from None
 
 
 class RayWorkers:

@@ -12,6 +12,7 @@ from dgguf.cli.options import gpu_options, keep_weights_option, threads_option
 
 if TYPE_CHECKING:
     from dgguf.cli.tables import Part
+    from dgguf.session import Session
 
 
 @click.command(short_help="Measure a model's speed on this machine.")
@@ -51,15 +52,12 @@ def bench(
       dgguf bench model.gguf --prompt-tokens 2048 --steps 3 --json > bench.json
       DGGUF_CPU_PATH=portable dgguf bench model.gguf
     """
-    from dgguf.backends.cpu import CpuBackend
-    from dgguf.backends.cpu.roofline import Roofline
-    from dgguf.benchmark import PeakMemory, measure
+    from dgguf.benchmark import PeakMemory
     from dgguf.catalog import find_model
     from dgguf.cli import compilation, last
-    from dgguf.cli.output import say
     from dgguf.cli.tables import echo
     from dgguf.ggufio.file import GgufFile
-    from dgguf.machine import drop_from_page_cache, processor
+    from dgguf.machine import drop_from_page_cache
     from dgguf.session import Session
 
     if cold:
@@ -70,30 +68,35 @@ def bench(
         began = time.perf_counter()
         session = Session(model, threads=threads, exact=exact, keep_weights=keep_weights, gpu=gpu)
         loaded = time.perf_counter() - began
-        cpu = session.backend if isinstance(session.backend, CpuBackend) else None
-        result = {
-            "model": str(session.file.path),
-            "model_bytes": session.file.n_bytes,
-            "machine": processor(),
-            "backend": session.backend.describe(),
-            "cpu_path": cpu and cpu.path,
-            "threads": cpu and cpu.threads,
-            "cold": cold,
-            "load_seconds": loaded,
-            **measure(
-                session,
-                prompt_tokens=prompt_tokens,
-                steps=steps,
-                progress=say,
-                peak=Roofline(cpu.path, cpu.threads).gops if cpu else None,
-            ),
-        }
+        result = {"cold": cold, "load_seconds": loaded, **_measured(session, prompt_tokens, steps)}
     last.remember_step(session.file.path.name, session.file.n_bytes, result["ms_per_step"] / 1e3)
     result["peak_private_bytes"] = peak.bytes
+    result["backend"] = session.backend.describe()  # a GPU knows by now whether it records steps
     if as_json:
         click.echo(json.dumps(result, indent=2))
     else:
         echo(*parts(result))
+
+
+def _measured(session: "Session", prompt_tokens: int, steps: int) -> dict[str, Any]:
+    """What is measured with a session, and where."""
+    from dgguf.backends.cpu import CpuBackend
+    from dgguf.backends.cpu.roofline import Roofline
+    from dgguf.benchmark import measure
+    from dgguf.cli.output import say
+    from dgguf.machine import processor
+
+    cpu = session.backend if isinstance(session.backend, CpuBackend) else None
+    peak = Roofline(cpu.path, cpu.threads).gops if cpu else None
+    return {
+        "model": str(session.file.path),
+        "model_bytes": session.file.n_bytes,
+        "machine": processor(),
+        "backend": session.backend.describe(),
+        "cpu_path": cpu and cpu.path,
+        "threads": cpu and cpu.threads,
+        **measure(session, prompt_tokens=prompt_tokens, steps=steps, progress=say, peak=peak),
+    }
 
 
 def parts(result: dict[str, Any]) -> "Iterator[Part]":

@@ -102,7 +102,7 @@ def gpu_checks(model: str | None, context: int | None, device: int) -> Iterator[
     """What --cuda needs."""
     from dgguf.backends.cuda.diagnose import examine
 
-    sizes = None
+    sizes, head_dims = None, set()
     if model is not None:
         from dgguf.catalog import find_model
         from dgguf.ggufio.file import GgufFile
@@ -112,7 +112,8 @@ def gpu_checks(model: str | None, context: int | None, device: int) -> Iterator[
         with GgufFile(find_model(model)) as file:
             config = ModelConfig.from_file(file)
             sizes = gpu_sizes(file, config, choose_context(config, context))
-    yield from examine(device, sizes)
+            head_dims = {layer.head_dim for layer in config.layers}
+    yield from examine(device, sizes, head_dims)
 
 
 def table(checks: list["Check"], failed: str) -> "Part":

@@ -13,9 +13,8 @@ from dgguf.backends.base import Prediction
 from dgguf.errors import PromptError
 
 PARTS = ("tail", "frozen", "end")
-CUT_GRAIN = (
-    16  # a canvas is cut at a multiple of so many positions, behind one at least that follows the stop id
-)
+# A canvas is cut at a multiple of so many positions, behind one at least that follows the stop id.
+CUT_GRAIN = 16
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import mmap
 import os
 import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -17,6 +17,7 @@ from dgguf.machine import macos, windows
 
 _ROOT = Path("/")  # of the files that Linux answers in
 _CPU = "sys/devices/system/cpu/cpu{}"
+_ADVICE = 128 << 10  # bytes: of more, Linux brings what the disk's own read-ahead is, which is this at least
 _DOT_PRODUCT = 43  # Windows' PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE
 
 
@@ -35,11 +36,15 @@ class System(Protocol):
 
 
 def system_memory(root: Path = _ROOT) -> tuple[int | None, int | None]:
-    """Bytes of memory: available without swapping, and installed."""
+    """Bytes of memory: available without swapping, and installed. A container's limit counts as so much."""
     if other := _by_calls():
         return other.memory()
     sizes = _table(root / "proc/meminfo")
-    return _kilobytes(sizes.get("MemAvailable")), _kilobytes(sizes.get("MemTotal"))
+    available, installed = _kilobytes(sizes.get("MemAvailable")), _kilobytes(sizes.get("MemTotal"))
+    for left, limit in _memory_of_groups(root):
+        available = left if available is None else min(available, left)
+        installed = limit if installed is None else min(installed, limit)
+    return available, installed
 
 
 def private_bytes(root: Path = _ROOT) -> int | None:
@@ -210,7 +215,9 @@ def read_ahead(file: int, first: int, n_bytes: int) -> bool:
     if _by_calls() or not hasattr(os, "posix_fadvise"):
         return False
     if not all(_is_in_memory(file, place) for place in (first, first + n_bytes - 1)):
-        os.posix_fadvise(file, first, n_bytes, os.POSIX_FADV_WILLNEED)
+        end = first + n_bytes
+        for start in range(first, end, _ADVICE):
+            os.posix_fadvise(file, start, min(_ADVICE, end - start), os.POSIX_FADV_WILLNEED)
     return True
 
 
@@ -244,25 +251,39 @@ def _by_calls() -> System | None:
 
 def cpu_quota(root: Path = _ROOT) -> float | None:
     """The least CPU quota of this process's control groups and those above them, in cores."""
-    found: list[float] = []
+    limits = [_quota_2(group) if new else _quota_1(group) for group, new in _groups("cpu", root)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _memory_of_groups(root: Path) -> list[tuple[int, int]]:
+    """Of each control group that limits memory: bytes that are left, and the limit.
+
+    What files have in memory counts as used, and is given back when others want it.
+    """
+    found = []
+    for group, new in _groups("memory", root):
+        names = ("max", "current") if new else ("limit_in_bytes", "usage_in_bytes")
+        limit, used = (_read(group / f"memory.{name}").strip() for name in names)
+        if limit.isdecimal() and used.isdecimal():
+            lines = (line.split() for line in _read(group / "memory.stat").splitlines())
+            kinds = ("active_file", "inactive_file") if new else ("total_active_file", "total_inactive_file")
+            files = sum(int(line[1]) for line in lines if len(line) == 2 and line[0] in kinds)
+            found.append((max(0, int(limit) - max(0, int(used) - files)), int(limit)))
+    return found
+
+
+def _groups(controller: str, root: Path) -> Iterator[tuple[Path, bool]]:
+    """The folders of this process's control groups and those above them, and whether each is of cgroup v2."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, colon, group = rest.partition(":")
-        if not colon:
+        if not colon or (controllers and controller not in controllers.split(",")):
             continue
-        if not controllers:
-            top, quota = "sys/fs/cgroup", _quota_2
-        elif "cpu" in controllers.split(","):
-            top, quota = "sys/fs/cgroup/cpu", _quota_1
-        else:
-            continue
+        top = "sys/fs/cgroup" if not controllers else f"sys/fs/cgroup/{controller}"
         # Inside a container the group's path may be the host's, which is not there: then the top is its own.
         parts = [part for part in group.split("/") if part not in ("", "..")]
         for depth in range(len(parts) + 1):
-            limit = quota(root.joinpath(top, *parts[:depth]))
-            if limit is not None:
-                found.append(limit)
-    return min(found, default=None)
+            yield root.joinpath(top, *parts[:depth]), not controllers
 
 
 def _quota_2(group: Path) -> float | None:

@@ -133,8 +133,7 @@ def gpu_scratch_bytes(config: ModelConfig, rows: int) -> int:
     """The CUDA backend's largest arrays that live at once, with calls of `rows` at most."""
     c, d = config.canvas_length, config.hidden_size
     logits = _FLOAT * c * config.vocab_size
-    soft_embeddings = _FLOAT * (limits.GPU_SOFT_SLICES + 1) * c * d
     bins = (4 + 8) * limits.GPU_SLICES * limits.GPU_BINS * c  # int32 counts, uint64 masses
     expert_outputs = _FLOAT * rows * config.n_experts_used * d
     rest = 16 * _FLOAT * rows * d  # the residual stream, projections, and float16 copies
-    return logits + max(soft_embeddings, bins) + 2 * expert_outputs + rest
+    return logits + bins + 2 * expert_outputs + rest

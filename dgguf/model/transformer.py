@@ -240,22 +240,22 @@ class Transformer:
     ) -> Array:
         """One layer: attention, then the dense MLP beside the experts, then the layer's scale. (T, D)"""
         be, eps = self.backend, self.config.norm_eps
+        # Verbs of the same rows stand together: a backend may do them at once.
         h = be.rms_norm(x, w.attn_norm, eps)
-        self._store_rows(h, layer, w, store, angles, call)
         q = be.linear(h, w.attn_q).reshape(x.shape[0], self.config.n_heads, layer.head_dim)
         q = be.norm_rope(q, w.attn_q_norm, eps, angles)  # (T, H, Dh)
+        self._store_rows(h, layer, w, store, angles, call)
         attended = be.linear(be.attention(q, store, visible), w.attn_output)  # (T, D)
         x = be.residual(x, attended, w.post_attention_norm, eps, 1.0)
 
-        n = be.rms_norm(x, w.ffn_norm, eps)
+        n, expert_input = (be.rms_norm(x, weight, eps) for weight in (w.ffn_norm, w.pre_ffw_norm_2))
         gated = be.geglu(be.linear(n, w.ffn_gate), be.linear(n, w.ffn_up))  # (T, F)
         dense = be.linear(gated, w.ffn_down)
 
         chosen, weights = be.route(  # the router reads the residual stream, not a normed copy
             x, w.ffn_gate_inp, w.ffn_gate_inp_scale, w.ffn_down_exps_scale, self.config.n_experts_used, eps
         )  # (T, A)
-        n = be.rms_norm(x, w.pre_ffw_norm_2, eps)
-        moe = be.experts(n, w.ffn_gate_exps, w.ffn_up_exps, w.ffn_down_exps, chosen, weights)
+        moe = be.experts(expert_input, w.ffn_gate_exps, w.ffn_up_exps, w.ffn_down_exps, chosen, weights)
 
         scale = w.enc_layer_output_scale if call.causal else w.layer_output_scale
         return be.residual_of_sum(

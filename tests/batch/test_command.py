@@ -11,9 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from dgguf.batch.cluster import _connect
 from dgguf.checks import check_workers
 from dgguf.cli.batch import _workers
 from dgguf.cli.options import Loading
+from dgguf.errors import BackendError
 from tests.batch.conftest import write_lines
 
 QUICK = ("-t", "1", "--seed", "3", "-n", "16", "--canvas", "auto", "--max-steps", "3")
@@ -141,6 +143,21 @@ def test_killed_at_twenty_moments(tmp_path):
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines()]
     assert [line["custom_id"] for line in lines] == [row["custom_id"] for row in rows] + ["row-500"]
+
+
+@pytest.mark.parametrize(
+    ("address", "words"), [("auto", "started here"), ("ray://x:1", "reached at ray://x:1")]
+)
+def test_a_ray_that_does_not_start_is_a_sentence(address, words):
+    """A machine that is too busy for it: Ray raises an exception of no class of its own."""
+
+    def init(where=None, **options):
+        raise ConnectionError if where == "auto" else Exception("The node timed out.\n" + "log " * 999)
+
+    with pytest.raises(BackendError, match=f"^Ray cannot be {words}: The node timed out.") as caught:
+        _connect(SimpleNamespace(init=init), address)
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
 
 
 def test_it_needs_no_package_of_the_server():

@@ -1,4 +1,4 @@
-"""`dgguf bench`, the machine's peak, and the comparison with llama.cpp on a stand-in for it."""
+"""`dgguf bench`, the machine's peak, and comparisons with other programs."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ from dgguf.benchmark import measure
 from dgguf.cli import cli
 from dgguf.session import Session
 from tests.support.synthetic.writer import write_model
-from tools.bench import llama_cpp, versions
+from tools.bench import versions
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,30 +107,6 @@ def test_versions_in_turn(capsys, monkeypatch, tmp_path):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     # This one took 1, 4 and 1 s, the other 2, 2 and 1.5.
     assert lines[-3] == ["step", "2000", "1000", "0.667", "0.667", "40%"]
-
-
-def test_comparison_with_llama_cpp(model, tmp_path):
-    """A stand-in that takes no time; the machine's own times say nothing."""
-    program = tmp_path / "bin" / "llama-diffusion-cli"
-    program.parent.mkdir()
-    program.write_text(f"#!{sys.executable}\nimport sys\nassert '--diffusion-steps' in sys.argv\n")
-    program.chmod(0o755)
-    command = [sys.executable, "tools/bench/llama_cpp.py", model, "--build", tmp_path, "--repeats", "1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "times as fast" in done.stdout
-
-
-def test_llama_cpp_s_step_is_what_a_further_one_takes(monkeypatch, tmp_path, capsys):
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "llama-diffusion-cli").touch()
-    seconds = {1: 7.25, 4: 8.0}  # loading and the prompt: 7
-    monkeypatch.setattr(llama_cpp, "llama_seconds", lambda *_, steps, **__: seconds[steps])
-    monkeypatch.setattr(llama_cpp, "dgguf_step", lambda model, threads: 0.125)
-    monkeypatch.setattr(sys, "argv", ["llama_cpp.py", "model.gguf", "--build", str(tmp_path)])
-    llama_cpp.main()
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "median: llama.cpp 0.25 s, dgguf 0.12 s a step: dgguf is 2.00 times as fast"
 
 
 def test_comparison_without_a_build_says_what_is_missing(model, tmp_path):

@@ -106,6 +106,7 @@ def test_types(seeing, tmp_path, type_name):
     assert kinds["v.blk.0.attn_q.weight"] == kinds["mm.input_projection.weight"] == type_name
     assert kinds["v.blk.1.ffn_down.weight"] == ("F16" if type_name == "Q8_0" else type_name)
     assert kinds["v.blk.0.ln1.weight"] == kinds["v.position_embd.weight"] == "F32"
+    assert kinds["v.std_bias"] == kinds["v.std_scale"] == "F32", "a trained bias reaches 5e4"
 
 
 def test_bounds_that_are_infinite_are_left_out(seeing, tmp_path):

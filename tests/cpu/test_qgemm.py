@@ -1,6 +1,7 @@
 """8-bit products on every CPU path that this machine has, against exact integers and float64."""
 
 import ctypes
+import re
 import zlib
 
 import llvmlite.binding as llvm
@@ -16,6 +17,7 @@ from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.threads.pool import Pool
 from tools.accuracy import products
 from tools.accuracy.products import random_matrix
+from tools.bench import counts
 
 PATHS = [path for path in features.possible_paths() if path != "portable"]
 KINDS = sorted({(p.minimum, p.group, max(4, p.bits)) for p in panels.PANEL_FORMATS.values()})
@@ -244,3 +246,22 @@ def test_code_for_arm_is_written(name):
         10, lambda b, args: qgemm_tile.Tile(b, kind, layout.minimum, layout.group, bits, 4, args).write()
     )
     assert tile.count("\tsdot\t") == kind.rows * kind.width * 32 // 4
+
+
+@pytest.mark.parametrize("name", ["Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ2_S"])
+def test_vectors_without_a_register_lie_within_cache_lines(name):
+    """On AVX2, where there are 16. No such CPU is needed: the code is read, not run."""
+    form, kind = panels.panel_format(name), qgemm_tile.PATHS["avx2"]
+    bits = max(form.bits, qgemm_tile.LEAST_BITS[kind.dot])
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+
+    def write(b, args):
+        qgemm_tile.write_tiles(b, kind, form.minimum, form.group, bits, list(args))
+
+    for code in (
+        counts.assembly(counts.CORES["avx2"], 11, write),
+        counts.assembly(counts.CORES["avx2"], 6, lambda b, args: emit_decoder(b, "avx2", form, args)),
+    ):
+        stored = re.findall(r"\t(vmov\w+)\t%ymm\d+, -?\d*\(%r[sb]p", code)
+        assert set(stored) <= {"vmovaps", "vmovdqa"}

@@ -31,6 +31,8 @@ LAYOUTS = {
     if not form.halves
 }
 
+NO_ASYNC = (("WITHOUT_ASYNC_COPIES", 1),)  # as before compute capability 8.0
+
 
 def address(array):
     return ctypes.c_void_p(None if array is None else array.ctypes.data)
@@ -58,8 +60,8 @@ def units_of(rng, form, codes):
     return (low, high, scales), weights.astype(np.float16).reshape(rows, -1)
 
 
-def product(form, planes, x, rows, n_out, tokens, tiles, gather=None):
-    """The sums (n_out, rows) of the kernel for so many tokens of a tile."""
+def product(form, planes, x, rows, n_out, kernel, tiles, gather=None, macros=()):
+    """The sums (n_out, rows) of a kernel, "32", "64" or "64_wide"."""
     from tests.support.cuda_emulation import library  # which needs numba-cuda
 
     names = ("HIGH_BITS", "GROUP", "MINIMUM", "TABLE", "HALVES")
@@ -76,8 +78,9 @@ def product(form, planes, x, rows, n_out, tokens, tiles, gather=None):
         address(gather), address(tiles), address(out), *sizes, ctypes.c_float(1), ctypes.c_float(0), *ends,
     ]  # fmt: skip
     pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
-    run = library("qgemm", kind)[f"run_qgemm_{max(tokens, 32)}"]
-    run(pointers, ctypes.c_int(-(-rows // 64)), ctypes.c_int(len(tiles)), ctypes.c_int(128))
+    run = library("qgemm", kind + macros)[f"run_qgemm_{kernel}"]
+    row_blocks = -(-rows // (128 if kernel.endswith("wide") else 64))
+    run(pointers, ctypes.c_int(row_blocks), ctypes.c_int(len(tiles)), ctypes.c_int(128))
     return out
 
 
@@ -89,20 +92,21 @@ def test_every_code_in_every_place(name, form):
     orders = rng.permuted(np.tile(np.arange(n, dtype=np.uint8), (1024, 1)), axis=1)
     planes, weights = units_of(rng, form, np.ascontiguousarray(orders.T).reshape(n * 16, 64))
     assert np.isfinite(weights).all()
-    for tokens in (16, 32, 64):
+    for tokens, kernel in ((16, "32"), (32, "32"), (64, "64"), (64, "64_wide")):
         tiles = np.array([(0, first, tokens) for first in range(0, 64, tokens)], np.int32)
-        found = product(form, planes, np.eye(64, dtype=np.float16), n * 16, 64, tokens, tiles)
+        found = product(form, planes, np.eye(64, dtype=np.float16), n * 16, 64, kernel, tiles)
         np.testing.assert_array_equal(found.T, weights.astype(np.float32))
 
 
+@pytest.mark.parametrize("macros", [(), NO_ASYNC], ids=["async", "no_async"])
 @pytest.mark.parametrize("name", ["Q4_K", "Q8_0", "Q5_0", "Q6_K", "Q2_K", "IQ4_NL", "F16"])
-def test_chunks_of_every_number(name):
+def test_chunks_of_every_number(name, macros):
     """Fewer than are on their way at a time, as many, more; tiles of experts that are full, half full, empty.
 
     The sums of four products of 16 columns a chunk are rounded to float32 each.
     """
     form, rng = layout(FORMATS_BY_NAME[name]), np.random.default_rng(zlib.crc32(name.encode()))
-    rows, n_experts = 80, 3  # a block of 64 and a warp of another
+    rows, n_experts = 80, 3  # a block of 64 and a warp of another; a warp of two blocks of 16, one too many
     counts = [(0, 1), (0, 16), (1, 0), (1, 17), (2, 32), (2, 31)]
     for chunks in (1, 2, 3, 4, 7):
         columns = 64 * chunks
@@ -124,13 +128,13 @@ def test_chunks_of_every_number(name):
             codes = rng.integers(0, 16 << form.high_bits, (n_experts * rows, columns), np.uint8)
             planes, weights = units_of(rng, form, codes)
         x = rng.standard_normal((20, columns)).astype(np.float16)
-        for tokens in (32, 64):
+        for kernel in ("32", "64") if form.halves else ("32", "64", "64_wide"):
             firsts = np.cumsum([0, *(count for _, count in counts)])
             tiles = np.array([(e, at, n) for (e, n), at in zip(counts, firsts[:-1], strict=True)], np.int32)
             gather = rng.integers(0, 20, firsts[-1]).astype(np.int32)
-            found = product(form, planes, x, rows, int(firsts[-1]), tokens, tiles, gather)
+            found = product(form, planes, x, rows, int(firsts[-1]), kernel, tiles, gather, macros)
             for expert, first, count in tiles:
                 w = weights[rows * expert :][:rows].astype(np.float64).T
                 given = x[gather[first : first + count]].astype(np.float64)
                 bound = (4 * chunks + 1) * 2.0**-24 * (abs(given) @ abs(w))
-                assert (abs(found[first : first + count] - given @ w) <= bound).all(), (chunks, tokens)
+                assert (abs(found[first : first + count] - given @ w) <= bound).all(), (chunks, kernel)

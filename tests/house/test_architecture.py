@@ -142,3 +142,16 @@ def test_the_version_stands_in_the_changelog():
 def test_public_names_exist():
     for name in dgguf.__all__:
         assert getattr(dgguf, name).__doc__
+
+
+def test_type_checkers_know_every_public_name():
+    """They read the imports that are for them, and not where a name is looked up."""
+    source = Path(dgguf.__file__).read_text(encoding="utf-8")
+    known = {
+        alias.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    defined = {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+    assert set(dgguf.__all__) <= known | defined

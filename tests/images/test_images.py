@@ -89,6 +89,13 @@ def test_a_fitting_image_is_not_resized():
     np.testing.assert_array_equal(read_image(picture).pixels, np.asarray(picture))
 
 
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (17, 900), (900, 17), (1, 1000)])
+def test_odd_sizes_are_read(width, height):
+    image = read_image(stored(Image.new("RGB", (width, height), (10, 20, 30))))
+    assert image.patches().shape == (9 * image.n_tokens, 768)
+    assert (image.pixels == (10, 20, 30)).all()
+
+
 def test_small_images_are_enlarged():
     image = read_image(random_picture(1, 50, 50))
     assert image.pixels.shape == (768, 768, 3)

@@ -163,3 +163,18 @@ def test_a_large_file_is_asked_for_when_it_is_loaded(tmp_path, asked, monkeypatc
     assert asked[0] == (first.offset, first.n_bytes)
     assert sum(n for _, n in asked) == sum(tensor.n_bytes for tensor in loaded.file.tensors.values())
     loaded.file.close()
+
+
+def test_a_model_that_is_refused_is_asked_for_no_more(tmp_path, asked, monkeypatch):
+    """Whatever comes after its header: here the backend."""
+    write_model(tmp_path / "m.gguf", TINY)
+    monkeypatch.setattr(weights, "_LEAST_AHEAD", 1)
+    files = []
+
+    def refuse(file, config):
+        files.append(file)
+        raise ValueError("no such device")
+
+    with pytest.raises(ValueError, match="no such device"):
+        load_model(tmp_path / "m.gguf", refuse)
+    assert files[0]._ahead._stopped.is_set()

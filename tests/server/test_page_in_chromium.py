@@ -454,6 +454,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(browser):
 def test_it_waits_for_a_server_that_starts_again(browser):
     with serving("demo") as served, browser.page(served.url + "/") as opened:
         opened.until("document.getElementById('model').textContent === 'demo'")
+        opened.look((390, 500))
         ask(opened)
         done(opened)
         served.process.terminate()
@@ -461,6 +462,11 @@ def test_it_waits_for_a_server_that_starts_again(browser):
         ask(opened, "Tell me a story.", seed=4)
         opened.until("!document.getElementById('banner').hidden")
         opened.until("[...document.querySelectorAll('.note')].at(-1).textContent.includes('does not answer')")
+        seen = """(() => { const place = element => element.getBoundingClientRect();
+          const note = [...document.querySelectorAll('.note')].at(-1);
+          return [place(document.getElementById('banner')).top >= 0,
+            place(note).bottom <= place(document.getElementById('composer')).top]; })()"""
+        assert opened.do(seen) == [True, True], "it is told in sight, also of who has scrolled"
         with serving("demo", "--port", str(served.port)):
             opened.until("document.getElementById('banner').hidden")
             opened.press("Try again")

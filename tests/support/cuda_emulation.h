@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <utility>
 #include <vector>
 
@@ -36,6 +37,8 @@ struct Fiber {
     ucontext_t context;
     std::vector<char> stack = std::vector<char>(1 << 16);
     bool started, done;
+    std::vector<std::pair<void *, const void *>> begun;  // copies, of no group yet
+    std::deque<std::vector<std::pair<void *, const void *>>> groups;
 };
 static std::vector<Fiber> fibers(1024);
 static jmp_buf scheduler;
@@ -221,8 +224,49 @@ static float __uint_as_float(u32 bits) {
     return value;
 }
 
+// A copy comes when its thread waits for it, the latest moment that the hardware may choose; until then its place
+// holds no number. Before compute capability 8.0 there is none: `end_copy` stores what `begin_copy` has read.
+#ifdef WITHOUT_ASYNC_COPIES
+constexpr bool ASYNC_COPIES = false;
+struct Copy { uint4 value; };
+static void begin_copy(Copy &copy, void *, const void *from) { copy.value = *(const uint4 *)from; }
+static void end_copy(const Copy &copy, void *to) { *(uint4 *)to = copy.value; }
+static void commit_copies() {}
+template <int N> static void wait_for_copies() {}
+#else
+constexpr bool ASYNC_COPIES = true;
+struct Copy {};
+static void begin_copy(Copy &, void *to, const void *from) {
+    if ((uintptr_t)to % 16 || (uintptr_t)from % 16) {
+        fprintf(stderr, "a copy is not aligned to 16 bytes\n");
+        abort();
+    }
+    memset(to, 0xFF, 16);
+    fibers[running].begun.push_back({to, from});
+}
+static void end_copy(const Copy &, void *) {}
+static void commit_copies() {
+    Fiber &f = fibers[running];
+    f.groups.push_back(std::move(f.begun));
+    f.begun.clear();
+}
+template <int N> static void wait_for_copies() {
+    auto &groups = fibers[running].groups;
+    for (; groups.size() > N; groups.pop_front())
+        for (auto &[to, from] : groups.front()) memcpy(to, from, 16);
+}
+#endif
+
 static void enter() {
     body();
+    Fiber &f = fibers[running];
+    size_t left = f.begun.size();
+    for (auto &group : f.groups) left += group.size();
+    f.groups.clear();
+    if (left) {
+        fprintf(stderr, "a thread ends before its copies have come\n");
+        abort();
+    }
     fibers[running].done = true, progress++;
     _longjmp(scheduler, 1);
 }

@@ -17,9 +17,13 @@ from dgguf.backends.cuda.memory import Array
 
 HEADER = Path(__file__).parent / "cuda_emulation.h"
 KERNELS = {
-    "qgemm": ("qgemm_32", "qgemm_64"),
+    "qgemm": ("qgemm_32", "qgemm_64", "qgemm_64_wide"),
     "attention": ("attention",),
     "router": ("router_scores", "choose_experts"),
+    "rows": ("norm_row", "residual", "residual_of_sum", "to_half", "geglu"),
+    "heads": ("norm_rope_store",),
+    "soft_embed": ("soft_embed",),
+    "sampling": ("slice_statistics", "count_bins", "keep_likeliest"),
 }
 COMPILER = shutil.which("g++")
 
@@ -34,7 +38,8 @@ def library(source, macros):
     """The kernels of a source file, compiled for the CPU."""
     name = hashlib.sha256(repr((source, macros)).encode()).hexdigest()[:12]
     path = build_folder() / f"{name}.cpp"
-    exports = "".join(f"EXPORT({kernel})\n" for kernel in KERNELS[source])
+    kernels = [k for k in KERNELS[source] if not (("HALVES", 1) in macros and k.endswith("wide"))]
+    exports = "".join(f"EXPORT({kernel})\n" for kernel in kernels)
     path.write_text(f'#include "{SOURCES / source}.cu"\n{exports}')
     command = [
         COMPILER, "-std=c++17", "-O1", "-march=native", "-shared", "-fPIC", "-fno-strict-aliasing",

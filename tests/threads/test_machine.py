@@ -33,6 +33,42 @@ def test_memory(root):
     assert machine.peak_resident_bytes(root(**status)) == 77 * 1024
 
 
+@pytest.mark.parametrize(
+    ("files", "memory"),
+    [
+        ({}, (9000, 16000)),
+        ({"a/memory.max": "max\n", "a/memory.current": "7\n"}, (9000, 16000)),
+        ({"a/memory.max": "4096000\n", "a/memory.current": "1024000\n"}, (3000, 4000)),
+        # What files have in memory can be had again.
+        (
+            {
+                "a/memory.max": "4096000\n",
+                "a/memory.current": "3072000\n",
+                "a/memory.stat": "anon 7\nactive_file 1024000\ninactive_file 1024000\n",
+            },
+            (3000, 4000),
+        ),
+        # Of a group above it.
+        ({"memory.max": "2048000\n", "memory.current": "3072000\n"}, (0, 2000)),
+    ],
+)
+def test_a_container_has_its_limit(root, files, memory):
+    meminfo = {"proc/meminfo": "MemTotal:       16000 kB\nMemAvailable:    9000 kB\n"}
+    groups = {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+    found = machine.system_memory(root(**meminfo, **{"proc/self/cgroup": "0::/a\n"}, **groups))
+    assert found == tuple(1024 * kilobytes for kilobytes in memory)
+
+
+def test_a_limit_of_the_first_kind_of_groups(root):
+    files = {
+        "proc/self/cgroup": "4:memory:/m\n1:cpu:/c\n",
+        "sys/fs/cgroup/memory/m/memory.limit_in_bytes": "5000\n",
+        "sys/fs/cgroup/memory/m/memory.usage_in_bytes": "3000\n",
+        "sys/fs/cgroup/memory/m/memory.stat": "total_inactive_file 1000\ninactive_file 9\n",
+    }
+    assert machine.system_memory(root(**files)) == (3000, 5000)
+
+
 def test_what_the_system_does_not_tell_is_none(tmp_path):
     assert machine.system_memory(tmp_path) == (None, None)
     assert machine.private_bytes(tmp_path) is None

@@ -68,7 +68,8 @@ def main() -> None:
             spent, _ = timed(model.denoise, canvas, cache, first, 0.6, uniforms)
             if number:  # the first finds the weights
                 found[context].append((spent, backend.seconds["attention"]))
-        print(f"round {number}", {c: f"{v[-1][0].all:.2f}" for c, v in found.items() if v}, file=sys.stderr)
+                parts = {part: round(seconds, 2) for part, seconds in backend.seconds.items()}
+                print(f"round {number} behind {context}: {spent.all:.2f} s, {parts}", file=sys.stderr)
     fastest = [
         (min(s.all for s, _ in each), min(s.scaled(25, 5) for s, _ in each), min(a for _, a in each))
         for each in found.values()

@@ -18,7 +18,11 @@ from tests.server.conftest import serving
 from tests.support.chromium import Chromium, Page
 
 MAKE = """(async () => {
-  const {AnswerView} = await import('/page/answer-view.js');
+  const {AnswerView} = await import('/page/answer-view.js'), {keep} = await import('/page/kept.js');
+  const views = [], told = ({answer: {text, blocks}, packed}, id) => // as chat.js keeps them
+    ({id, text, blocks: blocks.map(({pieces}) => pieces), packed});
+  const exchange = version => ({text: '', lost: [], current: 0, versions: [version]});
+  const save = () => keep('', views.map(told).map(exchange));
   const about = await (await fetch('/page/about')).json();
   const length = 256, blocks = 4, steps = 48, size = 3000;
   const texts = [...Array(size).keys()].map(id => ' w' + (id * 7919 % 99991).toString(36));
@@ -26,7 +30,9 @@ MAKE = """(async () => {
   const random = below => (state = (state * 1103515245 + 12345) % 2147483648) % below;
   const noise = () => [...Array(length)].map(() => 1 + random(size - 1));
   window.make = seed => {
-    const view = new AnswerView({levels: about.levels, pace: () => 0, name: () => 'x', stop() {}});
+    const options = {levels: about.levels, pace: () => 0, name: () => 'x', stop() {}, packed: save};
+    const view = new AnswerView(options);
+    views.push(view);
     document.getElementById('exchanges').append(view.root);
     const take = line => view.take(line, JSON.stringify(line));
     take({type: 'started', version: 2, seed, settings: {max_steps: steps}, prompt: [1],

@@ -6,8 +6,8 @@
 On one thread, in turn, processor time: 1,024 tokens, 32 tokens, a step, and decoding all experts once, with
 no product. Printed are the fastest of each; operations a second of the parts that a prompt and a step share;
 and 32 tokens beside 32 of the 1,024 and the decoding, of the file and of the 26B (see `scaled`). --long
-encodes so many tokens once, all layers as those before the last, on all threads and by the clock, and fits a
-line to the seconds of a call by what is before it.
+encodes so many tokens once, all layers as those before the last, and fits a line to the seconds of a call by
+the positions before it.
 """
 
 import argparse
@@ -118,12 +118,12 @@ def compare(model: str, rounds: int) -> None:
 
 def encode_long(model: str, count: int) -> None:
     """Encode so many tokens once."""
-    session = Session(model, context=512)
+    session = Session(model, threads=1, context=512)
     config, noise = session.config, SeededNoise(1, session.config.vocab_size)
     rows = rows_per_call(config)
     cache = KVCache(config, session.backend, count, rows)
     all_layers_encode(cache)
-    timed = Scaled(session.model, time.perf_counter)
+    timed = Scaled(session.model)
     tokens, before, taken = noise.tokens(1, 0, count), [], []
     for first in range(0, count, rows):
         spent, _ = timed(session.model.encode, tokens[first : first + rows], cache)

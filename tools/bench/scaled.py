@@ -62,8 +62,9 @@ class Scaled:
         self._spent, began = Spent(), self._clock()
         result = work(*arguments)
         seconds = self._clock() - began
-        self._spent.rest = seconds - self._spent.all
-        return self._spent, result
+        spent, self._spent = self._spent, Spent()  # what nobody times goes to another one
+        spent.rest = seconds - spent.all
+        return spent, result
 
 
 class _Inner(list):

@@ -245,6 +245,9 @@ class _NoBackend:
     def load_matrix(self, host: Any) -> Any:
         return host.raw
 
+    def load_matrices(self, hosts: Any) -> Any:
+        return [self.load_matrix(host) for host in hosts]
+
     def load_vector(self, host: Any) -> Any:
         return host.raw
 

@@ -175,8 +175,7 @@ def experts(
         # first: at the end, the other threads would wait for them.
         first = np.argsort(counts <= MANY * counts.mean(), kind="stable")
         # Each assignment is a row; an expert's matrices are decoded once for those that chose it.
-        weights_of_one = gate.rows * gate.columns
-        threads = by_products(order.size // len(numbers), 2 * len(numbers) * weights_of_one)
+        threads = by_products(order.size // len(numbers), 2 * len(numbers) * gate.rows * gate.columns)
         pool.run_kernel(
             panel_gated, min(threads, len(numbers)), inputs, order, n_used, numbers[first], bounds[first],
             (code_of(gate, gate.panel), code_of(up, up.panel)), gate.tensor.raw, up.tensor.raw,

@@ -1,4 +1,4 @@
-"""Values of 16 lanes, one a weight row: Python expressions that emit LLVM IR.
+"""Values of 16 or 8 lanes, one a weight row: Python expressions that emit LLVM IR.
 
 An operator on `Lanes` appends one instruction.
 """
@@ -13,7 +13,6 @@ from dgguf.llvm_ir import (
     I8,
     I16,
     I32,
-    LANES,
     Builder,
     Value,
     call,
@@ -22,24 +21,24 @@ from dgguf.llvm_ir import (
     vector,
 )
 
-CODES = vector(I8, 4 * LANES)  # four codes a lane
-
 
 class Lanes:
-    """16 unsigned 32-bit integers or float32, one a weight row.
+    """16 or 8 unsigned 32-bit integers or float32, one a weight row.
 
     An integer often holds four codes, those of four consecutive weights of its row: then `&`, `|`,
-    `^` and shifts that stay within the bytes work on all 64.
+    `^` and shifts that stay within the bytes work on all of them.
     """
 
     def __init__(self, builder: Builder, value: Value) -> None:
         self.b = builder
         self.v = value
+        self.n = value.type.count
+        self.codes = vector(I8, 4 * self.n)  # the type of four codes a lane
 
     def _operand(self, other: "Lanes | int | float") -> Value:
         if isinstance(other, Lanes):
             return other.v
-        return ir.Constant(self.v.type, [other] * LANES)
+        return ir.Constant(self.v.type, [other] * self.n)
 
     def _emit(self, instruction: Callable[..., Value], *operands: "Lanes | int | float") -> "Lanes":
         return Lanes(self.b, instruction(self.v, *(self._operand(x) for x in operands)))
@@ -85,25 +84,25 @@ class Lanes:
 
     def to_float(self) -> "Lanes":
         """Two's complement integers as float32."""
-        return Lanes(self.b, self.b.sitofp(self.v, vector(F32)))
+        return Lanes(self.b, self.b.sitofp(self.v, vector(F32, self.n)))
 
     def half(self) -> "Lanes":
         """The lower 16 bits, a float16, as float32."""
-        bits = self.b.bitcast(self.b.trunc(self.v, vector(I16)), vector(F16))
-        return Lanes(self.b, self.b.fpext(bits, vector(F32)))
+        bits = self.b.bitcast(self.b.trunc(self.v, vector(I16, self.n)), vector(F16, self.n))
+        return Lanes(self.b, self.b.fpext(bits, vector(F32, self.n)))
 
     def bits_of_float(self) -> "Lanes":
         """The float32 with these 32 bits."""
-        return Lanes(self.b, self.b.bitcast(self.v, vector(F32)))
+        return Lanes(self.b, self.b.bitcast(self.v, vector(F32, self.n)))
 
     def to_bits(self) -> "Lanes":
         """The 32 bits of float32."""
-        return Lanes(self.b, self.b.bitcast(self.v, vector(I32)))
+        return Lanes(self.b, self.b.bitcast(self.v, vector(I32, self.n)))
 
     def times_plus(self, factor: "Lanes", addend: float) -> "Lanes":
         """self * factor + addend, rounded once."""
         operands = self.v, factor.v, self._operand(addend)
-        return Lanes(self.b, call(self.b, f"llvm.fma.v{LANES}f32", vector(F32), *operands))
+        return Lanes(self.b, call(self.b, f"llvm.fma.v{self.n}f32", self.v.type, *operands))
 
     def maximum(self, other: "Lanes | int") -> "Lanes":
         """The larger of unsigned integers: of float32's bits, too, if none is below 0; NaN is the largest."""
@@ -112,16 +111,15 @@ class Lanes:
 
     def maximum_of_halves(self, other: "Lanes") -> "Lanes":
         """As `maximum`, of both 16-bit halves."""
-        of = vector(I16, 2 * LANES)
+        of = vector(I16, 2 * self.n)
         x, y = self.b.bitcast(self.v, of), self.b.bitcast(other.v, of)
         larger = self.b.select(self.b.icmp_unsigned(">", x, y), x, y)
         return Lanes(self.b, self.b.bitcast(larger, self.v.type))
 
     def ones(self) -> "Lanes":
         """How many bits are set in each of the four bytes."""
-        return Lanes(
-            self.b, self.b.bitcast(call(self.b, "llvm.ctpop.v64i8", CODES, self._bytes()), self.v.type)
-        )
+        found = call(self.b, f"llvm.ctpop.v{4 * self.n}i8", self.codes, self._bytes())
+        return Lanes(self.b, self.b.bitcast(found, self.v.type))
 
     def filled(self, value: int) -> "Lanes":
         """The same integer in all lanes."""
@@ -129,7 +127,7 @@ class Lanes:
 
     def where(self, condition: Value, otherwise: "Lanes") -> "Lanes":
         """Self where the condition is true, a value of `flags` or `equals`."""
-        if condition.type.count == LANES:
+        if condition.type.count == self.n:
             return Lanes(self.b, self.b.select(condition, self.v, otherwise.v))
         chosen = self.b.select(condition, self._bytes(), otherwise._bytes())
         return Lanes(self.b, self.b.bitcast(chosen, self.v.type))
@@ -137,7 +135,7 @@ class Lanes:
     def raised(self, condition: Value, amount: int) -> "Lanes":
         """With this amount added to the codes whose `flags` are set."""
         codes = self._bytes()
-        more = self.b.add(codes, constant(CODES, [amount] * 4 * LANES))
+        more = self.b.add(codes, constant(self.codes, [amount] * 4 * self.n))
         return Lanes(self.b, self.b.bitcast(self.b.select(condition, more, codes), self.v.type))
 
     def equals(self, other: int) -> Value:
@@ -146,11 +144,11 @@ class Lanes:
 
     def flags(self, first: int) -> Value:
         """Bits first … first + 3 of each lane, first a multiple of 4: a truth value for each code."""
-        order = [4 * lane + first // 8 for lane in range(LANES) for _ in range(4)]
+        order = [4 * lane + first // 8 for lane in range(self.n) for _ in range(4)]
         source = self._bytes()
-        bits = ir.Constant(CODES, [1 << first % 8 + i for i in range(4)] * LANES)
+        bits = ir.Constant(self.codes, [1 << first % 8 + i for i in range(4)] * self.n)
         found = self.b.and_(shuffle(self.b, source, source, order), bits)
-        return self.b.icmp_unsigned("!=", found, ir.Constant(CODES, [0] * 4 * LANES))
+        return self.b.icmp_unsigned("!=", found, ir.Constant(self.codes, [0] * 4 * self.n))
 
     def _bytes(self) -> Value:
-        return self.b.bitcast(self.v, CODES)
+        return self.b.bitcast(self.v, self.codes)

@@ -14,7 +14,7 @@ from numba import types
 from dgguf.backends.cpu import panel_fields, panel_floats, panel_grids
 from dgguf.backends.cpu.unpack import PanelFormat, emit_decoder
 from dgguf.jit import address
-from dgguf.llvm_ir import LITERAL, align_stack, emits
+from dgguf.llvm_ir import LITERAL, emits
 from dgguf.quants.block import FORMATS_BY_NAME
 
 PANEL_FORMATS: dict[str, PanelFormat] = {
@@ -43,7 +43,6 @@ def _decode(
     scales: Any,
     minimums: Any,
 ) -> None:
-    align_stack(b)
     emit_decoder(b, path, panel_format(name), (source, stride, blocks, codes, scales, minimums))
 
 

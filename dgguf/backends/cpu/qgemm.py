@@ -238,6 +238,7 @@ def _multiply_panels(
             target = codes + at, scales + at, minimums + at
             _decode_panel(decode, block_bytes, whole, rows, valid, edge, behind and behind + at, target)
         wanted = following if last == end else raw + last * raw_stride  # while these panels are used
+        enough = wanted + (last - p) * raw_stride  # more would only drive rows of inputs out of the cache
         t = 0
         for i in range(tiles):
             size = (n_rows - t + tiles - i - 1) // (tiles - i)
@@ -246,8 +247,9 @@ def _multiply_panels(
                 at, valid = (q - p) // PANEL_ROWS * panel_bytes, min(PANEL_ROWS, last - q)
                 panel, place = (codes + at, scales + at, minimums + at), out + t * out_stride + 4 * q
                 _multiply_panel(
-                    tile, tile_columns, columns, some, panel, valid, place, out_stride, wanted, lines
-                )
+                    tile, tile_columns, columns, some, panel, valid, place, out_stride, wanted,
+                    lines if wanted < enough else 0,
+                )  # fmt: skip
                 wanted += lines * LINE * (columns // 32) * (PANEL_ROWS // tile_columns)
             t += size
 

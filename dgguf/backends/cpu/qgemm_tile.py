@@ -328,12 +328,14 @@ def _tile(b: Any, path: str, has_minimum: int, group: int, bits: int, arguments:
             the output's address and bytes from row to row; and what will be wanted next: an address,
             and how many cache lines of it to prefetch in each 32 inputs
     """
+    write_tiles(b, PATHS[path], bool(has_minimum), group, bits, arguments)
+
+
+def write_tiles(b: Any, kind: Path, has_minimum: bool, group: int, bits: int, arguments: list[Any]) -> None:
+    """Write the code of `_tile`."""
     align_stack(b)
     rows, *rest = arguments
-    kind = PATHS[path]
-    for_each_count(
-        b, rows, kind.rows, lambda n: Tile(b, kind, bool(has_minimum), group, bits, n, rest).write()
-    )
+    for_each_count(b, rows, kind.rows, lambda n: Tile(b, kind, has_minimum, group, bits, n, rest).write())
 
 
 def _tile_function(path: str, has_minimum: int, group: int, bits: int) -> Callable[..., None]:

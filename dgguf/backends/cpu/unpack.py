@@ -1,4 +1,4 @@
-"""Blocks of 16 neighbouring rows, read and taken apart side by side: a row is a lane.
+"""Blocks of 16 or 8 neighbouring rows, read and taken apart side by side: a row is a lane.
 
 What is written is a weight panel. With b bits, a weight is scale * (code - 2**(b - 1)), or
 scale * code + minimum. Plain numbers may also be kept as they are: then the panel holds them instead of
@@ -12,7 +12,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from dgguf.backends.cpu.lanes import CODES, Lanes
+from dgguf.backends.cpu.lanes import Lanes
 from dgguf.llvm_ir import (
     I8,
     I16,
@@ -22,6 +22,7 @@ from dgguf.llvm_ir import (
     Builder,
     Loop,
     Value,
+    align_stack,
     call,
     constant,
     int64,
@@ -36,6 +37,9 @@ from dgguf.quants.scheme import SCHEMES, Bits, Encoding, Scales, Scheme
 
 PANEL_ROWS = 2 * LANES  # rows decoded side by side
 PLAIN_GROUP, PLAIN_BITS = 32, 8  # of plain numbers, which are rounded as Q8_0 would round them
+
+# Rows that are decoded side by side, where 16 would leave no registers.
+_LANES = {"avx2": 8, "avx_vnni": 8}
 
 # The instruction of a CPU path that looks bytes up in 16, in each 16 of so many bytes.
 _LOOK_UPS = {
@@ -111,7 +115,7 @@ class PanelFormat:
 
 
 class RowBlocks:
-    """The same block of 16 neighbouring rows: where a format's decoder reads and writes.
+    """The same block of some neighbouring rows: where a format's decoder reads and writes.
 
     What it writes is a weight panel: codes as (weights / 4, PANEL_ROWS) words of four codes, scales and
     minimums as (groups, PANEL_ROWS) float32. Weights that are kept are words of one float32 or two bfloat16
@@ -119,6 +123,7 @@ class RowBlocks:
 
     Attributes:
         offset: what a code is above its value.
+        lanes: how many rows.
     """
 
     def __init__(
@@ -126,13 +131,14 @@ class RowBlocks:
         builder: Builder,
         path: str,
         offset: int,
+        lanes: int,
         source: Value,
         stride: Value,
         codes: Value,
         scales: Value,
         minimums: Value,
     ) -> None:
-        self._b, self._path, self.offset = builder, path, offset
+        self._b, self._path, self.offset, self.lanes = builder, path, offset, lanes
         self._source, self._stride = source, stride
         self._codes, self._scales, self._minimums = codes, scales, minimums
         # What has been read: by its first byte, how many bytes, and the lowest bits of the lanes.
@@ -143,8 +149,8 @@ class RowBlocks:
         return load(b, b.add(b.add(self._source, b.mul(self._stride, int64(row))), int64(offset)), of)
 
     def _scalars(self, offset: int, of: Any) -> Value:
-        values = ir.Constant(vector(of), ir.Undefined)
-        for row in range(LANES):
+        values = ir.Constant(vector(of, self.lanes), ir.Undefined)
+        for row in range(self.lanes):
             values = self._b.insert_element(values, self._read(row, offset, of), ir.Constant(I32, row))
         return values
 
@@ -154,21 +160,23 @@ class RowBlocks:
 
     def uint16(self, offset: int) -> Lanes:
         """The 16 bits at byte `offset` of the block."""
-        return self._keep(offset, 2, self._b.zext(self._scalars(offset, I16), vector(I32)))
+        return self._keep(offset, 2, self._b.zext(self._scalars(offset, I16), vector(I32, self.lanes)))
 
     def uint8(self, offset: int) -> Lanes:
         """The byte at `offset` of the block."""
-        return self._keep(offset, 1, self._b.zext(self._scalars(offset, I8), vector(I32)))
+        return self._keep(offset, 1, self._b.zext(self._scalars(offset, I8), vector(I32, self.lanes)))
 
     def words(self, offset: int, count: int = 8) -> list[Lanes]:
         """The 4 to 8 consecutive 32-bit words at byte `offset` of the block."""
         if count == 8:
-            words = transposed(self._b, [self._read(row, offset, vector(I32, 8)) for row in range(LANES)])
+            words = transposed(
+                self._b, [self._read(row, offset, vector(I32, 8)) for row in range(self.lanes)]
+            )
             return [self._keep(offset + 4 * i, 4, word) for i, word in enumerate(words)]
         # No byte behind the block may be touched: it may be the last of the file.
         starts = (offset, offset + 4 * (count - 4)) if count > 4 else (offset,)
         fours = [
-            transposed(self._b, [self._read(row, start, vector(I32, 4)) for row in range(LANES)])
+            transposed(self._b, [self._read(row, start, vector(I32, 4)) for row in range(self.lanes)])
             for start in starts
         ]
         words = fours[0] + fours[-1][8 - count :] if count > 4 else fours[0]
@@ -212,21 +220,26 @@ class RowBlocks:
         """The entries of a table of 16 bytes at the four indices of each lane, all below 16."""
         b, name, size = self._b, *_LOOK_UPS[self._path]
         of = vector(I8, size)
-        entries, lanes = constant(of, [x & 255 for x in table] * (size // 16)), b.bitcast(indices.v, CODES)
-        parts = [shuffle(b, lanes, lanes, list(range(at, at + size))) for at in range(0, 64, size)]
+        entries, lanes = (
+            constant(of, [x & 255 for x in table] * (size // 16)),
+            b.bitcast(indices.v, indices.codes),
+        )
+        parts = [
+            shuffle(b, lanes, lanes, list(range(at, at + size))) for at in range(0, 4 * self.lanes, size)
+        ]
         parts = [call(b, name, of, entries, part) for part in parts]
         while len(parts) > 1:
             parts = [joined(b, x, y) for x, y in zip(parts[::2], parts[1::2], strict=True)]
-        return Lanes(b, b.bitcast(parts[0], vector(I32)))
+        return Lanes(b, b.bitcast(parts[0], indices.v.type))
 
     def gather(self, first: Lanes, second: Lanes, table: Sequence[int]) -> tuple[Lanes, Lanes]:
         """The entries of a table of 32-bit words at each lane's two indices, of 16 bits."""
         b = self._b
         start = b.ptrtoint(self._table(table), I64)
         # Four indices leave the vector registers at a time: the way out is narrow.
-        fours = b.bitcast((first | second << 16).v, vector(I64, LANES // 2))
-        found = [ir.Constant(vector(I32), ir.Undefined)] * 2
-        for pair in range(LANES // 2):
+        fours = b.bitcast((first | second << 16).v, vector(I64, self.lanes // 2))
+        found = [ir.Constant(first.v.type, ir.Undefined)] * 2
+        for pair in range(self.lanes // 2):
             four = b.extract_element(fours, ir.Constant(I32, pair))
             # What passes through assembly LLVM does not see: it would take each out by itself.
             four = b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [four], side_effect=False)
@@ -259,30 +272,32 @@ class RowBlocks:
 
 
 def transposed(b: Builder, rows: list[Value]) -> list[Value]:
-    """16 vectors of 4 or 8 words as 4 or 8 vectors of 16."""
-
+    """16 or 8 vectors of 4 or 8 words as 4 or 8 vectors of 16 or 8."""
+    pairs = [joined(b, rows[r], rows[r + 4]) for i in range(0, len(rows), 8) for r in range(i, i + 4)]
     if rows[0].type.count == 4:
         # Rows r, r + 4, r + 8 and r + 12 share a register: each 4 x 4 words then stand in a quarter.
-        pairs = [joined(b, rows[r], rows[r + 4]) for r in (0, 1, 2, 3, 8, 9, 10, 11)]
-        return _interleaved(b, [joined(b, x, y) for x, y in zip(pairs[:4], pairs[4:], strict=True)])
-    # Rows r and r + 4 share a register, so that the last shuffle finds its quarters in order.
-    pairs = [joined(b, rows[r], rows[r + 4]) for r in (0, 1, 2, 3, 8, 9, 10, 11)]
-    upper, lower = _interleaved(b, pairs[:4]), _interleaved(b, pairs[4:])
+        if len(rows) == 16:
+            pairs = [joined(b, x, y) for x, y in zip(pairs[:4], pairs[4:], strict=True)]
+        return _interleaved(b, pairs)
+    # Of 16, rows r and r + 4 share a register, so that the last shuffle finds its quarters in order.
+    whole = pairs if len(rows) == 16 else rows
+    upper, lower = _interleaved(b, whole[:4]), _interleaved(b, whole[4:])
     columns = []
     for quarter in (0, 4):
-        order = [quarter + start + i for start in (0, 8, 16, 24) for i in range(4)]
+        order = [quarter + start + i for start in range(0, 2 * len(rows), 8) for i in range(4)]
         columns += [shuffle(b, x, y, order) for x, y in zip(upper, lower, strict=True)]
     return columns
 
 
 def _interleaved(b: Builder, rows: list[Value]) -> list[Value]:
     """Transpose each 4 x 4 words that stand in the same quarter of four registers."""
+    count = rows[0].type.count
 
     def unpack(x: Value, y: Value, words: int, first: int) -> Value:
         order = []
-        for quarter in (0, 4, 8, 12):
+        for quarter in range(0, count, 4):
             for i in range(quarter + first, quarter + first + 2, words):
-                order += [*range(i, i + words), *range(16 + i, 16 + i + words)]
+                order += [*range(i, i + words), *range(count + i, count + i + words)]
         return shuffle(b, x, y, order)
 
     r0, r1, r2, r3 = rows
@@ -299,26 +314,26 @@ def emit_decoder(b: Builder, path: str, form: PanelFormat, args: Any) -> None:
         args: int64 values: addresses of the first block, the bytes from row to row, how many blocks a
             row has, addresses of the codes, scales and minimums to write
     """
+    align_stack(b)
     source, stride, blocks, codes, scales, minimums = args
     loop = Loop(b, int64(0))
 
     def ahead(address: Value, n_bytes: int) -> Value:
         return b.add(address, b.mul(loop.index, int64(n_bytes)))
 
-    n_groups = form.block_size // form.group
-    block = RowBlocks(
-        b,
-        path,
-        form.offset,
-        ahead(source, form.block_bytes),
-        stride,
-        ahead(codes, form.block_size * PANEL_ROWS * form.weight_bytes),
-        ahead(scales, n_groups * 4 * PANEL_ROWS),
-        ahead(minimums, n_groups * 4 * PANEL_ROWS),
-    )
-    form.emit(block)
-    if form.scheme:
-        _emit_scales(block, form.scheme, n_groups)
+    n_groups, lanes = form.block_size // form.group, _LANES.get(path, LANES)
+    for row in range(0, LANES, lanes):
+        addresses = (
+            b.add(ahead(source, form.block_bytes), b.mul(stride, int64(row))),
+            stride,
+            b.add(ahead(codes, form.block_size * PANEL_ROWS * form.weight_bytes), int64(4 * row)),
+            b.add(ahead(scales, n_groups * 4 * PANEL_ROWS), int64(4 * row)),
+            b.add(ahead(minimums, n_groups * 4 * PANEL_ROWS), int64(4 * row)),
+        )
+        block = RowBlocks(b, path, form.offset, lanes, *addresses)
+        form.emit(block)
+        if form.scheme:
+            _emit_scales(block, form.scheme, n_groups)
     loop.close(blocks)
 
 

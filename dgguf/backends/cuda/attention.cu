@@ -15,9 +15,10 @@ constexpr int QUERIES = 16;  // of a tile, at most
 // q: float32 (tokens, heads, HEAD_DIM). keys, values: float16 (KV heads, capacity, HEAD_DIM). runs: int32
 // (n_runs, tokens, 2), a token sees the rows runs[i][token][0]..runs[i][token][1] of the cache for each i.
 // tiles: int32 (tiles, 2), first query and end of each, 16 at most and all of one piece (see `Visible`), where
-// a query is token * group + head. out: as q.
+// a query is token * group + head. out: float16, as q: a mean of float16 values, so it neither overflows nor
+// needs a scale.
 extern "C" __global__ void __launch_bounds__(32 * WARPS, 2)
-    attention(const float *q, const u16 *keys, const u16 *values, float *out, const int *runs, const int *tiles,
+    attention(const float *q, const u16 *keys, const u16 *values, u16 *out, const int *runs, const int *tiles,
               int n_runs, int tokens, int heads, int group, int capacity) {
     __shared__ float shares[WARPS][QUERIES][KEYS + 4];
     __shared__ __align__(16) u16 staged[WARPS][KEYS][SLICE + 8];
@@ -122,8 +123,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 2)
 #pragma unroll
     for (int n = 0; n < SLICE / 8; n++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int row = i >> 1;
-            if (first_query + g + 8 * row <= last) out[place[row] + 8 * n + 2 * t + (i & 1)] = sums[n][i] / total[row];
+        for (int row = 0; row < 2; row++) {
+            const float a = sums[n][2 * row] / total[row], b = sums[n][2 * row + 1] / total[row];
+            if (first_query + g + 8 * row <= last) *(u32 *)(out + place[row] + 8 * n + 2 * t) = to_half2(a, b);
         }
 }

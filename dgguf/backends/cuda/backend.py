@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dgguf.backends.base import Prediction
-from dgguf.backends.cuda.device import Device
+from dgguf.backends.cuda.device import Device, reason
 from dgguf.backends.cuda.layers import Layers
 from dgguf.backends.cuda.plan import PlacementPlan
 from dgguf.backends.cuda.queue import Queue
@@ -46,11 +46,15 @@ class CudaBackend(Layers, Vocabulary):
         self.arithmetic = "cuda"
         self._seen: Hashable = None
         self._recorded_positions: list[Any] = []
-        self._records = not plan.streamed_layers  # the copies of streamed experts cannot be recorded
+        self._records, self._why_not = not plan.streamed_layers, "the copies of experts cannot be recorded"
 
     def describe(self) -> str:
         kernels = "reference kernels" if self._reference else "float16 products on tensor cores"
-        return f"{self._device.describe()}, {kernels}; {self._plan.describe()}"
+        if self._slow_heads:
+            sizes = ", ".join(map(str, sorted(self._slow_heads)))
+            kernels += f", attention with heads of {sizes} by a plain, slow kernel"
+        steps = "recorded as one graph" if self._records else f"started kernel by kernel ({self._why_not})"
+        return f"{self._device.describe()}, {kernels}; steps {steps}; {self._plan.describe()}"
 
     def replay_step(
         self,
@@ -69,8 +73,8 @@ class CudaBackend(Layers, Vocabulary):
             self._recorded = None
             try:
                 self._queue.record(compute)
-            except Exception:  # steps run without it, only slower; `dgguf doctor` says why
-                self._records = False
+            except Exception as error:  # steps run without it, only slower
+                self._records, self._why_not = False, reason(error)
             else:
                 self._recorded = place
                 # Written outside of the recording, so nobody else may take their buffers.

@@ -3,7 +3,7 @@
 import importlib.metadata
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from dgguf.backends.check import Check
 from dgguf.backends.cuda.device import INSTALL, OLDEST, Device, check_package, count_devices, reason
 from dgguf.backends.cuda.plan import RESERVE, PlacementPlan, Sizes, make_plan, spread
+from dgguf.backends.limits import GPU_MOST_HEAD, gpu_attends_fast
 from dgguf.errors import BackendError, extra
 
 # The toolkit's parts and the wheels that bring them for CUDA 12 and 13.
@@ -80,15 +81,17 @@ def check_driver(driver: tuple[int, int] | None, toolkit: int, found: str) -> Ch
     return Check("driver", True, found)
 
 
-def examine(number: int, sizes: Sizes | None) -> Iterator[Check]:
+def examine(number: int, sizes: Sizes | None, head_dims: Collection[int] = ()) -> Iterator[Check]:
     """Look at everything, from the packages to a product computed; stops where nothing further can work.
 
     Args:
         number: of the GPU.
         sizes: of a model, to say what of it fits; None for none.
+        head_dims: the sizes of its heads.
     """
     if sizes is not None:
         yield Check("model needs", True, needs(sizes))
+        yield Check("attention", True, attention_kernels(head_dims))
     try:
         check_package()
     except BackendError as error:
@@ -134,6 +137,21 @@ def needs(sizes: Sizes) -> str:
         f"{everything:.1f} GB of free GPU memory for all layers, {least:.1f} GB with all experts streamed "
         f"({sizes.kv_cache / 1e9:.1f} GB of it for the context, {RESERVE / 1e9:.1f} GB in reserve)"
     )
+
+
+def attention_kernels(head_dims: Collection[int]) -> str:
+    """Which kernel attends with heads of these sizes."""
+    fast, slow = (
+        ", ".join(str(dim) for dim in sorted(set(head_dims)) if gpu_attends_fast(dim) == wanted)
+        for wanted in (True, False)
+    )
+    found = [f"on tensor cores for heads of {fast}"] if fast else []
+    if slow:
+        found.append(
+            f"by a plain, slow kernel for heads of {slow} (the fast one takes multiples of 16 "
+            f"up to {GPU_MOST_HEAD})"
+        )
+    return "; ".join(found)
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from dgguf.backends.cuda import attention, elementwise, experts, matmul
 from dgguf.backends.cuda.matmul import GpuMatrix, Planes, Router
 from dgguf.backends.cuda.memory import Array, upload
 from dgguf.backends.cuda.products import Products
+from dgguf.backends.limits import gpu_attends_fast
 
 # Of a block of router.cu: rows, columns and experts of the product, and rows of the choice, a warp each.
 ROUTER_ROWS, ROUTER_SPLIT, ROUTER_EXPERTS, ROUTER_THREADS = 32, 176, 128, 128
@@ -29,15 +30,7 @@ class Layers(Products):
         return out
 
     def rms_norm(self, x: Array, weight: Array | None, eps: float) -> Array:
-        out = self._empty(*x.shape)
-        rows, n = math.prod(x.shape[:-1]), x.shape[-1]
-        flat = x.view.reshape(rows, n)
-        given = out.view if weight is None else weight.view  # any array does if it is not used
-        self._queue.run(
-            elementwise.rms_norm, rows, flat, given.reshape(-1), int(weight is not None), eps,
-            out.view.reshape(rows, n),
-        )  # fmt: skip
-        return out
+        return self._rows.rms_norm(x, weight, eps)
 
     def put_rows(self, x: Array, first: int, rows: np.ndarray) -> Array:
         host = self.to_host(x)
@@ -45,14 +38,10 @@ class Layers(Products):
         return upload(host)
 
     def add(self, x: Array, y: Array) -> Array:
-        out = self._empty(*x.shape)
-        self._queue.run(elementwise.add, x.shape[0], x.view, y.view, out.view)
-        return out
+        return self._rows.add(x, y)
 
     def residual(self, x: Array, y: Array, weight: Array, eps: float, scale: float) -> Array:
-        out = self._empty(*x.shape)
-        self._queue.run(elementwise.residual, x.shape[0], x.view, y.view, weight.view, eps, scale, out.view)
-        return out
+        return self._rows.residual(x, y, weight, eps, scale)
 
     def residual_of_sum(
         self,
@@ -65,13 +54,10 @@ class Layers(Products):
         eps: float,
         scale: float,
     ) -> Array:
-        total = self.add(self.rms_norm(y, y_weight, eps), self.rms_norm(z, z_weight, eps))
-        return self.residual(x, total, weight, eps, scale)
+        return self._rows.residual_of_sum(x, y, y_weight, z, z_weight, weight, eps, scale)
 
     def geglu(self, gate: Array, up: Array) -> Array:
-        out = self._empty(*gate.shape)
-        self._queue.run(elementwise.geglu, gate.shape[0], gate.view, up.view, out.view)
-        return out
+        return self._rows.geglu(gate, up)
 
     def rope_angles(
         self, positions: np.ndarray, head_dim: int, base: float, factors: Array | None
@@ -85,10 +71,7 @@ class Layers(Products):
         return angles
 
     def norm_rope(self, x: Array, weight: Array, eps: float, rotation: tuple[Array, Array]) -> Array:
-        normed, out = self.rms_norm(x, weight, eps), self._empty(*x.shape)
-        cos, sin = rotation
-        self._queue.run(elementwise.rope, x.shape[0], normed.view, cos.view, sin.view, out.view)
-        return out
+        return self._rows.norm_rope(x, weight, eps, rotation)
 
     def kv_store(self, shape: tuple[int, int, int]) -> Array:
         return upload(np.zeros(shape, np.float16))
@@ -105,34 +88,36 @@ class Layers(Products):
         self._queue.run(attention.copy_rows, count, copy.view, 0, source.view, 0, count)
 
     def store_rows(self, k: Array, v: Array, store: LayerStore, rows: np.ndarray) -> None:
-        places = self._integers("rows", rows)
-        stored = store.keys.view, store.values.view, store.length, places.view
-        self._queue.run(attention.store_rows, k.shape[0], k.view, v.view, *stored)
+        self._rows.store_rows(k, v, store, self._integers("rows", rows))
 
     def attention(self, q: Array, store: LayerStore, visible: Visible) -> Array:
         rows, heads, dim = q.shape
         kv_heads, capacity, _ = store.keys.shape
         runs = self._integers("runs", visible.runs)
-        out = self._empty(rows, heads, dim)
-        if self._reference or dim % 16 or dim > 512:
+        fast = gpu_attends_fast(dim)
+        if not fast:
+            self._slow_heads.add(dim)
+        if self._reference or not fast:
+            out = self._empty(rows, heads, dim)
             scores = self._empty(rows * heads, int(visible.runs[:, :, 1].max()))
             self._queue.run(
                 attention.reference_attention, rows * heads, q.view, store.keys.view, store.values.view,
                 scores.view, runs.view, out.view,
             )  # fmt: skip
-        else:
-            group, warps = heads // kv_heads, attention.warps(dim)
-            numbers = (len(visible.runs), rows, heads, group, capacity)
-            tiles = self._integers("tiles", attention.tiles(visible, group))
-            self._queue.launch(
-                "attention",
-                (("HEAD_DIM", dim), ("WARPS", warps)),
-                "attention",
-                (tiles.shape[0], kv_heads),
-                32 * warps,
-                [q, store.keys, store.values, out, runs, tiles, *(ctypes.c_int(n) for n in numbers)],
-            )
-        return out.reshape(rows, heads * dim)
+            return out.reshape(rows, heads * dim)
+        group, warps = heads // kv_heads, attention.warps(dim)
+        numbers = (len(visible.runs), rows, heads, group, capacity)
+        tiles = self._integers("tiles", attention.tiles(visible, group))
+        out = self._empty(rows, heads * dim, dtype=np.float16)
+        self._queue.launch(
+            "attention",
+            (("HEAD_DIM", dim), ("WARPS", warps)),
+            "attention",
+            (tiles.shape[0], kv_heads),
+            32 * warps,
+            [q.ready(), store.keys, store.values, out, runs, tiles, *(ctypes.c_int(n) for n in numbers)],
+        )
+        return self._kernels.attended(out)
 
     def route(
         self, x: Array, w: Router, scale: Array, expert_scale: Array, n_used: int, eps: float
@@ -151,7 +136,7 @@ class Layers(Products):
         partial, squares = self._empty(splits, rows, w.rows), self._empty(splits, rows)
         blocks = -(-rows // ROUTER_ROWS), splits * -(-w.rows // ROUTER_EXPERTS)
         sizes = [ctypes.c_int(rows), ctypes.c_int(w.columns)]
-        inputs = [x, scale, w.turned, partial, squares, *sizes]
+        inputs = [x.ready(), scale, w.turned, partial, squares, *sizes]
         self._queue.launch("router", macros, "router_scores", blocks, ROUTER_THREADS, inputs)
         given = [
             *sizes,
@@ -191,22 +176,17 @@ class Layers(Products):
                     matrix_of.view, w.rows, w.unscale, 0.0, out.view,
                 )  # fmt: skip
                 return out
-            halves, scales = self._halves(inputs)
+            halves = self._kernels.halves(inputs)
             self._queue.launch(
                 "qgemm",
                 w.macros,
-                f"qgemm_{height}",
-                matmul.grid(w, n_tiles, listed=True),
-                matmul.QGEMM_THREADS,
-                matmul.qgemm_arguments(w, planes, halves, scales, out, 0.0, gather, tiles),
+                *matmul.variant(w, height, n_tiles, listed=True),
+                matmul.qgemm_arguments(w, planes, halves.numbers, halves.scales, out, 0.0, gather, tiles),
             )
             return out
 
         with self._experts.planes((gate, up, down)) as (gate_planes, up_planes, down_planes):
             g = product(x, gate, gate_planes, row_of)
             u = product(x, up, up_planes, row_of)
-            self._queue.run(elementwise.geglu, slots, g.view, u.view, g.view)
-            y = product(g, down, down_planes, None)
-        out = self._empty(rows, down.rows)
-        self._queue.run(experts.combine, rows, y.view, slot_of.view, weights.view, out.view)
-        return out
+            y = product(self._rows.geglu(g, u), down, down_planes, None)
+        return self._rows.combine(y, slot_of, weights)

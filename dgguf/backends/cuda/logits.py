@@ -14,10 +14,9 @@ from dgguf.backends.cuda.elementwise import block_max, block_sum
 from dgguf.backends.cuda.jit import SIMULATED, THREADS, device_function, gpu_kernel
 from dgguf.backends.cuda.matmul import weight_at
 from dgguf.backends.cuda.memory import Memory
-from dgguf.backends.limits import GPU_BINS, GPU_SLICES, GPU_SOFT_SLICES, MOST_TOKENS
+from dgguf.backends.limits import GPU_BINS, GPU_SLICES, MOST_TOKENS
 
 SLICES = 4 if SIMULATED else GPU_SLICES
-SOFT_SLICES = 2 if SIMULATED else GPU_SOFT_SLICES
 # A kept distribution leaves out at most this mass, unless it would need more than MOST_TOKENS.
 TAIL = 1e-3
 # Tokens are told apart by z only to 1 / BINS_PER_NAT, down to where all that follow together are
@@ -28,7 +27,7 @@ LOWEST = -3e38  # below every z
 # Columns of `slice_statistics`.
 LARGEST, ARGMAX, TOTAL, WEIGHTED, FIRST_BAD = range(5)
 # Columns of `row_statistics`.
-ENTROPY, SLICE, REST, INVERSE_TOTAL, ROW_LARGEST = range(5)
+SLICE, REST, INVERSE_TOTAL, ROW_LARGEST = range(4)
 
 
 class Reading:
@@ -37,7 +36,8 @@ class Reading:
     Attributes:
         logits: (C, V).
         rows: of `row_statistics`.
-        argmax, sampled: (C,) int32.
+        found: (3, C) int32, what the host reads: `argmax`, `sampled` and the bits of `entropy`.
+        argmax, sampled, entropy: numba's arrays of these rows, int32 and float32.
         temperature: (1,) in GPU memory.
         tokens, weights: (C, MOST_TOKENS) int32 and float32, the likeliest tokens in the order of the
             vocabulary and exp(z - largest); of row r the first counts[r] mean something.
@@ -46,8 +46,11 @@ class Reading:
 
     def __init__(self, memory: Memory, n: int, vocab_size: int) -> None:
         self.logits = memory.empty((n, vocab_size))
-        self.rows = memory.empty((n, 5), np.float64)
-        self.argmax, self.sampled, self.counts = (memory.empty((n,), np.int32) for _ in range(3))
+        self.rows = memory.empty((n, 4), np.float64)
+        self.found = memory.empty((3, n), np.int32)
+        self.argmax, self.sampled, entropy = (self.found.view[i] for i in range(3))
+        self.entropy = entropy.view(np.float32)
+        self.counts = memory.empty((n,), np.int32)
         self.tokens = memory.empty((n, MOST_TOKENS), np.int32)
         self.weights = memory.empty((n, MOST_TOKENS))
         self.temperature: Any = None
@@ -118,10 +121,10 @@ def log_sums(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @gpu_kernel
-def row_statistics(slices: Any, uniforms: Any, argmax: Any, out: Any) -> None:
-    """Put the slices together: argmax (C,), -1 if a logit is not finite, and out (C, 5) float64.
+def row_statistics(slices: Any, uniforms: Any, argmax: Any, entropy: Any, out: Any) -> None:
+    """Put the slices together: argmax (C,), -1 if a logit is not finite, entropy (C,) in nats, out (C, 4).
 
-    Entropy in nats; the slice in which the draw of uniforms (C,) falls, and what is left of it there,
+    In out, float64: the slice in which the draw of uniforms (C,) falls, and what is left of it there,
     in units of exp(z - largest); 1 / sum of these; the largest z. A block a row.
     """
     masses, tops = cuda.shared.array(SLICES, np.float64), cuda.shared.array(SLICES, np.float64)
@@ -167,7 +170,7 @@ def row_statistics(slices: Any, uniforms: Any, argmax: Any, out: Any) -> None:
     if bad > 0:
         total = np.float64(1.0)  # nothing here is used
     argmax[row] = -1 if bad > 0 else int(slices[row, best, ARGMAX])
-    out[row, ENTROPY] = math.log(total) - weighted / total
+    entropy[row] = math.log(total) - weighted / total
     out[row, SLICE] = drawn
     out[row, REST] = rest
     out[row, INVERSE_TOTAL] = 1.0 / total
@@ -359,38 +362,21 @@ def keep_likeliest(
 
 
 @gpu_kernel
-def soft_embed_slices(
+def soft_embed(
     low: Any, high: Any, scales: Any, halves: Any, values: Any,
     high_bits: int, group: int, minimum: int, chunks: int,
-    tokens: Any, weights: Any, counts: Any, out: Any,
+    tokens: Any, weights: Any, counts: Any, factor: float, out: Any,
 ) -> None:  # fmt: skip
-    """Sums of probability times embedding over slices of the tokens kept, renormalised.
-
-    The grid is (C, SOFT_SLICES), out (C, SOFT_SLICES, D).
-    """
-    parts = cuda.shared.array(THREADS, np.float64)
-    row, part, tid = cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x
+    """The mean embedding of the tokens kept, times factor: (C, D); a block a row."""
+    row = cuda.blockIdx.x
     total = np.float64(0.0)
-    for k in range(tid, counts[row], THREADS):
+    for k in range(counts[row]):
         total += np.float64(weights[row, k])
-    parts[tid] = total
-    total = block_sum(parts)
-    for column in range(tid, out.shape[2], THREADS):
-        mean = np.float32(0.0)
-        for k in range(part, counts[row], SOFT_SLICES):
+    for column in range(cuda.threadIdx.x, out.shape[1], THREADS):
+        mean = np.float64(0.0)
+        for k in range(counts[row]):
             weight = weight_at(
                 low, high, scales, halves, values, high_bits, group, minimum, chunks, tokens[row, k], column
             )
-            mean += np.float32(weights[row, k] / total) * weight
-        out[row, part, column] = mean
-
-
-@gpu_kernel
-def add_slices(slices: Any, factor: float, out: Any) -> None:
-    """The sum of (C, slices, D) over the slices, in order, times factor: (C, D); a block a row."""
-    row = cuda.blockIdx.x
-    for column in range(cuda.threadIdx.x, out.shape[1], THREADS):
-        total = np.float32(0.0)
-        for part in range(slices.shape[1]):
-            total += slices[row, part, column]
-        out[row, column] = total * np.float32(factor)
+            mean += np.float64(weights[row, k]) * np.float64(weight)
+        out[row, column] = mean / total * factor

@@ -20,9 +20,12 @@ from dgguf.backends.cuda.memory import Array, upload
 from dgguf.backends.cuda.repack import Packed
 from dgguf.quants.decode import decoder
 
-# Tokens of a block of the two variants in qgemm.cu; each of its warps works on 16 rows.
+# Tokens of a block of the kernels in qgemm.cu; each of its warps works on 16 rows, of the wide one on 32.
 FEW_TOKENS, MANY_TOKENS = 32, 64
 QGEMM_WARPS = 4
+# The wide kernel reads x half as often, and is taken where it still has about two blocks for each of the 132
+# multiprocessors of an H100: with fewer they wait for memory.
+WIDE_BLOCKS = 256
 QGEMM_THREADS = 32 * QGEMM_WARPS
 
 
@@ -278,7 +281,18 @@ def qgemm_arguments(
     ]  # fmt: skip
 
 
-def grid(w: GpuMatrix, token_tiles: int, *, listed: bool = False) -> tuple[int, int]:
-    """The grid of a kernel in qgemm.cu: tiles of tokens run first, or row blocks where tiles are listed."""
-    row_blocks = -(-w.rows // (UNIT_ROWS * QGEMM_WARPS))
-    return (row_blocks, token_tiles) if listed else (token_tiles, row_blocks)
+def variant(
+    w: GpuMatrix, height: int, token_tiles: int, *, listed: bool = False
+) -> tuple[str, tuple[int, int], int]:
+    """The kernel of qgemm.cu for tiles of so many tokens: its name, grid and threads of a block.
+
+    Its blocks run with the tiles of tokens first, or with the row blocks where tiles are listed. The sums of
+    all kernels are the same, to the bit.
+    """
+    name, rows = f"qgemm_{height}", UNIT_ROWS * QGEMM_WARPS
+    wide = -(-w.rows // (2 * rows))
+    if height > FEW_TOKENS and not w.layout.halves and wide * token_tiles >= WIDE_BLOCKS:
+        name, row_blocks = f"{name}_wide", wide
+    else:
+        row_blocks = -(-w.rows // rows)
+    return name, (row_blocks, token_tiles) if listed else (token_tiles, row_blocks), QGEMM_THREADS

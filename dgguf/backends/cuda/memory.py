@@ -69,12 +69,20 @@ class Array:
         shape: of it.
     """
 
-    __slots__ = ("_lease", "shape", "view")
+    __slots__ = ("_lease", "_view", "shape")
 
     def __init__(self, view: Any, lease: _Lease | None) -> None:
-        self.view = view
+        self._view = view
         self.shape: tuple[int, ...] = tuple(view.shape)
         self._lease = lease
+
+    @property
+    def view(self) -> Any:
+        return self._view
+
+    def ready(self) -> "Array":
+        """The array once it is computed, which it is but for `rows.Deferred`."""
+        return self
 
     @property
     def size(self) -> int:

@@ -55,6 +55,13 @@ DEVICE u32 half2_fma(u32 a, u32 b, u32 c) {
     return d;
 }
 
+// The float16 in the lower half of a word.
+DEVICE float to_float(u32 half) {
+    float d;
+    asm("{.reg .b16 h; cvt.u16.u32 h, %1; cvt.f32.f16 %0, h;}" : "=f"(d) : "r"(half));
+    return d;
+}
+
 DEVICE u32 to_half2(float low, float high) {
     u16 a, b;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(a) : "f"(low));
@@ -97,6 +104,41 @@ DEVICE void load_matrices_transposed(u32 r[4], const u16 *row) {
                  : "r"(address)
                  : "memory");
 }
+
+// A copy of 16 bytes, aligned, from global to shared memory: begin_copy, then commit_copies, which makes a group of
+// those begun, later end_copy. The bytes are there for the thread when wait_for_copies returns, for others behind
+// a barrier after it. Before compute capability 8.0 they wait in registers for end_copy, which stores them.
+#if __CUDA_ARCH__ >= 800
+constexpr bool ASYNC_COPIES = true;
+struct Copy {};
+
+DEVICE void begin_copy(Copy &, void *to, const void *from) {
+    u32 address = (u32)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
+}
+
+DEVICE void end_copy(const Copy &, void *) {}
+DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits for all groups but the last N.
+template <int N>
+DEVICE void wait_for_copies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+#else
+constexpr bool ASYNC_COPIES = false;
+struct Copy {
+    uint4 value;
+};
+
+DEVICE void begin_copy(Copy &copy, void *, const void *from) { copy.value = *(const uint4 *)from; }
+
+DEVICE void end_copy(const Copy &copy, void *to) { *(uint4 *)to = copy.value; }
+DEVICE void commit_copies() {}
+
+template <int N>
+DEVICE void wait_for_copies() {}
+#endif
 
 // The value of the lane whose number differs in the bits of `mask`.
 DEVICE float from_lane_xor(float value, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, mask); }

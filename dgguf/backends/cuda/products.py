@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 from dgguf.backends.base import HostTensor, Role
-from dgguf.backends.cuda import elementwise, matmul
+from dgguf.backends.cuda import matmul
 from dgguf.backends.cuda.device import Device
-from dgguf.backends.cuda.layout import UNIT_COLUMNS, Layout
+from dgguf.backends.cuda.layout import Layout
 from dgguf.backends.cuda.matmul import GpuMatrix, Joined, Tables
 from dgguf.backends.cuda.memory import Array, Memory, upload
+from dgguf.backends.cuda.plain_rows import PlainRows
 from dgguf.backends.cuda.plan import PlacementPlan
 from dgguf.backends.cuda.queue import Queue
 from dgguf.backends.cuda.repack import Packed, join, pack
+from dgguf.backends.cuda.rows import RowKernels
 from dgguf.backends.cuda.stream import ExpertStream
 from dgguf.machine import usable_cores
 from dgguf.threads.pool import Pool
@@ -32,11 +34,14 @@ class Products:
         self._reference = reference
         self._memory = Memory()
         self._queue = queue or Queue(device, device.launcher())
+        self._kernels = RowKernels(self._queue, self._memory)
+        plain = PlainRows(self._queue, self._memory)
+        self._rows: PlainRows | RowKernels = plain if reference else self._kernels
         self._tables: dict[Layout, Tables] = {}
         self._experts = ExpertStream(device)
         self._of_positions: dict[Hashable, Any] = {}
-        self._last_halves: tuple[Array, Array, Array] | None = None
         self._last_joined: tuple[Array, GpuMatrix, dict[int, Array]] | None = None
+        self._slow_heads: set[int] = set()  # sizes that the fast attention does not take
         self._counters: dict[int, tuple[Array, Array]] = {}
 
     def load_matrix(self, tensor: HostTensor) -> Any:  # a Matrix or the Router
@@ -117,16 +122,6 @@ class Products:
     def _empty(self, *shape: int, dtype: Any = np.float32) -> Array:
         return self._memory.empty(shape, dtype)
 
-    def _halves(self, x: Array) -> tuple[Array, Array]:
-        """The rows of x as the products want them: float16, padded to whole units, and their scales."""
-        if self._last_halves is None or self._last_halves[0] is not x:
-            rows, columns = x.shape
-            out = self._empty(rows, -(-columns // UNIT_COLUMNS) * UNIT_COLUMNS, dtype=np.float16)
-            scales = self._empty(rows)
-            self._queue.run(elementwise.to_half, rows, x.view, out.view, scales.view)
-            self._last_halves = x, out, scales
-        return self._last_halves[1:]
-
     def _product(self, x: Array, w: GpuMatrix, cap: float, out: Array) -> None:
         """cap * tanh(x @ w.T / cap), or without a cap if it is 0."""
         assert w.planes is not None
@@ -145,15 +140,13 @@ class Products:
     ) -> None:
         assert w.planes is not None
         rows = x.shape[0]
-        halves, scales = self._halves(x)
+        halves = self._kernels.halves(x)
         height = matmul.FEW_TOKENS if rows <= matmul.FEW_TOKENS else matmul.MANY_TOKENS
         self._queue.launch(
             "qgemm",
             w.macros,
-            f"qgemm_{height}",
-            matmul.grid(w, -(-rows // height)),
-            matmul.QGEMM_THREADS,
-            matmul.qgemm_arguments(w, w.planes, halves, scales, out, cap, None, None, ends),
+            *matmul.variant(w, height, -(-rows // height)),
+            matmul.qgemm_arguments(w, w.planes, halves.numbers, halves.scales, out, cap, None, None, ends),
         )
 
     def _one_matrix(self, rows: int) -> tuple[Array, Array]:

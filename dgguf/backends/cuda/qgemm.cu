@@ -3,12 +3,15 @@
 // The weights lie as layout.py draws them, so that a lane's share of a unit of 16 rows x 64 columns is
 // what it feeds the tensor cores with (fragment A). They are decoded in registers: setting bits makes the
 // float16 1024 + code, or 1024 + 16 * code where a nibble stands four bits higher; what leads from there to
-// the value is exact, then comes the scale. The rows of x (fragment B) go through shared memory, in two
-// buffers. Sums are float32.
+// the value is exact, then comes the scale. Sums are float32.
+//
+// Units and rows of x (fragment B) are copied to shared memory while the chunks before them are multiplied,
+// with STAGES - 1 chunks on their way.
 //
 // Compiled for one kind of layout at a time: HIGH_BITS, GROUP, MINIMUM, TABLE, HALVES (see
 // layout.Layout.kind). The grid of a stack is (row blocks / 4, token tiles), of one matrix (token tiles, row
-// blocks / 4): blocks run with x first, and what they share of the weights then comes from DRAM once. 128 threads.
+// blocks / 4), of the wide kernel row blocks / 8: blocks run with x first, and what they share of the weights then
+// comes from DRAM once. 128 threads.
 #include "primitives.cuh"
 
 constexpr int WARPS = 4;
@@ -16,14 +19,19 @@ constexpr int THREADS = 32 * WARPS;
 constexpr int CHUNK = 64;
 constexpr int STRIDE = CHUNK + 8;  // of a token in shared memory: 16-byte rows, no bank conflicts
 constexpr int GROUPS = CHUNK / GROUP;
-constexpr int SCALE_WORDS = GROUPS * (1 + MINIMUM);  // of a lane: rows g and g + 8
-constexpr int HIGH_WORDS = HIGH_BITS ? HIGH_BITS : 1;
+
+// Bytes of a unit in the three planes, and of its image in shared memory, which is one behind the other.
+constexpr int LOW_BYTES = HALVES ? 2048 : 512;
+constexpr int HIGH_BYTES = 128 * HIGH_BITS;
+constexpr int SCALE_WORDS = HALVES ? 0 : GROUPS * (1 + MINIMUM);  // of a lane: rows g and g + 8
+constexpr int SCALE_BYTES = 32 * SCALE_WORDS;
+constexpr int UNIT_BYTES = LOW_BYTES + HIGH_BYTES + SCALE_BYTES;
 
 // A lane's share of a unit.
 struct Unit {
     u32 codes[HALVES ? 16 : 4];
-    u32 high[HIGH_WORDS];
-    u32 scales[SCALE_WORDS];
+    u32 high[HIGH_BITS ? HIGH_BITS : 1];
+    u32 scales[SCALE_WORDS ? SCALE_WORDS : 1];
 };
 
 template <int WORDS>
@@ -42,16 +50,17 @@ DEVICE void load_words(u32 *to, const u32 *from) {
     }
 }
 
-DEVICE void fetch(Unit &unit, const u32 *low, const u32 *high, const u32 *scales, long long number, int lane) {
+DEVICE void read_unit(Unit &unit, const char *image, int lane) {
     if constexpr (HALVES) {
 #pragma unroll
         for (int step = 0; step < 4; step++)
-            load_words<4>(unit.codes + 4 * step, low + ((number * 4 + step) * 32 + lane) * 4);
+            load_words<4>(unit.codes + 4 * step, (const u32 *)image + (step * 32 + lane) * 4);
     } else {
-        load_words<4>(unit.codes, low + (number * 32 + lane) * 4);
+        load_words<4>(unit.codes, (const u32 *)image + 4 * lane);
         if constexpr (HIGH_BITS > 0)
-            load_words<HIGH_WORDS>(unit.high, high + (number * 32 + lane) * HIGH_BITS);
-        load_words<SCALE_WORDS>(unit.scales, scales + (number * 8 + (lane >> 2)) * SCALE_WORDS);
+            load_words<HIGH_BITS>(unit.high, (const u32 *)(image + LOW_BYTES) + HIGH_BITS * lane);
+        load_words<SCALE_WORDS>(unit.scales,
+                                (const u32 *)(image + LOW_BYTES + HIGH_BYTES) + SCALE_WORDS * (lane >> 2));
     }
 }
 
@@ -132,89 +141,117 @@ DEVICE Tile tile_of_block(const int *tiles, int tokens, int n_tokens) {
     return {tiles[3 * number], tiles[3 * number + 1], tiles[3 * number + 2]};
 }
 
-// The rows of a tile, TOKENS at most. staged, of two buffers, and pairs are the block's.
+// What a block has of a chunk in shared memory: the rows of x, and the images of each warp's units, one below the
+// other.
+template <int TOKENS, int UNITS>
+struct Stage {
+    __align__(16) u16 x[TOKENS][STRIDE];
+    __align__(16) char units[WARPS][UNITS][UNIT_BYTES];
+};
+
+// Chunks in shared memory, which may have 48 KB, with a table of 1 KB.
+template <int TOKENS, int UNITS>
+constexpr int STAGES = ASYNC_COPIES && 3 * sizeof(Stage<TOKENS, UNITS>) <= 48 * 1024 - 1024 * TABLE ? 3 : 2;
+
+constexpr int LOW_PIECES = LOW_BYTES / 512;  // of 16 bytes for each lane
+constexpr int REST_BYTES = HIGH_BYTES + SCALE_BYTES, REST_PIECES = (REST_BYTES + 511) / 512;
 template <int TOKENS>
-DEVICE void multiply(Tile tile, u16 (*staged)[STRIDE], u32 *pairs, PARAMETERS) {
-    constexpr int TOKEN_TILES = TOKENS / 8, COPIES = TOKENS * (CHUNK / 8) / THREADS;
-    const auto [expert, first, count] = tile;
-    const int row_blocks = tiles ? blockIdx.x : blockIdx.y;
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    const int n_blocks = (rows + 15) / 16, block = row_blocks * WARPS + warp;
+constexpr int X_PIECES = TOKENS * CHUNK / 8 / THREADS;  // of 16 bytes for each thread
 
-    if constexpr (TABLE)
-        for (int i = threadIdx.x; i < 256; i += THREADS) pairs[i] = table[i];
+// What a thread copies of each chunk, of its warp's units and of the block's rows of x. Rows that a tile does not
+// have are left as they are: the sums of others do not depend on them.
+template <int TOKENS, int UNITS>
+struct Feed {
+    const char *low[UNITS], *rest[UNITS][REST_PIECES ? REST_PIECES : 1], *x[X_PIECES<TOKENS>];
+    int rest_step[REST_PIECES ? REST_PIECES : 1];  // in either of the two other planes, from chunk to chunk
+    bool present[X_PIECES<TOKENS>];
+    Copy low_copies[UNITS][LOW_PIECES], rest_copies[UNITS][REST_PIECES ? REST_PIECES : 1], x_copies[X_PIECES<TOKENS>];
+};
 
-    const uint4 *source[COPIES];
-    bool present[COPIES];
+// The copies begin with the warp's block `first_block` of 16 rows. Beyond the last block they take that one again;
+// nothing of it is kept.
+template <int TOKENS, int UNITS>
+DEVICE void start_feed(Feed<TOKENS, UNITS> &feed, Tile tile, int first_block, PARAMETERS) {
+    const int lane = threadIdx.x & 31, n_blocks = (rows + 15) / 16;
 #pragma unroll
-    for (int i = 0; i < COPIES; i++) {
-        int part = i * THREADS + threadIdx.x, token = part >> 3;
-        present[i] = token < count;
-        long long row = !present[i] ? 0 : gather ? gather[first + token] : first + token;
-        source[i] = (const uint4 *)(x + row * chunks * CHUNK) + (part & 7);
+    for (int u = 0; u < UNITS; u++) {
+        const int block = min(first_block + u, n_blocks - 1);
+        const long long unit = ((long long)tile.expert * n_blocks + block) * chunks;
+        feed.low[u] = (const char *)low + unit * LOW_BYTES + 16 * lane;
+#pragma unroll
+        for (int i = 0; i < REST_PIECES; i++) {
+            const int at = 16 * (32 * i + lane);
+            const char *plane = at < HIGH_BYTES ? (const char *)high + at : (const char *)scales + at - HIGH_BYTES;
+            feed.rest_step[i] = at < HIGH_BYTES ? HIGH_BYTES : SCALE_BYTES;
+            feed.rest[u][i] = plane + unit * feed.rest_step[i];
+        }
     }
-    uint4 next[COPIES];
-    auto load = [&](int chunk) {
 #pragma unroll
-        for (int i = 0; i < COPIES; i++)
-            next[i] = present[i] ? source[i][chunk * (CHUNK / 8)] : make_uint4(0, 0, 0, 0);
-    };
-    auto store = [&](int buffer) {
-#pragma unroll
-        for (int i = 0; i < COPIES; i++) {
-            int part = i * THREADS + threadIdx.x;
-            *(uint4 *)&staged[TOKENS * buffer + (part >> 3)][8 * (part & 7)] = next[i];
-        }
-    };
-    // A warp beyond the last block works on that one and keeps nothing of it.
-    const long long number = ((long long)expert * n_blocks + min(block, n_blocks - 1)) * chunks;
-    const Offsets by = offsets(base);
-    Unit units[2];
-    fetch(units[0], low, high, scales, number, lane);
-    float sums[TOKEN_TILES][4] = {};
-    load(0);
-    store(0);
-    __syncthreads();
+    for (int i = 0; i < X_PIECES<TOKENS>; i++) {
+        const int token = i * (THREADS / 8) + (threadIdx.x >> 3);
+        feed.present[i] = token < tile.count;
+        const long long row = !feed.present[i] ? 0 : gather ? gather[tile.first + token] : tile.first + token;
+        feed.x[i] = (const char *)(x + row * chunks * CHUNK) + 16 * (threadIdx.x & 7);
+    }
+}
 
-    for (int first_chunk = 0; first_chunk < chunks; first_chunk += 2)
+// Begins the copies of the chunk that is `ahead` of the one where the feed stands; one chunk after the other.
+template <int TOKENS, int UNITS>
+DEVICE void begin_copies(Feed<TOKENS, UNITS> &feed, Stage<TOKENS, UNITS> &stage, int ahead) {
+    const int lane = threadIdx.x & 31;
+    u16 *x = &stage.x[threadIdx.x >> 3][8 * (threadIdx.x & 7)];
 #pragma unroll
-        for (int odd = 0; odd < 2; odd++) {  // two at a time, so that no register is copied
-            const int chunk = first_chunk + odd;
-            if (chunk == chunks) break;
-            const bool more = chunk + 1 < chunks;
-            if (more) {
-                load(chunk + 1);
-                fetch(units[1 - odd], low, high, scales, number + chunk + 1, lane);
-            }
+    for (int u = 0; u < UNITS; u++) {
+        char *image = stage.units[threadIdx.x >> 5][u] + 16 * lane;
 #pragma unroll
-            for (int step = 0; step < 4; step++) {
-                u32 a[4];
-                decode(a, units[odd], step, by, pairs);
+        for (int i = 0; i < LOW_PIECES; i++)
+            begin_copy(feed.low_copies[u][i], image + 512 * i, feed.low[u] + ahead * LOW_BYTES + 512 * i);
 #pragma unroll
-                for (int n = 0; n < TOKEN_TILES; n += 2) {
-                    // Lane 8i+j points to token 8 * (i / 2) + j, columns 8 * (i % 2) and on.
-                    u32 t[4];
-                    const u16 *token = staged[TOKENS * odd + 8 * (n + (lane >> 4)) + (lane & 7)];
-                    load_matrices(t, token + 16 * step + (lane & 8));
-                    mma(sums[n], a, t[0], t[1]);
-                    mma(sums[n + 1], a, t[2], t[3]);
-                }
-            }
-            if (more) store(1 - odd);  // nobody reads it: all have passed the barrier after its last use
-            __syncthreads();
+        for (int i = 0; i < REST_PIECES; i++) {
+            if (16 * (32 * i + lane) < REST_BYTES)
+                begin_copy(feed.rest_copies[u][i], image + LOW_BYTES + 512 * i, feed.rest[u][i]);
+            feed.rest[u][i] += feed.rest_step[i];
         }
+    }
+#pragma unroll
+    for (int i = 0; i < X_PIECES<TOKENS>; i++)
+        if (feed.present[i])
+            begin_copy(feed.x_copies[i], x + i * (THREADS / 8) * STRIDE, feed.x[i] + ahead * 2 * CHUNK);
+}
 
-    // The matrix that this warp's rows are of.
+template <int TOKENS, int UNITS>
+DEVICE void end_copies(const Feed<TOKENS, UNITS> &feed, Stage<TOKENS, UNITS> &stage) {
+    const int lane = threadIdx.x & 31;
+    u16 *x = &stage.x[threadIdx.x >> 3][8 * (threadIdx.x & 7)];
+#pragma unroll
+    for (int u = 0; u < UNITS; u++) {
+        char *image = stage.units[threadIdx.x >> 5][u] + 16 * lane;
+#pragma unroll
+        for (int i = 0; i < LOW_PIECES; i++) end_copy(feed.low_copies[u][i], image + 512 * i);
+#pragma unroll
+        for (int i = 0; i < REST_PIECES; i++)
+            if (16 * (32 * i + lane) < REST_BYTES) end_copy(feed.rest_copies[u][i], image + LOW_BYTES + 512 * i);
+    }
+#pragma unroll
+    for (int i = 0; i < X_PIECES<TOKENS>; i++)
+        if (feed.present[i]) end_copy(feed.x_copies[i], x + i * (THREADS / 8) * STRIDE);
+}
+
+// The sums of a block of 16 rows.
+template <int TILES>
+DEVICE void write_sums(const float sums[TILES][4], Tile tile, int block, PARAMETERS) {
+    const int lane = threadIdx.x & 31;
+    // The matrix that the rows are of.
     const int start = 16 * block < end0 ? 0 : 16 * block < end1 ? end0 : end1;
     const int width = (start < end0 ? end0 : start < end1 ? end1 : rows) - start;
     out += (long long)n_tokens * start - start;
 #pragma unroll
-    for (int n = 0; n < TOKEN_TILES; n++)
+    for (int n = 0; n < TILES; n++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             int token = 8 * n + 2 * (lane & 3) + i;
-            if (token >= count) continue;
-            long long slot = first + token;
+            if (token >= tile.count) continue;
+            long long slot = tile.first + token;
             float factor = unscale * x_scale[gather ? gather[slot] : slot];
 #pragma unroll
             for (int half = 0; half < 2; half++) {
@@ -225,24 +262,97 @@ DEVICE void multiply(Tile tile, u16 (*staged)[STRIDE], u32 *pairs, PARAMETERS) {
         }
 }
 
-#define SHARED(tokens)                                        \
-    __shared__ __align__(16) u16 staged[2 * tokens][STRIDE]; \
+// The rows of a tile, TOKENS at most, and UNITS blocks of 16 rows of the matrix for each warp. stages and pairs are
+// the block's.
+template <int TOKENS, int UNITS>
+DEVICE void multiply(Tile tile, Stage<TOKENS, UNITS> *stages, u32 *pairs, PARAMETERS) {
+    constexpr int TILES = TOKENS / 8, N = STAGES<TOKENS, UNITS>;
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const int first_block = ((tiles ? blockIdx.x : blockIdx.y) * WARPS + warp) * UNITS;
+
+    if constexpr (TABLE)
+        for (int i = threadIdx.x; i < 256; i += THREADS) pairs[i] = table[i];
+
+    Feed<TOKENS, UNITS> feed;
+    start_feed(feed, tile, first_block, ARGUMENTS);
+    const Offsets by = offsets(base);
+    float sums[UNITS][TILES][4] = {};
+#pragma unroll
+    for (int i = 0; i < N - 1; i++) {
+        if (i < chunks) begin_copies(feed, stages[i], i), end_copies(feed, stages[i]);
+        commit_copies();
+    }
+    for (int turn = 0; turn < chunks; turn += N) {
+#pragma unroll
+        for (int at = 0; at < N; at++) {  // as many chunks as stages: their places are constants
+            const int chunk = turn + at, to = (at + N - 1) % N;
+            if (chunk == chunks) break;
+            wait_for_copies<N - 2>();
+            __syncthreads();  // the chunk is there for all, and all have done with the one before
+            const bool more = chunk + N - 1 < chunks;
+            if (more) begin_copies(feed, stages[to], at + N - 1);
+            commit_copies();
+            Unit units[UNITS];
+#pragma unroll
+            for (int u = 0; u < UNITS; u++) read_unit(units[u], stages[at].units[warp][u], lane);
+#pragma unroll
+            for (int step = 0; step < 4; step++) {
+                u32 a[UNITS][4];
+#pragma unroll
+                for (int u = 0; u < UNITS; u++) decode(a[u], units[u], step, by, pairs);
+#pragma unroll
+                for (int n = 0; n < TILES; n += 2) {
+                    // Lane 8i+j points to token 8 * (i / 2) + j, columns 8 * (i % 2) and on.
+                    u32 t[4];
+                    load_matrices(t, &stages[at].x[8 * (n + (lane >> 4)) + (lane & 7)][16 * step + (lane & 8)]);
+#pragma unroll
+                    for (int u = 0; u < UNITS; u++) {
+                        mma(sums[u][n], a[u], t[0], t[1]);
+                        mma(sums[u][n + 1], a[u], t[2], t[3]);
+                    }
+                }
+            }
+            if (more) end_copies(feed, stages[to]);
+        }
+#pragma unroll
+        for (int u = 0; u < UNITS; u++) feed.low[u] += N * LOW_BYTES;
+#pragma unroll
+        for (int i = 0; i < X_PIECES<TOKENS>; i++) feed.x[i] += N * 2 * CHUNK;
+    }
+#pragma unroll
+    for (int u = 0; u < UNITS; u++) write_sums<TILES>(sums[u], tile, first_block + u, ARGUMENTS);
+}
+
+// Blocks of a multiprocessor. Where copies wait in registers, shared memory holds no more anyway.
+constexpr int FEW_TOKENS_BLOCKS = !ASYNC_COPIES ? 4 : HALVES ? 5 : 6;
+constexpr int MANY_TOKENS_BLOCKS = !ASYNC_COPIES ? 2 : HALVES ? 3 : 4;
+
+#define SHARED(tokens, units)                                              \
+    __shared__ Stage<tokens, units> stages[STAGES<tokens, units>]; \
     __shared__ u32 pairs[TABLE ? 256 : 1]
 
-// Few tokens (an expert's share of a canvas), of which a half may be enough, and many. Two units with so many
-// words need more registers.
-constexpr int FEW_TOKENS_BLOCKS = HALVES || SCALE_WORDS > 4 ? 5 : 6;
+// Few tokens (an expert's share of a canvas), of which a half may be enough.
 extern "C" __global__ void __launch_bounds__(THREADS, FEW_TOKENS_BLOCKS) qgemm_32(PARAMETERS) {
-    SHARED(32);
+    SHARED(32, 1);
     const Tile tile = tile_of_block(tiles, 32, n_tokens);
     if (tile.count > 16)
-        multiply<32>(tile, staged, pairs, ARGUMENTS);
+        multiply<32, 1>(tile, stages, pairs, ARGUMENTS);
     else if (tile.count > 0)
-        multiply<16>(tile, staged, pairs, ARGUMENTS);
+        multiply<16, 1>(tile, (Stage<16, 1> *)stages, pairs, ARGUMENTS);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, HALVES ? 3 : 4) qgemm_64(PARAMETERS) {
-    SHARED(64);
+// Many tokens.
+extern "C" __global__ void __launch_bounds__(THREADS, MANY_TOKENS_BLOCKS) qgemm_64(PARAMETERS) {
+    SHARED(64, 1);
     const Tile tile = tile_of_block(tiles, 64, n_tokens);
-    if (tile.count > 0) multiply<64>(tile, staged, pairs, ARGUMENTS);
+    if (tile.count > 0) multiply<64, 1>(tile, stages, pairs, ARGUMENTS);
 }
+
+#if !HALVES  // for which shared memory has no room
+// Many tokens and many rows: each warp takes 32 rows, and reads x from shared memory half as often.
+extern "C" __global__ void __launch_bounds__(THREADS, 2) qgemm_64_wide(PARAMETERS) {
+    SHARED(64, 2);
+    const Tile tile = tile_of_block(tiles, 64, n_tokens);
+    if (tile.count > 0) multiply<64, 2>(tile, stages, pairs, ARGUMENTS);
+}
+#endif

@@ -1,5 +1,6 @@
 """The verbs of the vocabulary: logits, what a step reads of them, and back to embeddings."""
 
+import ctypes
 from collections.abc import Hashable
 
 import numpy as np
@@ -12,6 +13,10 @@ from dgguf.backends.cuda.memory import Array
 from dgguf.backends.cuda.plan import PlacementPlan
 from dgguf.backends.cuda.products import Products
 from dgguf.backends.cuda.queue import Queue
+
+_THREADS = 256  # of a block of sampling.cu and soft_embed.cu
+_WORDS = 16  # of the codes of a row in a unit, each for a thread of soft_embed.cu
+_LOGITS_AT_ONCE = 4 * _THREADS
 
 
 class Vocabulary(Products):
@@ -36,14 +41,15 @@ class Vocabulary(Products):
         if self._reading is None or self._reading.logits.shape != (n, w.rows):
             self._reading = logits.Reading(self._memory, n, w.rows)
             self._recorded = None
-        reading, read = self._reading, self._reading.logits.view
+        reading = self._reading
         self._product(x, w, softcap, reading.logits)
         t = reading.temperature = self._queue.input("temperature", np.array([temperature], np.float32))
         given = self._queue.input("uniforms", uniforms)
         slices = self._empty(n, logits.SLICES, 5, dtype=np.float64)
-        self._queue.run(logits.slice_statistics, (n, logits.SLICES), read, t, slices.view)
-        self._queue.run(logits.row_statistics, n, slices.view, given, reading.argmax.view, reading.rows.view)
-        self._queue.run(logits.draw, n, read, t, reading.rows.view, reading.sampled.view)
+        self._read_slices("slice_statistics", [reading.logits, Array(t, None), slices])
+        found = reading.argmax, reading.entropy, reading.rows.view
+        self._queue.run(logits.row_statistics, n, slices.view, given, *found)
+        self._queue.run(logits.draw, n, reading.logits.view, t, reading.rows.view, reading.sampled)
         self._keep_likeliest(reading)
         if self._queue.recording:
             return Prediction(np.empty(0), np.empty(0), np.empty(0), reading)
@@ -66,33 +72,49 @@ class Vocabulary(Products):
         n = z.shape[0]
         slices = self._empty(n, logits.SLICES, 5, dtype=np.float64)
         one = self._queue.input("temperature of labels", np.ones(1, np.float32))
-        self._queue.run(logits.slice_statistics, (n, logits.SLICES), z.view, one, slices.view)
+        self._read_slices("slice_statistics", [z, Array(one, None), slices])
         out = self._empty(n, len(columns))
         self._queue.run(elementwise.take_columns, n, z.view, self._integers("labels", columns).view, out.view)
         totals, bad = logits.log_sums(self.to_host(slices))
         return self.to_host(out), np.where(bad, np.nan, totals)
 
+    def _read_slices(self, name: str, arrays: list[Array], *numbers: int) -> None:
+        """Start a kernel that reads logits a slice to a block: that of logits.py, or its twin in sampling.cu.
+
+        Args:
+            name: of both.
+            arrays: logits (C, V), temperature (1,), and what else it takes.
+            numbers: that only the one in sampling.cu needs.
+        """
+        n, size = arrays[0].shape
+        grid = n, logits.SLICES
+        if self._reference:
+            self._queue.run(getattr(logits, name), grid, *(array.view for array in arrays))
+            return
+        groups = -(-size // (logits.SLICES * _LOGITS_AT_ONCE))
+        sizes = [ctypes.c_int(number) for number in (size, logits.SLICES, *numbers)]
+        self._queue.launch("sampling", (("GROUPS", groups),), name, grid, _THREADS, [*arrays, *sizes])
+
     def _keep_likeliest(self, reading: logits.Reading) -> None:
         """Note the tokens that make up most of each distribution, for `soft_embed`."""
         n, grid = reading.logits.shape[0], (reading.logits.shape[0], logits.SLICES)
-        given = reading.logits.view, reading.temperature, reading.rows.view
+        given = [reading.logits, Array(reading.temperature, None), reading.rows]
         counts = self._empty(*grid, logits.BINS, dtype=np.int32)
         masses = self._empty(*grid, logits.BINS, dtype=np.uint64)
         edges, places = self._empty(n, dtype=np.int32), self._empty(*grid, 2, dtype=np.int32)
         chosen = edges.view, places.view, reading.counts.view
-        self._queue.run(logits.count_bins, grid, *given, counts.view, masses.view)
+        self._read_slices("count_bins", [*given, counts, masses])
         self._queue.run(logits.choose_edge, n, counts.view, masses.view, reading.rows.view, *chosen)
-        self._queue.run(
-            logits.keep_likeliest, grid, *given, *chosen, reading.tokens.view, reading.weights.view
-        )
+        kept = [edges, places, reading.counts, reading.tokens, reading.weights]
+        self._read_slices("keep_likeliest", [*given, *kept], reading.tokens.shape[1])
 
     def _read(self, reading: logits.Reading) -> Prediction:
-        """Wait for the GPU and fetch what a step has predicted."""
-        argmax = self.to_host(reading.argmax).astype(np.int64)
+        """Wait for the GPU and fetch what a step has predicted, with one copy."""
+        found = self.to_host(reading.found)
+        argmax, sampled = found[:2].astype(np.int64)
         if argmax.min() < 0:
             raise not_finite(int(argmax.argmin()))
-        entropy = self.to_host(reading.rows)[:, logits.ENTROPY].astype(np.float32)
-        return Prediction(argmax, self.to_host(reading.sampled).astype(np.int64), entropy, reading)
+        return Prediction(argmax, sampled, found[2].view(np.float32), reading)
 
     def top_tokens(self, conditioning: logits.Reading, count: int) -> tuple[np.ndarray, np.ndarray]:
         n, given = conditioning.logits.shape[0], (conditioning.logits.view, conditioning.temperature)
@@ -116,12 +138,17 @@ class Vocabulary(Products):
 
     def soft_embed(self, conditioning: logits.Reading, table: GpuMatrix, scale: float) -> Array:
         assert table.planes is not None
-        n = conditioning.logits.shape[0]
-        slices = self._empty(n, logits.SOFT_SLICES, table.columns)
-        self._queue.run(
-            logits.soft_embed_slices, (n, logits.SOFT_SLICES), *table.arguments(table.planes),
-            conditioning.tokens.view, conditioning.weights.view, conditioning.counts.view, slices.view,
-        )  # fmt: skip
+        n, factor = conditioning.logits.shape[0], scale * table.unscale
         out = self._empty(n, table.columns)
-        self._queue.run(logits.add_slices, n, slices.view, scale * table.unscale, out.view)
+        kept = [conditioning.tokens, conditioning.weights, conditioning.counts]
+        if self._reference:
+            arguments = *table.arguments(table.planes), *(array.view for array in kept), factor, out.view
+            self._queue.run(logits.soft_embed, n, *arguments)
+            return out
+        planes = [Array(plane, None) for plane in (table.planes.low, table.planes.high, table.planes.scales)]
+        sizes = [ctypes.c_int(size) for size in (table.columns, table.chunks, kept[0].shape[1])]
+        self._queue.launch(
+            "soft_embed", table.macros, "soft_embed", (n, -(-table.chunks * _WORDS // _THREADS)), _THREADS,
+            [*planes, table.tables.values, *kept, out, *sizes, ctypes.c_float(factor)],
+        )  # fmt: skip
         return out

@@ -62,8 +62,8 @@ CARDS = {
 ALU_CYCLES, HMMA_CYCLES, LDSM_CYCLES = 2.0, 6.4, 16.0
 # Of attention.cu, cycles for a tile of keys, which wait for memory, by head size.
 ATTENTION_CYCLES, ATTENTION_KEYS = {256: 2900, 512: 4500}, 32
-# Instructions that numba makes of an inner loop, for how many items of what the arrays hold; counted in SASS.
-ROUTER_INSTRUCTIONS, SOFT_INSTRUCTIONS = 160 / 16, 327
+# Instructions of an inner loop, for how many items of what the arrays hold; counted in SASS.
+ROUTER_INSTRUCTIONS, SOFT_INSTRUCTIONS = 811 / 512, 259 / 16
 KEPT_TOKENS = 400  # of a row, by random weights
 SPREAD = 1.15  # tiles of experts that a router with random weights makes, of those that even shares would
 
@@ -87,7 +87,7 @@ def part_of(node: Node) -> str:
         return "router's scores"
     if node.name.startswith("soft_embed"):
         return "soft embedding"
-    return "sampling" if node.module == "logits" else "small kernels"
+    return "sampling" if node.module in ("logits", "sampling") else "small kernels"
 
 
 @dataclass(frozen=True)
@@ -111,59 +111,72 @@ class Work:
 
 
 @functools.cache
-def issue(macros: tuple[tuple[str, int], ...], name: str, arch: str) -> sass.Issue | None:
-    """What a warp of a product issues for a unit; None without a disassembler."""
+def issue(macros: tuple[tuple[str, int], ...], name: str, arch: str) -> dict[int, sass.Issue]:
+    """What a warp of a product issues for a unit, by the tokens of its tile; empty without a disassembler."""
     if sass.nvdisasm() is None:
-        return None
-    kernel = sass.disassemble(compile_cubin("qgemm", macros, arch))[name]
-    return sass.issue(sass.matrix_loops(kernel)[0], tokens_of(name))
+        return {}
+    loops = sass.matrix_loops(sass.disassemble(compile_cubin("qgemm", macros, arch))[name])
+    sizes = [sum(i.name.startswith("HMMA") for i in loop) for loop in loops]
+    tokens = [tokens_of(name) * size // max(sizes) for size in sizes]
+    return {n: sass.issue(loop, n) for n, loop in zip(tokens, loops, strict=True)}
 
 
 def tokens_of(name: str) -> int:
     """Tokens of a tile of a kernel in qgemm.cu."""
-    found = re.search(r"_(\d+)$", name)
+    found = re.search(r"_(\d+)(_wide)?$", name)
     assert found is not None, name
     return int(found[1])
 
 
 @functools.cache
-def tiles(tokens: int, stack: int, height: int) -> float:
-    """Tiles of so many tokens, spread evenly over the matrices of a stack or all for one."""
+def tiles(tokens: int, stack: int, heights: tuple[int, ...]) -> dict[int, float]:
+    """How many tiles of each height serve so many tokens, spread evenly over a stack or all for one matrix.
+
+    The last tile of an expert has the least height that holds it.
+    """
+    heights = tuple(sorted(heights))
     if stack == 1:
-        return math.ceil(tokens / height)
+        return {heights[-1]: math.ceil(tokens / heights[-1])}
     counts = np.random.default_rng(1).multinomial(tokens, np.full(stack, 1 / stack), 100)
-    return float(np.ceil(counts / height).sum(axis=1).mean()) * (SPREAD if height > 16 else 1)
+    found: Counter[int] = Counter({heights[-1]: int((counts // heights[-1]).sum())})
+    for left in (counts % heights[-1]).ravel().tolist():
+        if left:
+            found[next(height for height in heights if left <= height)] += 1
+    return {height: SPREAD * n / len(counts) for height, n in found.items()}
 
 
 def _product(node: Node, card: Card) -> Work:
-    w = node.matrices[0]
+    w, counts = node.matrices[0], issue(node.macros, node.name, card.arch)
     shapes = [a.shape for a in node.arguments if len(getattr(a, "shape", ())) == 2]
     tokens = max(shape[0] for shape in shapes if shape[1] != 3)  # of x and out; (n, 3) are the tiles
     height, chunks = tokens_of(node.name), math.ceil(w.columns / UNIT_COLUMNS)
-    row_blocks, n_tiles = math.ceil(w.rows / UNIT_ROWS), tiles(tokens, w.stack, height)
-    blocks, unit_bytes = (
-        n_tiles * math.ceil(row_blocks / QGEMM_WARPS),
-        w.layout.code_bytes + w.layout.scale_bytes,
-    )
-    units = n_tiles * row_blocks * chunks
+    row_blocks, n_tiles = math.ceil(w.rows / UNIT_ROWS), tiles(tokens, w.stack, tuple(counts) or (height,))
+    wide = node.name.endswith("wide")
+    blocks_of_rows = math.ceil(row_blocks / QGEMM_WARPS / (2 if wide else 1))
+    unit_bytes = w.layout.code_bytes + w.layout.scale_bytes
+    units = {tokens: n * row_blocks * chunks for tokens, n in n_tiles.items()}
     weights = w.stack * row_blocks * chunks * unit_bytes
     # Blocks run with x first: a matrix beyond the cache comes again for every tile of tokens, if rows are x.
-    rows_first = node.grid[0] == math.ceil(row_blocks / QGEMM_WARPS) and weights > card.l2_bytes
-    again = n_tiles if w.stack == 1 and rows_first else 1
-    dram = weights * again
-    l2 = units * unit_bytes + blocks * chunks * height * 2 * UNIT_COLUMNS + 4 * tokens * w.rows
-    bounds = {"DRAM": 1e-3 * dram / card.dram, "L2": 1e-3 * l2 / card.l2}
-    waves = math.ceil(blocks / (card.sms * (6 if height <= 32 else 4)))
-    bounds["latency"] = waves * chunks * card.iteration / card.ghz * 1e-3
-    counts = issue(node.macros, node.name, card.arch)
-    if counts is not None:
-        cycles = {
-            "issue": counts.total,
-            "ALU": ALU_CYCLES * counts.integer,
-            "tensor cores": HMMA_CYCLES * counts.kinds.get("HMMA", 0),
-            "shared memory": LDSM_CYCLES * counts.kinds.get("LDSM", 0),
-        }
-        bounds |= {bound: units * n / card.cycles_a_us / card.reached for bound, n in cycles.items()}
+    rows_first = node.grid[0] == blocks_of_rows and weights > card.l2_bytes
+    dram = weights * (sum(n_tiles.values()) if w.stack == 1 and rows_first else 1)
+    inputs = sum(n * blocks_of_rows * chunks * tokens * 2 * UNIT_COLUMNS for tokens, n in n_tiles.items())
+    l2 = sum(units.values()) * unit_bytes + inputs + 4 * tokens * w.rows
+    resident = 6 if height <= 32 else 2 if wide else 4
+    waves = math.ceil(sum(n_tiles.values()) * blocks_of_rows / (card.sms * resident))
+    bounds = {
+        "DRAM": 1e-3 * dram / card.dram,
+        "L2": 1e-3 * l2 / card.l2,
+        "latency": waves * chunks * card.iteration / card.ghz * 1e-3,
+    }
+    if counts:
+        cycles: Counter[str] = Counter()
+        for tokens_of_tile, n in units.items():
+            one = counts[tokens_of_tile]
+            cycles["issue"] += n * one.total
+            cycles["ALU"] += n * ALU_CYCLES * one.integer
+            cycles["tensor cores"] += n * HMMA_CYCLES * one.kinds.get("HMMA", 0)
+            cycles["shared memory"] += n * LDSM_CYCLES * one.kinds.get("LDSM", 0)
+        bounds |= {bound: n / card.cycles_a_us / card.reached for bound, n in cycles.items()}
     bound = max(bounds, key=lambda name: bounds[name])
     operations = 2.0 * tokens * w.rows * w.columns
     return Work(part_of(node), dram, l2, operations, bounds[bound], bound)
@@ -199,9 +212,9 @@ def work(node: Node, card: Card) -> Work:
     first = next((a.shape for a in map(view_of, node.arguments) if len(getattr(a, "shape", ())) > 1), (0, 0))
     instructions = 0.0
     if node.name == "router_scores":
-        x, w = (view_of(a).shape for a in node.arguments[:2])
+        x, _, w = (view_of(a).shape for a in node.arguments[:3])
         instructions = ROUTER_INSTRUCTIONS * x[0] * w[0] * w[1] / 32
-    elif node.name == "soft_embed_slices":
+    elif node.name == "soft_embed":
         instructions = SOFT_INSTRUCTIONS * first[0] * KEPT_TOKENS * node.matrices[0].columns / 32
     bounds["issue"] = instructions / card.cycles_a_us / card.reached
     bound = max(bounds, key=lambda name: bounds[name])

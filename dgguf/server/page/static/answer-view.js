@@ -100,12 +100,19 @@ export class AnswerView {
 
   /** No line comes any more; a failure is told. */
   end(failure = null) {
+    const atEnd = near();
     this.over = true;
     this.answer.stop();
     this.wait.hidden = true;
     if (failure) this.say(failure, true);
     if (!this.answer.length || !this.following) this.#rest();
     else this.#pump();
+    this.#stay(atEnd);
+  }
+
+  /** Let the page stay at its end, where it was before something grew. */
+  #stay(atEnd) {
+    if (this.options.scrolls && atEnd) scrollTo(0, document.body.scrollHeight);
   }
 
   say(text, wrong = false) {
@@ -154,7 +161,7 @@ export class AnswerView {
     this.slider.setAttribute("aria-valuetext", label);
     this.label.textContent = label;
     this.facts.textContent = this.#told();
-    if (this.options.scrolls && this.following && atEnd) scrollTo(0, document.body.scrollHeight);
+    this.#stay(atEnd && this.following);
   }
 
   /** The canvas does not shrink while it moves, so that what stands below does not jump. */
@@ -192,10 +199,12 @@ export class AnswerView {
   /** All frames were shown: offer what can be done. */
   #rest() {
     if (this.rested) return;
+    const atEnd = near();
     this.rested = true;
     this.canvas.style.minHeight = "";
     this.canvas.classList.remove("live");
     this.#offer();
+    this.#stay(atEnd && this.following);
     this.#pack();
     this.options.rest?.(this);
   }
