@@ -280,10 +280,10 @@ def test_what_was_whole_before_its_journal_went_is_whole(batch, tmp_path, monkey
     ],
 )
 def test_another_run_of_the_same_name_is_refused(batch, tmp_path, change, words):
-    path = write_lines(tmp_path / "in.jsonl", ROWS)
+    path = write_lines(tmp_path / "in.jsonl", ROWS[:8])
     batch.run(path, lambda seed: Scripted(seed, 2))
     if not change:
-        write_lines(path, ROWS[1:])
+        write_lines(path, ROWS[1:8])
     with pytest.raises(BatchError, match=words):
         batch.run(path, **change)
     assert (tmp_path / "out.jsonl.journal").exists()
