@@ -92,7 +92,6 @@ def _measured(session: "Session", prompt_tokens: int, steps: int) -> dict[str, A
         "model": str(session.file.path),
         "model_bytes": session.file.n_bytes,
         "machine": processor(),
-        "backend": session.backend.describe(),
         "cpu_path": cpu and cpu.path,
         "threads": cpu and cpu.threads,
         **measure(session, prompt_tokens=prompt_tokens, steps=steps, progress=say, peak=peak),

@@ -39,8 +39,8 @@ class SamplerSettings:
                 raise PromptError(f"sampler settings: {rule}")
 
         for field in dataclasses.fields(self):
-            value = _within_floats(getattr(self, field.name))
-            require(math.isfinite(value), f"{field.name} must be a number, not {value}")
+            value = _within_floats(field.name, getattr(self, field.name))
+            require(value is not None and math.isfinite(value), f"{field.name} must be a number, not {value}")
         require(self.max_steps >= 1, f"max_steps must be at least 1, not {self.max_steps}")
         require(self.t_min >= 0, f"t_min must not be negative, not {self.t_min}")
         require(self.t_max > 0, f"t_max must be above 0, not {self.t_max}")
@@ -63,7 +63,7 @@ class SamplerSettings:
             raise TypeError(f"there is no sampler setting {', '.join(unknown)}; there are {', '.join(known)}")
         values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
-            kind, value = type(field.default), _within_floats(given.get(field.name))
+            kind, value = type(field.default), _within_floats(field.name, given.get(field.name))
             if value is None and (key := f"diffusion.eb_{field.name}") in metadata:
                 value = metadata_value(metadata, "the file", key, float, least=-_MOST, most=_MOST)
                 if kind is float:
@@ -77,10 +77,18 @@ class SamplerSettings:
         return cls(**values)
 
 
-def _within_floats(value: Any) -> Any:
-    """A number; a whole one beyond all floats, as JSON may hold, is infinite."""
+def _within_floats(name: str, value: Any) -> Any:
+    """A number; a whole one beyond all floats, as JSON may hold, is infinite.
+
+    Raises:
+        PromptError: it is none.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise PromptError(f"sampler settings: {name} must be a number, not {value!r:.60}")
     try:
-        math.isfinite(value or 0)
+        math.isfinite(value)
     except OverflowError:
         return math.copysign(math.inf, 1 if value > 0 else -1)
     return value

@@ -83,9 +83,11 @@ def test_two_workers_write_the_bytes_of_one_process(folder, killed):
     assert (folder / out).read_bytes() == (folder / "whole.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_as_a_run_without_ray(folder, number):
+@pytest.mark.posix
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_it_as_a_run_without_ray(folder, name):
     """Ray would answer with a trace and an exit code of its own."""
+    number = getattr(signal, name)
     out = f"signal{number}.jsonl"
     with subprocess.Popen(
         command(out, *ON_RAY), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -18,6 +18,17 @@ INTEGER = re.compile(
 )
 
 
+# Budgets of instructions and registers are what this compiler needed; others may take some more or less.
+COMPILER = "13.5."
+
+
+def is_the_compiler_of_budgets():
+    try:
+        return importlib.metadata.version("nvidia-cuda-nvrtc").startswith(COMPILER)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
 @functools.cache
 def nvdisasm():
     """The path of NVIDIA's disassembler; None if it is not installed."""

@@ -4,10 +4,11 @@ import pytest
 
 from dgguf.backends.cuda.layout import layout
 from dgguf.quants.block import FORMATS_BY_NAME
-from tests.cuda.sass import disassemble, issue, matrix_loops, nvdisasm
+from tests.cuda.sass import COMPILER, disassemble, is_the_compiler_of_budgets, issue, matrix_loops, nvdisasm
 
 pytestmark = [
     pytest.mark.skipif(nvdisasm() is None, reason="needs nvdisasm: pip install nvidia-cuda-nvdisasm"),
+    pytest.mark.skipif(not is_the_compiler_of_budgets(), reason=f"counted with NVRTC {COMPILER}*"),
     pytest.mark.slow(10),
 ]
 # Instructions of a warp for a unit of 16 x 64 weights and 16, 32 or 64 tokens, or 64 in the wide kernel, and

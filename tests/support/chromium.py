@@ -174,11 +174,20 @@ class Page:
     def until(self, expression, seconds=PATIENCE):
         """Wait until an expression is true, and return its value."""
         end = time.monotonic() + seconds
-        while not (value := self.do(f"(v => typeof v === 'object' && v ? true : v)({expression})")):
+        while not (value := self._look(f"(v => typeof v === 'object' && v ? true : v)({expression})")):
             if time.monotonic() > end:
                 raise AssertionError(f"never true: {expression}\n{self.do('document.body.innerText')[:2000]}")
             time.sleep(0.02)
         return value
+
+    def _look(self, expression):
+        """As `do`; None while the page goes to another one."""
+        try:
+            return self.do(expression)
+        except RuntimeError as error:
+            if "navigated" not in str(error):
+                raise
+            return None
 
     def click(self, selector):
         """Click the middle of an element, as a mouse does."""

@@ -53,7 +53,8 @@ class CudaBackend(Layers, Vocabulary):
         if self._slow_heads:
             sizes = ", ".join(map(str, sorted(self._slow_heads)))
             kernels += f", attention with heads of {sizes} by a plain, slow kernel"
-        steps = "recorded as one graph" if self._records else f"started kernel by kernel ({self._why_not})"
+        recorded = "recorded as one graph" if self._recorded is not None else "to be recorded as one graph"
+        steps = recorded if self._records else f"started kernel by kernel ({self._why_not})"
         return f"{self._device.describe()}, {kernels}; steps {steps}; {self._plan.describe()}"
 
     def replay_step(

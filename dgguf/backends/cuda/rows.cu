@@ -119,12 +119,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) to_half(const float *x, u1
     store_product_input(row, numbers, scales);
 }
 
-// gelu(gate) * up as float16, gelu in its tanh form. Rows of gate and up lie `pitch` numbers apart.
+// gelu(gate) * up as float16, gelu in its tanh form.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    geglu(const float *gate, const float *up, int pitch, u16 *numbers, float *scales) {
+    geglu(const float *gate, const float *up, u16 *numbers, float *scales) {
     Row row, other;
-    load_row(row, gate + (long long)blockIdx.x * pitch);
-    load_row(other, up + (long long)blockIdx.x * pitch);
+    load_row(row, gate + row_start());
+    load_row(other, up + row_start());
     FOR_EACH_NUMBER {
         const float g = row.v[p][i];
         const float inner = 0.7978845608028654f * (g + 0.044715f * g * g * g);

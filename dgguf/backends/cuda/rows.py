@@ -81,6 +81,9 @@ class Deferred(Array):
     def reshape(self, *shape: int) -> Array:
         return self.ready().reshape(*shape)
 
+    def piece(self, first: int, *shape: int) -> Array:
+        return self.ready().piece(first, *shape)
+
 
 def _nothing(_: Any) -> Array:
     raise AssertionError("it has been computed")
@@ -244,8 +247,7 @@ class RowKernels:
                 self._run("norm_row", x.shape, [source, eps, x.weight, out.numbers, out.scales])
         elif x.halves is None and isinstance(x, Gated):
             x.halves = out = self._empty_halves(x.shape)
-            pitch = ctypes.c_int(x.shape[1])
-            self._run("geglu", x.shape, [x.gate, x.up, pitch, out.numbers, out.scales])
+            self._run("geglu", x.shape, [x.gate, x.up, out.numbers, out.scales])
         elif x.halves is None and isinstance(x, Attended) and x.shape[1] % UNIT_COLUMNS == 0:
             x.halves = Halves(x.numbers, self._ones(x.shape[0]))
         elif x.halves is None:

@@ -111,15 +111,19 @@ async function restored(exchange, version) {
   } catch {
     return restored(exchange, {...version, packed: undefined});
   }
-  if (!packed && text) return written(text);
+  if (!packed && text) return written(text, ending);
   if (!packed) view.end();
   if (ending) view.say(ending.text, ending.wrong);
   else if (!text && !view.answer.length) view.say("No text was kept of this answer.");
   return view;
 }
 
-/** An answer of which only the text is known. */
-const written = text => ({answer: {text}, root: element("p", {class: "canvas"}, safe(text))});
+/** An answer of which only the text is known, and perhaps why it ended early. */
+function written(text, ending) {
+  const root = element("div", {}, element("p", {class: "canvas"}, safe(text)));
+  if (ending) root.append(element("p", {class: ending.wrong ? "note wrong" : "note"}, safe(ending.text, true)));
+  return {answer: {text}, ending, root};
+}
 
 /** Take what was said off the page. */
 function clear() {

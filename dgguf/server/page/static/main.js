@@ -68,11 +68,12 @@ function askKey(wrong) {
   if (!dialog.open) dialog.showModal();
   return new Promise(resolve => {
     const done = key => {
-      dialog.removeEventListener("close", none);
+      dialog.removeEventListener("close", closed);
       if (dialog.open) dialog.close();
       resolve(key);
     };
     const none = () => done(null);
+    const closed = () => { if (!dialog.open) none(); };  // else it tells late of the time before
     by("key-form").onsubmit = event => {
       event.preventDefault();
       const key = by("key").value.trim();
@@ -80,7 +81,7 @@ function askKey(wrong) {
       else by("key-note").textContent = "A key has letters, digits and signs of ASCII, and no spaces.";
     };
     by("key-cancel").onclick = none;
-    dialog.addEventListener("close", none);
+    dialog.addEventListener("close", closed);
   });
 }
 
