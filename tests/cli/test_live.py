@@ -73,6 +73,7 @@ def test_a_request_to_end_restores_the_terminal(model):
         assert terminal.is_restored()
 
 
+@pytest.mark.slow(13)
 def test_resizing_and_keys_while_it_runs(model):
     with Terminal(*run(model, steps=99, pace=0.2)) as terminal:  # 40 s, were it not ended before
         terminal.wait_for("step  2/99")

@@ -42,6 +42,7 @@ def run(tmp_path):
     return started
 
 
+@pytest.mark.slow(8)
 def test_damaged_kernels_are_compiled_again(run, tmp_path):
     assert run() == (2, "")
     assert run() == (0, "")
