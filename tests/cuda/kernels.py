@@ -492,7 +492,7 @@ def test_attention_of_a_head_size_that_is_no_multiple_of_16(rng):
     backend = make_backend("fast")
     close(*attend(backend, rng, 3, 2, 1, 8, 4, None, True), 3e-3)
     assert not backend._queue.launched  # the reference did it
-    assert "attention with heads of 8 by a plain, slow kernel; steps recorded" in backend.describe()
+    assert "attention with heads of 8 by a plain, slow kernel; steps to be recorded" in backend.describe()
 
 
 def test_attention_does_not_overflow(backend):
@@ -1071,7 +1071,7 @@ def test_a_step_that_cannot_be_recorded_is_computed(tmp_path):
     backend._queue.record = broken
     previous = model.denoise(Canvas(np.arange(4)), cache, None, 0.7, np.full(4, 0.5))
     for _ in range(2):  # the first compiles, the second would be recorded
-        assert "; steps recorded as one graph; " in backend.describe()
+        assert "; steps to be recorded as one graph; " in backend.describe()
         previous = model.denoise(Canvas(np.arange(4)), cache, previous, 0.7, np.full(4, 0.5))
     assert np.isfinite(previous.entropy).all()
     assert "; steps started kernel by kernel (no graphs here); " in backend.describe()
