@@ -29,7 +29,7 @@ from tools.demo.batches import Batch
 from tools.demo.network import Pictures
 from tools.demo.train import keep_memory
 from tools.demo_next import pictures
-from tools.demo_next.batches import Examples, Kind
+from tools.demo_next.batches import Drawn, Examples, Kind
 from tools.demo_next.tower import Tower, TowerSizes, write_mmproj
 from tools.demo_next.train import PAUSE_SECONDS, SAVE_SECONDS, Stop, Trainer, export, rate, sizes
 from tools.demo_next.vocabulary import SPECIALS
@@ -79,7 +79,7 @@ def picture_batch(
     for i, (skill, seen) in enumerate(made):
         images = [read_image(image, budget) for image in seen.images]
         ids, places = prompt_ids(examples, seen, images)
-        drawn.append((skill, ids, examples.encoder.answer(seen.example)))
+        drawn.append(Drawn(skill, ids, examples.encoder.answer(seen.example)))
         spans[i, kind.prompt - len(ids) :] = places
         patches += [image.patches() for image in images]
         columns = 3 * images[0].columns
