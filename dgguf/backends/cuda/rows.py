@@ -50,11 +50,13 @@ class Deferred(Array):
 
     Attributes:
         halves: it as the products read it, if that has been computed.
+        in_two: it with what its float16 lack, for the vision tower's products, if that has been computed.
     """
 
     def __init__(self, shape: tuple[int, ...], compute: Callable[[Any], Array]) -> None:
         self.shape = shape
         self.halves: Halves | None = None
+        self.in_two: Deferred | None = None
         self._compute = compute
         self._value: Array | None = None
 
