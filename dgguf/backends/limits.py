@@ -18,6 +18,8 @@ GPU_SLICES = 64
 GPU_BINS = 256
 # Its fast attention takes heads of a multiple of 16 up to this size.
 GPU_MOST_HEAD = 512
+# Its attention over the patches of an image takes heads up to this size.
+GPU_MOST_TOWER_HEAD = 176
 
 
 def kv_bytes(exact: bool) -> int:
