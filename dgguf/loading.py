@@ -6,20 +6,25 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from dgguf.backends.base import Backend, TowerBackend
+from dgguf.backends.limits import GPU_MOST_TOWER_HEAD
 from dgguf.catalog import find_model
 from dgguf.errors import UnsupportedModelError
 from dgguf.ggufio.file import GgufFile
 from dgguf.machine import usable_cores, usable_processors
 from dgguf.model.config import ModelConfig
-from dgguf.model.memory import gpu_sizes
+from dgguf.model.memory import gpu_sizes, gpu_tower_bytes
+from dgguf.model.mmproj import VisionConfig
 from dgguf.model.tensor_names import role_of
 from dgguf.model.transformer import Transformer
 from dgguf.model.weights import load_weights, read_ahead
 from dgguf.text.tokenizer import Tokenizer
 from dgguf.units import format_bytes
+
+if TYPE_CHECKING:
+    from dgguf.backends.cuda.backend import CudaBackend
 
 _LOG = logging.getLogger(__name__)
 
@@ -128,6 +133,29 @@ def gpu_backend(file: GgufFile, config: ModelConfig, context: int, gpu: Gpu, thr
         gpu_layers=len(config.layers) if gpu.layers == "all" else gpu.layers,
         threads=threads,
     )
+
+
+def gpu_tower_backend(
+    backend: Backend, file: GgufFile, config: VisionConfig, threads: int | None
+) -> TowerBackend:
+    """What reads images: the GPU's backend if their tower has room beside the model, else the CPU's.
+
+    A warning is logged where it is the CPU.
+
+    Args:
+        backend: of the model, from `gpu_backend`.
+        file, config: of the tower.
+        threads: of the CPU, as of `Session`.
+    """
+    gpu, needed = cast("CudaBackend", backend), gpu_tower_bytes(file, config)
+    if config.head_dim > GPU_MOST_TOWER_HEAD:
+        why = f"the vision tower's heads of {config.head_dim} are beyond the GPU's {GPU_MOST_TOWER_HEAD}"
+    elif not gpu.has_room(needed):
+        why = f"the GPU has no {format_bytes(needed)} left for the vision tower"
+    else:
+        return gpu
+    _LOG.warning("note: %s, so the CPU reads images", why)
+    return cpu_backend(threads, exact=False, keep_weights=False)
 
 
 def _compile_ahead(file: GgufFile, threads: int | None, exact: bool, keep_weights: bool) -> None:

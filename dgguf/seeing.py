@@ -88,7 +88,7 @@ class ImageReader:
         config: its geometry.
         marks: its tokens around images; None where its vocabulary has none.
         mmproj: the tower's file; None for the one beside the model, "none" for none at all.
-        make_backend: makes what computes.
+        make_backend: gives what computes, for the tower's file and geometry.
 
     Attributes:
         shown: is called with the name of an image that is to be read and the tower's layers; what its context
@@ -103,7 +103,7 @@ class ImageReader:
         config: ModelConfig,
         marks: ImageMarks | None,
         mmproj: str | Path | None,
-        make_backend: Callable[[], TowerBackend],
+        make_backend: Callable[[GgufFile, VisionConfig], TowerBackend],
     ) -> None:
         self._name, self._model, self._config, self._marks = name, model, config, marks
         self._mmproj = mmproj
@@ -188,7 +188,7 @@ class ImageReader:
             file = on_error.enter_context(GgufFile(path))
             config = VisionConfig.from_file(file)
             config.check_fits(file, self._config, str(self._model))
-            backend = self._make_backend()
+            backend = self._make_backend(file, config)
             _compile_ahead(file, backend)
             _LOG.info("vision tower: %s", path)
             tower = VisionTower(config, load_vision(file, config, backend), backend)

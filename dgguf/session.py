@@ -27,7 +27,14 @@ from dgguf.errors import BackendError
 from dgguf.fill import PROMPT, Filled, fillings
 from dgguf.ggufio.file import GgufFile
 from dgguf.images import ImageInput
-from dgguf.loading import Gpu, compile_for_languages, cpu_backend, gpu_backend, load_model
+from dgguf.loading import (
+    Gpu,
+    compile_for_languages,
+    cpu_backend,
+    gpu_backend,
+    gpu_tower_backend,
+    load_model,
+)
 from dgguf.model.config import ModelConfig
 from dgguf.model.memory import choose_context, rows_per_call
 from dgguf.options import AnswerOptions, StreamOptions, with_constraint
@@ -61,7 +68,7 @@ class Session:
         gpu: run on this GPU; None for the CPU.
         kv_budget: bytes for the KV caches of all conversations; None for four full ones, on a GPU one.
         mmproj: the file of the vision tower, which reads images; None for the one beside the model, "none"
-            for none. The CPU reads them, also for a GPU.
+            for none. A GPU reads them if there is room for it beside the model.
 
     Raises:
         DggufError: the file or the GPU cannot be used; the message says why.
@@ -99,7 +106,11 @@ class Session:
         self.model = self.loaded.network
         self.images = ImageReader(
             *(self.name, self.file.path, self.config, self.tokenizer.image_marks, mmproj),
-            lambda: cpu_backend(threads, exact, keep_weights) if gpu else cast(TowerBackend, self.backend),
+            lambda tower, vision: (
+                gpu_tower_backend(self.backend, tower, vision, threads)
+                if gpu
+                else cast(TowerBackend, self.backend)
+            ),
         )
         self.sees = self.images.sees  # images that it is shown
         self._prompts = PromptEncoder(self.tokenizer, self.file.metadata, str(self.file.path), self.images)

@@ -360,7 +360,7 @@ class RowsBackend(Backend, Protocol):
 
 
 class TowerBackend(Backend, Protocol):
-    """What the vision tower needs beside: the CPU has it, and reads the images for every other backend.
+    """What the vision tower needs beside. Its matrices have `Role.VISION`.
 
     P patches of one image, each way as many as the position table knows.
     """

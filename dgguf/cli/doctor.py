@@ -101,8 +101,9 @@ def check_tower(model: "Path", config: "ModelConfig") -> "Check":
 def gpu_checks(model: str | None, context: int | None, device: int) -> Iterator["Check"]:
     """What --cuda needs."""
     from dgguf.backends.cuda.diagnose import examine
+    from dgguf.cli.show import describe_vision
 
-    sizes, head_dims = None, set()
+    sizes, head_dims, tower = None, set(), None
     if model is not None:
         from dgguf.catalog import find_model
         from dgguf.ggufio.file import GgufFile
@@ -113,7 +114,8 @@ def gpu_checks(model: str | None, context: int | None, device: int) -> Iterator[
             config = ModelConfig.from_file(file)
             sizes = gpu_sizes(file, config, choose_context(config, context))
             head_dims = {layer.head_dim for layer in config.layers}
-    yield from examine(device, sizes, head_dims)
+            tower = (describe_vision(file.path, config) or {}).get("on_gpu")
+    yield from examine(device, sizes, head_dims, tower)
 
 
 def table(checks: list["Check"], failed: str) -> "Part":

@@ -93,7 +93,7 @@ def describe_vision(model: Path, config: "ModelConfig") -> dict[str, Any] | None
     from dgguf.errors import DggufError
     from dgguf.ggufio.file import GgufFile
     from dgguf.images import DEFAULT_BUDGET
-    from dgguf.model.memory import vision_scratch_bytes
+    from dgguf.model.memory import gpu_tower_bytes, vision_scratch_bytes
     from dgguf.model.mmproj import VisionConfig
     from dgguf.seeing import find_mmproj
 
@@ -105,7 +105,12 @@ def describe_vision(model: Path, config: "ModelConfig") -> dict[str, Any] | None
             tower = VisionConfig.from_file(beside)
             tower.check_fits(beside, config, str(model))
             scratch = vision_scratch_bytes(tower, DEFAULT_BUDGET)
-            return {"path": str(path), "weights_mapped": beside.n_bytes, "scratch": scratch}
+            return {
+                "path": str(path),
+                "weights_mapped": beside.n_bytes,
+                "scratch": scratch,
+                "on_gpu": gpu_tower_bytes(beside, tower),
+            }
     except DggufError as error:
         return {"error": str(error)}
 

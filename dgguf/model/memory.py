@@ -98,6 +98,25 @@ def vision_scratch_bytes(config: "VisionConfig", budget: int) -> int:
     return _FLOAT * (streams + 3 * min(patches, VISION_MLP_ROWS) * config.ff_size)
 
 
+def gpu_tower_bytes(file: GgufFile, config: "VisionConfig") -> int:
+    """What a vision tower and the largest image take in GPU memory."""
+    from dgguf.backends.cuda.layout import layout
+    from dgguf.images import BUDGETS, POOL
+    from dgguf.model.mmproj import PATCHES
+
+    weights = 0
+    for name, tensor in file.tensors.items():
+        if name == PATCHES:  # a matrix, whose inputs have three axes in the file
+            inputs = tensor.n_weights // config.hidden_size
+            weights += layout(tensor.format).matrix_bytes(config.hidden_size, inputs)
+        else:
+            weights += _gpu_tensor_bytes(tensor, role_of(name))
+    patches = POOL**2 * max(BUDGETS)
+    # As for the CPU, with products of two rows for each, their sums, and what the pool of arrays rounds up.
+    streams, gated = 14 * patches * config.hidden_size, 7 * min(patches, VISION_MLP_ROWS) * config.ff_size
+    return weights + _FLOAT * (streams + gated)
+
+
 def gpu_sizes(file: GgufFile, config: ModelConfig, context: int) -> "Sizes":
     """What a model and its context take in GPU memory, the experts of each layer told apart.
 

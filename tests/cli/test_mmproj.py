@@ -99,6 +99,7 @@ def test_doctor_finds_the_tower(tmp_path):
         "path": str(tmp_path / "mmproj.gguf"),
         "weights_mapped": (tmp_path / "mmproj.gguf").stat().st_size,
         "scratch": vision["scratch"],
+        "on_gpu": vision["on_gpu"],
     }
     assert " images, besides " in dgguf("show", model).stdout
     write_tower(tmp_path / "mmproj.gguf", metadata={"clip.vision.projector_type": "gemma4uv"})

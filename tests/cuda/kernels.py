@@ -360,6 +360,16 @@ def test_a_residual_comes_with_its_norms(rng, columns):
         close(backend.to_host(norms[0]), rms(wanted, weights[0]))  # and in float32
 
 
+def test_a_norm_that_nobody_holds_is_not_computed(rng):
+    backend = make_backend("fast")
+    x, w, weight = upload(normal(rng, 3, 33)), upload(normal(rng, 33)), upload(normal(rng, 33))
+    out = backend.residual(x, x, w, EPS, 1.0)
+    dropped, norm = (weakref.ref(backend.rms_norm(out, weight, EPS)), backend.rms_norm(out, weight, EPS))
+    assert dropped() is None  # nor does it keep its memory until the residual is computed
+    product_input(backend, norm)
+    assert backend._queue.launched == ["residual"]
+
+
 @pytest.mark.parametrize("columns", COLUMNS)
 @pytest.mark.parametrize("n_used", [None, 1, 3])
 def test_a_residual_of_sums_over_experts(rng, columns, n_used):
@@ -611,10 +621,12 @@ def test_route_at_the_edges_of_tiles(rng, rows, hidden, n, n_used):
     x, scale, expert_scale = normal(rng, rows, hidden), normal(rng, hidden), normal(rng, n)
     w, weights = router(rng, n, hidden, 0.5)
     given = backend.load_matrix(w), upload(scale), upload(expert_scale), n_used, EPS
-    chosen, found = map(backend.to_host, backend.route(upload(x), *given))
+    routed, found = backend.route(upload(x), *given)
+    chosen, found = backend.to_host(routed), backend.to_host(found)
     p = softmax(rms(x, scale) / math.sqrt(hidden) @ weights.T.astype(np.float64))
     wanted = np.argsort(-p, axis=1)[:, :n_used]
     np.testing.assert_array_equal(chosen, wanted)
+    assert_grouped(chosen, n, *grouped(backend, routed))
     kept = np.take_along_axis(p, wanted, axis=1)
     close(found, kept / kept.sum(axis=1, keepdims=True) * expert_scale[wanted])
 
@@ -637,6 +649,44 @@ def test_the_fast_router_chooses_as_the_reference_where_scores_are_equal(rng):
     close(found[0][1], found[1][1])
 
 
+def grouped(backend, routed):
+    """row_of, slot_of, tiles and their height, as the router has left them."""
+    groups = routed.groups
+    return *map(backend.to_host, (groups.row_of, groups.slot_of, groups.tiles)), groups.height
+
+
+def assert_grouped(chosen, n_experts, row_of, slot_of, tiles, height):
+    """The choices lie in the order of experts, stably, and tiles cover each expert's."""
+    flat = chosen.ravel()
+    order = np.argsort(flat, kind="stable")
+    np.testing.assert_array_equal(row_of, order // chosen.shape[1])
+    np.testing.assert_array_equal(order[slot_of], np.arange(flat.size))
+    assert len(tiles) == expert_kernels.n_tiles(flat.size, n_experts, height)
+    covered = []
+    for expert, first, count in tiles:
+        assert 0 <= count <= height
+        assert (flat[order][first : first + count] == expert).all()
+        covered += range(first, first + count)
+    assert covered == list(range(flat.size))
+
+
+@pytest.mark.parametrize(
+    ("rows", "n", "n_used", "height"), [(1, 4, 2, 32), (71, 2, 1, 64), (300, 7, 3, 64), (40, 600, 2, 32)]
+)
+def test_the_last_block_of_the_router_groups_the_rows(rng, rows, n, n_used, height):
+    """As `group_rows` does, twice; tiles that are full, idle experts, and more of them than threads."""
+    backend = make_backend("fast")
+    w, _ = router(rng, n, 16, 0.5)
+    matrix, ones = backend.load_matrix(w), [upload(np.ones(size, np.float32)) for size in (16, n)]
+    for _ in range(2):
+        x = normal(rng, rows, 16)
+        routed, _ = backend.route(upload(x), matrix, *ones, n_used, EPS)
+        found = grouped(backend, routed)
+        assert found[-1] == height
+        assert_grouped(backend.to_host(routed), n, *found)
+    assert not backend.to_host(backend._arrived).any()
+
+
 @pytest.mark.parametrize("height", [1, 3, 32])
 def test_group_rows(rng, height):
     n_experts = 6
@@ -647,17 +697,9 @@ def test_group_rows(rng, height):
     tiles = upload(np.full((n_tiles, 3), -1, np.int32))
     outputs = [a.view for a in (row_of, matrix_of, slot_of, tiles)]
     expert_kernels.group_rows[n_experts, jit.THREADS](upload(chosen).view, *outputs, height)
-    order = np.argsort(flat, kind="stable")
     row_of, matrix_of, slot_of, tiles = (a.copy_to_host() for a in outputs)
-    np.testing.assert_array_equal(row_of, order // 2)
-    np.testing.assert_array_equal(matrix_of, flat[order])
-    np.testing.assert_array_equal(order[slot_of], np.arange(flat.size))
-    covered = []
-    for expert, first, count in tiles:
-        assert 0 <= count <= height
-        assert (matrix_of[first : first + count] == expert).all()
-        covered += range(first, first + count)
-    assert covered == list(range(flat.size))
+    np.testing.assert_array_equal(matrix_of, np.sort(flat))
+    assert_grouped(chosen, n_experts, row_of, slot_of, tiles, height)
 
 
 def expert_tensors(rng, names, n, ff, hidden, layer=0):
@@ -980,7 +1022,7 @@ def load_network(backend, gguf_path):
     return Transformer(config, load_weights(file, config, backend), backend)
 
 
-NODES = 35  # of a step of one layer, its three copies among them
+NODES = 34  # of a step of one layer, its three copies among them
 
 
 def test_repeated_steps_are_the_same_to_the_bit(tmp_path):

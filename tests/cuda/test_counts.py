@@ -28,8 +28,8 @@ def found():
 
 
 def test_nodes_of_a_step(found):
-    assert found["step"]["nodes"] <= 509
-    assert found["layer"]["nodes"] <= 17
+    assert found["step"]["nodes"] <= 479
+    assert found["layer"]["nodes"] <= 16
 
 
 def test_every_node_is_measured(found):

@@ -216,6 +216,7 @@ static u32 ballot(bool holds) {
 }
 
 static void __syncwarp() { together(101, nullptr); }
+static void __threadfence() {}
 static int __popc(u32 bits) { return __builtin_popcount(bits); }
 
 // The threads run in turn until a barrier: nothing comes between.

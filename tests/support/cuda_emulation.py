@@ -23,6 +23,7 @@ KERNELS = {
     "rows": ("norm_row", "residual", "residual_of_sum", "to_half", "geglu"),
     "heads": ("norm_rope_store",),
     "soft_embed": ("soft_embed",),
+    "tower": ("attend_all",),
     "sampling": ("slice_statistics", "count_bins", "keep_likeliest"),
 }
 COMPILER = shutil.which("g++")

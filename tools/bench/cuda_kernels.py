@@ -184,18 +184,24 @@ class Bench:
         """Microseconds of a layer's experts where few experts get most rows."""
         import numpy as np
 
-        first = next(i for i, node in enumerate(nodes) if node.name == "group_rows")
-        chosen = nodes[first].arguments[0]
-        end = next(
-            i for i, node in enumerate(nodes[first:], first) if node.name == "group_rows" and i > first
-        )
-        layer = [node for node in nodes[first:end] if node.module in ("qgemm", "experts")]
+        first, end = [i for i, node in enumerate(nodes) if node.name == "choose_experts"][:2]
+        layer = [node for node in nodes[first:end] if node.matrices and node.matrices[0].stack > 1]
         if self.network.queue.starts:
-            n_experts = layer[1].matrices[0].stack
+            from dgguf.backends.cuda import experts
+            from dgguf.backends.cuda.memory import upload
+
+            chosen, _, row_of, slot_of, tiles = (array.view for array in nodes[first].arguments[3:8])
+            n_experts, (rows, used) = layer[0].matrices[0].stack, chosen.shape
             weights = 1 / (1 + np.arange(n_experts))
-            rng, (rows, used) = np.random.default_rng(1), chosen.shape
+            rng = np.random.default_rng(1)
             skewed = [rng.choice(n_experts, used, False, weights / weights.sum()) for _ in range(rows)]
             chosen.copy_to_device(np.array(skewed, np.int32))
+            matrix_of, height = (
+                upload(np.zeros(rows * used, np.int32)),
+                experts.tile_height(rows * used, n_experts),
+            )
+            outputs = row_of, matrix_of.view, slot_of, tiles
+            self.network.queue.run(experts.group_rows, n_experts, chosen, *outputs, height)
         return self.clock.us([node.start for node in layer * COPIES]) / COPIES
 
     def layer(self, nodes: list[Any]) -> dict[str, float]:

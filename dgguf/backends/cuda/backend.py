@@ -1,7 +1,7 @@
 """The CUDA backend: each verb of `backends.base.Backend`, on arrays in GPU memory.
 
-`products` has matrices and arrays, `layers` and `vocabulary` the verbs, and this module the steps: computed
-kernel by kernel, or recorded and repeated.
+`products` has matrices and arrays, `layers`, `vocabulary` and `tower` the verbs, and this module the steps:
+computed kernel by kernel, or recorded and repeated.
 """
 
 from collections.abc import Callable, Hashable
@@ -14,12 +14,13 @@ from dgguf.backends.cuda.device import Device, reason
 from dgguf.backends.cuda.layers import Layers
 from dgguf.backends.cuda.plan import PlacementPlan
 from dgguf.backends.cuda.queue import Queue
+from dgguf.backends.cuda.tower import Tower
 from dgguf.backends.cuda.vocabulary import Vocabulary
 from dgguf.backends.limits import kv_bytes
 from dgguf.threads.allocator import keep_freed_memory
 
 
-class CudaBackend(Layers, Vocabulary):
+class CudaBackend(Tower, Layers, Vocabulary):
     """Runs the network on one GPU.
 
     Args:

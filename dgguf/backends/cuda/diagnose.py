@@ -14,6 +14,7 @@ from dgguf.backends.cuda.device import INSTALL, OLDEST, Device, check_package, c
 from dgguf.backends.cuda.plan import RESERVE, PlacementPlan, Sizes, make_plan, spread
 from dgguf.backends.limits import GPU_MOST_HEAD, gpu_attends_fast
 from dgguf.errors import BackendError, extra
+from dgguf.units import format_bytes
 
 # The toolkit's parts and the wheels that bring them for CUDA 12 and 13.
 PARTS = {
@@ -81,17 +82,23 @@ def check_driver(driver: tuple[int, int] | None, toolkit: int, found: str) -> Ch
     return Check("driver", True, found)
 
 
-def examine(number: int, sizes: Sizes | None, head_dims: Collection[int] = ()) -> Iterator[Check]:
+def examine(
+    number: int, sizes: Sizes | None, head_dims: Collection[int] = (), tower: int | None = None
+) -> Iterator[Check]:
     """Look at everything, from the packages to a product computed; stops where nothing further can work.
 
     Args:
         number: of the GPU.
         sizes: of a model, to say what of it fits; None for none.
         head_dims: the sizes of its heads.
+        tower: bytes of the vision tower beside it; None for none.
     """
     if sizes is not None:
         yield Check("model needs", True, needs(sizes))
         yield Check("attention", True, attention_kernels(head_dims))
+    if tower is not None:
+        found = f"{format_bytes(tower)} more for the vision tower; without them the CPU reads images"
+        yield Check("tower needs", True, found)
     try:
         check_package()
     except BackendError as error:
@@ -122,7 +129,13 @@ def examine(number: int, sizes: Sizes | None, head_dims: Collection[int] = ()) -
     if sizes is not None:
         free, _ = device.memory()
         try:
-            yield Check("model fits", True, make_plan(sizes, free, None).describe())
+            plan = make_plan(sizes, free, None)
+            yield Check("model fits", True, plan.describe())
+            if tower is not None:
+                reader = "GPU" if tower <= plan.spare else "CPU"
+                yield Check(
+                    "tower fits", True, f"the {reader} reads images: {plan.spare / 1e9:.1f} GB are left"
+                )
         except BackendError as error:
             yield Check("model fits", False, str(error), "a smaller context (-c), or no --cuda")
 

@@ -1,11 +1,46 @@
 """Which rows go to which expert, worked out on the GPU; and their weighted sum."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numba import cuda
 
+from dgguf.backends.cuda import matmul
 from dgguf.backends.cuda.jit import THREADS, gpu_kernel
+from dgguf.backends.cuda.memory import Array
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The choices of a call sorted by expert; see `group_rows`.
+
+    Attributes:
+        row_of, slot_of: (T * A,) int32.
+        tiles: (`n_tiles`, 3) int32.
+        height: slots of a tile, at most.
+    """
+
+    row_of: Array
+    slot_of: Array
+    tiles: Array
+    height: int
+
+
+class Chosen(Array):
+    """The (T, A) expert numbers of a router that has grouped the rows, too."""
+
+    __slots__ = ("groups",)
+
+    def __init__(self, numbers: Array, groups: Groups) -> None:
+        super().__init__(numbers.view, numbers._lease)
+        self.groups = groups
+
+
+def tile_height(choices: int, n_experts: int) -> int:
+    """Slots of a tile for so many choices: by an expert's share, on average."""
+    few = choices <= matmul.FEW_TOKENS * n_experts
+    return matmul.FEW_TOKENS if few else matmul.MANY_TOKENS
 
 
 @gpu_kernel

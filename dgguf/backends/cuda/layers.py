@@ -1,6 +1,7 @@
 """The verbs of a layer, each as the kernels that it starts."""
 
 import ctypes
+import functools
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from dgguf.backends.base import LayerStore, Visible
 from dgguf.backends.cpu import elementwise as cpu_elementwise
 from dgguf.backends.cuda import attention, elementwise, experts, matmul
+from dgguf.backends.cuda.experts import Chosen, Groups
 from dgguf.backends.cuda.matmul import GpuMatrix, Planes, Router
 from dgguf.backends.cuda.memory import Array, upload
 from dgguf.backends.cuda.products import Products
@@ -140,6 +142,7 @@ class Layers(Products):
                 elementwise.choose_experts, rows, scores.view, factor, expert_scale.view, *outputs
             )
             return chosen, weights
+        groups = self._empty_groups(rows * n_used, w.rows)
         splits, macros = -(-w.columns // ROUTER_SPLIT), (("N_EXPERTS", w.rows),)
         partial, squares = self._empty(splits, rows, w.rows), self._empty(splits, rows)
         blocks = -(-rows // ROUTER_ROWS), splits * -(-w.rows // ROUTER_EXPERTS)
@@ -150,35 +153,50 @@ class Layers(Products):
             *sizes,
             ctypes.c_int(splits),
             ctypes.c_int(n_used),
+            ctypes.c_int(groups.height),
             ctypes.c_float(factor),
             ctypes.c_float(eps),
         ]
         self._queue.launch(
             "router", macros, "choose_experts", (-(-rows // CHOOSING_ROWS), 1), 32 * CHOOSING_ROWS,
-            [partial, squares, expert_scale, chosen, weights, *given],
+            [
+                partial, squares, expert_scale, chosen, weights,
+                groups.row_of, groups.slot_of, groups.tiles, self._arrived, *given,
+            ],
         )  # fmt: skip
-        return chosen, weights
+        return Chosen(chosen, groups), weights
+
+    @functools.cached_property
+    def _arrived(self) -> Array:
+        """Blocks of a router that have come: 0 between its kernels."""
+        return upload(np.zeros(1, np.int32))
+
+    def _empty_groups(self, slots: int, n_experts: int) -> Groups:
+        height = experts.tile_height(slots, n_experts)
+        row_of, slot_of = (self._empty(slots, dtype=np.int32) for _ in range(2))
+        tiles = self._empty(experts.n_tiles(slots, n_experts, height), 3, dtype=np.int32)
+        return Groups(row_of, slot_of, tiles, height)
 
     def experts(
         self, x: Array, gate: GpuMatrix, up: GpuMatrix, down: GpuMatrix, chosen: Array, weights: Array
     ) -> Array:
         rows, n_used = chosen.shape
         slots = rows * n_used
-        few = slots <= matmul.FEW_TOKENS * gate.stack  # an expert's share, on average
-        height = matmul.FEW_TOKENS if few else matmul.MANY_TOKENS
-        n_tiles = experts.n_tiles(slots, gate.stack, height)
-        row_of, matrix_of, slot_of = (self._empty(slots, dtype=np.int32) for _ in range(3))
-        tiles = self._empty(n_tiles, 3, dtype=np.int32)
-        self._queue.run(
-            experts.group_rows, gate.stack, chosen.view, row_of.view, matrix_of.view, slot_of.view,
-            tiles.view, height,
-        )  # fmt: skip
-        own = self._one_matrix(slots)[0]
+        if isinstance(chosen, Chosen):
+            groups, matrix_of = chosen.groups, None
+        else:
+            groups, matrix_of = self._empty_groups(slots, gate.stack), self._empty(slots, dtype=np.int32)
+            outputs = groups.row_of, matrix_of, groups.slot_of, groups.tiles
+            self._queue.run(
+                experts.group_rows, gate.stack, chosen.view, *(a.view for a in outputs), groups.height
+            )
+        n_tiles = groups.tiles.shape[0]
 
         def product(inputs: Array, w: GpuMatrix, planes: Planes, gather: Array | None) -> Array:
             out = self._empty(slots, w.rows)
             if self._reference:
-                source = own if gather is None else gather
+                assert matrix_of is not None
+                source = self._one_matrix(slots)[0] if gather is None else gather
                 self._queue.run(
                     matmul.reference_product, slots, *w.arguments(planes), inputs.view, source.view,
                     matrix_of.view, w.rows, w.unscale, 0.0, out.view,
@@ -188,13 +206,15 @@ class Layers(Products):
             self._queue.launch(
                 "qgemm",
                 w.macros,
-                *matmul.variant(w, height, n_tiles, listed=True),
-                matmul.qgemm_arguments(w, planes, halves.numbers, halves.scales, out, 0.0, gather, tiles),
+                *matmul.variant(w, groups.height, n_tiles, listed=True),
+                matmul.qgemm_arguments(
+                    w, planes, halves.numbers, halves.scales, out, 0.0, gather, groups.tiles
+                ),
             )
             return out
 
         with self._experts.planes((gate, up, down)) as (gate_planes, up_planes, down_planes):
-            g = product(x, gate, gate_planes, row_of)
-            u = product(x, up, up_planes, row_of)
+            g = product(x, gate, gate_planes, groups.row_of)
+            u = product(x, up, up_planes, groups.row_of)
             y = product(self._rows.geglu(g, u), down, down_planes, None)
-        return self._rows.combine(y, slot_of, weights)
+        return self._rows.combine(y, groups.slot_of, weights)

@@ -5,7 +5,7 @@ every step (`stream`): at 25 GB/s the bus beats a CPU that would compute them. T
 evenly, so that a layer's copy hides behind the layers before it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dgguf.errors import BackendError
 
@@ -41,10 +41,12 @@ class PlacementPlan:
     Attributes:
         sizes: what was planned for.
         streamed_layers: whose experts stay in the host's memory.
+        spare: bytes that are left, for the vision tower: experts come first, as every step needs them.
     """
 
     sizes: Sizes
     streamed_layers: frozenset[int]
+    spare: int = 0
 
     @property
     def gpu_bytes(self) -> int:
@@ -100,7 +102,7 @@ def make_plan(sizes: Sizes, free_bytes: int, resident: int | None, reserve: int 
             "uses the GPU, take a smaller context (-c), or run without --cuda"
         )
     if resident is None:
-        return best
+        return replace(best, spare=budget - best.gpu_bytes)
     wanted = PlacementPlan(sizes, spread(n, n - resident))
     if wanted.gpu_bytes > budget:
         raise BackendError(
@@ -108,7 +110,7 @@ def make_plan(sizes: Sizes, free_bytes: int, resident: int | None, reserve: int 
             f"{_gb(free_bytes)} are free: at most {n - len(best.streamed_layers)} fit (--gpu-layers), "
             "or more with a smaller context (-c)"
         )
-    return wanted
+    return replace(wanted, spare=budget - wanted.gpu_bytes)
 
 
 def _gb(n_bytes: int) -> str:

@@ -80,7 +80,7 @@ class Queue:
             upload.result()
 
     def copy_in(self, host: np.ndarray, view: Any) -> None:
-        """Copy host memory, which may change afterwards, to the GPU."""
+        """Copy memory of the host, which may change afterwards, or of the GPU to a view of equal size."""
         view.copy_to_device(host, stream=self._stream)
 
     def input(self, name: str, values: np.ndarray) -> Any:

@@ -2,7 +2,8 @@
 //
 // `router_scores` multiplies rows by the router's matrix, tile by tile through shared memory, and cuts
 // the columns into splits, so that the few rows of a canvas fill a GPU. The norm before the router is
-// one factor a row: it also sums the squares, and `choose_experts` puts both together.
+// one factor a row: it also sums the squares, and `choose_experts` puts both together. Its last block then
+// sorts the choices by expert for the experts' products: a kernel less than `experts.group_rows`, which does the same.
 //
 // Compiled for N_EXPERTS.
 #include "primitives.cuh"
@@ -13,6 +14,11 @@ constexpr int DEPTH = 16;     // columns that lie in shared memory at once
 constexpr int SPLIT = 176;    // columns of a split, a multiple of DEPTH; as ROUTER_SPLIT in layers.py
 constexpr int TILE_THREADS = 128;
 constexpr int EACH = (N_EXPERTS + 31) / 32;  // experts of a lane
+constexpr int CHOOSING_THREADS = 256;        // as 32 * CHOOSING_ROWS in layers.py
+
+// Shares of the choices that threads count by expert, as many as 32 KB of shared memory have room for.
+constexpr int SHARES = N_EXPERTS <= 64 ? CHOOSING_THREADS : 16384 / N_EXPERTS;
+static_assert(SHARES > 0, "so many experts have no room");
 
 // Four numbers of a row of n that begin at a multiple of 4; 0 from `end` on.
 DEVICE float4 load_four(const float *row, int at, int end, int n) {
@@ -101,15 +107,11 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS)
     }
 }
 
-// Softmax over the scores of a row, the n_used largest renormalised, times their expert_scale; a warp a
-// row, eight to a block. Equal probabilities go to the lower number. factor: of the scores, beside the
-// norm. chosen and given: (rows, n_used), the largest first.
-extern "C" __global__ void __launch_bounds__(256)
-    choose_experts(const float *partial, const float *squares, const float *expert_scale, int *chosen, float *given,
-                   int rows, int columns, int splits, int n_used, float factor, float eps) {
-    const int row = 8 * blockIdx.x + (threadIdx.x >> 5), lane = threadIdx.x & 31;
-    if (row >= rows) return;
-
+// Softmax over the scores of a row, the n_used largest renormalised, times their expert_scale; by a warp. Equal
+// probabilities go to the lower number. factor: of the scores, beside the norm.
+DEVICE void choose(int row, const float *partial, const float *squares, const float *expert_scale, int *chosen,
+                   float *given, int rows, int columns, int splits, int n_used, float factor, float eps) {
+    const int lane = threadIdx.x & 31;
     float square = 0, p[EACH] = {}, largest = -3e38f;
     for (int split = 0; split < splits; split++) {
         square += squares[split * rows + row];
@@ -150,4 +152,66 @@ extern "C" __global__ void __launch_bounds__(256)
         float &weight = given[row * n_used + a];
         weight = weight / kept * expert_scale[chosen[row * n_used + a]];
     }
+}
+
+// Sort the choices by expert, stably, and cut each expert's rows into tiles of `height` slots; by a block.
+// row_of and tiles as of `experts.group_rows`; slot_of: (rows * n_used,).
+DEVICE void group(const volatile int *chosen, int *row_of, int *slot_of, int *tiles, int n, int n_used, int height) {
+    __shared__ u16 counts[SHARES][N_EXPERTS];  // of each share; then where its choices stand among an expert's
+    __shared__ int totals[N_EXPERTS], starts[N_EXPERTS];
+    const int tid = threadIdx.x, share = (n + SHARES - 1) / SHARES;
+    const int first = min(n, tid * share), end = tid < SHARES ? min(n, first + share) : first;
+
+    for (int i = tid; i < SHARES * N_EXPERTS; i += CHOOSING_THREADS) counts[i / N_EXPERTS][i % N_EXPERTS] = 0;
+    __syncthreads();
+    for (int i = first; i < end; i++) counts[tid][chosen[i]]++;
+    __syncthreads();
+    for (int expert = tid; expert < N_EXPERTS; expert += CHOOSING_THREADS) {
+        int total = 0;
+#pragma unroll 4
+        for (int s = 0; s < SHARES; s++) {
+            const int own = counts[s][expert];
+            counts[s][expert] = (u16)total;
+            total += own;
+        }
+        totals[expert] = total;
+    }
+    __syncthreads();
+    for (int expert = tid; expert < N_EXPERTS; expert += CHOOSING_THREADS) {
+        int start = 0;
+#pragma unroll 4
+        for (int other = 0; other < N_EXPERTS; other++) start += other < expert ? totals[other] : 0;
+        starts[expert] = start;
+        // Where an expert's tiles begin follows from where its slots do: one more than needed leaves room.
+        const int stop = start + totals[expert], first_tile = start / height + expert;
+        for (int tile = first_tile; tile <= stop / height + expert; tile++) {
+            const int done = start + (tile - first_tile) * height;
+            tiles[3 * tile] = expert, tiles[3 * tile + 1] = done;
+            tiles[3 * tile + 2] = max(0, min(stop - done, height));
+        }
+    }
+    __syncthreads();
+    for (int i = first; i < end; i++) {
+        const int expert = chosen[i], slot = starts[expert] + counts[tid][expert]++;
+        row_of[slot] = i / n_used, slot_of[i] = slot;
+    }
+}
+
+// Choose experts, a warp a row, eight to a block; the block that comes last groups the rows. chosen and given:
+// (rows, n_used), the largest first. arrived: how many blocks have come, 0 before and after.
+extern "C" __global__ void __launch_bounds__(CHOOSING_THREADS)
+    choose_experts(const float *partial, const float *squares, const float *expert_scale, int *chosen, float *given,
+                   int *row_of, int *slot_of, int *tiles, int *arrived, int rows, int columns, int splits, int n_used,
+                   int height, float factor, float eps) {
+    __shared__ int before;
+    const int warps = CHOOSING_THREADS / 32, row = warps * blockIdx.x + (threadIdx.x >> 5);
+    if (row < rows)
+        choose(row, partial, squares, expert_scale, chosen, given, rows, columns, splits, n_used, factor, eps);
+    __threadfence();  // whoever sees that this block has come sees its choices
+    __syncthreads();
+    if (threadIdx.x == 0) before = atomicAdd(arrived, 1);
+    __syncthreads();
+    if (before + 1 < (rows + warps - 1) / warps) return;
+    if (threadIdx.x == 0) *arrived = 0;
+    group(chosen, row_of, slot_of, tiles, rows * n_used, n_used, height);
 }

@@ -50,11 +50,13 @@ class Deferred(Array):
 
     Attributes:
         halves: it as the products read it, if that has been computed.
+        in_two: it with what its float16 lack, for the vision tower's products, if that has been computed.
     """
 
     def __init__(self, shape: tuple[int, ...], compute: Callable[[Any], Array]) -> None:
         self.shape = shape
         self.halves: Halves | None = None
+        self.in_two: Deferred | None = None
         self._compute = compute
         self._value: Array | None = None
 
@@ -101,12 +103,12 @@ class Residual(Deferred):
     """A new residual stream.
 
     Attributes:
-        norms: of it, that were asked for before it was computed.
+        norms: of it, that were asked for before it was computed, as long as somebody refers to them.
     """
 
     def __init__(self, shape: tuple[int, ...], compute: Callable[["Residual"], Array]) -> None:
         super().__init__(shape, compute)
-        self.norms: list[Norm] = []
+        self.norms: list[weakref.ref[Norm]] = []
 
 
 class Gated(Deferred):
@@ -177,7 +179,7 @@ class RowKernels:
     def rms_norm(self, x: Array, weight: Array | None, eps: float) -> Array:
         norm = Norm(self._plain, x, weight, eps)
         if isinstance(x, Residual) and x.waits:
-            x.norms.append(norm)
+            x.norms.append(weakref.ref(norm))
         return norm
 
     def residual(self, x: Array, y: Array, weight: Array, eps: float, scale: float) -> Array:
@@ -280,7 +282,8 @@ class RowKernels:
     def _residual(self, result: Residual, name: str, inputs: list[Any], eps: float, scale: float) -> Array:
         """Start `residual` or `residual_of_sum`, with up to two of the norms that were asked for."""
         out = self._memory.empty(result.shape)
-        norms = [norm for norm in result.norms if norm.waits and norm.weight is not None and norm.eps == eps]
+        noted = [norm for norm in (ref() for ref in result.norms) if norm is not None]
+        norms = [norm for norm in noted if norm.waits and norm.weight is not None and norm.eps == eps]
         result.norms = []
         outputs: list[Any] = [out]
         for norm in norms[:2]:
