@@ -1,6 +1,7 @@
 """Which tests run by default, and what they may count on."""
 
 import math
+import os
 import random
 import signal
 from pathlib import Path
@@ -21,6 +22,7 @@ PRODUCTS = (
     "model/test_pieces.py",
     "session/test_session.py",
 )
+MOST_WORKERS = 4  # processes of the whole suite; each takes up to 1 GB of memory
 SLOW_SECONDS = 60.0  # of a slow test whose marker does not say
 
 
@@ -41,6 +43,22 @@ def pytest_addoption(parser):
         "--slow-sample", type=float, default=0.0, metavar="SECONDS", help="run slow tests of so many seconds"
     )
     parser.addoption("--slow-seed", type=int, default=0, metavar="N", help="which ones --slow-sample takes")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options
+def pytest_cmdline_main(config):
+    if is_whole(config) and getattr(config.option, "numprocesses", 0) is None:
+        config.option.numprocesses = min(MOST_WORKERS, os.cpu_count() or 1)
+        config.option.dist = "worksteal"
+
+
+def is_whole(config):
+    """Whether the default suite is run, nothing of it chosen and nobody looking on: in several processes."""
+    option = config.option
+    chosen = option.markexpr or option.keyword or option.slow or option.slow_sample or option.collectonly
+    watched = option.usepdb or option.capture == "no"
+    by_default = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return by_default and not chosen and not watched and not hasattr(config, "workerinput")
 
 
 @pytest.hookimpl(wrapper=True)

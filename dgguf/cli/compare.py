@@ -67,7 +67,10 @@ def compare(
     if turbo is not None:
         from dgguf.cli.turbo_price import show_price
 
-        show_price(first, turbo, texts, special, chunks, threads, exact, max_tokens, as_json)
+        show_price(
+            first, turbo, texts, special=special, limit=chunks, threads=threads, exact=exact,
+            max_tokens=max_tokens, as_json=as_json,
+        )  # fmt: skip
         return
     if second is None:
         raise click.UsageError("FIRST is compared with a SECOND model, or with itself by --turbo: give one")

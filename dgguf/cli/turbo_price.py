@@ -21,6 +21,7 @@ def show_price(
     model: str,
     turbo: "Turbo",
     texts: Sequence[Path],
+    *,
     special: bool,
     limit: int,
     threads: int | None,

@@ -29,6 +29,7 @@ from dgguf.constraints import kernels, projection
 from dgguf.quants.block import FORMATS_BY_NAME
 from dgguf.quants.decode import decoder
 from dgguf.quants.encode import KERNELS
+from dgguf.text import merging
 from dgguf.threads import worker_slots
 
 types: Any = numba_types  # they have types in some versions, and not all
@@ -71,7 +72,7 @@ boolean, int32, int64, float64 = types.boolean, types.int32, types.int64, types.
 float32, uint8, uint16 = types.float32, types.uint8, types.uint16
 F1, F2, F3, D1, D2 = _rows(float32, 1), _rows(float32), _rows(float32, 3), _rows(float64, 1), _rows(float64)
 I1, I2, I3, N1, N2 = _rows(int64, 1), _rows(int64), _rows(int64, 3), _rows(int32, 1), _rows(int32)
-B2, H3 = _rows(uint8), _rows(uint16, 3)
+B1, B2, H3 = _rows(boolean, 1), _rows(uint8), _rows(uint16, 3)
 MAPPED_F2 = _rows(float32, mapped=True)
 MAPPED_1 = _rows(uint8, 1, mapped=True)
 MAPPED_2, MAPPED_3 = _rows(uint8, mapped=True), _rows(uint8, 3, mapped=True)
@@ -115,6 +116,8 @@ def _of_answers(work: Work) -> Iterator[Job]:
     yield _job(0.75, float_rows.multiply, F2, MAPPED_F2, F2, int64)  # of the router
     yield _job(0.65, elementwise.norm_rope, F3, F1, float64, F2, F2, F3, I1)
     yield _job(0.55, elementwise.choose_experts, F2, F1, N2, F2, I1)
+    yield _job(0.7, merging.index_merges, MAPPED_1, I1, B1, MAPPED_1, I1, int64, N1, I2, I1)
+    yield _job(0.55, merging.merge, I1, I2, int64, I2, I1)
     yield _job(0.36, elementwise.residual_of_sum, F2, F2, F1, F2, F1, F1, float64, float64, F2, I1)
     yield from _of_every_layer()
     yield _job(0.2, decoder(FORMATS_BY_NAME[work.embedding]), B2, F2)
@@ -166,7 +169,7 @@ def _of_a_tower(work: Work) -> Iterator[Job]:
 
 
 def _of_languages() -> Iterator[Job]:
-    spoken = types.NamedTuple((_rows(uint16), N1, _rows(boolean, 1), I1, I1, N1, N1), projection.Language)
+    spoken = types.NamedTuple((_rows(uint16), N1, B1, I1, I1, N1, N1), projection.Language)
     texts = types.NamedTuple((MAPPED_1, I1), projection.Texts)
     candidates = types.NamedTuple((I2, D2, D1, D1, D1), projection.Candidates)
     yield _job(2.0, projection.project, spoken, texts, candidates, int64, int64, I1, I1)

@@ -23,6 +23,7 @@ MOST_IMAGES = 16
 MOST_PIXELS = 1 << 25  # of all images of a request: some bytes may say that they are very many
 MOST_STEPS = 1000  # of a canvas
 LEAST_CANVAS = 16  # positions
+MOST_TOKENS = (1 << 31) - 1  # that may be asked for; a context ends before
 _MOST_NAMES = 20  # of fields without effect that are told
 
 
@@ -173,7 +174,7 @@ def check_ranges(request: SampledRequest) -> None:
     require(n is None or 1 <= n <= MOST_ANSWERS, f"n must be from 1 to {MOST_ANSWERS}", "n")
     for name in ("max_tokens", "max_completion_tokens"):
         value = getattr(request, name, None)
-        require(value is None or 1 <= value < 1 << 31, f"{name} must be at least 1", name)
+        require(value is None or 1 <= value <= MOST_TOKENS, f"{name} must be from 1 to {MOST_TOKENS}", name)
     seed = request.seed
     require(seed is None or -(1 << 63) <= seed < 1 << 64, "the seed must be a number of 64 bits", "seed")
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []

@@ -1,75 +1,83 @@
-"""Byte pair encoding as it is defined: merge the pair of lowest rank, leftmost first, until none is left.
+"""Byte pair encoding as it is defined: merge the pair of lowest rank, leftmost first, until none is left."""
 
-Exact for every vocabulary, in plain Python; it measures the sentencepiece path in the tests and
-stands in for it where that would not be exact.
-"""
-
-from heapq import heapify, heappop, heappush
+import secrets
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dgguf.text.vocabulary import Merges, Vocabulary, mark_spaces
+from dgguf.errors import TokenizerError
+from dgguf.ggufio.string_array import StringArray
+from dgguf.text import merging
+from dgguf.text.vocabulary import Vocabulary, mark_spaces
+
+_FAULTS = {
+    merging.NO_PAIR: "is not two tokens with a space between",
+    merging.NO_TOKEN: "needs a token that is not in tokenizer.ggml.tokens",
+}
 
 
 class BytePairEncoder:
-    """Encodes text between special tokens; characters without a token become their UTF-8 bytes."""
+    """Encodes text between special tokens; characters without a token become their UTF-8 bytes.
 
-    def __init__(self, vocabulary: Vocabulary, merges: Merges) -> None:
-        self._n = len(vocabulary.tokens)
-        self._characters = vocabulary.characters
-        self._bytes = vocabulary.bytes
-        self._unk_id = vocabulary.unk_id
-        # Merges with special tokens never apply, since text is cut at these first, and must not
-        # where text is encoded without cutting.
-        special = np.isin([merges.left, merges.right, merges.made], list(vocabulary.special.values())).any(
-            axis=0
+    Merges with special tokens never apply: text is cut at these first, or none may come of it.
+
+    Raises:
+        TokenizerError: a merge is no pair, or joins or makes a token that does not exist.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        merges = vocabulary.merges
+        special = np.zeros(len(vocabulary.tokens), np.bool_)
+        special[list(vocabulary.special.values())] = True
+        self._seed = secrets.randbits(62) | 1
+        self._pairs = np.full((_places(len(merges)), 2), -1, np.int64)
+        table, wrong = np.full(_places(len(special)), -1, np.int32), np.zeros(2, np.int64)
+        merging.index_merges(
+            *_packed(vocabulary.texts), special, *_packed(merges), self._seed, table, self._pairs, wrong
         )
-        rank = np.flatnonzero(~special)
-        pair = merges.left[rank] * self._n + merges.right[rank]
-        self._ranks: dict[int, int] = dict(zip(pair.tolist(), rank.tolist(), strict=True))
-        self._made: list[int] = merges.made.tolist()
+        rank, fault = wrong.tolist()
+        if fault:
+            named = f"merge {rank} of tokenizer.ggml.merges, {merges[rank]!r:.99}"
+            raise TokenizerError(f"{vocabulary.where}: {named}, {_FAULTS[fault]}")
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text without surrogates, special tokens not looked for."""
-        ids = self._first_ids(mark_spaces(text))
-        size, n, ranks = len(ids), self._n, self._ranks
-        before = list(range(-1, size - 1))
-        after = list(range(1, size + 1))
-        # Entries are rank * size + position: ordered by rank, then from the left.
-        heap = [
-            rank * size + i
-            for i in range(size - 1)
-            if (rank := ranks.get(ids[i] * n + ids[i + 1])) is not None
-        ]
-        heapify(heap)
-        while heap:
-            rank, i = divmod(heappop(heap), size)
-            j = after[i]
-            # A rank belongs to one pair, so an entry whose pair has changed shows here.
-            if ids[i] < 0 or j == size or ranks.get(ids[i] * n + ids[j]) != rank:
-                continue
-            ids[i], ids[j] = self._made[rank], -1
-            after[i] = k = after[j]
-            if k < size:
-                before[k] = i
-                if (rank_right := ranks.get(ids[i] * n + ids[k])) is not None:
-                    heappush(heap, rank_right * size + i)
-            h = before[i]
-            if h >= 0 and (rank_left := ranks.get(ids[h] * n + ids[i])) is not None:
-                heappush(heap, rank_left * size + h)
-        return [i for i in ids if i >= 0]
+        ids = np.array(self._first_ids(mark_spaces(text)), np.int64)
+        links, heap = np.empty((3, len(ids)), np.int64), np.empty(3 * len(ids), np.int64)
+        kept: list[int] = ids[: merging.merge(ids, self._pairs, self._seed, links, heap)].tolist()
+        return kept
 
     def _first_ids(self, text: str) -> list[int]:
         """One id a character, or its bytes; characters with neither become one unknown together."""
+        of = self._vocabulary
+        characters, of_bytes, unknown = of.characters, of.bytes, of.unk_id
         ids: list[int] = []
         for character in text:
-            known = self._characters.get(character)
+            known = characters.get(character)
             if known is not None:
                 ids.append(known)
                 continue
-            values = [self._bytes.get(b) for b in character.encode()]
+            values = [of_bytes.get(b) for b in character.encode()]
             if None not in values:
                 ids += [v for v in values if v is not None]
-            elif self._unk_id is not None and ids[-1:] != [self._unk_id]:
-                ids.append(self._unk_id)
+            elif unknown is not None and ids[-1:] != [unknown]:
+                ids.append(unknown)
         return ids
+
+
+def _places(count: int) -> int:
+    """Those of a table for so many entries: a power of two, more than twice as many."""
+    return 1 << (2 * count).bit_length()
+
+
+def _packed(strings: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The bytes and the offsets of strings, as `merging` takes them."""
+    if isinstance(strings, StringArray):
+        return np.frombuffer(strings.raw, np.uint8), strings.offsets
+    # A surrogate becomes bytes that no token has.
+    encoded = [text.encode("utf-8", "surrogatepass") for text in strings]
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum([8 + len(text) for text in encoded], out=offsets[1:])
+    return np.frombuffer(b"".join(bytes(8) + text for text in encoded), np.uint8), offsets

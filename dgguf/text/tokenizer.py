@@ -6,7 +6,6 @@ text, and the file's scores say nothing.
 """
 
 import codecs
-import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,19 +15,12 @@ from typing import Any, Protocol
 from dgguf.errors import TokenizerError
 from dgguf.ggufio.metadata import metadata_integers, metadata_value
 from dgguf.text.bpe import BytePairEncoder
-from dgguf.text.sentencepiece_model import SentencePieceEncoder, is_exact
 from dgguf.text.vocabulary import BYTE, CHANNEL_TEXTS, Vocabulary, mark_spaces, unmark_spaces
 
 MODEL = "gemma4"
 # A text that ends an answer, beside the ids that the file names: <turn|> is written by the model
 # at the end of its turn, <|tool_response> where it waits for a tool.
 _STOP_TEXTS = ("<eos>", "<turn|>", "<|tool_response>")
-
-
-class Encoder(Protocol):
-    """What encodes the text between special tokens."""
-
-    def encode(self, text: str) -> list[int]: ...
 
 
 class TokenTexts(Protocol):
@@ -193,13 +185,8 @@ class Tokenizer:
         return StreamDecoder(self)
 
     @cached_property
-    def _encoder(self) -> Encoder:
-        merges = self._vocabulary.read_merges()
-        if is_exact(self._vocabulary, merges):
-            # Not every system has it, and it takes no token of over 512 bytes; the same, only faster.
-            with contextlib.suppress(ImportError, RuntimeError):
-                return SentencePieceEncoder(self._vocabulary, merges)
-        return BytePairEncoder(self._vocabulary, merges)
+    def _encoder(self) -> BytePairEncoder:
+        return BytePairEncoder(self._vocabulary)
 
     def _find_stop_ids(self, metadata: Mapping[str, Any]) -> frozenset[int]:
         key = "tokenizer.ggml.eos_token_ids"

@@ -2,9 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from operator import add
 from typing import Any
 
 import numpy as np
@@ -26,21 +24,13 @@ _MARKS = (
 )
 
 
-@dataclass(frozen=True)
-class Merges:
-    """Which two tokens make which, by rank: the lower the rank, the sooner it is done. Ids, (n,) int64."""
-
-    left: np.ndarray
-    right: np.ndarray
-    made: np.ndarray
-
-
 class Vocabulary:
     """The tokens of a file: all distinct, none empty, types known.
 
     Attributes:
         where: the file's name, for messages.
-        tokens: texts by id, "▁" for a space.
+        texts: as the file has them.
+        tokens: the same as a list: texts by id, "▁" for a space.
         types: one byte per id.
         ids: id by text.
         special: id by text of the tokens that ordinary text never becomes: control, unknown, and the
@@ -49,6 +39,7 @@ class Vocabulary:
         hidden: ids of the tokens that stand for no text of their own: of `special` all but
             user-defined ones, and the marks around thoughts.
         bytes: id by value of the tokens that stand for one byte.
+        merges: pairs of tokens as the file has them; the lower the rank, the sooner a pair is merged.
         unk_id: of the token for what nothing else stands for.
     """
 
@@ -59,11 +50,12 @@ class Vocabulary:
             TokenizerError: one is missing, or they contradict themselves or each other.
         """
         self.where = where
-        self.tokens = list(metadata_strings(metadata, where, TOKENS, error=TokenizerError))
+        self.texts = metadata_strings(metadata, where, TOKENS, error=TokenizerError)
+        self.tokens = list(self.texts)
         self.types = _types(metadata, len(self.tokens), where)
         self.ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
         self._check_tokens()
-        self._merges = metadata_strings(metadata, where, "tokenizer.ggml.merges", error=TokenizerError)
+        self.merges = metadata_strings(metadata, where, "tokenizer.ggml.merges", error=TokenizerError)
         self.unk_id = self._find_unk(metadata)
         self.special = {self.tokens[i]: i for i in self._of_types(UNKNOWN, CONTROL)}
         if self.unk_id is not None:
@@ -89,38 +81,6 @@ class Vocabulary:
     def characters(self) -> dict[str, int]:
         """Ids of the ordinary tokens of one character: what every merge starts from."""
         return {t: i for t, i in self.ids.items() if len(t) == 1 and t not in self.special}
-
-    def read_merges(self) -> Merges:
-        """Split the merges; not kept, they are large.
-
-        Raises:
-            TokenizerError: a merge is no pair, or joins or makes a token that does not exist.
-        """
-        merges = list(self._merges)
-        parts = " ".join(merges).split(" ") if merges else []
-        left, right = parts[::2], parts[1::2]
-        lengths = [n + m + 1 for n, m in zip(map(len, left), map(len, right), strict=False)]
-        if len(parts) != 2 * len(merges) or lengths != list(map(len, merges)):
-            i, bad = next((i, m) for i, m in enumerate(merges) if m.count(" ") != 1)
-            raise TokenizerError(
-                f"{self.where}: merge {i} of tokenizer.ggml.merges, {bad!r}, is not two tokens "
-                "with a space between"
-            )
-        find, n = self.ids.__getitem__, len(merges)
-        try:
-            return Merges(
-                *(np.fromiter(map(find, side), np.int64, n) for side in (left, right, map(add, left, right)))
-            )
-        except KeyError:
-            i = next(
-                i
-                for i, (a, b) in enumerate(zip(left, right, strict=True))
-                if not {a, b, a + b} <= self.ids.keys()
-            )
-            raise TokenizerError(
-                f"{self.where}: merge {i} of tokenizer.ggml.merges, {merges[i]!r}, needs a token that is not "
-                "in tokenizer.ggml.tokens"
-            ) from None
 
     def token_id(self, metadata: Mapping[str, Any], key: str) -> int | None:
         """A token id from the metadata, None if the key is absent.

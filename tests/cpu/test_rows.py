@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 
-from dgguf.backends.base import HostTensor, Role
+from dgguf.backends.base import HostTensor, Role, Visible
 from dgguf.backends.cpu import CpuBackend, attention, attention_tile, float_rows
 from dgguf.model.cache import LayerCache
 from dgguf.model.canvas import Call
@@ -149,6 +149,42 @@ def test_attention(backend, rng, window, bf16, group, dim):
         return attention.attention(q, store, Call.encode(len(q)).visible(store), pool, bf16)
 
     assert_rows_alone(attended, q, np.arange(ROWS))
+
+
+@pytest.mark.skipif(not attention_tile.supported(), reason="this CPU has no AVX-512 BF16")
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_in_tiles_of_any_height(rng, many_cores, causal):
+    """The more threads there are, the lower are the tiles that they share."""
+    rows, group, dim = 150, 8, 32
+    backend, q = CpuBackend(2), normal(rng, rows, group, dim)
+    store = LayerCache(*(backend.kv_store((1, 40 + rows, dim)) for _ in range(2)), None, 0)
+    backend.store_rows(*normal(rng, 2, 40 + rows, 1, dim), store, np.arange(40 + rows))
+    store.length = 40
+    call = Call(np.arange(rows), causal, rows)
+    found, tiles = [], []
+    for threads in (1, 3, 16):
+        visible = call.visible(store)
+        found.append(attention.attention(q, store, visible, Pool(threads), True))
+        tiles.append(len(attention._shares(visible, group, 1, threads)))
+    assert tiles == [3, 3, 10]
+    assert all((other == found[0]).all() for other in found[1:])
+
+
+@pytest.mark.parametrize(
+    ("n_kv_heads", "group", "threads", "wanted"),
+    [
+        (8, 2, 2, 1),
+        (8, 2, 16, 2),
+        (2, 8, 1, 4),
+        (2, 8, 2, 4),
+        (2, 8, 16, 8),
+        (2, 8, 32, 16),
+        (1, 512, 2, 256),
+    ],
+)
+def test_how_many_tiles_a_canvas_is_cut_in(n_kv_heads, group, threads, wanted):
+    visible = Visible(np.tile(np.array([0, 300]), (1, 256, 1)))
+    assert len(attention._shares(visible, group, n_kv_heads, threads)) == wanted
 
 
 @pytest.mark.parametrize("origin", [0, 100, 255])

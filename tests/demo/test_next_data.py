@@ -324,11 +324,29 @@ def test_batches_are_a_function_of_seed_and_step_and_hold_whole_prompts(examples
         np.testing.assert_array_equal(batch.canvas[~batch.corrupted], batch.targets[~batch.corrupted])
 
 
+def test_some_sudokus_have_their_givens_pinned(examples):
+    rng, numbers = random.Random(12), np.random.default_rng(12)
+    kind = KINDS[1]
+    drawn_rows = [examples.draw("6x6", kind, rng, numbers) for _ in range(200)]
+    end = examples.encoder.end_of_turn
+    for row in drawn_rows:
+        assert row.given[-1] == len(row.answer) - 1
+        assert row.answer[-1] == end
+        assert all(row.answer[i] != end for i in row.given[:-1])
+    batch = examples.noised(drawn_rows, kind, rng, numbers)
+    pinned = 0
+    for row, corrupted in zip(drawn_rows, batch.corrupted, strict=True):
+        is_open = np.setdiff1d(np.arange(len(row.answer)), row.given)
+        # Of half of the open cells noise and none of the givens: not by chance.
+        pinned += corrupted[is_open].mean() > 0.5 and not corrupted[list(row.given)].any()
+    assert 5 < pinned < 40
+
+
 def test_what_is_held_out_is_not_drawn(examples):
     rng, numbers = random.Random(10), np.random.default_rng(10)
     kept = [e for e in drawn("story", 600, seed=11) if is_held_out(e)]
     assert 10 < len(kept) < 60
     prompts = {tuple(examples.encoder.prompt(e)) for e in kept}
     for _ in range(100):
-        prompt, _ = examples.draw("story", KINDS[2], rng, numbers)
-        assert tuple(prompt) not in prompts
+        drawn_one = examples.draw("story", KINDS[2], rng, numbers)
+        assert tuple(drawn_one.prompt) not in prompts

@@ -35,6 +35,8 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(made, tmp_path):
     (tmp_path / "run").mkdir()
     train(whole, tmp_path, n_steps=3)
     train(first, tmp_path / "run", n_steps=2)
+    train(first, tmp_path / "run", minutes=0)
+    assert first.step == 2
     second.load(tmp_path / "run" / "state.pt")
     train(second, tmp_path / "run", n_steps=1)
     for name, value in weights(whole).items():
@@ -64,6 +66,24 @@ def test_a_packed_state_is_a_sixth_and_goes_on(made, tmp_path):
     assert other.step == 3
     for name, value in weights(trainer).items():
         np.testing.assert_allclose(other.average[name], value, atol=0.3)
+
+
+def test_batches_that_other_processes_make_are_the_same_and_may_be_larger():
+    pytest.importorskip("torch")
+    from tools.demo_next.batches import KINDS, Examples
+    from tools.demo_next.train import Ahead, step_batch
+
+    ahead, examples = Ahead(1, 3, 5, 2), Examples()
+    try:
+        for step in (5, 6):
+            batch, expected = ahead.batch(step), step_batch(examples, 3, step, 2)
+            assert len(batch.skills) == 2 * sum(KINDS[step % len(KINDS)].rows.values())
+            assert batch.skills == expected.skills
+            np.testing.assert_array_equal(batch.canvas, expected.canvas)
+        with pytest.raises(ValueError, match="step 9"):
+            ahead.batch(9)
+    finally:
+        ahead.close()
 
 
 def test_the_rates_stay_level_until_they_are_lowered():

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.conftest import SLOW_SECONDS, sample
+from tests.conftest import MOST_WORKERS, SLOW_SECONDS, pytest_cmdline_main, sample
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,3 +55,26 @@ def test_a_seed_repeats_a_sample_in_any_order_and_others_differ():
 def test_a_slow_test_without_a_number_counts():
     assert not sample([slow_test("test_a")], SLOW_SECONDS - 1, seed=1)
     assert sample([slow_test("test_a")], SLOW_SECONDS, seed=1)
+
+
+def run_with(paths=(), **chosen):
+    """The processes that `pytest` takes when it is called so; None where it runs in its own."""
+    source = pytest.Config.ArgsSource.ARGS if paths else pytest.Config.ArgsSource.TESTPATHS
+    options = {"markexpr": "", "keyword": "", "slow": False, "slow_sample": 0.0, "collectonly": False}
+    options |= {"usepdb": False, "capture": "fd", "numprocesses": None, "dist": "no"}
+    config = SimpleNamespace(args_source=source, option=SimpleNamespace(**options | chosen))
+    pytest_cmdline_main(config)
+    assert (config.option.dist == "worksteal") == (config.option.numprocesses not in (None, 0))
+    return config.option.numprocesses
+
+
+def test_the_whole_default_suite_alone_runs_in_several_processes(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert run_with() == 2
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert run_with() == MOST_WORKERS
+    assert run_with(paths=["tests/view"]) is None
+    for chosen in ({"markexpr": "oracle"}, {"keyword": "pins"}, {"slow": True}, {"capture": "no"}):
+        assert run_with(**chosen) is None
+    assert run_with(usepdb=True) is None
+    assert run_with(numprocesses=0) == 0

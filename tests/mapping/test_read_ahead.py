@@ -122,8 +122,11 @@ def test_a_file_that_is_closed_is_asked_for_no_more(path, asked, monkeypatch):
 
 
 def test_a_system_that_cannot_be_asked(path, monkeypatch):
-    monkeypatch.setattr(module, "read_ahead", lambda *given: False)
-    ReadAhead([mapped(path)], [(0, 0, N_BYTES)], N_BYTES).run()
+    """It says so at the first piece, and is asked for no other."""
+    given = []
+    monkeypatch.setattr(module, "read_ahead", lambda *arguments: given.append(arguments[1:]))
+    ReadAhead([mapped(path)], [(0, 0, N_BYTES), (0, 0, PIECE)], 2 * N_BYTES).run()
+    assert given == [(0, PIECE)]
 
 
 @pytest.mark.posix

@@ -218,6 +218,12 @@ def test_bodies_that_are_wrong_are_told_in_a_sentence(body):
     assert 0 < len(str(error.value)) < 500
 
 
+@pytest.mark.parametrize("n", ["0", str(1 << 31), "1" + 400 * "0"])
+def test_a_limit_of_tokens_that_cannot_be_says_both_ends(n):
+    with pytest.raises(ApiError, match="max_tokens must be from 1 to 2147483647"):
+        read_request(f'{{"messages": [], "max_tokens": {n}}}'.encode())
+
+
 def test_names_without_effect_are_told_as_far_as_a_header_can():
     body = b'{"messages": [], "temperature": 1, "top_p": 1, "user": null, "a\\r\\nX-Evil": 1, "\\u00e4": 1}'
     assert read_request(body).ignored == ("temperature", "top_p")

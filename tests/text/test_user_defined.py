@@ -8,7 +8,6 @@ import pytest
 
 from dgguf.convert.tokenizer_json import read_vocabulary
 from dgguf.text.chat import AnswerText, ChatTemplate, encode_chat
-from dgguf.text.sentencepiece_model import SentencePieceEncoder
 from dgguf.text.tokenizer import Tokenizer
 from tests.support.checkpoints import TOKENIZER, TOKENIZER_CONFIG
 from tests.support.small_vocabulary import SPECIALS, USER_DEFINED, small_metadata
@@ -76,12 +75,6 @@ def test_calls_are_text_in_answers_but_never_made_of_messages(tokenizer):
         ("answer", '<|"|>a<|"|>'),
     ]
     assert not set(tokenizer.special.values()) & set(tokenizer.encode(text))
-
-
-def test_the_fast_encoder_is_used_with_them():
-    """Runs of newlines are made by merges and are user-defined besides, as in other Gemmas."""
-    added = ["\n" * n for n in range(2, 9)]
-    assert isinstance(Tokenizer.from_metadata(metadata_with(added), "m.gguf")._encoder, SentencePieceEncoder)
 
 
 def hf_tokenizer(metadata):

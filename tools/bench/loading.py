@@ -49,13 +49,13 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cold", action="store_true")
-    parser.add_argument("options", nargs="*", help="of dgguf run, behind --")
-    options = parser.parse_args()
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options, passed = parser.parse_args(sys.argv[1:at]), sys.argv[at + 1 :]
     runs = []
     for number in range(options.rounds + 1):
         if options.cold and not drop_from_page_cache([Path(options.model)]):
             parser.error("this system drops no file from its page cache")
-        runs.append(run(options.model, options.options))
+        runs.append(run(options.model, passed))
         print(f"run {number}", {name: round(s, 2) for name, s in runs[-1].items()}, file=sys.stderr)
     for name in runs[0]:
         seconds = [one[name] for one in runs[1:]]  # the first may compile

@@ -3,6 +3,7 @@
 import random
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,8 @@ _HELD_OUT_SHARE = 20
 _FREE = ("smalltalk", "scope", "sudoku")  # Sudokus are kept by their solutions
 # This share of canvases is noise in some runs alone, as where holes are filled.
 _HOLES_SHARE = 0.15
+# In this share of the others some text stands from the first step on, as pins do: of a Sudoku its givens.
+_PINS_SHARE = 0.15
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,22 @@ _LONG = Kind(256, CANVAS, {
 KINDS = (_TINY, _SHORT, _STORY, _TINY, _GRID, _SHORT, _TINY, _STORY, _GRID, _LONG)
 
 
+class Drawn(NamedTuple):
+    """An example that fits a kind, as ids.
+
+    Attributes:
+        skill: by name.
+        prompt: ids before the canvas, canvases before this one included.
+        answer: ids of one canvas.
+        given: of a Sudoku, the positions of `answer` that the prompt tells, and of line ends and the end.
+    """
+
+    skill: str
+    prompt: list[int]
+    answer: list[int]
+    given: tuple[int, ...] = ()
+
+
 def is_held_out(example: Example) -> bool:
     """Whether an example's prompt is kept for tests."""
     if example.entry["kind"] in _FREE:
@@ -64,15 +83,32 @@ def is_held_out(example: Example) -> bool:
     return len(asked) > 24 and zlib.crc32(asked.encode()) % _HELD_OUT_SHARE == 0
 
 
+def _given(example: Example, n_ids: int) -> tuple[int, ...]:
+    """Which positions of a solved grid's ids are pinned by `dgguf run --pin-givens`; a cell is one id."""
+    cells = iter(example.entry["grid"])
+    cell_or_end = ["\n" if c == "\n" else next(cells) for c in example.answer]
+    return tuple(i for i, c in enumerate(cell_or_end) if c != ".") + tuple(range(len(cell_or_end), n_ids))
+
+
+def _not_pinned(length: int, given: tuple[int, ...], canvas: int, rng: random.Random) -> np.ndarray:
+    """Where a canvas is open, (canvas,) bool: all but `given`; or between two texts, or behind one."""
+    is_open = np.zeros(canvas, bool)
+    if given:
+        is_open[:length] = True
+        is_open[list(given)] = False
+    else:
+        first, last = sorted(rng.choices(range(length + 1), k=2))
+        is_open[first : last if rng.random() < 0.7 else canvas] = True
+    return is_open
+
+
 class Examples:
     """Draws examples as ids."""
 
     def __init__(self) -> None:
         self.encoder = Encoder()
 
-    def draw(
-        self, skill: str, kind: Kind, rng: random.Random, numbers: np.random.Generator
-    ) -> tuple[list[int], list[int]]:
+    def draw(self, skill: str, kind: Kind, rng: random.Random, numbers: np.random.Generator) -> Drawn:
         """A prompt and one canvas of its answer that fit; what is longer comes in canvases, one of them."""
         while True:
             example = skills.make(skill, rng, numbers)
@@ -84,26 +120,25 @@ class Examples:
                 prompt, answer = prompt + answer[:start], answer[start : start + CANVAS]
             fits = len(prompt) <= kind.prompt and len(answer) <= kind.canvas
             if fits and (len(prompt) > kind.beyond[0] or len(answer) > kind.beyond[1]):
-                return prompt, answer
+                given = _given(example, len(answer)) if skill[0].isdigit() else ()
+                return Drawn(skill, prompt, answer, given)
 
     def batch(self, kind: Kind, seed: int, step: int) -> Batch:
         """The step's examples, canvases corrupted."""
         rng = random.Random(f"{seed} {step}")
         numbers = np.random.default_rng([seed, step])
-        drawn = [
-            (skill, *self.draw(skill, kind, rng, numbers)) for skill, n in kind.rows.items() for _ in range(n)
-        ]
+        drawn = [self.draw(skill, kind, rng, numbers) for skill, n in kind.rows.items() for _ in range(n)]
         rng.shuffle(drawn)  # the first half is self-conditioned
         return self.noised(drawn, kind, rng, numbers)
 
     def noised(
         self,
-        drawn: list[tuple[str, list[int], list[int]]],
+        drawn: list[Drawn],
         kind: Kind,
         rng: random.Random,
         numbers: np.random.Generator,
     ) -> Batch:
-        """Skills, prompts and answers as arrays, canvases corrupted."""
+        """Arrays of what was drawn, canvases corrupted."""
         shape = len(drawn), kind.canvas
         prompt = np.full((len(drawn), kind.prompt), -1)
         targets = np.full(shape, EOS)
@@ -111,17 +146,20 @@ class Examples:
         # As many canvases of each share of noise: a batch is then less of a chance than with a share each.
         share = (numbers.permutation(len(drawn)) + numbers.random(len(drawn))) / len(drawn)
         corrupted = numbers.random(shape) < share[:, None]
-        for i, (_, ids, answer) in enumerate(drawn):
+        for i, (_, ids, answer, given) in enumerate(drawn):
             prompt[i, kind.prompt - len(ids) :] = ids
             targets[i, : len(answer)] = answer
             weights[i, : len(answer)] = 1.0
             weights[i] *= (len(answer) / 40) ** -0.75
-            if rng.random() < _HOLES_SHARE:
+            way = rng.random()
+            if way < _HOLES_SHARE:
                 corrupted[i] = False
                 for _ in range(rng.randint(1, 3)):
                     start = rng.randrange(len(answer))
                     corrupted[i, start : start + rng.randint(1, 8)] = True
+            elif way < _HOLES_SHARE + _PINS_SHARE:
+                corrupted[i] &= _not_pinned(len(answer), given, kind.canvas, rng)
         noise = numbers.integers(self.encoder.tokenizer.n_tokens, size=shape)
         weights = np.where(corrupted, weights, weights * _CLEAN_WEIGHT).astype(np.float32)
         canvas = np.where(corrupted, noise, targets)
-        return Batch([skill for skill, _, _ in drawn], prompt, targets, canvas, weights, corrupted)
+        return Batch([one.skill for one in drawn], prompt, targets, canvas, weights, corrupted)

@@ -29,7 +29,7 @@ from tools.demo.batches import Batch
 from tools.demo.network import Pictures
 from tools.demo.train import keep_memory
 from tools.demo_next import pictures
-from tools.demo_next.batches import Examples, Kind
+from tools.demo_next.batches import Drawn, Examples, Kind
 from tools.demo_next.tower import Tower, TowerSizes, write_mmproj
 from tools.demo_next.train import PAUSE_SECONDS, SAVE_SECONDS, Stop, Trainer, export, rate, sizes
 from tools.demo_next.vocabulary import SPECIALS
@@ -79,7 +79,7 @@ def picture_batch(
     for i, (skill, seen) in enumerate(made):
         images = [read_image(image, budget) for image in seen.images]
         ids, places = prompt_ids(examples, seen, images)
-        drawn.append((skill, ids, examples.encoder.answer(seen.example)))
+        drawn.append(Drawn(skill, ids, examples.encoder.answer(seen.example)))
         spans[i, kind.prompt - len(ids) :] = places
         patches += [image.patches() for image in images]
         columns = 3 * images[0].columns
@@ -91,7 +91,7 @@ class Seeing:
 
     def __init__(self, trainer: Trainer, tower_sizes: TowerSizes, seed: int) -> None:
         self.trainer = trainer
-        self.tower = Tower(tower_sizes, seed)
+        self.tower = Tower(tower_sizes, seed).to(trainer.device)
         self.adam = torch.optim.AdamW(
             self.tower.parameters(), lr=TOWER_RATE, betas=(0.9, 0.98), weight_decay=0.0
         )
@@ -104,7 +104,7 @@ class Seeing:
         os.replace(path.with_suffix(".partial"), path)
 
     def load(self, path: Path) -> None:
-        state = torch.load(path, map_location="cpu")
+        state = torch.load(path, map_location=self.trainer.device)
         self.tower.load_state_dict(state["tower"])
         self.adam.load_state_dict(state["adam"])
         self.step = state["step"]
@@ -112,9 +112,10 @@ class Seeing:
 
     def rows(self, spans: np.ndarray, patches: np.ndarray, columns: int) -> Pictures:
         """The tower's rows where they stand in prompts."""
-        where = torch.from_numpy(spans)
-        read: Tensor = self.tower(torch.from_numpy(patches), columns)
-        rows = torch.zeros(*spans.shape, read.shape[-1])
+        device = self.trainer.device
+        where = torch.from_numpy(spans).to(device)
+        read: Tensor = self.tower(torch.from_numpy(patches).to(device), columns)
+        rows = read.new_zeros(*spans.shape, read.shape[-1])
         return Pictures(rows.masked_scatter((where > 0)[..., None], read), where)
 
     def train_step(self, losses: dict[str, list[float]], share: float) -> None:
@@ -158,7 +159,7 @@ def train(seeing: Seeing, folder: Path, n_steps: int) -> None:
     seeing.save(folder / "state.pt")
     if seeing.step >= n_steps:
         export(seeing.trainer, folder, folder / "demo.gguf")
-        write_mmproj(seeing.tower, seeing.trainer.twin.sizes, folder / "tower", folder / "mmproj.gguf")
+        write_mmproj(seeing.tower.cpu(), seeing.trainer.twin.sizes, folder / "tower", folder / "mmproj.gguf")
 
 
 def main() -> None:
@@ -166,12 +167,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="of a run of train.py")
     parser.add_argument("--steps", type=int, default=4000, help="up to this one (default: 4000)")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
+    parser.add_argument("--device", default="cpu", help="of torch (default: cpu)")
     parser.add_argument("--eager", action="store_true", help="do not compile: slower, needs no C++ compiler")
     options = parser.parse_args()
     keep_memory()
     torch.set_num_threads(options.threads)
     torch._dynamo.config.recompile_limit = 64
-    trainer = Trainer(sizes(), 0, compiled=not options.eager)
+    trainer = Trainer(sizes(), 0, compiled=not options.eager, device=options.device)
     trainer.load(options.folder / "state.pt")
     seeing, folder = Seeing(trainer, TowerSizes(), 0), options.folder / "seeing"
     folder.mkdir(exist_ok=True)

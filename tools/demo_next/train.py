@@ -5,22 +5,28 @@
     python tools/demo_next/train.py --folder RUN --finish 3000            # to RUN/finished.gguf; RUN stays
     python tools/demo_next/train.py --folder RUN --pack training/state.pt # its newest state, under 30 MB
     python tools/demo_next/train.py --folder RUN --export demo.gguf
+    python tools/demo_next/train.py --folder RUN --device cuda --workers 8 --rows 4 --minutes 9
 
 The rates rise, then stay level, for nobody knows how long the run will be; --finish lowers them to 0 from
 where the run is, in a copy. What is exported is a moving average of the weights. A step's data depend on the
 seed and the step alone. While a benchmark of tools/bench measures, the training waits
 (tools/bench/measuring.py).
 The folder keeps state.pt, written every ten minutes and on SIGTERM and Ctrl-C, history.jsonl and curve.svg,
-by hours of processor time. Needs torch (extra `oracle`) and a C++ compiler, or --eager.
+by hours of processor time. Needs torch (extra `oracle`) and a C++ compiler, or --eager. A GPU takes larger
+batches (--rows), which other processes make (--workers).
 """
 
 import argparse
+import functools
 import json
+import multiprocessing
 import os
 import signal
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +79,10 @@ def rate(step: int, finish: tuple[int, int] | None) -> float:
 class Trainer:
     """A run: weights, their average, both optimizers, and what it has cost."""
 
-    def __init__(self, geometry: Sizes, seed: int, *, compiled: bool) -> None:
-        self.seed = seed
+    def __init__(self, geometry: Sizes, seed: int, *, compiled: bool, device: str = "cpu") -> None:
+        self.seed, self.device = seed, torch.device(device)
         self.examples = Examples()
-        self.twin = Twin(geometry, seed, fused=compiled)
+        self.twin = Twin(geometry, seed, fused=compiled).to(self.device)
         start = spelled_embedding(make_vocabulary().tokens, geometry.hidden, seed)
         with torch.no_grad():
             self.twin["embed_tokens.weight"].copy_(torch.from_numpy(start))
@@ -97,7 +103,7 @@ class Trainer:
 
     def load(self, path: Path) -> None:
         """Go on from a state; one that was packed has no average and half of the digits."""
-        self.load_state(torch.load(path, map_location="cpu"))
+        self.load_state(torch.load(path, map_location=self.device))
 
     def load_state(self, state: dict[str, Any]) -> None:
         """The same of what `state` gave."""
@@ -119,7 +125,7 @@ class Trainer:
 
         def halved(value: Any) -> Any:
             if isinstance(value, Tensor):
-                return value.bfloat16() if value.numel() > 1 else value
+                return (value.bfloat16() if value.numel() > 1 else value).cpu()
             if isinstance(value, dict):
                 return {key: halved(item) for key, item in value.items()}
             return [halved(item) for item in value] if isinstance(value, list) else value
@@ -137,17 +143,20 @@ class Trainer:
                 twin[name].copy_(value)
         return twin
 
-    def train_step(self, losses: dict[str, list[float]], finish: tuple[int, int] | None) -> float:
+    def train_step(
+        self, losses: dict[str, list[float]], finish: tuple[int, int] | None, ahead: "Ahead | None" = None
+    ) -> float:
         """One step of both optimizers; returns the loss."""
         started = time.process_time()
-        loss = self.backward(self.next_batch(), losses)
+        batch = self.next_batch() if ahead is None else ahead.batch(self.step)
+        loss = self.backward(batch, losses)
         self.update(rate(self.step, finish))
         self.core_seconds += time.process_time() - started
         return loss
 
     def next_batch(self) -> Batch:
         """Of this step."""
-        return self.examples.batch(KINDS[self.step % len(KINDS)], self.seed, self.step)
+        return step_batch(self.examples, self.seed, self.step, 1)
 
     def update(self, share: float) -> None:
         """One step of both optimizers and of the average, at a share of the peak rates."""
@@ -169,11 +178,12 @@ class Trainer:
     ) -> float:
         """The gradient of a batch's loss, which is returned; half of the rows are self-conditioned."""
         prompt, targets, canvas, weights = (
-            torch.from_numpy(array) for array in (batch.prompt, batch.targets, batch.canvas, batch.weights)
+            torch.from_numpy(array).to(self.device)
+            for array in (batch.prompt, batch.targets, batch.canvas, batch.weights)
         )
         half = len(prompt) // 2
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
-        temperature = torch.rand(half, 1, 1, generator=generator) * 0.4 + 0.4
+        temperature = torch.rand(half, 1, 1, generator=generator).to(self.device) * 0.4 + 0.4
         first = pictures and Pictures(pictures.rows[:half].detach(), pictures.spans[:half])
         with torch.no_grad():
             logits = self.twin.logits(prompt[:half], canvas[:half], None, first)
@@ -182,12 +192,54 @@ class Trainer:
         each, balance = self.twin.loss(prompt, canvas, signal, targets, pictures)
         loss = (each * weights).sum() / weights.sum()
         (loss + BALANCE * balance).backward()
-        noisy = each.detach().numpy()
+        noisy = each.detach().cpu().numpy()
         for i, skill in enumerate(batch.skills):
             seen = batch.corrupted[i] & (batch.targets[i] != EOS)
             if seen.any():
                 losses[skill].append(float(noisy[i][seen].mean()))
         return float(loss.detach())
+
+
+def step_batch(examples: Examples, seed: int, step: int, rows: int) -> Batch:
+    """A step's batch, of `rows` times the kind's rows."""
+    kind = KINDS[step % len(KINDS)]
+    more = replace(kind, rows={skill: rows * n for skill, n in kind.rows.items()})
+    return examples.batch(more, seed, step)
+
+
+_examples = functools.cache(Examples)  # a worker process has its own
+
+
+def _made(seed: int, step: int, rows: int) -> Batch:
+    return step_batch(_examples(), seed, step, rows)
+
+
+class Ahead:
+    """The batches of the steps to come, made by other processes."""
+
+    def __init__(self, n_workers: int, seed: int, step: int, rows: int) -> None:
+        alone = multiprocessing.get_context("spawn")
+        ignore = signal.signal, (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is this process's to take
+        self._pool = ProcessPoolExecutor(n_workers, alone, *ignore)
+        self._seed, self._rows, self._next = seed, rows, step
+        self._coming: deque[Future[Batch]] = deque()
+        for _ in range(4 * n_workers):
+            self._ask()
+
+    def _ask(self) -> None:
+        self._coming.append(self._pool.submit(_made, self._seed, self._next, self._rows))
+        self._next += 1
+
+    def batch(self, step: int) -> Batch:
+        """Of this step; they are taken in order."""
+        if step != self._next - len(self._coming):
+            raise ValueError(f"step {step} is not the next one")
+        self._ask()
+        return self._coming.popleft().result()
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.shutdown(cancel_futures=True)
 
 
 def resumed(path: Path, *, compiled: bool = False) -> Trainer:
@@ -229,20 +281,29 @@ class Stop:
         self.asked = True
 
 
-def train(trainer: Trainer, folder: Path, *, n_steps: int | None = None, finish: bool = False) -> None:
-    """Train for so many steps, or until a signal, progress to history.jsonl and stderr.
+def train(
+    trainer: Trainer,
+    folder: Path,
+    *,
+    n_steps: int | None = None,
+    minutes: float = float("inf"),
+    finish: bool = False,
+    ahead: Ahead | None = None,
+) -> None:
+    """Train for so many steps, so long, or until a signal, progress to history.jsonl and stderr.
 
     Args:
         finish: lower the rates to 0 over these steps; nothing is saved.
+        ahead: what makes the batches; None for this process.
     """
     stop = Stop()
     losses: dict[str, list[float]] = defaultdict(list)
     last = trainer.step + n_steps if n_steps is not None else None
     falling = (trainer.step, n_steps) if finish and n_steps else None
-    saved = time.monotonic()
-    while not stop.asked and trainer.step != last:
+    saved = began = time.monotonic()
+    while not stop.asked and trainer.step != last and time.monotonic() - began < 60 * minutes:
         with unmeasured() as quiet:
-            loss = trainer.train_step(losses, falling) if quiet else None
+            loss = trainer.train_step(losses, falling, ahead) if quiet else None
         if loss is None:
             time.sleep(PAUSE_SECONDS)
             continue
@@ -274,7 +335,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where the run is kept")
     parser.add_argument("--start", type=Path, metavar="STATE.pt", help="a new folder's run goes on from this")
     parser.add_argument("--steps", type=int, help="so many more, then stop (default: until a signal)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="so long, then stop")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="of torch (default: cpu)")
+    parser.add_argument("--workers", type=int, default=0, help="processes for the batches (default: 0)")
+    parser.add_argument("--rows", type=int, default=1, help="times as many examples a step (default: 1)")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
     parser.add_argument("--eager", action="store_true", help="do not compile: slower, needs no C++ compiler")
     parser.add_argument(
@@ -287,23 +352,33 @@ def main() -> None:
     keep_memory()
     torch.set_num_threads(options.threads)
     torch._dynamo.config.recompile_limit = 64
-    trainer = Trainer(sizes(), options.seed, compiled=not options.eager)
+    trainer = Trainer(sizes(), options.seed, compiled=not options.eager, device=options.device)
     state = options.folder / "state.pt"
     if state.exists() or options.start is not None:
         trainer.load(state if state.exists() else options.start)
     if options.pack is not None:
         trainer.pack(options.pack)
-        print(
-            f"{options.pack}: {options.pack.stat().st_size / 1e6:.1f} MB, step {trainer.step}",
-            file=sys.stderr,
-        )
+        size = options.pack.stat().st_size / 1e6
+        print(f"{options.pack}: {size:.1f} MB, step {trainer.step}", file=sys.stderr)
     elif options.export is not None:
         export(trainer, options.folder, options.export)
-    elif options.finish is not None:
-        train(trainer, options.folder, n_steps=options.finish, finish=True)
-        export(trainer, options.folder, options.folder / "finished.gguf")
     else:
-        train(trainer, options.folder, n_steps=options.steps)
+        run(trainer, options)
+
+
+def run(trainer: Trainer, options: argparse.Namespace) -> None:
+    """Train as the options say."""
+    n_workers = options.workers or int(options.rows > 1)  # this process makes single batches alone
+    ahead = Ahead(n_workers, trainer.seed, trainer.step, options.rows) if n_workers else None
+    try:
+        if options.finish is not None:
+            train(trainer, options.folder, n_steps=options.finish, finish=True, ahead=ahead)
+            export(trainer, options.folder, options.folder / "finished.gguf")
+        else:
+            train(trainer, options.folder, n_steps=options.steps, minutes=options.minutes, ahead=ahead)
+    finally:
+        if ahead is not None:
+            ahead.close()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ Keys are taken in tiles that begin at multiples of a position, wherever a call o
 result depends on its query and on what it sees, not on the rows beside it nor on what was encoded together.
 """
 
+import math
+
 import numpy as np
 
 from dgguf.backends.base import LayerStore, Visible
@@ -17,7 +19,9 @@ from dgguf.threads.work_sharing import next_chunk, next_item, publish
 
 SCORES_PER_TILE = 1 << 20
 
-TILE_ROWS = 256  # query rows, times heads of a group, that share what is packed of keys and values
+# Query rows, times heads of a group, that share what is packed of keys and values, at most.
+TILE_ROWS = 512
+_PACKING = 20  # rows whose products take as long as packing does
 _STATE = 2 * TILE_ROWS  # numbers
 
 
@@ -306,9 +310,8 @@ def attention(q: np.ndarray, store: LayerStore, visible: Visible, pool: Pool, bf
     out = np.empty((rows, n_heads, head_dim), np.float32)
     keys_seen = int((runs[:, :, 1] - runs[:, :, 0]).sum())
     threads = by_products(keys_seen, 2 * n_heads * head_dim)  # scores, and the values' weighted sum
-    # A tile's height follows from the shapes alone, so that results depend on nothing else.
     if bf16 and store.keys.dtype == np.uint16 and head_dim % 32 == 0 and group <= TILE_ROWS:
-        shares = np.array(_tiles(visible, TILE_ROWS // group))
+        shares = np.array(_shares(visible, group, n_kv_heads, min(pool.threads, threads)))
         pool.run_kernel(
             attend_tiles, min(n_kv_heads * len(shares), threads), q, group,
             store.keys, store.values, store.start, runs, shares, out,
@@ -343,6 +346,18 @@ def _tiles(visible: Visible, height: int) -> list[tuple[int, int]]:
     return [
         (row, min(row + height, end)) for first, end in visible.pieces for row in range(first, end, height)
     ]
+
+
+def _shares(visible: Visible, group: int, n_kv_heads: int, threads: int) -> list[tuple[int, int]]:
+    """The tiles of all query rows with which the threads are done soonest; results do not depend on it."""
+
+    queries = visible.runs.shape[1] * group
+
+    def cost(tiles: list[tuple[int, int]]) -> float:
+        return math.ceil(n_kv_heads * len(tiles) / threads) * (queries / len(tiles) + _PACKING)
+
+    heights = [max(1, (TILE_ROWS >> n) // group) for n in range(4)]
+    return min((_tiles(visible, height) for height in heights), key=cost)
 
 
 def _tile_height(store: LayerStore, runs: np.ndarray, group: int) -> int:
