@@ -19,6 +19,9 @@ GPU_SLICES = 64
 GPU_BINS = 256
 # Its fast attention takes heads of a multiple of 16 up to this size.
 GPU_MOST_HEAD = 512
+# Where it has fewer blocks of 64 queries, so many in all divide the keys: about one for each of the 132
+# multiprocessors of an H100, and the same on every GPU, so that numbers are.
+GPU_SPLIT_BLOCKS = 128
 # Its attention over the patches of an image takes heads up to this size.
 GPU_MOST_TOWER_HEAD = 176
 

@@ -11,11 +11,10 @@ Source of every formula: transformers, models/diffusion_gemma/modeling_diffusion
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 
-from dgguf.backends.base import Array, Backend, Prediction, RowsBackend, Visible
+from dgguf.backends.base import Array, Backend, Prediction, Visible
 from dgguf.errors import NumericsError
 from dgguf.model.cache import KVCache, LayerCache
 from dgguf.model.canvas import Branches, Call, Canvas
@@ -109,7 +108,7 @@ class Transformer:
         rows: np.ndarray,
     ) -> Prediction:
         """`denoise` of some rows; uniforms (n,) are theirs."""
-        be = cast(RowsBackend, self.backend)
+        be = self.backend
         before = replace(previous, conditioning=be.some_rows(previous.conditioning, rows))
         x = self._canvas_rows(canvas.tokens[rows], cache, before, Call.denoise(canvas, rows))
         some = be.predict(x, self.weights.output, self.config.logit_softcap, temperature, uniforms)
@@ -124,7 +123,7 @@ class Transformer:
             merged(previous.sampled, some.sampled),
             merged(previous.entropy, some.entropy),
             be.merge_rows(previous.conditioning, rows, some.conditioning),
-            merged(previous.rows, some.rows),
+            None if previous.rows is None else merged(previous.rows, some.rows),
         )
 
     def encode_suffixes(self, branches: Branches, tokens: np.ndarray, cache: KVCache) -> None:

@@ -27,13 +27,14 @@ from dgguf.model.memory import gpu_tower_bytes
 from dgguf.model.mmproj import VisionConfig, tower_shapes
 from dgguf.quants.block import FORMATS, FORMATS_BY_NAME
 from tests.cuda.sass import is_the_compiler_of_budgets
+from tests.cuda.test_attention import SHARED_KB
 from tests.images.test_images import random_picture
 from tests.support.seeing import write_seeing_model
 from tests.support.synthetic.tower import FULL_TOWER, write_tower
 from tests.support.synthetic.writer import TINY, write_model
 
 HERE = Path(__file__).parent
-KERNEL_TESTS = [HERE / name for name in ("kernels.py", "tower_kernels.py")]
+KERNEL_TESTS = [HERE / name for name in ("kernels.py", "tower_kernels.py", "turbo_kernels.py")]
 GB = 10**9
 # As Q4_K_M of the 26B model: 30 layers of experts, half a gigabyte each.
 LARGE = Sizes(dense=1_700_000_000, experts=(540_000_000,) * 30, kv_cache=600_000_000, scratch=500_000_000)
@@ -367,16 +368,21 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_120")
 KINDS = sorted({layout(form).kind for form in FORMATS.values()})
 
 
-def compiled(source, macros, arch):
-    """Registers and spilled bytes of each kernel, from the compiler's report."""
+def report(source, macros, arch):
+    """The compiler's, on registers, shared memory and spills."""
     from dgguf.backends.cuda.kernels import compile_cubin
 
     log = io.StringIO()
-    code = compile_cubin(source, macros, arch, log)
-    assert code[:4] == b"\x7fELF"
-    names = re.findall(r"Compiling entry function '(\w+)'", log.getvalue())
-    registers = [int(n) for n in re.findall(r"Used (\d+) registers", log.getvalue())]
-    spilled = [int(n) for n in re.findall(r"(\d+) bytes spill stores", log.getvalue())]
+    assert compile_cubin(source, macros, arch, log)[:4] == b"\x7fELF"
+    return log.getvalue()
+
+
+def compiled(source, macros, arch):
+    """Registers and spilled bytes of each kernel."""
+    log = report(source, macros, arch)
+    names = re.findall(r"Compiling entry function '(\w+)'", log)
+    registers = [int(n) for n in re.findall(r"Used (\d+) registers", log)]
+    spilled = [int(n) for n in re.findall(r"(\d+) bytes spill stores", log)]
     assert len(names) == len(registers) == len(spilled) > 0
     return {name: (r, s) for name, r, s in zip(names, registers, spilled, strict=True)}
 
@@ -405,10 +411,19 @@ def test_products_compile_without_spills(arch):
 @needs_cuda
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_attention_compiles_without_spills(arch):
+    """And eight warps have the registers and the shared memory of a multiprocessor: two blocks, or one."""
+    from dgguf.backends.cuda.attention import shape
+
+    capability = int(arch[3:]) // 10, int(arch[3:]) % 10
+    shared = SHARED_KB[capability] << 10
     for dim in (256, 512):
-        registers, spilled = compiled("attention", (("HEAD_DIM", dim), ("WARPS", 4)), arch)["attention"]
-        assert registers <= 255
-        assert spilled == 0
+        made = shape(dim, capability, shared)
+        log, blocks = report("attention", made.macros, arch), 256 // made.threads
+        assert int(re.search(r"Used (\d+) registers", log)[1]) <= 255
+        assert int(re.search(r"(\d+) bytes spill stores", log)[1]) == 0
+        fixed = int(re.search(r"(\d+) bytes smem", log)[1])
+        assert fixed <= made.fixed_bytes
+        assert blocks * (made.shared_bytes + fixed + 1024) <= shared + 1024
 
 
 # What the small kernels are compiled for, with the full-size model.
@@ -460,6 +475,7 @@ signatures = {{
     elementwise.rms_norm: (f2, f1, i, f, f2), elementwise.residual: (f2, f2, f1, f, f, f2),
     elementwise.add: (f2, f2, f2), elementwise.geglu: (f2, f2, f2), elementwise.rope: (f3, f2, f2, f3),
     elementwise.take_rows: (f2, i1, f2), elementwise.take_columns: (f2, i1, f2),
+    elementwise.put_rows: (d2, i1, d2),
     elementwise.from_half: (h2, f2), elementwise.router_scores: (f2, f2, f2),
     elementwise.choose_experts: (f2, f, f1, i2, f2), matmul.embed: (*w, i1, f, f2),
     matmul.reference_product: (*w, f2, i1, i1, i, f, f, f2), attention.store_rows: (f3, f3, h3, h3, i, i1),

@@ -325,13 +325,6 @@ def test_wrong_numbers_are_refused(wrong, why):
         Turbo(**wrong)
 
 
-def test_a_gpu_has_the_tail_alone(session, monkeypatch):
-    monkeypatch.setattr(session.backend, "computes_rows", False)
-    with pytest.raises(PromptError, match="--turbo=tail"):
-        next(session.stream("Hello", turbo=Turbo()))
-    next(session.stream("Hello", turbo=Turbo.of("tail")))
-
-
 class TestOption:
     def run(self, *arguments):
         return CliRunner().invoke(cli, ["run", "demo", "--seed", "1", "--no-stdin", *arguments])
