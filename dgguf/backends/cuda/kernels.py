@@ -4,6 +4,7 @@ A cubin, unlike PTX, runs on any driver of the toolkit's major version. Compilin
 """
 
 import contextlib
+import functools
 import os
 import tempfile
 from pathlib import Path
@@ -100,8 +101,9 @@ class CudaLauncher:
     """
 
     def __init__(self, arch: str, stream: Any) -> None:
-        from cuda.core import Stream
+        from cuda.core import LaunchConfig, Stream, launch
 
+        self._start, self._config = launch, functools.cache(LaunchConfig)
         self._arch = arch
         self._stream = Stream.from_handle(int(stream))
         self._kernels: dict[tuple[str, Macros, str], Any] = {}
@@ -115,14 +117,12 @@ class CudaLauncher:
         threads: int,
         arguments: list[Any],
     ) -> None:
-        from cuda.core import LaunchConfig, launch
-
         kernel = self._kernels.get((source, macros, name))
         if kernel is None:
             kernel = self._kernels[source, macros, name] = self._load(source, macros, name)
-        launch(
+        self._start(
             self._stream,
-            LaunchConfig(grid=grid, block=threads),
+            self._config(grid=grid, block=threads),
             kernel,
             # cuda-core takes an int for a pointer, and no c_void_p.
             *(address(a) if a is None or isinstance(a, Array) else a for a in arguments),
