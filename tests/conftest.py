@@ -82,8 +82,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_report_collectionfinish(config):
-    n_chosen, n_slow, total = config.slow_tests
-    if config.getoption("--slow-sample"):
+    if config.getoption("--slow-sample") and hasattr(config, "slow_tests"):  # not where a path is wrong
+        n_chosen, n_slow, total = config.slow_tests
         seed = config.getoption("--slow-seed")
         return f"slow tests: {n_chosen} of {n_slow}, some {total:.0f} s, --slow-seed {seed}"
     return None

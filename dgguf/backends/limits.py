@@ -6,7 +6,8 @@ They stand apart from the kernels that keep them, so that `model.memory` needs n
 # A kept distribution never has more tokens than this.
 MOST_TOKENS = 512
 
-# The CPU backend: rows of logits computed together, and the parts that a mean embedding is summed in.
+# The CPU backend: rows of logits computed together, and the parts that a mean embedding is summed in. With
+# 128 rows the 26B's head takes 3 to 5 % less time, a step 0.8 %, and 71 to 134 MB more of memory.
 CPU_ROWS_AT_ONCE = 64
 CPU_SOFT_SLICES = 16
 
@@ -18,6 +19,9 @@ GPU_SLICES = 64
 GPU_BINS = 256
 # Its fast attention takes heads of a multiple of 16 up to this size.
 GPU_MOST_HEAD = 512
+# Where it has fewer blocks of 64 queries, so many in all divide the keys: about one for each of the 132
+# multiprocessors of an H100, and the same on every GPU, so that numbers are.
+GPU_SPLIT_BLOCKS = 128
 # Its attention over the patches of an image takes heads up to this size.
 GPU_MOST_TOWER_HEAD = 176
 

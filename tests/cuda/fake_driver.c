@@ -25,7 +25,7 @@ int cuDeviceTotalMem_v2(size_t *n, int device) { return *n = 24000000000, 0; }
 int cuMemGetInfo_v2(size_t *free, size_t *total) { return *free = 23000000000, *total = 24000000000, 0; }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     // Compute capability 9.0; limits that are large enough for anything.
-    *value = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute < 12 ? 1024 : 1;
+    *value = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute < 12 ? 1024 : attribute == 97 ? 227 << 10 : 1;
     return 0;
 }
 int cuDevicePrimaryCtxRetain(void **context, int device) { return *context = &context_marker, 0; }

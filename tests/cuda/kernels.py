@@ -61,6 +61,7 @@ class SimulatedDevice(Device):
 
     def __init__(self):
         self._cuda, self.number, self.name, self.capability = cuda, 0, "simulator", (9, 0)
+        self.shared_bytes = 227 << 10
         self.stream = cuda.stream()
 
 

@@ -46,10 +46,12 @@ class Instruction:
     Attributes:
         name: such as "HMMA.16816.F32".
         target: number of the instruction that it may jump to, or None.
+        stall: cycles until its warp may issue the next one, as the compiler says, but for waits for memory.
     """
 
     name: str
     target: int | None
+    stall: int = 1
 
 
 def disassemble(cubin):
@@ -57,7 +59,9 @@ def disassemble(cubin):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.cubin"
         path.write_bytes(cubin)
-        text = subprocess.run([nvdisasm(), "-c", path], capture_output=True, text=True, check=True).stdout
+        text = subprocess.run(
+            [nvdisasm(), "-c", "-hex", path], capture_output=True, text=True, check=True
+        ).stdout
     kernels, labels, name = {}, {}, None
     for line in text.splitlines():
         if found := re.match(r"\s*\.text\.(\w+):", line):
@@ -65,11 +69,13 @@ def disassemble(cubin):
             kernels[name] = []
         elif found := re.match(r"(\.L_\w+):", line):
             labels[found[1]] = len(kernels.get(name, ()))
-        elif found := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?\s*([A-Z][\w.]*)(.*);", line):
+        elif found := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?\s*([A-Z][\w.]*)([^;]*);", line):
             label = re.search(r"\.L_\w+", found[2]) if found[1].startswith("BRA") else None
-            kernels[name].append((found[1], label and label[0]))
+            kernels[name].append([found[1], label and label[0], 1])
+        elif found := re.match(r"\s+/\* 0x([0-9a-f]{16}) \*/", line):  # the upper half of its code
+            kernels[name][-1][2] = max(1, int(found[1], 16) >> 41 & 15)
     return {
-        name: [Instruction(opcode, labels.get(label)) for opcode, label in lines]
+        name: [Instruction(opcode, labels.get(label), stall) for opcode, label, stall in lines]
         for name, lines in kernels.items()
     }
 
@@ -113,3 +119,35 @@ def issue(loop, tokens):
     counts = Counter(name.split(".")[0] for name in names)
     integer = sum(n for name, n in counts.items() if INTEGER.fullmatch(name)) / units
     return Issue(len(names) / units, integer, {name: n / units for name, n in counts.most_common()})
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a warp of attention.cu does for one tile of keys, with all that it may skip.
+
+    Attributes:
+        total, integer, products: instructions, those on the integer lanes, and those of the tensor cores.
+        shared: 16-byte accesses of all lanes to shared memory, copies from global memory among them.
+        path: cycles of a warp that is alone and waits for nothing: the sum of its stalls.
+    """
+
+    total: int
+    integer: int
+    products: int
+    shared: int
+    path: int
+
+
+def turn(instructions):
+    """The `Turn` of the loop of attention.cu."""
+    (loop,) = matrix_loops(instructions)
+    names = [instruction.name for instruction in loop]
+    counts = Counter(name.split(".")[0] for name in names)
+    wide = sum(name.startswith(("LDSM", "LDGSTS")) or name in ("LDS.128", "STS.128") for name in names)
+    return Turn(
+        len(names),
+        sum(n for name, n in counts.items() if INTEGER.fullmatch(name)),
+        counts["HMMA"],
+        wide,
+        sum(instruction.stall for instruction in loop),
+    )

@@ -80,7 +80,9 @@ def product(form, planes, x, rows, n_out, kernel, tiles, gather=None, macros=())
     pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
     run = library("qgemm", kind + macros)[f"run_qgemm_{kernel}"]
     row_blocks = -(-rows // (128 if kernel.endswith("wide") else 64))
-    run(pointers, ctypes.c_int(row_blocks), ctypes.c_int(len(tiles)), ctypes.c_int(128))
+    run(
+        pointers, *map(ctypes.c_int, (row_blocks, len(tiles), 128, 0, 0))
+    )  # forwards, no dynamic shared memory
     return out
 
 

@@ -4,7 +4,15 @@ import pytest
 
 from dgguf.backends.cuda.layout import layout
 from dgguf.quants.block import FORMATS_BY_NAME
-from tests.cuda.sass import COMPILER, disassemble, is_the_compiler_of_budgets, issue, matrix_loops, nvdisasm
+from tests.cuda.sass import (
+    COMPILER,
+    disassemble,
+    is_the_compiler_of_budgets,
+    issue,
+    matrix_loops,
+    nvdisasm,
+    turn,
+)
 
 pytestmark = [
     pytest.mark.skipif(nvdisasm() is None, reason="needs nvdisasm: pip install nvidia-cuda-nvdisasm"),
@@ -41,6 +49,26 @@ def test_a_unit_costs_no_more_than_it_did(name):
         assert found.integer <= integer, (kernel, found)
         assert found.kinds["HMMA"] == tokens / 2
         assert found.kinds["LDSM"] == tokens / (8 if kernel.endswith("wide") else 4)
+
+
+# Of a warp for 32 keys, with masks and all that most tiles skip: instructions, those on the integer lanes,
+# accesses to shared memory, and the cycles of a warp that is alone.
+TURNS = {256: (805, 245, 81, 2150), 512: (780, 210, 89, 2100)}
+
+
+@pytest.mark.parametrize("dim", TURNS)
+def test_a_tile_of_keys_costs_no_more_than_it_did(dim):
+    from dgguf.backends.cuda.attention import shape
+    from dgguf.backends.cuda.kernels import compile_cubin
+
+    made = shape(dim, (9, 0), 227 << 10)
+    found = turn(disassemble(compile_cubin("attention", made.macros, "sm_90"))["attention"])
+    total, integer, shared, path = TURNS[dim]
+    assert found.total <= total
+    assert found.integer <= integer
+    assert found.products == 128  # 16 queries, 32 keys and 256 columns, twice
+    assert found.shared <= shared
+    assert found.path <= path
 
 
 def test_the_loop_is_found_by_its_products():

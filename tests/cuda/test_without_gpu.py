@@ -27,6 +27,7 @@ from dgguf.model.memory import gpu_tower_bytes
 from dgguf.model.mmproj import VisionConfig, tower_shapes
 from dgguf.quants.block import FORMATS, FORMATS_BY_NAME
 from tests.cuda.sass import is_the_compiler_of_budgets
+from tests.cuda.test_attention import SHARED_KB
 from tests.images.test_images import random_picture
 from tests.support.seeing import write_seeing_model
 from tests.support.synthetic.tower import FULL_TOWER, write_tower
@@ -367,16 +368,21 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_120")
 KINDS = sorted({layout(form).kind for form in FORMATS.values()})
 
 
-def compiled(source, macros, arch):
-    """Registers and spilled bytes of each kernel, from the compiler's report."""
+def report(source, macros, arch):
+    """The compiler's, on registers, shared memory and spills."""
     from dgguf.backends.cuda.kernels import compile_cubin
 
     log = io.StringIO()
-    code = compile_cubin(source, macros, arch, log)
-    assert code[:4] == b"\x7fELF"
-    names = re.findall(r"Compiling entry function '(\w+)'", log.getvalue())
-    registers = [int(n) for n in re.findall(r"Used (\d+) registers", log.getvalue())]
-    spilled = [int(n) for n in re.findall(r"(\d+) bytes spill stores", log.getvalue())]
+    assert compile_cubin(source, macros, arch, log)[:4] == b"\x7fELF"
+    return log.getvalue()
+
+
+def compiled(source, macros, arch):
+    """Registers and spilled bytes of each kernel."""
+    log = report(source, macros, arch)
+    names = re.findall(r"Compiling entry function '(\w+)'", log)
+    registers = [int(n) for n in re.findall(r"Used (\d+) registers", log)]
+    spilled = [int(n) for n in re.findall(r"(\d+) bytes spill stores", log)]
     assert len(names) == len(registers) == len(spilled) > 0
     return {name: (r, s) for name, r, s in zip(names, registers, spilled, strict=True)}
 
@@ -405,10 +411,19 @@ def test_products_compile_without_spills(arch):
 @needs_cuda
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_attention_compiles_without_spills(arch):
+    """And eight warps have the registers and the shared memory of a multiprocessor: two blocks, or one."""
+    from dgguf.backends.cuda.attention import shape
+
+    capability = int(arch[3:]) // 10, int(arch[3:]) % 10
+    shared = SHARED_KB[capability] << 10
     for dim in (256, 512):
-        registers, spilled = compiled("attention", (("HEAD_DIM", dim), ("WARPS", 4)), arch)["attention"]
-        assert registers <= 255
-        assert spilled == 0
+        made = shape(dim, capability, shared)
+        log, blocks = report("attention", made.macros, arch), 256 // made.threads
+        assert int(re.search(r"Used (\d+) registers", log)[1]) <= 255
+        assert int(re.search(r"(\d+) bytes spill stores", log)[1]) == 0
+        fixed = int(re.search(r"(\d+) bytes smem", log)[1])
+        assert fixed <= made.fixed_bytes
+        assert blocks * (made.shared_bytes + fixed + 1024) <= shared + 1024
 
 
 # What the small kernels are compiled for, with the full-size model.

@@ -2,7 +2,8 @@
 //
 // The threads of a block are fibers that run in turn until a barrier. What a warp does together
 // (mma, ldmatrix, shuffles) waits for its 32 lanes; the last one computes it for all, from the
-// layouts that the PTX manual draws. Shared memory keeps what the block before left in it.
+// layouts that the PTX manual draws. Shared memory keeps what the block before left in it. Blocks run one after the
+// other, backwards if that is asked for.
 #include <csetjmp>
 #include <cmath>
 #include <cstdint>
@@ -17,12 +18,15 @@
 
 typedef unsigned short u16;
 typedef unsigned int u32;
+struct int2 { int x, y; };
+struct int4 { int x, y, z, w; };
 struct uint2 { u32 x, y; };
 struct uint4 { u32 x, y, z, w; };
+struct float2 { float x, y; };
 struct float4 { float x, y, z, w; };
 static uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) { return {x, y, z, w}; }
 struct Dim { int x, y; };
-static Dim threadIdx, blockIdx;
+static Dim threadIdx, blockIdx, gridDim;
 
 #define DEVICE static inline
 #define __global__
@@ -46,7 +50,7 @@ static int running, n_threads, progress;
 static void (*body)();
 
 struct Barrier { int arrived, generation; };
-static Barrier block_barrier;
+static Barrier block_barrier, some_barriers[16];
 
 struct Warp {
     Barrier barrier;
@@ -72,6 +76,16 @@ static void wait_(Barrier &barrier, int count, void (*last)(Warp &), Warp *warp)
 }
 
 static void __syncthreads() { wait_(block_barrier, n_threads, nullptr, nullptr); }
+static void sync_threads(int number, int threads) { wait_(some_barriers[number], threads, nullptr, nullptr); }
+static void memory_fence() {}  // blocks run one after the other
+static u32 thread_anew() { return threadIdx.x; }
+static float exp2_fast(float x) { return exp2f(x); }
+template <class T> static T __ldcg(const T *from) { return *from; }
+
+// What a launch asks for, and bytes behind it that no kernel may change.
+static char dynamic_shared[(228 << 10) + 1024] __align__(16);
+static int shared_bytes;
+#define DYNAMIC_SHARED(type, name) type *const name = (type *)dynamic_shared
 
 // The lanes of a warp meet: each has left its inputs in `warp`, the last computes the results.
 static void together(int call, void (*last)(Warp &)) {
@@ -273,7 +287,8 @@ static void enter() {
 }
 
 static void run_block() {
-    block_barrier = {}, memset(warps, 0, sizeof warps);
+    block_barrier = {}, memset(some_barriers, 0, sizeof some_barriers), memset(warps, 0, sizeof warps);
+    memset(dynamic_shared + shared_bytes, 0xA5, 1024);
     for (int i = 0; i < n_threads; i++) fibers[i].started = fibers[i].done = false;
     for (bool alive = true; alive;) {
         alive = false;
@@ -299,18 +314,28 @@ static void run_block() {
 
 // As cuLaunchKernel: `parameters` points to the kernel's arguments.
 template <class... A, size_t... I>
-static void launch(void (*kernel)(A...), void **parameters, int x, int y, int threads, std::index_sequence<I...>) {
+static void launch(void (*kernel)(A...), void **parameters, int x, int y, int threads, int shared, bool backwards,
+                   std::index_sequence<I...>) {
     static void (*called)(A...);
     static void **given;
-    called = kernel, given = parameters, n_threads = threads;
+    called = kernel, given = parameters, n_threads = threads, gridDim = {x, y}, shared_bytes = shared;
     body = [] { called(*(A *)given[I]...); };
-    for (int j = 0; j < y; j++)
-        for (int i = 0; i < x; i++) blockIdx = {i, j}, run_block();
+    for (int i = 0; i < x * y; i++) {
+        const int block = backwards ? x * y - 1 - i : i;
+        blockIdx = {block % x, block / x}, run_block();
+        for (int at = 0; at < 1024; at++)
+            if ((unsigned char)dynamic_shared[shared_bytes + at] != 0xA5) {
+                fprintf(stderr, "a block writes behind its shared memory\n");
+                abort();
+            }
+    }
 }
 
-#define EXPORT(kernel)                                                                         \
-    template <class... A>                                                                      \
-    static void launch_##kernel(void (*f)(A...), void **p, int x, int y, int threads) {        \
-        launch(f, p, x, y, threads, std::index_sequence_for<A...>());                          \
-    }                                                                                          \
-    extern "C" void run_##kernel(void **p, int x, int y, int threads) { launch_##kernel(kernel, p, x, y, threads); }
+#define EXPORT(kernel)                                                                                          \
+    template <class... A>                                                                                       \
+    static void launch_##kernel(void (*f)(A...), void **p, int x, int y, int threads, int shared, int backwards) { \
+        launch(f, p, x, y, threads, shared, backwards, std::index_sequence_for<A...>());                        \
+    }                                                                                                           \
+    extern "C" void run_##kernel(void **p, int x, int y, int threads, int shared, int backwards) {              \
+        launch_##kernel(kernel, p, x, y, threads, shared, backwards);                                           \
+    }

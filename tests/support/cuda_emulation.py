@@ -57,14 +57,16 @@ class EmulatedLauncher:
 
     Attributes:
         launched: names of the kernels that were run.
+        backwards: whether the last block of a grid runs first.
     """
 
     def __init__(self):
         self.launched = []
+        self.backwards = False
 
-    def launch(self, source, macros, name, grid, threads, arguments):
+    def launch(self, source, macros, name, grid, threads, arguments, shared=0):
         values = [ctypes.c_void_p(address(a)) if a is None or isinstance(a, Array) else a for a in arguments]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         run = library(source, macros)[f"run_{name}"]
-        run(pointers, ctypes.c_int(grid[0]), ctypes.c_int(grid[1]), ctypes.c_int(threads))
+        run(pointers, *map(ctypes.c_int, (*grid, threads, shared, self.backwards)))
         self.launched.append(name)

@@ -1,6 +1,8 @@
-"""Attention's plain reference, and the KV cache it reads."""
+"""Attention: how the kernel in attention.cu is launched, its plain reference, and the KV cache they read."""
 
+import functools
 import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,13 @@ from numba import cuda
 from dgguf.backends.base import Visible
 from dgguf.backends.cuda.elementwise import block_max, block_sum
 from dgguf.backends.cuda.jit import THREADS, gpu_kernel
+from dgguf.backends.cuda.kernels import Macros
+from dgguf.backends.limits import GPU_SPLIT_BLOCKS
+
+SPLIT_KEYS = (
+    256  # of a block that divides keys with others, at least: what they leave for each other takes time
+)
+MOST_SLOTS = 4  # three are on their way then; more hide no more
 
 
 @gpu_kernel
@@ -68,21 +77,100 @@ def reference_attention(q: Any, keys: Any, values: Any, scores: Any, runs: Any, 
         out[token, head, i] = np.float32(value / total)
 
 
-def warps(head_dim: int) -> int:
-    """Warps of a block of attention.cu for a head size, a multiple of 16."""
-    return next(n for n in (4, 3, 2, 1) if head_dim % (16 * n) == 0)
+@dataclass(frozen=True)
+class Shape:
+    """What attention.cu is compiled for, for a size of heads and a GPU.
+
+    Attributes:
+        head_dim: of a head, a multiple of 16.
+        sharers: warps that divide a head between them.
+        keys: that a warp takes at once.
+        slots: places for that many keys or values in shared memory.
+    """
+
+    head_dim: int
+    sharers: int
+    keys: int
+    slots: int
+
+    @property
+    def macros(self) -> Macros:
+        names = ("HEAD_DIM", "SHARERS", "KEYS", "SLOTS")
+        return tuple((name, getattr(self, name.lower())) for name in names)
+
+    @property
+    def queries(self) -> int:
+        """Of a block, at most."""
+        return 16 * (2 if self.sharers > 2 else 4)
+
+    @property
+    def threads(self) -> int:
+        return 2 * self.queries * self.sharers
+
+    @property
+    def slot_bytes(self) -> int:
+        return 2 * self.keys * (self.head_dim + 8)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Dynamic shared memory of a block."""
+        return self.slots * self.slot_bytes
+
+    @property
+    def fixed_bytes(self) -> int:
+        """The rest of its shared memory, at most: the scores that sharers exchange, and small numbers."""
+        return 1024 + (16 * self.threads * self.keys // 8 if self.sharers > 1 else 0)
+
+    @property
+    def found_numbers(self) -> int:
+        """Float32 that a block leaves behind where several divide the keys."""
+        steps = -(-self.head_dim // (16 * self.sharers))
+        return 4 * self.threads * (2 * steps + 1)
 
 
-def tiles(visible: Visible, group: int) -> np.ndarray:
-    """The queries of a KV head in tiles for attention.cu: (n, 2) int64, first and end, 16 at most.
+@functools.cache
+def shape(head_dim: int, capability: tuple[int, int], shared_bytes: int) -> Shape:
+    """How attention.cu works best on a GPU: with as many keys as there is room for.
+
+    Before compute capability 8.0 products need registers in pairs, and a warp takes half as many columns.
+
+    Args:
+        head_dim: a size that `gpu_attends_fast`.
+        capability: compute capability.
+        shared_bytes: of a block, at most.
+    """
+    columns = 256 if capability >= (8, 0) else 128
+    sharers = next(n for n in (1, 2, 4) if head_dim <= columns * n)
+    for keys in (32, 16):
+        made = Shape(head_dim, sharers, keys, 2)
+        blocks = 256 // made.threads  # of a multiprocessor; of its memory each takes 1 KB more
+        room = (shared_bytes + 1024) // blocks - 1024 - made.fixed_bytes
+        if made.shared_bytes <= room:
+            break
+    return replace(made, slots=min(MOST_SLOTS, room // made.slot_bytes))
+
+
+def tiles(visible: Visible, group: int, queries: int) -> np.ndarray:
+    """The queries of a KV head in tiles for attention.cu: (n, 2) int64, first and end.
 
     Args:
         group: query heads of a KV head.
+        queries: of a tile, at most.
     """
     return np.array(
         [
-            (query, min(query + 16, end * group))
+            (query, min(query + queries, end * group))
             for first, end in visible.pieces
-            for query in range(first * group, end * group, 16)
+            for query in range(first * group, end * group, queries)
         ]
     )
+
+
+def splits(visible: Visible, blocks: int) -> int:
+    """How many blocks divide the keys of the same queries.
+
+    Args:
+        blocks: of the grid if none does.
+    """
+    keys = int((visible.runs[:, :, 1] - visible.runs[:, :, 0]).sum(axis=0).max())
+    return max(1, min(GPU_SPLIT_BLOCKS // blocks, keys // SPLIT_KEYS))

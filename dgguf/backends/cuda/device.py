@@ -63,6 +63,7 @@ class Device:
     Attributes:
         name: what the driver calls it.
         capability: compute capability, such as (9, 0).
+        shared_bytes: of shared memory that a block may ask for.
         stream: on which everything runs.
 
     Raises:
@@ -87,6 +88,7 @@ class Device:
                 f"GPU {number} ({self.name}) has compute capability {_version(self.capability)}; "
                 f"--cuda needs {_version(OLDEST)} or newer (GeForce RTX 20, Tesla T4): run without --cuda"
             )
+        self.shared_bytes = int(device.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
         self.stream: Any = cuda.stream()
 
     @property
@@ -106,7 +108,7 @@ class Device:
         """What runs the CUDA C++ kernels."""
         from dgguf.backends.cuda.kernels import CudaLauncher
 
-        return CudaLauncher(self.arch, self.stream)
+        return CudaLauncher(self.arch, self.number, self.stream)
 
     def download(self, view: Any) -> np.ndarray:
         """A copy of an array in the host's memory."""

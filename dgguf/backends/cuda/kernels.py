@@ -30,6 +30,7 @@ class Launcher(Protocol):
         grid: tuple[int, int],
         threads: int,
         arguments: list[Any],
+        shared: int = 0,
     ) -> None:
         """Run a kernel.
 
@@ -40,6 +41,7 @@ class Launcher(Protocol):
             grid: blocks, (x, y).
             threads: of a block.
             arguments: Array for a pointer, None for a null one, and ctypes scalars.
+            shared: bytes of dynamic shared memory of a block.
         """
 
 
@@ -97,14 +99,15 @@ class CudaLauncher:
 
     Args:
         arch: of it, such as "sm_90".
+        number: of it.
         stream: numba's, on which everything runs.
     """
 
-    def __init__(self, arch: str, stream: Any) -> None:
+    def __init__(self, arch: str, number: int, stream: Any) -> None:
         from cuda.core import LaunchConfig, Stream, launch
 
         self._start, self._config = launch, functools.cache(LaunchConfig)
-        self._arch = arch
+        self._arch, self._number = arch, number
         self._stream = Stream.from_handle(int(stream))
         self._kernels: dict[tuple[str, Macros, str], Any] = {}
 
@@ -116,25 +119,44 @@ class CudaLauncher:
         grid: tuple[int, int],
         threads: int,
         arguments: list[Any],
+        shared: int = 0,
     ) -> None:
         kernel = self._kernels.get((source, macros, name))
         if kernel is None:
-            kernel = self._kernels[source, macros, name] = self._load(source, macros, name)
+            kernel = self._kernels[source, macros, name] = self._load(source, macros, name, shared)
         self._start(
             self._stream,
-            self._config(grid=grid, block=threads),
+            self._config(grid=grid, block=threads, shmem_size=shared),
             kernel,
             # cuda-core takes an int for a pointer, and no c_void_p.
             *(address(a) if a is None or isinstance(a, Array) else a for a in arguments),
         )
 
-    def _load(self, source: str, macros: Macros, name: str) -> Any:
+    def _load(self, source: str, macros: Macros, name: str, shared: int) -> Any:
+        """A kernel whose blocks may have so many bytes of dynamic shared memory, more than 48 KB, too."""
+        from cuda.bindings import driver
         from cuda.core import ObjectCode
 
+        most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         try:
-            return ObjectCode.from_cubin(cached_cubin(source, macros, self._arch)).get_kernel(name)
+            kernel = ObjectCode.from_cubin(cached_cubin(source, macros, self._arch)).get_kernel(name)
+            if shared:
+                check(driver.cuKernelSetAttribute(most, shared, kernel.handle, self._number))
+            return kernel
         except Exception as error:  # cuda-core has no common error class
             raise BackendError(
                 f"the GPU kernel {source}.cu cannot be compiled or loaded for {self._arch}: {error}; "
                 "`dgguf doctor --cuda` says what does not fit"
             ) from error
+
+
+def check(result: tuple[Any, ...]) -> Any:
+    """What a call of the driver's bindings returns beside its status.
+
+    Raises:
+        RuntimeError: the status is not success.
+    """
+    status, *values = result
+    if int(status) != 0:
+        raise RuntimeError(f"the driver answers with {status.name}")
+    return values[0] if values else None

@@ -94,32 +94,40 @@ class Layers(Products):
 
     def attention(self, q: Array, store: LayerStore, visible: Visible) -> Array:
         rows, heads, dim = q.shape
-        kv_heads, capacity, _ = store.keys.shape
-        runs = self._integers("runs", visible.runs)
         fast = gpu_attends_fast(dim)
         if not fast:
             self._slow_heads.add(dim)
         if self._reference or not fast:
             out = self._empty(rows, heads, dim)
             scores = self._empty(rows * heads, int(visible.runs[:, :, 1].max()))
+            runs = self._integers("runs", visible.runs)
             self._queue.run(
                 attention.reference_attention, rows * heads, q.view, store.keys.view, store.values.view,
                 scores.view, runs.view, out.view,
             )  # fmt: skip
             return out.reshape(rows, heads * dim)
-        group, warps = heads // kv_heads, attention.warps(dim)
-        numbers = (len(visible.runs), rows, heads, group, capacity)
-        tiles = self._integers("tiles", attention.tiles(visible, group))
         out = self._empty(rows, heads * dim, dtype=np.float16)
-        self._queue.launch(
-            "attention",
-            (("HEAD_DIM", dim), ("WARPS", warps)),
-            "attention",
-            (tiles.shape[0], kv_heads),
-            32 * warps,
-            [q.ready(), store.keys, store.values, out, runs, tiles, *(ctypes.c_int(n) for n in numbers)],
-        )
+        self._attend(q, store, visible, out)
         return self._kernels.attended(out)
+
+    def _attend(self, q: Array, store: LayerStore, visible: Visible, out: Array) -> None:
+        """Start the kernel in attention.cu."""
+        rows, heads, dim = q.shape
+        kv_heads, capacity, _ = store.keys.shape
+        group = heads // kv_heads
+        shape = attention.shape(dim, self._device.capability, self._device.shared_bytes)
+        runs = self._integers("runs", visible.runs)
+        tiles = self._integers("tiles", attention.tiles(visible, group, shape.queries))
+        blocks = tiles.shape[0] * kv_heads
+        splits = attention.splits(visible, blocks)
+        found = self._empty(splits * blocks * shape.found_numbers) if splits > 1 else None
+        numbers = (len(visible.runs), rows, heads, group, capacity, splits)
+        self._queue.launch(
+            "attention", shape.macros, "attention", (tiles.shape[0], kv_heads * splits), shape.threads,
+            [q.ready(), store.keys, store.values, out, runs, tiles, found, self._done,
+             *map(ctypes.c_int, numbers)],
+            shape.shared_bytes,
+        )  # fmt: skip
 
     def route(
         self, x: Array, w: Router, scale: Array, expert_scale: Array, n_used: int, eps: float

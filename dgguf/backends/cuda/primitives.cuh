@@ -140,6 +140,33 @@ template <int N>
 DEVICE void wait_for_copies() {}
 #endif
 
+// Shared memory whose size the launch says: an array of `type`.
+#define DYNAMIC_SHARED(type, name)                          \
+    extern __shared__ __align__(16) char name##_bytes[];    \
+    type *const name = (type *)name##_bytes
+
+// A barrier of some of a block's warps; `number` from 1 to 15, `threads` theirs.
+DEVICE void sync_threads(int number, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
+}
+
+// What this thread has written before, others see before what it writes afterwards.
+DEVICE void memory_fence() { __threadfence(); }
+
+// threadIdx.x. What the compiler makes of it is not what it has made of it before and would keep in registers.
+DEVICE u32 thread_anew() {
+    u32 d;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(d));
+    return d;
+}
+
+// 2^x, to two units in the last place; 0 where that is no normal number.
+DEVICE float exp2_fast(float x) {
+    float d;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(d) : "f"(x));
+    return d;
+}
+
 // The value of the lane whose number differs in the bits of `mask`.
 DEVICE float from_lane_xor(float value, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, mask); }
 DEVICE double from_lane_xor(double value, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, mask); }

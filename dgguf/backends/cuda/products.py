@@ -18,6 +18,7 @@ from dgguf.backends.cuda.queue import Queue
 from dgguf.backends.cuda.repack import Packed, join, pack
 from dgguf.backends.cuda.rows import RowKernels
 from dgguf.backends.cuda.stream import ExpertStream
+from dgguf.backends.limits import GPU_SPLIT_BLOCKS
 from dgguf.machine import usable_cores
 from dgguf.threads.pool import Pool
 
@@ -42,6 +43,9 @@ class Products:
         self._of_positions: dict[Hashable, Any] = {}
         self._last_joined: tuple[Array, GpuMatrix, dict[int, Array]] | None = None
         self._slow_heads: set[int] = set()  # sizes that the fast attention does not take
+        self._done = upload(
+            np.zeros(GPU_SPLIT_BLOCKS, np.int32)
+        )  # by blocks of attention.cu that divide their keys
         self._counters: dict[int, tuple[Array, Array]] = {}
 
     def load_matrix(self, tensor: HostTensor) -> Any:  # a Matrix or the Router

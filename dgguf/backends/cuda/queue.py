@@ -14,7 +14,7 @@ from numba import cuda
 
 from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.jit import THREADS
-from dgguf.backends.cuda.kernels import Launcher, Macros
+from dgguf.backends.cuda.kernels import Launcher, Macros, check
 from dgguf.backends.cuda.memory import allocate
 
 
@@ -53,10 +53,11 @@ class Queue:
         grid: tuple[int, int],
         threads: int,
         arguments: list[Any],
+        shared: int = 0,
     ) -> None:
         """Start a kernel of a C++ source; see `kernels.Launcher`."""
         self._settle()
-        self._launcher.launch(source, macros, name, grid, threads, arguments)
+        self._launcher.launch(source, macros, name, grid, threads, arguments, shared)
 
     def upload(self, data: np.ndarray) -> Any:
         """A copy of uint8 data in GPU memory, made while the next matrix is being prepared.
@@ -111,7 +112,7 @@ class Queue:
 
         handle = driver.CUstream(int(self._stream))
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
-        _check(driver.cuStreamBeginCapture(handle, mode))
+        check(driver.cuStreamBeginCapture(handle, mode))
         self.recording = True
         try:
             compute()
@@ -120,16 +121,16 @@ class Queue:
             raise
         finally:
             self.recording = False
-        graph = _check(driver.cuStreamEndCapture(handle))
+        graph = check(driver.cuStreamEndCapture(handle))
         self.forget()
-        self._graph = _check(driver.cuGraphInstantiate(graph, 0))
-        _check(driver.cuGraphDestroy(graph))
+        self._graph = check(driver.cuGraphInstantiate(graph, 0))
+        check(driver.cuGraphDestroy(graph))
 
     def repeat(self) -> None:
         """Do what was recorded."""
         from cuda.bindings import driver
 
-        _check(driver.cuGraphLaunch(self._graph, driver.CUstream(int(self._stream))))
+        check(driver.cuGraphLaunch(self._graph, driver.CUstream(int(self._stream))))
 
     def forget(self) -> None:
         """Let go of the recording."""
@@ -137,12 +138,4 @@ class Queue:
 
         if self._graph is not None:
             graph, self._graph = self._graph, None
-            _check(driver.cuGraphExecDestroy(graph))
-
-
-def _check(result: tuple[Any, ...]) -> Any:
-    """What a call of the driver's bindings returns beside its status."""
-    status, *values = result
-    if int(status) != 0:
-        raise RuntimeError(f"the driver answers with {status.name}")
-    return values[0] if values else None
+            check(driver.cuGraphExecDestroy(graph))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgguf.backends.base import Role
+from dgguf.backends.cuda.attention import Shape
 from dgguf.backends.cuda.kernels import compile_cubin
 from dgguf.backends.cuda.layout import UNIT_COLUMNS, UNIT_ROWS
 from dgguf.backends.cuda.matmul import QGEMM_WARPS
@@ -60,8 +61,10 @@ CARDS = {
 # Cycles of a scheduler for an instruction: integer lanes take two for a warp's; the tensor cores' m16n8k16
 # at what mma.sync reaches of their peak on Hopper; ldmatrix.x4, of which four schedulers share a unit.
 ALU_CYCLES, HMMA_CYCLES, LDSM_CYCLES = 2.0, 6.4, 16.0
-# Of attention.cu, cycles for a tile of keys, which wait for memory, by head size.
-ATTENTION_CYCLES, ATTENTION_KEYS = {256: 2900, 512: 4500}, 32
+# Of attention.cu, cycles of a warp for a tile of keys that no stall of an instruction tells: two barriers,
+# the first loads from shared memory behind each, shuffles, and powers of two.
+ATTENTION_WAITS = 400
+L2_BYTES_A_CYCLE = 64  # of one multiprocessor
 # Instructions of an inner loop, for how many items of what the arrays hold; counted in SASS.
 ROUTER_INSTRUCTIONS, SOFT_INSTRUCTIONS = 811 / 512, 259 / 16
 KEPT_TOKENS = 400  # of a row, by random weights
@@ -182,15 +185,47 @@ def _product(node: Node, card: Card) -> Work:
     return Work(part_of(node), dram, l2, operations, bounds[bound], bound)
 
 
+@functools.cache
+def turn(macros: tuple[tuple[str, int], ...], arch: str) -> sass.Turn | None:
+    """What a warp of attention.cu does for a tile of keys; None without a disassembler."""
+    if sass.nvdisasm() is None:
+        return None
+    return sass.turn(sass.disassemble(compile_cubin("attention", macros, arch))["attention"])
+
+
 def _attention(node: Node, card: Card) -> Work:
-    keys = view_of(node.arguments[1])
-    dim = dict(node.macros)["HEAD_DIM"]
-    kv_heads, capacity, _ = keys.shape
-    n_bytes = 2.0 * 2 * kv_heads * capacity * dim
-    blocks, resident = node.grid[0] * node.grid[1], 4 if dim <= 256 else 2
-    waves = math.ceil(blocks / (card.sms * resident))
-    us = waves * capacity / ATTENTION_KEYS * ATTENTION_CYCLES.get(dim, 2900) / card.ghz * 1e-3
-    return Work("attention", n_bytes, node.grid[0] * n_bytes, 0, us, "latency")
+    keys, runs, tiles = (view_of(node.arguments[i]) for i in (1, 4, 5))
+    runs, tiles = (np.asarray(a.copy_to_host() if hasattr(a, "copy_to_host") else a) for a in (runs, tiles))
+    shape = Shape(*dict(node.macros).values())
+    group, splits = (int(node.arguments[i].value) for i in (11, 13))
+    first, end = runs[:, tiles[:, 0] // group, 0], runs[:, (tiles[:, 1] - 1) // group, 1]
+    # Turns of a block: of all, and of the one that has most.
+    turns = np.maximum(0, -(-(end - first) // shape.keys)).sum(axis=0) / splits
+    longest = math.ceil(turns.max())
+    blocks = node.grid[0] * node.grid[1]
+    on_one = max(longest, float(turns.mean()) * blocks / card.sms)  # turns of a multiprocessor
+    a_turn = 2.0 * 2 * shape.keys * shape.head_dim  # bytes
+    found = 4.0 * shape.found_numbers * (splits > 1)
+    l2 = blocks * (float(turns.mean()) * a_turn + 2 * found)
+    dram = 2.0 * 2 * keys.shape[0] * keys.shape[2] * int(runs[:, :, 1].max() - runs[0, :, 0].min())
+    # The block that is done last reads what all have left.
+    last_us = found * splits / L2_BYTES_A_CYCLE / card.ghz * 1e-3
+    bounds = {"DRAM": 1e-3 * dram / card.dram, "L2": 1e-3 * l2 / card.l2}
+    if one := turn(node.macros, card.arch):
+        resident = 256 // shape.threads
+        at_once = min(resident, math.ceil(blocks / card.sms))
+        us = 1e-3 / card.ghz
+        bounds["latency"] = us * on_one / at_once * (one.path + ATTENTION_WAITS) + last_us
+        cycles = {
+            "issue": one.total,
+            "ALU": ALU_CYCLES * one.integer,
+            "tensor cores": HMMA_CYCLES * one.products,
+            "shared memory": LDSM_CYCLES * one.shared,
+        }
+        for name, n in cycles.items():  # of a warp; a scheduler has a fourth of a block's
+            bounds[name] = us * on_one * shape.threads / 128 * n / card.reached + last_us
+    bound = max(bounds, key=lambda name: bounds[name])
+    return Work("attention", dram, l2, 0, bounds[bound], bound)
 
 
 def work(node: Node, card: Card) -> Work:

@@ -126,11 +126,13 @@ class NotingQueue(Queue):
             lambda: start(kernel, blocks, *arguments),
         )
 
-    def launch(self, source: str, macros: Any, name: str, grid: Any, threads: int, arguments: Any) -> None:
+    def launch(
+        self, source: str, macros: Any, name: str, grid: Any, threads: int, arguments: Any, shared: int = 0
+    ) -> None:
         start = super().launch
         self._note(
             name, source, macros, grid, threads, arguments,
-            lambda: start(source, macros, name, grid, threads, arguments),
+            lambda: start(source, macros, name, grid, threads, arguments, shared),
         )  # fmt: skip
 
     def copy_in(self, host: np.ndarray, view: Any) -> None:
@@ -253,6 +255,7 @@ class NoDevice(Device):
 
     def __init__(self) -> None:
         self.number, self.name, self.capability = 0, "no GPU", (9, 0)
+        self.shared_bytes = 227 << 10
         self.stream = SimpleNamespace(synchronize=lambda: None)
 
     def launcher(self) -> Any:
