@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dgguf.errors import TokenizerError
 from dgguf.ggufio.metadata import metadata_integers, metadata_value
-from dgguf.text.bpe import BytePairEncoder
 from dgguf.text.vocabulary import BYTE, CHANNEL_TEXTS, Vocabulary, mark_spaces, unmark_spaces
+
+if TYPE_CHECKING:
+    from dgguf.text.bpe import BytePairEncoder
 
 MODEL = "gemma4"
 # A text that ends an answer, beside the ids that the file names: <turn|> is written by the model
@@ -185,7 +187,9 @@ class Tokenizer:
         return StreamDecoder(self)
 
     @cached_property
-    def _encoder(self) -> BytePairEncoder:
+    def _encoder(self) -> "BytePairEncoder":
+        from dgguf.text.bpe import BytePairEncoder  # loads numba, which ids and texts of tokens do not need
+
         return BytePairEncoder(self._vocabulary)
 
     def _find_stop_ids(self, metadata: Mapping[str, Any]) -> frozenset[int]:
