@@ -5,7 +5,6 @@ import operator
 import secrets
 from typing import Any
 
-from dgguf.backends.base import Backend
 from dgguf.diffusion.events import Started
 from dgguf.diffusion.fresh import Draft
 from dgguf.errors import PromptError
@@ -32,11 +31,10 @@ def at_least(least: int, name: str, value: Any) -> int:
     return number
 
 
-def check_request(started: Started, backend: Backend, *, constrained: bool = False) -> None:
+def check_request(started: Started, *, constrained: bool = False) -> None:
     """See that lengths, seed and turbo are some, pins places of the answer, and ids those of the vocabulary.
 
     Args:
-        backend: that is to answer.
         constrained: a constraint holds the whole answer.
 
     Raises:
@@ -48,8 +46,6 @@ def check_request(started: Started, backend: Backend, *, constrained: bool = Fal
         raise PromptError("pins and a constraint on the whole answer exclude each other")
     if started.draft is not None:
         _check_draft(started, started.draft, constrained=constrained)
-    if started.turbo and started.turbo.freezes and not backend.computes_rows:
-        raise PromptError('on a GPU turbo has no part but its tail: Turbo.of("tail"), --turbo=tail')
     if not 0 <= started.seed < 1 << 64:
         raise PromptError(f"the seed must be from 0 to 2^64 - 1, not {started.seed}")
     most = started.canvas_length * math.ceil(started.max_tokens / started.canvas_length) - 1

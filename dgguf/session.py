@@ -218,7 +218,7 @@ class Session:
             images=thumbnails(pictures),
             draft=draft,
         )
-        check_request(started, self.backend, constrained=constraint is not None)
+        check_request(started, constrained=constraint is not None)
         guide = self._guide(constraint, ids) if constraint else None
         n_logs = None if log_probabilities is None else at_least(0, "log_probabilities", log_probabilities)
         request = Request(started, top_k, guide, (), self.images.spans(ids, pictures), n_logs)
@@ -370,7 +370,7 @@ class Session:
         branch = Branch(block, step, new_seed() if seed is None else whole("the seed", seed))
         point = ResumePoint.find(recording.events, branch)
         started = point.on(self)
-        check_request(started, self.backend)
+        check_request(started)
         request = Request(started, top_k, committed=point.committed)
         yield from point.joined((conversation or self._conversation).stream(request))
 

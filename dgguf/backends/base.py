@@ -92,7 +92,7 @@ class Prediction:
         entropy: (C,) float32, of each position's distribution, in nats.
         conditioning: the distributions as the backend keeps them for `soft_embed`; valid until the
             next `predict`.
-        rows: (C, D), of which they were made; None where the backend keeps the logits instead.
+        rows: (C, D), of which they were made; None where the backend keeps them itself.
     """
 
     argmax: np.ndarray
@@ -157,14 +157,12 @@ class Backend(Protocol):
         is_async: whether a verb may return before its work is done; see `synchronize`.
         rounded: bytes of plain numbers, by format, that products take in 8 bits as if they were Q8_0.
         arithmetic: names how it rounds; of another name an answer may differ.
-        computes_rows: whether it is a `RowsBackend`.
     """
 
     kv_bytes: int
     is_async: bool
     rounded: dict[str, int]
     arithmetic: str
-    computes_rows: bool
 
     def describe(self) -> str:
         """One line for -v: what runs the products, on how many threads or which device."""
@@ -319,6 +317,15 @@ class Backend(Protocol):
     def soft_embed(self, conditioning: Any, table: Matrix, scale: float) -> DeviceArray:
         """The mean row of the (V, D) table under each of C distributions, times scale: (C, D)."""
 
+    def some_rows(self, conditioning: Any, rows: np.ndarray) -> Any:
+        """The distributions at (n,) int64 rows, as a conditioning of n rows.
+
+        The next `soft_embed` takes it, and the `predict` behind that one is of these rows.
+        """
+
+    def merge_rows(self, conditioning: Any, rows: np.ndarray, some: Any) -> Any:
+        """A conditioning of C rows, which may change, with `some` of the last `predict` at (n,) rows."""
+
     # Around the verbs
     def replay_step(
         self,
@@ -347,16 +354,6 @@ def not_finite(position: int) -> NumericsError:
         f"the network's logits are not finite at canvas position {position}: "
         "the model file is damaged or this is a bug in dgguf"
     )
-
-
-class RowsBackend(Backend, Protocol):
-    """What steps that leave out rows need beside; a GPU does not have it."""
-
-    def some_rows(self, conditioning: Any, rows: np.ndarray) -> Any:
-        """The distributions at (n,) int64 rows, as a conditioning of n rows."""
-
-    def merge_rows(self, conditioning: Any, rows: np.ndarray, some: Any) -> Any:
-        """A conditioning of C rows, which may change, with `some` of the last `predict` at (n,) rows."""
 
 
 class TowerBackend(Backend, Protocol):

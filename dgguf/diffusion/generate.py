@@ -320,7 +320,7 @@ class _Denoiser:
             if step == settings.max_steps:
                 freezer.repair()
             frozen = freezer.left_out()
-            made = self._model.denoise(canvas, self._cache, made, t, uniforms, freezer.rows, freezer.seen)
+            made = self._model.denoise(canvas, self._cache, made, t, uniforms, freezer.rows)
             prediction = hold_pins(canvas, made)
             replaced = None
             if self._guide is not None:

@@ -13,7 +13,8 @@ from dgguf.backends.base import Prediction
 from dgguf.errors import PromptError
 
 PARTS = ("tail", "frozen", "end")
-# A canvas is cut at a multiple of so many positions, behind one at least that follows the stop id.
+# A canvas is cut at a multiple of so many positions, behind one at least that follows the stop id. What lies
+# behind is still seen as the last step that computed it left it: without it a network answers worse.
 CUT_GRAIN = 16
 
 
@@ -30,9 +31,9 @@ class Turbo:
         sure: nats; rows of the first step below this are left out of a second one that only checks it, though
             they have read noise.
         sure_mean: nats; where the mean entropy of the first step is below this, the second only checks it.
-        end: nats; a canvas is cut behind a stop id below this that two steps found in the same place: nobody
-            reads what is there. Where the second step only checks the first, one step is enough.
-        repair: of so many steps one computes all rows of the canvas, as far as it is not cut.
+        end: nats; behind a stop id below this that two steps found in the same place nothing is computed any
+            more, as it is in no answer. Where the second step only checks the first, one step is enough.
+        repair: of so many steps one computes all rows, but for those behind the stop id.
         final: a canvas is committed when all rows of its answer were computed fewer steps back than this, 0
             being the step itself; else one more step computes them.
     """
@@ -88,18 +89,18 @@ class Freezer:
     Attributes:
         frozen: (C,) bool, rows whose token stays in the next canvas.
         rows: (n,) int64, rising: what the next step computes; None for all.
-        seen: positions from the first on that it sees, behind which the canvas is cut; None for all.
+        cut: positions from the first on behind which nothing is computed; None for no cut.
     """
 
     def __init__(self, turbo: Turbo, length: int) -> None:
         self._turbo = turbo
-        self._since_repair = 0  # steps since one that computed all rows that are seen
+        self._since_repair = 0  # steps since one that computed all rows before the cut
         self._last: np.ndarray | None = None  # the argmax before
         self._own: np.ndarray = np.zeros(length, bool)  # rows that last read what they predicted
         self._age: np.ndarray = np.zeros(length, np.int64)  # steps since each row was computed
         self.frozen: np.ndarray = np.zeros(length, bool)
         self.rows: np.ndarray | None = None
-        self.seen: int | None = None
+        self.cut: int | None = None
 
     def see(self, canvas: np.ndarray, prediction: Prediction, stop: int | None, *, settled: bool) -> bool:
         """Learn from a step.
@@ -122,16 +123,16 @@ class Freezer:
             same = argmax == self._last
             self.frozen = self._own & same & (entropy < turbo.frozen)
         self._last = argmax
-        if self.seen is not None and (stop is None or stop + 1 >= self.seen):
+        if self.cut is not None and (stop is None or stop + 1 >= self.cut):
             self.repair()  # the answer goes on where the canvas was cut
             return False
-        if self.seen is None and stop is not None and same[stop] and entropy[stop] < turbo.end:
-            cut = CUT_GRAIN * math.ceil((stop + 2) / CUT_GRAIN)
-            self.seen = cut if cut < len(canvas) else None
-        self.frozen[self.seen or len(canvas) :] = True
+        if self.cut is None and stop is not None and same[stop] and entropy[stop] < turbo.end:
+            place = CUT_GRAIN * math.ceil((stop + 2) / CUT_GRAIN)
+            self.cut = place if place < len(canvas) else None
+        self.frozen[self.cut or len(canvas) :] = True
         is_old = bool((self._age[:stop] >= turbo.final).any())
         if self._since_repair + 1 >= turbo.repair or self.frozen.all() or (settled and is_old):
-            self.rows = None if self.seen is None else np.arange(self.seen)
+            self.rows = None if self.cut is None else np.arange(self.cut)
         else:
             self.rows = np.flatnonzero(~self.frozen) if self.frozen.any() else None
         return settled and not is_old
@@ -141,15 +142,15 @@ class Freezer:
         computed = np.ones(len(canvas), bool) if left_out is None else ~left_out
         self._own = np.where(computed, canvas == argmax, self._own)
         self._age = np.where(computed, 0, self._age + 1)
-        self._since_repair = 0 if computed[: self.seen].all() else self._since_repair + 1
+        self._since_repair = 0 if computed[: self.cut].all() else self._since_repair + 1
 
     def counted(self, entropy: np.ndarray) -> np.ndarray:
         """(C,) entropies, as far as they say whether the canvas is confident: 0 where it was cut."""
-        return entropy if self.seen is None else np.where(np.arange(len(entropy)) < self.seen, entropy, 0)
+        return entropy if self.cut is None else np.where(np.arange(len(entropy)) < self.cut, entropy, 0)
 
     def repair(self) -> None:
         """Let the next step compute all rows, also where the canvas was cut."""
-        self.rows = self.seen = None
+        self.rows = self.cut = None
 
     def left_out(self) -> np.ndarray | None:
         """(C,) bool, read-only: the rows that the next step does not compute; None for none."""

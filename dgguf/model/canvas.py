@@ -130,14 +130,9 @@ class Call:
         return cls(np.arange(n_rows), True, n_rows, spans=spans, spans_on_full=spans_on_full)
 
     @classmethod
-    def denoise(cls, canvas: Canvas, rows: np.ndarray | None = None, seen: int | None = None) -> "Call":
-        """A denoising pass over a whole canvas, or some rows (rising) that see what the others left.
-
-        Args:
-            seen: positions from the first on that these rows see and are of; None for all.
-        """
-        length = len(canvas) if seen is None else seen
-        return cls(np.arange(length) if rows is None else rows, False, length)
+    def denoise(cls, canvas: Canvas, rows: np.ndarray | None = None) -> "Call":
+        """A denoising pass over a whole canvas, or some rows (rising) that see what the others left."""
+        return cls(np.arange(len(canvas)) if rows is None else rows, False, len(canvas))
 
     @classmethod
     def encode_suffixes(cls, branches: Branches) -> "Call":

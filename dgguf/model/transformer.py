@@ -11,11 +11,10 @@ Source of every formula: transformers, models/diffusion_gemma/modeling_diffusion
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 
-from dgguf.backends.base import Array, Backend, Prediction, RowsBackend, Visible
+from dgguf.backends.base import Array, Backend, Prediction, Visible
 from dgguf.errors import NumericsError
 from dgguf.model.cache import KVCache, LayerCache
 from dgguf.model.canvas import Branches, Call, Canvas
@@ -64,7 +63,6 @@ class Transformer:
         temperature: float,
         uniforms: np.ndarray,
         rows: np.ndarray | None = None,
-        seen: int | None = None,
     ) -> Prediction:
         """Predict every position of a canvas; commits nothing.
 
@@ -75,7 +73,6 @@ class Transformer:
             uniforms: (C,) in [0, 1), which token each position draws.
             rows: (n,) int64, rising: those to compute, at least one; None for all. The others keep their keys
                 and values and what `previous` says of them.
-            seen: with rows, positions from the first on that these see and are of; None for all.
 
         Raises:
             NumericsError: a logit is not finite; says in which layer that began, and which tensor did it.
@@ -90,9 +87,7 @@ class Transformer:
             with w.file.reading():
                 if rows is not None:
                     assert previous is not None
-                    return self._denoise_rows(
-                        canvas, cache, previous, temperature, uniforms[rows], rows, seen
-                    )
+                    return self._denoise_rows(canvas, cache, previous, temperature, uniforms[rows], rows)
                 if previous is None:
                     return compute()  # there is one such step of a canvas
                 cache.reserve(len(canvas))  # before `place` is asked for: arrays that were trimmed move
@@ -111,12 +106,11 @@ class Transformer:
         temperature: float,
         uniforms: np.ndarray,
         rows: np.ndarray,
-        seen: int | None,
     ) -> Prediction:
         """`denoise` of some rows; uniforms (n,) are theirs."""
-        be = cast(RowsBackend, self.backend)
+        be = self.backend
         before = replace(previous, conditioning=be.some_rows(previous.conditioning, rows))
-        x = self._canvas_rows(canvas.tokens[rows], cache, before, Call.denoise(canvas, rows, seen))
+        x = self._canvas_rows(canvas.tokens[rows], cache, before, Call.denoise(canvas, rows))
         some = be.predict(x, self.weights.output, self.config.logit_softcap, temperature, uniforms)
 
         def merged(old: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -129,7 +123,7 @@ class Transformer:
             merged(previous.sampled, some.sampled),
             merged(previous.entropy, some.entropy),
             be.merge_rows(previous.conditioning, rows, some.conditioning),
-            merged(previous.rows, some.rows),
+            None if previous.rows is None else merged(previous.rows, some.rows),
         )
 
     def encode_suffixes(self, branches: Branches, tokens: np.ndarray, cache: KVCache) -> None:

@@ -17,6 +17,7 @@ import pytest
 from numba import cuda
 
 from dgguf.backends.base import HostTensor, Role, Visible
+from dgguf.backends.cpu import CpuBackend
 from dgguf.backends.cuda import experts as expert_kernels
 from dgguf.backends.cuda import jit, logits
 from dgguf.backends.cuda.backend import CudaBackend
@@ -1171,3 +1172,41 @@ def test_the_whole_network(path, type_name, streamed, tmp_path):
     close(prediction.entropy, -(p * np.log(p)).sum(axis=1), 0.02)
     wanted = network.denoise(canvas, past, p)
     assert abs(found - wanted).max() < (0.02 if path == "reference" else 0.1), abs(found - wanted).max()
+
+
+def beside_the_cpu(path, gguf_path, committed):
+    """The same network on the GPU and, in float32, on the CPU, behind so many tokens: models and caches."""
+    found = []
+    for backend in (make_backend(path), CpuBackend(1, exact=True)):
+        model = load_network(backend, gguf_path)
+        cache = KVCache(model.config, backend, 320, 96)
+        model.encode(np.random.default_rng(5).integers(0, 60, committed), cache)
+        found.append((model, cache))
+    return found
+
+
+def test_branches_are_read_as_on_the_cpu(path, tmp_path):
+    """What `decide` asks: suffixes and canvases side by side that do not see each other, some of them."""
+    write_small(tmp_path / "m.gguf", "Q8_0")
+    rng = np.random.default_rng(2)
+    branches = Branches(np.array([2, 4, 1]), 3, 7)
+    suffixes, canvases = rng.integers(0, 60, 7), rng.integers(0, 60, (2, 3))
+    slots, labels, results = np.array([5, 0, 2]), np.array([3, 50]), []
+    for model, cache in beside_the_cpu(path, tmp_path / "m.gguf", 7):
+        model.encode_suffixes(branches, suffixes, cache)
+        results.append(model.read_labels(branches, np.array([0, 2]), canvases, slots, labels, cache))
+    for found, wanted in zip(*results, strict=True):
+        assert abs(found - wanted).max() < (0.02 if path == "reference" else 0.1)
+
+
+@pytest.mark.parametrize(("path", "length"), [("fast", 16), ("fast", 17), ("reference", 16)])
+def test_short_canvases_are_the_cpus(path, tmp_path, length):
+    """Of another length than the model's, behind more tokens than a window, with a step before."""
+    write_small(tmp_path / "m.gguf", "Q8_0", block_count=1 + (path == "fast"))
+    canvas, results = Canvas(np.random.default_rng(3).integers(0, 60, length)), []
+    for model, cache in beside_the_cpu(path, tmp_path / "m.gguf", 6):
+        first = model.denoise(canvas, cache, None, 0.8, np.full(length, 0.5))
+        z = model.backend.to_host(model.logits(canvas, cache, first))
+        results.append((z, first.entropy, first.argmax))
+    for found, wanted in zip(*results, strict=True):
+        assert abs(found - wanted).max() < (0.02 if path == "reference" else 0.1)

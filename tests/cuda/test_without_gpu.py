@@ -34,7 +34,7 @@ from tests.support.synthetic.tower import FULL_TOWER, write_tower
 from tests.support.synthetic.writer import TINY, write_model
 
 HERE = Path(__file__).parent
-KERNEL_TESTS = [HERE / name for name in ("kernels.py", "tower_kernels.py")]
+KERNEL_TESTS = [HERE / name for name in ("kernels.py", "tower_kernels.py", "turbo_kernels.py")]
 GB = 10**9
 # As Q4_K_M of the 26B model: 30 layers of experts, half a gigabyte each.
 LARGE = Sizes(dense=1_700_000_000, experts=(540_000_000,) * 30, kv_cache=600_000_000, scratch=500_000_000)
@@ -475,6 +475,7 @@ signatures = {{
     elementwise.rms_norm: (f2, f1, i, f, f2), elementwise.residual: (f2, f2, f1, f, f, f2),
     elementwise.add: (f2, f2, f2), elementwise.geglu: (f2, f2, f2), elementwise.rope: (f3, f2, f2, f3),
     elementwise.take_rows: (f2, i1, f2), elementwise.take_columns: (f2, i1, f2),
+    elementwise.put_rows: (d2, i1, d2),
     elementwise.from_half: (h2, f2), elementwise.router_scores: (f2, f2, f2),
     elementwise.choose_experts: (f2, f, f1, i2, f2), matmul.embed: (*w, i1, f, f2),
     matmul.reference_product: (*w, f2, i1, i1, i, f, f, f2), attention.store_rows: (f3, f3, h3, h3, i, i1),

@@ -33,8 +33,8 @@ class ScriptedNetwork:
         self.encoded.append(tokens.tolist())
         cache.position += len(tokens)
 
-    def denoise(self, canvas, cache, previous, temperature, uniforms, rows=None, seen=None):
-        assert rows is seen is None
+    def denoise(self, canvas, cache, previous, temperature, uniforms, rows=None):
+        assert rows is None
         self.canvases.append(canvas.tokens.tolist())
         self.conditions.append(previous and previous.conditioning)
         self.temperatures.append(temperature)

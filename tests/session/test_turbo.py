@@ -100,25 +100,6 @@ def test_rows_left_out_keep_what_was_predicted(network):
     assert some.entropy[rows].tolist() != old.entropy[rows].tolist()
 
 
-def test_a_cut_canvas_is_a_shorter_one(network):
-    model, cache = network
-    first, second = np.random.default_rng(4).integers(0, 700, (2, 12))
-    its, rows, uniforms = cache(), np.arange(8), np.linspace(0.1, 0.9, 12)
-    previous = denoise(model, its, first, None)
-    its_rows = {name: getattr(previous, name)[rows] for name in ("argmax", "sampled", "entropy", "rows")} | {
-        "conditioning": model.backend.some_rows(previous.conditioning, rows)
-    }
-    shorter = dataclasses.replace(previous, **copy.deepcopy(its_rows))
-    cut = model.denoise(Canvas(second), its, copy.deepcopy(previous), 0.8, uniforms, rows, 8)
-    found, kept_behind = kept(model, cut), cut.argmax[8:].tolist()
-    wanted = model.denoise(Canvas(second[:8]), cache(), shorter, 0.8, uniforms[:8])
-    assert_close(
-        dataclasses.replace(cut, argmax=cut.argmax[:8], sampled=cut.sampled[:8]), wanted, slice(0, 8)
-    )
-    np.testing.assert_array_equal(found[0][:8], kept(model, wanted)[0])
-    assert kept_behind == previous.argmax[8:].tolist()
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_a_repair_step_is_a_full_step(network, seed):
     """What was frozen before does not show: it depends on its canvas and the last prediction alone."""
@@ -176,10 +157,10 @@ class TestFreezer:
         for turbo in (Turbo(), Turbo(frozen=0)):
             freezer = Freezer(turbo, 64)
             see(freezer, canvas, argmax, entropy, stop=40)
-            assert freezer.rows is freezer.seen is None
+            assert freezer.rows is freezer.cut is None
             assert freezer.counted(entropy).tolist() == entropy.tolist()
             see(freezer, canvas, argmax, entropy, stop=40)
-            assert freezer.seen == 48  # not right behind it, at a multiple of 16
+            assert freezer.cut == 48  # not right behind it, at a multiple of 16
             assert freezer.rows.tolist() == list(range(48))
             assert freezer.frozen.tolist() == [False] * 48 + [True] * 16
             assert freezer.counted(entropy).tolist() == [*entropy[:48], *[0.0] * 16]
@@ -190,14 +171,14 @@ class TestFreezer:
         for moved in (None, 47):
             freezer = Freezer(Turbo(), 64)
             see(freezer, canvas, argmax, entropy, stop=40)
-            assert freezer.seen == 48
+            assert freezer.cut == 48
             assert not see(freezer, canvas, argmax + 1, entropy, stop=moved, settled=True)
-            assert freezer.rows is freezer.seen is None
+            assert freezer.rows is freezer.cut is None
             assert not freezer.frozen.any()
             see(freezer, canvas, argmax + 2, entropy, stop=13)
-            assert freezer.seen is None  # it was there once
+            assert freezer.cut is None  # it was there once
             see(freezer, canvas, argmax + 2, entropy, stop=13)
-            assert freezer.seen == 16
+            assert freezer.cut == 16
 
     @pytest.mark.parametrize(
         ("why", "stop", "at_stop", "others", "turbo"),
@@ -214,7 +195,7 @@ class TestFreezer:
         entropy[stop or 0] = at_stop
         freezer = Freezer(turbo, 48)
         see(freezer, np.full(48, 99), np.arange(48), entropy, stop=stop)
-        assert freezer.seen is None, why
+        assert freezer.cut is None, why
 
     def test_so_many_steps_have_one_of_all_rows(self):
         for stop, n in ((None, 64), (20, 32)):
@@ -267,6 +248,20 @@ def test_what_is_frozen_stays(demo):
         elif isinstance(event, CanvasCommitted):
             assert event.tokens.tolist() == last.tokens.tolist()
     assert n_frozen > 100
+
+
+def test_what_is_behind_the_end_is_seen_and_not_computed(demo, monkeypatch):
+    """A canvas that ended there answered worse: of 4x4 Sudokus with 4 givens 5 in 300 became wrong, not 1."""
+    calls, stack = [], Transformer._stack
+    monkeypatch.setattr(
+        Transformer, "_stack", lambda self, *given: calls.append(given[-1]) or stack(self, *given)
+    )
+    answer = demo.generate("Sort: 3 1 2", seed=1, turbo=Turbo.of("end"))
+    computed = [(len(call.rows), call.length) for call in calls if not call.causal]
+    length = demo.config.canvas_length
+    assert computed[0] == (length, length)
+    assert computed[-1] == (16, length)
+    assert answer.text == "1 2 3"
 
 
 def test_a_tail_needs_stability(demo):
@@ -328,13 +323,6 @@ def test_pins_stand(session, quick):
 def test_wrong_numbers_are_refused(wrong, why):
     with pytest.raises(PromptError, match=why):
         Turbo(**wrong)
-
-
-def test_a_gpu_has_the_tail_alone(session, monkeypatch):
-    monkeypatch.setattr(session.backend, "computes_rows", False)
-    with pytest.raises(PromptError, match="--turbo=tail"):
-        next(session.stream("Hello", turbo=Turbo()))
-    next(session.stream("Hello", turbo=Turbo.of("tail")))
 
 
 class TestOption:

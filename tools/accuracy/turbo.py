@@ -1,14 +1,20 @@
 """What turbo costs and saves on the demo: the same held-out cases with the same seeds, without it and with.
 
-    python tools/accuracy/turbo.py --cases 400
+    python tools/accuracy/turbo.py --cases 400 --seed 920000 --journal turbo.jsonl
     python tools/accuracy/turbo.py --cases 50 --skills json "6x6 16" --frozen 0.02 --repair 6
 
-For each skill: right answers without and with, answers that became wrong and right, identical texts, mean
-steps a block, and the rows computed with turbo of those that the same answers took without.
+For each skill: right answers without and with, answers that became wrong and right; of all cases the share
+that this loses, and its bounds at 95 % (Agresti and Min's for pairs); identical texts, mean steps a block,
+and the rows computed with turbo of those that the same answers took without. Skills take turns. A journal
+keeps each pair of answers as a line of JSON: a run that was stopped goes on from there, and has as many cases
+of each skill. Rules are chosen by other seeds than they are judged by.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,37 +30,59 @@ _MAX_TOKENS = 288
 
 
 @dataclass
-class Pairs:
-    """What was counted of one skill; pairs are (without, with)."""
+class Pair:
+    """What was counted of a case; pairs are (without, with)."""
 
-    cases: int = 0
-    right: tuple[int, int] = (0, 0)
-    lost: int = 0
-    won: int = 0
-    same: int = 0
-    steps: tuple[int, int] = (0, 0)
-    blocks: tuple[int, int] = (0, 0)
-    rows: tuple[int, int] = (0, 0)
+    skill: str
+    number: int
+    right: tuple[bool, bool]
+    same: bool
+    steps: tuple[int, int]
+    blocks: tuple[int, int]
+    rows: tuple[int, int]
 
-    def add(self, case: Case, answers: "tuple[dgguf.Answer, dgguf.Answer]") -> None:
-        right = [case.right(answer.text) for answer in answers]
-        kept = [answer.statistics for answer in answers]
-        self.cases += 1
-        self.right = (self.right[0] + right[0], self.right[1] + right[1])
-        self.lost += right[0] and not right[1]
-        self.won += right[1] and not right[0]
-        self.same += answers[0].text == answers[1].text
-        self.steps = (self.steps[0] + sum(kept[0].steps), self.steps[1] + sum(kept[1].steps))
-        self.blocks = (self.blocks[0] + len(kept[0].steps), self.blocks[1] + len(kept[1].steps))
-        self.rows = (self.rows[0] + kept[0].rows, self.rows[1] + kept[1].rows - kept[1].frozen_rows)
 
-    def line(self, skill: str) -> str:
-        share = [right / self.cases for right in self.right]
-        steps = [steps / blocks for steps, blocks in zip(self.steps, self.blocks, strict=True)]
-        return (
-            f"{skill:18}{self.cases:6}{share[0]:9.1%}{share[1]:8.1%}{self.lost:6}{self.won:5}"
-            f"{self.same / self.cases:11.1%}{steps[0]:8.1f}{steps[1]:6.1f}{self.rows[1] / self.rows[0]:9.1%}"
-        )
+def asked(session: dgguf.Session, case: Case, number: int, seed: int, turbo: Turbo) -> Pair:
+    """The answers to a case without turbo and with it."""
+    answers = [
+        session.generate(case.prompt, seed=seed + number, max_tokens=_MAX_TOKENS, turbo=kind)
+        for kind in (None, turbo)
+    ]
+    (one, other), kept = [case.right(answer.text) for answer in answers], [a.statistics for a in answers]
+    return Pair(
+        case.skill,
+        number,
+        (one, other),
+        answers[0].text == answers[1].text,
+        (sum(kept[0].steps), sum(kept[1].steps)),
+        (len(kept[0].steps), len(kept[1].steps)),
+        (kept[0].rows, kept[1].rows - kept[1].frozen_rows),
+    )
+
+
+def lost_share(lost: int, won: int, cases: int) -> tuple[float, float]:
+    """Bounds of the share of cases that is lost in the end."""
+    n, net = cases + 2, lost - won
+    width = 1.96 * math.sqrt(lost + won + 1 - net * net / n) / n
+    return net / n - width, net / n + width
+
+
+def line(pairs: list[Pair]) -> str:
+    """The table's line of a skill."""
+    n = len(pairs)
+
+    def both(name: str) -> tuple[int, int]:
+        return tuple(map(sum, zip(*(getattr(pair, name) for pair in pairs), strict=True)))  # type: ignore
+
+    right, steps, blocks, rows = map(both, ("right", "steps", "blocks", "rows"))
+    lost = sum(pair.right == (True, False) for pair in pairs)
+    won = sum(pair.right == (False, True) for pair in pairs)
+    net, (least, most) = (lost - won) / n, lost_share(lost, won, n)
+    return (
+        f"{pairs[0].skill:16}{n:6}{right[0] / n:8.1%}{right[1] / n:8.1%}{lost:6}{won:5}{net:8.1%}"
+        f"{least:8.1%}{most:7.1%}{sum(pair.same for pair in pairs) / n:8.1%}"
+        f"{steps[0] / blocks[0]:7.1f}{steps[1] / blocks[1]:6.1f}{rows[1] / rows[0]:8.1%}"
+    )
 
 
 def main() -> None:
@@ -63,26 +91,39 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=400, metavar="N", help="of each skill (default: 400)")
     parser.add_argument("--skills", nargs="+", choices=SKILLS, default=SKILLS, metavar="SKILL")
     parser.add_argument("--seed", type=int, default=100)
+    parser.add_argument("--journal", type=Path, metavar="FILE", help="of the same run, which goes on")
+    parser.add_argument("--threads", type=int, metavar="N")
     for field in dataclasses.fields(Turbo):
         parser.add_argument(
             f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default
         )
     options = parser.parse_args()
     turbo = Turbo(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Turbo)})
-    print(f"{turbo}\n{'skill':18}{'cases':>6}{'right':>9}{'turbo':>8}{'lost':>6}{'won':>5}{'identical':>11}"
-          f"{'steps':>8}{'turbo':>6}{'rows':>9}")  # fmt: skip
+    found: dict[str, list[Pair]] = {skill: [] for skill in options.skills}
+    if options.journal and options.journal.exists():
+        for text in options.journal.read_text(encoding="utf-8").splitlines():
+            made = json.loads(text)
+            pair = Pair(*(tuple(of) if isinstance(of, list) else of for of in made.values()))
+            found.setdefault(pair.skill, []).append(pair)
+    cases = {skill: make_cases({skill: options.cases}, options.seed) for skill in options.skills}
+    with contextlib.ExitStack() as stack:
+        session = stack.enter_context(dgguf.load(options.model, threads=options.threads))
+        journal = options.journal and stack.enter_context(options.journal.open("a", encoding="utf-8"))
+        for number in range(options.cases):
+            for skill in options.skills:
+                if number < len(found[skill]):
+                    continue
+                pair = asked(session, cases[skill][number], number, options.seed, turbo)
+                found[skill].append(pair)
+                if journal:
+                    print(json.dumps(dataclasses.asdict(pair)), file=journal, flush=True)
+    print(f"{turbo}\n{'skill':16}{'cases':>6}{'right':>8}{'turbo':>8}{'lost':>6}{'won':>5}{'net':>8}"
+          f"{'least':>8}{'most':>7}{'same':>8}{'steps':>7}{'turbo':>6}{'rows':>8}")  # fmt: skip
     ratios = []
-    with dgguf.load(options.model) as session:
-        for skill in options.skills:
-            pairs = Pairs()
-            for i, case in enumerate(make_cases({skill: options.cases}, options.seed)):
-                without, with_turbo = (
-                    session.generate(case.prompt, seed=options.seed + i, max_tokens=_MAX_TOKENS, turbo=kind)
-                    for kind in (None, turbo)
-                )
-                pairs.add(case, (without, with_turbo))
-            print(pairs.line(skill), flush=True)
-            ratios.append(pairs.rows[1] / pairs.rows[0])
+    for skill in options.skills:
+        print(line(found[skill]))
+        without, with_turbo = (sum(pair.rows[i] for pair in found[skill]) for i in range(2))
+        ratios.append(with_turbo / without)
     print(f"rows: mean over skills {sum(ratios) / len(ratios):.1%}, most {max(ratios):.1%}")
 
 

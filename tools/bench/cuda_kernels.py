@@ -34,6 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 # Other passes: how many positions are committed, and rows; an encoder pass, or a step.
 SCENES: dict[str, tuple[str, int, int]] = {
+    "step of 128 rows": ("step", COMMITTED, 128),
     "step of 64 rows": ("step", COMMITTED, 64),
     "step behind 32,768 tokens": ("step", 32_768, ROWS),
     "encoding 1,024 tokens behind 1,024": ("encoding", 1024, 1024),

@@ -58,7 +58,7 @@ class CpuBackend:
         self._path = "portable" if exact else cpu_path()
         self._panels, self._keep_weights = self._path != "portable", keep_weights
         self._bf16 = self._path == "avx512_vnni" and attention_tile.supported()
-        self.kv_bytes, self.is_async, self.computes_rows = kv_bytes(exact), False, True
+        self.kv_bytes, self.is_async = kv_bytes(exact), False
         self.rounded: dict[str, int] = {}
         kept = ", weights as stored" if keep_weights and self._panels else ""
         self.arithmetic = "exact" if exact else self._path + kept

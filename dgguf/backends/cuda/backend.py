@@ -12,6 +12,8 @@ import numpy as np
 from dgguf.backends.base import Prediction
 from dgguf.backends.cuda.device import Device, reason
 from dgguf.backends.cuda.layers import Layers
+from dgguf.backends.cuda.matmul import GpuMatrix
+from dgguf.backends.cuda.memory import Array
 from dgguf.backends.cuda.plan import PlacementPlan
 from dgguf.backends.cuda.queue import Queue
 from dgguf.backends.cuda.tower import Tower
@@ -42,11 +44,12 @@ class CudaBackend(Tower, Layers, Vocabulary):
     ) -> None:
         keep_freed_memory()
         super().__init__(device, plan, threads, reference, queue)
-        self.kv_bytes, self.is_async, self.computes_rows = kv_bytes(exact=False), True, False
+        self.kv_bytes, self.is_async = kv_bytes(exact=False), True
         self.rounded: dict[str, int] = {}  # plain numbers are kept as float16
         self.arithmetic = "cuda"
         self._seen: Hashable = None
         self._recorded_positions: list[Any] = []
+        self._recorded_inputs: Any = None  # of the head
         self._records, self._why_not = not plan.streamed_layers, "the copies of experts cannot be recorded"
 
     def describe(self) -> str:
@@ -57,6 +60,10 @@ class CudaBackend(Tower, Layers, Vocabulary):
         recorded = "recorded as one graph" if self._recorded is not None else "to be recorded as one graph"
         steps = recorded if self._records else f"started kernel by kernel ({self._why_not})"
         return f"{self._device.describe()}, {kernels}; steps {steps}; {self._plan.describe()}"
+
+    def embed(self, table: GpuMatrix, tokens: np.ndarray, scale: float) -> Array:
+        self._conditioned = None  # a pass begins; the last one may have been interrupted
+        return super().embed(table, tokens, scale)
 
     def replay_step(
         self,
@@ -81,6 +88,7 @@ class CudaBackend(Tower, Layers, Vocabulary):
                 self._recorded = place
                 # Written outside of the recording, so nobody else may take their buffers.
                 self._recorded_positions = list(self._of_positions.values())
+                self._recorded_inputs = self._reading and self._reading.inputs
         self._seen = place
         if self._recorded is None or self._recorded != place or self._reading is None:
             return compute()
@@ -88,4 +96,5 @@ class CudaBackend(Tower, Layers, Vocabulary):
         self._queue.set_input("temperature", np.array([temperature], np.float32))
         self._queue.set_input("uniforms", uniforms)
         self._queue.repeat()
+        self._reading.inputs = self._recorded_inputs
         return self._read(self._reading)

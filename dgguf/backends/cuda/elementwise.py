@@ -84,6 +84,14 @@ def take_rows(x: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
 
 
 @gpu_kernel
+def put_rows(x: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
+    """The rows of x (S, D) in place of some rows (S,) of `out` (C, D); a block a row of x."""
+    row = cuda.blockIdx.x
+    for i in range(cuda.threadIdx.x, x.shape[1], THREADS):
+        out[rows[row], i] = x[row, i]
+
+
+@gpu_kernel
 def take_columns(x: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
     """Some columns (L,) of x (S, V): (S, L); a block a row."""
     row = cuda.blockIdx.x

@@ -13,7 +13,7 @@ from numba import cuda
 from dgguf.backends.cuda.elementwise import block_max, block_sum
 from dgguf.backends.cuda.jit import SIMULATED, THREADS, device_function, gpu_kernel
 from dgguf.backends.cuda.matmul import weight_at
-from dgguf.backends.cuda.memory import Memory
+from dgguf.backends.cuda.memory import Array, Memory
 from dgguf.backends.limits import GPU_BINS, GPU_SLICES, MOST_TOKENS
 
 SLICES = 4 if SIMULATED else GPU_SLICES
@@ -42,10 +42,17 @@ class Reading:
         tokens, weights: (C, MOST_TOKENS) int32 and float32, the likeliest tokens in the order of the
             vocabulary and exp(z - largest); of row r the first counts[r] mean something.
         counts: (C,) int32.
+        inputs: of the head, that the logits are made of: (C, D).
+        merged: whether some rows are of another step than the others: their logits are gone.
+
+    Args:
+        logits: room for them; None for room of its own.
     """
 
-    def __init__(self, memory: Memory, n: int, vocab_size: int) -> None:
-        self.logits = memory.empty((n, vocab_size))
+    def __init__(self, memory: Memory, n: int, vocab_size: int, logits: Array | None = None) -> None:
+        self.logits = memory.empty((n, vocab_size)) if logits is None else logits
+        self.inputs: Any = None
+        self.merged = False
         self.rows = memory.empty((n, 4), np.float64)
         self.found = memory.empty((3, n), np.int32)
         self.argmax, self.sampled, entropy = (self.found.view[i] for i in range(3))

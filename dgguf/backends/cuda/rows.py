@@ -88,7 +88,14 @@ class Deferred(Array):
 
 
 def _nothing(_: Any) -> Array:
-    raise AssertionError("it has been computed")
+    raise AssertionError("it has been computed, or only products read it")
+
+
+def only_halves(shape: tuple[int, ...], halves: Halves) -> Deferred:
+    """An array that only products read."""
+    made = Deferred(shape, _nothing)
+    made.halves = halves
+    return made
 
 
 class Norm(Deferred):

@@ -16,7 +16,7 @@ from dgguf.backends.cuda.layout import UNIT_COLUMNS
 from dgguf.backends.cuda.matmul import GpuMatrix
 from dgguf.backends.cuda.memory import Array, upload
 from dgguf.backends.cuda.products import Products
-from dgguf.backends.cuda.rows import Deferred, Halves
+from dgguf.backends.cuda.rows import Deferred, Halves, only_halves
 
 QUERIES, NARROW, NARROW_QUERIES = 32, 72, 64  # of a block of tower.cu, and with heads so narrow
 THREADS = 256
@@ -44,8 +44,7 @@ class Tower(Products):
         padded = -(-columns // UNIT_COLUMNS) * UNIT_COLUMNS
         halves = Halves(self._memory.empty((2 * rows, padded), np.float16), self._memory.empty((2 * rows,)))
         self._queue.run(vision.in_two, rows, x.view, halves.numbers.view, halves.scales.view)
-        made = Deferred((2 * rows, columns), _never)
-        made.halves = halves
+        made = only_halves((2 * rows, columns), halves)
         if isinstance(x, Deferred):
             x.in_two = made
         return made
@@ -113,7 +112,3 @@ class Tower(Products):
         out = self._empty(*shape)
         self._queue.run(kernel, shape[0], *arguments, out.view)
         return out
-
-
-def _never(_: Any) -> Array:
-    raise AssertionError("only products read it")

@@ -9,10 +9,11 @@ from dgguf.backends.base import Prediction, not_finite
 from dgguf.backends.cuda import elementwise, logits
 from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.matmul import GpuMatrix
-from dgguf.backends.cuda.memory import Array
+from dgguf.backends.cuda.memory import Array, upload
 from dgguf.backends.cuda.plan import PlacementPlan
 from dgguf.backends.cuda.products import Products
 from dgguf.backends.cuda.queue import Queue
+from dgguf.backends.cuda.rows import Deferred, only_halves
 
 _THREADS = 256  # of a block of sampling.cu and soft_embed.cu
 _WORDS = 16  # of the codes of a row in a unit, each for a thread of soft_embed.cu
@@ -28,6 +29,7 @@ class Vocabulary(Products):
         super().__init__(device, plan, threads, reference, queue)
         self._reading: logits.Reading | None = None
         self._recorded: Hashable = None  # whose step the queue repeats, into `_reading`
+        self._conditioned: logits.Reading | None = None  # what this pass has read by `soft_embed`
 
     def head(self, x: Array, w: GpuMatrix, softcap: float) -> Array:
         out = self._empty(x.shape[0], w.rows)
@@ -38,11 +40,9 @@ class Vocabulary(Products):
         self, x: Array, w: GpuMatrix, softcap: float, temperature: float, uniforms: np.ndarray
     ) -> Prediction:
         n = x.shape[0]
-        if self._reading is None or self._reading.logits.shape != (n, w.rows):
-            self._reading = logits.Reading(self._memory, n, w.rows)
-            self._recorded = None
-        reading = self._reading
+        reading = self._reading_of(n, w.rows)
         self._product(x, w, softcap, reading.logits)
+        reading.inputs = x if self._reference else only_halves(x.shape, self._kernels.halves(x))
         t = reading.temperature = self._queue.input("temperature", np.array([temperature], np.float32))
         given = self._queue.input("uniforms", uniforms)
         slices = self._empty(n, logits.SLICES, 5, dtype=np.float64)
@@ -54,6 +54,36 @@ class Vocabulary(Products):
         if self._queue.recording:
             return Prediction(np.empty(0), np.empty(0), np.empty(0), reading)
         return self._read(reading)
+
+    def _reading_of(self, n: int, vocab_size: int) -> logits.Reading:
+        """Where a step of n rows is written: what `some_rows` has given for it, or what has all rows."""
+        part, self._conditioned = self._conditioned, None
+        if part is not None and part is not self._reading and part.logits.shape == (n, vocab_size):
+            return part
+        if self._reading is None or self._reading.logits.shape != (n, vocab_size):
+            self._reading = logits.Reading(self._memory, n, vocab_size)
+            self._recorded = None
+        return self._reading
+
+    def some_rows(self, conditioning: logits.Reading, rows: np.ndarray) -> logits.Reading:
+        n, (all_rows, vocab_size) = len(rows), conditioning.logits.shape
+        # In the place of the last step's, which nobody asks for: they are most of what a reading takes.
+        room = conditioning.logits.reshape(all_rows * vocab_size).piece(0, n, vocab_size)
+        part, places = logits.Reading(self._memory, n, vocab_size, room), upload(rows.astype(np.int32))
+        for source, out in zip(_kept(conditioning), _kept(part), strict=True):
+            self._queue.run(elementwise.take_rows, n, source.view, places.view, out.view)
+        return part
+
+    def merge_rows(
+        self, conditioning: logits.Reading, rows: np.ndarray, some: logits.Reading
+    ) -> logits.Reading:
+        places = upload(rows.astype(np.int32))
+        pairs = [*zip(_kept(some), _kept(conditioning), strict=True), (some.rows, conditioning.rows)]
+        pairs += zip(_inputs(some), _inputs(conditioning), strict=True)
+        for source, out in pairs:
+            self._queue.run(elementwise.put_rows, len(rows), source.view, places.view, out.view)
+        conditioning.merged = True
+        return conditioning
 
     def label_logits(
         self, x: Array, rows: np.ndarray, w: GpuMatrix, softcap: float, labels: np.ndarray
@@ -110,6 +140,7 @@ class Vocabulary(Products):
 
     def _read(self, reading: logits.Reading) -> Prediction:
         """Wait for the GPU and fetch what a step has predicted, with one copy."""
+        reading.merged = False
         found = self.to_host(reading.found)
         argmax, sampled = found[:2].astype(np.int64)
         if argmax.min() < 0:
@@ -117,9 +148,29 @@ class Vocabulary(Products):
         return Prediction(argmax, sampled, found[2].view(np.float32), reading)
 
     def top_tokens(self, conditioning: logits.Reading, count: int) -> tuple[np.ndarray, np.ndarray]:
-        n, given = conditioning.logits.shape[0], (conditioning.logits.view, conditioning.temperature)
+        if conditioning.merged:
+            return self._top_of_kept(conditioning, count)
+        return self._top_of_logits(conditioning, count)
+
+    def _top_of_kept(self, reading: logits.Reading, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `top_tokens`, of the tokens that are kept for `soft_embed`."""
+        tokens, weights, counts = map(self.to_host, (reading.tokens, reading.weights, reading.counts))
+        inverse = self.to_host(reading.rows)[:, logits.INVERSE_TOTAL]
+        ids, probabilities = (
+            np.empty((len(counts), count), np.int64),
+            np.zeros((len(counts), count), np.float32),
+        )
+        for row, known in enumerate(counts):
+            best = np.argsort(-weights[row, :known], kind="stable")[:count]
+            ids[row] = tokens[row, best[0]]
+            ids[row, : len(best)] = tokens[row, best]
+            probabilities[row, : len(best)] = weights[row, best] * inverse[row]
+        return ids, probabilities
+
+    def _top_of_logits(self, reading: logits.Reading, count: int) -> tuple[np.ndarray, np.ndarray]:
+        n, given = reading.logits.shape[0], (reading.logits.view, reading.temperature)
         ids, probabilities = self._empty(n, count, dtype=np.int32), self._empty(n, count)
-        rows = conditioning.rows.view
+        rows = reading.rows.view
         self._queue.run(logits.top_tokens, n, *given, rows, ids.view, probabilities.view)
         return self.to_host(ids).astype(np.int64), self.to_host(probabilities)
 
@@ -128,7 +179,9 @@ class Vocabulary(Products):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         reading: logits.Reading = prediction.conditioning
         n = reading.logits.shape[0]
-        ids = self.top_tokens(reading, count)[0] if count else np.empty((n, 0), np.int64)
+        if reading.merged:
+            self._product(reading.inputs, w, softcap, reading.logits)
+        ids = self._top_of_logits(reading, count)[0] if count else np.empty((n, 0), np.int64)
         wanted, columns = np.unique(np.column_stack([tokens, ids]), return_inverse=True)
         z, totals = self._columns_and_totals(reading.logits, wanted)
         if not np.isfinite(totals).all():
@@ -138,6 +191,7 @@ class Vocabulary(Products):
 
     def soft_embed(self, conditioning: logits.Reading, table: GpuMatrix, scale: float) -> Array:
         assert table.planes is not None
+        self._conditioned = conditioning
         n, factor = conditioning.logits.shape[0], scale * table.unscale
         out = self._empty(n, table.columns)
         kept = [conditioning.tokens, conditioning.weights, conditioning.counts]
@@ -152,3 +206,17 @@ class Vocabulary(Products):
             [*planes, table.tables.values, *kept, out, *sizes, ctypes.c_float(factor)],
         )  # fmt: skip
         return out
+
+
+def _kept(reading: logits.Reading) -> list[Array]:
+    """What `soft_embed` reads, row by row."""
+    return [reading.tokens, reading.weights, reading.counts.reshape(reading.counts.size, 1)]
+
+
+def _inputs(reading: logits.Reading) -> list[Array]:
+    """The head's inputs, row by row."""
+    x = reading.inputs
+    if not isinstance(x, Deferred):
+        return [x]
+    assert x.halves is not None
+    return [x.halves.numbers, x.halves.scales.reshape(x.shape[0], 1)]
