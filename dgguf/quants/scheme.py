@@ -5,6 +5,7 @@ them needs only for the codes. The decoders in this folder draw the same bits an
 tests hold the two against each other.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -74,7 +75,7 @@ class Scheme:
         """Bits that number the values."""
         return (len(self.values) - 1).bit_length()
 
-    @property
+    @functools.cached_property
     def offset(self) -> int | None:
         """What to subtract from a code to get its value; None if that needs a table."""
         first = self.values[0]

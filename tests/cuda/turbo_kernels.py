@@ -44,9 +44,9 @@ class Network:
         self.model.encode(np.arange(5, 9), made)
         return made
 
-    def denoise(self, cache, canvas, previous, rows=None, seen=None):
+    def denoise(self, cache, canvas, previous, rows=None):
         uniforms = np.linspace(0.1, 0.9, len(canvas))
-        return self.model.denoise(Canvas(canvas), cache, previous, 0.8, uniforms, rows, seen)
+        return self.model.denoise(Canvas(canvas), cache, previous, 0.8, uniforms, rows)
 
     def kept(self, prediction):
         """A prediction that outlasts the next."""
@@ -108,19 +108,6 @@ def test_some_rows_of_a_step_are_those_of_the_whole_step(path, file):
     for values, of_rows, of_others in zip(*logs, strict=True):  # the logits are computed anew
         np.testing.assert_array_equal(values[rows], of_rows[rows])
         np.testing.assert_array_equal(values[[0, 3]], of_others[[0, 3]])
-
-
-def test_a_cut_canvas_is_a_shorter_one(path, file):
-    network, (first, second), rows = Network(path, file), canvases(4), np.arange(3)
-    cache = network.cache()
-    previous = network.kept(network.denoise(cache, first, None))
-    cut = network.denoise(cache, second, network.kept(previous), rows, 3)
-    found = network.top(cut)
-    shorter = replace(previous, conditioning=network.backend.some_rows(previous.conditioning, rows))
-    wanted = network.denoise(network.cache(), second[:3], shorter)
-    assert_equal(cut, wanted, rows)
-    assert_equal(cut, previous, slice(3, N))
-    assert_top([a[:3] for a in found], network.top(wanted))
 
 
 def test_a_repair_step_is_a_full_step(path, file):

@@ -4,6 +4,7 @@ A cubin, unlike PTX, runs on any driver of the toolkit's major version. Compilin
 """
 
 import contextlib
+import functools
 import os
 import tempfile
 from pathlib import Path
@@ -103,8 +104,9 @@ class CudaLauncher:
     """
 
     def __init__(self, arch: str, number: int, stream: Any) -> None:
-        from cuda.core import Stream
+        from cuda.core import LaunchConfig, Stream, launch
 
+        self._start, self._config = launch, functools.cache(LaunchConfig)
         self._arch, self._number = arch, number
         self._stream = Stream.from_handle(int(stream))
         self._kernels: dict[tuple[str, Macros, str], Any] = {}
@@ -119,14 +121,12 @@ class CudaLauncher:
         arguments: list[Any],
         shared: int = 0,
     ) -> None:
-        from cuda.core import LaunchConfig, launch
-
         kernel = self._kernels.get((source, macros, name))
         if kernel is None:
             kernel = self._kernels[source, macros, name] = self._load(source, macros, name, shared)
-        launch(
+        self._start(
             self._stream,
-            LaunchConfig(grid=grid, block=threads, shmem_size=shared),
+            self._config(grid=grid, block=threads, shmem_size=shared),
             kernel,
             # cuda-core takes an int for a pointer, and no c_void_p.
             *(address(a) if a is None or isinstance(a, Array) else a for a in arguments),
