@@ -250,6 +250,26 @@ def test_the_wide_kernel_is_the_narrow_one(rng, monkeypatch):
     np.testing.assert_array_equal(*found)
 
 
+def test_the_bench_finds_the_error_of_a_product(rng):
+    """Of matrices behind each other, with the weights that it was given, and with others."""
+    from tools.bench.gpu.errors import largest_error
+    from tools.bench.gpu.nodes import Node
+
+    backend, started = make_backend("fast"), []
+    tensors = [replace(tensor(rng, "Q8_0", n, 192)[0], name=f"{n}") for n in (32, 48)]
+    w, other = backend.load_matrices(tensors), backend.load_matrices(tensors[::-1])
+    launch = backend._queue.launch
+    backend._queue.launch = lambda *given: (started.append(given), launch(*given))
+    backend.linear(upload(normal(rng, 5, 192)), w[0])
+    source, macros, name, grid, threads, arguments = next(given for given in started if given[0] == "qgemm")
+    for whole, low, high in ((w, 1e-7, ROUNDED), (other, 0.1, 10)):
+        node = Node(
+            name, source, macros, grid, threads, tuple(arguments), (whole[0].joined.whole,),
+            lambda: launch(source, macros, name, grid, threads, arguments),
+        )  # fmt: skip
+        assert low < largest_error(node, backend._queue) < high
+
+
 def test_linear_of_rows_of_very_different_size(backend, rng):
     """Beyond what float16 holds, in both directions."""
     sizes = np.array([[1e-7], [1.0], [1e6], [0.0]], np.float32)

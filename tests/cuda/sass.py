@@ -100,11 +100,15 @@ class Issue:
         total: instructions.
         integer: those of them on the integer lanes.
         kinds: all, by the first part of the name, such as "HMMA".
+        path: cycles of a warp that is alone and waits for nothing: the sum of its stalls.
+        units: that a pass of the loop takes.
     """
 
     total: float
     integer: float
     kinds: dict[str, float]
+    path: float
+    units: float
 
 
 def issue(loop, tokens):
@@ -118,7 +122,10 @@ def issue(loop, tokens):
     units = columns / (64 * tokens / 8)
     counts = Counter(name.split(".")[0] for name in names)
     integer = sum(n for name, n in counts.items() if INTEGER.fullmatch(name)) / units
-    return Issue(len(names) / units, integer, {name: n / units for name, n in counts.most_common()})
+    path = sum(instruction.stall for instruction in loop) / units
+    return Issue(
+        len(names) / units, integer, {name: n / units for name, n in counts.most_common()}, path, units
+    )
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,35 @@ class Bench:
             self.network.queue.run(experts.group_rows, n_experts, chosen, *outputs, height)
         return self.clock.us([node.start for node in layer * COPIES]) / COPIES
 
+    def errors(self, nodes: list[Any]) -> list[dict[str, Any]]:
+        """The largest error of each kind of product against float64, of a few rows; None without a GPU."""
+        from tools.bench.gpu.errors import largest_error
+
+        products = [same[0] for same in self.graphs(nodes).values() if same[0].module == "qgemm"]
+        starts = self.network.queue.starts
+        return [
+            {
+                "kernel": node.name,
+                "formats": sorted({w.tensor.format.name for w in node.matrices}),
+                "shapes": [(w.stack, w.rows, w.columns) for w in node.matrices],
+                "largest_error": largest_error(node, self.network.queue) if starts else None,
+            }
+            for node in products
+        ]
+
+    def routing(self, nodes: list[Any]) -> list[list[int]]:
+        """How many rows each expert of each layer got in the step; nothing without a GPU."""
+        from tools.bench.gpu.errors import rows_of_experts
+
+        if not self.network.queue.starts:
+            return []
+        listed = {
+            id(node.arguments[8]): (node.arguments[8], node.matrices[0].stack)
+            for node in nodes
+            if node.module == "qgemm" and node.arguments[8] is not None
+        }
+        return [rows_of_experts(*tiles).tolist() for tiles in listed.values()]
+
     def layer(self, nodes: list[Any]) -> dict[str, float]:
         """A sliding layer as a graph against the sum of its nodes: what the gaps take."""
         starts = [i for i, node in enumerate(nodes) if node.name == "attention"]
@@ -266,6 +295,8 @@ def measure(network: Any, clock: Clock, card: Any) -> dict[str, Any]:
     found = {
         "step": bench.scene(nodes),
         "layer": bench.layer(nodes),
+        "errors_of_products": bench.errors(nodes),
+        "rows_of_experts": bench.routing(nodes),
         "us_of_soft_embedding_by_tokens_kept": bench.soft_embeddings(nodes),
         "us_of_experts_routed_unevenly": bench.skewed_routing(nodes),
         "variants": bench.variants(nodes),

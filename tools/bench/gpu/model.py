@@ -33,7 +33,7 @@ class Card:
         dram, l2: GB/s that kernels reach.
         l2_bytes: that the second cache holds.
         reached: share of their instructions' bound that kernels reach.
-        iteration: cycles from one chunk of 64 columns of a product to the next, at least, for memory's sake.
+        memory: cycles from a load to its bytes.
         small_us: of a small kernel, with the gap before the next.
     """
 
@@ -44,7 +44,7 @@ class Card:
     l2: float
     l2_bytes: float = 50e6
     reached: float = 0.65
-    iteration: float = 850
+    memory: float = 850
     small_us: float = 4.4
 
     @property
@@ -64,6 +64,9 @@ ALU_CYCLES, HMMA_CYCLES, LDSM_CYCLES = 2.0, 6.4, 16.0
 # Of attention.cu, cycles of a warp for a tile of keys that no stall of an instruction tells: two barriers,
 # the first loads from shared memory behind each, shuffles, and powers of two.
 ATTENTION_WAITS = 400
+PRODUCT_WAITS = (
+    100  # of a product, for a chunk of 64 columns: a barrier, and loads from shared memory behind it
+)
 L2_BYTES_A_CYCLE = 64  # of one multiprocessor
 # Instructions of an inner loop, for how many items of what the arrays hold; counted in SASS.
 ROUTER_INSTRUCTIONS, SOFT_INSTRUCTIONS = 811 / 512, 259 / 16
@@ -162,16 +165,22 @@ def _product(node: Node, card: Card) -> Work:
     # Blocks run with x first: a matrix beyond the cache comes again for every tile of tokens, if rows are x.
     rows_first = node.grid[0] == blocks_of_rows and weights > card.l2_bytes
     dram = weights * (sum(n_tiles.values()) if w.stack == 1 and rows_first else 1)
-    inputs = sum(n * blocks_of_rows * chunks * tokens * 2 * UNIT_COLUMNS for tokens, n in n_tiles.items())
+    inputs = (
+        tokens * blocks_of_rows * chunks * 2 * UNIT_COLUMNS
+    )  # rows that a tile does not have are not read
     l2 = sum(units.values()) * unit_bytes + inputs + 4 * tokens * w.rows
     resident = 6 if height <= 32 else 2 if wide else 4
     waves = math.ceil(sum(n_tiles.values()) * blocks_of_rows / (card.sms * resident))
     bounds = {
         "DRAM": 1e-3 * dram / card.dram,
         "L2": 1e-3 * l2 / card.l2,
-        "latency": waves * chunks * card.iteration / card.ghz * 1e-3,
     }
     if counts:
+        # A block has a chunk less on its way than a pass of the loop takes.
+        tallest, units_at_once = counts[max(counts)], 2 if wide else 1
+        ahead = max(1, tallest.units / units_at_once - 1)
+        chunk = max(tallest.path * units_at_once + PRODUCT_WAITS, card.memory / ahead)
+        bounds["latency"] = waves * (card.memory + chunks * chunk) / card.ghz * 1e-3
         cycles: Counter[str] = Counter()
         for tokens_of_tile, n in units.items():
             one = counts[tokens_of_tile]

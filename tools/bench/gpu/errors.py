@@ -1,0 +1,54 @@
+"""What a GPU computes beside float64: the errors of products as a step starts them, and rows of experts."""
+
+from typing import Any
+
+import numpy as np
+
+from dgguf.backends.cuda import matmul
+from dgguf.backends.cuda.memory import allocate, upload
+from tools.bench.gpu.nodes import Node, view_of
+
+CHECKED = 4  # rows of each product
+
+
+def _host(array: Any) -> np.ndarray:
+    return np.asarray(view_of(array).copy_to_host())
+
+
+def rows_of_experts(tiles: Any, n_experts: int) -> np.ndarray:
+    """How many rows each expert has, of tiles (expert, first row, count)."""
+    made = _host(tiles)
+    return np.bincount(made[:, 0], made[:, 2], n_experts).astype(int)
+
+
+def largest_error(node: Node, queue: Any) -> float:
+    """Of some rows of a product of qgemm.cu, relative to their largest number.
+
+    The reference decodes the same weights, multiplies them with the same float16 rows and sums in float64.
+    """
+    w = node.matrices[0]
+    x, x_scales, gather, tiles, out = node.arguments[5:10]
+    n_rows, cap, ends = node.arguments[12].value, node.arguments[14].value, node.arguments[15:17]
+    node.start()
+    slots = np.unique(np.linspace(0, n_rows - 1, CHECKED).astype(int))
+    rows = slots if gather is None else _host(gather)[slots]
+    experts = np.zeros(len(slots), np.int32)
+    if tiles is not None:
+        listed = _host(tiles)
+        for expert, first, count in listed[listed[:, 2] > 0]:
+            experts[(slots >= first) & (slots < first + count)] = expert
+    given = upload(_host(x)[rows].astype(np.float32) * _host(x_scales)[rows, None])
+    numbers = [upload(a.astype(np.int32)).view for a in (np.arange(len(slots)), experts)]
+    wanted = allocate(4 * len(slots) * w.rows).view(np.float32).reshape(len(slots), w.rows)
+    assert w.planes is not None
+    queue.run(
+        matmul.reference_product, len(slots), *w.arguments(w.planes), given.view, *numbers,
+        w.rows, w.unscale, cap, wanted,
+    )  # fmt: skip
+    flat, found, first = _host(out).ravel(), [], 0
+    for end in dict.fromkeys((*(end.value for end in ends), w.rows)):  # matrices behind each other
+        piece = flat[n_rows * first : n_rows * end].reshape(n_rows, end - first)
+        found.append(piece[slots])
+        first = end
+    right = np.asarray(wanted.copy_to_host(), np.float64)
+    return float(abs(np.concatenate(found, axis=1) - right).max() / abs(right).max())
