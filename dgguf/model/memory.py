@@ -102,10 +102,12 @@ def gpu_tower_bytes(file: GgufFile, config: "VisionConfig") -> int:
     """What a vision tower and the largest image take in GPU memory."""
     from dgguf.backends.cuda.layout import layout
     from dgguf.images import BUDGETS, POOL
-    from dgguf.model.mmproj import PATCHES
+    from dgguf.model.mmproj import AUDIO, PATCHES
 
     weights = 0
     for name, tensor in file.tensors.items():
+        if name.startswith(AUDIO):
+            continue
         if name == PATCHES:  # a matrix, whose inputs have three axes in the file
             inputs = tensor.n_weights // config.hidden_size
             weights += layout(tensor.format).matrix_bytes(config.hidden_size, inputs)

@@ -18,6 +18,7 @@ PATCHES, PLACES, PROJECTION = "v.patch_embd.weight", "v.position_embd.weight", "
 STD_BIAS, STD_SCALE = "v.std_bias", "v.std_scale"
 LINEARS = ("attn_q", "attn_k", "attn_v", "attn_out", "ffn_gate", "ffn_up", "ffn_down")
 BOUNDS = ("input_min", "input_max", "output_min", "output_max")
+AUDIO = ("a.", "mm.a.")  # begin names of a tower for audio beside it, which is not read
 _MOST = 1 << 20  # of a count or a length
 
 
@@ -215,7 +216,7 @@ def load_vision(file: GgufFile, config: VisionConfig, backend: Backend) -> Visio
         projection=load.matrix(PROJECTION, config.text_size, d),
     )
     unknown = next((name for name in file.tensors if name not in load.taken), None)
-    if unknown and not unknown.startswith(("a.", "mm.a.")):  # beside a tower for audio, which is not read
+    if unknown and not unknown.startswith(AUDIO):
         raise UnsupportedModelError(
             f"{file.path} holds the tensor {unknown!r:.99}, which this dgguf does not know; a newer one may"
         )

@@ -76,7 +76,8 @@ def test_batches_that_other_processes_make_are_the_same_and_may_be_larger():
     ahead, examples = Ahead(1, 3, 5, 2), Examples()
     try:
         for step in (5, 6):
-            batch, expected = ahead.batch(step), step_batch(examples, 3, step, 2)
+            (batch, seconds), expected = ahead.batch(step), step_batch(examples, 3, step, 2)
+            assert seconds > 0
             assert len(batch.skills) == 2 * sum(KINDS[step % len(KINDS)].rows.values())
             assert batch.skills == expected.skills
             np.testing.assert_array_equal(batch.canvas, expected.canvas)

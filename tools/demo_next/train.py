@@ -148,10 +148,10 @@ class Trainer:
     ) -> float:
         """One step of both optimizers; returns the loss."""
         started = time.process_time()
-        batch = self.next_batch() if ahead is None else ahead.batch(self.step)
+        batch, elsewhere = (self.next_batch(), 0.0) if ahead is None else ahead.batch(self.step)
         loss = self.backward(batch, losses)
         self.update(rate(self.step, finish))
-        self.core_seconds += time.process_time() - started
+        self.core_seconds += time.process_time() - started + elsewhere
         return loss
 
     def next_batch(self) -> Batch:
@@ -210,8 +210,15 @@ def step_batch(examples: Examples, seed: int, step: int, rows: int) -> Batch:
 _examples = functools.cache(Examples)  # a worker process has its own
 
 
-def _made(seed: int, step: int, rows: int) -> Batch:
-    return step_batch(_examples(), seed, step, rows)
+def _made(seed: int, step: int, rows: int) -> tuple[Batch, float]:
+    started = time.process_time()
+    return step_batch(_examples(), seed, step, rows), time.process_time() - started
+
+
+def _obey_the_trainer_alone() -> None:
+    """Signals to all processes of a terminal or a group are the trainer's to take: it saves first."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Ahead:
@@ -219,10 +226,9 @@ class Ahead:
 
     def __init__(self, n_workers: int, seed: int, step: int, rows: int) -> None:
         alone = multiprocessing.get_context("spawn")
-        ignore = signal.signal, (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is this process's to take
-        self._pool = ProcessPoolExecutor(n_workers, alone, *ignore)
+        self._pool = ProcessPoolExecutor(n_workers, alone, _obey_the_trainer_alone)
         self._seed, self._rows, self._next = seed, rows, step
-        self._coming: deque[Future[Batch]] = deque()
+        self._coming: deque[Future[tuple[Batch, float]]] = deque()
         for _ in range(4 * n_workers):
             self._ask()
 
@@ -230,8 +236,8 @@ class Ahead:
         self._coming.append(self._pool.submit(_made, self._seed, self._next, self._rows))
         self._next += 1
 
-    def batch(self, step: int) -> Batch:
-        """Of this step; they are taken in order."""
+    def batch(self, step: int) -> tuple[Batch, float]:
+        """Of this step, and the seconds of processor time it took; they are taken in order."""
         if step != self._next - len(self._coming):
             raise ValueError(f"step {step} is not the next one")
         self._ask()
@@ -348,6 +354,8 @@ def main() -> None:
     parser.add_argument("--pack", type=Path, metavar="STATE.pt", help="write a small state and stop")
     parser.add_argument("--export", type=Path, metavar="OUT.gguf", help="write the model and stop")
     options = parser.parse_args()
+    if options.finish is not None and (options.steps is not None or options.minutes < float("inf")):
+        parser.error("--finish says how many steps: leave out --steps and --minutes")
     options.folder.mkdir(parents=True, exist_ok=True)
     keep_memory()
     torch.set_num_threads(options.threads)
