@@ -207,7 +207,9 @@ class FakeCuda(types.ModuleType):
         self.number = number
 
     def get_current_device(self):
-        return types.SimpleNamespace(name=b"Fake", compute_capability=self.capability)
+        return types.SimpleNamespace(
+            name=b"Fake", compute_capability=self.capability, MAX_SHARED_MEMORY_PER_BLOCK_OPTIN=99 << 10
+        )
 
     def stream(self):
         return 1
@@ -229,7 +231,9 @@ def fake_cuda(monkeypatch):
 
 def test_a_device_describes_itself(fake_cuda):
     fake_cuda(capability=(12, 0))
-    assert device_module.Device(0).describe() == "GPU 0 (Fake, sm_120)"
+    device = device_module.Device(0)
+    assert device.describe() == "GPU 0 (Fake, sm_120)"
+    assert device.shared_bytes == 99 << 10
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_what_has_no_effect_is_named():
         ("chat", {"messages": STORY, "format": {"$ref": "#"}}, "ref"),
         ("chat", {"messages": STORY, "think": "deeply"}, "think"),
         ("chat", {"messages": STORY, "options": {"num_predict": "x"}}, "num_predict"),
-        ("chat", {"messages": STORY, "options": {"num_predict": 0}}, "at least 1"),
+        ("chat", {"messages": STORY, "options": {"num_predict": 0}}, "must be from 1 to"),
         ("chat", {"messages": STORY, "options": {"seed": "x"}}, "seed"),
         ("chat", {"messages": STORY, "options": {"stop": 5}}, "stop"),
         ("chat", {"messages": STORY, "options": []}, "options"),
