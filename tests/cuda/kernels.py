@@ -1065,8 +1065,8 @@ def test_repeated_steps_are_the_same_to_the_bit(tmp_path):
                 results.append(previous)
                 if backend._queue.repeated > repeated:  # equal draws alone would not show it
                     repeated += 1
-                    np.testing.assert_array_equal(backend._queue._inputs["tokens", 4][0], canvas)
-                    np.testing.assert_array_equal(backend._queue._inputs["uniforms", 4][0], uniforms)
+                    np.testing.assert_array_equal(backend._queue._pinned["tokens", 4], canvas)
+                    np.testing.assert_array_equal(backend._queue._pinned["uniforms", 4], uniforms)
             model.encode(rng.integers(0, 60, 3), cache)
         assert (
             backend._queue.repeated == 5 * records
