@@ -20,6 +20,7 @@ from dgguf.backends.base import HostTensor, Role, Visible
 from dgguf.backends.cpu import CpuBackend
 from dgguf.backends.cuda import experts as expert_kernels
 from dgguf.backends.cuda import jit, logits
+from dgguf.backends.cuda import memory as memory_module
 from dgguf.backends.cuda.backend import CudaBackend
 from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.memory import Array, Memory, pointer, upload
@@ -1021,6 +1022,27 @@ def test_memory_is_used_again_only_when_nobody_refers_to_it():
     assert address in [pointer(t.view) for t in taken]
     assert isinstance(taken[0], Array)
     assert memory.n_bytes <= 3 * 256
+
+
+def test_steps_of_some_rows_get_by_with_the_memory_of_all(monkeypatch):
+    """As turbo starts them: each number of rows would else leave a buffer of each size class."""
+    monkeypatch.setattr(memory_module, "allocate", lambda n_bytes: np.empty(n_bytes, np.uint8))
+    memory = Memory()
+
+    def step(n):
+        shapes = (n, 2816), (n, 4096), (n, 8, 704), (n, 8, 704), (n, 8, 2816), (n, 16)
+        return [memory.empty(shape) for shape in shapes]
+
+    step(256)
+    of_all = memory.n_bytes
+    for n in np.random.default_rng(1).permutation(np.arange(1, 256)):
+        arrays = step(int(n))
+        taken = [array._lease._buffer.n_bytes for array in arrays]
+        assert all(array.view.nbytes <= n_bytes for array, n_bytes in zip(arrays, taken, strict=True))
+        del arrays
+    assert memory.n_bytes < 1.4 * of_all
+    step(256)
+    assert memory.n_bytes < 1.4 * of_all
 
 
 SMALL = replace(
