@@ -157,8 +157,8 @@ def gpu_scratch_bytes(config: ModelConfig, rows: int) -> int:
     bins = (4 + 8) * limits.GPU_SLICES * limits.GPU_BINS * c  # int32 counts, uint64 masses
     expert_outputs = _FLOAT * rows * config.n_experts_used * d
     largest_head = max(layer.head_dim for layer in config.layers)
-    divided = (
-        _FLOAT * limits.GPU_SPLIT_BLOCKS * 64 * (largest_head + 16)
-    )  # attention, by blocks that divide keys
+    # Attention, by blocks that divide keys. Two warps that share a head may have 16 columns more than it, and
+    # 16 numbers more; of four there are half as many queries.
+    divided = _FLOAT * limits.GPU_SPLIT_BLOCKS * 64 * (largest_head + 32)
     rest = 16 * _FLOAT * rows * d  # the residual stream, projections, and float16 copies
     return logits + bins + 2 * expert_outputs + rest + divided

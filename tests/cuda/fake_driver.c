@@ -40,7 +40,10 @@ int cuEventCreate(void **event, unsigned flags) { return *event = malloc(1), 0; 
 int cuMemAlloc_v2(u64 *address, size_t n) { return *address = (u64)calloc(1, n + 512), 0; }
 int cuMemHostAlloc(void **address, size_t n, unsigned flags) { return *address = calloc(1, n), 0; }
 int cuMemHostGetDevicePointer_v2(u64 *address, void *host, unsigned flags) { return *address = (u64)host, 0; }
-int cuMemcpyHtoD_v2(u64 to, const void *from, size_t n) { return memcpy((void *)to, from, n), 0; }
+int cuMemcpyHtoD_v2(u64 to, const void *from, size_t n) {
+    if (capturing) return 906;
+    return memcpy((void *)to, from, n), 0;
+}
 int cuMemcpyDtoH_v2(void *to, u64 from, size_t n) { return memcpy(to, (void *)from, n), 0; }
 int cuMemcpyHtoDAsync_v2(u64 to, const void *from, size_t n, void *stream) {
     if (!capturing) memcpy((void *)to, from, n);

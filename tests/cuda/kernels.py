@@ -20,6 +20,7 @@ from dgguf.backends.base import HostTensor, Role, Visible
 from dgguf.backends.cpu import CpuBackend
 from dgguf.backends.cuda import experts as expert_kernels
 from dgguf.backends.cuda import jit, logits
+from dgguf.backends.cuda import memory as memory_module
 from dgguf.backends.cuda.backend import CudaBackend
 from dgguf.backends.cuda.device import Device
 from dgguf.backends.cuda.memory import Array, Memory, pointer, upload
@@ -1023,6 +1024,27 @@ def test_memory_is_used_again_only_when_nobody_refers_to_it():
     assert memory.n_bytes <= 3 * 256
 
 
+def test_steps_of_some_rows_get_by_with_the_memory_of_all(monkeypatch):
+    """As turbo starts them: each number of rows would else leave a buffer of each size class."""
+    monkeypatch.setattr(memory_module, "allocate", lambda n_bytes: np.empty(n_bytes, np.uint8))
+    memory = Memory()
+
+    def step(n):
+        shapes = (n, 2816), (n, 4096), (n, 8, 704), (n, 8, 704), (n, 8, 2816), (n, 16)
+        return [memory.empty(shape) for shape in shapes]
+
+    step(256)
+    of_all = memory.n_bytes
+    for n in np.random.default_rng(1).permutation(np.arange(1, 256)):
+        arrays = step(int(n))
+        taken = [array._lease._buffer.n_bytes for array in arrays]
+        assert all(array.view.nbytes <= n_bytes for array, n_bytes in zip(arrays, taken, strict=True))
+        del arrays
+    assert memory.n_bytes < 1.4 * of_all
+    step(256)
+    assert memory.n_bytes < 1.4 * of_all
+
+
 SMALL = replace(
     TINY, block_count=2, full_every=2, canvas_length=4, sliding_window=3, key_length=32, key_length_swa=16,
     expert_count=3, embedding_length=32, feed_forward_length=32, head_count=2, head_count_kv=1,
@@ -1065,8 +1087,8 @@ def test_repeated_steps_are_the_same_to_the_bit(tmp_path):
                 results.append(previous)
                 if backend._queue.repeated > repeated:  # equal draws alone would not show it
                     repeated += 1
-                    np.testing.assert_array_equal(backend._queue._inputs["tokens", 4][0], canvas)
-                    np.testing.assert_array_equal(backend._queue._inputs["uniforms", 4][0], uniforms)
+                    np.testing.assert_array_equal(backend._queue._pinned["tokens", 4], canvas)
+                    np.testing.assert_array_equal(backend._queue._pinned["uniforms", 4], uniforms)
             model.encode(rng.integers(0, 60, 3), cache)
         assert (
             backend._queue.repeated == 5 * records

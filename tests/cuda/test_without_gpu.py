@@ -591,6 +591,70 @@ def test_a_generation_on_the_fake_driver(fake_driver, tiny, layers, streamed):
     assert launched > 500
 
 
+FAKE_TURBO = """
+import sys
+import numpy as np
+import dgguf
+from dgguf.model.cache import KVCache
+from dgguf.model.canvas import Canvas
+
+session = dgguf.load(sys.argv[1], context=256, gpu=dgguf.Gpu(layers=6))
+model, backend = session.model, session.backend
+n, rng = session.config.canvas_length, np.random.default_rng(0)
+cache = KVCache(session.config, backend, 256, 64)
+queue, made, read, repeated = backend._queue, [], [], []
+repeat, placed = queue.repeat, backend._placed
+queue.repeat = lambda: (repeated.append(1), repeat())
+
+def noted(key, make):
+    found = placed(key, lambda: (made.append(key), make())[1])
+    if queue.recording:
+        read.append(found)
+    return found
+
+backend._placed = noted
+
+def step(previous, rows=None):
+    canvas = Canvas(rng.integers(0, 50, n))
+    return model.denoise(canvas, cache, previous, 0.8, np.linspace(0.1, 0.9, n), rows)
+
+for n_some in range(8):  # steps of some rows, between the first of a canvas and the first that is repeated
+    model.encode(rng.integers(0, 50, 17), cache)
+    prediction = step(None)
+    for first in range(n_some):
+        prediction = step(prediction, np.arange(first, n - 2))
+    made.clear(), read.clear(), repeated.clear()
+    prediction = step(prediction)
+    if n_some > 0:  # before, nothing was recorded
+        assert len(repeated) == 1, (n_some, backend._why_not)
+        assert not made
+        assert len(read) == 20  # 3 a layer, and 2
+        assert {id(found) for found in read} == {id(found) for found in backend._recorded_positions}
+    else:
+        prediction = step(prediction)
+for first in range(n - 4):  # more than are kept
+    prediction = step(prediction, np.arange(first, n - 2))
+assert len(backend._of_positions) == 64
+model.encode(rng.integers(0, 50, 17), cache)
+prediction = step(prediction)  # behind more tokens, of a prediction that is not this canvas's
+assert made
+assert backend._records
+assert backend._recorded is None
+repeated.clear()
+for _ in range(2):
+    prediction = step(prediction)
+assert len(repeated) == 2
+assert sorted(queue._pinned) == [("temperature", 1), ("tokens", n), ("uniforms", n)]
+"""
+
+
+def test_steps_are_recorded_between_steps_of_some_rows(fake_driver, tiny):
+    """What a recording reads has been placed before, or is placed by a step that is not recorded."""
+    command = [sys.executable, "-W", "error", "-c", FAKE_TURBO, tiny]
+    found = subprocess.run(command, env=fake_driver, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr[-3000:]
+
+
 def test_the_commands_on_the_fake_driver(fake_driver, tiny):
     def command(*arguments):
         whole = [sys.executable, "-m", "dgguf", *arguments]

@@ -22,7 +22,7 @@ constexpr int STRIDE = HEAD_DIM + 8;                            // 16-byte rows,
 constexpr int FOUND = 2 * STEPS + 1;  // of four numbers, that a thread leaves for another block
 constexpr float LOG2_E = 1.44269504f;
 
-// Whether a head has this step of a warp's; the later of two warps may have one less.
+// Whether a head has this step of a warp's; the last of two warps may have one less, of four up to three.
 DEVICE bool has_step(int first_column, int step) {
     return HEAD_DIM % (16 * SHARERS) == 0 || first_column + 16 * step < HEAD_DIM;
 }

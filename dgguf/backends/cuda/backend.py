@@ -15,6 +15,7 @@ from dgguf.backends.cuda.layers import Layers
 from dgguf.backends.cuda.matmul import GpuMatrix
 from dgguf.backends.cuda.memory import Array
 from dgguf.backends.cuda.plan import PlacementPlan
+from dgguf.backends.cuda.products import NotPlacedError
 from dgguf.backends.cuda.queue import Queue
 from dgguf.backends.cuda.tower import Tower
 from dgguf.backends.cuda.vocabulary import Vocabulary
@@ -62,7 +63,8 @@ class CudaBackend(Tower, Layers, Vocabulary):
         return f"{self._device.describe()}, {kernels}; steps {steps}; {self._plan.describe()}"
 
     def embed(self, table: GpuMatrix, tokens: np.ndarray, scale: float) -> Array:
-        self._conditioned = None  # a pass begins; the last one may have been interrupted
+        self._passes += 1
+        self._conditioned = None  # the last pass may have been interrupted
         return super().embed(table, tokens, scale)
 
     def replay_step(
@@ -78,23 +80,31 @@ class CudaBackend(Tower, Layers, Vocabulary):
         In another place, as behind another prompt, nothing is left to compile: it is recorded at once.
         """
         known = place == self._seen or self._recorded is not None
-        if self._records and known and place != self._recorded:
-            self._recorded = None
-            try:
-                self._queue.record(compute)
-            except Exception as error:  # steps run without it, only slower
-                self._records, self._why_not = False, reason(error)
-            else:
-                self._recorded = place
-                # Written outside of the recording, so nobody else may take their buffers.
-                self._recorded_positions = list(self._of_positions.values())
-                self._recorded_inputs = self._reading and self._reading.inputs
         self._seen = place
-        if self._recorded is None or self._recorded != place or self._reading is None:
+        if not self._records or not known:
             return compute()
-        self._queue.set_input("tokens", canvas)
+        self._queue.set_input("tokens", canvas.astype(np.int32))  # pins memory: not while recording
         self._queue.set_input("temperature", np.array([temperature], np.float32))
         self._queue.set_input("uniforms", uniforms)
+        if place != self._recorded:
+            self._record(place, compute)
+        if self._recorded is None or self._reading is None:
+            return compute()
         self._queue.repeat()
         self._reading.inputs = self._recorded_inputs
         return self._read(self._reading)
+
+    def _record(self, place: Hashable, compute: Callable[[], Prediction]) -> None:
+        """Record a step, in place of what was recorded; where that fails, nothing is."""
+        self._recorded = None
+        try:
+            self._queue.record(compute)
+        except NotPlacedError:
+            return  # computing this step places it: the next is recorded
+        except Exception as error:  # steps run without it, only slower
+            self._records, self._why_not = False, reason(error)
+            return
+        self._recorded = place
+        # Written outside of the recording, so nobody else may take their buffers.
+        self._recorded_positions = self._placed_in_this_pass()
+        self._recorded_inputs = self._reading and self._reading.inputs

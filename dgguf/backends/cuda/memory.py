@@ -16,6 +16,7 @@ from numba import cuda
 from dgguf.errors import BackendError
 
 ALIGNMENT = 256
+ROOMY = 8  # a result takes a buffer of up to so many times its size, where none of its own size is free
 
 
 def allocate(n_bytes: int) -> Any:
@@ -112,12 +113,18 @@ class Memory:
         """An undefined array."""
         kind = np.dtype(dtype)
         size = _size_class(math.prod(shape) * kind.itemsize)
-        if self._free[size]:
-            buffer = self._free[size].pop()
-        else:
+        buffer = self._take(size)
+        if buffer is None:
             buffer = _Buffer(size)
             self.n_bytes += size
         return Array(buffer.view(shape, kind), _Lease(self, buffer))
+
+    def _take(self, size: int) -> _Buffer | None:
+        """The smallest free buffer that will do: steps of some rows get by with those of all rows."""
+        if not self._free[size]:
+            larger = [other for other, free in self._free.items() if free and size < other <= ROOMY * size]
+            size = min(larger, default=size)
+        return self._free[size].pop() if self._free[size] else None
 
     def give_back(self, buffer: _Buffer) -> None:
         self._free[buffer.n_bytes].append(buffer)

@@ -22,6 +22,12 @@ from dgguf.backends.limits import GPU_SPLIT_BLOCKS
 from dgguf.machine import usable_cores
 from dgguf.threads.pool import Pool
 
+PLACED = 64  # entries that are kept of calls' positions: those of some nine passes
+
+
+class NotPlacedError(Exception):
+    """A recording needs what follows from its positions, and nothing can be uploaded meanwhile."""
+
 
 class Products:
     """Loads matrices, keeps arrays, starts products; arguments as of `CudaBackend`."""
@@ -40,7 +46,9 @@ class Products:
         self._rows: PlainRows | RowKernels = plain if reference else self._kernels
         self._tables: dict[Layout, Tables] = {}
         self._experts = ExpertStream(device)
-        self._of_positions: dict[Hashable, Any] = {}
+        self._passes = 0  # that have begun
+        # By key: the last pass that has asked for it, and what it got; who was asked for last stands last.
+        self._of_positions: dict[Hashable, tuple[int, Any]] = {}
         self._last_joined: tuple[Array, GpuMatrix, dict[int, Array]] | None = None
         self._slow_heads: set[int] = set()  # sizes that the fast attention does not take
         self._done = upload(
@@ -160,12 +168,28 @@ class Products:
         return self._counters[rows]
 
     def _placed(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What follows from a call's positions alone: made once for all its layers and for the next calls."""
-        if key not in self._of_positions:
-            if len(self._of_positions) > 16:
-                self._of_positions.clear()
-            self._of_positions[key] = make()
-        return self._of_positions[key]
+        """What follows from a call's positions alone: made once for all its layers and for the next calls.
+
+        The oldest are forgotten, but none that the pass in progress has asked for: its next layers ask again,
+        and so does a recording of the same pass.
+
+        Raises:
+            NotPlacedError: it is to be made while a step is being recorded.
+        """
+        if key not in self._of_positions and self._queue.recording:
+            raise NotPlacedError
+        entry = self._of_positions.pop(key, None)
+        found = make() if entry is None else entry[1]
+        self._of_positions[key] = self._passes, found
+        while len(self._of_positions) > PLACED:
+            oldest = next(iter(self._of_positions))
+            if self._of_positions[oldest][0] == self._passes:
+                break
+            del self._of_positions[oldest]
+        return found
+
+    def _placed_in_this_pass(self) -> list[Any]:
+        return [found for last, found in self._of_positions.values() if last == self._passes]
 
     def _integers(self, name: str, numbers: np.ndarray) -> Array:
         """Numbers of a call as int32 in GPU memory."""

@@ -37,7 +37,8 @@ class Queue:
             1, "dgguf-upload", initializer=lambda: cuda.select_device(device.number)
         )
         self._upload: Future[None] | None = None
-        self._inputs: dict[tuple[str, int], tuple[np.ndarray, Any]] = {}
+        self._inputs: dict[tuple[str, int], Any] = {}  # in GPU memory
+        self._pinned: dict[tuple[str, int], np.ndarray] = {}  # where recordings copy them from
         self._graph: Any = None
 
     def run(self, kernel: Any, blocks: int | tuple[int, int], *arguments: Any) -> None:
@@ -90,21 +91,24 @@ class Queue:
         """
         key = (name, values.size)
         if key not in self._inputs:
-            self._inputs[key] = (
-                cuda.pinned_array(values.size, values.dtype),
-                cuda.device_array(values.size, values.dtype),
-            )
-        pinned, view = self._inputs[key]
+            self._inputs[key] = cuda.device_array(values.size, values.dtype)
+        view = self._inputs[key]
         if self.recording:
-            pinned[:] = values
-            self.copy_in(pinned, view)
+            self.set_input(name, values)
+            self.copy_in(self._pinned[key], view)
         else:
-            self.copy_in(np.ascontiguousarray(values), view)  # `pinned` may still be on its way
+            self.copy_in(np.ascontiguousarray(values), view)  # pinned memory may still be on its way
         return view
 
     def set_input(self, name: str, values: np.ndarray) -> None:
-        """What the next repetition copies in; the last one must be done."""
-        self._inputs[name, values.size][0][:] = values
+        """What the next repetition copies in; the last one must be done.
+
+        Pinned memory is taken here, as steps of most numbers of rows are never recorded.
+        """
+        key = (name, values.size)
+        if key not in self._pinned:
+            self._pinned[key] = cuda.pinned_array(values.size, values.dtype)
+        self._pinned[key][:] = values
 
     def record(self, compute: Callable[[], Any]) -> None:
         """Record what `compute` asks for, in place of what was recorded before; nothing of it is done."""
@@ -117,7 +121,9 @@ class Queue:
         try:
             compute()
         except BaseException:
-            driver.cuStreamEndCapture(handle)  # whatever it says: the stream works again
+            _, unfinished = driver.cuStreamEndCapture(handle)  # whatever it says: the stream works again
+            if unfinished:
+                driver.cuGraphDestroy(unfinished)
             raise
         finally:
             self.recording = False
