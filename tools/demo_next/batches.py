@@ -55,8 +55,16 @@ _GRID = Kind(128, 96, {
 _LONG = Kind(256, CANVAS, {
     "9x9": 2, "story question": 1, "changed story": 2, "long story": 2, "memory": 1, "small": 1, "later": 1,
 })  # fmt: skip
+# A number or a word is learnt from very many examples; a hundred cost as much as forty of the others.
+_BRIEF = Kind(40, 8, {
+    "sum": 40, "decision": 16, "how many": 12, "typed decision": 12, "reversed letters": 8, "blank": 8,
+    "rating": 2, "spelling": 2,
+})  # fmt: skip
+_JUDGED = Kind(96, 8, {"decision": 46}, (40, 8))
 # The kinds of steps, in turn.
-KINDS = (_TINY, _SHORT, _STORY, _TINY, _GRID, _SHORT, _TINY, _STORY, _GRID, _LONG)
+KINDS = (
+    _TINY, _SHORT, _STORY, _BRIEF, _TINY, _GRID, _JUDGED, _SHORT, _TINY, _BRIEF, _STORY, _GRID, _LONG,
+)  # fmt: skip
 
 
 class Drawn(NamedTuple):
