@@ -114,15 +114,14 @@ class TensorLoader:
     def gate_and_up(self, prefix: str, config: ModelConfig) -> tuple[Weight, Weight]:
         """The experts' gate and up matrices (E, Fe, D); a fused tensor has the gate's rows first."""
         e, f, d = config.n_experts, config.expert_ff_size, config.hidden_size
-        if not self.has(f"{prefix}ffn_gate_up_exps.weight"):
-            return (
-                self.matrix(f"{prefix}ffn_gate_exps.weight", e, f, d),
-                self.matrix(f"{prefix}ffn_up_exps.weight", e, f, d),
-            )
-        fused = self.host(f"{prefix}ffn_gate_up_exps.weight", (e, 2 * f, d))
-        gate, up = (replace(fused, raw=raw) for raw in np.split(fused.raw, 2, axis=1))  # views of the map
         with self.file.reading():
-            return self.backend.load_matrix(gate), self.backend.load_matrix(up)
+            if self.has(f"{prefix}ffn_gate_up_exps.weight"):
+                fused = self.host(f"{prefix}ffn_gate_up_exps.weight", (e, 2 * f, d))
+                both = [replace(fused, raw=raw) for raw in np.split(fused.raw, 2, axis=1)]  # views of the map
+            else:
+                both = [self.host(f"{prefix}ffn_{name}_exps.weight", (e, f, d)) for name in ("gate", "up")]
+            gate, up = self.backend.load_matrices(both)
+            return gate, up
 
 
 def _load_layer(load: TensorLoader, i: int, config: ModelConfig, layer: LayerConfig) -> LayerWeights:

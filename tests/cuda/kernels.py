@@ -742,12 +742,19 @@ def twin_experts(x, g, u, d, chosen, weights):
     return wanted
 
 
+def load_experts(backend, tensors):
+    """As the network loads a layer's."""
+    gate, up, down = tensors
+    return *backend.load_matrices([gate, up]), backend.load_matrix(down)
+
+
 @pytest.mark.parametrize(
     ("path", "names", "rows", "hidden"),
     [
         ("reference", ("Q8_0", "Q8_0", "Q5_0"), 3, 32),
         ("fast", ("Q8_0", "Q8_0", "Q5_0"), 40, 64),
         ("fast", ("Q4_K", "Q4_K", "Q8_0"), 9, 256),
+        ("fast", ("Q8_0", "Q5_0", "Q5_0"), 9, 64),
         ("fast", ("F16", "F32", "Q5_1"), 1, 64),
     ],
 )
@@ -757,22 +764,46 @@ def test_experts(rng, path, names, rows, hidden):
     x, weights = normal(rng, rows, hidden), normal(rng, rows, 2)
     chosen = np.stack([rng.permutation(n - 1)[:2] for _ in range(rows)]).astype(np.int32)  # one expert idle
     (gate, g), (up, u), (down, d) = expert_tensors(rng, names, n, ff, hidden)
-    matrices = [backend.load_matrix(t) for t in (gate, up, down)]
+    matrices = load_experts(backend, (gate, up, down))
     found = backend.to_host(backend.experts(upload(x), *matrices, upload(chosen), upload(weights)))
     close(found, twin_experts(x, g, u, d, chosen, weights), 2 * ROUNDED)
 
 
+def test_gate_and_up_of_experts_in_one_product(rng, monkeypatch):
+    """The numbers of two, to the bit, of kernels of either width, with stacks of different size."""
+    x, weights = normal(rng, 40, 64), normal(rng, 40, 2)
+    chosen = np.stack([rng.permutation(4)[:2] for _ in range(40)]).astype(np.int32)
+    tensors = [t for t, _ in expert_tensors(rng, ("Q5_0",) * 3, 5, 96, 64)]
+    louder = tensors[1].raw.copy()
+    scales = louder.reshape(-1, 22)[:, :2]
+    scales[...] = (4 * scales.copy().view(np.float16)).view(np.uint8)
+    tensors[1] = replace(tensors[1], raw=louder)
+    tensors = [replace(t, name="fused") for t in tensors]  # as halves of one tensor have
+    found = []
+    for blocks, joined in ((1000, False), (1000, True), (1, True)):
+        monkeypatch.setattr("dgguf.backends.cuda.matmul.WIDE_BLOCKS", blocks)
+        backend = make_backend("fast")
+        matrices = load_experts(backend, tensors) if joined else map(backend.load_matrix, tensors)
+        out = backend.experts(upload(x), *matrices, upload(chosen), upload(weights))
+        found.append(backend.to_host(out))
+        name = "qgemm_32_wide" if blocks == 1 else "qgemm_32"
+        assert products(backend) == [name] * (2 if joined else 3)
+    assert abs(found[0]).max() > 0
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
 def test_many_rows_of_one_expert(rng):
-    """More than a tile of them: the wide kernel, and its second tile."""
+    """More than a tile of them: the kernel for many tokens, and its second tile."""
     backend = make_backend("fast")
     x, weights = normal(rng, 70, 64), np.ones((70, 1), np.float32)
     (gate, g), (up, u), (down, d) = expert_tensors(rng, ("Q8_0",) * 3, 2, 32, 64)
     chosen = np.ones((70, 1), np.int32)
     chosen[3] = 0
-    matrices = [backend.load_matrix(t) for t in (gate, up, down)]
+    matrices = load_experts(backend, (gate, up, down))
     found = backend.to_host(backend.experts(upload(x), *matrices, upload(chosen), upload(weights)))
     close(found, twin_experts(x, g, u, d, chosen, weights), 2 * ROUNDED)
-    assert set(products(backend)) == {"qgemm_64"}
+    assert products(backend) == ["qgemm_64"] * 2
 
 
 @pytest.mark.parametrize(("path", "streamed"), [("reference", {0, 2}), ("fast", {1}), ("fast", {0, 1, 2})])
@@ -785,10 +816,10 @@ def test_streamed_experts_are_the_resident_ones(rng, monkeypatch, path, streamed
     results = []
     for plan in (ALL_RESIDENT, PlacementPlan(ALL_RESIDENT.sizes, frozenset(streamed))):
         backend = make_backend(path, plan)
-        loaded = [[backend.load_matrix(t) for t, _ in layer] for layer in layers]
-        assert sum(w.planes is None for layer in loaded for w in layer) == (
-            plan is not ALL_RESIDENT
-        ) * 3 * len(streamed)
+        loaded = [load_experts(backend, [t for t, _ in layer]) for layer in layers]
+        held = [[w.joined.whole if w.joined else w for w in layer] for layer in loaded]
+        away = {i for i, layer in enumerate(held) if any(w.planes is None for w in layer)}
+        assert away == (set() if plan is ALL_RESIDENT else streamed)
         for order in ((0, 1, 2), (0, 1, 2), (2, 0)):  # the last as after an interrupt
             for layer in order:
                 out = backend.experts(upload(x), *loaded[layer], chosen, upload(weights))

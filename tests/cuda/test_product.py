@@ -61,7 +61,7 @@ def units_of(rng, form, codes):
 
 
 def product(form, planes, x, rows, n_out, kernel, tiles, gather=None, macros=()):
-    """The sums (n_out, rows) of a kernel, "32", "64" or "64_wide"."""
+    """The sums (n_out, rows) of a kernel, such as "64_wide"."""
     from tests.support.cuda_emulation import library  # which needs numba-cuda
 
     names = ("HIGH_BITS", "GROUP", "MINIMUM", "TABLE", "HALVES")
@@ -94,7 +94,8 @@ def test_every_code_in_every_place(name, form):
     orders = rng.permuted(np.tile(np.arange(n, dtype=np.uint8), (1024, 1)), axis=1)
     planes, weights = units_of(rng, form, np.ascontiguousarray(orders.T).reshape(n * 16, 64))
     assert np.isfinite(weights).all()
-    for tokens, kernel in ((16, "32"), (32, "32"), (64, "64"), (64, "64_wide")):
+    kernels = (16, "32"), (32, "32"), (16, "32_wide"), (32, "32_wide"), (64, "64"), (64, "64_wide")
+    for tokens, kernel in kernels:
         tiles = np.array([(0, first, tokens) for first in range(0, 64, tokens)], np.int32)
         found = product(form, planes, np.eye(64, dtype=np.float16), n * 16, 64, kernel, tiles)
         np.testing.assert_array_equal(found.T, weights.astype(np.float32))
@@ -130,7 +131,7 @@ def test_chunks_of_every_number(name, macros):
             codes = rng.integers(0, 16 << form.high_bits, (n_experts * rows, columns), np.uint8)
             planes, weights = units_of(rng, form, codes)
         x = rng.standard_normal((20, columns)).astype(np.float16)
-        for kernel in ("32", "64") if form.halves else ("32", "64", "64_wide"):
+        for kernel in ("32", "64") if form.halves else ("32", "32_wide", "64", "64_wide"):
             firsts = np.cumsum([0, *(count for _, count in counts)])
             tiles = np.array([(e, at, n) for (e, n), at in zip(counts, firsts[:-1], strict=True)], np.int32)
             gather = rng.integers(0, 20, firsts[-1]).astype(np.int32)

@@ -17,7 +17,7 @@ from dgguf.backends.cuda.memory import Array
 
 HEADER = Path(__file__).parent / "cuda_emulation.h"
 KERNELS = {
-    "qgemm": ("qgemm_32", "qgemm_64", "qgemm_64_wide"),
+    "qgemm": ("qgemm_32", "qgemm_32_wide", "qgemm_64", "qgemm_64_wide"),
     "attention": ("attention",),
     "router": ("router_scores", "choose_experts"),
     "rows": ("norm_row", "residual", "residual_of_sum", "to_half", "geglu"),

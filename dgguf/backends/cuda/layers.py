@@ -192,8 +192,10 @@ class Layers(Products):
             )
         n_tiles = groups.tiles.shape[0]
 
-        def product(inputs: Array, w: GpuMatrix, planes: Planes, gather: Array | None) -> Array:
-            out = self._empty(slots, w.rows)
+        def product(
+            inputs: Array, w: GpuMatrix, planes: Planes, gather: Array | None, ends: tuple[int, ...] = ()
+        ) -> Array:
+            out = self._empty(slots * w.rows) if ends else self._empty(slots, w.rows)
             if self._reference:
                 assert matrix_of is not None
                 source = self._one_matrix(slots)[0] if gather is None else gather
@@ -208,13 +210,18 @@ class Layers(Products):
                 w.macros,
                 *matmul.variant(w, groups.height, n_tiles, listed=True),
                 matmul.qgemm_arguments(
-                    w, planes, halves.numbers, halves.scales, out, 0.0, gather, groups.tiles
+                    w, planes, halves.numbers, halves.scales, out, 0.0, gather, groups.tiles, ends
                 ),
             )
             return out
 
-        with self._experts.planes((gate, up, down)) as (gate_planes, up_planes, down_planes):
-            g = product(x, gate, gate_planes, groups.row_of)
-            u = product(x, up, up_planes, groups.row_of)
-            y = product(self._rows.geglu(g, u), down, down_planes, None)
+        joined = gate.joined
+        stacks = (gate, up, down) if joined is None else (joined.whole, down)
+        with self._experts.planes(stacks) as planes:
+            if joined is None:
+                g, u = (product(x, w, planes[i], groups.row_of) for i, w in enumerate((gate, up)))
+            else:
+                out = product(x, joined.whole, planes[0], groups.row_of, joined.ends)
+                g, u = joined.pieces(out, slots).values()
+            y = product(self._rows.geglu(g, u), down, planes[-1], None)
         return self._rows.combine(y, groups.slot_of, weights)

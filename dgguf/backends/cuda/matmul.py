@@ -20,10 +20,10 @@ from dgguf.backends.cuda.memory import Array, upload
 from dgguf.backends.cuda.repack import Packed
 from dgguf.quants.decode import decoder
 
-# Tokens of a block of the kernels in qgemm.cu; each of its warps works on 16 rows, of the wide one on 32.
+# Tokens of a block of the kernels in qgemm.cu; each of its warps works on 16 rows, of the wide ones on 32.
 FEW_TOKENS, MANY_TOKENS = 32, 64
 QGEMM_WARPS = 4
-# The wide kernel reads x half as often, and is taken where it still has about two blocks for each of the 132
+# The wide kernels read x half as often, and are taken where they still have about two blocks for each of the 132
 # multiprocessors of an H100: with fewer they wait for memory.
 WIDE_BLOCKS = 256
 QGEMM_THREADS = 32 * QGEMM_WARPS
@@ -63,7 +63,7 @@ class GpuMatrix:
         tensor: as it lies in the file.
         packed: repacked; `data` is empty where it has been copied to the GPU.
         tables: of the layout.
-        planes: where it lies; None if it is streamed from the host when needed.
+        planes: where it lies; None if it is streamed from the host when needed, or lies in a joined stack.
         joined: the matrices among which it lies; None if it lies alone.
     """
 
@@ -116,7 +116,7 @@ class Joined:
     """Matrices that lie behind each other, so that one launch multiplies the same rows with all of them.
 
     Attributes:
-        whole: all their rows as one matrix.
+        whole: all their rows as one matrix, of stacks as one stack.
         ends: where the rows of each end in it.
         first: where those of the one begin that this stands in.
     """
@@ -124,6 +124,14 @@ class Joined:
     whole: GpuMatrix
     ends: tuple[int, ...]
     first: int = 0
+
+    def pieces(self, out: Array, n: int) -> dict[int, Array]:
+        """What a product of n rows left of each matrix, (n, its rows), by where it begins."""
+        firsts = (0, *self.ends[:-1])
+        return {
+            first: out.piece(n * first, n, end - first)
+            for first, end in zip(firsts, self.ends, strict=True)
+        }
 
 
 @dataclass(frozen=True)
@@ -291,7 +299,7 @@ def variant(
     """
     name, rows = f"qgemm_{height}", UNIT_ROWS * QGEMM_WARPS
     wide = -(-w.rows // (2 * rows))
-    if height > FEW_TOKENS and not w.layout.halves and wide * token_tiles >= WIDE_BLOCKS:
+    if not w.layout.halves and wide * token_tiles >= WIDE_BLOCKS:
         name, row_blocks = f"{name}_wide", wide
     else:
         row_blocks = -(-w.rows // rows)

@@ -15,7 +15,7 @@ from dgguf.backends.cuda.memory import Array, Memory, upload
 from dgguf.backends.cuda.plain_rows import PlainRows
 from dgguf.backends.cuda.plan import PlacementPlan
 from dgguf.backends.cuda.queue import Queue
-from dgguf.backends.cuda.repack import Packed, join, pack
+from dgguf.backends.cuda.repack import Packed, can_join, join, pack
 from dgguf.backends.cuda.rows import RowKernels
 from dgguf.backends.cuda.stream import ExpertStream
 from dgguf.backends.limits import GPU_SPLIT_BLOCKS
@@ -62,25 +62,30 @@ class Products:
         return self._place(tensor, self._pack(tensor))
 
     def load_matrices(self, tensors: list[HostTensor]) -> list[Any]:
-        packs = {tensor.name: (tensor, self._pack(tensor)) for tensor in tensors}
-        made: dict[str, GpuMatrix] = {}
-        for form in dict.fromkeys(packed.layout for _, packed in packs.values()):
-            made |= self._place_joined([pair for pair in packs.values() if pair[1].layout == form])
-        return [made[tensor.name] for tensor in tensors]
+        packs = [self._pack(tensor) for tensor in tensors]
+        made: dict[int, GpuMatrix] = {}
+        for form in dict.fromkeys(packed.layout for packed in packs):
+            same = [i for i, packed in enumerate(packs) if packed.layout == form]
+            matrices = self._place_joined([tensors[i] for i in same], [packs[i] for i in same])
+            made |= zip(same, matrices, strict=True)
+        return [made[i] for i in range(len(tensors))]
 
-    def _place_joined(self, pairs: list[tuple[HostTensor, Packed]]) -> dict[str, GpuMatrix]:
-        """Matrices of one layout, behind each other if that can be; by name."""
-        packed = join([own for _, own in pairs]) if len(pairs) > 1 else None
-        if packed is None:
-            return {tensor.name: self._place(tensor, own) for tensor, own in pairs}
-        whole, made, first = self._place(pairs[0][0], packed), {}, 0
-        ends = tuple(int(end) for end in np.cumsum([own.rows for _, own in pairs]))
-        for (tensor, _), end in zip(pairs, ends, strict=True):
+    def _place_joined(self, tensors: list[HostTensor], packs: list[Packed]) -> list[GpuMatrix]:
+        """Matrices of one layout, behind each other if that can be. The reference has its stacks alone."""
+        is_read = not (self._reference and packs[0].stack > 1)
+        if len(packs) == 1 or not is_read or not can_join(packs):
+            return [self._place(tensor, own) for tensor, own in zip(tensors, packs, strict=True)]
+        ends = tuple(int(end) for end in np.cumsum([own.rows for own in packs]))
+        whole, made, first = self._place(tensors[0], self._join(packs)), [], 0
+        for tensor, end in zip(tensors, ends, strict=True):
             own = replace(whole.packed, rows=end - first)
-            planes = matmul.planes_of_rows(whole, first, end)
-            made[tensor.name] = GpuMatrix(tensor, own, whole.tables, planes, Joined(whole, ends, first))
+            planes = matmul.planes_of_rows(whole, first, end) if whole.stack == 1 else None
+            made.append(GpuMatrix(tensor, own, whole.tables, planes, Joined(whole, ends, first)))
             first = end
         return made
+
+    def _join(self, packs: list[Packed]) -> Packed:
+        return join(packs)
 
     def _pack(self, tensor: HostTensor) -> Packed:
         return pack(tensor, self._pool, lambda n: np.empty(n, np.uint8))
@@ -123,12 +128,7 @@ class Products:
             rows, whole = x.shape[0], joined.whole
             out = self._empty(rows * whole.rows)
             self._start_product(x, whole, 0.0, out, joined.ends)
-            firsts = (0, *joined.ends[:-1])
-            outs = {
-                first: out.piece(rows * first, rows, end - first)
-                for first, end in zip(firsts, joined.ends, strict=True)
-            }
-            last = self._last_joined = x, whole, outs
+            last = self._last_joined = x, whole, joined.pieces(out, rows)
         return last[2][joined.first]
 
     def _empty(self, *shape: int, dtype: Any = np.float32) -> Array:

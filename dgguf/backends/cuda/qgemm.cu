@@ -10,7 +10,7 @@
 //
 // Compiled for one kind of layout at a time: HIGH_BITS, GROUP, MINIMUM, TABLE, HALVES (see
 // layout.Layout.kind). The grid of a stack is (row blocks / 4, token tiles), of one matrix (token tiles, row
-// blocks / 4), of the wide kernel row blocks / 8: blocks run with x first, and what they share of the weights then
+// blocks / 4), of the wide kernels row blocks / 8: blocks run with x first, and what they share of the weights then
 // comes from DRAM once. 128 threads.
 #include "primitives.cuh"
 
@@ -325,6 +325,7 @@ DEVICE void multiply(Tile tile, Stage<TOKENS, UNITS> *stages, u32 *pairs, PARAME
 
 // Blocks of a multiprocessor. Where copies wait in registers, shared memory holds no more anyway.
 constexpr int FEW_TOKENS_BLOCKS = !ASYNC_COPIES ? 4 : HALVES ? 5 : 6;
+constexpr int FEW_TOKENS_WIDE_BLOCKS = !ASYNC_COPIES ? 2 : 4;
 constexpr int MANY_TOKENS_BLOCKS = !ASYNC_COPIES ? 2 : HALVES ? 3 : 4;
 
 #define SHARED(tokens, units)                                              \
@@ -332,13 +333,18 @@ constexpr int MANY_TOKENS_BLOCKS = !ASYNC_COPIES ? 2 : HALVES ? 3 : 4;
     __shared__ u32 pairs[TABLE ? 256 : 1]
 
 // Few tokens (an expert's share of a canvas), of which a half may be enough.
-extern "C" __global__ void __launch_bounds__(THREADS, FEW_TOKENS_BLOCKS) qgemm_32(PARAMETERS) {
-    SHARED(32, 1);
+template <int UNITS>
+DEVICE void multiply_few(Stage<32, UNITS> *stages, u32 *pairs, PARAMETERS) {
     const Tile tile = tile_of_block(tiles, 32, n_tokens);
     if (tile.count > 16)
-        multiply<32, 1>(tile, stages, pairs, ARGUMENTS);
+        multiply<32, UNITS>(tile, stages, pairs, ARGUMENTS);
     else if (tile.count > 0)
-        multiply<16, 1>(tile, (Stage<16, 1> *)stages, pairs, ARGUMENTS);
+        multiply<16, UNITS>(tile, (Stage<16, UNITS> *)stages, pairs, ARGUMENTS);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, FEW_TOKENS_BLOCKS) qgemm_32(PARAMETERS) {
+    SHARED(32, 1);
+    multiply_few<1>(stages, pairs, ARGUMENTS);
 }
 
 // Many tokens.
@@ -349,7 +355,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, MANY_TOKENS_BLOCKS) qgemm_
 }
 
 #if !HALVES  // for which shared memory has no room
-// Many tokens and many rows: each warp takes 32 rows, and reads x from shared memory half as often.
+// Many rows: each warp takes 32, a block 128. x comes half as often through the second cache, and from shared memory.
+extern "C" __global__ void __launch_bounds__(THREADS, FEW_TOKENS_WIDE_BLOCKS) qgemm_32_wide(PARAMETERS) {
+    SHARED(32, 2);
+    multiply_few<2>(stages, pairs, ARGUMENTS);
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, 2) qgemm_64_wide(PARAMETERS) {
     SHARED(64, 2);
     const Tile tile = tile_of_block(tiles, 64, n_tokens);

@@ -100,28 +100,35 @@ def pack(tensor: HostTensor, pool: Pool, allocate: Callable[[int], np.ndarray]) 
     return Packed(form, stack, rows, tensor.columns, exponent, data)
 
 
-def join(packs: list[Packed]) -> Packed | None:
-    """Matrices of one layout as one, the rows of each behind those of the one before.
+def can_join(packs: list[Packed]) -> bool:
+    """Whether matrices, or stacks of as many, can lie behind each other.
 
-    Returns:
-        all of them times the same power of two; None if they cannot lie so: another layout, rows that fill
-        no whole units, or weights of so different a size that their scales would lose bits.
+    Not with another layout, rows that fill no whole units, or weights of so different a size that their
+    scales would lose bits.
+    """
+    kinds = {(p.layout, p.stack, p.columns, p.rows % UNIT_ROWS) for p in packs}
+    exponents = [p.exponent for p in packs]
+    fits = len(kinds) == 1 and packs[0].rows % UNIT_ROWS == 0
+    return fits and max(exponents) - min(exponents) <= JOINED_BITS
+
+
+def join(packs: list[Packed]) -> Packed:
+    """Matrices as one, the rows of each behind those of the one before; of stacks matrix by matrix.
+
+    All of them times the same power of two. What is given is used up.
     """
     first, exponent = packs[0], min(p.exponent for p in packs)
-    fits = all(p.stack == 1 and p.columns == first.columns and p.rows % UNIT_ROWS == 0 for p in packs)
-    if (
-        not fits
-        or any(p.layout != first.layout for p in packs)
-        or max(p.exponent for p in packs) - exponent > JOINED_BITS
-    ):
-        return None
     parts = [planes(p.data, p.layout, p.n_units) for p in packs]
     for p, (low, _, scales) in zip(packs, parts, strict=True):
         if p.exponent > exponent:
             floats = (low if p.layout.halves else scales).reshape(-1).view(np.float16)
             floats *= np.float16(2.0 ** (exponent - p.exponent))
-    data = np.concatenate([part.reshape(-1) for plane in zip(*parts, strict=True) for part in plane])
-    return Packed(first.layout, 1, sum(p.rows for p in packs), first.columns, exponent, data)
+    data = np.empty(sum(p.data.size for p in packs), np.uint8)
+    whole = Packed(first.layout, first.stack, sum(p.rows for p in packs), first.columns, exponent, data)
+    for plane, own in zip(planes(data, first.layout, whole.n_units), zip(*parts, strict=True), strict=True):
+        by_matrix = [part.reshape(first.stack, -1) for part in own]
+        np.concatenate(by_matrix, axis=1, out=plane.reshape(first.stack, -1))
+    return whole
 
 
 def _run(pool: Pool, piece: Callable[[int, int, int], None], stack: int, rows: int, columns: int) -> None:

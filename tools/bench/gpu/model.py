@@ -169,7 +169,7 @@ def _product(node: Node, card: Card) -> Work:
         tokens * blocks_of_rows * chunks * 2 * UNIT_COLUMNS
     )  # rows that a tile does not have are not read
     l2 = sum(units.values()) * unit_bytes + inputs + 4 * tokens * w.rows
-    resident = 6 if height <= 32 else 2 if wide else 4
+    resident = (4 if wide else 6) if height <= 32 else 2 if wide else 4
     waves = math.ceil(sum(n_tiles.values()) * blocks_of_rows / (card.sms * resident))
     bounds = {
         "DRAM": 1e-3 * dram / card.dram,

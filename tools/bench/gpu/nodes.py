@@ -9,7 +9,7 @@ import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -208,6 +208,10 @@ class RandomBackend(CudaBackend):
         data = np.empty(stack * form.matrix_bytes(rows, tensor.columns), np.uint8)  # nobody looks into it
         exponent = 5 if tensor.role is Role.EMBEDDING else 8  # logits as wide as a trained model's
         return Packed(form, stack, rows, tensor.columns, exponent, data)
+
+    def _join(self, packs: list[Packed]) -> Packed:
+        data = np.empty(sum(own.data.size for own in packs), np.uint8)
+        return replace(packs[0], rows=sum(own.rows for own in packs), data=data)
 
     def _place(self, tensor: HostTensor, packed: Packed) -> GpuMatrix:
         self._times_seen[tensor.name] += 1
