@@ -57,8 +57,8 @@ _LONG = Kind(256, CANVAS, {
 })  # fmt: skip
 # A number or a word is learnt from very many examples; a hundred cost as much as forty of the others.
 _BRIEF = Kind(40, 8, {
-    "sum": 40, "decision": 16, "how many": 12, "typed decision": 12, "reversed letters": 8, "blank": 8,
-    "rating": 2, "spelling": 2,
+    "sum": 30, "reversed letters": 26, "decision": 16, "how many": 8, "typed decision": 8, "spelling": 6,
+    "blank": 4, "rating": 2,
 })  # fmt: skip
 _JUDGED = Kind(96, 8, {"decision": 46}, (40, 8))
 # The kinds of steps, in turn.
