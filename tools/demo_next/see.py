@@ -2,10 +2,11 @@
 
     nice -n 19 python tools/demo_next/see.py --folder RUN --steps 4000
 
-Steps with pictures and steps of the other skills take turns, so that nothing is forgotten; the last third
-lowers the rates. RUN/seeing keeps state.pt, written every ten minutes and on SIGTERM and Ctrl-C, from which
-the same command goes on; at the end demo.gguf and mmproj.gguf. RUN itself is only read. While a benchmark of
-tools/bench measures, it waits.
+One step in three has pictures, the others are of the other skills, so that nothing is forgotten. The last
+third of the steps lowers the rates: ask for more --steps than there is time for, stop, and ask for fewer at
+the end. RUN/seeing keeps history.jsonl and state.pt, written every ten minutes and on SIGTERM and Ctrl-C,
+from which the same command goes on; at the end demo.gguf and mmproj.gguf. RUN itself is only read. While a
+benchmark of tools/bench measures, it waits.
 """
 
 import argparse
@@ -31,11 +32,22 @@ from tools.demo.train import keep_memory
 from tools.demo_next import pictures
 from tools.demo_next.batches import Drawn, Examples, Kind
 from tools.demo_next.tower import Tower, TowerSizes, write_mmproj
-from tools.demo_next.train import PAUSE_SECONDS, SAVE_SECONDS, Stop, Trainer, export, rate, sizes
+from tools.demo_next.train import (
+    PAUSE_SECONDS,
+    REPORT_EVERY,
+    SAVE_SECONDS,
+    Stop,
+    Trainer,
+    export,
+    rate,
+    report,
+    sizes,
+)
 from tools.demo_next.vocabulary import SPECIALS
 
 TOWER_RATE = 1e-3
 FALL = 1 / 3  # the share of the steps in which the rates are lowered
+PICTURES_EVERY, LARGE_EVERY = 3, 4  # one step in so many has pictures, of which one in so many has large ones
 _BEGIN, _END, _IMAGE = (SPECIALS.index(mark) for mark in ("<|image>", "<image|>", "<|image|>"))
 # The smallest budget of rows, and the default one; a square picture takes 64 and 256.
 _SMALL, _LARGE = 70, 280
@@ -118,22 +130,24 @@ class Seeing:
         rows = read.new_zeros(*spans.shape, read.shape[-1])
         return Pictures(rows.masked_scatter((where > 0)[..., None], read), where)
 
-    def train_step(self, losses: dict[str, list[float]], share: float) -> None:
-        """A step with pictures, or one without."""
+    def train_step(self, losses: dict[str, list[float]], share: float) -> float:
+        """A step with pictures, or one without; returns the loss."""
         started = time.process_time()
         trainer = self.trainer
-        if self.step % 2:
-            trainer.backward(trainer.next_batch(), losses)
+        turn, without = divmod(self.step, PICTURES_EVERY)
+        if without:
+            loss = trainer.backward(trainer.next_batch(), losses)
         else:
-            budget = _LARGE if self.step % 8 == 6 else _SMALL
+            budget = _LARGE if turn % LARGE_EVERY == LARGE_EVERY - 1 else _SMALL
             batch, spans, patches, columns = picture_batch(trainer.examples, budget, trainer.seed, self.step)
-            trainer.backward(batch, losses, self.rows(spans, patches, columns))
+            loss = trainer.backward(batch, losses, self.rows(spans, patches, columns))
             self.adam.param_groups[0]["lr"] = TOWER_RATE * share
             self.adam.step()
             self.adam.zero_grad(set_to_none=True)
         trainer.update(share)
         self.step += 1
         trainer.core_seconds += time.process_time() - started
+        return loss
 
 
 def train(seeing: Seeing, folder: Path, n_steps: int) -> None:
@@ -143,16 +157,14 @@ def train(seeing: Seeing, folder: Path, n_steps: int) -> None:
     saved, falling = time.monotonic(), (int(n_steps * (1 - FALL)), max(1, int(n_steps * FALL)))
     while seeing.step < n_steps and not stop.asked:
         with unmeasured() as quiet:
-            if quiet:
-                seeing.train_step(losses, rate(seeing.step, falling))
-        if not quiet:
+            loss = seeing.train_step(losses, rate(seeing.step, falling)) if quiet else None
+        if loss is None:
             time.sleep(PAUSE_SECONDS)
             continue
-        if seeing.step % 20 == 0:
-            means = {skill: sum(v) / len(v) for skill, v in losses.items() if skill in pictures.MAKERS}
-            text = " ".join(f"{skill} {value:.2f}" for skill, value in means.items())
-            print(f"{seeing.step}/{n_steps}  {text}", file=sys.stderr, flush=True)
+        if seeing.step % REPORT_EVERY == 0:
+            means = {skill: round(sum(v) / len(v), 4) for skill, v in sorted(losses.items())}
             losses.clear()
+            report(seeing.trainer, folder, loss, means)
         if time.monotonic() - saved > SAVE_SECONDS:
             seeing.save(folder / "state.pt")
             saved = time.monotonic()

@@ -316,7 +316,7 @@ def train(
         if trainer.step % REPORT_EVERY == 0:
             means = {skill: round(sum(v) / len(v), 4) for skill, v in sorted(losses.items())}
             losses.clear()
-            _report(trainer, folder, loss, means, finish=finish)
+            report(trainer, folder, loss, means, finish=finish)
         if not finish and time.monotonic() - saved > SAVE_SECONDS:
             trainer.save(folder / "state.pt")
             if (folder / "history.jsonl").exists():  # a slow machine saves before it has reported
@@ -326,7 +326,10 @@ def train(
         trainer.save(folder / "state.pt")
 
 
-def _report(trainer: Trainer, folder: Path, loss: float, means: dict[str, float], *, finish: bool) -> None:
+def report(
+    trainer: Trainer, folder: Path, loss: float, means: dict[str, float], *, finish: bool = False
+) -> None:
+    """A line to stderr, and to the history unless it is a finish."""
     hours = trainer.core_seconds / 3600
     text = " ".join(f"{skill} {value:.2f}" for skill, value in means.items())
     print(f"{trainer.step}  {hours:.2f} core-hours  loss {loss:.3f}  {text}", file=sys.stderr, flush=True)
