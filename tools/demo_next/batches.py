@@ -61,9 +61,14 @@ _BRIEF = Kind(40, 8, {
     "blank": 4, "rating": 2,
 })  # fmt: skip
 _JUDGED = Kind(96, 8, {"decision": 46}, (40, 8))
+# What the batches above are too short for.
+_ORDERED = Kind(64, 64, {
+    "sorted numbers": 9, "object": 8, "sorted words": 7, "extracted": 4, "nested": 4, "reversed words": 4,
+})  # fmt: skip
 # The kinds of steps, in turn.
 KINDS = (
-    _TINY, _SHORT, _STORY, _BRIEF, _TINY, _GRID, _JUDGED, _SHORT, _TINY, _BRIEF, _STORY, _GRID, _LONG,
+    _TINY, _SHORT, _STORY, _BRIEF, _TINY, _GRID, _JUDGED, _SHORT, _ORDERED, _TINY, _BRIEF, _STORY, _GRID,
+    _LONG,
 )  # fmt: skip
 
 
