@@ -110,7 +110,7 @@ class Guide:
         Args:
             prediction: of a step.
             tokens, probabilities: (C, n_candidates) as of `Backend.top_tokens`.
-            room: positions of the canvases to come.
+            room: positions of the canvases to come; below 0 where the answer has to end within this one.
 
         Returns:
             a prediction whose argmax is the likeliest string of the language, with sampled tokens that agree

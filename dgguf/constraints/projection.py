@@ -93,7 +93,7 @@ def project(
 
     Args:
         state: before the first position.
-        room: positions behind the last one.
+        room: positions behind the last one; below 0, how many of the last ones the text must not take.
         chosen: (C,) int64, is filled: ids, `STOP` or `FILL`.
         states: (C,) int64, is filled: the state behind each; S behind the end.
 
@@ -107,7 +107,7 @@ def project(
     walks = np.empty(n_states + 1, np.uint16)
     live[0], n_live = state, 1
     for p in range(n):
-        left = room if p == n - 1 else _ANY_DISTANCE
+        left = room + n - 1 - p if p >= n - 1 + min(room, 0) else _ANY_DISTANCE
         front = _Front(live[:n_live], totals[:n_live], reached, sums, before[p], tokens[p])
         n_reached = _take_ends(language, candidates.stop[p], candidates.fill[p], front)
         n_reached = _take_ways(language, candidates.other[p], left, front, n_reached)

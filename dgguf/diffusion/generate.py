@@ -69,7 +69,7 @@ def generate(
         prompt: (P,) ids, not empty.
         settings: of the sampler.
         noise: the only source of randomness.
-        max_tokens: rounded up to whole canvases.
+        max_tokens: rounded up to whole canvases; an answer that is held to a language has no more.
         stop_ids: a canvas that holds one is the last.
         top_k: likeliest tokens that each step is to report for every position.
         log_probabilities: likeliest tokens that each committed canvas is to report for every position, with
@@ -137,8 +137,9 @@ class _Plan:
         return range(len(self.committed), math.ceil(self.max_tokens / self.length))
 
     def room(self, positions: int) -> int:
-        """Positions of the canvases to come, of which no more fit than into so many positions."""
-        return min(len(self.blocks()), positions // self.length) * self.length
+        """Tokens that the canvases to come may answer with, of which no more fit than into so many positions."""
+        whole = min(len(self.blocks()), positions // self.length) * self.length
+        return min(whole, self.max_tokens - len(self.committed) * self.length)
 
     def stop(self, block: int, tokens: np.ndarray) -> int | None:
         """Where in a committed canvas the answer ends, if it does."""
@@ -284,7 +285,7 @@ class _Denoiser:
         self._clock = clock
 
     def begin(self, room: int) -> None:
-        """So many positions are left for the canvases of an answer.
+        """So many tokens are left for the canvases of an answer, where it is held to a language.
 
         Raises:
             ConstraintError: the shortest answer of the language does not fit.

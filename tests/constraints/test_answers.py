@@ -93,6 +93,17 @@ def test_the_state_goes_on_to_the_next_canvas_and_the_answer_is_closed_in_time(d
     assert re.fullmatch("(ab){4,}c", endless.text)
 
 
+@pytest.mark.parametrize(("least", "max_tokens"), [(10, 30), (100, 110)])
+def test_it_is_closed_within_max_tokens_and_not_within_the_canvas(demo, least, max_tokens):
+    expression = f'"[^"]{{{least},}}"'
+    answer = demo.generate("Tell me a story.", seed=1, regex=expression, max_tokens=max_tokens)
+    assert re.fullmatch(expression, answer.text)
+    assert answer.statistics.answer_tokens <= max_tokens
+    assert answer.statistics.reason == "stop"
+    with pytest.raises(ConstraintError, match="takes 34 tokens, and there is room for 30"):
+        demo.generate("Tell me a story.", regex="[0-9]{34}", max_tokens=30)
+
+
 def test_what_cannot_fit_is_refused_before_the_first_step(demo):
     events = demo.stream("Hi", constraint=language(regex="x{600}"), max_tokens=96)
     next(events)

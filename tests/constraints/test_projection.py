@@ -66,6 +66,9 @@ def best_string(automaton, vocabulary, ways, candidates, room):
             for target, score in steps:
                 if target >= 0:
                     after[target] = max(after.get(target, -np.inf), total + score)
+        if p >= len(tokens) - 1 + min(room, 0):  # so many positions are left for the text
+            left = len(tokens) - 1 - p + room
+            after = {s: x for s, x in after.items() if s == end or ways.to_end[s] <= left}
         front = after
     return max((x for s, x in front.items() if s == end or ways.to_end[s] <= room), default=-np.inf)
 
@@ -93,7 +96,9 @@ def every_string(automaton, ways, candidates, room):
                 if state < 0:
                     break
                 total += max(options)
-        if state >= 0 and (automaton.accepting[state] if ended < n else ways.to_end[state] <= room):
+        if state >= 0 and ended <= n + min(room, 0) and (
+            automaton.accepting[state] if ended < n else ways.to_end[state] <= room
+        ):
             found[string] = total
     return found
 
@@ -106,7 +111,8 @@ def test_equals_exhaustive_search(seed):
     rng = np.random.default_rng(seed)
     expression = EXPRESSIONS[seed % len(EXPRESSIONS)]
     automaton, vocabulary, ways = setting(expression)
-    n, k, room = int(rng.integers(1, 4)), int(rng.integers(1, 5)), int(rng.integers(0, 3))
+    n, k = int(rng.integers(1, 4)), int(rng.integers(1, 5))
+    room = int(rng.integers(-n, 3))  # a canvas may have more positions than the text may take
     tokens = np.stack([rng.permutation(len(PIECES))[:k] for _ in range(n)])
     scores = np.log(rng.random((n, k)))
     scores[rng.random((n, k)) < 0.1] = -np.inf
@@ -121,7 +127,7 @@ def test_equals_exhaustive_search(seed):
         return
     assert total == pytest.approx(max(expected.values()))
     assert expected[tuple(chosen.tolist())] == pytest.approx(total)
-    if STOP in chosen or room == 0:
+    if STOP in chosen or room <= 0:
         text = b"".join(PIECES[t] for t in chosen if t >= 0).decode()
         assert re.fullmatch(expression, text)
 
@@ -144,7 +150,8 @@ def test_equals_a_program_of_dictionaries(given, seed):
     rng = np.random.default_rng(seed)
     automaton, vocabulary = language(**given), TokenBytes(LETTERS + WORDS)
     ways = find_ways(automaton, vocabulary)
-    n, k, room = int(rng.integers(8, 30)), 8, int(rng.integers(0, 12))
+    n, k = int(rng.integers(8, 30)), 8
+    room = int(rng.integers(-5, 12))
     tokens = np.stack([rng.permutation(len(LETTERS + WORDS))[:k] for _ in range(n)])
     scores = np.log(rng.dirichlet(np.full(k, rng.choice([0.05, 0.3, 2.0])), n) + 1e-30)
     other, stop, fill = np.log(rng.random((3, n))) - np.array([[12.0], [6.0], [1.0]])

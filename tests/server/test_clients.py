@@ -130,6 +130,12 @@ def test_json_without_a_schema(demo):
         model="demo", messages=STORY, seed=1, response_format=form, max_tokens=64
     )
     assert isinstance(json.loads(given.choices[0].message.content), dict)
+    for most in (12, 40):  # less than a canvas
+        given = demo.client().chat.completions.create(
+            model="demo", messages=STORY, seed=1, response_format=form, max_tokens=most
+        )
+        assert isinstance(json.loads(given.choices[0].message.content), dict)
+        assert given.choices[0].finish_reason == "stop"
 
 
 @pytest.mark.parametrize(
