@@ -137,7 +137,7 @@ class _Plan:
         return range(len(self.committed), math.ceil(self.max_tokens / self.length))
 
     def room(self, positions: int) -> int:
-        """Tokens that the canvases to come may answer with, of which no more fit than into so many positions."""
+        """Tokens for the canvases to come, of which no more fit than into so many positions."""
         whole = min(len(self.blocks()), positions // self.length) * self.length
         return min(whole, self.max_tokens - len(self.committed) * self.length)
 

@@ -96,8 +96,10 @@ def every_string(automaton, ways, candidates, room):
                 if state < 0:
                     break
                 total += max(options)
-        if state >= 0 and ended <= n + min(room, 0) and (
-            automaton.accepting[state] if ended < n else ways.to_end[state] <= room
+        if (
+            state >= 0
+            and ended <= n + min(room, 0)
+            and (automaton.accepting[state] if ended < n else ways.to_end[state] <= room)
         ):
             found[string] = total
     return found

@@ -23,8 +23,8 @@ from dgguf.quants.decode import decoder
 # Tokens of a block of the kernels in qgemm.cu; each of its warps works on 16 rows, of the wide ones on 32.
 FEW_TOKENS, MANY_TOKENS = 32, 64
 QGEMM_WARPS = 4
-# The wide kernels read x half as often, and are taken where they still have about two blocks for each of the 132
-# multiprocessors of an H100: with fewer they wait for memory.
+# The wide kernels read x half as often, and are taken where they still have about two blocks for each of the
+# 132 multiprocessors of an H100: with fewer they wait for memory.
 WIDE_BLOCKS = 256
 QGEMM_THREADS = 32 * QGEMM_WARPS
 
@@ -129,8 +129,7 @@ class Joined:
         """What a product of n rows left of each matrix, (n, its rows), by where it begins."""
         firsts = (0, *self.ends[:-1])
         return {
-            first: out.piece(n * first, n, end - first)
-            for first, end in zip(firsts, self.ends, strict=True)
+            first: out.piece(n * first, n, end - first) for first, end in zip(firsts, self.ends, strict=True)
         }
 
 
