@@ -142,6 +142,12 @@ class Guide:
             self._advance()
         self._advance, self._last, self._n_same = None, None, 0
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether what is committed is a text of the language, whether a stop id is behind it or not."""
+        accepting = self._language.accepting
+        return self._began and (self._state == len(accepting) or bool(accepting[self._state]))
+
     def _stay_in_thought(self) -> None:
         self._in_thought = True
 

@@ -215,7 +215,7 @@ def _answer(
             return
         # 1.f. Go on with the next canvas.
         pending, ahead = canvas[:answer_length], ()
-    yield Finished("length", answer_tokens, clock())
+    yield Finished("stop" if denoise.is_complete() else "length", answer_tokens, clock())
 
 
 def choose_length(wanted: CanvasLength, n_tokens: int, longest: int) -> int:
@@ -293,6 +293,13 @@ class _Denoiser:
         self._room = room
         if self._guide is not None:
             self._guide.check(room)
+
+    def is_complete(self) -> bool:
+        """Whether the answer is held to a language and a text of it, as its last canvas stands."""
+        if self._guide is None:
+            return False
+        self._guide.commit()
+        return self._guide.is_complete
 
     def fresh(self, block: int, length: int, pins: Mapping[int, int]) -> Canvas:
         """What a canvas starts from; the canvas before is committed."""

@@ -100,6 +100,8 @@ def test_it_is_closed_within_max_tokens_and_not_within_the_canvas(demo, least, m
     assert re.fullmatch(expression, answer.text)
     assert answer.statistics.answer_tokens <= max_tokens
     assert answer.statistics.reason == "stop"
+    full = demo.generate("Hi", seed=1, regex="[0-9]{32}", max_tokens=32, canvas_length=32)
+    assert (len(full.text), full.statistics.reason) == (32, "stop")  # no position is left for a stop id
     with pytest.raises(ConstraintError, match="takes 34 tokens, and there is room for 30"):
         demo.generate("Tell me a story.", regex="[0-9]{34}", max_tokens=30)
 
