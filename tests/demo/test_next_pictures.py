@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,17 @@ from dgguf import catalog
 from dgguf.cli import cli
 from dgguf.videos import Pictures
 from tools.demo_eval.judges import judge
-from tools.demo_next.pictures import COLOURS, MAKERS, PLACES, SHAPES, Drawn, example_pictures, paint
+from tools.demo_next.pictures import (
+    COLOURS,
+    MAKERS,
+    PLACES,
+    SHAPES,
+    WHATS,
+    Drawn,
+    cells,
+    example_pictures,
+    paint,
+)
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -44,6 +55,18 @@ def test_ink_lies_where_a_thing_is_said_to_be(what):
             side = len(pixels)
             assert abs(columns.mean() / side - place[0]) < 0.08
             assert abs(rows.mean() / side - place[1]) < 0.08
+
+
+def test_cells_are_where_the_ink_is():
+    things = [Drawn("star", "red", 0.2, 0.8, 0.36), Drawn("K", "blue", 0.8, 0.2, 0.2)]
+    found = cells(things, 8).reshape(8, 8, 2)
+    assert found[6, 1].tolist() == [WHATS.index("star"), 0]
+    assert found[1, 6].tolist() == [WHATS.index("K"), 1]
+    assert found[4, 4].tolist() == [-1, -1]
+    shown = paint(things, random.Random(1), 160)
+    inked = (np.asarray(shown).astype(int).max(-1) - np.asarray(shown).astype(int).min(-1)) > 90
+    share = inked.reshape(8, 20, 8, 20).mean((1, 3))
+    assert share[found[..., 0] >= 0].mean() > 10 * share[found[..., 0] < 0].mean()
 
 
 def test_shapes_differ_though_they_are_turned():
@@ -117,19 +140,22 @@ def test_a_step_with_pictures_trains_the_tower_and_dgguf_sees_what_the_twin_sees
     import dgguf
     from dgguf.images import read_image
     from dgguf.model.canvas import Canvas
-    from tools.demo_next.see import picture_batch, prompt_ids
+    from tools.demo_next.see import picture_batch, placed, prompt_ids
     from tools.demo_next.tower import write_mmproj
     from tools.demo_next.train import export
 
     trainer = seeing.trainer
     before = {name: value.detach().clone() for name, value in seeing.tower.named().items()}
-    seeing.train_step({"what": [], "compared": []}, 1.0)
+    taught = [matrix.detach().clone() for matrix in seeing.lesson.matrices]
+    seeing.train_step(defaultdict(list), 1.0)
+    assert all(not torch.equal(a, b) for a, b in zip(taught, seeing.lesson.matrices, strict=True))
     assert all(not torch.equal(before[name], value) for name, value in seeing.tower.named().items())
-    batch, spans, patches, columns = picture_batch(trainer.examples, 70, 3, 0)
-    assert patches.shape == (3, 576, 768)
-    assert columns == 24
-    assert (spans > 0).sum() == 3 * 64
-    assert batch.prompt.shape == spans.shape
+    made = picture_batch(trainer.examples, 70, 3, 0)
+    assert made.patches.shape == (3, 576, 768)
+    assert made.columns == 24
+    assert made.cells.shape == (3, 64, 2)
+    assert (made.spans > 0).sum() == 3 * 64
+    assert made.batch.prompt.shape == made.spans.shape
 
     export(trainer, tmp_path, tmp_path / "demo.gguf", "F32")
     write_mmproj(seeing.tower, trainer.twin.sizes, tmp_path / "tower", tmp_path / "mmproj.gguf", "F32")
@@ -140,7 +166,8 @@ def test_a_step_with_pictures_trains_the_tower_and_dgguf_sees_what_the_twin_sees
     seeing.trainer.twin = trainer.averaged()
     seeing.trainer.twin.dtype = torch.float32
     with torch.no_grad():
-        read = seeing.rows(np.array([places]), np.stack([image.patches() for image in images]), columns)
+        patches = np.stack([image.patches() for image in images])
+        read = placed(seeing.read(patches, made.columns), np.array([places]))
         expected = trainer.twin.logits(torch.tensor([ids]), torch.from_numpy(canvas)[None], None, read)[0]
     with dgguf.load(tmp_path / "demo.gguf", exact=True) as session:
         messages, budget = seen.example.messages, {"image_tokens": 70}

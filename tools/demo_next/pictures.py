@@ -6,12 +6,14 @@ python tools/demo_next/pictures.py    # draws the three of docs/examples anew
 import math
 import random
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tools.demo_next.counting import WORDS
@@ -32,6 +34,7 @@ PLACES = {
     "on the left": (0.22, 0.5), "on the right": (0.78, 0.5),
 }  # fmt: skip
 _SIGNS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+WHATS = (*SHAPES, *_SIGNS)
 _GRID = (
     (0.2, 0.2),
     (0.5, 0.2),
@@ -104,16 +107,43 @@ def _draw(draw: ImageDraw.ImageDraw, thing: Drawn, side: int, rng: random.Random
 
 @dataclass(frozen=True)
 class Seen:
-    """Pictures, and an example about them; its last message has a part for each picture."""
+    """Pictures, and an example about them; its last message has a part for each picture.
+
+    Attributes:
+        things: of each picture.
+    """
 
     images: tuple[Image.Image, ...]
+    things: tuple[tuple[Drawn, ...], ...]
     example: Example
 
 
-def _seen(images: list[Image.Image], prompt: str, answer: str, **truths: Any) -> Seen:
+def cells(things: Sequence[Drawn], side: int) -> np.ndarray:
+    """What covers the middles of the cells of a square picture, row by row.
+
+    A thing has the cell of its own middle in any case.
+
+    Args:
+        side: cells in a row.
+
+    Returns:
+        (side * side, 2) int64: number in `WHATS` and in `COLOURS`, -1 for paper
+    """
+    found = np.full((side, side, 2), -1)
+    middles = (np.arange(side) + 0.5) / side
+    for thing in things:
+        label = WHATS.index(thing.what), tuple(COLOURS).index(thing.colour)
+        down, across = (np.abs(middles - at) < thing.size / 2 for at in (thing.y, thing.x))
+        found[np.ix_(down, across)] = label
+        found[int(thing.y * side), int(thing.x * side)] = label
+    return found.reshape(-1, 2)
+
+
+def _seen(things: list[list[Drawn]], rng: random.Random, prompt: str, answer: str, **truths: Any) -> Seen:
     entry: Any = {"id": "", "kind": "text", "messages": [prompt], **truths}
-    parts = [{"type": "image"} for _ in images] + [{"type": "text", "text": prompt}]
-    return Seen(tuple(images), Example(entry, [answer], history=[{"role": "user", "content": parts}]))
+    parts = [{"type": "image"} for _ in things] + [{"type": "text", "text": prompt}]
+    example = Example(entry, [answer], history=[{"role": "user", "content": parts}])
+    return Seen(tuple(paint(each, rng) for each in things), tuple(map(tuple, things)), example)
 
 
 def _thing(rng: random.Random, place: tuple[float, float], size: float, *, signs: bool = True) -> Drawn:
@@ -126,7 +156,6 @@ def make_what(rng: random.Random) -> Seen:
     """One thing: what, which colour, where."""
     where = rng.choice(tuple(PLACES))
     thing = _thing(rng, PLACES[where], 0.36)
-    image = paint([thing], rng)
     asks = (
         (("What is in the picture", "what do you see", "What is this", "describe the picture",
           "What is drawn here"),
@@ -139,7 +168,7 @@ def make_what(rng: random.Random) -> Seen:
          f"It is {'the' if thing.noun != thing.what else 'a'} {thing.noun}.", [thing.noun]),
     )  # fmt: skip
     forms, answer, words = rng.choice(asks)
-    return _seen([image], question(rng.choice(forms), rng), answer, all=words)
+    return _seen([[thing]], rng, question(rng.choice(forms), rng), answer, all=words)
 
 
 def make_how_many(rng: random.Random) -> Seen:
@@ -150,12 +179,10 @@ def make_how_many(rng: random.Random) -> Seen:
         Drawn(rng.choice(kinds), rng.choice(tuple(COLOURS)), *place, 0.2 * rng.uniform(0.85, 1.1))
         for place in rng.sample(_GRID, n)
     ]
-    image = paint(things, rng)
     if rng.random() < 0.4:
         prompt = question(rng.choice(("How many shapes are there", "how many things do you see")), rng)
-        return _seen(
-            [image], prompt, f"There {'are' if n != 1 else 'is'} {WORDS[n]}.", all=[f"{WORDS[n]}|{n}"]
-        )
+        said = f"There {'are' if n != 1 else 'is'} {WORDS[n]}."
+        return _seen([things], rng, prompt, said, all=[f"{WORDS[n]}|{n}"])
     kind = rng.choice(kinds)
     count = sum(thing.what == kind for thing in things)
     many = f"{kind}{'es' if kind == 'cross' else 's'}"
@@ -164,7 +191,7 @@ def make_how_many(rng: random.Random) -> Seen:
     )
     word = WORDS[count] if count else "no"
     said = f"There {'is' if count == 1 else 'are'} {word} {kind if count == 1 else many}."
-    return _seen([image], prompt, said, all=[word])
+    return _seen([things], rng, prompt, said, all=[word])
 
 
 def make_compared(rng: random.Random) -> Seen:
@@ -178,7 +205,6 @@ def make_compared(rng: random.Random) -> Seen:
         second = Drawn(first.what, second.colour, second.x, second.y, second.size)
     elif kind < 0.85:
         second = Drawn(second.what, first.colour, second.x, second.y, second.size)
-    images = [paint([first], rng), paint([second], rng)]
     a, b = (f"{thing.colour} {thing.what}" for thing in (first, second))
     same = a == b
     forms = ("Are they the same", "are both pictures the same", "Do the pictures show the same",
@@ -189,7 +215,8 @@ def make_compared(rng: random.Random) -> Seen:
         if same
         else f"No, the first shows {with_article(a)}, the second {with_article(b)}."
     )
-    return _seen(images, question(rng.choice(forms), rng), answer, all=["yes" if same else "no", a, b])
+    words = ["yes" if same else "no", a, b]
+    return _seen([[first], [second]], rng, question(rng.choice(forms), rng), answer, all=words)
 
 
 MAKERS = {"what": make_what, "how many": make_how_many, "compared": make_compared}

@@ -2,11 +2,11 @@
 
     nice -n 19 python tools/demo_next/see.py --folder RUN --steps 4000
 
-One step in three has pictures, the others are of the other skills, so that nothing is forgotten. The last
-third of the steps lowers the rates: ask for more --steps than there is time for, stop, and ask for fewer at
-the end. RUN/seeing keeps history.jsonl and state.pt, written every ten minutes and on SIGTERM and Ctrl-C,
-from which the same command goes on; at the end demo.gguf and mmproj.gguf. RUN itself is only read. While a
-benchmark of tools/bench measures, it waits.
+One step in three has pictures, the others are of the other skills, so that nothing is forgotten. The
+tower's rows are also told what they see (`Lesson`). The last third of the steps lowers the rates: ask for
+more --steps than there is time for, stop, and ask for fewer at the end. RUN/seeing keeps history.jsonl and
+state.pt, written every ten minutes and on SIGTERM and Ctrl-C, from which the same command goes on; at the
+end demo.gguf and mmproj.gguf. RUN itself is only read. While a benchmark of tools/bench measures, it waits.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import random
 import sys
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -22,9 +23,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from dgguf.images import ImageInput, read_image
+from dgguf.images import POOL, ImageInput, read_image
 from tools.bench.measuring import unmeasured
 from tools.demo.batches import Batch
 from tools.demo.network import Pictures
@@ -74,19 +76,33 @@ def prompt_ids(
     return ids, spans
 
 
-def picture_batch(
-    examples: Examples, budget: int, seed: int, step: int
-) -> tuple[Batch, np.ndarray, np.ndarray, int]:
-    """A step's batch, the places of images in its prompts, their patches, and patches in a row.
+@dataclass(frozen=True)
+class PictureBatch:
+    """A step's examples with pictures.
 
-    Returns:
-        the batch; spans (B, P); patches (images, patches, 768), in the order of their places.
+    Attributes:
+        batch: of them.
+        spans: (B, P), which image of its example a place of a prompt belongs to, 0 for text.
+        patches: (images, patches, 768), in the order of their places.
+        columns: patches in a row.
+        cells: (images, rows of the tower, 2), what each row is to see; see `pictures.cells`.
     """
+
+    batch: Batch
+    spans: np.ndarray
+    patches: np.ndarray
+    columns: int
+    cells: np.ndarray
+
+
+def picture_batch(examples: Examples, budget: int, seed: int, step: int) -> PictureBatch:
+    """A step's batch."""
     rng, numbers = random.Random(f"see {seed} {step}"), np.random.default_rng([seed, step, 2])
     kind = _KINDS[budget]
     made = [(skill, pictures.MAKERS[skill](rng)) for skill, n in kind.rows.items() for _ in range(n)]
     rng.shuffle(made)
-    drawn, spans, patches = [], np.zeros((len(made), kind.prompt), np.int64), []
+    drawn, spans = [], np.zeros((len(made), kind.prompt), np.int64)
+    patches, cells = [], []
     columns = 0
     for i, (skill, seen) in enumerate(made):
         images = [read_image(image, budget) for image in seen.images]
@@ -94,8 +110,41 @@ def picture_batch(
         drawn.append(Drawn(skill, ids, examples.encoder.answer(seen.example)))
         spans[i, kind.prompt - len(ids) :] = places
         patches += [image.patches() for image in images]
-        columns = 3 * images[0].columns
-    return examples.noised(drawn, kind, rng, numbers), spans, np.stack(patches), columns
+        columns = POOL * images[0].columns
+        cells += [pictures.cells(things, images[0].columns) for things in seen.things]
+    batch = examples.noised(drawn, kind, rng, numbers)
+    return PictureBatch(batch, spans, np.stack(patches), columns, np.stack(cells))
+
+
+class Lesson(nn.Module):
+    """Tells the tower's rows what they are to see, which the words of an answer alone teach slowly.
+
+    Two matrices read what covers a row's cell, and its colour; they are not part of the demo.
+    """
+
+    def __init__(self, width: int, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.matrices = nn.ParameterList(
+            nn.Parameter(torch.randn((1 + n, width), generator=generator) * width**-0.5)
+            for n in (len(pictures.WHATS), len(pictures.COLOURS))
+        )
+
+    def forward(self, rows: Tensor, cells: Tensor) -> Tensor:
+        """The mean loss of rows (images, n, D) whose cells are (images, n, 2); paper counts a tenth."""
+        weights = torch.where(cells[..., 0] < 0, 0.1, 1.0)
+        losses = [
+            F.cross_entropy((rows @ matrix.T).flatten(0, 1), 1 + cells[..., i].flatten(), reduction="none")
+            for i, matrix in enumerate(self.matrices)
+        ]
+        return (sum(losses) * weights.flatten()).sum() / weights.sum()
+
+
+def placed(read: Tensor, spans: np.ndarray) -> Pictures:
+    """A tower's rows where they stand in prompts."""
+    where = torch.from_numpy(spans).to(read.device)
+    rows = read.new_zeros(*spans.shape, read.shape[-1])
+    return Pictures(rows.masked_scatter((where > 0)[..., None], read), where)
 
 
 class Seeing:
@@ -104,31 +153,40 @@ class Seeing:
     def __init__(self, trainer: Trainer, tower_sizes: TowerSizes, seed: int) -> None:
         self.trainer = trainer
         self.tower = Tower(tower_sizes, seed).to(trainer.device)
-        self.adam = torch.optim.AdamW(
-            self.tower.parameters(), lr=TOWER_RATE, betas=(0.9, 0.98), weight_decay=0.0
-        )
+        self.lesson = Lesson(tower_sizes.text, seed).to(trainer.device)
+        parameters = [*self.tower.parameters(), *self.lesson.parameters()]
+        self.adam = torch.optim.AdamW(parameters, lr=TOWER_RATE, betas=(0.9, 0.98), weight_decay=0.0)
         self.step = 0
 
     def save(self, path: Path) -> None:
         """Write the state under another name first."""
-        state = {"tower": self.tower.state_dict(), "adam": self.adam.state_dict(), "step": self.step}
+        state = {"tower": self.tower.state_dict(), "lesson": self.lesson.state_dict()}
+        state |= {"adam": self.adam.state_dict(), "step": self.step}
         torch.save(state | {"text": self.trainer.state()}, path.with_suffix(".partial"))
         os.replace(path.with_suffix(".partial"), path)
 
     def load(self, path: Path) -> None:
         state = torch.load(path, map_location=self.trainer.device)
         self.tower.load_state_dict(state["tower"])
+        self.lesson.load_state_dict(state["lesson"])
         self.adam.load_state_dict(state["adam"])
         self.step = state["step"]
         self.trainer.load_state(state["text"])
 
-    def rows(self, spans: np.ndarray, patches: np.ndarray, columns: int) -> Pictures:
-        """The tower's rows where they stand in prompts."""
-        device = self.trainer.device
-        where = torch.from_numpy(spans).to(device)
-        read: Tensor = self.tower(torch.from_numpy(patches).to(device), columns)
-        rows = read.new_zeros(*spans.shape, read.shape[-1])
-        return Pictures(rows.masked_scatter((where > 0)[..., None], read), where)
+    def read(self, patches: np.ndarray, columns: int) -> Tensor:
+        """The tower's rows of images, (images, rows, D)."""
+        rows: Tensor = self.tower(torch.from_numpy(patches).to(self.trainer.device), columns)
+        return rows
+
+    def backward(self, made: PictureBatch, losses: dict[str, list[float]]) -> float:
+        """The gradient of the answers' loss and of the lesson's; returns the first."""
+        read = self.read(made.patches, made.columns)
+        rows = read.detach().requires_grad_()
+        loss = self.trainer.backward(made.batch, losses, placed(rows, made.spans))
+        taught = self.lesson(read, torch.from_numpy(made.cells).to(read.device))
+        torch.autograd.backward([taught, read], [None, rows.grad])
+        losses["lesson"].append(float(taught.detach()))
+        return loss
 
     def train_step(self, losses: dict[str, list[float]], share: float) -> float:
         """A step with pictures, or one without; returns the loss."""
@@ -139,8 +197,7 @@ class Seeing:
             loss = trainer.backward(trainer.next_batch(), losses)
         else:
             budget = _LARGE if turn % LARGE_EVERY == LARGE_EVERY - 1 else _SMALL
-            batch, spans, patches, columns = picture_batch(trainer.examples, budget, trainer.seed, self.step)
-            loss = trainer.backward(batch, losses, self.rows(spans, patches, columns))
+            loss = self.backward(picture_batch(trainer.examples, budget, trainer.seed, self.step), losses)
             self.adam.param_groups[0]["lr"] = TOWER_RATE * share
             self.adam.step()
             self.adam.zero_grad(set_to_none=True)
