@@ -51,14 +51,14 @@ class ExpertStream:
         )
 
     def add(self, matrix: GpuMatrix) -> None:
-        """Learn of a stack that stays in the host's memory; in the order of a layer's gate, up, down."""
+        """Learn of a stack that stays in the host's memory; a layer's in the order that `planes` gives."""
         layer = matrix.tensor.layer
         assert layer is not None
         self._layers.setdefault(layer, []).append(matrix)
 
     @contextlib.contextmanager
     def planes(self, matrices: tuple[GpuMatrix, ...]) -> Iterator[tuple[Planes, ...]]:
-        """The planes of a layer's gate, up and down stacks, for kernels started within the context."""
+        """The planes of all stacks of a layer, for kernels started within the context."""
         resident = [w.planes for w in matrices if w.planes is not None]
         if len(resident) == len(matrices):
             yield tuple(resident)
