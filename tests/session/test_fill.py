@@ -131,7 +131,7 @@ def test_a_canvas_for_a_language_of_bounded_length(session):
     assert length(regex="[a-z]{14}") == 16
     assert length(regex="[a-z]{15}") == 32
     assert length(regex="[a-z]+") == session.config.canvas_length
-    assert length(regex="[a-z]{15}", max_tokens=9) == 16
+    assert length(regex="[a-z]{15}", max_tokens=16) == 16
 
 
 @pytest.mark.parametrize(
