@@ -123,13 +123,14 @@ def seeing(monkeypatch):
     pytest.importorskip("torch")
     from tools.demo_next import see
     from tools.demo_next.batches import Kind
+    from tools.demo_next.lesson import Teacher
     from tools.demo_next.train import Trainer, sizes
 
     small = {"hidden": 64, "n_layers": 3, "head_dim": 16, "head_dim_full": 32, "ff": 48, "expert_ff": 32}
     monkeypatch.setitem(see._KINDS, 70, Kind(176, 24, {"what": 1, "compared": 1}))
     monkeypatch.setattr("tools.demo_next.train.KINDS", (Kind(48, 32, {"sum": 2, "saying": 1}),))
     tower = see.TowerSizes(text=64, hidden=32, ff=48, n_layers=1)
-    return see.Seeing(Trainer(sizes(**small), 3, compiled=False), tower, 3)
+    return see.Seeing(Trainer(sizes(**small), 3, compiled=False), Teacher(tower, 3))
 
 
 @pytest.mark.oracle
@@ -140,25 +141,28 @@ def test_a_step_with_pictures_trains_the_tower_and_dgguf_sees_what_the_twin_sees
     import dgguf
     from dgguf.images import read_image
     from dgguf.model.canvas import Canvas
+    from tools.demo_next.lesson import looks
     from tools.demo_next.see import picture_batch, placed, prompt_ids
     from tools.demo_next.tower import write_mmproj
     from tools.demo_next.train import export
 
     trainer = seeing.trainer
-    before = {name: value.detach().clone() for name, value in seeing.tower.named().items()}
-    taught = [matrix.detach().clone() for matrix in seeing.lesson.matrices]
+    before = {name: value.detach().clone() for name, value in seeing.teacher.tower.named().items()}
+    taught = [matrix.detach().clone() for matrix in seeing.teacher.lesson.matrices]
     seeing.train_step(defaultdict(list), 1.0)
-    assert all(not torch.equal(a, b) for a, b in zip(taught, seeing.lesson.matrices, strict=True))
-    assert all(not torch.equal(before[name], value) for name, value in seeing.tower.named().items())
+    assert all(not torch.equal(a, b) for a, b in zip(taught, seeing.teacher.lesson.matrices, strict=True))
+    assert all(not torch.equal(before[name], value) for name, value in seeing.teacher.tower.named().items())
     made = picture_batch(trainer.examples, 70, 3, 0)
-    assert made.patches.shape == (3, 576, 768)
-    assert made.columns == 24
-    assert made.cells.shape == (3, 64, 2)
+    assert made.looks.patches.shape == (3, 576, 768)
+    assert made.looks.columns == 24
+    assert made.looks.cells.shape == (3, 64, 2)
     assert (made.spans > 0).sum() == 3 * 64
     assert made.batch.prompt.shape == made.spans.shape
 
     export(trainer, tmp_path, tmp_path / "demo.gguf", "F32")
-    write_mmproj(seeing.tower, trainer.twin.sizes, tmp_path / "tower", tmp_path / "mmproj.gguf", "F32")
+    write_mmproj(
+        seeing.teacher.tower, trainer.twin.sizes, tmp_path / "tower", tmp_path / "mmproj.gguf", "F32"
+    )
     seen = MAKERS["compared"](random.Random(4))
     images = [read_image(image, 70) for image in seen.images]
     ids, places = prompt_ids(trainer.examples, seen, images)
@@ -166,8 +170,7 @@ def test_a_step_with_pictures_trains_the_tower_and_dgguf_sees_what_the_twin_sees
     seeing.trainer.twin = trainer.averaged()
     seeing.trainer.twin.dtype = torch.float32
     with torch.no_grad():
-        patches = np.stack([image.patches() for image in images])
-        read = placed(seeing.read(patches, made.columns), np.array([places]))
+        read = placed(seeing.teacher.read(looks(images, seen.things)), np.array([places]))
         expected = trainer.twin.logits(torch.tensor([ids]), torch.from_numpy(canvas)[None], None, read)[0]
     with dgguf.load(tmp_path / "demo.gguf", exact=True) as session:
         messages, budget = seen.example.messages, {"image_tokens": 70}
@@ -177,6 +180,23 @@ def test_a_step_with_pictures_trains_the_tower_and_dgguf_sees_what_the_twin_sees
         session.model.encode(np.array(ids), cache, spans=session.images.spans(np.array(ids), Pictures(given)))
         found = session.backend.to_host(session.model.logits(Canvas(canvas), cache, None))
     np.testing.assert_allclose(found, expected.numpy(), atol=2e-3)
+
+
+@pytest.mark.oracle
+def test_lessons_go_on_where_they_stopped_and_teach(seeing, tmp_path):
+    import torch
+
+    from tools.demo_next.lesson import Teacher, teach
+
+    teacher, path = seeing.teacher, tmp_path / "lessons.pt"
+    first = teacher.teach()
+    teach(teacher, path, 3)
+    again = Teacher(teacher.tower.sizes, 9)
+    again.load_state(torch.load(path))
+    assert again.n_lessons == 3
+    assert teacher.teach() == again.teach()
+    teacher.n_lessons = 0  # the same pictures again
+    assert teacher.teach() < first
 
 
 @pytest.mark.oracle
@@ -192,7 +212,8 @@ def test_a_second_stage_goes_on_where_it_stopped_and_its_demo_is_shown_a_picture
     data.mkdir(parents=True)
     see.train(seeing, data, 1)
     first = (data / "state.pt").read_bytes()
-    again = see.Seeing(see.Trainer(seeing.trainer.twin.sizes, 8, compiled=False), seeing.tower.sizes, 8)
+    trainer = see.Trainer(seeing.trainer.twin.sizes, 8, compiled=False)
+    again = see.Seeing(trainer, see.Teacher(seeing.teacher.tower.sizes, 8))
     again.load(data / "state.pt")
     for path in data.glob("*.gguf"):
         path.unlink()
@@ -200,8 +221,8 @@ def test_a_second_stage_goes_on_where_it_stopped_and_its_demo_is_shown_a_picture
         see.train(each, data, 3)
     assert (data / "state.pt").read_bytes() != first
     assert again.step == seeing.step == 3
-    for name, value in seeing.tower.named().items():
-        assert torch.equal(value, again.tower[name]), name
+    for name, value in seeing.teacher.tower.named().items():
+        assert torch.equal(value, again.teacher.tower[name]), name
     assert (data / "mmproj.gguf").stat().st_size < 1_000_000
     (tmp_path / "models.txt").write_bytes((EXAMPLES.parents[1] / "models.txt").read_bytes())
     monkeypatch.setattr(catalog, "_PACKAGE", data.parent)

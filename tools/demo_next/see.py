@@ -1,12 +1,14 @@
 """Teach the next demo to see: a tower and the network together, from where a run of train.py is.
 
+    nice -n 19 python tools/demo_next/see.py --folder RUN --lessons 2000   # the tower alone: RUN/lessons.pt
     nice -n 19 python tools/demo_next/see.py --folder RUN --steps 4000
 
-One step in three has pictures, the others are of the other skills, so that nothing is forgotten. The
-tower's rows are also told what they see (`Lesson`). The last third of the steps lowers the rates: ask for
-more --steps than there is time for, stop, and ask for fewer at the end. RUN/seeing keeps history.jsonl and
-state.pt, written every ten minutes and on SIGTERM and Ctrl-C, from which the same command goes on; at the
-end demo.gguf and mmproj.gguf. RUN itself is only read. While a benchmark of tools/bench measures, it waits.
+Lessons (lesson.py) need no network, and may go on beside a run of text. In the second stage one step in
+three has pictures, the others are of the other skills, so that nothing is forgotten. The last third of the
+steps lowers the rates: ask for more --steps than there is time for, stop, and ask for fewer at the end.
+RUN/seeing keeps history.jsonl and state.pt, written every ten minutes and on SIGTERM and Ctrl-C, from which
+the same command goes on; at the end demo.gguf and mmproj.gguf. RUN itself is only read. While a benchmark
+of tools/bench measures, it waits.
 """
 
 import argparse
@@ -23,17 +25,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from dgguf.images import POOL, ImageInput, read_image
+from dgguf.images import ImageInput, read_image
 from tools.bench.measuring import unmeasured
 from tools.demo.batches import Batch
 from tools.demo.network import Pictures
 from tools.demo.train import keep_memory
 from tools.demo_next import pictures
 from tools.demo_next.batches import Drawn, Examples, Kind
-from tools.demo_next.tower import Tower, TowerSizes, write_mmproj
+from tools.demo_next.lesson import Looks, Teacher, looks, teach
+from tools.demo_next.tower import TowerSizes, write_mmproj
 from tools.demo_next.train import (
     PAUSE_SECONDS,
     REPORT_EVERY,
@@ -47,7 +49,6 @@ from tools.demo_next.train import (
 )
 from tools.demo_next.vocabulary import SPECIALS
 
-TOWER_RATE = 1e-3
 FALL = 1 / 3  # the share of the steps in which the rates are lowered
 PICTURES_EVERY, LARGE_EVERY = 3, 4  # one step in so many has pictures, of which one in so many has large ones
 _BEGIN, _END, _IMAGE = (SPECIALS.index(mark) for mark in ("<|image>", "<image|>", "<|image|>"))
@@ -83,16 +84,12 @@ class PictureBatch:
     Attributes:
         batch: of them.
         spans: (B, P), which image of its example a place of a prompt belongs to, 0 for text.
-        patches: (images, patches, 768), in the order of their places.
-        columns: patches in a row.
-        cells: (images, rows of the tower, 2), what each row is to see; see `pictures.cells`.
+        looks: all images, in the order of their places.
     """
 
     batch: Batch
     spans: np.ndarray
-    patches: np.ndarray
-    columns: int
-    cells: np.ndarray
+    looks: Looks
 
 
 def picture_batch(examples: Examples, budget: int, seed: int, step: int) -> PictureBatch:
@@ -102,42 +99,16 @@ def picture_batch(examples: Examples, budget: int, seed: int, step: int) -> Pict
     made = [(skill, pictures.MAKERS[skill](rng)) for skill, n in kind.rows.items() for _ in range(n)]
     rng.shuffle(made)
     drawn, spans = [], np.zeros((len(made), kind.prompt), np.int64)
-    patches, cells = [], []
-    columns = 0
+    read: list[ImageInput] = []
     for i, (skill, seen) in enumerate(made):
         images = [read_image(image, budget) for image in seen.images]
         ids, places = prompt_ids(examples, seen, images)
         drawn.append(Drawn(skill, ids, examples.encoder.answer(seen.example)))
         spans[i, kind.prompt - len(ids) :] = places
-        patches += [image.patches() for image in images]
-        columns = POOL * images[0].columns
-        cells += [pictures.cells(things, images[0].columns) for things in seen.things]
+        read += images
     batch = examples.noised(drawn, kind, rng, numbers)
-    return PictureBatch(batch, spans, np.stack(patches), columns, np.stack(cells))
-
-
-class Lesson(nn.Module):
-    """Tells the tower's rows what they are to see, which the words of an answer alone teach slowly.
-
-    Two matrices read what covers a row's cell, and its colour; they are not part of the demo.
-    """
-
-    def __init__(self, width: int, seed: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.matrices = nn.ParameterList(
-            nn.Parameter(torch.randn((1 + n, width), generator=generator) * width**-0.5)
-            for n in (len(pictures.WHATS), len(pictures.COLOURS))
-        )
-
-    def forward(self, rows: Tensor, cells: Tensor) -> Tensor:
-        """The mean loss of rows (images, n, D) whose cells are (images, n, 2); paper counts a tenth."""
-        weights = torch.where(cells[..., 0] < 0, 0.1, 1.0)
-        losses = [
-            F.cross_entropy((rows @ matrix.T).flatten(0, 1), 1 + cells[..., i].flatten(), reduction="none")
-            for i, matrix in enumerate(self.matrices)
-        ]
-        return (sum(losses) * weights.flatten()).sum() / weights.sum()
+    things = [each for _, seen in made for each in seen.things]
+    return PictureBatch(batch, spans, looks(read, things))
 
 
 def placed(read: Tensor, spans: np.ndarray) -> Pictures:
@@ -148,42 +119,30 @@ def placed(read: Tensor, spans: np.ndarray) -> Pictures:
 
 
 class Seeing:
-    """A trainer and its tower."""
+    """A trainer and the teacher of its tower."""
 
-    def __init__(self, trainer: Trainer, tower_sizes: TowerSizes, seed: int) -> None:
-        self.trainer = trainer
-        self.tower = Tower(tower_sizes, seed).to(trainer.device)
-        self.lesson = Lesson(tower_sizes.text, seed).to(trainer.device)
-        parameters = [*self.tower.parameters(), *self.lesson.parameters()]
-        self.adam = torch.optim.AdamW(parameters, lr=TOWER_RATE, betas=(0.9, 0.98), weight_decay=0.0)
+    def __init__(self, trainer: Trainer, teacher: Teacher) -> None:
+        self.trainer, self.teacher = trainer, teacher
         self.step = 0
 
     def save(self, path: Path) -> None:
         """Write the state under another name first."""
-        state = {"tower": self.tower.state_dict(), "lesson": self.lesson.state_dict()}
-        state |= {"adam": self.adam.state_dict(), "step": self.step}
-        torch.save(state | {"text": self.trainer.state()}, path.with_suffix(".partial"))
+        state = {"teacher": self.teacher.state(), "step": self.step, "text": self.trainer.state()}
+        torch.save(state, path.with_suffix(".partial"))
         os.replace(path.with_suffix(".partial"), path)
 
     def load(self, path: Path) -> None:
         state = torch.load(path, map_location=self.trainer.device)
-        self.tower.load_state_dict(state["tower"])
-        self.lesson.load_state_dict(state["lesson"])
-        self.adam.load_state_dict(state["adam"])
+        self.teacher.load_state(state["teacher"])
         self.step = state["step"]
         self.trainer.load_state(state["text"])
 
-    def read(self, patches: np.ndarray, columns: int) -> Tensor:
-        """The tower's rows of images, (images, rows, D)."""
-        rows: Tensor = self.tower(torch.from_numpy(patches).to(self.trainer.device), columns)
-        return rows
-
     def backward(self, made: PictureBatch, losses: dict[str, list[float]]) -> float:
         """The gradient of the answers' loss and of the lesson's; returns the first."""
-        read = self.read(made.patches, made.columns)
+        read = self.teacher.read(made.looks)
         rows = read.detach().requires_grad_()
         loss = self.trainer.backward(made.batch, losses, placed(rows, made.spans))
-        taught = self.lesson(read, torch.from_numpy(made.cells).to(read.device))
+        taught = self.teacher.loss(read, made.looks)
         torch.autograd.backward([taught, read], [None, rows.grad])
         losses["lesson"].append(float(taught.detach()))
         return loss
@@ -198,9 +157,7 @@ class Seeing:
         else:
             budget = _LARGE if turn % LARGE_EVERY == LARGE_EVERY - 1 else _SMALL
             loss = self.backward(picture_batch(trainer.examples, budget, trainer.seed, self.step), losses)
-            self.adam.param_groups[0]["lr"] = TOWER_RATE * share
-            self.adam.step()
-            self.adam.zero_grad(set_to_none=True)
+            self.teacher.update(share)
         trainer.update(share)
         self.step += 1
         trainer.core_seconds += time.process_time() - started
@@ -228,13 +185,15 @@ def train(seeing: Seeing, folder: Path, n_steps: int) -> None:
     seeing.save(folder / "state.pt")
     if seeing.step >= n_steps:
         export(seeing.trainer, folder, folder / "demo.gguf")
-        write_mmproj(seeing.tower.cpu(), seeing.trainer.twin.sizes, folder / "tower", folder / "mmproj.gguf")
+        tower, text = seeing.teacher.tower.cpu(), seeing.trainer.twin.sizes
+        write_mmproj(tower, text, folder / "tower", folder / "mmproj.gguf")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Teach the next demo to see.")
     parser.add_argument("--folder", type=Path, required=True, help="of a run of train.py")
     parser.add_argument("--steps", type=int, default=4000, help="up to this one (default: 4000)")
+    parser.add_argument("--lessons", type=int, metavar="N", help="teach the tower alone, up to lesson N")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
     parser.add_argument("--device", default="cpu", help="of torch (default: cpu)")
     parser.add_argument("--eager", action="store_true", help="do not compile: slower, needs no C++ compiler")
@@ -242,9 +201,16 @@ def main() -> None:
     keep_memory()
     torch.set_num_threads(options.threads)
     torch._dynamo.config.recompile_limit = 64
+    teacher = Teacher(TowerSizes(), 0, options.device)
+    if (lessons := options.folder / "lessons.pt").exists():
+        teacher.load_state(torch.load(lessons, map_location=options.device))
+    if options.lessons is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        teach(teacher, lessons, options.lessons)
+        return
     trainer = Trainer(sizes(), 0, compiled=not options.eager, device=options.device)
     trainer.load(options.folder / "state.pt")
-    seeing, folder = Seeing(trainer, TowerSizes(), 0), options.folder / "seeing"
+    seeing, folder = Seeing(trainer, teacher), options.folder / "seeing"
     folder.mkdir(exist_ok=True)
     if (folder / "state.pt").exists():
         seeing.load(folder / "state.pt")
