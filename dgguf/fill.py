@@ -193,6 +193,8 @@ def _held(
     most = model.constraints.most_tokens(whole, ids, room)
     if most == room:  # it has no bound, or one that is far away
         most = template.with_size(SIZES[-1]).place(model.tokenizer).n_tokens
+    length = choose_length(options["canvas_length"], most, model.config.canvas_length)
+    most = min(room, length * math.ceil(most / length))
     request = {"max_tokens": most, "constraint": whole, "top_k": max(_TOP, options["top_k"])}
     return Filling(held, model.tokenizer, model.stream(ids, **options | request))
 

@@ -54,7 +54,7 @@ class Task:
     Attributes:
         seed: of the run; a row's comes from it and the custom_id.
         folder: that paths of images begin at.
-        max_tokens: of an answer, rounded up to whole canvases.
+        max_tokens: of an answer, rounded up to whole canvases unless it is held to a language.
         canvas, turbo, sampler, system, think, raw, special, image_tokens: as of `Session.stream`.
         schema: a JSON schema as text; None for none.
         regex, choice: what an answer is held to, as of `Session.generate`.
@@ -214,7 +214,8 @@ class RowWorker:
         body.pop("stream_options", None)
         body.setdefault("seed", seed_of(task.seed, row.custom_id))
         if "max_completion_tokens" not in body:
-            body.setdefault("max_tokens", self._most())
+            is_held = self._constraint is not None or body.get("response_format") is not None
+            body.setdefault("max_tokens", self._most(is_held=is_held))
         if isinstance(body.get("sampler", {}), dict):
             given = {name: value for name, value in task.sampler.items() if value is not None}
             body["sampler"] = given | body.get("sampler", {})
@@ -248,14 +249,16 @@ class RowWorker:
             prompt=ids,
             images=images,
             seed=body.get("seed", seed_of(task.seed, row.custom_id)),
-            max_tokens=self._most(),
+            max_tokens=self._most(is_held=self._constraint is not None),
             settings=self._settings,
             canvas=task.canvas,
         )
 
-    def _most(self) -> int:
-        """Tokens of an answer at most: `dgguf run` rounds up to whole canvases, too."""
+    def _most(self, *, is_held: bool) -> int:
+        """Tokens of an answer at most: as `dgguf run`, whole canvases unless it is held to a language."""
         task = self._task
+        if is_held:
+            return task.max_tokens
         length = choose_length(task.canvas, task.max_tokens, self._session.config.canvas_length)
         return -(-task.max_tokens // length) * length
 

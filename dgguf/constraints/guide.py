@@ -65,6 +65,7 @@ class Guide:
 
     Attributes:
         n_candidates: likeliest tokens of each position that `hold` is to be given.
+        is_whole: what the last `hold` returned ends a text behind which the language has nothing.
     """
 
     n_candidates = 64
@@ -82,6 +83,7 @@ class Guide:
         self._last: np.ndarray | None = None
         self._n_same = 0
         self._advance: Callable[[], None] | None = None  # to what the last `hold` led
+        self.is_whole = False
 
     @property
     def shortest(self) -> int:
@@ -121,14 +123,14 @@ class Guide:
         argmax, entropy = prediction.argmax.copy(), prediction.entropy.copy()
         first = self._thought_length(prediction.argmax, room)
         if first > length:  # nothing but thoughts
-            self._advance = self._stay_in_thought
+            self._advance, self.is_whole = self._stay_in_thought, False
             return prediction, 0
         if first and argmax[first - 1] != self._marks.channel_close:
             assert self._marks.channel_close is not None
             argmax[first - 1] = self._marks.channel_close
         states = self._project(tokens[first:], probabilities[first:], room, argmax[first:], entropy[first:])
         end = int(states[-1]) if len(states) else self._state
-        self._advance = lambda: self._go_on(end)
+        self._advance, self.is_whole = lambda: self._go_on(end), self._has_nothing_behind(end)
         ends = np.flatnonzero(argmax == self._marks.stop)
         shown = slice(0, ends[0] + 1 if len(ends) else length)
         replaced = argmax != prediction.argmax
@@ -142,11 +144,10 @@ class Guide:
             self._advance()
         self._advance, self._last, self._n_same = None, None, 0
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether what is committed is a text of the language, whether a stop id is behind it or not."""
-        accepting = self._language.accepting
-        return self._began and (self._state == len(accepting) or bool(accepting[self._state]))
+    def _has_nothing_behind(self, state: int) -> bool:
+        accepting, steps = self._language.accepting, self._language.steps
+        n_states = len(accepting)
+        return state == n_states or bool(accepting[state] and (steps[:, state] == n_states).all())
 
     def _stay_in_thought(self) -> None:
         self._in_thought = True

@@ -209,7 +209,8 @@ class Finished:
     """The generation is over.
 
     Attributes:
-        reason: "stop", a stop id; "length", the limit on tokens; "context", no room for a canvas.
+        reason: "stop", a stop id, or a held text is whole; "length", the limit on tokens; "context", no room
+            for a canvas.
         answer_tokens: tokens of all canvases before the stop id.
         seconds: since the generation began.
     """

@@ -194,9 +194,9 @@ def _answer(
             yield step
         # 1.d. What is committed is the last argmax, never a sampled canvas.
         canvas = step.tokens
-        # 1.e. A stop id ends the answer there.
+        # 1.e. A stop id ends the answer there, or that the text it is held to is whole.
         stop = plan.stop(block, canvas)
-        stopped = stop is not None and plan.may_end(block)
+        stopped = (stop is not None and plan.may_end(block)) or denoise.is_whole
         answer_length = length if stop is None else stop
         answer_tokens += answer_length
         yield CanvasCommitted(
@@ -215,7 +215,7 @@ def _answer(
             return
         # 1.f. Go on with the next canvas.
         pending, ahead = canvas[:answer_length], ()
-    yield Finished("stop" if denoise.is_complete() else "length", answer_tokens, clock())
+    yield Finished("length", answer_tokens, clock())
 
 
 def choose_length(wanted: CanvasLength, n_tokens: int, longest: int) -> int:
@@ -294,12 +294,10 @@ class _Denoiser:
         if self._guide is not None:
             self._guide.check(room)
 
-    def is_complete(self) -> bool:
-        """Whether the answer is held to a language and a text of it, as its last canvas stands."""
-        if self._guide is None:
-            return False
-        self._guide.commit()
-        return self._guide.is_complete
+    @property
+    def is_whole(self) -> bool:
+        """Whether the answer is held to a language that has nothing behind its last canvas."""
+        return self._guide is not None and self._guide.is_whole
 
     def fresh(self, block: int, length: int, pins: Mapping[int, int]) -> Canvas:
         """What a canvas starts from; the canvas before is committed."""

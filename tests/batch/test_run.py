@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 import zlib
 from itertools import pairwise
 
@@ -187,6 +188,16 @@ def test_what_answers_are_held_to(batch, demo, tmp_path, held):
     batch.run(write_lines(tmp_path / "in.jsonl", ROWS[:5]), demo(**held))
     for result in batch.results().values():
         assert result["response"]["body"]["choices"][0]["message"]["content"] in ("17", "4")
+
+
+def test_a_held_answer_keeps_within_max_tokens(batch, demo, tmp_path):
+    """Others have whole canvases."""
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps({"custom_id": "a", "prompt": "Tell me a story."}))
+    batch.run(path, demo(max_tokens=30, regex='"[^"]{10,}"'))
+    body = batch.results()["a"]["response"]["body"]
+    assert body["usage"]["completion_tokens"] <= 30
+    assert re.fullmatch('"[^"]{10,}"', body["choices"][0]["message"]["content"])
 
 
 def test_bad_lines_get_an_error_each_and_the_others_an_answer(batch, demo, tmp_path):

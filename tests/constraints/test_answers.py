@@ -102,6 +102,8 @@ def test_it_is_closed_within_max_tokens_and_not_within_the_canvas(demo, least, m
     assert answer.statistics.reason == "stop"
     full = demo.generate("Hi", seed=1, regex="[0-9]{32}", max_tokens=32, canvas_length=32)
     assert (len(full.text), full.statistics.reason) == (32, "stop")  # no position is left for a stop id
+    cut = demo.generate("Tell me a story.", seed=1, regex='[a-zA-Z ., "]*', max_tokens=16, canvas_length=16)
+    assert cut.statistics.reason == "length"  # more could follow
     with pytest.raises(ConstraintError, match="takes 34 tokens, and there is room for 30"):
         demo.generate("Tell me a story.", regex="[0-9]{34}", max_tokens=30)
 

@@ -793,6 +793,15 @@ def test_gate_and_up_of_experts_in_one_product(rng, monkeypatch):
     np.testing.assert_array_equal(found[0], found[2])
 
 
+@pytest.mark.parametrize(("path", "streamed"), [("reference", set()), ("fast", {0})])
+def test_a_single_expert(rng, path, streamed):
+    backend = make_backend(path, PlacementPlan(ALL_RESIDENT.sizes, frozenset(streamed)))
+    x, weights, chosen = normal(rng, 3, 32), normal(rng, 3, 1), np.zeros((3, 1), np.int32)
+    tensors, (g, u, d) = zip(*expert_tensors(rng, ("Q8_0",) * 3, 1, 32, 32), strict=True)
+    out = backend.experts(upload(x), *load_experts(backend, tensors), upload(chosen), upload(weights))
+    close(backend.to_host(out), twin_experts(x, g, u, d, chosen, weights), 2 * ROUNDED)
+
+
 def test_many_rows_of_one_expert(rng):
     """More than a tile of them: the kernel for many tokens, and its second tile."""
     backend = make_backend("fast")

@@ -54,12 +54,12 @@ def test_bytes_of_a_step(found):
     assert parts["head product"]["dram_gb"] < 0.66  # once, not once for each tile of tokens
     assert sum(part["dram_gb"] for part in parts.values()) < 20
     assert parts["attention"]["l2_gb"] < 4.3  # each key once for 64 queries, and what blocks leave each other
-    assert sum(part["l2_gb"] for part in parts.values()) < 52
+    assert sum(part["l2_gb"] for part in parts.values()) < 57
 
 
 def test_modelled_time_of_a_step(found):
     """What the assumptions in tools/bench/gpu/model.py make of the counts; a GPU may say otherwise."""
-    assert found["step"]["modelled_ms"] < 11.5
+    assert found["step"]["modelled_ms"] < 12
     assert found["step"]["parts"]["attention"]["ms"] < 1.35
 
 

@@ -50,6 +50,27 @@ with measuring.measuring():
     assert may_work()
 
 
+def test_two_may_work_in_the_background(own_folder):
+    code = """
+import time
+from tools.bench import measuring
+with measuring.unmeasured() as quiet:
+    print(quiet, flush=True)
+    time.sleep(600)
+"""
+    root = BENCHMARKS[0].parents[2]
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root) as process:
+        try:
+            assert process.stdout.readline().strip() == b"True"
+            done = []
+            thread = threading.Thread(target=lambda: done.append(may_work()), daemon=True)
+            thread.start()
+            thread.join(60)
+            assert done == [True]
+        finally:
+            process.kill()
+
+
 def test_a_step_that_has_begun_ends_before_the_measuring_begins():
     begun, ended = threading.Event(), []
 

@@ -122,6 +122,12 @@ def test_holes_beside_each_other_are_told_apart(session):
         assert (found, read) == (text, holes)
 
 
+def test_a_hole_of_a_language_without_bound_has_its_canvas(session):
+    quick = session.settings(max_steps=3)
+    filled = session.fill("Name: [[]].", regex="[a-z]{50,}", canvas_length=96, seed=1, settings=quick)
+    assert re.fullmatch("Name: [a-z]{50,}[.]", filled.text)
+
+
 def test_a_canvas_for_a_language_of_bounded_length(session):
     def length(**asked):
         events = session.stream("Hi", canvas_length="auto", seed=1, **with_constraint(asked))

@@ -27,8 +27,9 @@ def measuring() -> Iterator[None]:
     path = folder() / f"{os.getpid()}.lock"
     try:
         with FileLock(path):
-            with _step_lock():
-                pass
+            for step in folder().glob("step-*.lock"):  # of each that works in the background
+                with FileLock(step):
+                    step.unlink(missing_ok=True)
             yield
     finally:
         path.unlink(missing_ok=True)
@@ -37,12 +38,8 @@ def measuring() -> Iterator[None]:
 @contextmanager
 def unmeasured() -> Iterator[bool]:
     """Whether the work of one step may be done within: True unless something is measured now."""
-    with _step_lock():
+    with FileLock(folder() / f"step-{os.getpid()}.lock"):
         yield not any(_is_held(path) for path in folder().glob("[0-9]*.lock"))
-
-
-def _step_lock() -> FileLock:
-    return FileLock(folder() / "step.lock")
 
 
 def _is_held(path: Path) -> bool:

@@ -1,9 +1,10 @@
-"""Lessons for a vision tower alone: what covers each cell of a picture, and in which colour.
+"""Lessons for a vision tower alone: in which thing's square each cell of a picture lies, and its colour.
 
 The words of an answer teach a tower slowly, and while they do every step with pictures costs the network
 something of its other skills. Where each thing is drawn is known, so each row can be told what it sees.
 """
 
+import os
 import random
 import sys
 import time
@@ -51,7 +52,7 @@ def looks(images: Sequence[ImageInput], things: Sequence[Sequence[pictures.Drawn
 
 
 class Lesson(nn.Module):
-    """Two matrices that read what covers a row's cell, and its colour; they are not part of the demo."""
+    """Two matrices that read the thing at a row's cell, and its colour; they are not part of the demo."""
 
     def __init__(self, width: int, seed: int) -> None:
         super().__init__()
@@ -121,8 +122,8 @@ class Teacher:
         seen = [rng.choice(makers)(rng) for _ in range(_AT_ONCE)]
         budget = _BUDGETS[self.n_lessons % len(_BUDGETS)]
         n = _AT_ONCE if budget == _BUDGETS[0] else _AT_ONCE // 4
-        images = [read_image(image, budget) for each in seen for image in each.images][:n]
-        shown = looks(images, [things for each in seen for things in each.things][:n])
+        pairs = [pair for each in seen for pair in zip(each.images, each.things, strict=True)][:n]
+        shown = looks([read_image(image, budget) for image, _ in pairs], [things for _, things in pairs])
         loss = self.loss(self.read(shown), shown)
         loss.backward()  # type: ignore[no-untyped-call]
         self.update(rate(self.n_lessons, None))
@@ -144,6 +145,11 @@ def teach(teacher: Teacher, path: Path, n_lessons: int) -> None:
             print(f"{teacher.n_lessons}  lesson {sum(losses) / len(losses):.3f}", file=sys.stderr, flush=True)
             losses.clear()
         if time.monotonic() - saved > SAVE_SECONDS:
-            torch.save(teacher.state(), path)
+            _save(teacher, path)
             saved = time.monotonic()
-    torch.save(teacher.state(), path)
+    _save(teacher, path)
+
+
+def _save(teacher: Teacher, path: Path) -> None:
+    torch.save(teacher.state(), path.with_suffix(".partial"))
+    os.replace(path.with_suffix(".partial"), path)

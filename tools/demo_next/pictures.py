@@ -119,9 +119,9 @@ class Seen:
 
 
 def cells(things: Sequence[Drawn], side: int) -> np.ndarray:
-    """What covers the middles of the cells of a square picture, row by row.
+    """The thing in whose square the middle of each cell of a square picture lies, row by row.
 
-    A thing has the cell of its own middle in any case.
+    The square is around all ink and some paper. A thing has the cell of its own middle in any case.
 
     Args:
         side: cells in a row.

@@ -1,6 +1,6 @@
 """Teach the next demo to see: a tower and the network together, from where a run of train.py is.
 
-    nice -n 19 python tools/demo_next/see.py --folder RUN --lessons 2000   # the tower alone: RUN/lessons.pt
+    nice -n 19 python tools/demo_next/see.py --folder RUN --lessons 2500   # the tower alone: RUN/lessons.pt
     nice -n 19 python tools/demo_next/see.py --folder RUN --steps 4000
 
 Lessons (lesson.py) need no network, and may go on beside a run of text. In the second stage one step in
@@ -178,7 +178,7 @@ def train(seeing: Seeing, folder: Path, n_steps: int) -> None:
         if seeing.step % REPORT_EVERY == 0:
             means = {skill: round(sum(v) / len(v), 4) for skill, v in sorted(losses.items())}
             losses.clear()
-            report(seeing.trainer, folder, loss, means)
+            report(seeing.trainer, folder, loss, means, f"{seeing.step}/{n_steps}, of all ")
         if time.monotonic() - saved > SAVE_SECONDS:
             seeing.save(folder / "state.pt")
             saved = time.monotonic()

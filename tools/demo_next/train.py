@@ -327,12 +327,18 @@ def train(
 
 
 def report(
-    trainer: Trainer, folder: Path, loss: float, means: dict[str, float], *, finish: bool = False
+    trainer: Trainer,
+    folder: Path,
+    loss: float,
+    means: dict[str, float],
+    at: str = "",
+    *,
+    finish: bool = False,
 ) -> None:
-    """A line to stderr, and to the history unless it is a finish."""
+    """A line to stderr, which begins with `at`, and one to the history unless it is a finish."""
     hours = trainer.core_seconds / 3600
     text = " ".join(f"{skill} {value:.2f}" for skill, value in means.items())
-    print(f"{trainer.step}  {hours:.2f} core-hours  loss {loss:.3f}  {text}", file=sys.stderr, flush=True)
+    print(f"{at}{trainer.step}  {hours:.2f} core-hours  loss {loss:.3f}  {text}", file=sys.stderr, flush=True)
     if not finish:
         entry = {"step": trainer.step, "minutes": round(hours * 60, 2), "losses": means}
         with (folder / "history.jsonl").open("a") as file:

@@ -72,14 +72,14 @@ class Products:
 
     def _place_joined(self, tensors: list[HostTensor], packs: list[Packed]) -> list[GpuMatrix]:
         """Matrices of one layout, behind each other if that can be. The reference has its stacks alone."""
-        is_read = not (self._reference and packs[0].stack > 1)
-        if len(packs) == 1 or not is_read or not can_join(packs):
+        are_stacks = tensors[0].role is Role.EXPERTS
+        if len(packs) == 1 or (are_stacks and self._reference) or not can_join(packs):
             return [self._place(tensor, own) for tensor, own in zip(tensors, packs, strict=True)]
         ends = tuple(int(end) for end in np.cumsum([own.rows for own in packs]))
         whole, made, first = self._place(tensors[0], self._join(packs)), [], 0
         for tensor, end in zip(tensors, ends, strict=True):
             own = replace(whole.packed, rows=end - first)
-            planes = matmul.planes_of_rows(whole, first, end) if whole.stack == 1 else None
+            planes = None if are_stacks else matmul.planes_of_rows(whole, first, end)
             made.append(GpuMatrix(tensor, own, whole.tables, planes, Joined(whole, ends, first)))
             first = end
         return made

@@ -153,8 +153,7 @@ def tiles(tokens: int, stack: int, heights: tuple[int, ...]) -> dict[int, float]
 
 def _product(node: Node, card: Card) -> Work:
     w, counts = node.matrices[0], issue(node.macros, node.name, card.arch)
-    shapes = [a.shape for a in node.arguments if len(getattr(a, "shape", ())) == 2]
-    tokens = max(shape[0] for shape in shapes if shape[1] != 3)  # of x and out; (n, 3) are the tiles
+    tokens = int(node.arguments[12].value)  # of out
     height, chunks = tokens_of(node.name), math.ceil(w.columns / UNIT_COLUMNS)
     row_blocks, n_tiles = math.ceil(w.rows / UNIT_ROWS), tiles(tokens, w.stack, tuple(counts) or (height,))
     wide = node.name.endswith("wide")
