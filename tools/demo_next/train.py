@@ -3,17 +3,15 @@
     nice -n 19 python tools/demo_next/train.py --folder RUN               # until it is stopped; goes on so
     nice -n 19 python tools/demo_next/train.py --folder RUN --start training/state.pt   # from a packed state
     python tools/demo_next/train.py --folder RUN --finish 3000            # to RUN/finished.gguf; RUN stays
-    python tools/demo_next/train.py --folder RUN --pack training/state.pt # its newest state, under 30 MB
+    python tools/demo_next/train.py --folder RUN --pack training/state.pt # its newest state, under 20 MB
     python tools/demo_next/train.py --folder RUN --export demo.gguf
     python tools/demo_next/train.py --folder RUN --device cuda --workers 8 --rows 4 --minutes 9
 
 The rates rise, then stay level, for nobody knows how long the run will be; --finish lowers them to 0 from
 where the run is, in a copy. What is exported is a moving average of the weights. A step's data depend on the
-seed and the step alone. While a benchmark of tools/bench measures, the training waits
-(tools/bench/measuring.py).
-The folder keeps state.pt, written every ten minutes and on SIGTERM and Ctrl-C, history.jsonl and curve.svg,
-by hours of processor time. Needs torch (extra `oracle`) and a C++ compiler, or --eager. A GPU takes larger
-batches (--rows), which other processes make (--workers).
+seed and the step alone. While a benchmark of tools/bench measures, the training waits.
+The folder keeps state.pt, written every ten minutes and on SIGTERM and Ctrl-C, history.jsonl and curve.svg.
+Needs torch (extra `oracle`) and a C++ compiler, or --eager. A GPU takes larger batches (--rows) of --workers.
 """
 
 import argparse
@@ -102,7 +100,7 @@ class Trainer:
         }
 
     def load(self, path: Path) -> None:
-        """Go on from a state; one that was packed has no average and half of the digits."""
+        """Go on from a state; a packed one has neither average nor momentum, and half of the digits."""
         self.load_state(torch.load(path, map_location=self.device))
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -121,7 +119,7 @@ class Trainer:
         os.replace(partial, path)
 
     def pack(self, path: Path) -> None:
-        """The state in bfloat16, without the average, to be kept elsewhere."""
+        """The state in bfloat16, to be kept elsewhere, without the average and without Muon's momentum."""
 
         def halved(value: Any) -> Any:
             if isinstance(value, Tensor):
@@ -132,6 +130,7 @@ class Trainer:
 
         state = halved(self.state())
         del state["average"]
+        state["optimizers"][0]["state"] = {}  # which some twenty steps bring back
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, path)
 
@@ -336,8 +335,7 @@ def report(
     finish: bool = False,
 ) -> None:
     """A line to stderr, which begins with `at`, and one to the history unless it is a finish."""
-    hours = trainer.core_seconds / 3600
-    text = " ".join(f"{skill} {value:.2f}" for skill, value in means.items())
+    hours, text = trainer.core_seconds / 3600, " ".join(f"{skill} {v:.2f}" for skill, v in means.items())
     print(f"{at}{trainer.step}  {hours:.2f} core-hours  loss {loss:.3f}  {text}", file=sys.stderr, flush=True)
     if not finish:
         entry = {"step": trainer.step, "minutes": round(hours * 60, 2), "losses": means}
