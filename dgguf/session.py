@@ -186,8 +186,7 @@ class Session:
         Args:
             prompt: a user's message, {"role", "content"} messages, or ids from `encode`.
             settings, turbo: None for the file's; what steps leave out, for speed, None for nothing.
-            max_tokens, canvas_length: the first in whole canvases of the second, see `choose_length`; an
-                answer that is held to a language has no more tokens than the first.
+            max_tokens, canvas_length: the first in whole canvases of the second unless a language holds.
             seed: the same seed gives the same answer, see docs/determinism.md; None draws one.
             top_k, log_probabilities: likeliest tokens of a position that each step, and each commit, reports.
             pins, constraints: ids that must stand at positions of the answer, from 0; what for, in words.

@@ -231,7 +231,7 @@ def _length_options(command: Command) -> Command:
             metavar="N",
             type=click.IntRange(1),
             default=Asking.max_tokens,
-            help="Answer length, rounded up to whole canvases; within it with --schema and its like.",
+            help="Answer length, rounded up to whole canvases.",
         ),
         click.option(
             "--canvas",

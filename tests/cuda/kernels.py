@@ -1105,7 +1105,7 @@ def load_network(backend, gguf_path):
     return Transformer(config, load_weights(file, config, backend), backend)
 
 
-NODES = 34  # of a step of one layer, its three copies among them
+NODES = 33  # of a step of one layer, its three copies among them
 
 
 def test_repeated_steps_are_the_same_to_the_bit(tmp_path):

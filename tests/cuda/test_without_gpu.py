@@ -589,7 +589,7 @@ def test_a_generation_on_the_fake_driver(fake_driver, tiny, layers, streamed):
     launched, recorded, repeated, steps = map(int, counts.split())
     assert steps == 12  # two canvases of six, as all argmaxes are equal
     assert repeated == (0 if streamed else 9)  # all but the first of a canvas, and the second of the first
-    assert recorded == (0 if streamed else 106)  # 15 a layer, and 16
+    assert recorded == (0 if streamed else 100)  # 14 a layer, and 16
     assert launched > 500
 
 
