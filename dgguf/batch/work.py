@@ -214,8 +214,10 @@ class RowWorker:
         body.pop("stream_options", None)
         body.setdefault("seed", seed_of(task.seed, row.custom_id))
         if "max_completion_tokens" not in body:
-            is_held = self._constraint is not None or body.get("response_format") is not None
-            body.setdefault("max_tokens", self._most(is_held=is_held))
+            form = body.get("response_format")
+            is_held = isinstance(form, dict) and form.get("type") != "text"
+            most = self._most(is_held=is_held or self._constraint is not None)
+            body.setdefault("max_tokens", most)
         if isinstance(body.get("sampler", {}), dict):
             given = {name: value for name, value in task.sampler.items() if value is not None}
             body["sampler"] = given | body.get("sampler", {})

@@ -200,6 +200,16 @@ def test_a_held_answer_keeps_within_max_tokens(batch, demo, tmp_path):
     assert re.fullmatch('"[^"]{10,}"', body["choices"][0]["message"]["content"])
 
 
+@pytest.mark.parametrize(("kind", "is_short"), [("text", False), ("json_object", True)])
+def test_a_row_that_asks_for_plain_text_is_not_held(batch, demo, tmp_path, kind, is_short):
+    body = {"messages": STORY, "response_format": {"type": kind}}
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps({"custom_id": "a", "body": body, **CHAT}))
+    batch.run(path, demo(max_tokens=30))
+    usage = batch.results()["a"]["response"]["body"]["usage"]
+    assert (usage["completion_tokens"] <= 30) == is_short
+
+
 def test_bad_lines_get_an_error_each_and_the_others_an_answer(batch, demo, tmp_path):
     path = tmp_path / "in.jsonl"
     wrong = [

@@ -1,5 +1,6 @@
 """What macOS and Windows are asked, with stand-ins for their libraries."""
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -63,15 +64,19 @@ def test_each_thread_of_a_mac_computes_blas_alone(mac, monkeypatch):
 
 @pytest.mark.parametrize("there", [True, False])
 def test_a_mac_before_15_cannot_be_told(monkeypatch, there):
+    asked = []
+
     def load(name):
+        asked.append(name)
         if not there:
             raise OSError
         return object()
 
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(ctypes, "CDLL", load)
-    with machine.one_blas_thread()():
-        pass
+    assert machine.one_blas_thread() is contextlib.nullcontext
+    assert len(asked) == 1
+    assert "Accelerate" in asked[0]
 
 
 def test_windows_tells_memory_and_processor(kernel32, monkeypatch):

@@ -348,5 +348,6 @@ def test_the_demo_is_refused(path):
 
 
 def test_declarations_are_json(path):
-    for function in read_functions(path).values():
-        json.dumps(function.declaration)
+    declarations = [function.declaration for function in read_functions(path).values()]
+    assert declarations
+    assert json.loads(json.dumps(declarations)) == declarations
