@@ -48,6 +48,15 @@ def test_every_product_is_held_against_float64(found):
     assert found["rows_of_experts"] == []  # of a GPU alone
 
 
+def test_a_block_of_a_short_expert_takes_two_strips(found):
+    """Of `down`, whose 704 columns are eleven chunks; of gate and up, 44 chunks, one."""
+    experts = [row for row in found["step"]["kernels"] if row["part"] == "experts' products"]
+    grids = {row["shapes"][0][1]: row["grid"][0] for row in experts}
+    assert grids == {2816: 11, 1408: 11}
+    variant = found["variants"]["experts' products of one strip a block"]["kernels"]
+    assert {row["grid"][0] for row in variant} == {22}
+
+
 def test_bytes_of_a_step(found):
     parts = found["step"]["parts"]
     assert parts["experts' products"]["dram_gb"] == pytest.approx(EXPERTS_GB, rel=0.01)

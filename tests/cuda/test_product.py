@@ -60,8 +60,8 @@ def units_of(rng, form, codes):
     return (low, high, scales), weights.astype(np.float16).reshape(rows, -1)
 
 
-def product(form, planes, x, rows, n_out, kernel, tiles, gather=None, macros=()):
-    """The sums (n_out, rows) of a kernel, such as "64_wide"."""
+def product(form, planes, x, rows, n_out, kernel, tiles, gather=None, macros=(), strips=1):
+    """The sums (n_out, rows) of a kernel, such as "64_wide", whose blocks take so many strips each."""
     from tests.support.cuda_emulation import library  # which needs numba-cuda
 
     names = ("HIGH_BITS", "GROUP", "MINIMUM", "TABLE", "HALVES")
@@ -80,9 +80,8 @@ def product(form, planes, x, rows, n_out, kernel, tiles, gather=None, macros=())
     pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
     run = library("qgemm", kind + macros)[f"run_qgemm_{kernel}"]
     row_blocks = -(-rows // (128 if kernel.endswith("wide") else 64))
-    run(
-        pointers, *map(ctypes.c_int, (row_blocks, len(tiles), 128, 0, 0))
-    )  # forwards, no dynamic shared memory
+    grid = -(-row_blocks // strips), len(tiles)
+    run(pointers, *map(ctypes.c_int, (*grid, 128, 0, 0)))  # forwards, no dynamic shared memory
     return out
 
 
@@ -141,3 +140,22 @@ def test_chunks_of_every_number(name, macros):
                 given = x[gather[first : first + count]].astype(np.float64)
                 bound = (4 * chunks + 1) * 2.0**-24 * (abs(given) @ abs(w))
                 assert (abs(found[first : first + count] - given @ w) <= bound).all(), (chunks, kernel)
+
+
+@pytest.mark.parametrize("macros", [(), NO_ASYNC], ids=["async", "no_async"])
+@pytest.mark.parametrize("name", ["Q4_K", "Q8_0", "IQ4_NL"])
+def test_strips_behind_each_other_are_as_each_alone(name, macros):
+    """A block's strips, the last of them cut short by the matrix's end, to the bit."""
+    form, rng = layout(FORMATS_BY_NAME[name]), np.random.default_rng(zlib.crc32(name.encode()))
+    rows = 464  # four strips of 128, the last cut short
+    tiles = np.array([(0, 0, 32), (1, 32, 9), (1, 41, 0), (2, 41, 17)], np.int32)
+    for chunks in (1, 2, 3, 5):
+        codes = rng.integers(0, 16 << form.high_bits, (3 * rows, 64 * chunks), np.uint8)
+        planes, _ = units_of(rng, form, codes)
+        x = rng.standard_normal((20, 64 * chunks)).astype(np.float16)
+        gather = rng.integers(0, 20, 58).astype(np.int32)
+        alone = product(form, planes, x, rows, 58, "32_wide", tiles, gather, macros)
+        assert np.isfinite(alone).all()
+        for strips in (2, 3, 4):
+            found = product(form, planes, x, rows, 58, "32_wide", tiles, gather, macros, strips)
+            np.testing.assert_array_equal(found, alone)

@@ -31,6 +31,8 @@ COMMITTED, ROWS = 2048, 256
 VARIANTS: dict[str, dict[str, Any]] = {
     "dense products of 32 tokens": {"matmul.MANY_TOKENS": 32},
     "experts' products of 64 tokens": {"matmul.FEW_TOKENS": 8},
+    "products of 64 rows a block": {"matmul.WIDE_BLOCKS": 1 << 30},
+    "experts' products of one strip a block": {"matmul.LONG_CHUNKS": 0},
 }
 # Other passes: how many positions are committed, and rows; an encoder pass, or a step.
 SCENES: dict[str, tuple[str, int, int]] = {

@@ -26,6 +26,9 @@ QGEMM_WARPS = 4
 # The wide kernels read x half as often, and are taken where they still have about two blocks for each of the
 # 132 multiprocessors of an H100: with fewer they wait for memory.
 WIDE_BLOCKS = 256
+# A block of an expert's wide kernel takes strips of 128 rows until it has so many chunks of columns: the
+# first of a strip then come while the sums of the one before are written. As long as so many blocks are left.
+LONG_CHUNKS, LONG_BLOCKS = 22, 1024
 QGEMM_THREADS = 32 * QGEMM_WARPS
 
 
@@ -293,13 +296,14 @@ def variant(
 ) -> tuple[str, tuple[int, int], int]:
     """The kernel of qgemm.cu for tiles of so many tokens: its name, grid and threads of a block.
 
-    Its blocks run with the tiles of tokens first, or with the row blocks where tiles are listed. The sums of
-    all kernels are the same, to the bit.
+    Its blocks run with the tiles of tokens first, or with the strips of rows where tiles are listed; then a
+    block may take several. The sums of all kernels are the same, to the bit.
     """
     name, rows = f"qgemm_{height}", UNIT_ROWS * QGEMM_WARPS
-    wide = -(-w.rows // (2 * rows))
+    strips, wide = -(-w.rows // rows), -(-w.rows // (2 * rows))
     if not w.layout.halves and wide * token_tiles >= WIDE_BLOCKS:
-        name, row_blocks = f"{name}_wide", wide
-    else:
-        row_blocks = -(-w.rows // rows)
-    return name, (row_blocks, token_tiles) if listed else (token_tiles, row_blocks), QGEMM_THREADS
+        name, strips = f"{name}_wide", wide
+        if listed and height == FEW_TOKENS:
+            a_block = max(1, min(LONG_CHUNKS // w.chunks, strips * token_tiles // LONG_BLOCKS))
+            strips = -(-strips // a_block)
+    return name, (strips, token_tiles) if listed else (token_tiles, strips), QGEMM_THREADS

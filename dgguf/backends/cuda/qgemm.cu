@@ -10,8 +10,8 @@
 //
 // Compiled for one kind of layout at a time: HIGH_BITS, GROUP, MINIMUM, TABLE, HALVES (see
 // layout.Layout.kind). The grid of a stack is (row blocks / 4, token tiles), of one matrix (token tiles, row
-// blocks / 4), of the wide kernels row blocks / 8: blocks run with x first, and what they share of the weights then
-// comes from DRAM once. 128 threads.
+// blocks / 4), of the wide kernels row blocks / 8, for a stack a divisor of that: blocks run with x first, and what
+// they share of the weights then comes from DRAM once. 128 threads.
 #include "primitives.cuh"
 
 constexpr int WARPS = 4;
@@ -237,10 +237,22 @@ DEVICE void end_copies(const Feed<TOKENS, UNITS> &feed, Stage<TOKENS, UNITS> &st
         if (feed.present[i]) end_copy(feed.x_copies[i], x + i * (THREADS / 8) * STRIDE);
 }
 
+// Starts the feed and begins the copies of its first chunks.
+template <int TOKENS, int UNITS>
+DEVICE void start_strip(Feed<TOKENS, UNITS> &feed, Stage<TOKENS, UNITS> *stages, Tile tile, int first_block,
+                        PARAMETERS) {
+    start_feed(feed, tile, first_block, ARGUMENTS);
+#pragma unroll
+    for (int i = 0; i < STAGES<TOKENS, UNITS> - 1; i++) {
+        if (i < chunks) begin_copies(feed, stages[i], i), end_copies(feed, stages[i]);
+        commit_copies();
+    }
+}
+
 // The sums of a block of 16 rows.
 template <int TILES>
 DEVICE void write_sums(const float sums[TILES][4], Tile tile, int block, PARAMETERS) {
-    const int lane = threadIdx.x & 31;
+    const int lane = thread_anew() & 31;  // else addresses would be in registers all along
     // The matrix that the rows are of.
     const int start = 16 * block < end0 ? 0 : 16 * block < end1 ? end0 : end1;
     const int width = (start < end0 ? end0 : start < end1 ? end1 : rows) - start;
@@ -262,65 +274,71 @@ DEVICE void write_sums(const float sums[TILES][4], Tile tile, int block, PARAMET
         }
 }
 
-// The rows of a tile, TOKENS at most, and UNITS blocks of 16 rows of the matrix for each warp. stages and pairs are
-// the block's.
+// The rows of a tile, TOKENS at most, and a strip of the matrix, UNITS blocks of 16 rows for each warp. Of an expert a
+// block may take several strips, as its grid says: the first chunks of the next are on their way while the sums of the
+// last are written. stages and pairs are the block's.
 template <int TOKENS, int UNITS>
 DEVICE void multiply(Tile tile, Stage<TOKENS, UNITS> *stages, u32 *pairs, PARAMETERS) {
-    constexpr int TILES = TOKENS / 8, N = STAGES<TOKENS, UNITS>;
+    constexpr int TILES = TOKENS / 8, N = STAGES<TOKENS, UNITS>, STRIP = WARPS * UNITS;
+    constexpr bool SEVERAL = TOKENS <= 32 && UNITS > 1;  // the others have no registers for it
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    const int first_block = ((tiles ? blockIdx.x : blockIdx.y) * WARPS + warp) * UNITS;
+    const int strips = SEVERAL && tiles ? ((rows + 15) / 16 + STRIP * gridDim.x - 1) / (STRIP * gridDim.x) : 1;
+    int strip = strips * (tiles ? blockIdx.x : blockIdx.y);
 
     if constexpr (TABLE)
         for (int i = threadIdx.x; i < 256; i += THREADS) pairs[i] = table[i];
 
     Feed<TOKENS, UNITS> feed;
-    start_feed(feed, tile, first_block, ARGUMENTS);
     const Offsets by = offsets(base);
-    float sums[UNITS][TILES][4] = {};
+    start_strip(feed, stages, tile, strip * STRIP + warp * UNITS, ARGUMENTS);
+    do {
+        float sums[UNITS][TILES][4] = {};
+        for (int turn = 0; turn < chunks; turn += N) {
 #pragma unroll
-    for (int i = 0; i < N - 1; i++) {
-        if (i < chunks) begin_copies(feed, stages[i], i), end_copies(feed, stages[i]);
-        commit_copies();
-    }
-    for (int turn = 0; turn < chunks; turn += N) {
+            for (int at = 0; at < N; at++) {  // as many chunks as stages: their places are constants
+                const int chunk = turn + at, to = (at + N - 1) % N;
+                if (chunk == chunks) break;
+                wait_for_copies<N - 2>();
+                __syncthreads();  // the chunk is there for all, and all have done with the one before
+                const bool more = chunk + N - 1 < chunks;
+                if (more) begin_copies(feed, stages[to], at + N - 1);
+                commit_copies();
+                Unit units[UNITS];
 #pragma unroll
-        for (int at = 0; at < N; at++) {  // as many chunks as stages: their places are constants
-            const int chunk = turn + at, to = (at + N - 1) % N;
-            if (chunk == chunks) break;
-            wait_for_copies<N - 2>();
-            __syncthreads();  // the chunk is there for all, and all have done with the one before
-            const bool more = chunk + N - 1 < chunks;
-            if (more) begin_copies(feed, stages[to], at + N - 1);
-            commit_copies();
-            Unit units[UNITS];
+                for (int u = 0; u < UNITS; u++) read_unit(units[u], stages[at].units[warp][u], lane);
 #pragma unroll
-            for (int u = 0; u < UNITS; u++) read_unit(units[u], stages[at].units[warp][u], lane);
+                for (int step = 0; step < 4; step++) {
+                    u32 a[UNITS][4];
 #pragma unroll
-            for (int step = 0; step < 4; step++) {
-                u32 a[UNITS][4];
+                    for (int u = 0; u < UNITS; u++) decode(a[u], units[u], step, by, pairs);
 #pragma unroll
-                for (int u = 0; u < UNITS; u++) decode(a[u], units[u], step, by, pairs);
+                    for (int n = 0; n < TILES; n += 2) {
+                        // Lane 8i+j points to token 8 * (i / 2) + j, columns 8 * (i % 2) and on.
+                        u32 t[4];
+                        load_matrices(t, &stages[at].x[8 * (n + (lane >> 4)) + (lane & 7)][16 * step + (lane & 8)]);
 #pragma unroll
-                for (int n = 0; n < TILES; n += 2) {
-                    // Lane 8i+j points to token 8 * (i / 2) + j, columns 8 * (i % 2) and on.
-                    u32 t[4];
-                    load_matrices(t, &stages[at].x[8 * (n + (lane >> 4)) + (lane & 7)][16 * step + (lane & 8)]);
-#pragma unroll
-                    for (int u = 0; u < UNITS; u++) {
-                        mma(sums[u][n], a[u], t[0], t[1]);
-                        mma(sums[u][n + 1], a[u], t[2], t[3]);
+                        for (int u = 0; u < UNITS; u++) {
+                            mma(sums[u][n], a[u], t[0], t[1]);
+                            mma(sums[u][n + 1], a[u], t[2], t[3]);
+                        }
                     }
                 }
+                if (more) end_copies(feed, stages[to]);
             }
-            if (more) end_copies(feed, stages[to]);
+#pragma unroll
+            for (int u = 0; u < UNITS; u++) feed.low[u] += N * LOW_BYTES;
+#pragma unroll
+            for (int i = 0; i < X_PIECES<TOKENS>; i++) feed.x[i] += N * 2 * CHUNK;
         }
+        const int block = strip * STRIP + warp * UNITS;
+        if constexpr (SEVERAL)
+            if (++strip % strips) {
+                __syncthreads();  // all have done with this strip
+                start_strip(feed, stages, tile, block + STRIP, ARGUMENTS);
+            }
 #pragma unroll
-        for (int u = 0; u < UNITS; u++) feed.low[u] += N * LOW_BYTES;
-#pragma unroll
-        for (int i = 0; i < X_PIECES<TOKENS>; i++) feed.x[i] += N * 2 * CHUNK;
-    }
-#pragma unroll
-    for (int u = 0; u < UNITS; u++) write_sums<TILES>(sums[u], tile, first_block + u, ARGUMENTS);
+        for (int u = 0; u < UNITS; u++) write_sums<TILES>(sums[u], tile, block + u, ARGUMENTS);
+    } while (SEVERAL && strip % strips);
 }
 
 // Blocks of a multiprocessor. Where copies wait in registers, shared memory holds no more anyway.

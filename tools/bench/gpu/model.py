@@ -169,7 +169,9 @@ def _product(node: Node, card: Card) -> Work:
     )  # rows that a tile does not have are not read
     l2 = sum(units.values()) * unit_bytes + inputs + 4 * tokens * w.rows
     resident = (4 if wide else 6) if height <= 32 else 2 if wide else 4
-    waves = math.ceil(sum(n_tiles.values()) * blocks_of_rows / (card.sms * resident))
+    groups = blocks_of_rows if w.stack == 1 else node.grid[0]  # a block takes a group's strips in turn
+    waves = math.ceil(sum(n_tiles.values()) * groups / (card.sms * resident))
+    strips = math.ceil(blocks_of_rows / groups)
     bounds = {
         "DRAM": 1e-3 * dram / card.dram,
         "L2": 1e-3 * l2 / card.l2,
@@ -179,7 +181,7 @@ def _product(node: Node, card: Card) -> Work:
         tallest, units_at_once = counts[max(counts)], 2 if wide else 1
         ahead = max(1, tallest.units / units_at_once - 1)
         chunk = max(tallest.path * units_at_once + PRODUCT_WAITS, card.memory / ahead)
-        bounds["latency"] = waves * (card.memory + chunks * chunk) / card.ghz * 1e-3
+        bounds["latency"] = waves * (card.memory + strips * chunks * chunk) / card.ghz * 1e-3
         cycles: Counter[str] = Counter()
         for tokens_of_tile, n in units.items():
             one = counts[tokens_of_tile]
