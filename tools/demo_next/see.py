@@ -4,8 +4,8 @@
     nice -n 19 python tools/demo_next/see.py --folder RUN --steps 4000
 
 Lessons (lesson.py) need no network, and may go on beside a run of text. In the second stage one step in
-three has pictures, the others are of the other skills, so that nothing is forgotten. The last third of the
-steps lowers the rates: ask for more --steps than there is time for, stop, and ask for fewer at the end.
+three has pictures, the others are of the other skills, so that nothing is forgotten. The rates fall to 0 over
+the --steps, of which others may be asked for when a run goes on.
 RUN/seeing keeps history.jsonl and state.pt, written every ten minutes and on SIGTERM and Ctrl-C, from which
 the same command goes on; at the end demo.gguf and mmproj.gguf. RUN itself is only read. While a benchmark
 of tools/bench measures, it waits.
@@ -49,7 +49,6 @@ from tools.demo_next.train import (
 )
 from tools.demo_next.vocabulary import SPECIALS
 
-FALL = 1 / 3  # the share of the steps in which the rates are lowered
 PICTURES_EVERY, LARGE_EVERY = 3, 4  # one step in so many has pictures, of which one in so many has large ones
 _BEGIN, _END, _IMAGE = (SPECIALS.index(mark) for mark in ("<|image>", "<image|>", "<|image|>"))
 # The smallest budget of rows, and the default one; a square picture takes 64 and 256.
@@ -168,7 +167,7 @@ def train(seeing: Seeing, folder: Path, n_steps: int) -> None:
     """Train up to step `n_steps`, or until a signal; then write the state, and both files if it is done."""
     stop = Stop()
     losses: dict[str, list[float]] = defaultdict(list)
-    saved, falling = time.monotonic(), (int(n_steps * (1 - FALL)), max(1, int(n_steps * FALL)))
+    saved, falling = time.monotonic(), (0, n_steps)
     while seeing.step < n_steps and not stop.asked:
         with unmeasured() as quiet:
             loss = seeing.train_step(losses, rate(seeing.step, falling)) if quiet else None
