@@ -57,7 +57,7 @@ _LONG = Kind(256, CANVAS, {
 })  # fmt: skip
 # A number or a word is learnt from very many examples; a hundred cost as much as forty of the others.
 _BRIEF = Kind(40, 8, {
-    "sum": 30, "reversed letters": 26, "decision": 16, "how many": 8, "typed decision": 8, "spelling": 6,
+    "sum": 26, "reversed letters": 26, "how many": 16, "decision": 14, "typed decision": 8, "spelling": 4,
     "blank": 4, "rating": 2,
 })  # fmt: skip
 _JUDGED = Kind(96, 8, {"decision": 46}, (40, 8))
@@ -65,10 +65,10 @@ _JUDGED = Kind(96, 8, {"decision": 46}, (40, 8))
 _ORDERED = Kind(64, 64, {
     "sorted numbers": 9, "object": 8, "sorted words": 7, "extracted": 4, "nested": 4, "reversed words": 4,
 })  # fmt: skip
-# The kinds of steps, in turn.
+# The kinds of steps, in turn; their number is no multiple of three, as every third step may have pictures.
 KINDS = (
-    _TINY, _SHORT, _STORY, _BRIEF, _TINY, _GRID, _JUDGED, _SHORT, _ORDERED, _TINY, _BRIEF, _STORY, _GRID,
-    _LONG,
+    _TINY, _SHORT, _STORY, _BRIEF, _ORDERED, _TINY, _GRID, _JUDGED, _SHORT, _ORDERED, _TINY, _BRIEF, _STORY,
+    _ORDERED, _GRID, _LONG,
 )  # fmt: skip
 
 
