@@ -134,6 +134,16 @@ def seeing(monkeypatch):
 
 
 @pytest.mark.oracle
+def test_every_kind_of_batch_comes_among_the_steps_without_pictures():
+    pytest.importorskip("torch")
+    from tools.demo_next.batches import KINDS
+    from tools.demo_next.see import PICTURES_EVERY
+
+    without = {step % len(KINDS) for step in range(1000) if step % PICTURES_EVERY}
+    assert len(without) == len(KINDS)
+
+
+@pytest.mark.oracle
 @pytest.mark.filterwarnings("ignore")
 def test_a_step_with_pictures_trains_the_tower_and_dgguf_sees_what_the_twin_sees(seeing, tmp_path):
     import torch
