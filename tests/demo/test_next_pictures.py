@@ -216,7 +216,8 @@ def test_a_second_stage_goes_on_where_it_stopped_and_its_demo_is_shown_a_picture
 ):
     import torch
 
-    from tools.demo_next import see
+    import dgguf
+    from tools.demo_next import evaluate, see
 
     data = tmp_path / "package" / "data"
     data.mkdir(parents=True)
@@ -240,3 +241,7 @@ def test_a_second_stage_goes_on_where_it_stopped_and_its_demo_is_shown_a_picture
     done = CliRunner().invoke(cli, ["run", "demo", "What is in the picture?", *picture])
     assert done.exit_code == 0, done.output
     assert "[image 1: stars.png, 384x384, 64 tokens]" in done.stderr
+    monkeypatch.setattr(evaluate, "_MAX_TOKENS", 16)
+    with dgguf.load(data / "demo.gguf") as session:
+        row = evaluate.measure(session, "picture: compared", 2, 1)
+    assert sum(row.outcomes.values()) == len(row.settled) == 2

@@ -3,6 +3,7 @@
     python tools/demo_next/evaluate.py RUN --strangers               # where the run is: RUN/newest.gguf
     python tools/demo_next/evaluate.py RUN/finished.gguf
     python tools/demo_next/evaluate.py RUN/finished.gguf --skills story "9x9 45" --log RUN/log.jsonl
+    python tools/demo_next/evaluate.py RUN/seeing/demo.gguf --skills "picture: what" "picture: compared"
 
 Prints how many are right, garbled and refused, how many blocks settled, and the steps of a block, and adds a
 line to --log. The judges are those of tools/demo_eval; with --strangers its prompts are asked, too, and its
@@ -16,6 +17,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -25,13 +27,15 @@ import dgguf
 from dgguf.decisions.questions import Option, Question
 from tools.demo_eval import run as strangers
 from tools.demo_eval.judges import judge
-from tools.demo_next import judgements, puzzles, skills
+from tools.demo_next import judgements, pictures, puzzles, skills
 from tools.demo_next.batches import is_held_out
 from tools.demo_next.example import Example
 from tools.demo_next.plots import PLOTS
 
 PUZZLES = ("4x4 6", "6x6 20", "6x6 16", "6x6 12", "9x9 55", "9x9 45", "9x9 36", "9x9 30")
 SKILLS = (*PUZZLES, *skills.SMALL, *skills.LARGE, *(name for name in skills.OTHERS if not name[0].isdigit()))
+_SHOWN = "picture: "
+PICTURES = tuple(_SHOWN + name for name in pictures.MAKERS)
 _FREE = ("saying", "out of scope")
 _MAX_TOKENS = 384
 _BINS = 10
@@ -47,7 +51,7 @@ class Row:
 
 
 def held_out(skill: str, n: int, seed: int) -> list[Example]:
-    """Examples that no training sees; of small talk and what is out of scope any."""
+    """Examples of text that no training sees; of small talk and what is out of scope any."""
     rng, numbers = random.Random(f"held out {skill} {seed}"), np.random.default_rng([seed, 1])
     found: list[Example] = []
     while len(found) < n:
@@ -61,12 +65,24 @@ def held_out(skill: str, n: int, seed: int) -> list[Example]:
     return found
 
 
+def shown(skill: str, n: int, seed: int) -> list[pictures.Seen]:
+    """Pictures drawn anew, with a question each."""
+    rng = random.Random(f"shown {skill} {seed}")
+    return [pictures.MAKERS[skill.removeprefix(_SHOWN)](rng) for _ in range(n)]
+
+
 def measure(session: "dgguf.Session", skill: str, n: int, seed: int) -> Row:
     """Ask and judge; the i-th example has the seed `seed` + i."""
     row = Row()
-    for i, example in enumerate(held_out(skill, n, seed)):
+    cases: list[tuple[Example, tuple[Any, ...]]]
+    if skill in PICTURES:
+        cases = [(seen.example, seen.images) for seen in shown(skill, n, seed)]
+    else:
+        cases = [(example, ()) for example in held_out(skill, n, seed)]
+    for i, (example, images) in enumerate(cases):
         answer = session.generate(
             example.messages,
+            images=images,
             think=example.entry.get("think", False),
             tools=list(example.tools) or None,
             seed=seed + i,
@@ -125,7 +141,7 @@ def main() -> None:
     parser.add_argument(
         "model", nargs="?", default="demo", help="a model, or the folder of a run of train.py"
     )
-    parser.add_argument("--skills", nargs="*", default=SKILLS, choices=SKILLS, metavar="SKILL")
+    parser.add_argument("--skills", nargs="*", default=SKILLS, choices=(*SKILLS, *PICTURES), metavar="SKILL")
     parser.add_argument("--cases", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int)
