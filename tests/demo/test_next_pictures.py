@@ -218,6 +218,7 @@ def test_a_second_stage_goes_on_where_it_stopped_and_its_demo_is_shown_a_picture
 
     import dgguf
     from tools.demo_next import evaluate, see
+    from tools.demo_next.packed import write_packed
 
     data = tmp_path / "package" / "data"
     data.mkdir(parents=True)
@@ -235,6 +236,18 @@ def test_a_second_stage_goes_on_where_it_stopped_and_its_demo_is_shown_a_picture
     for name, value in seeing.teacher.tower.named().items():
         assert torch.equal(value, again.teacher.tower[name]), name
     assert (data / "mmproj.gguf").stat().st_size < 1_000_000
+    write_packed(seeing.packed(), 3, tmp_path / "packed.pt")
+    assert (tmp_path / "packed.pt").stat().st_size < 0.45 * (data / "state.pt").stat().st_size
+    elsewhere = see.Seeing(
+        see.Trainer(seeing.trainer.twin.sizes, 5, compiled=False), see.Teacher(seeing.teacher.tower.sizes, 5)
+    )
+    elsewhere.load(tmp_path / "packed.pt")
+    see.train(elsewhere, tmp_path, 4)
+    assert elsewhere.step == 4
+    for name, value in seeing.teacher.tower.named().items():
+        np.testing.assert_allclose(
+            elsewhere.teacher.tower[name].detach(), value.detach(), atol=0.02, err_msg=name
+        )
     (tmp_path / "models.txt").write_bytes((EXAMPLES.parents[1] / "models.txt").read_bytes())
     monkeypatch.setattr(catalog, "_PACKAGE", data.parent)
     picture = ["--image", str(EXAMPLES / "stars.png"), "--image-tokens", "70", "-n", "16", "-t", "1"]

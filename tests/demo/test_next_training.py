@@ -55,11 +55,12 @@ def test_a_run_is_saved_before_it_has_anything_to_report(made, tmp_path, monkeyp
 
 
 def test_a_packed_state_is_a_sixth_and_goes_on(made, tmp_path):
+    from tools.demo_next.packed import write_packed
     from tools.demo_next.train import train
 
     trainer, other = made(), made()
     train(trainer, tmp_path, n_steps=2)
-    trainer.pack(tmp_path / "kept" / "state.pt")
+    write_packed(trainer.packed(), trainer.step, tmp_path / "kept" / "state.pt")
     assert (tmp_path / "kept" / "state.pt").stat().st_size < 0.45 * (tmp_path / "state.pt").stat().st_size
     other.load(tmp_path / "kept" / "state.pt")
     train(other, tmp_path, n_steps=1)

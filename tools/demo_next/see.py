@@ -2,6 +2,8 @@
 
     nice -n 19 python tools/demo_next/see.py --folder RUN --lessons 2500   # the tower alone: RUN/lessons.pt
     nice -n 19 python tools/demo_next/see.py --folder RUN --steps 4000
+    nice -n 19 python tools/demo_next/see.py --folder RUN --start training/state.pt  # from a packed state
+    python tools/demo_next/see.py --folder RUN --pack training/state.pt    # its newest state, under 20 MB
 
 Lessons (lesson.py) need no network, and may go on beside a run of text. In the second stage one step in
 three has pictures, the others are of the other skills, so that nothing is forgotten. The rates fall to 0 over
@@ -19,6 +21,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py
@@ -35,6 +38,7 @@ from tools.demo.train import keep_memory
 from tools.demo_next import pictures
 from tools.demo_next.batches import Drawn, Examples, Kind
 from tools.demo_next.lesson import Looks, Teacher, looks, teach
+from tools.demo_next.packed import halved, write_packed
 from tools.demo_next.tower import TowerSizes, write_mmproj
 from tools.demo_next.train import (
     PAUSE_SECONDS,
@@ -130,7 +134,12 @@ class Seeing:
         torch.save(state, path.with_suffix(".partial"))
         os.replace(path.with_suffix(".partial"), path)
 
+    def packed(self) -> dict[str, Any]:
+        """As `Trainer.packed`."""
+        return {"teacher": halved(self.teacher.state()), "step": self.step, "text": self.trainer.packed()}
+
     def load(self, path: Path) -> None:
+        """Go on from a state, or from a packed one."""
         state = torch.load(path, map_location=self.trainer.device)
         self.teacher.load_state(state["teacher"])
         self.step = state["step"]
@@ -193,6 +202,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="of a run of train.py")
     parser.add_argument("--steps", type=int, default=4000, help="up to this one (default: 4000)")
     parser.add_argument("--lessons", type=int, metavar="N", help="teach the tower alone, up to lesson N")
+    parser.add_argument(
+        "--start", type=Path, metavar="STATE.pt", help="a new run goes on from this packed state"
+    )
+    parser.add_argument("--pack", type=Path, metavar="STATE.pt", help="write a small state and stop")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
     parser.add_argument("--device", default="cpu", help="of torch (default: cpu)")
     parser.add_argument("--eager", action="store_true", help="do not compile: slower, needs no C++ compiler")
@@ -208,12 +221,16 @@ def main() -> None:
         teach(teacher, lessons, options.lessons)
         return
     trainer = Trainer(sizes(), 0, compiled=not options.eager, device=options.device)
-    trainer.load(options.folder / "state.pt")
     seeing, folder = Seeing(trainer, teacher), options.folder / "seeing"
-    folder.mkdir(exist_ok=True)
-    if (folder / "state.pt").exists():
-        seeing.load(folder / "state.pt")
-    train(seeing, folder, options.steps)
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "state.pt").exists() or options.start is not None:
+        seeing.load(folder / "state.pt" if (folder / "state.pt").exists() else options.start)
+    else:
+        trainer.load(options.folder / "state.pt")
+    if options.pack is not None:
+        write_packed(seeing.packed(), seeing.step, options.pack)
+    else:
+        train(seeing, folder, options.steps)
 
 
 if __name__ == "__main__":

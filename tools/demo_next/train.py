@@ -45,6 +45,7 @@ from tools.demo.network import Pictures, Sizes, Twin, checkpoint_config, checkpo
 from tools.demo.optimizer import make_optimizers  # noqa: E402
 from tools.demo.train import GENERATION, keep_memory, write_gguf  # noqa: E402
 from tools.demo_next.batches import CANVAS, KINDS, Examples  # noqa: E402
+from tools.demo_next.packed import halved, write_packed  # noqa: E402
 from tools.demo_next.start import spelled_embedding  # noqa: E402
 from tools.demo_next.vocabulary import EOS, SPECIALS, make_vocabulary, write_tokenizer  # noqa: E402
 
@@ -118,21 +119,12 @@ class Trainer:
         torch.save(self.state(), partial)
         os.replace(partial, path)
 
-    def pack(self, path: Path) -> None:
+    def packed(self) -> dict[str, Any]:
         """The state in bfloat16, to be kept elsewhere, without the average and without Muon's momentum."""
-
-        def halved(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return (value.bfloat16() if value.numel() > 1 else value).cpu()
-            if isinstance(value, dict):
-                return {key: halved(item) for key, item in value.items()}
-            return [halved(item) for item in value] if isinstance(value, list) else value
-
-        state = halved(self.state())
+        state: dict[str, Any] = halved(self.state())
         del state["average"]
         state["optimizers"][0]["state"] = {}  # which some twenty steps bring back
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, path)
+        return state
 
     def averaged(self) -> Twin:
         """A network with the averaged weights."""
@@ -372,9 +364,7 @@ def main() -> None:
     if state.exists() or options.start is not None:
         trainer.load(state if state.exists() else options.start)
     if options.pack is not None:
-        trainer.pack(options.pack)
-        size = options.pack.stat().st_size / 1e6
-        print(f"{options.pack}: {size:.1f} MB, step {trainer.step}", file=sys.stderr)
+        write_packed(trainer.packed(), trainer.step, options.pack)
     elif options.export is not None:
         export(trainer, options.folder, options.export)
     else:
