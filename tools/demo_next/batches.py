@@ -65,10 +65,13 @@ _JUDGED = Kind(96, 8, {"decision": 46}, (40, 8))
 _ORDERED = Kind(64, 64, {
     "sorted numbers": 9, "object": 8, "sorted words": 7, "extracted": 4, "nested": 4, "reversed words": 4,
 })  # fmt: skip
+# A Sudoku alone is short, and each size is learnt from a hundred thousand.
+_FOURS, _SIXES = Kind(48, 24, {"4x4": 62}), Kind(64, 48, {"6x6": 40})
+_NINES = Kind(128, 96, {"9x9": 20})
 # The kinds of steps, in turn; their number is no multiple of three, as every third step may have pictures.
 KINDS = (
-    _TINY, _SHORT, _STORY, _BRIEF, _ORDERED, _TINY, _GRID, _JUDGED, _SHORT, _ORDERED, _TINY, _BRIEF, _STORY,
-    _ORDERED, _GRID, _LONG,
+    _TINY, _SHORT, _STORY, _BRIEF, _NINES, _ORDERED, _TINY, _GRID, _JUDGED, _FOURS, _SHORT, _ORDERED, _TINY,
+    _BRIEF, _NINES, _STORY, _ORDERED, _GRID, _SIXES, _LONG,
 )  # fmt: skip
 
 

@@ -53,11 +53,11 @@ from tools.demo_next.train import (
 )
 from tools.demo_next.vocabulary import SPECIALS
 
-PICTURES_EVERY, LARGE_EVERY = 3, 4  # one step in so many has pictures, of which one in so many has large ones
+PICTURES_EVERY, LARGE_EVERY = 3, 8  # one step in so many has pictures, of which one in so many has large ones
 _BEGIN, _END, _IMAGE = (SPECIALS.index(mark) for mark in ("<|image>", "<image|>", "<|image|>"))
 # The smallest budget of rows, and the default one; a square picture takes 64 and 256.
 _SMALL, _LARGE = 70, 280
-_KINDS = {_SMALL: Kind(176, 48, {"what": 7, "how many": 5, "compared": 4}),
+_KINDS = {_SMALL: Kind(176, 48, {"what": 5, "how many": 7, "compared": 4}),
           _LARGE: Kind(304, 48, {"what": 2, "how many": 2})}  # fmt: skip
 
 
