@@ -127,7 +127,7 @@ def seeing(monkeypatch):
     from tools.demo_next.train import Trainer, sizes
 
     small = {"hidden": 64, "n_layers": 3, "head_dim": 16, "head_dim_full": 32, "ff": 48, "expert_ff": 32}
-    monkeypatch.setitem(see._KINDS, 70, Kind(176, 24, {"what": 1, "compared": 1}))
+    monkeypatch.setattr(see, "TURNS", ((70, Kind(176, 24, {"what": 1, "compared": 1})),))
     monkeypatch.setattr("tools.demo_next.train.KINDS", (Kind(48, 32, {"sum": 2, "saying": 1}),))
     tower = see.TowerSizes(text=64, hidden=32, ff=48, n_layers=1)
     return see.Seeing(Trainer(sizes(**small), 3, compiled=False), Teacher(tower, 3))
@@ -144,6 +144,22 @@ def test_every_kind_of_batch_comes_among_the_steps_without_pictures():
 
 
 @pytest.mark.oracle
+def test_prompts_with_pictures_fit_a_batch_and_the_window():
+    """The twin knows no window: what the network is taught must lie within it."""
+    pytest.importorskip("torch")
+    from tools.demo_next.batches import Examples
+    from tools.demo_next.see import TURNS, picture_batch
+    from tools.demo_next.train import sizes
+
+    examples = Examples()
+    for budget, kind in TURNS:
+        assert kind.prompt + kind.canvas <= sizes().window
+        made = picture_batch(examples, budget, kind, 3, 0)
+        assert (made.spans > 0).any(1).all()
+        assert (made.batch.prompt >= 0).sum(1).max() <= kind.prompt
+
+
+@pytest.mark.oracle
 @pytest.mark.filterwarnings("ignore")
 def test_a_step_with_pictures_trains_the_tower_and_dgguf_sees_what_the_twin_sees(seeing, tmp_path):
     import torch
@@ -152,7 +168,7 @@ def test_a_step_with_pictures_trains_the_tower_and_dgguf_sees_what_the_twin_sees
     from dgguf.images import read_image
     from dgguf.model.canvas import Canvas
     from tools.demo_next.lesson import looks
-    from tools.demo_next.see import picture_batch, placed, prompt_ids
+    from tools.demo_next.see import TURNS, picture_batch, placed, prompt_ids
     from tools.demo_next.tower import write_mmproj
     from tools.demo_next.train import export
 
@@ -162,7 +178,7 @@ def test_a_step_with_pictures_trains_the_tower_and_dgguf_sees_what_the_twin_sees
     seeing.train_step(defaultdict(list), 1.0)
     assert all(not torch.equal(a, b) for a, b in zip(taught, seeing.teacher.lesson.matrices, strict=True))
     assert all(not torch.equal(before[name], value) for name, value in seeing.teacher.tower.named().items())
-    made = picture_batch(trainer.examples, 70, 3, 0)
+    made = picture_batch(trainer.examples, *TURNS[0], 3, 0)
     assert made.looks.patches.shape == (3, 576, 768)
     assert made.looks.columns == 24
     assert made.looks.cells.shape == (3, 64, 2)

@@ -53,12 +53,15 @@ from tools.demo_next.train import (
 )
 from tools.demo_next.vocabulary import SPECIALS
 
-PICTURES_EVERY, LARGE_EVERY = 3, 8  # one step in so many has pictures, of which one in so many has large ones
+PICTURES_EVERY = 3  # one step in so many has pictures
 _BEGIN, _END, _IMAGE = (SPECIALS.index(mark) for mark in ("<|image>", "<image|>", "<|image|>"))
 # The smallest budget of rows, and the default one; a square picture takes 64 and 256.
 _SMALL, _LARGE = 70, 280
-_KINDS = {_SMALL: Kind(176, 48, {"what": 5, "how many": 7, "compared": 4}),
-          _LARGE: Kind(304, 48, {"what": 2, "how many": 2})}  # fmt: skip
+_FEW_ROWS = _SMALL, Kind(176, 48, {"what": 5, "how many": 7, "compared": 4})
+_MANY_ROWS = _LARGE, Kind(304, 48, {"what": 2, "how many": 2})
+_TWICE_AS_MANY = _LARGE, Kind(560, 48, {"compared": 2})
+# The steps with pictures, in turn: the rows of an image, at most, and what is asked.
+TURNS = (_FEW_ROWS, _MANY_ROWS, _FEW_ROWS, _TWICE_AS_MANY)
 
 
 def prompt_ids(
@@ -95,10 +98,9 @@ class PictureBatch:
     looks: Looks
 
 
-def picture_batch(examples: Examples, budget: int, seed: int, step: int) -> PictureBatch:
-    """A step's batch."""
+def picture_batch(examples: Examples, budget: int, kind: Kind, seed: int, step: int) -> PictureBatch:
+    """A step's batch, whose images take `budget` rows at most."""
     rng, numbers = random.Random(f"see {seed} {step}"), np.random.default_rng([seed, step, 2])
-    kind = _KINDS[budget]
     made = [(skill, pictures.MAKERS[skill](rng)) for skill, n in kind.rows.items() for _ in range(n)]
     rng.shuffle(made)
     drawn, spans = [], np.zeros((len(made), kind.prompt), np.int64)
@@ -163,8 +165,8 @@ class Seeing:
         if without:
             loss = trainer.backward(trainer.next_batch(), losses)
         else:
-            budget = _LARGE if turn % LARGE_EVERY == LARGE_EVERY - 1 else _SMALL
-            loss = self.backward(picture_batch(trainer.examples, budget, trainer.seed, self.step), losses)
+            made = picture_batch(trainer.examples, *TURNS[turn % len(TURNS)], trainer.seed, self.step)
+            loss = self.backward(made, losses)
             self.teacher.update(share)
         trainer.update(share)
         self.step += 1

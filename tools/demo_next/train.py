@@ -60,7 +60,7 @@ def sizes(**other: Any) -> Sizes:
     """The geometry; see docs/demo.md for what else was tried."""
     chosen: dict[str, Any] = {
         "hidden": 256, "n_layers": 8, "n_heads": 4, "kv_heads": 2, "kv_heads_full": 1, "head_dim": 64,
-        "head_dim_full": 128, "ff": 192, "n_experts": 4, "n_used": 2, "expert_ff": 96, "window": 512,
+        "head_dim_full": 128, "ff": 192, "n_experts": 4, "n_used": 2, "expert_ff": 96, "window": 1024,
     }  # fmt: skip
     return Sizes(vocab_size=len(make_vocabulary().tokens), canvas=CANVAS, **chosen | other)
 
