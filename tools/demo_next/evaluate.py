@@ -71,7 +71,7 @@ def shown(skill: str, n: int, seed: int) -> list[pictures.Seen]:
     return [pictures.MAKERS[skill.removeprefix(_SHOWN)](rng) for _ in range(n)]
 
 
-def measure(session: "dgguf.Session", skill: str, n: int, seed: int) -> Row:
+def measure(session: "dgguf.Session", skill: str, n: int, seed: int, image_tokens: int | None = None) -> Row:
     """Ask and judge; the i-th example has the seed `seed` + i."""
     row = Row()
     cases: list[tuple[Example, tuple[Any, ...]]]
@@ -83,6 +83,7 @@ def measure(session: "dgguf.Session", skill: str, n: int, seed: int) -> Row:
         answer = session.generate(
             example.messages,
             images=images,
+            image_tokens=image_tokens,
             think=example.entry.get("think", False),
             tools=list(example.tools) or None,
             seed=seed + i,
@@ -145,6 +146,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--image-tokens", type=int, metavar="N", help="rows of a picture, as of dgguf run")
     parser.add_argument("--decisions", type=int, default=0, metavar="N", help="also ask N by dgguf decide")
     parser.add_argument("--plots", type=int, default=0, metavar="N", help="also count the plots of N stories")
     parser.add_argument("--strangers", action="store_true", help="also ask the prompts of tools/demo_eval")
@@ -157,7 +159,7 @@ def main() -> None:
     )
     with dgguf.load(model, threads=options.threads) as session:
         for skill in options.skills:
-            row = measure(session, skill, options.cases, options.seed)
+            row = measure(session, skill, options.cases, options.seed, options.image_tokens)
             counts = [row.outcomes[name] / options.cases for name in ("right", "wrong", "garbled", "refused")]
             settled, steps = float(np.mean(row.settled)), float(np.mean(row.steps))
             shares = "{:>6.0%} {:>6.0%} {:>8.0%} {:>8.0%}".format(*counts)
