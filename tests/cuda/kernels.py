@@ -62,7 +62,7 @@ class SimulatedDevice(Device):
 
     def __init__(self):
         self._cuda, self.number, self.name, self.capability = cuda, 0, "simulator", (9, 0)
-        self.shared_bytes = 227 << 10
+        self.shared_bytes, self.multiprocessors = 227 << 10, 132
         self.stream = cuda.stream()
 
 

@@ -48,13 +48,15 @@ def test_every_product_is_held_against_float64(found):
     assert found["rows_of_experts"] == []  # of a GPU alone
 
 
-def test_a_block_of_a_short_expert_takes_two_strips(found):
-    """Of `down`, whose 704 columns are eleven chunks; of gate and up, 44 chunks, one."""
+def test_blocks_of_experts_stay_and_take_all_strips(found):
+    """As many as 132 multiprocessors hold: of `down` some seven strips each, of gate and up four."""
     experts = [row for row in found["step"]["kernels"] if row["part"] == "experts' products"]
-    grids = {row["shapes"][0][1]: row["grid"][0] for row in experts}
-    assert grids == {2816: 11, 1408: 11}
-    variant = found["variants"]["experts' products of one strip a block"]["kernels"]
-    assert {row["grid"][0] for row in variant} == {22}
+    assert {row["shapes"][0][1]: tuple(row["grid"]) for row in experts} == {
+        2816: (528, 1),
+        1408: (528, 1),
+    }
+    variant = found["variants"]["two blocks that stay on a multiprocessor"]["kernels"]
+    assert {tuple(row["grid"]) for row in variant} == {(264, 1)}
 
 
 def test_bytes_of_a_step(found):

@@ -60,8 +60,16 @@ def units_of(rng, form, codes):
     return (low, high, scales), weights.astype(np.float16).reshape(rows, -1)
 
 
-def product(form, planes, x, rows, n_out, kernel, tiles, gather=None, macros=(), strips=1):
-    """The sums (n_out, rows) of a kernel, such as "64_wide", whose blocks take so many strips each."""
+def product(
+    form, planes, x, rows, n_out, kernel, tiles, gather=None, macros=(), blocks=3, done=0, backwards=False
+):
+    """The sums (n_out, rows) of a kernel, such as "64_wide".
+
+    Args:
+        blocks: of "32_wide", which stay.
+        done: how often others have asked for more.
+        backwards: the last block, and of each the last warp, runs first.
+    """
     from tests.support.cuda_emulation import library  # which needs numba-cuda
 
     names = ("HIGH_BITS", "GROUP", "MINIMUM", "TABLE", "HALVES")
@@ -72,16 +80,19 @@ def product(form, planes, x, rows, n_out, kernel, tiles, gather=None, macros=(),
     base = np.array(1024 + form.offset, np.float16).view(np.uint16)
     x_scale, out = np.ones(len(x), np.float32), np.full((n_out, rows), np.nan, np.float32)
     sizes = (ctypes.c_int(i) for i in (rows, x.shape[1] // 64, n_out))
+    dealt, listed = np.array([done], np.int32), tiles if isinstance(tiles, np.ndarray) else None
     ends = (ctypes.c_int(rows), ctypes.c_int(rows))
     arguments = [
         *map(address, (*planes, table)), ctypes.c_uint32(int(base) * 0x10001), address(x), address(x_scale),
-        address(gather), address(tiles), address(out), *sizes, ctypes.c_float(1), ctypes.c_float(0), *ends,
+        address(gather), address(listed), address(out), *sizes, ctypes.c_float(1), ctypes.c_float(0), *ends,
+        address(dealt), ctypes.c_int(len(tiles)),
     ]  # fmt: skip
     pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
     run = library("qgemm", kind + macros)[f"run_qgemm_{kernel}"]
     row_blocks = -(-rows // (128 if kernel.endswith("wide") else 64))
-    grid = -(-row_blocks // strips), len(tiles)
-    run(pointers, *map(ctypes.c_int, (*grid, 128, 0, 0)))  # forwards, no dynamic shared memory
+    grid = (blocks, 1) if kernel == "32_wide" else (row_blocks, len(tiles))
+    run(pointers, *map(ctypes.c_int, (*grid, 128, 0, backwards)))  # no dynamic shared memory
+    assert dealt == (0 if kernel == "32_wide" else done)
     return out
 
 
@@ -143,19 +154,42 @@ def test_chunks_of_every_number(name, macros):
 
 
 @pytest.mark.parametrize("macros", [(), NO_ASYNC], ids=["async", "no_async"])
-@pytest.mark.parametrize("name", ["Q4_K", "Q8_0", "IQ4_NL"])
-def test_strips_behind_each_other_are_as_each_alone(name, macros):
-    """A block's strips, the last of them cut short by the matrix's end, to the bit."""
+@pytest.mark.parametrize("name", ["Q4_K", "Q8_0", "Q6_K", "IQ4_NL"])
+def test_blocks_that_stay_do_what_others_do_once_each(name, macros):
+    """Tiles of both heights behind each other, empty ones, strips that the matrix cuts short: to the bit."""
     form, rng = layout(FORMATS_BY_NAME[name]), np.random.default_rng(zlib.crc32(name.encode()))
     rows = 464  # four strips of 128, the last cut short
-    tiles = np.array([(0, 0, 32), (1, 32, 9), (1, 41, 0), (2, 41, 17)], np.int32)
+    tiles = np.array([(0, 0, 0), (0, 0, 32), (1, 32, 9), (1, 41, 0), (2, 41, 17), (2, 58, 0)], np.int32)
     for chunks in (1, 2, 3, 5):
         codes = rng.integers(0, 16 << form.high_bits, (3 * rows, 64 * chunks), np.uint8)
         planes, _ = units_of(rng, form, codes)
         x = rng.standard_normal((20, 64 * chunks)).astype(np.float16)
         gather = rng.integers(0, 20, 58).astype(np.int32)
-        alone = product(form, planes, x, rows, 58, "32_wide", tiles, gather, macros)
-        assert np.isfinite(alone).all()
-        for strips in (2, 3, 4):
-            found = product(form, planes, x, rows, 58, "32_wide", tiles, gather, macros, strips)
-            np.testing.assert_array_equal(found, alone)
+        given = form, planes, x, rows, 58
+        others = product(*given, "32", tiles, gather, macros)
+        assert np.isfinite(others).all()
+        for blocks in (1, 2, 30):  # each begins with an item of its own
+            for backwards in (False, True):
+                found = product(*given, "32_wide", tiles, gather, macros, blocks, backwards=backwards)
+                np.testing.assert_array_equal(found, others)
+        rest = product(*given, "32_wide", tiles, gather, macros, 2, done=3)  # items 2 to 4: of tile 1 a strip
+        np.testing.assert_array_equal(rest[:, 128:], others[:, 128:])
+        assert np.isnan(rest[:32, :128]).all()
+        np.testing.assert_array_equal(rest[32:, :128], others[32:, :128])
+
+
+@pytest.mark.parametrize("name", ["Q4_K", "Q5_0"])
+def test_blocks_that_stay_take_a_single_matrix_tile_by_tile(name):
+    form, rng = layout(FORMATS_BY_NAME[name]), np.random.default_rng(zlib.crc32(name.encode()))
+    codes = rng.integers(0, 16 << form.high_bits, (464, 128), np.uint8)
+    planes, _ = units_of(rng, form, codes)
+    x = rng.standard_normal((70, 128)).astype(np.float16)
+    listed = np.array([(0, 0, 32), (0, 32, 32), (0, 64, 6)], np.int32)
+    others = product(form, planes, x, 464, 70, "32", listed)
+    for blocks in (1, 2, 30):
+        found = product(form, planes, x, 464, 70, "32_wide", [None] * 3, blocks=blocks)
+        np.testing.assert_array_equal(found, others)
+    rest = product(form, planes, x, 464, 70, "32_wide", [None] * 3, blocks=2, done=2)  # items 2 and 3
+    missing = np.zeros((70, 464), bool)
+    missing[64:, :128] = missing[:32, 128:256] = True
+    np.testing.assert_array_equal(np.isnan(rest), missing)

@@ -208,7 +208,10 @@ class FakeCuda(types.ModuleType):
 
     def get_current_device(self):
         return types.SimpleNamespace(
-            name=b"Fake", compute_capability=self.capability, MAX_SHARED_MEMORY_PER_BLOCK_OPTIN=99 << 10
+            name=b"Fake",
+            compute_capability=self.capability,
+            MAX_SHARED_MEMORY_PER_BLOCK_OPTIN=99 << 10,
+            MULTIPROCESSOR_COUNT=46,
         )
 
     def stream(self):
@@ -234,6 +237,7 @@ def test_a_device_describes_itself(fake_cuda):
     device = device_module.Device(0)
     assert device.describe() == "GPU 0 (Fake, sm_120)"
     assert device.shared_bytes == 99 << 10
+    assert device.multiprocessors == 46
 
 
 @pytest.mark.parametrize(

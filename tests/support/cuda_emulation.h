@@ -3,7 +3,7 @@
 // The threads of a block are fibers that run in turn until a barrier. What a warp does together
 // (mma, ldmatrix, shuffles) waits for its 32 lanes; the last one computes it for all, from the
 // layouts that the PTX manual draws. Shared memory keeps what the block before left in it. Blocks run one after the
-// other, backwards if that is asked for.
+// other, and of each one warp as far as it comes before the next, the last ones first if that is asked for.
 #include <csetjmp>
 #include <cmath>
 #include <cstdint>
@@ -46,6 +46,7 @@ struct Fiber {
 static std::vector<Fiber> fibers(1024);
 static jmp_buf scheduler;
 static int running, n_threads, progress;
+static bool reversed;
 static void (*body)();
 
 struct Barrier { int arrived, generation; };
@@ -243,20 +244,24 @@ static float __uint_as_float(u32 bits) {
 #ifdef WITHOUT_ASYNC_COPIES
 constexpr bool ASYNC_COPIES = false;
 struct Copy { uint4 value; };
-static void begin_copy(Copy &copy, void *, const void *from) { copy.value = *(const uint4 *)from; }
+static void begin_copy(Copy &copy, void *, const void *from, bool present = true) {
+    copy.value = {0, 0, 0, 0};
+    if (present) copy.value = *(const uint4 *)from;
+}
 static void end_copy(const Copy &copy, void *to) { *(uint4 *)to = copy.value; }
 static void commit_copies() {}
 template <int N> static void wait_for_copies() {}
 #else
 constexpr bool ASYNC_COPIES = true;
 struct Copy {};
-static void begin_copy(Copy &, void *to, const void *from) {
+static void begin_copy(Copy &, void *to, const void *from, bool present = true) {
     if ((uintptr_t)to % 16 || (uintptr_t)from % 16) {
         fprintf(stderr, "a copy is not aligned to 16 bytes\n");
         abort();
     }
     memset(to, 0xFF, 16);
-    fibers[running].begun.push_back({to, from});
+    static const uint4 zeros = {};
+    fibers[running].begun.push_back({to, present ? from : &zeros});
 }
 static void end_copy(const Copy &, void *) {}
 static void commit_copies() {
@@ -285,24 +290,38 @@ static void enter() {
     _longjmp(scheduler, 1);
 }
 
+// Lets a thread go on until it has to wait.
+static void run_thread(int i) {
+    Fiber &f = fibers[i];
+    running = i, threadIdx = {i, 0};
+    if (_setjmp(scheduler)) return;
+    if (f.started) _longjmp(f.place, 1);
+    f.started = true;
+    getcontext(&f.context);
+    f.context.uc_stack.ss_sp = f.stack.data(), f.context.uc_stack.ss_size = f.stack.size();
+    makecontext(&f.context, enter, 0);
+    setcontext(&f.context);
+}
+
 static void run_block() {
+    const int n_warps = (n_threads + 31) / 32;
     block_barrier = {}, memset(some_barriers, 0, sizeof some_barriers), memset(warps, 0, sizeof warps);
     memset(dynamic_shared + shared_bytes, 0xA5, 1024);
     for (int i = 0; i < n_threads; i++) fibers[i].started = fibers[i].done = false;
     for (bool alive = true; alive;) {
         alive = false;
         int before = progress;
-        for (int i = 0; i < n_threads; i++) {
-            Fiber &f = fibers[i];
-            if (f.done) continue;
-            alive = true, running = i, threadIdx = {i, 0};
-            if (_setjmp(scheduler)) continue;
-            if (f.started) _longjmp(f.place, 1);
-            f.started = true;
-            getcontext(&f.context);
-            f.context.uc_stack.ss_sp = f.stack.data(), f.context.uc_stack.ss_size = f.stack.size();
-            makecontext(&f.context, enter, 0);
-            setcontext(&f.context);
+        for (int turn = 0; turn < n_warps; turn++) {
+            const int warp = reversed ? n_warps - 1 - turn : turn;
+            int seen;
+            do {  // a warp as far as it comes: to a barrier at which others are missing
+                seen = progress;
+                for (int i = 32 * warp; i < min(n_threads, 32 * warp + 32); i++) {
+                    if (fibers[i].done) continue;
+                    alive = true;
+                    run_thread(i);
+                }
+            } while (progress != seen);
         }
         if (alive && progress == before) {
             fprintf(stderr, "deadlock: the threads wait for different barriers\n");
@@ -319,6 +338,7 @@ static void launch(void (*kernel)(A...), void **parameters, int x, int y, int th
     static void **given;
     called = kernel, given = parameters, n_threads = threads, gridDim = {x, y}, shared_bytes = shared;
     body = [] { called(*(A *)given[I]...); };
+    reversed = backwards;
     for (int i = 0; i < x * y; i++) {
         const int block = backwards ? x * y - 1 - i : i;
         blockIdx = {block % x, block / x}, run_block();

@@ -64,6 +64,7 @@ class Device:
         name: what the driver calls it.
         capability: compute capability, such as (9, 0).
         shared_bytes: of shared memory that a block may ask for.
+        multiprocessors: how many it has.
         stream: on which everything runs.
 
     Raises:
@@ -89,6 +90,7 @@ class Device:
                 f"--cuda needs {_version(OLDEST)} or newer (GeForce RTX 20, Tesla T4): run without --cuda"
             )
         self.shared_bytes = int(device.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+        self.multiprocessors = int(device.MULTIPROCESSOR_COUNT)
         self.stream: Any = cuda.stream()
 
     @property

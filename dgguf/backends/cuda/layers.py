@@ -208,11 +208,12 @@ class Layers(Products):
             self._queue.launch(
                 "qgemm",
                 w.macros,
-                *matmul.variant(w, groups.height, n_tiles, listed=True),
+                *matmul.variant(w, groups.height, n_tiles, self._device.multiprocessors, listed=True),
                 matmul.qgemm_arguments(
-                    w, planes, halves.numbers, halves.scales, out, 0.0, gather, groups.tiles, ends
+                    w, planes, halves.numbers, halves.scales, out, 0.0, gather, groups.tiles, ends,
+                    self._dealt, n_tiles,
                 ),
-            )
+            )  # fmt: skip
             return out
 
         joined = gate.joined

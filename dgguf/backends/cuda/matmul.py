@@ -26,9 +26,10 @@ QGEMM_WARPS = 4
 # The wide kernels read x half as often, and are taken where they still have about two blocks for each of the
 # 132 multiprocessors of an H100: with fewer they wait for memory.
 WIDE_BLOCKS = 256
-# A block of an expert's wide kernel takes strips of 128 rows until it has so many chunks of columns: the
-# first of a strip then come while the sums of the one before are written. As long as so many blocks are left.
-LONG_CHUNKS, LONG_BLOCKS = 22, 1024
+# Blocks of qgemm_32_wide for each multiprocessor, which holds so many (FEW_TOKENS_WIDE_BLOCKS there) if it
+# has the shared memory; others come later and find nothing left. They stay, and take one strip of a tile
+# after the other: its first chunks come while the sums of the one before are written.
+WIDE_RESIDENT = 4
 QGEMM_THREADS = 32 * QGEMM_WARPS
 
 
@@ -268,7 +269,9 @@ def qgemm_arguments(
     cap: float,
     gather: Array | None,
     tiles: Array | None,
-    ends: tuple[int, ...] = (),
+    ends: tuple[int, ...],
+    dealt: Array,
+    n_tiles: int,
 ) -> list[Any]:
     """The arguments of the kernels in qgemm.cu.
 
@@ -280,6 +283,8 @@ def qgemm_arguments(
         cap: 0 for none.
         gather, tiles: for a stack, else None.
         ends: where the rows of joined matrices end, three at most.
+        dealt: (1,) int32, 0 between kernels.
+        n_tiles: of tokens.
     """
     first_end, second_end, *_ = (*ends, w.rows, w.rows)
     base = int(np.array(1024 + w.layout.offset, np.float16).view(np.uint16)) * 0x10001
@@ -287,23 +292,22 @@ def qgemm_arguments(
         Array(planes.low, None), Array(planes.high, None), Array(planes.scales, None), w.tables.pairs,
         ctypes.c_uint32(base), x, x_scales, gather, tiles, out, ctypes.c_int(w.rows), ctypes.c_int(w.chunks),
         ctypes.c_int(out.size // w.rows), ctypes.c_float(w.unscale), ctypes.c_float(cap),
-        ctypes.c_int(first_end), ctypes.c_int(second_end),
+        ctypes.c_int(first_end), ctypes.c_int(second_end), dealt, ctypes.c_int(n_tiles),
     ]  # fmt: skip
 
 
 def variant(
-    w: GpuMatrix, height: int, token_tiles: int, *, listed: bool = False
+    w: GpuMatrix, height: int, token_tiles: int, multiprocessors: int, *, listed: bool = False
 ) -> tuple[str, tuple[int, int], int]:
     """The kernel of qgemm.cu for tiles of so many tokens: its name, grid and threads of a block.
 
-    Its blocks run with the tiles of tokens first, or with the strips of rows where tiles are listed; then a
-    block may take several. The sums of all kernels are the same, to the bit.
+    Its blocks run with the tiles of tokens first, or with the strips of rows where tiles are listed; those of
+    qgemm_32_wide stay, and deal both out among them. The sums of all kernels are the same, to the bit.
     """
     name, rows = f"qgemm_{height}", UNIT_ROWS * QGEMM_WARPS
     strips, wide = -(-w.rows // rows), -(-w.rows // (2 * rows))
     if not w.layout.halves and wide * token_tiles >= WIDE_BLOCKS:
         name, strips = f"{name}_wide", wide
-        if listed and height == FEW_TOKENS:
-            a_block = max(1, min(LONG_CHUNKS // w.chunks, strips * token_tiles // LONG_BLOCKS))
-            strips = -(-strips // a_block)
+        if height == FEW_TOKENS:
+            return name, (min(strips * token_tiles, WIDE_RESIDENT * multiprocessors), 1), QGEMM_THREADS
     return name, (strips, token_tiles) if listed else (token_tiles, strips), QGEMM_THREADS

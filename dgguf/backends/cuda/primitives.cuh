@@ -107,7 +107,8 @@ DEVICE void load_matrices_transposed(u32 r[4], const u16 *row) {
 
 // A copy of 16 bytes, aligned, from global to shared memory: begin_copy, then commit_copies, which makes a group of
 // those begun, later end_copy. The bytes are there for the thread when wait_for_copies returns, for others behind
-// a barrier after it. Before compute capability 8.0 they wait in registers for end_copy, which stores them.
+// a barrier after it; zeros come where `present` is false, and nothing is read. Before compute capability 8.0 they wait
+// in registers for end_copy, which stores them.
 #if __CUDA_ARCH__ >= 800
 constexpr bool ASYNC_COPIES = true;
 struct Copy {};
@@ -115,6 +116,12 @@ struct Copy {};
 DEVICE void begin_copy(Copy &, void *to, const void *from) {
     u32 address = (u32)__cvta_generic_to_shared(to);
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
+}
+
+DEVICE void begin_copy(Copy &, void *to, const void *from, bool present) {
+    u32 address = (u32)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(present ? 16 : 0)
+                 : "memory");
 }
 
 DEVICE void end_copy(const Copy &, void *) {}
@@ -132,6 +139,11 @@ struct Copy {
 };
 
 DEVICE void begin_copy(Copy &copy, void *, const void *from) { copy.value = *(const uint4 *)from; }
+
+DEVICE void begin_copy(Copy &copy, void *, const void *from, bool present) {
+    copy.value = {0, 0, 0, 0};
+    if (present) copy.value = *(const uint4 *)from;
+}
 
 DEVICE void end_copy(const Copy &copy, void *to) { *(uint4 *)to = copy.value; }
 DEVICE void commit_copies() {}

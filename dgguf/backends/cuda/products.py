@@ -54,6 +54,7 @@ class Products:
         self._done = upload(
             np.zeros(GPU_SPLIT_BLOCKS, np.int32)
         )  # by blocks of attention.cu that divide their keys
+        self._dealt = upload(np.zeros(1, np.int32))  # by blocks of qgemm.cu that stay
         self._counters: dict[int, tuple[Array, Array]] = {}
 
     def load_matrix(self, tensor: HostTensor) -> Any:  # a Matrix or the Router
@@ -154,11 +155,14 @@ class Products:
         rows = x.shape[0]
         halves = self._kernels.halves(x)
         height = matmul.FEW_TOKENS if rows <= matmul.FEW_TOKENS else matmul.MANY_TOKENS
+        n_tiles = -(-rows // height)
         self._queue.launch(
             "qgemm",
             w.macros,
-            *matmul.variant(w, height, -(-rows // height)),
-            matmul.qgemm_arguments(w, w.planes, halves.numbers, halves.scales, out, cap, None, None, ends),
+            *matmul.variant(w, height, n_tiles, self._device.multiprocessors),
+            matmul.qgemm_arguments(
+                w, w.planes, halves.numbers, halves.scales, out, cap, None, None, ends, self._dealt, n_tiles
+            ),
         )
 
     def _one_matrix(self, rows: int) -> tuple[Array, Array]:

@@ -10,8 +10,8 @@
 //
 // Compiled for one kind of layout at a time: HIGH_BITS, GROUP, MINIMUM, TABLE, HALVES (see
 // layout.Layout.kind). The grid of a stack is (row blocks / 4, token tiles), of one matrix (token tiles, row
-// blocks / 4), of the wide kernels row blocks / 8, for a stack a divisor of that: blocks run with x first, and what
-// they share of the weights then comes from DRAM once. 128 threads.
+// blocks / 4), of qgemm_64_wide row blocks / 8: blocks run with x first, and what they share of the weights then comes
+// from DRAM once. The blocks of qgemm_32_wide stay until all is done: about as many as the GPU holds. 128 threads.
 #include "primitives.cuh"
 
 constexpr int WARPS = 4;
@@ -122,132 +122,52 @@ DEVICE void decode(u32 a[4], const Unit &unit, int step, Offsets by, const u32 *
 // tiles: (expert, first row of out, count) for each token tile, or null for one matrix and n_tokens
 // rows. out: float32 (tokens, rows). unscale: for all. cap: 0 or the softcap. Up to three matrices may lie behind
 // each other, rows [0, end0), [end0, end1) and [end1, rows), multiples of 16; out then is theirs one after the
-// other, (tokens, rows of each). For one both are `rows`.
+// other, (tokens, rows of each). For one both are `rows`. dealt: how often blocks that stay have asked for more: 0
+// before and after. n_tiles: of `tiles`, or of n_tokens.
 #define PARAMETERS                                                                                        \
     const u32 *low, const u32 *high, const u32 *scales, const u32 *table, u32 base, const u16 *x,         \
         const float *x_scale, const int *gather, const int *tiles, float *out, int rows, int chunks,              \
-         int n_tokens, float unscale, float cap, int end0, int end1
-#define ARGUMENTS \
-    low, high, scales, table, base, x, x_scale, gather, tiles, out, rows, chunks, n_tokens, unscale, cap, end0, end1
+         int n_tokens, float unscale, float cap, int end0, int end1, int *dealt, int n_tiles
+#define ARGUMENTS                                                                                              \
+    low, high, scales, table, base, x, x_scale, gather, tiles, out, rows, chunks, n_tokens, unscale, cap, end0, end1, \
+        dealt, n_tiles
 
-// A block's rows of out.
+// Rows of out, of one expert.
 struct Tile {
     int expert, first, count;
 };
 
-DEVICE Tile tile_of_block(const int *tiles, int tokens, int n_tokens) {
-    const int number = blockIdx.y, first = blockIdx.x * tokens;
-    if (!tiles) return {0, first, min(tokens, n_tokens - first)};
+DEVICE Tile tile_at(int number, const int *tiles, int tokens, int n_tokens) {
+    if (!tiles) return {0, number * tokens, min(tokens, n_tokens - number * tokens)};
     return {tiles[3 * number], tiles[3 * number + 1], tiles[3 * number + 2]};
 }
 
-// What a block has of a chunk in shared memory: the rows of x, and the images of each warp's units, one below the
-// other.
-template <int TOKENS, int UNITS>
-struct Stage {
-    __align__(16) u16 x[TOKENS][STRIDE];
-    __align__(16) char units[WARPS][UNITS][UNIT_BYTES];
+DEVICE Tile tile_of_block(const int *tiles, int tokens, int n_tokens) {
+    return tile_at(tiles ? blockIdx.y : blockIdx.x, tiles, tokens, n_tokens);
+}
+
+// What a block that stays does before it asks for more: a strip of the matrix, by a tile. Nothing if that is empty.
+struct Item {
+    Tile tile;
+    int strip;
 };
 
-// Chunks in shared memory, which may have 48 KB, with a table of 1 KB.
-template <int TOKENS, int UNITS>
-constexpr int STAGES = ASYNC_COPIES && 3 * sizeof(Stage<TOKENS, UNITS>) <= 48 * 1024 - 1024 * TABLE ? 3 : 2;
-
-constexpr int LOW_PIECES = LOW_BYTES / 512;  // of 16 bytes for each lane
-constexpr int REST_BYTES = HIGH_BYTES + SCALE_BYTES, REST_PIECES = (REST_BYTES + 511) / 512;
-template <int TOKENS>
-constexpr int X_PIECES = TOKENS * CHUNK / 8 / THREADS;  // of 16 bytes for each thread
-
-// What a thread copies of each chunk, of its warp's units and of the block's rows of x. Rows that a tile does not
-// have are left as they are: the sums of others do not depend on them.
-template <int TOKENS, int UNITS>
-struct Feed {
-    const char *low[UNITS], *rest[UNITS][REST_PIECES ? REST_PIECES : 1], *x[X_PIECES<TOKENS>];
-    int rest_step[REST_PIECES ? REST_PIECES : 1];  // in either of the two other planes, from chunk to chunk
-    bool present[X_PIECES<TOKENS>];
-    Copy low_copies[UNITS][LOW_PIECES], rest_copies[UNITS][REST_PIECES ? REST_PIECES : 1], x_copies[X_PIECES<TOKENS>];
-};
-
-// The copies begin with the warp's block `first_block` of 16 rows. Beyond the last block they take that one again;
-// nothing of it is kept.
-template <int TOKENS, int UNITS>
-DEVICE void start_feed(Feed<TOKENS, UNITS> &feed, Tile tile, int first_block, PARAMETERS) {
-    const int lane = threadIdx.x & 31, n_blocks = (rows + 15) / 16;
-#pragma unroll
-    for (int u = 0; u < UNITS; u++) {
-        const int block = min(first_block + u, n_blocks - 1);
-        const long long unit = ((long long)tile.expert * n_blocks + block) * chunks;
-        feed.low[u] = (const char *)low + unit * LOW_BYTES + 16 * lane;
-#pragma unroll
-        for (int i = 0; i < REST_PIECES; i++) {
-            const int at = 16 * (32 * i + lane);
-            const char *plane = at < HIGH_BYTES ? (const char *)high + at : (const char *)scales + at - HIGH_BYTES;
-            feed.rest_step[i] = at < HIGH_BYTES ? HIGH_BYTES : SCALE_BYTES;
-            feed.rest[u][i] = plane + unit * feed.rest_step[i];
-        }
+// The item that `number` counts, or one that comes later, if that is empty; by one thread. The first number of a block
+// is its own, the others come from the counter. As blocks run with x first, strips run first where tiles are listed.
+// Each block asks until nothing is left, and then no more: so whoever is told last knows it by the number, and leaves
+// the counter as it was.
+template <int TOKENS, int STRIP>
+DEVICE Item take(int number, PARAMETERS) {
+    const int strips = ((rows + 15) / 16 + STRIP - 1) / STRIP, items = strips * n_tiles;
+    for (; number < items; number = gridDim.x + atomicAdd(dealt, 1)) {
+        const Tile tile = tile_at(tiles ? number / strips : number % n_tiles, tiles, TOKENS, n_tokens);
+        if (tile.count > 0) return {tile, tiles ? number % strips : number / n_tiles};
     }
-#pragma unroll
-    for (int i = 0; i < X_PIECES<TOKENS>; i++) {
-        const int token = i * (THREADS / 8) + (threadIdx.x >> 3);
-        feed.present[i] = token < tile.count;
-        const long long row = !feed.present[i] ? 0 : gather ? gather[tile.first + token] : tile.first + token;
-        feed.x[i] = (const char *)(x + row * chunks * CHUNK) + 16 * (threadIdx.x & 7);
-    }
+    if (number + 1 == items + gridDim.x) *dealt = 0;
+    return {{0, 0, 0}, 0};
 }
 
-// Begins the copies of the chunk that is `ahead` of the one where the feed stands; one chunk after the other.
-template <int TOKENS, int UNITS>
-DEVICE void begin_copies(Feed<TOKENS, UNITS> &feed, Stage<TOKENS, UNITS> &stage, int ahead) {
-    const int lane = threadIdx.x & 31;
-    u16 *x = &stage.x[threadIdx.x >> 3][8 * (threadIdx.x & 7)];
-#pragma unroll
-    for (int u = 0; u < UNITS; u++) {
-        char *image = stage.units[threadIdx.x >> 5][u] + 16 * lane;
-#pragma unroll
-        for (int i = 0; i < LOW_PIECES; i++)
-            begin_copy(feed.low_copies[u][i], image + 512 * i, feed.low[u] + ahead * LOW_BYTES + 512 * i);
-#pragma unroll
-        for (int i = 0; i < REST_PIECES; i++) {
-            if (16 * (32 * i + lane) < REST_BYTES)
-                begin_copy(feed.rest_copies[u][i], image + LOW_BYTES + 512 * i, feed.rest[u][i]);
-            feed.rest[u][i] += feed.rest_step[i];
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < X_PIECES<TOKENS>; i++)
-        if (feed.present[i])
-            begin_copy(feed.x_copies[i], x + i * (THREADS / 8) * STRIDE, feed.x[i] + ahead * 2 * CHUNK);
-}
-
-template <int TOKENS, int UNITS>
-DEVICE void end_copies(const Feed<TOKENS, UNITS> &feed, Stage<TOKENS, UNITS> &stage) {
-    const int lane = threadIdx.x & 31;
-    u16 *x = &stage.x[threadIdx.x >> 3][8 * (threadIdx.x & 7)];
-#pragma unroll
-    for (int u = 0; u < UNITS; u++) {
-        char *image = stage.units[threadIdx.x >> 5][u] + 16 * lane;
-#pragma unroll
-        for (int i = 0; i < LOW_PIECES; i++) end_copy(feed.low_copies[u][i], image + 512 * i);
-#pragma unroll
-        for (int i = 0; i < REST_PIECES; i++)
-            if (16 * (32 * i + lane) < REST_BYTES) end_copy(feed.rest_copies[u][i], image + LOW_BYTES + 512 * i);
-    }
-#pragma unroll
-    for (int i = 0; i < X_PIECES<TOKENS>; i++)
-        if (feed.present[i]) end_copy(feed.x_copies[i], x + i * (THREADS / 8) * STRIDE);
-}
-
-// Starts the feed and begins the copies of its first chunks.
-template <int TOKENS, int UNITS>
-DEVICE void start_strip(Feed<TOKENS, UNITS> &feed, Stage<TOKENS, UNITS> *stages, Tile tile, int first_block,
-                        PARAMETERS) {
-    start_feed(feed, tile, first_block, ARGUMENTS);
-#pragma unroll
-    for (int i = 0; i < STAGES<TOKENS, UNITS> - 1; i++) {
-        if (i < chunks) begin_copies(feed, stages[i], i), end_copies(feed, stages[i]);
-        commit_copies();
-    }
-}
+#include "qgemm_feed.cuh"
 
 // The sums of a block of 16 rows.
 template <int TILES>
@@ -274,71 +194,116 @@ DEVICE void write_sums(const float sums[TILES][4], Tile tile, int block, PARAMET
         }
 }
 
-// The rows of a tile, TOKENS at most, and a strip of the matrix, UNITS blocks of 16 rows for each warp. Of an expert a
-// block may take several strips, as its grid says: the first chunks of the next are on their way while the sums of the
-// last are written. stages and pairs are the block's.
-template <int TOKENS, int UNITS>
-DEVICE void multiply(Tile tile, Stage<TOKENS, UNITS> *stages, u32 *pairs, PARAMETERS) {
-    constexpr int TILES = TOKENS / 8, N = STAGES<TOKENS, UNITS>, STRIP = WARPS * UNITS;
-    constexpr bool SEVERAL = TOKENS <= 32 && UNITS > 1;  // the others have no registers for it
+// The sums of TOKENS rows of x at most, of FED that the feed brings, and of each warp's units. pairs: of a block.
+template <int TOKENS, int FED, int UNITS>
+DEVICE void add_chunks(float sums[UNITS][TOKENS / 8][4], Feed<FED, UNITS> &feed, Stage<FED, UNITS> *stages,
+                       const u32 *pairs, u32 base, int chunks) {
+    constexpr int TILES = TOKENS / 8, N = STAGES<FED, UNITS>;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    const int strips = SEVERAL && tiles ? ((rows + 15) / 16 + STRIP * gridDim.x - 1) / (STRIP * gridDim.x) : 1;
-    int strip = strips * (tiles ? blockIdx.x : blockIdx.y);
-
-    if constexpr (TABLE)
-        for (int i = threadIdx.x; i < 256; i += THREADS) pairs[i] = table[i];
-
-    Feed<TOKENS, UNITS> feed;
     const Offsets by = offsets(base);
-    start_strip(feed, stages, tile, strip * STRIP + warp * UNITS, ARGUMENTS);
-    do {
-        float sums[UNITS][TILES][4] = {};
-        for (int turn = 0; turn < chunks; turn += N) {
+    for (int turn = 0; turn < chunks; turn += N) {
 #pragma unroll
-            for (int at = 0; at < N; at++) {  // as many chunks as stages: their places are constants
-                const int chunk = turn + at, to = (at + N - 1) % N;
-                if (chunk == chunks) break;
-                wait_for_copies<N - 2>();
-                __syncthreads();  // the chunk is there for all, and all have done with the one before
-                const bool more = chunk + N - 1 < chunks;
-                if (more) begin_copies(feed, stages[to], at + N - 1);
-                commit_copies();
-                Unit units[UNITS];
+        for (int at = 0; at < N; at++) {  // as many chunks as stages: their places are constants
+            const int chunk = turn + at, to = (at + N - 1) % N;
+            if (chunk == chunks) break;
+            wait_for_copies<N - 2>();
+            __syncthreads();  // the chunk is there for all, and all have done with the one before
+            const bool more = chunk + N - 1 < chunks;
+            if (more) begin_copies<TOKENS>(feed, stages[to], at + N - 1);
+            commit_copies();
+            Unit units[UNITS];
 #pragma unroll
-                for (int u = 0; u < UNITS; u++) read_unit(units[u], stages[at].units[warp][u], lane);
+            for (int u = 0; u < UNITS; u++) read_unit(units[u], stages[at].units[warp][u], lane);
 #pragma unroll
-                for (int step = 0; step < 4; step++) {
-                    u32 a[UNITS][4];
+            for (int step = 0; step < 4; step++) {
+                u32 a[UNITS][4];
 #pragma unroll
-                    for (int u = 0; u < UNITS; u++) decode(a[u], units[u], step, by, pairs);
+                for (int u = 0; u < UNITS; u++) decode(a[u], units[u], step, by, pairs);
 #pragma unroll
-                    for (int n = 0; n < TILES; n += 2) {
-                        // Lane 8i+j points to token 8 * (i / 2) + j, columns 8 * (i % 2) and on.
-                        u32 t[4];
-                        load_matrices(t, &stages[at].x[8 * (n + (lane >> 4)) + (lane & 7)][16 * step + (lane & 8)]);
+                for (int n = 0; n < TILES; n += 2) {
+                    // Lane 8i+j points to token 8 * (i / 2) + j, columns 8 * (i % 2) and on.
+                    u32 t[4];
+                    load_matrices(t, &stages[at].x[8 * (n + (lane >> 4)) + (lane & 7)][16 * step + (lane & 8)]);
 #pragma unroll
-                        for (int u = 0; u < UNITS; u++) {
-                            mma(sums[u][n], a[u], t[0], t[1]);
-                            mma(sums[u][n + 1], a[u], t[2], t[3]);
-                        }
+                    for (int u = 0; u < UNITS; u++) {
+                        mma(sums[u][n], a[u], t[0], t[1]);
+                        mma(sums[u][n + 1], a[u], t[2], t[3]);
                     }
                 }
-                if (more) end_copies(feed, stages[to]);
             }
-#pragma unroll
-            for (int u = 0; u < UNITS; u++) feed.low[u] += N * LOW_BYTES;
-#pragma unroll
-            for (int i = 0; i < X_PIECES<TOKENS>; i++) feed.x[i] += N * 2 * CHUNK;
+            if (more) end_copies<TOKENS>(feed, stages[to]);
         }
-        const int block = strip * STRIP + warp * UNITS;
-        if constexpr (SEVERAL)
-            if (++strip % strips) {
-                __syncthreads();  // all have done with this strip
-                start_strip(feed, stages, tile, block + STRIP, ARGUMENTS);
-            }
 #pragma unroll
-        for (int u = 0; u < UNITS; u++) write_sums<TILES>(sums[u], tile, block + u, ARGUMENTS);
-    } while (SEVERAL && strip % strips);
+        for (int u = 0; u < UNITS; u++) {
+            feed.low[u] += N * LOW_BYTES;
+#pragma unroll
+            for (int i = 0; i < REST_PIECES; i++)
+                if (REST_ALIKE) feed.rest[u][i] += N * REST_STEP(i);
+        }
+#pragma unroll
+        for (int i = 0; i < X_PIECES<TOKENS>; i++) feed.x[i] += N * 2 * CHUNK;
+    }
+}
+
+DEVICE void copy_pairs(u32 *pairs, const u32 *table) {
+    if constexpr (TABLE)
+        for (int i = threadIdx.x; i < 256; i += THREADS) pairs[i] = table[i];
+}
+
+// The rows of a tile, TOKENS at most, and a strip of the matrix: UNITS blocks of 16 rows for each warp. stages and
+// pairs are the block's.
+template <int TOKENS, int UNITS>
+DEVICE void multiply(Tile tile, Stage<TOKENS, UNITS> *stages, u32 *pairs, PARAMETERS) {
+    const int block = (tiles ? blockIdx.x : blockIdx.y) * WARPS * UNITS + (threadIdx.x >> 5) * UNITS;
+    copy_pairs(pairs, table);
+    Feed<TOKENS, UNITS> feed;
+    start_strip(feed, stages, tile, block, ARGUMENTS);
+    float sums[UNITS][TOKENS / 8][4] = {};
+    add_chunks<TOKENS, TOKENS, UNITS>(sums, feed, stages, pairs, base, chunks);
+#pragma unroll
+    for (int u = 0; u < UNITS; u++) write_sums<TOKENS / 8>(sums[u], tile, block + u, ARGUMENTS);
+}
+
+// The sums of coming[at], whose first chunks are on their way; those of the item after it are begun, and the one behind
+// that is asked for.
+template <int TOKENS, int FED, int UNITS>
+DEVICE void finish(Item *coming, int at, Feed<FED, UNITS> &feed, Stage<FED, UNITS> *stages, const u32 *pairs,
+                   PARAMETERS) {
+    constexpr int STRIP = WARPS * UNITS;
+    float sums[UNITS][TOKENS / 8][4] = {};
+    add_chunks<TOKENS, FED, UNITS>(sums, feed, stages, pairs, base, chunks);
+    __syncthreads();  // all have done with the stages
+    const int warp = thread_anew() >> 5;
+    const Item next = coming[at < 2 ? at + 1 : 0];
+    if (next.tile.count > 0) start_strip(feed, stages, next.tile, next.strip * STRIP + warp * UNITS, ARGUMENTS);
+    int number = 0;
+    const bool ask = threadIdx.x == 0 && next.tile.count > 0;
+    if (ask) number = gridDim.x + atomicAdd(dealt, 1);
+#pragma unroll
+    for (int u = 0; u < UNITS; u++)
+        write_sums<TOKENS / 8>(sums[u], coming[at].tile, coming[at].strip * STRIP + warp * UNITS + u, ARGUMENTS);
+    if (ask) coming[at > 0 ? at - 1 : 2] = take<FED, STRIP>(number, ARGUMENTS);
+}
+
+// A block that stays: one item after the other, the first chunks of each on their way while the sums of the one before
+// are written. Of a tile with few rows a half of FED is multiplied. coming: three places, in turn; what stands in one is
+// read behind a barrier, and overwritten two barriers later.
+template <int FED, int UNITS>
+DEVICE void multiply_all(Stage<FED, UNITS> *stages, u32 *pairs, Item *coming, PARAMETERS) {
+    constexpr int STRIP = WARPS * UNITS;
+    copy_pairs(pairs, table);
+    if (threadIdx.x == 0) coming[0] = take<FED, STRIP>(blockIdx.x, ARGUMENTS);
+    __syncthreads();
+    if (coming[0].tile.count == 0) return;
+    Feed<FED, UNITS> feed;
+    start_strip(feed, stages, coming[0].tile, coming[0].strip * STRIP + (threadIdx.x >> 5) * UNITS, ARGUMENTS);
+    if (threadIdx.x == 0) coming[1] = take<FED, STRIP>(gridDim.x + atomicAdd(dealt, 1), ARGUMENTS);
+    for (int at = 0; coming[at].tile.count > 0; at = at < 2 ? at + 1 : 0) {
+        if (coming[at].tile.count > FED / 2)
+            finish<FED, FED, UNITS>(coming, at, feed, stages, pairs, ARGUMENTS);
+        else
+            finish<FED / 2, FED, UNITS>(coming, at, feed, stages, pairs, ARGUMENTS);
+    }
 }
 
 // Blocks of a multiprocessor. Where copies wait in registers, shared memory holds no more anyway.
@@ -351,18 +316,13 @@ constexpr int MANY_TOKENS_BLOCKS = !ASYNC_COPIES ? 2 : HALVES ? 3 : 4;
     __shared__ u32 pairs[TABLE ? 256 : 1]
 
 // Few tokens (an expert's share of a canvas), of which a half may be enough.
-template <int UNITS>
-DEVICE void multiply_few(Stage<32, UNITS> *stages, u32 *pairs, PARAMETERS) {
-    const Tile tile = tile_of_block(tiles, 32, n_tokens);
-    if (tile.count > 16)
-        multiply<32, UNITS>(tile, stages, pairs, ARGUMENTS);
-    else if (tile.count > 0)
-        multiply<16, UNITS>(tile, (Stage<16, UNITS> *)stages, pairs, ARGUMENTS);
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS, FEW_TOKENS_BLOCKS) qgemm_32(PARAMETERS) {
     SHARED(32, 1);
-    multiply_few<1>(stages, pairs, ARGUMENTS);
+    const Tile tile = tile_of_block(tiles, 32, n_tokens);
+    if (tile.count > 16)
+        multiply<32, 1>(tile, stages, pairs, ARGUMENTS);
+    else if (tile.count > 0)
+        multiply<16, 1>(tile, (Stage<16, 1> *)stages, pairs, ARGUMENTS);
 }
 
 // Many tokens.
@@ -376,7 +336,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MANY_TOKENS_BLOCKS) qgemm_
 // Many rows: each warp takes 32, a block 128. x comes half as often through the second cache, and from shared memory.
 extern "C" __global__ void __launch_bounds__(THREADS, FEW_TOKENS_WIDE_BLOCKS) qgemm_32_wide(PARAMETERS) {
     SHARED(32, 2);
-    multiply_few<2>(stages, pairs, ARGUMENTS);
+    __shared__ Item coming[3];
+    multiply_all<32, 2>(stages, pairs, coming, ARGUMENTS);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2) qgemm_64_wide(PARAMETERS) {

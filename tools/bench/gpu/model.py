@@ -157,21 +157,23 @@ def _product(node: Node, card: Card) -> Work:
     height, chunks = tokens_of(node.name), math.ceil(w.columns / UNIT_COLUMNS)
     row_blocks, n_tiles = math.ceil(w.rows / UNIT_ROWS), tiles(tokens, w.stack, tuple(counts) or (height,))
     wide = node.name.endswith("wide")
+    stays = node.name == "qgemm_32_wide" and len(node.arguments) > 17  # of a checkout beside this perhaps not
     blocks_of_rows = math.ceil(row_blocks / QGEMM_WARPS / (2 if wide else 1))
     unit_bytes = w.layout.code_bytes + w.layout.scale_bytes
     units = {tokens: n * row_blocks * chunks for tokens, n in n_tiles.items()}
     weights = w.stack * row_blocks * chunks * unit_bytes
     # Blocks run with x first: a matrix beyond the cache comes again for every tile of tokens, if rows are x.
-    rows_first = node.grid[0] == blocks_of_rows and weights > card.l2_bytes
+    rows_first = not stays and node.grid[0] == blocks_of_rows and weights > card.l2_bytes
     dram = weights * (sum(n_tiles.values()) if w.stack == 1 and rows_first else 1)
     inputs = (
         tokens * blocks_of_rows * chunks * 2 * UNIT_COLUMNS
     )  # rows that a tile does not have are not read
     l2 = sum(units.values()) * unit_bytes + inputs + 4 * tokens * w.rows
     resident = (4 if wide else 6) if height <= 32 else 2 if wide else 4
-    groups = blocks_of_rows if w.stack == 1 else node.grid[0]  # a block takes a group's strips in turn
-    waves = math.ceil(sum(n_tiles.values()) * groups / (card.sms * resident))
-    strips = math.ceil(blocks_of_rows / groups)
+    blocks = sum(n_tiles.values()) * blocks_of_rows
+    # Blocks behind each other, each of whose first loads is waited for; or one that stays, of so many strips.
+    waves = 1 if stays else math.ceil(blocks / (card.sms * resident))
+    strips = math.ceil(blocks / node.grid[0]) if stays else 1
     bounds = {
         "DRAM": 1e-3 * dram / card.dram,
         "L2": 1e-3 * l2 / card.l2,

@@ -259,7 +259,7 @@ class NoDevice(Device):
 
     def __init__(self) -> None:
         self.number, self.name, self.capability = 0, "no GPU", (9, 0)
-        self.shared_bytes = 227 << 10
+        self.shared_bytes, self.multiprocessors = 227 << 10, 132
         self.stream = SimpleNamespace(synchronize=lambda: None)
 
     def launcher(self) -> Any:
