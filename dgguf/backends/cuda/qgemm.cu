@@ -306,9 +306,15 @@ DEVICE void multiply_all(Stage<FED, UNITS> *stages, u32 *pairs, Item *coming, PA
     }
 }
 
-// Blocks of a multiprocessor. Where copies wait in registers, shared memory holds no more anyway.
+// Blocks of a multiprocessor. Where copies wait in registers, shared memory holds no more anyway; nor do the 100 KB of
+// compute capability 8.6, 8.9 and 12.0 hold four of a wide kernel.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 800 && __CUDA_ARCH__ != 900
+constexpr bool LITTLE_SHARED = true;
+#else
+constexpr bool LITTLE_SHARED = false;
+#endif
 constexpr int FEW_TOKENS_BLOCKS = !ASYNC_COPIES ? 4 : HALVES ? 5 : 6;
-constexpr int FEW_TOKENS_WIDE_BLOCKS = !ASYNC_COPIES ? 2 : 4;
+constexpr int FEW_TOKENS_WIDE_BLOCKS = !ASYNC_COPIES ? 2 : LITTLE_SHARED ? 3 : 4;
 constexpr int MANY_TOKENS_BLOCKS = !ASYNC_COPIES ? 2 : HALVES ? 3 : 4;
 
 #define SHARED(tokens, units)                                              \
