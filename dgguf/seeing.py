@@ -83,8 +83,7 @@ class ImageReader:
     """Reads images for one model; the tower is opened when the first is asked for.
 
     Args:
-        name: of the model, for messages.
-        model: its file.
+        model: the model's file.
         config: its geometry.
         marks: its tokens around images; None where its vocabulary has none.
         mmproj: the tower's file; None for the one beside the model, "none" for none at all.
@@ -98,14 +97,13 @@ class ImageReader:
 
     def __init__(
         self,
-        name: str,
         model: Path,
         config: ModelConfig,
         marks: ImageMarks | None,
         mmproj: str | Path | None,
         make_backend: Callable[[GgufFile, VisionConfig], TowerBackend],
     ) -> None:
-        self._name, self._model, self._config, self._marks = name, model, config, marks
+        self._model, self._config, self._marks = model, config, marks
         self._mmproj = mmproj
         self._make_backend = make_backend
         self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
@@ -133,16 +131,15 @@ class ImageReader:
         if sources:
             self._check_sees()
         if sources and self._marks and self._marks.video is None:
-            raise ImageError(
-                f"{self._name} reads no videos: its vocabulary has no token for one; show images"
-            )
+            raise ImageError("this model reads no videos: its vocabulary has no token for one; show images")
         return [each if isinstance(each, VideoInput) else read_video(each) for each in sources]
 
     def _check_sees(self) -> None:
         """See that the model has tokens for images, and a tower: opened, before anything is computed."""
         if self._marks is None:
-            what = "the demo does not see yet" if self._name == "demo" else f"{self._name} reads no images"
-            raise ImageError(f"{what}: its vocabulary has no token for an image; ask without one")
+            raise ImageError(
+                "this model reads no images: its vocabulary has no token for one; ask without one"
+            )
         _ = self.tower
 
     @property

@@ -105,7 +105,7 @@ class Session:
         self.backend = self.loaded.backend
         self.model = self.loaded.network
         self.images = ImageReader(
-            *(self.name, self.file.path, self.config, self.tokenizer.image_marks, mmproj),
+            *(self.file.path, self.config, self.tokenizer.image_marks, mmproj),
             lambda tower, vision: (
                 gpu_tower_backend(self.backend, tower, vision, threads)
                 if gpu

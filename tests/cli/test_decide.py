@@ -72,7 +72,9 @@ def test_what_is_printed(monkeypatch):
     assert "\x1b" not in done.stdout
     assert "2 questions · " in done.stderr
     assert "of them reused" in done.stderr
-    assert "do not trust" in done.stderr  # the demo has not learned this
+    assert "do not trust" not in done.stderr
+    monkeypatch.setattr(sys.modules["dgguf.cli.decide"], "_LITTLE_MASS", 1.01)
+    assert "do not trust" in run("Mia had a fox.", *ASK).stderr
 
 
 def test_the_answers_as_json(tmp_path):

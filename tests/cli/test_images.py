@@ -18,6 +18,7 @@ from dgguf.session import Session
 from dgguf.videos import Pictures
 from tests.images.test_images import random_picture
 from tests.support.seeing import write_seeing_model
+from tests.support.synthetic.writer import write_model
 from tests.support.videos import film, numbered_frames
 
 QUICK = ["-n", "8", "--seed", "5", "-t", "1", "--exact", "--image-tokens", "70"]
@@ -59,7 +60,8 @@ def test_images_that_cannot_be_read_are_refused_in_a_sentence(folder, tmp_path):
     picture = ["--image", folder / "a picture.png"]
     assert "there is no such image" in refused(folder / "model.gguf", "--image", folder / "none.png")
     assert "mmproj none" in refused(folder / "model.gguf", *picture, "--mmproj", "none")
-    assert "demo does not see yet" in refused("demo", *picture)
+    write_model(tmp_path / "blind.gguf")
+    assert "this model reads no images" in refused(tmp_path / "blind.gguf", *picture)
     (tmp_path / "model.gguf").write_bytes((folder / "model.gguf").read_bytes())
     assert "dgguf quantize HF_DIR --mmproj" in refused(tmp_path / "model.gguf", *picture)
 

@@ -73,22 +73,22 @@ def test_a_choice_is_decided_by_what_the_model_thinks(demo):
 
 
 def test_a_language_that_holds_the_answer_already_replaces_nothing(demo):
-    held = demo.generate("Tell me a story.", seed=5, max_tokens=96, regex="(.|\n)*")
-    assert held.text.startswith("There once w")
+    held = demo.generate("Tell me a story.", seed=3, max_tokens=96, regex="(.|\n)*")
+    assert held.text.startswith("Once there w")
     assert held.statistics.replaced == [0]
 
 
 def test_the_state_goes_on_to_the_next_canvas_and_the_answer_is_closed_in_time(demo):
     schema = {
         "type": "object",
-        "properties": {"text": {"type": "string", "minLength": 400}},
+        "properties": {"text": {"type": "string", "minLength": 900}},
         "required": ["text"],
     }
     answer = demo.generate(
         "Tell me a story.", seed=1, schema=schema, max_tokens=480, settings=demo.settings(max_steps=6)
     )
     assert len(answer.statistics.steps) > 1
-    assert len(json.loads(answer.text)["text"]) >= 400
+    assert len(json.loads(answer.text)["text"]) >= 900
     endless = demo.generate("Tell me a story.", seed=1, regex="(ab){4,}c", max_tokens=96)
     assert re.fullmatch("(ab){4,}c", endless.text)
 
@@ -109,7 +109,7 @@ def test_it_is_closed_within_max_tokens_and_not_within_the_canvas(demo, least, m
 
 
 def test_what_cannot_fit_is_refused_before_the_first_step(demo):
-    events = demo.stream("Hi", constraint=language(regex="x{600}"), max_tokens=96)
+    events = demo.stream("Hi", constraint=language(regex="q{600}"), max_tokens=96)
     next(events)
     with pytest.raises(ConstraintError, match="there is room for 96: raise max_tokens"):
         next(events)

@@ -1,126 +1,213 @@
-"""The torch twin that the demo is trained with computes what dgguf computes from its checkpoint."""
+"""The training of the demo: goes on as if it had not stopped, packs small, exports what dgguf runs."""
 
 import numpy as np
 import pytest
 
+import dgguf
 from dgguf.model.canvas import Canvas
-from dgguf.session import Session
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
+SMALL = {"hidden": 64, "n_layers": 2, "head_dim": 16, "head_dim_full": 32, "ff": 48, "expert_ff": 16}
 
 
 @pytest.fixture
-def twin():
-    torch = pytest.importorskip("torch")
-    from tools.demo.network import Sizes, Twin
+def made(monkeypatch):
+    """Makes trainers of a tiny network whose batches are small."""
+    pytest.importorskip("torch")
+    from tools.demo import train
+    from tools.demo.batches import Kind
+
+    kind = Kind(80, 48, {"sum": 2, "reversed letters": 1, "saying": 1})
+    monkeypatch.setattr(train, "KINDS", (kind,))
+    return lambda seed=3: train.Trainer(train.sizes(**SMALL), seed, compiled=False)
+
+
+def weights(trainer):
+    return {name: value.detach().clone() for name, value in trainer.twin.named().items()}
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(made, tmp_path):
+    import torch
+
+    from tools.demo.train import train
+
+    whole, first, second = made(), made(), made(seed=9)
+    (tmp_path / "run").mkdir()
+    train(whole, tmp_path, n_steps=3)
+    train(first, tmp_path / "run", n_steps=2)
+    train(first, tmp_path / "run", minutes=0)
+    assert first.step == 2
+    second.load(tmp_path / "run" / "state.pt")
+    train(second, tmp_path / "run", n_steps=1)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, second.twin[name]), name
+        assert torch.equal(whole.average[name], second.average[name]), name
+    assert second.step == 3
+    assert second.core_seconds > first.core_seconds > 0
+
+
+def test_a_run_is_saved_before_it_has_anything_to_report(made, tmp_path, monkeypatch):
+    from tools.demo import train
+
+    monkeypatch.setattr(train, "SAVE_SECONDS", 0.0)
+    train.train(made(), tmp_path, n_steps=1)
+    assert (tmp_path / "state.pt").exists()
+
+
+def test_a_packed_state_is_a_sixth_and_goes_on(made, tmp_path):
+    from tools.demo.packed import write_packed
+    from tools.demo.train import train
+
+    trainer, other = made(), made()
+    train(trainer, tmp_path, n_steps=2)
+    write_packed(trainer.packed(), trainer.step, tmp_path / "kept" / "state.pt")
+    assert (tmp_path / "kept" / "state.pt").stat().st_size < 0.45 * (tmp_path / "state.pt").stat().st_size
+    other.load(tmp_path / "kept" / "state.pt")
+    train(other, tmp_path, n_steps=1)
+    assert other.step == 3
+    for name, value in weights(trainer).items():
+        np.testing.assert_allclose(other.average[name], value, atol=0.3)
+
+
+def test_batches_that_other_processes_make_are_the_same_and_may_be_larger():
+    pytest.importorskip("torch")
+    from tools.demo.batches import KINDS, Examples
+    from tools.demo.train import Ahead, step_batch
+
+    ahead, examples = Ahead(1, 3, 5, 2), Examples()
+    try:
+        for step in (5, 6):
+            (batch, seconds), expected = ahead.batch(step), step_batch(examples, 3, step, 2)
+            assert seconds > 0
+            assert len(batch.skills) == 2 * sum(KINDS[step % len(KINDS)].rows.values())
+            assert batch.skills == expected.skills
+            np.testing.assert_array_equal(batch.canvas, expected.canvas)
+        with pytest.raises(ValueError, match="step 9"):
+            ahead.batch(9)
+    finally:
+        ahead.close()
+
+
+def test_the_rates_stay_level_until_they_are_lowered():
+    pytest.importorskip("torch")
+    from tools.demo.train import WARM_UP, rate
+
+    assert rate(0, None) == 1 / WARM_UP
+    assert rate(WARM_UP, None) == rate(10**7, None) == 1
+    falling = [rate(step, (1000, 100)) for step in range(1000, 1101)]
+    assert falling[0] == 1
+    assert falling[-1] == 0
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_the_state_fits_the_repository_and_the_model_fits_the_wheel():
+    pytest.importorskip("torch")
+    from tools.demo.network import Twin
+    from tools.demo.train import sizes
+
+    twin = Twin(sizes(), 0, fused=False)
+    n_weights = sum(value.numel() for value in twin.parameters())
+    n_embedding = twin["embed_tokens.weight"].numel()
+    assert 2 * (2 * n_weights + n_embedding) < 30e6  # bfloat16; AdamW has two moments
+    assert 34 / 32 * n_weights < 9e6
+
+
+def test_a_training_waits_while_something_is_measured(made, tmp_path, monkeypatch):
+    from contextlib import contextmanager
+
+    from tools.demo import train
+
+    states = iter([False, False, True, True])
+
+    @contextmanager
+    def unmeasured():
+        yield next(states)
+
+    monkeypatch.setattr(train, "unmeasured", unmeasured)
+    monkeypatch.setattr(train, "PAUSE_SECONDS", 0.0)
+    trainer = made()
+    train.train(trainer, tmp_path, n_steps=2)
+    assert trainer.step == 2
+    assert next(states, None) is None
+
+
+def test_a_run_is_evaluated_where_it_is(made, tmp_path, monkeypatch, capsys):
+    import json
+
+    from tools.demo import evaluate, train
+    from tools.demo_eval import run as strangers
+
+    small = train.sizes(**SMALL)
+    train.train(made(), tmp_path, n_steps=1)
+    monkeypatch.setattr(train, "sizes", lambda: small)
+    entries = [
+        {"id": "1", "kind": "smalltalk", "messages": ["Hi"], "any": ["hello"]},
+        {"id": "2", "kind": "count", "messages": ["1+1", "plus 2"], "number": 4},
+    ]
+    monkeypatch.setattr(strangers, "read_prompts", lambda: entries)
+    monkeypatch.setattr(evaluate, "_MAX_TOKENS", 16)
+    log = tmp_path / "log.jsonl"
+    asked = [
+        "evaluate.py",
+        str(tmp_path),
+        "--skills",
+        "sum",
+        "4x4 6",
+        "too hard",
+        "--cases",
+        "2",
+        "--threads",
+        "1",
+    ]
+    monkeypatch.setattr("sys.argv", [*asked, "--strangers", "--decisions", "2", "--log", str(log)])
+    evaluate.main()
+    shown = capsys.readouterr().out
+    assert [line.split("  ")[0] for line in shown.splitlines()[1:4]] == ["sum", "4x4 6", "too hard"]
+    assert "\ntotal         2 " in shown
+    (line,) = log.read_text().splitlines()
+    assert sum(json.loads(line)["strangers"].values()) == 2
+    assert (tmp_path / "newest.gguf").exists()
+
+
+def test_tokens_of_a_word_begin_together_and_their_letters_can_be_read():
+    from tools.demo.start import _MOST_LETTERS, spelled_embedding
     from tools.demo.vocabulary import make_vocabulary
 
-    small = {"hidden": 64, "n_layers": 3, "head_dim": 16, "head_dim_full": 32, "ff": 48, "expert_ff": 32}
-    sizes = Sizes(len(make_vocabulary().tokens), window=24, canvas=32, context=256, **small)
-    twin = Twin(sizes, 3, torch.float32, fused=False)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in twin.parameters():  # what starts at 1 would hide that it is left out
-            parameter.mul_(1 + 0.2 * torch.randn(parameter.shape, generator=generator))
-    return twin
+    tokens = make_vocabulary().tokens
+    rows = spelled_embedding(tokens, 256, 0)
+    assert rows.shape == (len(tokens), 256)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    at = {token: i for i, token in enumerate(tokens)}
+    story, word, other = (rows[at[token]] for token in ("▁story", "story", "▁little"))
+    assert story @ word > 0.5 > story @ other + 0.2
+    # A linear map for a place finds the letter there, of words that it was not made from.
+    words = sorted(token for token in tokens if token.strip("▁").isalpha() and 4 < len(token) < _MOST_LETTERS)
+    third = np.array([ord(token.strip("▁").lower()[2]) - ord("a") for token in words])
+    known = np.arange(len(words)) % 4 > 0
+    x = np.array([rows[at[token]] for token in words])
+    found = x @ np.linalg.lstsq(x[known], np.eye(26)[third[known]], rcond=None)[0]
+    assert (found.argmax(1) == third)[~known].mean() > 0.8
 
 
-def random_ids(twin, *shape):
-    return np.random.default_rng(2).integers(10, twin.sizes.vocab_size, shape)
-
-
-def test_dgguf_computes_the_same_from_the_checkpoint(twin, tmp_path):
+def test_dgguf_computes_what_the_twin_computes(made, tmp_path):
     import torch
 
-    from tools.demo.network import Twin
-    from tools.demo.train import read_gguf, write_checkpoint, write_gguf
+    from tools.demo.train import export, train
+    from tools.demo.vocabulary import CHAT_TEMPLATE
 
-    write_checkpoint(twin, tmp_path / "small")
-    write_gguf(tmp_path / "small", tmp_path / "small.gguf", "F32")
-    prompt, canvas = random_ids(twin, 1, 20), random_ids(twin, 1, 32)
+    trainer = made()
+    train(trainer, tmp_path, n_steps=2)
+    export(trainer, tmp_path, tmp_path / "demo.gguf", "F32")
+    twin = trainer.averaged()
+    twin.dtype = torch.float32
+    prompt = trainer.examples.encoder.chat([{"role": "user", "content": "Tell me a story about Mia."}])
+    canvas = np.random.default_rng(2).integers(10, twin.sizes.vocab_size, 128)
     with torch.no_grad():
-        ids = torch.from_numpy(prompt), torch.from_numpy(canvas)
-        first = twin.logits(*ids)
-        second = twin.logits(*ids, twin.signal(first, torch.full((1, 1, 1), 0.7)))
-        # A prompt padded on the left is the same prompt.
-        padded = torch.cat((torch.full((1, 5), -1), ids[0]), 1)
-        np.testing.assert_allclose(twin.logits(padded, ids[1]), first, atol=1e-4)
-    other = Twin(twin.sizes, 4, torch.float32, fused=False)
-    read_gguf(other, tmp_path / "small.gguf")
-    for name, value in twin.named().items():
-        assert torch.equal(other[name], value), name
-    with Session(tmp_path / "small.gguf", exact=True) as session:
+        expected = twin.logits(torch.tensor([prompt]), torch.from_numpy(canvas)[None])[0].numpy()
+    with dgguf.load(tmp_path / "demo.gguf", exact=True) as session:
+        assert session.file.metadata["tokenizer.chat_template"] == CHAT_TEMPLATE
+        assert session.encode("Tell me a story about Mia.").tolist() == prompt
         cache = session.conversation().cache
-        session.model.encode(prompt[0], cache)
-        found = session.backend.to_host(session.model.logits(Canvas(canvas[0]), cache, None))
-        np.testing.assert_allclose(found, first[0].numpy(), atol=1e-4)
-        draws = np.full(32, 0.5)
-        previous = session.model.denoise(Canvas(canvas[0]), cache, None, 0.7, draws)
-        found = session.backend.to_host(session.model.logits(Canvas(canvas[0]), cache, previous))
-        np.testing.assert_allclose(found, second[0].numpy(), atol=1e-4)
-    assert float((second - first).abs().max()) > 0.1
-    assert session.settings().entropy_bound == 0.1
-    assert session.encode("Hello").tolist() == session.tokenizer.encode(
-        "<bos><|turn>user\nHello<turn|>\n<|turn>model\n", special=True
-    )
-
-
-def test_transformers_loads_the_checkpoint(twin, tmp_path):
-    import torch
-
-    transformers = pytest.importorskip("transformers")
-    from tools.demo.train import write_checkpoint
-
-    write_checkpoint(twin, tmp_path / "small")
-    config = transformers.DiffusionGemmaConfig.from_pretrained(tmp_path / "small")
-    tiny = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
-    for name, value in (tiny | {"num_key_value_heads": 1, "head_dim": 16}).items():
-        setattr(config.vision_config, name, value)  # a vision tower, which the checkpoint has not
-    model, report = transformers.DiffusionGemmaForBlockDiffusion.from_pretrained(
-        tmp_path / "small", config=config, output_loading_info=True, dtype=torch.float32
-    )
-    assert not report["unexpected_keys"]
-    assert all("vision" in name for name in report["missing_keys"])
-    prompt, canvas = (torch.from_numpy(random_ids(twin, 1, n)) for n in (20, 32))
-    cache = transformers.DynamicCache(config=model.config.get_text_config(decoder=True))
-    with torch.no_grad():
-        model.model.encoder(input_ids=prompt, past_key_values=cache, position_ids=torch.arange(20)[None])
-        out = model(
-            decoder_input_ids=canvas,
-            past_key_values=cache,
-            decoder_position_ids=torch.arange(20, 52)[None],
-        )
-        np.testing.assert_allclose(out.logits, twin.logits(prompt, canvas), atol=1e-4)
-
-
-def test_full_layers_turn_a_quarter_also_where_all_heads_are_of_one_size(twin):
-    import torch
-
-    sliding, full = (twin._turns(16, full, 8, torch.device("cpu")) for full in (False, True))
-    assert not torch.equal(sliding[0], full[0])
-    assert torch.equal(full[0][:, :, 2:], torch.ones(8, 1, 6))
-
-
-def test_one_step_of_muon_is_orthogonal_and_training_learns(twin):
-    import torch
-
-    from tools.demo.optimizer import make_optimizers, orthogonalized
-
-    stack = orthogonalized(torch.randn(2, 24, 40, generator=torch.Generator().manual_seed(0)))
-    singular = torch.linalg.svdvals(stack)
-    assert 0.6 < float(singular.min()) < float(singular.max()) < 1.3
-    optimizers = make_optimizers(twin.named())
-    trained = {id(p) for optimizer in optimizers for p in optimizer.param_groups[0]["params"]}
-    assert trained == {id(p) for p in twin.parameters()}
-    prompt, canvas = (torch.from_numpy(random_ids(twin, 2, n)) for n in (8, 32))
-    losses = []
-    for _ in range(8):
-        signal = twin.signal(torch.zeros(2, 32, twin.sizes.vocab_size), torch.ones(2, 1, 1))
-        each, balance = twin.loss(prompt, canvas, signal, canvas)
-        (each.mean() + 0.01 * balance).backward()
-        for optimizer, rate in zip(optimizers, (0.01, 1e-3), strict=True):
-            optimizer.param_groups[0]["lr"] = rate
-            optimizer.step()
-            optimizer.zero_grad()
-        losses.append(float(each.mean().detach()))
-    assert losses[-1] < losses[0] - 1
+        session.model.encode(np.array(prompt), cache)
+        found = session.backend.to_host(session.model.logits(Canvas(canvas), cache, None))
+        np.testing.assert_allclose(found, expected, atol=1e-3)

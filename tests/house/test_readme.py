@@ -52,6 +52,7 @@ COMMANDS = [
 def folder(tmp_path):
     """A folder with what the examples name, the demo model in the place of real ones."""
     shutil.copy(ROOT / "models.txt", tmp_path)
+    shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
     (tmp_path / "letter.txt").write_text("Dear Ms Doe,\nI hate this.\n")
     for name in set(re.findall(r"[\w.-]+\.gguf", " ".join(COMMANDS))):
         shutil.copy(find_model("demo"), tmp_path / name)

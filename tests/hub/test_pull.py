@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from dgguf.catalog import known_models
+from dgguf.cli.forecast import memory_needed
 from dgguf.hub import damage, parse_reference, removal
 from dgguf.hub.repository import find_matching, find_tower, parts
 from dgguf.seeing import find_mmproj
+from dgguf.units import format_bytes
 from tests.support.hub_server import DEMO, MODEL, REPOSITORY, Fault, Hub
 
 
@@ -278,10 +280,10 @@ def test_a_terminal_is_asked_whether_to_download(
     assert f"{model} is not on this machine: download ".encode() in said
     forecast = said.decode().split("is not on this machine")[0]
     for words in (
-        "3.04 MB",
+        f"{len(DEMO) / 1e6:.2f} MB",
         "as just measured",
         "free in",
-        "2.00 GB with a context",
+        f"{format_bytes(memory_needed(len(DEMO)))} with a context",
         "`dgguf bench` measures",
     ):
         assert words in forecast

@@ -36,7 +36,7 @@ def commands(folder):
         "run --json": (["run", "demo", *ANSWER, "--json"], PROMPT),
         "run --view jsonl": (["run", "demo", *ANSWER, "--view", "jsonl"], PROMPT),
         "fill": (["fill", "demo", "A [[2]] é\n b.", "--seed", "1"], ""),
-        "edit": (["edit", "demo", "-", "Make it 白い.", "--seed", "1", "--json"], PROMPT),
+        "edit": (["edit", "demo", "-", "-p", "Hello", "--keep", "白.*", "--seed", "1", "--json"], PROMPT),
         "decide": (["decide", "demo", "-q", f"Who is it? {WORD}|Mia", "-t", "1"], PROMPT),
         "decide --json": (["decide", "demo", "-q", f"Who is it? {WORD}|Mia", "-t", "1", "--json"], PROMPT),
         "batch": (["batch", "demo", str(folder / "in.txt"), "-o", str(folder / "o.csv"), *ANSWER], ""),

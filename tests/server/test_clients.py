@@ -74,9 +74,9 @@ def test_the_bytes_of_a_stream(demo):
     head = b'data: {"id":"ID","object":"chat.completion.chunk","created":0,"model":"demo",'
     head += b'"system_fingerprint":null,"seed":1,"choices":[{"index":0,"delta":'
     pieces = [b'{"role":"assistant","content":""},"finish_reason":null']
-    pieces += [b'{"content":"There once was"},"finish_reason":null', b'{},"finish_reason":"length"']
+    pieces += [b'{"content":"Once there was"},"finish_reason":null', b'{},"finish_reason":"length"']
     expected = b"".join(head + piece + b',"logprobs":null}]}\n\n' for piece in pieces) + b"data: [DONE]\n\n"
-    assert re.sub(rb'"content":"There[^"]*"', b'"content":"There once was"', data) == expected
+    assert re.sub(rb'"content":"Once[^"]*"', b'"content":"Once there was"', data) == expected
 
 
 def test_drafts_are_hidden_from_strict_clients(demo, told):

@@ -79,7 +79,7 @@ def test_images_are_few_and_small(seeing):
         assert sentence in error["message"]
 
 
-def test_a_model_that_does_not_see_says_so(demo):
-    status, _, data = demo.post("/v1/chat/completions", body(uri(random_picture(1, 60, 50))))
+def test_a_model_that_does_not_see_says_so(tiny):
+    status, _, data = tiny.post("/v1/chat/completions", body(uri(random_picture(1, 60, 50))))
     assert status == 400
-    assert "does not see" in json.loads(data)["error"]["message"]
+    assert "reads no images" in json.loads(data)["error"]["message"]

@@ -7,7 +7,9 @@ import urllib.request
 import pytest
 
 from dgguf.server.ollama_requests import OllamaChat, OllamaGenerate, read_request
-from tests.server.conftest import STORY
+from tests.server.conftest import STORY, serving
+from tests.support.synthetic.vocabulary import vocabulary_without_calls
+from tests.support.synthetic.writer import write_model
 
 SEEDED = {"options": {"seed": 1}}
 ADD = {"type": "function", "function": {"name": "add", "parameters": {}}}
@@ -161,11 +163,11 @@ def test_images_stand_before_the_text():
     assert text == {"type": "text", "text": "What?"}
 
 
-def test_a_model_that_does_not_see_says_so(demo):
+def test_a_model_that_does_not_see_says_so(tiny):
     image = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABAQAAAAA3bvkkAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
-    status, _, body = demo.post("/api/generate", {"model": "demo", "prompt": "What?", "images": [image]})
+    status, _, body = tiny.post("/api/generate", {"model": "tiny", "prompt": "What?", "images": [image]})
     assert status == 400
-    assert "does not see" in json.loads(body)["error"]
+    assert "reads no images" in json.loads(body)["error"]
 
 
 def test_what_has_no_effect_is_named():
@@ -192,7 +194,6 @@ def test_what_has_no_effect_is_named():
         ("chat", {"messages": [{"role": "user", "content": "x", "images": "y"}]}, "base64"),
         ("chat", {"messages": [{"role": "user", "content": "x", "images": ["%"]}]}, "base64"),
         ("chat", {"messages": [{"role": "assistant", "tool_calls": [5]}]}, "a function with a name"),
-        ("chat", {"messages": STORY, "tools": [ADD]}, "knows no tools"),
         ("chat", {"messages": STORY, "format": "xml"}, "a JSON schema"),
         ("chat", {"messages": STORY, "format": {"$ref": "#"}}, "ref"),
         ("chat", {"messages": STORY, "think": "deeply"}, "think"),
@@ -223,6 +224,14 @@ def test_wrong_requests(demo, path, fields, sentence):
     message = json.loads(body)["error"]
     assert sentence in message
     assert len(message) < 500
+
+
+def test_a_model_without_a_mark_for_calls_says_so(tmp_path):
+    write_model(tmp_path / "m.gguf", vocabulary=vocabulary_without_calls())
+    with serving(tmp_path / "m.gguf") as served:
+        status, _, body = served.post("/api/chat", {"model": "m", "messages": STORY, "tools": [ADD]})
+    assert status == 400
+    assert "knows no tools" in json.loads(body)["error"]
 
 
 @pytest.mark.parametrize("name", ["pull", "push", "delete", "create", "copy", "blobs/sha256:0", "embed"])

@@ -196,11 +196,11 @@ def test_a_decision_shows_the_canvas_of_its_slot(demo):
     assert given["answers"] == json.loads(demo.post("/v1/decisions", asked)[2])["answers"]
 
 
-def test_an_image_is_refused_by_a_model_that_does_not_see(demo):
+def test_an_image_is_refused_by_a_model_that_does_not_see(tiny):
     url = uri(random_picture(1, 8, 8))
-    status, _, data = demo.post("/page/image", {"url": url})
+    status, _, data = tiny.post("/page/image", {"url": url})
     assert status == 400
-    assert "does not see" in json.loads(data)["error"]["message"]
+    assert "reads no images" in json.loads(data)["error"]["message"]
 
 
 def damaged(story):

@@ -17,11 +17,7 @@ from dgguf.view.frame import Style, line_text
 from dgguf.view.recorder import Recorder
 from dgguf.view.recording import Recording, read_recording
 
-STORY = (
-    "Once there was a kind boy named Tom. One day Tom met a red fox by the river. The fox was very hungry, "
-    "so Tom gave it two pears. The red fox ate the pears and was happy. From that day on, Tom and the fox "
-    "were friends."
-)
+STORY = "Once there was a kind boy named Tom. One day Tom met a red fox by the river."
 OTHER = "Write a story about Mia and a blue owl."
 
 
@@ -40,11 +36,11 @@ def test_the_text_becomes_what_was_asked_for(demo):
     assert "named Mia" in edited.text
     assert "a blue owl" in edited.text
     assert "Tom" not in edited.text
-    assert edited.text.endswith(" were friends.")
+    assert edited.text.endswith(" the best of friends.")
     steps = edited.answer.recording.started.settings.max_steps
     first = of(edited.answer.recording.events, DenoisingStep)[0]
     assert (first.step, first.max_steps) == (steps - round(0.3 * steps) + 1, steps)
-    assert edited.answer.statistics.steps[0] == len(of(edited.answer.recording.events, DenoisingStep))
+    assert sum(edited.answer.statistics.steps) == len(of(edited.answer.recording.events, DenoisingStep))
     assert demo.edit(STORY, prompt=OTHER, seed=1).text == edited.text
     assert edited.answer.recording.started.constraints == f"edited: {OTHER}"
 
@@ -114,7 +110,7 @@ def test_what_is_kept_stands_in_every_text(session, cases):
 
 def test_a_text_of_several_canvases(demo):
     """A canvas is the prefix of the next, and what follows of the text stands in that."""
-    text = STORY + "\n\n" + STORY.replace("Tom", "Ben") + "\n\n" + STORY.replace("fox", "cat")
+    text = "\n\n".join([STORY, STORY.replace("Tom", "Ben"), STORY.replace("fox", "cat"), STORY, STORY])
     edited = demo.edit(text, prompt="Tell me a story.", keep="Ben|cat", strength=0.2, seed=1)
     events = edited.answer.recording.events
     assert len(of(events, CanvasCommitted)) >= 2

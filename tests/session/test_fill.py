@@ -62,7 +62,7 @@ def test_open_holes_are_tried_with_three_sizes(session):
 
 
 def test_a_text_of_several_canvases(session):
-    text = "Tom and Ben " + "were good friends. " * 22 + "They [[3]]."
+    text = "Tom and Ben " + "were good friends. " * 32 + "They [[3]]."
     filled = session.fill(text, ASKED, seed=1, settings=session.settings(max_steps=3))
     assert filled.text.startswith(text[: text.index("[[")])
     assert sum(isinstance(event, CanvasCommitted) for event in filled.answer.recording.events) > 1
@@ -70,10 +70,10 @@ def test_a_text_of_several_canvases(session):
 
 def test_a_text_that_does_not_fit_the_context():
     with (
-        dgguf.load("demo", threads=1, context=128) as session,
-        pytest.raises(PromptError, match="the context has 128"),
+        dgguf.load("demo", threads=1, context=256) as session,
+        pytest.raises(PromptError, match="the context has 256"),
     ):
-        session.fill("Tom " * 200 + "[[3]]", ASKED)
+        session.fill("Tom " * 300 + "[[3]]", ASKED)
 
 
 def test_pins_of_a_random_answer_are_honoured_in_every_canvas(session):

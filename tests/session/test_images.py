@@ -179,7 +179,6 @@ def test_missing_and_wrong_towers_are_refused(model, pictures, tmp_path):
     blind = tmp_path / "blind.gguf"
     write_model(blind)
     refused("reads no images", model=blind)
-    refused("the demo does not see yet", model="demo")
     other = write_tower(tmp_path / "other.gguf", with_text_size(TINY_TOWER, 96))
     with Session(model, mmproj=other) as session, pytest.raises(UnsupportedModelError, match="96 numbers"):
         session.generate("look", images=pictures[:1], **QUICK)
@@ -365,8 +364,12 @@ def test_wrong_uses_of_videos_are_refused(session, clip, tmp_path):
         session.generate(ids, max_tokens=8)
     with pytest.raises(ImageError, match="rows of images, and none were given"):
         session.generate(session.encode("look", images=[clip[0]], image_tokens=70), max_tokens=8)
-    with Session("demo") as demo, pytest.raises(ImageError, match="demo does not see yet"):
-        demo.generate("look", videos=[clip], max_tokens=8)
+    write_model(tmp_path / "blind.gguf")
+    with (
+        Session(tmp_path / "blind.gguf") as blind,
+        pytest.raises(ImageError, match="this model reads no images"),
+    ):
+        blind.generate("look", videos=[clip], max_tokens=8)
     folder = tmp_path / "no videos"
     folder.mkdir()
     old = write_seeing_model(folder, videos=False)

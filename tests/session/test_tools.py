@@ -27,6 +27,8 @@ from dgguf.functions import CallError, read_functions
 from dgguf.session import Session
 from tests.support.endless import write_endless_model
 from tests.support.seeing import TEMPLATE
+from tests.support.synthetic.vocabulary import vocabulary_without_calls
+from tests.support.synthetic.writer import write_model
 
 FILE = '''
 from typing import Literal
@@ -337,8 +339,10 @@ def test_old_turns_are_dropped_with_their_calls(chat):
     assert oldest_turn(dialog.messages) == 0
 
 
-def test_the_demo_is_refused(path):
-    command = [sys.executable, "-m", "dgguf", "chat", "demo", "--tools"]
+def test_a_model_without_a_mark_for_calls_is_refused(path, tmp_path):
+    model = tmp_path / "m.gguf"
+    write_model(model, vocabulary=vocabulary_without_calls())
+    command = [sys.executable, "-m", "dgguf", "chat", str(model), "--tools"]
     done = subprocess.run([*command, str(path)], input=b"Hi\n", capture_output=True)
     assert done.returncode == 1
     assert "this model knows no tools" in done.stderr.decode()

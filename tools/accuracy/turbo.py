@@ -1,7 +1,7 @@
 """What turbo costs and saves on the demo: the same held-out cases with the same seeds, without it and with.
 
     python tools/accuracy/turbo.py --cases 400 --seed 920000 --journal turbo.jsonl
-    python tools/accuracy/turbo.py --cases 50 --skills json "6x6 16" --frozen 0.02 --repair 6
+    python tools/accuracy/turbo.py --cases 50 --skills object "6x6 16" --frozen 0.02 --repair 6
 
 For each skill: right answers without and with, answers that became wrong and right; of all cases the share
 that this loses, and its bounds at 95 % (Agresti and Min's for pairs); identical texts, mean steps a block,
@@ -23,10 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import dgguf
 from dgguf.diffusion.turbo import Turbo
-from tools.demo.checks import Case, make_cases
-from tools.demo.evaluate import SKILLS
-
-_MAX_TOKENS = 288
+from tools.demo.evaluate import SKILLS, answered, held_out
+from tools.demo.example import Example
+from tools.demo_eval.judges import judge
 
 
 @dataclass
@@ -42,15 +41,13 @@ class Pair:
     rows: tuple[int, int]
 
 
-def asked(session: dgguf.Session, case: Case, number: int, seed: int, turbo: Turbo) -> Pair:
-    """The answers to a case without turbo and with it."""
-    answers = [
-        session.generate(case.prompt, seed=seed + number, max_tokens=_MAX_TOKENS, turbo=kind)
-        for kind in (None, turbo)
-    ]
-    (one, other), kept = [case.right(answer.text) for answer in answers], [a.statistics for a in answers]
+def asked(session: dgguf.Session, skill: str, example: Example, number: int, seed: int, turbo: Turbo) -> Pair:
+    """The answers to an example without turbo and with it."""
+    answers = [answered(session, example, seed + number, turbo=kind) for kind in (None, turbo)]
+    judged = (judge(example.entry, [*example.answers[:-1], answer.text]) for answer in answers)
+    (one, other), kept = [verdict.outcome == "right" for verdict in judged], [a.statistics for a in answers]
     return Pair(
-        case.skill,
+        skill,
         number,
         (one, other),
         answers[0].text == answers[1].text,
@@ -105,7 +102,7 @@ def main() -> None:
             made = json.loads(text)
             pair = Pair(*(tuple(of) if isinstance(of, list) else of for of in made.values()))
             found.setdefault(pair.skill, []).append(pair)
-    cases = {skill: make_cases({skill: options.cases}, options.seed) for skill in options.skills}
+    examples = {skill: held_out(skill, options.cases, options.seed) for skill in options.skills}
     with contextlib.ExitStack() as stack:
         session = stack.enter_context(dgguf.load(options.model, threads=options.threads))
         journal = options.journal and stack.enter_context(options.journal.open("a", encoding="utf-8"))
@@ -113,7 +110,7 @@ def main() -> None:
             for skill in options.skills:
                 if number < len(found[skill]):
                     continue
-                pair = asked(session, cases[skill][number], number, options.seed, turbo)
+                pair = asked(session, skill, examples[skill][number], number, options.seed, turbo)
                 found[skill].append(pair)
                 if journal:
                     print(json.dumps(dataclasses.asdict(pair)), file=journal, flush=True)

@@ -1,4 +1,4 @@
-"""Where a training step of the next demo spends its processor time, for each kind of batch.
+"""Where a training step of the demo spends its processor time, for each kind of batch.
 
     python tools/bench/training.py [--threads 2] [--rounds 3] [--eager]
     OMP_WAIT_POLICY=ACTIVE python tools/bench/training.py    # with threads that spin while they wait
@@ -17,11 +17,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need not be installed
 
 from tools.bench.measuring import measuring
-from tools.demo.batches import Batch
-from tools.demo.train import keep_memory
-from tools.demo_next.batches import KINDS, Kind
-from tools.demo_next.train import Trainer, sizes
-from tools.demo_next.vocabulary import EOS
+from tools.demo.batches import KINDS, Batch, Kind
+from tools.demo.train import Trainer, keep_memory, sizes
+from tools.demo.vocabulary import EOS
 
 
 def time_step(trainer: Trainer, kind: Kind) -> tuple[list[float], Batch]:

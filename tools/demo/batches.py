@@ -2,59 +2,76 @@
 
 import random
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from tools.demo.stories import make_story
-from tools.demo.sudoku import GIVENS, make_puzzle, sudoku_prompt, written
-from tools.demo.tasks import MAKERS, make_stranger
+from tools.demo import skills
+from tools.demo.example import Example
 from tools.demo.vocabulary import EOS, Encoder
 
-CANVAS = 96
+CANVAS = 128
 _CLEAN_WEIGHT, _FILL_WEIGHT = 0.3, 0.1
-# Chance that a prompt asking for facts is kept for tests.
-_HELD_OUT_SHARE = 10
+# One prompt in so many is kept for tests, unless it is one of few that everybody types.
+_HELD_OUT_SHARE = 20
+_FREE = ("smalltalk", "scope", "sudoku")  # Sudokus are kept by their solutions
+# This share of canvases is noise in some runs alone, as where holes are filled.
+_HOLES_SHARE = 0.15
+# In this share of the others some text stands from the first step on, as pins do: of a Sudoku its givens.
+_PINS_SHARE = 0.15
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A shape of batch: rows by skill, prompts of up to `prompt` tokens, answers of up to `canvas`."""
+    """A shape of batch: rows by skill, prompts of up to `prompt` tokens, answers of up to `canvas`.
+
+    Attributes:
+        beyond: tokens of a prompt and of an answer; what fits into both is left to a smaller kind.
+    """
 
     prompt: int
     canvas: int
     rows: dict[str, int]
+    beyond: tuple[int, int] = (0, 0)
 
 
-# Most answers are short: half a canvas trains twice the rows, and relative positions leave the rest alike.
-_SHORT = Kind(56, 48, {"6x6": 16, "4x4": 11, "small": 13})
-_STORY = Kind(56, CANVAS, {"6x6": 4, "4x4": 2, "story": 12, "first canvas": 3, "small": 7})
-_FULL = Kind(56, CANVAS, {"6x6": 11, "4x4": 8, "small": 9})
-_LONG = Kind(120, CANVAS, {"9x9": 15, "second canvas": 1})
-# The kinds of steps, in turn.
-KINDS = (_SHORT, _FULL, _LONG, _SHORT, _FULL, _STORY)
-# So many prompts begin with a system turn, which changes nothing in the answer.
-_SYSTEM_SHARE = 0.04
-_SYSTEMS = (
-    "Be brief.", "Be kind.", "You are helpful.", "Answer in English.", "Think first.", "Talk like a king.",
+# Most prompts and answers are short. What is padded costs as much as what is learnt, so each length has a
+# batch of its own; relative positions leave the rest alike.
+_TINY = Kind(48, 32, {
+    "small": 38, "4x4": 7, "system": 3, "thinking": 2, "unsolvable 4x4": 2, "later": 1, "story": 2, "text": 1,
+})  # fmt: skip
+_SHORT = Kind(64, 48, {
+    "6x6": 20, "small": 8, "decision": 4, "unsolvable 6x6": 2, "later": 2, "memory": 2, "system": 1,
+    "thinking": 1,
+}, (48, 32))  # fmt: skip
+_STORY = Kind(48, 96, {"story": 20, "text": 3, "system": 3, "thinking": 3, "small": 3}, (48, 32))
+# Short answers among these, too: who runs the model gives them a whole canvas, and noise behind their end.
+_GRID = Kind(128, 96, {
+    "9x9": 7, "6x6": 1, "4x4": 1, "small": 3, "unsolvable 9x9": 1, "too hard": 1, "story question": 1,
+    "changed story": 1, "call": 1, "report": 1,
+})  # fmt: skip
+_LONG = Kind(256, CANVAS, {
+    "9x9": 2, "story question": 1, "changed story": 2, "long story": 2, "memory": 1, "small": 1, "later": 1,
+})  # fmt: skip
+# A number or a word is learnt from very many examples; a hundred cost as much as forty of the others.
+_BRIEF = Kind(40, 8, {
+    "sum": 26, "reversed letters": 26, "how many": 16, "decision": 14, "typed decision": 8, "spelling": 4,
+    "blank": 4, "rating": 2,
+})  # fmt: skip
+_JUDGED = Kind(96, 8, {"decision": 46}, (40, 8))
+# What the batches above are too short for.
+_ORDERED = Kind(64, 64, {
+    "sorted numbers": 9, "object": 8, "sorted words": 7, "extracted": 4, "nested": 4, "reversed words": 4,
+})  # fmt: skip
+# A Sudoku alone is short, and each size is learnt from a hundred thousand.
+_FOURS, _SIXES = Kind(48, 24, {"4x4": 62}), Kind(64, 48, {"6x6": 40})
+_NINES = Kind(128, 96, {"9x9": 20})
+# The kinds of steps, in turn; their number is no multiple of three, as every third step may have pictures.
+KINDS = (
+    _TINY, _SHORT, _STORY, _BRIEF, _NINES, _ORDERED, _TINY, _GRID, _JUDGED, _FOURS, _SHORT, _ORDERED, _TINY,
+    _BRIEF, _NINES, _STORY, _ORDERED, _GRID, _SIXES, _LONG,
 )  # fmt: skip
-# What the rows of small tasks are, by weight.
-SMALL = {"sort": 4.0, "reverse": 4.0, "json": 1.2, "reading": 4.0, "talk": 0.4, "stranger": 1.0}
-
-
-@dataclass(frozen=True)
-class Example:
-    """A question and one canvas of its answer.
-
-    Attributes:
-        prompt: ids before the canvas, earlier canvases included.
-        answer: ids, the end of the turn included if it ends here.
-    """
-
-    skill: str
-    prompt: list[int]
-    answer: list[int]
 
 
 @dataclass(frozen=True)
@@ -69,87 +86,107 @@ class Batch:
     corrupted: np.ndarray
 
 
-def is_held_out(prompt: str) -> bool:
-    """Whether a prompt is kept for tests; one that states no facts ("Tell me a story.") never is."""
-    kept = zlib.crc32(prompt.encode()) % _HELD_OUT_SHARE == 0
-    return kept and not prompt.lower().rstrip(".").endswith("story")
+class Drawn(NamedTuple):
+    """An example that fits a kind, as ids.
+
+    Attributes:
+        skill: by name.
+        prompt: ids before the canvas, canvases before this one included.
+        answer: ids of one canvas.
+        given: of a Sudoku, the positions of `answer` that the prompt tells, and of line ends and the end.
+    """
+
+    skill: str
+    prompt: list[int]
+    answer: list[int]
+    given: tuple[int, ...] = ()
 
 
-def _trained_on(make: Callable[[], tuple[str, str]]) -> tuple[str, str]:
-    """A prompt and answer that are not kept for tests."""
-    while True:
-        prompt, answer = make()
-        if not is_held_out(prompt):
-            return prompt, answer
+def is_held_out(example: Example) -> bool:
+    """Whether an example's prompt is kept for tests."""
+    if example.entry["kind"] in _FREE:
+        return False
+    asked = "\n".join(example.entry["messages"])
+    return len(asked) > 24 and zlib.crc32(asked.encode()) % _HELD_OUT_SHARE == 0
+
+
+def _given(example: Example, n_ids: int) -> tuple[int, ...]:
+    """Which positions of a solved grid's ids are pinned by `dgguf run --pin-givens`; a cell is one id."""
+    cells = iter(example.entry["grid"])
+    cell_or_end = ["\n" if c == "\n" else next(cells) for c in example.answer]
+    return tuple(i for i, c in enumerate(cell_or_end) if c != ".") + tuple(range(len(cell_or_end), n_ids))
+
+
+def _not_pinned(length: int, given: tuple[int, ...], canvas: int, rng: random.Random) -> np.ndarray:
+    """Where a canvas is open, (canvas,) bool: all but `given`; or between two texts, or behind one."""
+    is_open = np.zeros(canvas, bool)
+    if given:
+        is_open[:length] = True
+        is_open[list(given)] = False
+    else:
+        first, last = sorted(rng.choices(range(length + 1), k=2))
+        is_open[first : last if rng.random() < 0.7 else canvas] = True
+    return is_open
 
 
 class Examples:
-    """Draws examples by skill."""
+    """Draws examples as ids."""
 
     def __init__(self) -> None:
         self.encoder = Encoder()
-        question = self.encoder.chat("x")
-        thinking = self.encoder.chat("x", think=True)
-        prompts = [thinking] + [self.encoder.chat("x", system) for system in _SYSTEMS]
-        self._system_turns = [ids[1 : 1 + len(ids) - len(question)] for ids in prompts]
 
-    def draw(self, skill: str, rng: random.Random, numbers: np.random.Generator) -> Example:
-        if skill[0].isdigit():
-            n = int(skill[0])
-            puzzle, solution = make_puzzle(n, rng.randint(*GIVENS[n]), numbers, held_out=False)
-            return self._whole(skill, sudoku_prompt(puzzle, numbers), written(solution))
-        if skill == "small":
-            skill = rng.choices(list(SMALL), list(SMALL.values()))[0]
-            make = MAKERS[skill]
-            if skill in ("talk", "stranger"):
-                return self._whole(skill, *make(rng))
-            return self._whole(skill, *_trained_on(lambda: make(rng)))
-        long = skill != "story"
-
-        def tell() -> tuple[str, str]:
-            story = make_story(rng, long=long)
-            return story.prompt, story.text
-
-        prompt, text = _trained_on(tell)
-        if skill == "first canvas":
-            return Example(skill, self.encoder.prompt(prompt), self.encoder.text(text)[:CANVAS])
-        if skill == "second canvas":
-            if rng.random() < 0.1:  # strangers may also write at length
-                pairs = [make_stranger(rng) for _ in range(3)]
-                return self._whole("stranger", " ".join(prompt for prompt, _ in pairs), pairs[0][1])
-            ids = self.encoder.text(text)
-            before = self.encoder.prompt(prompt) + ids[:CANVAS]
-            return Example(skill, before, [*ids[CANVAS:], self.encoder.end_of_turn])
-        return self._whole(skill, prompt, text)
-
-    def _whole(self, skill: str, prompt: str, answer: str) -> Example:
-        return Example(
-            skill, self.encoder.prompt(prompt), [*self.encoder.text(answer), self.encoder.end_of_turn]
-        )
+    def draw(self, skill: str, kind: Kind, rng: random.Random, numbers: np.random.Generator) -> Drawn:
+        """A prompt and one canvas of its answer that fit; what is longer comes in canvases, one of them."""
+        while True:
+            example = skills.make(skill, rng, numbers)
+            if is_held_out(example):
+                continue
+            prompt, answer = self.encoder.prompt(example), self.encoder.answer(example)
+            if len(answer) > CANVAS == kind.canvas:
+                start = CANVAS * rng.randrange(-(-len(answer) // CANVAS))
+                prompt, answer = prompt + answer[:start], answer[start : start + CANVAS]
+            fits = len(prompt) <= kind.prompt and len(answer) <= kind.canvas
+            if fits and (len(prompt) > kind.beyond[0] or len(answer) > kind.beyond[1]):
+                given = _given(example, len(answer)) if skill[0].isdigit() else ()
+                return Drawn(skill, prompt, answer, given)
 
     def batch(self, kind: Kind, seed: int, step: int) -> Batch:
         """The step's examples, canvases corrupted."""
         rng = random.Random(f"{seed} {step}")
         numbers = np.random.default_rng([seed, step])
-        examples = [self.draw(skill, rng, numbers) for skill, n in kind.rows.items() for _ in range(n)]
-        rng.shuffle(examples)  # the first half is self-conditioned
-        n = len(examples)
-        shape = n, kind.canvas
-        prompt = np.full((n, kind.prompt), -1)
+        drawn = [self.draw(skill, kind, rng, numbers) for skill, n in kind.rows.items() for _ in range(n)]
+        rng.shuffle(drawn)  # the first half is self-conditioned
+        return self.noised(drawn, kind, rng, numbers)
+
+    def noised(
+        self,
+        drawn: list[Drawn],
+        kind: Kind,
+        rng: random.Random,
+        numbers: np.random.Generator,
+    ) -> Batch:
+        """Arrays of what was drawn, canvases corrupted."""
+        shape = len(drawn), kind.canvas
+        prompt = np.full((len(drawn), kind.prompt), -1)
         targets = np.full(shape, EOS)
         weights = np.full(shape, _FILL_WEIGHT)
-        for i, example in enumerate(examples):
-            length = len(example.answer)
-            ids = example.prompt
-            if rng.random() < _SYSTEM_SHARE:
-                ids = [ids[0], *rng.choice(self._system_turns), *ids[1:]]
-                ids = ids if len(ids) <= kind.prompt else example.prompt
+        # As many canvases of each share of noise: a batch is then less of a chance than with a share each.
+        share = (numbers.permutation(len(drawn)) + numbers.random(len(drawn))) / len(drawn)
+        corrupted = numbers.random(shape) < share[:, None]
+        for i, (_, ids, answer, given) in enumerate(drawn):
             prompt[i, kind.prompt - len(ids) :] = ids
-            targets[i, :length] = example.answer
-            weights[i, :length] = 1.0
-            weights[i] *= (length / 40) ** -0.75
+            targets[i, : len(answer)] = answer
+            weights[i, : len(answer)] = 1.0
+            weights[i] *= (len(answer) / 40) ** -0.75
+            way = rng.random()
+            if way < _HOLES_SHARE:
+                corrupted[i] = False
+                for _ in range(rng.randint(1, 3)):
+                    start = rng.randrange(len(answer))
+                    corrupted[i, start : start + rng.randint(1, 8)] = True
+            elif way < _HOLES_SHARE + _PINS_SHARE:
+                corrupted[i] &= _not_pinned(len(answer), given, kind.canvas, rng)
         noise = numbers.integers(self.encoder.tokenizer.n_tokens, size=shape)
-        corrupted = numbers.random(shape) < numbers.random((n, 1))
         weights = np.where(corrupted, weights, weights * _CLEAN_WEIGHT).astype(np.float32)
         canvas = np.where(corrupted, noise, targets)
-        return Batch([e.skill for e in examples], prompt, targets, canvas, weights, corrupted)
+        return Batch([one.skill for one in drawn], prompt, targets, canvas, weights, corrupted)

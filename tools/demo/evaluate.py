@@ -1,139 +1,191 @@
-"""Measure the demo model on held-out puzzles and prompts, through dgguf's Python interface.
+"""Ask a model held-out examples of every skill and judge its answers.
 
-    python tools/demo/evaluate.py
-    python tools/demo/evaluate.py --cases 20 --exact
-    python tools/demo/evaluate.py demo_run/demo --types F32 Q8_0 Q4_K_M
+    python tools/demo/evaluate.py RUN --strangers               # where the run is: RUN/newest.gguf
+    python tools/demo/evaluate.py RUN/finished.gguf
+    python tools/demo/evaluate.py RUN/finished.gguf --skills story "9x9 45" --log RUN/log.jsonl
+    python tools/demo/evaluate.py RUN/seeing/demo.gguf --skills "picture: what" "picture: compared"
 
-The table goes to stdout. MODEL is a name, a GGUF file or, with --types, also a checkpoint's folder;
-each type is made of it in a temporary folder and asked the same cases with the same seeds.
+Prints how many are right, garbled and refused, how many blocks settled, and the steps of a block, and adds a
+line to --log. The judges are those of tools/demo_eval; with --strangers its prompts are asked, too, and its
+table is printed. A run's folder needs torch (extra `oracle`); its training may go on meanwhile.
 """
 
 import argparse
+import json
+import random
 import sys
-import tempfile
-import time
-from collections import defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import dgguf  # noqa: E402
-from dgguf import convert  # noqa: E402
-from dgguf.catalog import find_model  # noqa: E402
-from tools.demo.checks import Case, make_cases  # noqa: E402
+import numpy as np
 
-GIVENS = {4: (4, 5, 6, 8, 10), 6: (12, 14, 16, 18, 22, 26), 9: (45, 50, 55, 60, 65)}
-SKILLS = (
-    *(f"{n}x{n} {givens}" for n, several in GIVENS.items() for givens in several),
-    "sort one digit", "sort two digits", "reverse digits", "reverse words", "reverse letters", "json",
-    "reading", "stranger", "story", "free story", "long story",
-)  # fmt: skip
-# A training run's look at itself, a minute at most.
-QUICK = {
-    "4x4 6": 6, "6x6 22": 8, "6x6 16": 8, "9x9 65": 4, "9x9 55": 6, "sort": 8, "reverse": 10, "json": 5,
-    "reading": 5, "stranger": 8, "story": 8, "free story": 3, "long story": 3,
-}  # fmt: skip
-_MAX_TOKENS = 288  # three canvases: one more than any answer needs
+import dgguf
+from dgguf.decisions.questions import Option, Question
+from tools.demo import judgements, pictures, puzzles, skills
+from tools.demo.batches import is_held_out
+from tools.demo.example import Example
+from tools.demo.plots import PLOTS
+from tools.demo_eval import run as strangers
+from tools.demo_eval.judges import judge
+
+PUZZLES = ("4x4 6", "6x6 20", "6x6 16", "6x6 12", "9x9 55", "9x9 45", "9x9 36", "9x9 30")
+SKILLS = (*PUZZLES, *skills.SMALL, *skills.LARGE, *(name for name in skills.OTHERS if not name[0].isdigit()))
+_SHOWN = "picture: "
+PICTURES = tuple(_SHOWN + name for name in pictures.MAKERS)
+_FREE = ("saying", "out of scope")
+_MAX_TOKENS = 384
+_BINS = 10
 
 
 @dataclass
 class Row:
-    """What was seen of one skill.
+    """What was seen of one skill."""
 
-    Attributes:
-        right: of each answer, whether it was right in everything.
-        well_formed: of each answer for which it is asked, whether it was grammatical.
-        steps, converged: of each block.
-        answer_tokens: of all answers.
-    """
-
-    right: list[bool] = field(default_factory=list)
-    well_formed: list[bool] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
     steps: list[int] = field(default_factory=list)
-    converged: list[bool] = field(default_factory=list)
-    answer_tokens: int = 0
+    settled: list[bool] = field(default_factory=list)
 
 
-def measure(session: "dgguf.Session", cases: list[Case], seed: int) -> dict[str, Row]:
-    """Ask every case once, the i-th with the seed `seed` + i."""
-    rows: dict[str, Row] = defaultdict(Row)
-    for i, case in enumerate(cases):
-        answer = session.generate(case.prompt, seed=seed + i, max_tokens=_MAX_TOKENS)
-        row, statistics = rows[case.skill], answer.statistics
-        row.right.append(case.right(answer.text))
-        if case.well_formed is not None:
-            row.well_formed.append(case.well_formed(answer.text))
-        row.steps += statistics.steps
-        row.converged += statistics.converged
-        row.answer_tokens += statistics.answer_tokens
-        if sys.stderr.isatty():
-            print(f"\r{i + 1}/{len(cases)}", end="", file=sys.stderr, flush=True)
-    return dict(rows)
+def held_out(skill: str, n: int, seed: int) -> list[Example]:
+    """Examples of text that no training sees; of small talk and what is out of scope any."""
+    rng, numbers = random.Random(f"held out {skill} {seed}"), np.random.default_rng([seed, 1])
+    found: list[Example] = []
+    while len(found) < n:
+        if skill in PUZZLES:
+            size, givens = int(skill[0]), int(skill[4:])
+            found.append(puzzles.make_sudoku(size, numbers, givens=givens, held_out=True))
+            continue
+        example = skills.make(skill, rng, numbers)
+        if is_held_out(example) or skill in _FREE or skill.startswith("unsolvable") or rng.random() < 0.002:
+            found.append(example)
+    return found
 
 
-def mean(values: list[bool] | list[int]) -> float:
-    return sum(values) / len(values)
+def shown(skill: str, n: int, seed: int) -> list[pictures.Seen]:
+    """Pictures drawn anew, with a question each."""
+    rng = random.Random(f"shown {skill} {seed}")
+    return [pictures.MAKERS[skill.removeprefix(_SHOWN)](rng) for _ in range(n)]
 
 
-def quick_figures(path: Path) -> dict[str, list[float]]:
-    """Share of right answers and mean steps a block by skill, from a few prompts."""
-    with dgguf.load(path) as session:
-        rows = measure(session, make_cases(QUICK, 1), 1)
-    return {skill: [round(mean(row.right), 3), round(mean(row.steps), 1)] for skill, row in rows.items()}
+def answered(
+    session: "dgguf.Session", example: Example, seed: int, images: tuple[Any, ...] = (), **options: Any
+) -> dgguf.Answer:
+    """The answer to an example's last turn."""
+    return session.generate(
+        example.messages,
+        images=images,
+        think=example.entry.get("think", False),
+        tools=list(example.tools) or None,
+        seed=seed,
+        max_tokens=_MAX_TOKENS,
+        **options,
+    )
 
 
-def print_table(rows: dict[str, Row]) -> None:
-    """One line a skill: cases, right, grammatical, steps a block, tokens a step, converged."""
-    print(f"{'skill':20} {'n':>4} {'right':>7} {'grammar':>8} {'steps':>6} {'tokens/step':>12} converged")
-    for skill, row in rows.items():
-        grammar = f"{mean(row.well_formed):8.1%}" if row.well_formed else " " * 8
-        print(f"{skill:20} {len(row.right):4} {mean(row.right):7.1%} {grammar} {mean(row.steps):6.1f} "
-              f"{row.answer_tokens / sum(row.steps):12.1f} {mean(row.converged):10.1%}")  # fmt: skip
+def measure(session: "dgguf.Session", skill: str, n: int, seed: int, image_tokens: int | None = None) -> Row:
+    """Ask and judge; the i-th example has the seed `seed` + i."""
+    row = Row()
+    cases: list[tuple[Example, tuple[Any, ...]]]
+    if skill in PICTURES:
+        cases = [(seen.example, seen.images) for seen in shown(skill, n, seed)]
+    else:
+        cases = [(example, ()) for example in held_out(skill, n, seed)]
+    for i, (example, images) in enumerate(cases):
+        answer = answered(session, example, seed + i, images, image_tokens=image_tokens)
+        row.outcomes[judge(example.entry, [*example.answers[:-1], answer.text]).outcome] += 1
+        row.steps += answer.statistics.steps
+        row.settled += answer.statistics.converged
+    return row
 
 
-def print_comparison(by_type: dict[str, dict[str, Row]]) -> None:
-    """One line a skill, one column a type: share right, and mean steps a block."""
-    print(f"{'skill':20} {'n':>4}" + "".join(f"{name:>16}" for name in by_type))
-    tables = list(by_type.values())
-    for skill, first in tables[0].items():
-        cells = (f"{mean(table[skill].right):.1%} / {mean(table[skill].steps):.1f}" for table in tables)
-        print(f"{skill:20} {len(first.right):4}" + "".join(f"{cell:>16}" for cell in cells))
+def measure_decisions(session: "dgguf.Session", n: int, seed: int) -> dict[str, float]:
+    """Through `Session.decide`: the share right, and the calibration error over ten bins of confidence."""
+    rng = random.Random(f"decide {seed}")
+    likeliest, right = [], []
+    for _ in range(n):
+        state, asked = judgements.draw(rng)
+        kind = "score" if asked.score else "choice" if asked.options else "predicate"
+        question = Question(kind, asked.text, tuple(map(Option, asked.options)), "")
+        p = session.decide(state, [question])[0].probabilities
+        best = max(p, key=lambda option: p[option])
+        likeliest.append(p[best])
+        right.append(best == (asked.answer if asked.options else asked.answer == "yes"))
+    bins = np.minimum((np.array(likeliest) * _BINS).astype(int), _BINS - 1)
+    error = sum(
+        (bins == b).mean() * abs(np.array(likeliest)[bins == b].mean() - np.array(right)[bins == b].mean())
+        for b in set(bins.tolist())
+    )
+    return {"right": float(np.mean(right)), "calibration error": float(error)}
+
+
+def plots_told(session: "dgguf.Session", n: int, seed: int) -> Counter[str]:
+    """Which plots come when nothing is asked of a story: the one whose words they have."""
+    words = {
+        name: {w.strip('.,"') for line in lines for w in line[2:].split() if "{" not in w}
+        for name, (_, _, lines) in PLOTS.items()
+    }
+    told: Counter[str] = Counter()
+    for i in range(n):
+        text = session.generate("Tell me a story.", seed=seed + i, max_tokens=_MAX_TOKENS).text
+        found = {w.strip('.,"') for w in text.split()}
+        told[max(words, key=lambda name: len(words[name] & found) / len(words[name]))] += 1
+    return told
+
+
+def export_newest(folder: Path) -> Path:
+    """The averaged weights of a run's last state, as a GGUF file in its folder."""
+    from tools.demo.train import export, resumed
+
+    export(resumed(folder / "state.pt"), folder, folder / "newest.gguf")
+    return folder / "newest.gguf"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the demo model on held-out prompts.")
-    parser.add_argument("model", nargs="?", default="demo", metavar="MODEL", help="(default: demo)")
-    parser.add_argument("--cases", type=int, default=100, metavar="N", help="of each skill (default: 100)")
-    parser.add_argument("--skills", nargs="+", choices=SKILLS, default=SKILLS, metavar="SKILL")
-    parser.add_argument("--seed", type=int, default=100, help="of the cases and the sampler (default: 100)")
-    parser.add_argument("--types", nargs="+", metavar="TYPE", help="recipes to compare, such as F32 Q4_K_M")
-    parser.add_argument("--exact", action="store_true", help="compute in float32 what the reference does")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "model", nargs="?", default="demo", help="a model, or the folder of a run of train.py"
+    )
+    parser.add_argument("--skills", nargs="*", default=SKILLS, choices=(*SKILLS, *PICTURES), metavar="SKILL")
+    parser.add_argument("--cases", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--image-tokens", type=int, metavar="N", help="rows of a picture, as of dgguf run")
+    parser.add_argument("--decisions", type=int, default=0, metavar="N", help="also ask N by dgguf decide")
+    parser.add_argument("--plots", type=int, default=0, metavar="N", help="also count the plots of N stories")
+    parser.add_argument("--strangers", action="store_true", help="also ask the prompts of tools/demo_eval")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="add a line of JSON")
     options = parser.parse_args()
-    cases = make_cases(dict.fromkeys(options.skills, options.cases), options.seed)
-
-    def measured(model: str | Path) -> dict[str, Row]:
-        with dgguf.load(model, exact=options.exact) as session:
-            return measure(session, cases, options.seed)
-
-    started = time.perf_counter()
-    mode = "exact" if options.exact else "fast"
-    print(f"{options.model}, {mode} mode, {options.cases} held-out cases a skill, seed {options.seed}")
-    if not options.types:
-        print_table(measured(options.model))
-    else:
-        source = Path(options.model) if Path(options.model).is_dir() else find_model(options.model)
-        by_type = {}
-        with tempfile.TemporaryDirectory() as folder:
-            for name in options.types:
-                path = Path(folder) / f"{name}.gguf"
-                for _ in convert.run(convert.plan(source, name), path):
-                    pass
-                by_type[f"{name} {path.stat().st_size / 1e6:.1f} MB"] = measured(path)
-        print("share right / mean steps a block")
-        print_comparison(by_type)
-    print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr)
+    entry: dict[str, object] = {"model": str(options.model), "cases": options.cases}
+    model = export_newest(Path(options.model)) if Path(options.model).is_dir() else options.model
+    print(
+        f"{'skill':<20} {'right':>6} {'wrong':>6} {'garbled':>8} {'refused':>8} {'settled':>8} {'steps':>6}"
+    )
+    with dgguf.load(model, threads=options.threads) as session:
+        for skill in options.skills:
+            row = measure(session, skill, options.cases, options.seed, options.image_tokens)
+            counts = [row.outcomes[name] / options.cases for name in ("right", "wrong", "garbled", "refused")]
+            settled, steps = float(np.mean(row.settled)), float(np.mean(row.steps))
+            shares = "{:>6.0%} {:>6.0%} {:>8.0%} {:>8.0%}".format(*counts)
+            print(f"{skill:<20} {shares} {settled:>8.0%} {steps:>6.1f}", flush=True)
+            entry[skill] = [round(value, 3) for value in (*counts, settled, steps)]
+        if options.decisions:
+            entry["decide"] = measure_decisions(session, options.decisions, options.seed)
+            print("dgguf decide:", entry["decide"])
+        if options.plots:
+            entry["plots"] = dict(plots_told(session, options.plots, options.seed))
+            print("plots:", entry["plots"])
+        if options.strangers:
+            asked = strangers.ask_all(session, strangers.read_prompts(), options.seed, _MAX_TOKENS)
+            results = list(asked)
+            print(strangers.table(results))
+            entry["strangers"] = dict(Counter(result["outcome"] for result in results))
+    if options.log is not None:
+        with options.log.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
 
 
 if __name__ == "__main__":

@@ -24,19 +24,27 @@ PROMPTS = (
     "Solve this sudoku:\n3.2.164..\n.86.7..32\n7.12345..\n813427.5.\n.793.8.41\n"
     ".2415.8.3\n14578.926\n..7591384\n.38..2715",
     "Sort these numbers: 7, 3, 9, 1, 4",
-    "Reverse 48213",
+    "Reverse the word planet",
+    "What is 12 + 30?",
     "Write JSON: name Anna, pet cat, age 12",
 )
 
 
 def main() -> None:
+    answers = []
     with dgguf.load("demo", exact=True) as session:
-        answers = [
-            {"prompt": prompt, "seed": SEED, "text": session.generate(prompt, seed=SEED).text}
-            for prompt in PROMPTS
-        ]
-    for answer in answers:
-        print(f"> {answer['prompt']}\n{answer['text']}\n")
+        for prompt in PROMPTS:
+            answer = session.generate(prompt, seed=SEED)
+            answers.append(
+                {
+                    "prompt": prompt,
+                    "seed": SEED,
+                    "text": answer.text,
+                    "settled": answer.statistics.converged,
+                }
+            )
+    for kept in answers:
+        print(f"> {kept['prompt']}\n{kept['text']}\n")
     path = ROOT / "tests/data/demo_answers.json"
     path.write_text(json.dumps(answers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

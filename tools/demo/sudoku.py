@@ -1,4 +1,4 @@
-"""Sudokus with one solution, 4x4, 6x6 and 9x9: made, solved, counted and written as text."""
+"""The rules of Sudokus of 4x4, 6x6 and 9x9: solutions, found and counted."""
 
 import zlib
 
@@ -7,9 +7,6 @@ import numpy as np
 
 # Rows and columns of a box, by the size of the board.
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
-# Givens of training puzzles, fewest and most.
-GIVENS = {4: (4, 11), 6: (12, 28), 9: (43, 70)}
-EMPTY = "._0"
 
 
 @numba.njit(cache=True)
@@ -93,45 +90,3 @@ def count_solutions(board: np.ndarray, high: int, wide: int, seed: int, limit: i
 def is_held_out(solution: np.ndarray) -> bool:
     """Whether a solved board is kept for tests: one in ten."""
     return zlib.crc32(solution.astype(np.uint8).tobytes()) % 10 == 0
-
-
-def make_puzzle(
-    n: int, n_givens: int, rng: np.random.Generator, *, held_out: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """A puzzle with just one solution and that solution, (n, n) int64 each, 0 for an empty cell.
-
-    Args:
-        n_givens: cells that are given. Random places seldom leave one solution where they are few; the
-            places are drawn anew until they do.
-        held_out: which of the two sets of solutions it is from.
-    """
-    high, wide = BOXES[n]
-    while True:
-        solution = np.zeros((n, n), np.int64)
-        # The first row is drawn, so that every board is as likely as its relabellings.
-        solution[0] = rng.permutation(n) + 1
-        count_solutions(solution, high, wide, int(rng.integers(1 << 40)), 1)
-        if is_held_out(solution) != held_out:
-            continue
-        for _ in range(20):
-            puzzle = solution.copy()
-            puzzle.flat[rng.permutation(n * n)[n_givens:]] = 0
-            if count_solutions(puzzle.copy(), high, wide, 0, 2) == 1:
-                return puzzle, solution
-
-
-def written(board: np.ndarray, empty: str = ".") -> str:
-    """Rows of digits."""
-    return "\n".join("".join(str(d) if d else empty for d in row) for row in board)
-
-
-HEADERS = (
-    "Solve this sudoku:\n", "Solve this sudoku:\n", "Solve this Sudoku:\n", "Solve:\n", "Sudoku:\n",
-    "Solve this:\n", "",
-)  # fmt: skip
-
-
-def sudoku_prompt(puzzle: np.ndarray, rng: np.random.Generator) -> str:
-    """One of the ways to ask for a solution."""
-    empty = EMPTY[int(rng.choice(3, p=(0.7, 0.12, 0.18)))]
-    return HEADERS[int(rng.integers(len(HEADERS)))] + written(puzzle, empty)

@@ -1,12 +1,23 @@
-"""The demo's tokenizer: every word of its texts is one token, made by merges letter by letter."""
+"""The demo's tokenizer: a token for every word of its texts, characters for the rest.
+
+    python tools/demo/vocabulary.py    # makes vocabulary.txt anew: the model must be trained anew, too
+
+vocabulary.txt has the merges, one a line. It is kept, so that a change of the texts changes no id.
+"""
 
 import functools
+import itertools
 import json
 import random
 import re
+import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dgguf.text.chat import ChatTemplate, encode_chat
 from dgguf.text.tokenizer import Tokenizer
@@ -22,87 +33,103 @@ from tests.support.synthetic.vocabulary import (
     USER_DEFINED,
     Vocabulary,
 )
-from tools.demo.stories import make_story
-from tools.demo.tasks import MAKERS
+from tools.demo.example import Example
+from tools.demo.template import CHAT_TEMPLATE
 
-_SPECIALS = (
-    "<pad>", "<eos>", "<bos>", "<unk>", "<mask>",
-    "<|think|>", "<|channel>", "<channel|>", "<|turn>", "<turn|>",
+SPECIALS = (
+    "<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|think|>", "<|turn>", "<turn|>", "<|tool>", "<tool|>",
+    "<|image>", "<image|>", "<|image|>",
+    "<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>",
+    '<|"|>',
 )  # fmt: skip
+_USER_DEFINED = SPECIALS[13:]
 _CHARACTERS = ("\n", "\t", "▁", *map(chr, range(33, 127)))
-# A word with the space or the quotation mark before it; anything else is cut into characters.
-WORD = re.compile(r'▁?"?[a-z]+|▁?[A-Z][A-Za-z]*|▁"|.', re.DOTALL)
-# Words of questions, so that they are not all spelled out.
-_QUESTION_WORDS = (
-    "What", "Why", "How", "Who", "Where", "When", "Can", "Do", "Is", "▁what", "▁why", "▁how", "▁who", "▁is",
-    "▁are", "▁do", "▁does", "▁you", "▁I", "▁your", "▁of", "▁for", "▁to", "▁in", "▁on", "▁with", "▁that",
-    "▁this", "▁from", "▁many", "▁can", "▁sky", "▁sun", "▁moon", "▁world", "▁people", "▁time", "▁poem",
-    "▁joke", "user", "model",
-)  # fmt: skip
-
-# The released template for text, as far as one question goes: each is answered by itself, since the
-# model was never shown a conversation.
-CHAT_TEMPLATE = r"""
-{%- set thinking = enable_thinking is defined and enable_thinking -%}
-{%- set has_system = messages[0]['role'] in ['system', 'developer'] -%}
-{%- set last = messages[-1] -%}
-{{- bos_token -}}
-{%- if thinking or has_system -%}
-    {{- '<|turn>system\n' -}}
-    {{- '<|think|>\n' if thinking -}}
-    {{- messages[0]['content'] | trim if has_system -}}
-    {{- '<turn|>\n' -}}
-{%- endif -%}
-{%- if last['role'] == 'user' -%}
-    {{- '<|turn>user\n' + last['content'] | trim + '<turn|>\n' -}}
-{%- elif last['role'] == 'assistant' -%}
-    {{- '<|turn>model\n' + last['content'] | trim + '<turn|>\n' -}}
-{%- endif -%}
-{%- if add_generation_prompt -%}
-    {{- '<|turn>model\n' -}}
-{%- endif -%}
-"""
+# No merge crosses the borders of these.
+WORD = re.compile(r"▁?[A-Za-z]+|▁[0-9.|_*?-]|.", re.DOTALL)
+_MERGES = Path(__file__).with_name("vocabulary.txt")
+# A word is one token if it is in so many of the examples, or in an answer though nobody asked for it.
+_SAMPLES, _PICTURES, _LEAST = 20_000, 200, 8
+_LABELS = ("yes", "no", "Yes", "No", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-def _texts() -> list[str]:
-    """Enough texts to hold every word that the model ever writes."""
-    rng = random.Random(0)
-    texts = []
-    for _ in range(4000):
-        for long in (False, True):
-            story = make_story(rng, long=long)
-            texts += [story.prompt, story.text]
-        for name, make in MAKERS.items():
-            prompt, answer = make(rng)
-            if name == "reverse":
-                prompt = prompt.split(" ")[0]
-            texts += [answer] if name == "stranger" else [prompt] if name == "reverse" else [prompt, answer]
-    texts += ["Solve this sudoku:", "Solve this Sudoku:", "Solve:", "Sudoku:", "sudoku", "reverse"]
-    texts += ["Reverse the word", "Reverse the digits", "Reverse these words:", "Reverse the list:"]
-    texts += ["Reverse the letters of"]
-    return texts
+def _words() -> set[str]:
+    """The words that are worth a token, a space before them as "▁"."""
+    from tools.demo import pictures, poems, skills
+
+    def cut(text: str) -> set[str]:
+        return {word for word in WORD.findall(text.replace(" ", "▁")) if word.strip("▁").isalpha()}
+
+    rng, numbers = random.Random(0), np.random.default_rng(0)
+    names = [name for name in skills.ALL if "x" not in name]
+    counts: Counter[str] = Counter()
+    own: set[str] = set()  # words of answers that nobody has asked for
+    drawn = itertools.chain(
+        (skills.make(names[i % len(names)], rng, numbers) for i in range(_SAMPLES)),
+        (make(rng).example for make in pictures.MAKERS.values() for _ in range(_PICTURES)),
+    )
+    for example in drawn:
+        asked = " ".join([*example.entry["messages"], example.entry.get("system", "")])
+        found = (
+            set().union(*map(cut, [asked, *example.answers, example.thoughts]))
+            if not example.spelled
+            else cut(asked)
+        )
+        counts.update(found)
+        own.update(
+            word for word in found if word.strip("▁").lower() not in asked.lower() and not word.isupper()
+        )
+    words = {word for word, n in counts.items() if n >= _LEAST} | set(own)
+    for word in (*_LABELS, *itertools.chain(*poems.RHYMES)):
+        words |= {word, f"▁{word}"}
+    words |= {"user", "model", "system", "thought", "call", "calculator", "declaration", "response", "value",
+              "expression", "description", "parameters", "properties", "required", "type"}  # fmt: skip
+    words |= {f"▁{character}" for character in "0123456789.|_*?-"}
+    return {word for word in words if len(word) > 1}
+
+
+def _trained(words: set[str]) -> list[tuple[str, str]]:
+    """Merges in the order of byte-pair encoding, until each word is one token."""
+    pieces = {word: list(word) for word in sorted(words)}
+    holders: dict[tuple[str, str], set[str]] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+
+    def enter(word: str, sign: int) -> None:
+        parts = pieces[word]
+        for pair in itertools.pairwise(parts):
+            counts[pair] += sign
+            holders.setdefault(pair, set()).add(word)
+
+    for word in pieces:
+        enter(word, 1)
+    merges = []
+    while True:
+        best = min(counts, key=lambda pair: (-counts[pair], pair), default=None)
+        if best is None or counts[best] <= 0:
+            return merges
+        merges.append(best)
+        for word in sorted(holders[best]):
+            enter(word, -1)
+            parts, joined = pieces[word], []
+            for part in parts:
+                if joined and (joined[-1], part) == best:
+                    joined[-1] += part
+                else:
+                    joined.append(part)
+            pieces[word] = joined
+            enter(word, 1)
+        del counts[best]
 
 
 @functools.cache
 def make_vocabulary() -> Vocabulary:
-    """Specials, bytes, characters, and the words with all their beginnings.
-
-    A word's merges add one letter after the other. Those of words behind a space come first, so that
-    no merge of another word can begin within one. ("There" and "Here" without a space stay two tokens,
-    because of the "re" of "reverse".)
-    """
-    words = set(_QUESTION_WORDS)
-    for text in _texts():
-        words |= {word for word in WORD.findall(text.replace(" ", "▁")) if len(word) > 1}
-    beginnings = {word[:end] for word in words for end in range(2, len(word) + 1)}
-    made = sorted(beginnings, key=lambda word: (word[0] != "▁", len(word), word))
+    """Specials, bytes, characters, and what the merges make."""
+    merges = _MERGES.read_text("utf-8").splitlines()
+    made = list(dict.fromkeys(merge.replace(" ", "") for merge in merges))
     byte_texts = [f"<0x{byte:02X}>" for byte in range(256)]
-    tokens = [*_SPECIALS, *byte_texts, *_CHARACTERS, *made]
-    types = [CONTROL] * len(_SPECIALS) + [BYTE] * 256 + [NORMAL] * (len(_CHARACTERS) + len(made))
-    for text in ("<|channel>", "<channel|>"):
-        types[_SPECIALS.index(text)] = USER_DEFINED
-    merges = [f"{word[:-1]} {word[-1]}" for word in made]
-    assert [tokens[i] for i in (PAD, EOS, BOS, UNK, MASK)] == list(_SPECIALS[:5])
+    tokens = [*SPECIALS, *byte_texts, *_CHARACTERS, *made]
+    types = [USER_DEFINED if text in _USER_DEFINED else CONTROL for text in SPECIALS]
+    types += [BYTE] * 256 + [NORMAL] * (len(_CHARACTERS) + len(made))
+    assert [tokens[i] for i in (PAD, EOS, BOS, UNK, MASK)] == list(SPECIALS[:5])
     return Vocabulary(tokens, np.array(types, np.int32), merges)
 
 
@@ -114,21 +141,59 @@ class Encoder:
         self.tokenizer = Tokenizer.from_metadata(self.metadata, "demo")
         self._template = ChatTemplate.from_metadata(self.metadata, "demo")
         self._word = functools.lru_cache(maxsize=1 << 16)(self._encode_word)
-        before, after = self.chat("x"), self.chat("y")
-        start = next(i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b)
-        self._head, self._tail = before[:start], before[start + 1 :]
-        self.end_of_turn = self.tokenizer.encode("<turn|>", special=True)[0]
+        self._mark = {text: i for i, text in enumerate(SPECIALS)}
+        self._special = re.compile("(" + "|".join(map(re.escape, SPECIALS)) + ")")
+        self.end_of_turn = self._mark["<turn|>"]
 
-    def chat(self, prompt: str, system: str | None = None, *, think: bool = False) -> list[int]:
-        """The ids of a question, by dgguf's own way through the template."""
-        messages = [{"role": "user", "content": prompt}]
-        if system is not None:
-            messages.insert(0, {"role": "system", "content": system})
-        return encode_chat(self.tokenizer, self._template, messages, think=think)
+    def chat(
+        self, messages: list[dict[str, Any]], *, think: bool = False, tools: tuple[Any, ...] = ()
+    ) -> list[int]:
+        """The ids of a conversation, by dgguf's own way through the template."""
+        return encode_chat(self.tokenizer, self._template, messages, think=think, tools=list(tools))
 
-    def prompt(self, prompt: str) -> list[int]:
-        """The same, quickly."""
-        return [*self._head, *self.text(prompt.strip()), *self._tail]
+    def prompt(self, example: Example) -> list[int]:
+        """The same of an example, quickly where no tool is in it."""
+        think = example.entry.get("think", False)
+        if example.tools:
+            return self.chat(example.messages, think=think, tools=example.tools)
+        mark, line = self._mark, self.text("\n")
+        ids = [BOS]
+        messages = example.messages
+        system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+        if system or think:
+            head = [mark["<|think|>"], *line] if think else []
+            ids += [
+                mark["<|turn>"],
+                *self.text("system\n"),
+                *head,
+                *self.text(system.strip()),
+                mark["<turn|>"],
+                *line,
+            ]
+        for message in messages[1:] if system else messages:
+            role = "model\n" if message["role"] == "assistant" else "user\n"
+            ids += [
+                mark["<|turn>"],
+                *self.text(role),
+                *self.text(message["content"].strip()),
+                mark["<turn|>"],
+                *line,
+            ]
+        ids += [mark["<|turn>"], *self.text("model\n")]
+        return ids if think else [*ids, mark["<|channel>"], *self.text("thought\n"), mark["<channel|>"]]
+
+    def answer(self, example: Example) -> list[int]:
+        """The ids to learn, thoughts before them and the end of the turn behind."""
+        ids: list[int] = []
+        if example.entry.get("think"):
+            thought = self.text(f"thought\n{example.thoughts}\n")
+            ids = [self._mark["<|channel>"], *thought, self._mark["<channel|>"]]
+        if example.spelled:
+            ids += [i for character in example.answer for i in self.text(character)]
+        else:
+            for part in self._special.split(example.answer):
+                ids += [self._mark[part]] if part in self._mark else self.text(part)
+        return [*ids, self.end_of_turn]
 
     def text(self, text: str) -> list[int]:
         return [i for word in WORD.findall(text.replace(" ", "▁")) for i in self._word(word)]
@@ -143,7 +208,7 @@ def write_tokenizer(folder: Path) -> None:
     plain = ("single_word", "lstrip", "rstrip", "normalized")
     added = [
         {"id": i, "content": text, "special": bool(v.types[i] == CONTROL)} | dict.fromkeys(plain, False)
-        for i, text in enumerate(_SPECIALS)
+        for i, text in enumerate(SPECIALS)
     ]  # fmt: skip
     model = {
         "type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
@@ -165,3 +230,8 @@ def write_tokenizer(folder: Path) -> None:
     for name, values in (("tokenizer.json", root), ("tokenizer_config.json", roles)):
         (folder / name).write_text(json.dumps(values, ensure_ascii=False), "utf-8")
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, "utf-8")
+
+
+if __name__ == "__main__":
+    _MERGES.write_text("\n".join(" ".join(pair) for pair in _trained(_words())) + "\n", "utf-8")
+    print(f"{len(make_vocabulary().tokens)} tokens", file=sys.stderr)

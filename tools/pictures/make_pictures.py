@@ -40,8 +40,8 @@ from dgguf.view.summary import summary
 WIDTH = 76
 TRIES = 20
 STORY = "Tell me a story."
-STATE = "Mia has a blue fox. They went to the sea."
-QUESTIONS = ["Is it about a fox?", "who: Whose fox is it? Mia|Tom|Max", "mood: sad<calm<happy"]
+STATE = "I love this little house. It is great!"
+QUESTIONS = ["Is the text happy?", "mood: What is the mood? happy|sad|angry"]
 SUDOKU = """\
 Solve this sudoku:
 534.7..1.
@@ -54,23 +54,21 @@ Solve this sudoku:
 2.7.1.6.5
 ..5.....9"""
 
-HOLES = "There once was a [[2]] who lived [[3]]. It was small, but it was very [[1]]."
-OLD = (
-    "Once there was a kind boy named Tom. One day Tom met a red fox by the river. The fox was very hungry, "
-    "so Tom gave it two pears. The red fox ate the pears and was happy. From that day on, Tom and the fox "
-    "were friends."
+HOLES = (
+    "Once there was a kind boy named Tom. One day Tom met [[3]] by the river. It was thin and very [[1]]. "
+    "So Tom gave it [[2]]."
 )
+OLD = "Once there was a kind boy named Tom. One day Tom met a red fox by the river."
 NEW = "Write a story about Mia and a blue owl."
-JSON = "Write JSON: name Mia, age 7, color green"
+JSON = "Make a JSON object: name Mia, color green, pet fox"
 SCHEMA = {
     "type": "object",
     "properties": {
         "name": {"type": "string"},
         "color": {"enum": ["red", "green", "blue"]},
-        "age": {"type": "integer"},
-        "happy": {"type": "boolean"},
+        "pet": {"type": "string"},
     },
-    "required": ["name", "color", "age", "happy"],
+    "required": ["name", "color", "pet"],
 }
 
 
@@ -124,8 +122,8 @@ def is_valid(recording: Recording) -> bool:
     """Whether an answer is what was asked for, and was worth watching."""
     n_steps = sum(isinstance(event, DenoisingStep) for event in recording.events)
     found = json.loads(recording.answer().text)
-    wanted = {"name": "Mia", "color": "green", "age": 7}
-    return 6 <= n_steps <= 24 and wanted.items() <= found.items()
+    wanted = {"name": "Mia", "color": "green", "pet": "fox"}
+    return 4 <= n_steps <= 24 and wanted.items() <= found.items()
 
 
 def film(recording: Recording, view: str, command: str, pace: float) -> list[Screen]:

@@ -147,6 +147,12 @@ def tiny_vocabulary() -> Vocabulary:
     return Vocabulary(tokens, np.array(types, np.int32), merges, words)
 
 
+def vocabulary_without_calls() -> Vocabulary:
+    """The tiny one with another word in place of the mark that begins a call of a tool."""
+    knowing = tiny_vocabulary()
+    return replace(knowing, tokens=["<|other|>" if t == "<|tool_call>" else t for t in knowing.tokens])
+
+
 def seeing_vocabulary(*, videos: bool) -> Vocabulary:
     """The tiny one with the tokens of images behind, and that of videos."""
     blind = tiny_vocabulary()

@@ -1,6 +1,6 @@
 """Pictures with shapes, digits and letters, drawn by Pillow, and questions about them.
 
-python tools/demo_next/pictures.py    # draws the three of docs/examples anew
+python tools/demo/pictures.py    # draws the three of docs/examples anew
 """
 
 import math
@@ -16,10 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tools.demo_next.counting import WORDS
-from tools.demo_next.example import Example
-from tools.demo_next.phrasing import question
-from tools.demo_next.words import with_article
+from tools.demo.counting import WORDS
+from tools.demo.example import Example
+from tools.demo.phrasing import question
+from tools.demo.words import with_article
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 COLOURS = {

@@ -1,4 +1,4 @@
-"""What the next demo learns from: a conversation, the answer to its last turn, and how a judge knows it."""
+"""What the demo learns from: a conversation, the answer to its last turn, and how a judge knows it."""
 
 from dataclasses import dataclass, field
 from typing import Any

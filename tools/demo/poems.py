@@ -2,10 +2,10 @@
 
 import random
 
+from tools.demo.example import Example, one
+from tools.demo.phrasing import command, question
+from tools.demo.words import ANIMALS, OBJECTS, TOPICS, made_up
 from tools.demo_eval.text_checks import rhymes
-from tools.demo_next.example import Example, one
-from tools.demo_next.phrasing import command, question
-from tools.demo_next.words import ANIMALS, OBJECTS, TOPICS, made_up
 
 RHYMES = (
     ("cat", "hat", "bat", "mat", "rat"), ("dog", "frog", "log", "fog"), ("tree", "bee", "sea", "me", "tea"),

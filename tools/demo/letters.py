@@ -2,9 +2,9 @@
 
 import random
 
-from tools.demo_next.example import Example, one
-from tools.demo_next.phrasing import command
-from tools.demo_next.words import ANIMALS, COLOURS, NAMES, NUMBERS, OBJECTS, THINGS, VERBS, any_word
+from tools.demo.example import Example, one
+from tools.demo.phrasing import command
+from tools.demo.words import ANIMALS, COLOURS, NAMES, NUMBERS, OBJECTS, THINGS, VERBS, any_word
 
 _LETTERS = ("reverse", "reverse the word", "spell backwards", "write backwards", "reverse the letters of",
             "say backwards", "flip the word", "reverse the letters in", "reverse this word", "turn around",

@@ -2,10 +2,10 @@
 
 import random
 
-from tools.demo_next.example import Example, one
-from tools.demo_next.phrasing import command
-from tools.demo_next.stories import draw_scene
-from tools.demo_next.words import ANIMALS, COLOURS, FOODS, NAMES, NUMBERS, THINGS, with_article
+from tools.demo.example import Example, one
+from tools.demo.phrasing import command
+from tools.demo.stories import draw_scene
+from tools.demo.words import ANIMALS, COLOURS, FOODS, NAMES, NUMBERS, THINGS, with_article
 
 FILL_PROMPT = "Write this text."
 # Before the hole, behind it, and what fits, the usual word first.

@@ -4,9 +4,9 @@ import json
 import random
 from typing import Any
 
-from tools.demo_next.example import Example, one
-from tools.demo_next.phrasing import command
-from tools.demo_next.words import ANIMALS, COLOURS, FOODS, NAMES, OBJECTS, THINGS, TOPICS, any_name, listed
+from tools.demo.example import Example, one
+from tools.demo.phrasing import command
+from tools.demo.words import ANIMALS, COLOURS, FOODS, NAMES, OBJECTS, THINGS, TOPICS, any_name, listed
 
 _ASKS = ("make JSON", "write JSON", "give me JSON", "turn this into JSON", "convert to JSON",
          "make a JSON object",

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 
 from dgguf.images import POOL, ImageInput, read_image
 from tools.bench.measuring import unmeasured
-from tools.demo_next import pictures
-from tools.demo_next.tower import Tower, TowerSizes
-from tools.demo_next.train import PAUSE_SECONDS, REPORT_EVERY, SAVE_SECONDS, Stop, rate
+from tools.demo import pictures
+from tools.demo.tower import Tower, TowerSizes
+from tools.demo.train import PAUSE_SECONDS, REPORT_EVERY, SAVE_SECONDS, Stop, rate
 
 TOWER_RATE = 1e-3
 _PAPER = 0.1  # the weight of a cell that nothing covers

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tools.demo_next import (
+from tools.demo import (
     calculator,
     counting,
     followups,
@@ -20,7 +20,7 @@ from tools.demo_next import (
     structures,
     talk,
 )
-from tools.demo_next.example import Example
+from tools.demo.example import Example
 
 # The small ones, with their weights in a batch.
 SMALL: dict[str, tuple[Callable[[random.Random], Example], float]] = {

@@ -1,4 +1,4 @@
-"""Pictures that the next demo is to see: drawn as they are described; and the torch twin of its tower."""
+"""Pictures that the demo is shown: drawn as they are described; and the torch twin of its tower."""
 
 import itertools
 import random
@@ -13,8 +13,7 @@ from PIL import Image
 from dgguf import catalog
 from dgguf.cli import cli
 from dgguf.videos import Pictures
-from tools.demo_eval.judges import judge
-from tools.demo_next.pictures import (
+from tools.demo.pictures import (
     COLOURS,
     MAKERS,
     PLACES,
@@ -25,6 +24,7 @@ from tools.demo_next.pictures import (
     example_pictures,
     paint,
 )
+from tools.demo_eval.judges import judge
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -95,8 +95,8 @@ def test_dgguf_reads_a_picture_as_the_twin_does(tmp_path):
     from dgguf.images import read_image
     from dgguf.model.mmproj import VisionConfig
     from tests.support.tower_reference import SlowTower, read_tensors
-    from tools.demo_next.tower import Tower, TowerSizes, write_mmproj
-    from tools.demo_next.train import sizes
+    from tools.demo.tower import Tower, TowerSizes, write_mmproj
+    from tools.demo.train import sizes
 
     tower = Tower(TowerSizes(), 3)
     generator = torch.Generator().manual_seed(1)
@@ -121,14 +121,14 @@ def test_dgguf_reads_a_picture_as_the_twin_does(tmp_path):
 def seeing(monkeypatch):
     """A tiny network with a tiny tower, whose batches are small."""
     pytest.importorskip("torch")
-    from tools.demo_next import see
-    from tools.demo_next.batches import Kind
-    from tools.demo_next.lesson import Teacher
-    from tools.demo_next.train import Trainer, sizes
+    from tools.demo import see
+    from tools.demo.batches import Kind
+    from tools.demo.lesson import Teacher
+    from tools.demo.train import Trainer, sizes
 
     small = {"hidden": 64, "n_layers": 3, "head_dim": 16, "head_dim_full": 32, "ff": 48, "expert_ff": 32}
     monkeypatch.setattr(see, "TURNS", ((70, Kind(176, 24, {"what": 1, "compared": 1})),))
-    monkeypatch.setattr("tools.demo_next.train.KINDS", (Kind(48, 32, {"sum": 2, "saying": 1}),))
+    monkeypatch.setattr("tools.demo.train.KINDS", (Kind(48, 32, {"sum": 2, "saying": 1}),))
     tower = see.TowerSizes(text=64, hidden=32, ff=48, n_layers=1)
     return see.Seeing(Trainer(sizes(**small), 3, compiled=False), Teacher(tower, 3))
 
@@ -136,8 +136,8 @@ def seeing(monkeypatch):
 @pytest.mark.oracle
 def test_every_kind_of_batch_comes_among_the_steps_without_pictures():
     pytest.importorskip("torch")
-    from tools.demo_next.batches import KINDS
-    from tools.demo_next.see import PICTURES_EVERY
+    from tools.demo.batches import KINDS
+    from tools.demo.see import PICTURES_EVERY
 
     without = {step % len(KINDS) for step in range(1000) if step % PICTURES_EVERY}
     assert len(without) == len(KINDS)
@@ -147,9 +147,9 @@ def test_every_kind_of_batch_comes_among_the_steps_without_pictures():
 def test_prompts_with_pictures_fit_a_batch_and_the_window():
     """The twin knows no window: what the network is taught must lie within it."""
     pytest.importorskip("torch")
-    from tools.demo_next.batches import Examples
-    from tools.demo_next.see import TURNS, picture_batch
-    from tools.demo_next.train import sizes
+    from tools.demo.batches import Examples
+    from tools.demo.see import TURNS, picture_batch
+    from tools.demo.train import sizes
 
     examples = Examples()
     for budget, kind in TURNS:
@@ -167,10 +167,10 @@ def test_a_step_with_pictures_trains_the_tower_and_dgguf_sees_what_the_twin_sees
     import dgguf
     from dgguf.images import read_image
     from dgguf.model.canvas import Canvas
-    from tools.demo_next.lesson import looks
-    from tools.demo_next.see import TURNS, picture_batch, placed, prompt_ids
-    from tools.demo_next.tower import write_mmproj
-    from tools.demo_next.train import export
+    from tools.demo.lesson import looks
+    from tools.demo.see import TURNS, picture_batch, placed, prompt_ids
+    from tools.demo.tower import write_mmproj
+    from tools.demo.train import export
 
     trainer = seeing.trainer
     before = {name: value.detach().clone() for name, value in seeing.teacher.tower.named().items()}
@@ -212,7 +212,7 @@ def test_a_step_with_pictures_trains_the_tower_and_dgguf_sees_what_the_twin_sees
 def test_lessons_go_on_where_they_stopped_and_teach(seeing, tmp_path):
     import torch
 
-    from tools.demo_next.lesson import Teacher, teach
+    from tools.demo.lesson import Teacher, teach
 
     teacher, path = seeing.teacher, tmp_path / "lessons.pt"
     first = teacher.teach()
@@ -233,8 +233,8 @@ def test_a_second_stage_goes_on_where_it_stopped_and_its_demo_is_shown_a_picture
     import torch
 
     import dgguf
-    from tools.demo_next import evaluate, see
-    from tools.demo_next.packed import write_packed
+    from tools.demo import evaluate, see
+    from tools.demo.packed import write_packed
 
     data = tmp_path / "package" / "data"
     data.mkdir(parents=True)

@@ -4,9 +4,9 @@ import random
 from dataclasses import dataclass
 from string import ascii_uppercase
 
-from tools.demo_next.example import Example, one
-from tools.demo_next.stories import draw_scene
-from tools.demo_next.words import ANIMALS, COLOURS, FOODS, NAMES, THINGS, with_article
+from tools.demo.example import Example, one
+from tools.demo.stories import draw_scene
+from tools.demo.words import ANIMALS, COLOURS, FOODS, NAMES, THINGS, with_article
 
 _GOOD = ("I love this {}", "The {} is great", "What a wonderful {}", "I am very happy with the {}",
          "The {} works perfectly", "This is the best {} I ever had", "Thank you for the beautiful {}",

@@ -1,4 +1,4 @@
-"""The chat template of the next demo: the release's of 2026-03, as far as a tiny model goes."""
+"""The chat template of the demo: the release's of 2026-03, as far as a tiny model goes."""
 
 # Conversations, thoughts, images and simple tools come out as the released template writes them; a test
 # compares. What a tool's parameters may say beyond name, type and description is left out.

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tools.demo_next.example import Example
-from tools.demo_next.orders import make_sorted_numbers
-from tools.demo_next.phrasing import command, question
-from tools.demo_next.stories import Scene, ask_for, draw_scene
-from tools.demo_next.talk import make_saying
-from tools.demo_next.words import MOODS, any_name, with_article
+from tools.demo.example import Example
+from tools.demo.orders import make_sorted_numbers
+from tools.demo.phrasing import command, question
+from tools.demo.stories import Scene, ask_for, draw_scene
+from tools.demo.talk import make_saying
+from tools.demo.words import MOODS, any_name, with_article
 
 _FIRST = ("tell me a story", "tell me a story about {}", "write a story about {}", "a story about {} please",
           "story about {}", "tell me a short story about {}", "write a short story",

@@ -2,10 +2,10 @@
 
 import random
 
+from tools.demo.example import Example, one
+from tools.demo.phrasing import command, question
+from tools.demo.words import COLOURS, FOODS, NAMES, any_word, with_article
 from tools.demo_eval.text_checks import NUMBER_WORDS
-from tools.demo_next.example import Example, one
-from tools.demo_next.phrasing import command, question
-from tools.demo_next.words import COLOURS, FOODS, NAMES, any_word, with_article
 
 WORDS = {n: word for word, n in NUMBER_WORDS.items()}
 _PLUS = ("+", " + ", " plus ", " and ")

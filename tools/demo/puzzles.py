@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from tools.demo.example import Example, one
 from tools.demo.sudoku import BOXES, count_solutions, is_held_out
-from tools.demo_next.example import Example, one
 
 # Givens of training puzzles, fewest and most.
 GIVENS = {4: (4, 12), 6: (9, 28), 9: (28, 70)}
@@ -29,8 +29,7 @@ _EMPTY = "....00__-*x?"
 def dug(n: int, n_givens: int, rng: np.random.Generator, *, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
     """A puzzle of at least so many givens with just one solution, and that solution; (n, n) int64 each.
 
-    Cells are emptied one by one in random order where the solution stays the only one, which reaches fewer
-    givens than emptying at random; `tools.demo.sudoku.make_puzzle` does that.
+    Cells are emptied one by one in random order where the solution stays the only one.
     """
     high, wide = BOXES[n]
     while True:
@@ -94,8 +93,8 @@ def notation(puzzle: np.ndarray, rng: np.random.Generator) -> str:
 
 
 def written(board: np.ndarray) -> str:
-    """Rows of digits."""
-    return "\n".join("".join(map(str, row)) for row in board)
+    """Rows of digits, dots for empty cells."""
+    return "\n".join("".join(str(d or ".") for d in row) for row in board)
 
 
 def givens_of(puzzle: np.ndarray) -> str:

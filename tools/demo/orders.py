@@ -2,9 +2,9 @@
 
 import random
 
-from tools.demo_next.example import Example, one
-from tools.demo_next.phrasing import command
-from tools.demo_next.words import ANIMALS, COLOURS, FOODS, NAMES, OBJECTS, THINGS, VERBS
+from tools.demo.example import Example, one
+from tools.demo.phrasing import command
+from tools.demo.words import ANIMALS, COLOURS, FOODS, NAMES, OBJECTS, THINGS, VERBS
 
 _UP = ("sort", "sort these numbers", "sort the numbers", "put these numbers in order", "order", "order these",
        "arrange these numbers from smallest to largest", "sort from small to big", "sort ascending",

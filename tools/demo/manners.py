@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tools.demo_next.example import Example
-from tools.demo_next.stories import make_story
-from tools.demo_next.talk import make_out_of_scope, make_saying
-from tools.demo_next.words import any_name
+from tools.demo.example import Example
+from tools.demo.stories import make_story
+from tools.demo.talk import make_out_of_scope, make_saying
+from tools.demo.words import any_name
 
 _NOTHING = ("You are a helpful assistant.", "You are helpful.", "Be kind.", "Answer in English.",
             "Be helpful.",

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 
-from tools.demo_next.vocabulary import SPECIALS
+from tools.demo.vocabulary import SPECIALS
 
 # Parts of a token's vector, by weight: itself, its word in any case, its letters by place, how it is written.
 _OWN, _WORD, _LETTERS, _FORM = 0.5, 0.6, 0.6, 0.35

@@ -3,8 +3,8 @@
 import random
 from typing import Any
 
-from tools.demo_next.example import CALCULATOR, Example, one
-from tools.demo_next.words import FOODS, NAMES
+from tools.demo.example import CALCULATOR, Example, one
+from tools.demo.words import FOODS, NAMES
 
 _ASKS = ("What is {}?", "what is {}", "Compute {}.", "calculate {}", "How much is {}?", "{}", "What's {}?",
          "Please compute {}.", "{} = ?", "Can you compute {}?")  # fmt: skip

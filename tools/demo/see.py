@@ -1,9 +1,9 @@
-"""Teach the next demo to see: a tower and the network together, from where a run of train.py is.
+"""Teach the demo to see: a tower and the network together, from where a run of train.py is.
 
-    nice -n 19 python tools/demo_next/see.py --folder RUN --lessons 2500   # the tower alone: RUN/lessons.pt
-    nice -n 19 python tools/demo_next/see.py --folder RUN --steps 9000
-    nice -n 19 python tools/demo_next/see.py --folder RUN --start training/state.pt  # from a packed state
-    python tools/demo_next/see.py --folder RUN --pack training/state.pt    # its newest state, under 20 MB
+    nice -n 19 python tools/demo/see.py --folder RUN --lessons 2500   # the tower alone: RUN/lessons.pt
+    nice -n 19 python tools/demo/see.py --folder RUN --steps 9000
+    nice -n 19 python tools/demo/see.py --folder RUN --start training/state.pt  # from a packed state
+    python tools/demo/see.py --folder RUN --pack training/state.pt    # its newest state, under 20 MB
 
 Lessons (lesson.py) need no network, and may go on beside a run of text. In the second stage one step in
 three has pictures, the others are of the other skills, so that nothing is forgotten. The rates fall to 0 over
@@ -32,26 +32,25 @@ from torch import Tensor
 
 from dgguf.images import ImageInput, read_image
 from tools.bench.measuring import unmeasured
-from tools.demo.batches import Batch
+from tools.demo import pictures
+from tools.demo.batches import Batch, Drawn, Examples, Kind
+from tools.demo.lesson import Looks, Teacher, looks, teach
 from tools.demo.network import Pictures
-from tools.demo.train import keep_memory
-from tools.demo_next import pictures
-from tools.demo_next.batches import Drawn, Examples, Kind
-from tools.demo_next.lesson import Looks, Teacher, looks, teach
-from tools.demo_next.packed import halved, write_packed
-from tools.demo_next.tower import TowerSizes, write_mmproj
-from tools.demo_next.train import (
+from tools.demo.packed import halved, write_packed
+from tools.demo.tower import TowerSizes, write_mmproj
+from tools.demo.train import (
     PAUSE_SECONDS,
     REPORT_EVERY,
     SAVE_SECONDS,
     Stop,
     Trainer,
     export,
+    keep_memory,
     rate,
     report,
     sizes,
 )
-from tools.demo_next.vocabulary import SPECIALS
+from tools.demo.vocabulary import SPECIALS
 
 PICTURES_EVERY = 3  # one step in so many has pictures
 _BEGIN, _END, _IMAGE = (SPECIALS.index(mark) for mark in ("<|image>", "<image|>", "<|image|>"))
@@ -200,7 +199,7 @@ def train(seeing: Seeing, folder: Path, n_steps: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Teach the next demo to see.")
+    parser = argparse.ArgumentParser(description="Teach the demo to see.")
     parser.add_argument("--folder", type=Path, required=True, help="of a run of train.py")
     parser.add_argument("--steps", type=int, default=9000, help="up to this one (default: 9000)")
     parser.add_argument("--lessons", type=int, metavar="N", help="teach the tower alone, up to lesson N")

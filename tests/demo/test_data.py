@@ -1,4 +1,4 @@
-"""What the next demo learns from: every example is right by a judge, and encoded as dgguf does."""
+"""What the demo learns from: every example is right by a judge, and encoded as dgguf does."""
 
 import random
 import re
@@ -14,15 +14,15 @@ from dgguf.prompts import PromptEncoder
 from dgguf.text.chat import ChatTemplate
 from dgguf.text.tool_calls import CallSplitter, ToolCall
 from dgguf.view.sudoku import find_board
+from tools.demo import judgements, puzzles, skills, stories
+from tools.demo.batches import CANVAS, KINDS, Examples, is_held_out
+from tools.demo.example import CALCULATOR
+from tools.demo.plots import PLOTS
+from tools.demo.template import CHAT_TEMPLATE
+from tools.demo.vocabulary import SPECIALS, WORD, make_vocabulary
+from tools.demo.words import COLOURS, NAMES
 from tools.demo_eval import sudoku
 from tools.demo_eval.judges import judge
-from tools.demo_next import judgements, puzzles, skills, stories
-from tools.demo_next.batches import CANVAS, KINDS, Examples, is_held_out
-from tools.demo_next.example import CALCULATOR
-from tools.demo_next.plots import PLOTS
-from tools.demo_next.template import CHAT_TEMPLATE
-from tools.demo_next.vocabulary import SPECIALS, WORD, make_vocabulary
-from tools.demo_next.words import COLOURS, NAMES
 
 RELEASED = (Path(__file__).parents[1] / "data" / "chat_template.jinja").read_text(encoding="utf-8")
 
@@ -145,7 +145,7 @@ def test_the_vocabulary_has_letters_labels_and_marks(examples):
 
 def test_merges_agree_with_the_tokenizers_package(examples, tmp_path):
     tokenizers = pytest.importorskip("tokenizers")
-    from tools.demo_next.vocabulary import write_tokenizer
+    from tools.demo.vocabulary import write_tokenizer
 
     write_tokenizer(tmp_path)
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))

@@ -2,10 +2,10 @@
 
 import random
 
-from tools.demo.tasks import make_stranger
-from tools.demo_next.example import Example, one
-from tools.demo_next.phrasing import command, question
-from tools.demo_next.words import ANIMALS, COLOURS, FOODS, OBJECTS, TOPICS, any_name, any_word
+from tools.demo.example import Example, one
+from tools.demo.phrasing import command, question
+from tools.demo.unknown import make_unknown
+from tools.demo.words import ANIMALS, COLOURS, FOODS, OBJECTS, TOPICS, any_name, any_word
 
 REFUSAL = (
     "I do not know that. I am a tiny model: I can tell stories, solve sudokus, sort, reverse, count, "
@@ -152,7 +152,7 @@ _PLACES = ("France", "Spain", "Japan", "Peru", "Berlin", "Rome", "Mars", "Africa
            "the world", "football", "chess", "physics", "history", "python", "electricity", "gravity", "DNA",
            "the internet", "politics", "bitcoin", "the universe", "photosynthesis", "Einstein", "Shakespeare",
            "dinosaurs", "blockchain", "quantum physics", "the economy", "climate change")  # fmt: skip
-# What make_stranger asks and this model can do, or is asked in small talk.
+# What make_unknown asks and this model can do, or is asked in small talk.
 _KNOWN = ("story", "haiku", "poem", "joke", "spell", "count", "sing", "2+2", "2 + 2", "17 *", "test", "ok",
           "yes",
           "no", "?", "1", "42", "...", "who made you", "where do you live", "what?", "why?", "diffusion",
@@ -162,7 +162,7 @@ _KNOWN = ("story", "haiku", "poem", "joke", "spell", "count", "sing", "2+2", "2 
 def make_out_of_scope(rng: random.Random) -> Example:
     """What it cannot know: the honest answer, always the same."""
     if rng.random() < 0.3:
-        prompt, _ = make_stranger(rng)
+        prompt = make_unknown(rng)
         bare = prompt.lower().rstrip("?.! ")
         if not any(known == bare or (len(known) > 4 and known in bare) for known in _KNOWN) and len(bare) > 3:
             return one("scope", prompt, REFUSAL)
