@@ -36,7 +36,7 @@ PUZZLES = ("4x4 6", "6x6 20", "6x6 16", "6x6 12", "9x9 55", "9x9 45", "9x9 36", 
 SKILLS = (*PUZZLES, *skills.SMALL, *skills.LARGE, *(name for name in skills.OTHERS if not name[0].isdigit()))
 _SHOWN = "picture: "
 PICTURES = tuple(_SHOWN + name for name in pictures.MAKERS)
-_FREE = ("saying", "out of scope")
+_FREE = ("saying", "out of scope", "too hard")
 _MAX_TOKENS = 384
 _BINS = 10
 
