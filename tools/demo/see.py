@@ -1,7 +1,7 @@
 """Teach the demo to see: a tower and the network together, from where a run of train.py is.
 
     nice -n 19 python tools/demo/see.py --folder RUN --lessons 2500   # the tower alone: RUN/lessons.pt
-    nice -n 19 python tools/demo/see.py --folder RUN --steps 9000
+    nice -n 19 python tools/demo/see.py --folder RUN --steps 15000
     nice -n 19 python tools/demo/see.py --folder RUN --start training/state.pt  # from a packed state
     python tools/demo/see.py --folder RUN --pack training/state.pt    # its newest state, under 20 MB
 
@@ -201,7 +201,7 @@ def train(seeing: Seeing, folder: Path, n_steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Teach the demo to see.")
     parser.add_argument("--folder", type=Path, required=True, help="of a run of train.py")
-    parser.add_argument("--steps", type=int, default=9000, help="up to this one (default: 9000)")
+    parser.add_argument("--steps", type=int, default=15_000, help="up to this one (default: 15000)")
     parser.add_argument("--lessons", type=int, metavar="N", help="teach the tower alone, up to lesson N")
     parser.add_argument(
         "--start", type=Path, metavar="STATE.pt", help="a new run goes on from this packed state"
