@@ -26,7 +26,7 @@ class Sessions:
         self.session = dgguf.load("demo", threads=1)
 
     def __call__(self, row: dict) -> dict:
-        answer = self.session.generate(row["prompt"], max_tokens=64, seed=int(row["seed"]))
+        answer = self.session.generate(row["prompt"], max_tokens=128, seed=int(row["seed"]))
         return row | {"text": answer.text}
 
 
@@ -42,7 +42,7 @@ class Servers:
         client = self.clients[int(row["seed"]) % len(self.clients)]
         messages = [{"role": "user", "content": row["prompt"]}]
         answer = client.chat.completions.create(
-            model="", messages=messages, max_tokens=64, seed=int(row["seed"])
+            model="", messages=messages, max_tokens=128, seed=int(row["seed"])
         )
         return row | {"text": answer.choices[0].message.content}
 

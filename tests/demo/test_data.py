@@ -15,7 +15,7 @@ from dgguf.text.chat import ChatTemplate
 from dgguf.text.tool_calls import CallSplitter, ToolCall
 from dgguf.view.sudoku import find_board
 from tools.demo import judgements, puzzles, skills, stories
-from tools.demo.batches import CANVAS, KINDS, Examples, is_held_out
+from tools.demo.batches import CANVAS, KINDS, Examples, is_held_out, shift
 from tools.demo.example import CALCULATOR
 from tools.demo.plots import PLOTS
 from tools.demo.template import CHAT_TEMPLATE
@@ -322,6 +322,25 @@ def test_batches_are_a_function_of_seed_and_step_and_hold_whole_prompts(examples
         assert batch.targets.shape == (len(batch.prompt), kind.canvas)
         assert {row[row >= 0][0] for row in batch.prompt} == {examples.encoder.tokenizer.bos_id}
         np.testing.assert_array_equal(batch.canvas[~batch.corrupted], batch.targets[~batch.corrupted])
+
+
+def test_a_piece_that_was_moved_repeats_and_loses_tokens():
+    targets = np.arange(100, 124)
+    changed = 0
+    for seed in range(200):
+        canvas, corrupted = targets.copy(), np.zeros(24, bool)
+        corrupted[[3, 9]] = True
+        canvas[[3, 9]] = 7
+        shift(canvas, corrupted, targets, 20, random.Random(seed))
+        np.testing.assert_array_equal(canvas != targets, corrupted)
+        assert set(canvas[[3, 9]]) == {7}  # noise stays
+        np.testing.assert_array_equal(canvas[20:], targets[20:])
+        (moved,) = np.nonzero(corrupted & (canvas != 7))
+        steps = canvas[moved] - targets[moved]
+        assert len(set(steps)) <= 1
+        assert set(steps) <= {-2, -1, 1, 2}
+        changed += len(moved) > 0
+    assert changed > 150
 
 
 def test_some_sudokus_have_their_givens_pinned(examples):

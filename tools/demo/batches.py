@@ -12,14 +12,16 @@ from tools.demo.example import Example
 from tools.demo.vocabulary import EOS, Encoder
 
 CANVAS = 128
-_CLEAN_WEIGHT, _FILL_WEIGHT = 0.3, 0.1
+_FILL_WEIGHT = 0.1
 # One prompt in so many is kept for tests, unless it is one of few that everybody types.
 _HELD_OUT_SHARE = 20
 _FREE = ("smalltalk", "scope", "sudoku")  # Sudokus are kept by their solutions
 # This share of canvases is noise in some runs alone, as where holes are filled.
 _HOLES_SHARE = 0.15
-# In this share of the others some text stands from the first step on, as pins do: of a Sudoku its givens.
+# In this share some text stands from the first step on, as pins do: of a Sudoku its givens.
 _PINS_SHARE = 0.15
+# In this share a piece stands in a wrong place.
+_SHIFTED_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -62,21 +64,31 @@ _BRIEF = Kind(40, 8, {
 _JUDGED = Kind(96, 8, {"decision": 46}, (40, 8))
 # What the batches above are too short for.
 _ORDERED = Kind(64, 64, {
-    "sorted numbers": 9, "object": 8, "sorted words": 7, "extracted": 4, "nested": 4, "reversed words": 4,
+    "sorted numbers": 8, "sorted words": 8, "object": 6, "list": 4, "extracted": 3, "nested": 3,
+    "reversed words": 2, "counting": 2,
 })  # fmt: skip
+# Of letters and numbers what _BRIEF is too short for.
+_LETTERS = Kind(40, 24, {
+    "reversed letters": 22, "spelling": 12, "counting": 12, "sorted numbers": 10, "list": 6,
+}, (40, 8))  # fmt: skip
 # A Sudoku alone is short, and each size is learnt from a hundred thousand.
 _FOURS, _SIXES = Kind(48, 24, {"4x4": 62}), Kind(64, 48, {"6x6": 40})
 _NINES = Kind(128, 96, {"9x9": 20})
 # The kinds of steps, in turn; their number is no multiple of three, as every third step may have pictures.
 KINDS = (
-    _TINY, _SHORT, _STORY, _BRIEF, _NINES, _ORDERED, _TINY, _GRID, _JUDGED, _FOURS, _SHORT, _ORDERED, _TINY,
-    _BRIEF, _NINES, _STORY, _ORDERED, _GRID, _SIXES, _LONG,
+    _TINY, _SHORT, _STORY, _BRIEF, _NINES, _ORDERED, _LETTERS, _TINY, _GRID, _JUDGED, _FOURS, _SHORT,
+    _ORDERED, _TINY, _BRIEF, _NINES, _STORY, _LETTERS, _ORDERED, _GRID, _SIXES, _LONG,
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Arrays of B rows: `prompt` (B, P), left-padded with -1; the others (B, C)."""
+    """Arrays of B rows: `prompt` (B, P), left-padded with -1; the others (B, C).
+
+    Attributes:
+        weights: of the positions' losses, those that are right already not yet told from the others.
+        corrupted: where the canvas is not the target, but for noise that hits it by chance.
+    """
 
     skills: list[str]
     prompt: np.ndarray
@@ -129,6 +141,18 @@ def _not_pinned(length: int, given: tuple[int, ...], canvas: int, rng: random.Ra
     return is_open
 
 
+def shift(
+    canvas: np.ndarray, corrupted: np.ndarray, targets: np.ndarray, length: int, rng: random.Random
+) -> None:
+    """Move what stands of a piece of an answer by a place or two: a word comes twice, another is lost."""
+    by = rng.choice((-2, -1, -1, 1, 1, 2))
+    first, last = sorted(rng.choices(range(length + 1), k=2))
+    to = np.arange(max(first, by), min(last, length + min(by, 0)))
+    to = to[~corrupted[to]]
+    canvas[to] = targets[to - by]
+    corrupted[to] = canvas[to] != targets[to]
+
+
 class Examples:
     """Draws examples as ids."""
 
@@ -173,6 +197,7 @@ class Examples:
         # As many canvases of each share of noise: a batch is then less of a chance than with a share each.
         share = (numbers.permutation(len(drawn)) + numbers.random(len(drawn))) / len(drawn)
         corrupted = numbers.random(shape) < share[:, None]
+        shifted = []
         for i, (_, ids, answer, given) in enumerate(drawn):
             prompt[i, kind.prompt - len(ids) :] = ids
             targets[i, : len(answer)] = answer
@@ -186,7 +211,11 @@ class Examples:
                     corrupted[i, start : start + rng.randint(1, 8)] = True
             elif way < _HOLES_SHARE + _PINS_SHARE:
                 corrupted[i] &= _not_pinned(len(answer), given, kind.canvas, rng)
+            elif way < _HOLES_SHARE + _PINS_SHARE + _SHIFTED_SHARE:
+                shifted.append(i)
         noise = numbers.integers(self.encoder.tokenizer.n_tokens, size=shape)
-        weights = np.where(corrupted, weights, weights * _CLEAN_WEIGHT).astype(np.float32)
         canvas = np.where(corrupted, noise, targets)
-        return Batch([one.skill for one in drawn], prompt, targets, canvas, weights, corrupted)
+        for i in shifted:
+            shift(canvas[i], corrupted[i], targets[i], len(drawn[i].answer), rng)
+        skills = [one.skill for one in drawn]
+        return Batch(skills, prompt, targets, canvas, weights.astype(np.float32), corrupted)

@@ -46,11 +46,14 @@ from tools.demo.network import Pictures, Sizes, Twin  # noqa: E402
 from tools.demo.optimizer import make_optimizers  # noqa: E402
 from tools.demo.packed import halved, write_packed  # noqa: E402
 from tools.demo.start import spelled_embedding  # noqa: E402
+from tools.demo.unrolled import may_be_unrolled, unrolled  # noqa: E402
 from tools.demo.vocabulary import EOS, make_vocabulary  # noqa: E402
 
 WARM_UP = 100
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
 BALANCE = 0.01
+CLEAN_WEIGHT = 0.3  # of a position that is right already
+UNROLLED_SHARE = 0.75  # of the self-conditioned rows of skills with one right answer
 AVERAGE = 0.999  # of the weights, a step
 SAVE_SECONDS, REPORT_EVERY, PAUSE_SECONDS = 600.0, 20, 5.0
 
@@ -167,9 +170,9 @@ class Trainer:
         self, batch: Batch, losses: dict[str, list[float]], pictures: Pictures | None = None
     ) -> float:
         """The gradient of a batch's loss, which is returned; half of the rows are self-conditioned."""
-        prompt, targets, canvas, weights = (
+        prompt, targets, canvas, weights, corrupted = (
             torch.from_numpy(array).to(self.device)
-            for array in (batch.prompt, batch.targets, batch.canvas, batch.weights)
+            for array in (batch.prompt, batch.targets, batch.canvas, batch.weights, batch.corrupted)
         )
         half = len(prompt) // 2
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
@@ -178,14 +181,20 @@ class Trainer:
         with torch.no_grad():
             logits = self.twin.logits(prompt[:half], canvas[:half], None, first)
         signal = self.twin.signal(logits, temperature)
+        chosen = torch.rand(half, generator=generator).tolist()
+        rows = [i for i in range(half) if chosen[i] < UNROLLED_SHARE and may_be_unrolled(batch.skills[i])]
+        if rows:
+            made = unrolled(logits[rows], temperature[rows], canvas[rows], corrupted[rows], generator)
+            canvas = canvas.index_copy(0, torch.tensor(rows, device=self.device), made)
         signal = torch.cat((signal, signal.new_zeros(len(prompt) - half, *signal.shape[1:])))
         each, balance = self.twin.loss(prompt, canvas, signal, targets, pictures)
+        weights = torch.where(canvas == targets, CLEAN_WEIGHT * weights, weights)
         loss = (each * weights).sum() / weights.sum()
         (loss + BALANCE * balance).backward()
         noisy = each.detach().cpu().numpy()
         for i, skill in enumerate(batch.skills):
             seen = batch.corrupted[i] & (batch.targets[i] != EOS)
-            if seen.any():
+            if seen.any() and i not in rows:
                 losses[skill].append(float(noisy[i][seen].mean()))
         return float(loss.detach())
 
