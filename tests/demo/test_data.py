@@ -15,7 +15,7 @@ from dgguf.text.chat import ChatTemplate
 from dgguf.text.tool_calls import CallSplitter, ToolCall
 from dgguf.view.sudoku import find_board
 from tools.demo import judgements, puzzles, skills, stories
-from tools.demo.batches import CANVAS, KINDS, Examples, is_held_out, shift
+from tools.demo.batches import CANVAS, KINDS, Examples, Kind, is_held_out, shift
 from tools.demo.example import CALCULATOR
 from tools.demo.plots import PLOTS
 from tools.demo.template import CHAT_TEMPLATE
@@ -324,6 +324,18 @@ def test_batches_are_a_function_of_seed_and_step_and_hold_whole_prompts(examples
         np.testing.assert_array_equal(batch.canvas[~batch.corrupted], batch.targets[~batch.corrupted])
 
 
+def test_every_notation_of_a_sudoku_is_in_some_batch(examples):
+    """Long prompts were once left to batches that hold hardly any Sudokus."""
+    rng, numbers = random.Random(13), np.random.default_rng(13)
+    for skill in ("4x4", "6x6", "9x9"):
+        lengths = [len(examples.draw(skill, Kind(512, 128, {}), rng, numbers).prompt) for _ in range(150)]
+        shares = np.zeros(150)
+        for kind in KINDS:
+            fits = np.array([kind.beyond[0] < length <= kind.prompt for length in lengths])
+            shares += kind.rows.get(skill, 0) * fits / max(1, fits.sum())
+        assert shares.min() > 0.1 * shares.mean()
+
+
 def test_a_piece_that_was_moved_repeats_and_loses_tokens():
     targets = np.arange(100, 124)
     changed = 0
@@ -345,7 +357,7 @@ def test_a_piece_that_was_moved_repeats_and_loses_tokens():
 
 def test_some_sudokus_have_their_givens_pinned(examples):
     rng, numbers = random.Random(12), np.random.default_rng(12)
-    kind = KINDS[1]
+    kind = next(kind for kind in KINDS if kind.rows.get("6x6", 0) > 10)
     drawn_rows = [examples.draw("6x6", kind, rng, numbers) for _ in range(200)]
     end = examples.encoder.end_of_turn
     for row in drawn_rows:
@@ -366,6 +378,7 @@ def test_what_is_held_out_is_not_drawn(examples):
     kept = [e for e in drawn("story", 600, seed=11) if is_held_out(e)]
     assert 10 < len(kept) < 60
     prompts = {tuple(examples.encoder.prompt(e)) for e in kept}
+    kind = next(kind for kind in KINDS if kind.rows.get("story", 0) > 10)
     for _ in range(100):
-        drawn_one = examples.draw("story", KINDS[2], rng, numbers)
+        drawn_one = examples.draw("story", kind, rng, numbers)
         assert tuple(drawn_one.prompt) not in prompts
