@@ -58,10 +58,10 @@ _LONG = Kind(256, CANVAS, {
 })  # fmt: skip
 # A number or a word is learnt from very many examples; a hundred cost as much as forty of the others.
 _BRIEF = Kind(40, 8, {
-    "sum": 26, "reversed letters": 26, "how many": 16, "decision": 14, "typed decision": 8, "spelling": 4,
-    "blank": 4, "rating": 2,
+    "sum": 28, "reversed letters": 20, "how many": 14, "decision": 14, "typed decision": 10, "blank": 10,
+    "rating": 2, "spelling": 2,
 })  # fmt: skip
-_JUDGED = Kind(96, 8, {"decision": 46}, (40, 8))
+_JUDGED = Kind(96, 8, {"decision": 36, "typed decision": 10}, (40, 8))
 # What the batches above are too short for.
 _ORDERED = Kind(64, 64, {
     "sorted numbers": 8, "sorted words": 8, "object": 6, "list": 4, "extracted": 3, "nested": 3,

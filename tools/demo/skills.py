@@ -24,26 +24,26 @@ from tools.demo.example import Example
 
 # The small ones, with their weights in a batch.
 SMALL: dict[str, tuple[Callable[[random.Random], Example], float]] = {
-    "reversed letters": (letters.make_reversed_letters, 3.5),
+    "reversed letters": (letters.make_reversed_letters, 2.0),
     "reversed words": (letters.make_reversed_words, 1.5),
     "spelling": (letters.make_spelling, 2.0),
     "sorted numbers": (orders.make_sorted_numbers, 3.0),
     "sorted words": (orders.make_sorted_words, 2.0),
-    "sum": (counting.make_sum, 3.0),
+    "sum": (counting.make_sum, 2.0),
     "counting": (counting.make_counting, 1.2),
-    "how many": (counting.make_how_many, 2.5),
+    "how many": (counting.make_how_many, 1.5),
     "object": (structures.make_object, 1.5),
     "list": (structures.make_list, 0.8),
     "nested": (structures.make_nested, 1.0),
     "extracted": (structures.make_extracted, 1.0),
-    "saying": (talk.make_saying, 2.0),
-    "out of scope": (talk.make_out_of_scope, 1.5),
-    "poem": (poems.make_poem, 1.0),
+    "saying": (talk.make_saying, 5.0),
+    "out of scope": (talk.make_out_of_scope, 2.0),
+    "poem": (poems.make_poem, 1.5),
     "decision": (judgements.make_decision, 2.5),
     "typed decision": (judgements.make_typed_decision, 2.0),
     "rating": (judgements.make_rating, 0.5),
     "blank": (holes.make_blank, 1.5),
-    "typed call": (calculator.make_typed_call, 0.7),
+    "typed call": (calculator.make_typed_call, 1.5),
 }
 # Those that take more room.
 LARGE: dict[str, Callable[[random.Random], Example]] = {

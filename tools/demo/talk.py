@@ -16,10 +16,6 @@ _SAYINGS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("Hello", "Hi", "Hey", "hi", "hello", "hey", "Hello there", "Hi there", "hey there", "Good day", "Howdy",
       "Greetings", "yo", "hiya", "Hello demo", "Hi demo", "hello world", "hi!!", "heya", "sup", "what's up",
       "Hello, how is it going", "hallo", "helo", "Hello friend"), _HELLO),
-    (("Good morning", "good morning", "morning"), "Good morning! Shall I tell you a story?"),
-    (("Good evening", "good evening", "good afternoon", "Good afternoon"),
-     "Hello! Shall I tell you a story?"),
-    (("Good night", "good night", "night", "sleep well"), "Good night! Sleep well."),
     (("Who are you", "What are you", "Who is this", "who r u", "Introduce yourself", "tell me about yourself",
       "Are you a robot", "What kind of model are you", "Are you an AI", "are you a bot", "what model is this",
       "Are you human", "are you chatgpt", "Are you real", "Who am I talking to", "what is demo"),
@@ -43,6 +39,10 @@ _SAYINGS: tuple[tuple[tuple[str, ...], str], ...] = (
      "I am fine, thank you. How can I help?"),
     (("Bye", "Goodbye", "See you", "bye bye", "good bye", "see you later", "cya", "I have to go", "farewell",
       "exit", "quit", "stop", "the end", "that is all"), "Goodbye! Come back soon."),
+    (("Good morning", "good morning", "morning"), "Good morning! Shall I tell you a story?"),
+    (("Good evening", "good evening", "good afternoon", "Good afternoon"),
+     "Hello! Shall I tell you a story?"),
+    (("Good night", "good night", "night", "sleep well"), "Good night! Sleep well."),
     (("ok", "okay", "yes", "yeah", "yep", "sure", "k", "fine", "go on", "continue", "go ahead", "next",
       "more"),
      "All right. Shall I tell you a story?"),
@@ -94,6 +94,7 @@ _SAYINGS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("what is dgguf", "what is this program", "what does dgguf do"),
      "This is dgguf: it runs DiffusionGemma on your own machine, and shows how it thinks."),
 )  # fmt: skip
+_GREETINGS = ("Hi, ", "Hello, ", "hi ", "Hey! ", "Hello! ", "hey, ", "Hi! ", "Ok, ", "So, ")
 _MY_NAME = ("My name is {}", "I am {}", "I'm {}", "my name is {}", "Hi, I am {}", "Hello, my name is {}",
             "Hi! My name is {}", "i am {}", "call me {}", "Hey, {} here", "this is {}")  # fmt: skip
 _LIKES = ("I like {}", "i like {}", "I love {}", "do you like {}", "Do you like {}", "I really like {}")
@@ -122,9 +123,13 @@ def make_saying(rng: random.Random) -> Example:
             rng.choice(("say", "repeat", "write", "print", "repeat after me:", "echo")), rng, f" {word}"
         )
         return one("text", prompt, word, all=[word])
-    prompts, answer = rng.choice(_SAYINGS)
+    # What most people type stands first.
+    prompts, answer = _SAYINGS[int(len(_SAYINGS) * rng.random() ** 1.6)]
+    prompt = prompts[int(len(prompts) * rng.random() ** 2)]
+    if rng.random() < 0.15 and answer is not _HELLO and len(prompt.split()) > 1:
+        prompt = f"{rng.choice(_GREETINGS)}{prompt}"
     mark = "?" if prompts[0].split()[0].lower() in ("who", "what", "how", "do", "where") else "."
-    return one("smalltalk", question(rng.choice(prompts), rng, mark), answer, may_decline=True)
+    return one("smalltalk", question(prompt, rng, mark), answer, may_decline=True)
 
 
 _ASKS = (
