@@ -10,7 +10,7 @@ from dgguf.diffusion.sampler import accept
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 
-from tools.demo import skills, unrolled  # noqa: E402
+from tools.demo import unrolled  # noqa: E402
 
 
 def random_rows(seed):
@@ -23,10 +23,11 @@ def random_rows(seed):
 
 def test_what_is_accepted_is_what_the_sampler_accepts():
     entropy, is_open = random_rows(1)
-    kept = unrolled.accepted(entropy, is_open, 0.1)
+    bounds = torch.tensor([0.1, 0.1, 0.1, 2.0, 0.1, 5.0])[:, None]
+    kept = unrolled.accepted(entropy, is_open, bounds)
     counts = set()
-    for row, where, found in zip(entropy, is_open, kept, strict=True):
-        wanted = accept(row[where].numpy(), 0.1)
+    for row, where, found, bound in zip(entropy, is_open, kept, bounds, strict=True):
+        wanted = accept(row[where].numpy(), float(bound))
         np.testing.assert_array_equal(found[where].numpy(), wanted)
         counts.add(int(wanted.sum()))
     assert len(counts) > 3
@@ -79,7 +80,14 @@ def test_a_step_learns_from_such_canvases_and_leaves_the_batch_alone(monkeypatch
     assert len(seen) == 1
 
 
-def test_only_skills_with_one_answer_are_unrolled():
-    assert set(filter(unrolled.may_be_unrolled, skills.ALL)) == unrolled._OF_ONE_ANSWER
-    assert not unrolled.may_be_unrolled("story")
-    assert not unrolled.may_be_unrolled("small")
+def test_only_prompts_with_one_answer_are_unrolled():
+    from tools.demo.batches import Examples, Kind
+
+    kind = Kind(272, 128, {"sum": 1, "story": 1, "9x9": 1, "small": 20})
+    batch = Examples().batch(kind, 1, 1)
+    of = dict(zip(batch.skills, batch.one_answer, strict=True))
+    assert of["sum"] is of["9x9"] is True
+    assert of["story"] is False
+    small = [one for skill, one in zip(batch.skills, batch.one_answer, strict=True) if skill == "small"]
+    assert any(small)
+    assert not all(small)

@@ -21,7 +21,9 @@ _HOLES_SHARE = 0.15
 # In this share some text stands from the first step on, as pins do: of a Sudoku its givens.
 _PINS_SHARE = 0.15
 # In this share a piece stands in a wrong place.
-_SHIFTED_SHARE = 0.1
+_SHIFTED_SHARE = 0.12
+# Kinds of prompts with one right answer.
+_OF_ONE_ANSWER = ("sudoku", "sort", "reverse", "count", "json", "tool", "decide", "fill")
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,13 @@ class Batch:
     """Arrays of B rows: `prompt` (B, P), left-padded with -1; the others (B, C).
 
     Attributes:
+        one_answer: whether no other answer would be right, for each row.
         weights: of the positions' losses, those that are right already not yet told from the others.
         corrupted: where the canvas is not the target, but for noise that hits it by chance.
     """
 
     skills: list[str]
+    one_answer: list[bool]
     prompt: np.ndarray
     targets: np.ndarray
     canvas: np.ndarray
@@ -111,12 +115,14 @@ class Drawn(NamedTuple):
         prompt: ids before the canvas, canvases before this one included.
         answer: ids of one canvas.
         given: of a Sudoku, the positions of `answer` that the prompt tells, and of line ends and the end.
+        one_answer: whether no other one would be right.
     """
 
     skill: str
     prompt: list[int]
     answer: list[int]
     given: tuple[int, ...] = ()
+    one_answer: bool = False
 
 
 def is_held_out(example: Example) -> bool:
@@ -177,7 +183,7 @@ class Examples:
             fits = len(prompt) <= kind.prompt and len(answer) <= kind.canvas
             if fits and (len(prompt) > kind.beyond[0] or len(answer) > kind.beyond[1]):
                 given = _given(example, len(answer)) if skill[0].isdigit() else ()
-                return Drawn(skill, prompt, answer, given)
+                return Drawn(skill, prompt, answer, given, example.entry["kind"] in _OF_ONE_ANSWER)
 
     def batch(self, kind: Kind, seed: int, step: int) -> Batch:
         """The step's examples, canvases corrupted."""
@@ -203,7 +209,7 @@ class Examples:
         share = (numbers.permutation(len(drawn)) + numbers.random(len(drawn))) / len(drawn)
         corrupted = numbers.random(shape) < share[:, None]
         shifted = []
-        for i, (_, ids, answer, given) in enumerate(drawn):
+        for i, (_, ids, answer, given, _) in enumerate(drawn):
             prompt[i, kind.prompt - len(ids) :] = ids
             targets[i, : len(answer)] = answer
             weights[i, : len(answer)] = 1.0
@@ -222,5 +228,5 @@ class Examples:
         canvas = np.where(corrupted, noise, targets)
         for i in shifted:
             shift(canvas[i], corrupted[i], targets[i], len(drawn[i].answer), rng)
-        skills = [one.skill for one in drawn]
-        return Batch(skills, prompt, targets, canvas, weights.astype(np.float32), corrupted)
+        skills, one_answer = [one.skill for one in drawn], [one.one_answer for one in drawn]
+        return Batch(skills, one_answer, prompt, targets, canvas, weights.astype(np.float32), corrupted)

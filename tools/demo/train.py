@@ -46,14 +46,14 @@ from tools.demo.network import Pictures, Sizes, Twin  # noqa: E402
 from tools.demo.optimizer import make_optimizers  # noqa: E402
 from tools.demo.packed import halved, write_packed  # noqa: E402
 from tools.demo.start import spelled_embedding  # noqa: E402
-from tools.demo.unrolled import may_be_unrolled, unrolled  # noqa: E402
+from tools.demo.unrolled import unrolled  # noqa: E402
 from tools.demo.vocabulary import EOS, make_vocabulary  # noqa: E402
 
 WARM_UP = 100
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
 BALANCE = 0.01
 CLEAN_WEIGHT = 0.3  # of a position that is right already
-UNROLLED_SHARE = 0.75  # of the self-conditioned rows of skills with one right answer
+UNROLLED_SHARE = 0.75  # of the self-conditioned rows with one right answer
 AVERAGE = 0.999  # of the weights, a step
 SAVE_SECONDS, REPORT_EVERY, PAUSE_SECONDS = 600.0, 20, 5.0
 
@@ -182,7 +182,7 @@ class Trainer:
             logits = self.twin.logits(prompt[:half], canvas[:half], None, first)
         signal = self.twin.signal(logits, temperature)
         chosen = torch.rand(half, generator=generator).tolist()
-        rows = [i for i in range(half) if chosen[i] < UNROLLED_SHARE and may_be_unrolled(batch.skills[i])]
+        rows = [i for i in range(half) if chosen[i] < UNROLLED_SHARE and batch.one_answer[i]]
         if rows:
             made = unrolled(logits[rows], temperature[rows], canvas[rows], corrupted[rows], generator)
             canvas = canvas.index_copy(0, torch.tensor(rows, device=self.device), made)
