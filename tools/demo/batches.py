@@ -12,7 +12,11 @@ from tools.demo.example import Example
 from tools.demo.vocabulary import EOS, Encoder
 
 CANVAS = 128
-_FILL_WEIGHT = 0.1
+# About how many tokens answers to a kind of prompt have; answers to others some 20.
+_USUAL_LENGTHS = {
+    "count": 3, "decide": 2, "fill": 3, "followup": 25, "json": 30, "poem": 23, "reverse": 8, "scope": 25,
+    "smalltalk": 11, "sort": 16, "story": 80, "text": 26, "tool": 14,
+}  # fmt: skip
 # One prompt in so many is kept for tests, unless it is one of few that everybody types.
 _HELD_OUT_SHARE = 20
 _FREE = ("smalltalk", "scope", "sudoku")  # Sudokus are kept by their solutions
@@ -90,11 +94,11 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Batch:
-    """Arrays of B rows: `prompt` (B, P), left-padded with -1; the others (B, C).
+    """Arrays of B rows: `prompt` (B, P), left-padded with -1; the others (B, C) but for `weights`.
 
     Attributes:
         one_answer: whether no other answer would be right, for each row.
-        weights: of the positions' losses, those that are right already not yet told from the others.
+        weights: of the rows' losses, (B,).
         corrupted: where the canvas is not the target, but for noise that hits it by chance.
     """
 
@@ -116,6 +120,7 @@ class Drawn(NamedTuple):
         answer: ids of one canvas.
         given: of a Sudoku, the positions of `answer` that the prompt tells, and of line ends and the end.
         one_answer: whether no other one would be right.
+        weight: of its loss.
     """
 
     skill: str
@@ -123,6 +128,7 @@ class Drawn(NamedTuple):
     answer: list[int]
     given: tuple[int, ...] = ()
     one_answer: bool = False
+    weight: float = 1.0
 
 
 def is_held_out(example: Example) -> bool:
@@ -131,6 +137,22 @@ def is_held_out(example: Example) -> bool:
         return False
     asked = "\n".join(example.entry["messages"])
     return len(asked) > 24 and zlib.crc32(asked.encode()) % _HELD_OUT_SHARE == 0
+
+
+def weight(example: Example) -> float:
+    """Of an example's loss: short answers must not drown in a batch with long ones.
+
+    It follows from the prompt, never from the answer. Where it did, and what stands behind an answer had less
+    weight than what stands in it, a network that was not sure of an answer's length made it too long.
+    """
+    entry = example.entry
+    if "grid" in entry:
+        length = 1.15 * len(entry["grid"])
+    elif "sequence" in entry:
+        length = 30.0
+    else:
+        length = _USUAL_LENGTHS.get(entry["kind"], 20)
+    return float((length / 40) ** -0.75)
 
 
 def _given(example: Example, n_ids: int) -> tuple[int, ...]:
@@ -183,7 +205,8 @@ class Examples:
             fits = len(prompt) <= kind.prompt and len(answer) <= kind.canvas
             if fits and (len(prompt) > kind.beyond[0] or len(answer) > kind.beyond[1]):
                 given = _given(example, len(answer)) if skill[0].isdigit() else ()
-                return Drawn(skill, prompt, answer, given, example.entry["kind"] in _OF_ONE_ANSWER)
+                one_answer = example.entry["kind"] in _OF_ONE_ANSWER
+                return Drawn(skill, prompt, answer, given, one_answer, weight(example))
 
     def batch(self, kind: Kind, seed: int, step: int) -> Batch:
         """The step's examples, canvases corrupted."""
@@ -204,16 +227,13 @@ class Examples:
         shape = len(drawn), kind.canvas
         prompt = np.full((len(drawn), kind.prompt), -1)
         targets = np.full(shape, EOS)
-        weights = np.full(shape, _FILL_WEIGHT)
         # As many canvases of each share of noise: a batch is then less of a chance than with a share each.
         share = (numbers.permutation(len(drawn)) + numbers.random(len(drawn))) / len(drawn)
         corrupted = numbers.random(shape) < share[:, None]
         shifted = []
-        for i, (_, ids, answer, given, _) in enumerate(drawn):
+        for i, (_, ids, answer, given, *_) in enumerate(drawn):
             prompt[i, kind.prompt - len(ids) :] = ids
             targets[i, : len(answer)] = answer
-            weights[i, : len(answer)] = 1.0
-            weights[i] *= (len(answer) / 40) ** -0.75
             way = rng.random()
             if way < _HOLES_SHARE:
                 corrupted[i] = False
@@ -229,4 +249,5 @@ class Examples:
         for i in shifted:
             shift(canvas[i], corrupted[i], targets[i], len(drawn[i].answer), rng)
         skills, one_answer = [one.skill for one in drawn], [one.one_answer for one in drawn]
-        return Batch(skills, one_answer, prompt, targets, canvas, weights.astype(np.float32), corrupted)
+        weights = np.array([one.weight for one in drawn], np.float32)
+        return Batch(skills, one_answer, prompt, targets, canvas, weights, corrupted)

@@ -52,7 +52,6 @@ from tools.demo.vocabulary import EOS, make_vocabulary  # noqa: E402
 WARM_UP = 100
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
 BALANCE = 0.01
-CLEAN_WEIGHT = 0.3  # of a position that is right already
 UNROLLED_SHARE = 0.75  # of the self-conditioned rows with one right answer
 AVERAGE = 0.999  # of the weights, a step
 SAVE_SECONDS, REPORT_EVERY, PAUSE_SECONDS = 600.0, 20, 5.0
@@ -188,8 +187,7 @@ class Trainer:
             canvas = canvas.index_copy(0, torch.tensor(rows, device=self.device), made)
         signal = torch.cat((signal, signal.new_zeros(len(prompt) - half, *signal.shape[1:])))
         each, balance = self.twin.loss(prompt, canvas, signal, targets, pictures)
-        weights = torch.where(canvas == targets, CLEAN_WEIGHT * weights, weights)
-        loss = (each * weights).sum() / weights.sum()
+        loss = (each.mean(-1) * weights).sum() / weights.sum()
         (loss + BALANCE * balance).backward()
         noisy = each.detach().cpu().numpy()
         for i, skill in enumerate(batch.skills):
