@@ -25,7 +25,7 @@ _HOLES_SHARE = 0.15
 # In this share some text stands from the first step on, as pins do: of a Sudoku its givens.
 _PINS_SHARE = 0.15
 # In this share a piece stands in a wrong place.
-_SHIFTED_SHARE = 0.12
+_SHIFTED_SHARE = 0.16
 # Kinds of prompts with one right answer.
 _OF_ONE_ANSWER = ("sudoku", "sort", "reverse", "count", "json", "tool", "decide", "fill")
 
@@ -177,10 +177,13 @@ def _not_pinned(length: int, given: tuple[int, ...], canvas: int, rng: random.Ra
 def shift(
     canvas: np.ndarray, corrupted: np.ndarray, targets: np.ndarray, length: int, rng: random.Random
 ) -> None:
-    """Move what stands of a piece of an answer by a place or two: a word comes twice, another is lost."""
-    by = rng.choice((-2, -1, -1, 1, 1, 2))
+    """Move what stands of a piece of an answer by some places: words come twice, others are lost.
+
+    An item of a list is two to six tokens with its comma and its quotes.
+    """
+    by = rng.choice((-1, 1)) * rng.choice((1, 1, 2, 2, 3, 3, 4, 5, 6))
     first, last = sorted(rng.choices(range(length + 1), k=2))
-    to = np.arange(max(first, by), min(last, length + min(by, 0)))
+    to = np.arange(max(first, by, 0), min(last, length + min(by, 0)))
     to = to[~corrupted[to]]
     canvas[to] = targets[to - by]
     corrupted[to] = canvas[to] != targets[to]
