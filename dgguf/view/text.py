@@ -16,7 +16,8 @@ from dgguf.view.status import Activity, border, entropy_line, status_line
 from dgguf.view.terminal import safe
 
 _TAB = " " * 4
-_END = "·"  # a position behind the end of the answer
+_END = "·"  # the end of the answer, and each position behind it
+_PAD = "<pad>"  # what the network writes there
 
 
 class View(Protocol):
@@ -162,7 +163,7 @@ class TextView:
             if in_thought and self._thoughts == "hide":
                 hidden += 1
                 continue
-            if token in stop_ids:
+            if token in stop_ids or (tokens.is_special(token) and tokens.token_text(token) == _PAD):
                 yield Span(_END, Style.REVISED if revised else Style.SPECIAL, position, pinned=pinned)
             elif tokens.is_special(token):
                 text = safe(tokens.token_text(token), draft=True)

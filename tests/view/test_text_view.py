@@ -41,6 +41,17 @@ def rule(text, width):
     return f"── {text} ".ljust(width, "─")[:width]
 
 
+def test_pads_behind_the_end_are_drawn_as_the_end_is():
+    drafts = [
+        (["Hi", "<turn|>", "<pad>", "<image|>"], [0.0, 0.0, 0.0, 2.0]),
+        (["Hi", *["<pad>"] * 3], [0.0] * 4),
+    ]
+    tokens, events = generation([drafts], noise=("~",))
+    frames = [texts(frame)[0] for _, frame in play(TextView(tokens), events, 40, 8) if frame]
+    assert "Hi··<image|>" in frames
+    assert "Hi···" in frames
+
+
 def test_every_frame_of_two_blocks():
     tokens, events = generation([FIRST, SECOND], noise=NOISE)
     shown = [(texts(scroll), texts(frame)) for scroll, frame in play(TextView(tokens), events, 60, 12)]

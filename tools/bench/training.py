@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need 
 from tools.bench.measuring import measuring
 from tools.demo.batches import KINDS, Batch, Kind
 from tools.demo.train import Trainer, keep_memory, sizes
-from tools.demo.vocabulary import EOS
+from tools.demo.vocabulary import PAD
 
 
 def time_step(trainer: Trainer, kind: Kind) -> tuple[list[float], Batch]:
@@ -54,7 +54,7 @@ def main() -> None:
             data, network, update = (min(parts) for parts in zip(*(t for t, _ in measured), strict=True))
             batch = measured[-1][1]
             rows, tokens = len(batch.prompt), batch.prompt.size + batch.targets.size
-            filled = ((batch.prompt >= 0).sum() + (batch.targets != EOS).sum()) / tokens
+            filled = ((batch.prompt >= 0).sum() + (batch.targets != PAD).sum()) / tokens
             name = f"{rows} x ({kind.prompt} + {kind.canvas})"
             print(
                 f"{name:<18} {tokens:>6} {filled:>6.0%} {data:>6.2f} {network:>8.2f} {update:>10.2f}",

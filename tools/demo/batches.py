@@ -9,7 +9,7 @@ import numpy as np
 
 from tools.demo import skills
 from tools.demo.example import Example
-from tools.demo.vocabulary import EOS, Encoder
+from tools.demo.vocabulary import PAD, Encoder
 
 CANVAS = 128
 # About how many tokens answers to a kind of prompt have; answers to others some 20.
@@ -229,7 +229,7 @@ class Examples:
         """Arrays of what was drawn, canvases corrupted."""
         shape = len(drawn), kind.canvas
         prompt = np.full((len(drawn), kind.prompt), -1)
-        targets = np.full(shape, EOS)
+        targets = np.full(shape, PAD)
         # As many canvases of each share of noise: a batch is then less of a chance than with a share each.
         share = (numbers.permutation(len(drawn)) + numbers.random(len(drawn))) / len(drawn)
         corrupted = numbers.random(shape) < share[:, None]

@@ -47,7 +47,7 @@ from tools.demo.optimizer import make_optimizers  # noqa: E402
 from tools.demo.packed import halved, write_packed  # noqa: E402
 from tools.demo.start import spelled_embedding  # noqa: E402
 from tools.demo.unrolled import unrolled  # noqa: E402
-from tools.demo.vocabulary import EOS, make_vocabulary  # noqa: E402
+from tools.demo.vocabulary import PAD, make_vocabulary  # noqa: E402
 
 WARM_UP = 100
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
@@ -191,7 +191,7 @@ class Trainer:
         (loss + BALANCE * balance).backward()
         noisy = each.detach().cpu().numpy()
         for i, skill in enumerate(batch.skills):
-            seen = batch.corrupted[i] & (batch.targets[i] != EOS)
+            seen = batch.corrupted[i] & (batch.targets[i] != PAD)
             if seen.any() and i not in rows:
                 losses[skill].append(float(noisy[i][seen].mean()))
         return float(loss.detach())

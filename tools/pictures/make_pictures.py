@@ -55,11 +55,11 @@ Solve this sudoku:
 ..5.....9"""
 
 HOLES = (
-    "Once there was a kind boy named Tom. One day Tom met [[3]] by the river. It was thin and very [[1]]. "
-    "So Tom gave it [[2]]."
+    "Once there was a kind boy named Tom. One day Tom met [[3]] by the river. So Tom gave it [[2]]. "
+    "From that day on they were the best of [[1]]."
 )
 OLD = "Once there was a kind boy named Tom. One day Tom met a red fox by the river."
-NEW = "Write a story about Mia and a blue owl."
+NEW = "Write a story about Mia and a red fox."
 JSON = "Make a JSON object: name Mia, color green, pet fox"
 SCHEMA = {
     "type": "object",
@@ -123,7 +123,7 @@ def is_valid(recording: Recording) -> bool:
     n_steps = sum(isinstance(event, DenoisingStep) for event in recording.events)
     found = json.loads(recording.answer().text)
     wanted = {"name": "Mia", "color": "green", "pet": "fox"}
-    return 4 <= n_steps <= 24 and wanted.items() <= found.items()
+    return 2 <= n_steps <= 24 and wanted.items() <= found.items()
 
 
 def film(recording: Recording, view: str, command: str, pace: float) -> list[Screen]:
@@ -163,7 +163,7 @@ def edit(session: Session) -> list[Screen]:
     """The command that edits, its canvas, and what it changed; of the first seed that does as asked."""
     for seed in range(TRIES):
         edited = session.edit(OLD, prompt=NEW, seed=seed)
-        if "Tom" not in edited.text and "blue owl" in edited.text and "fox" not in edited.text:
+        if "Mia met a red fox" in edited.text and "Tom" not in edited.text:
             break
     print(f"edit seed {seed}", flush=True)
     assert isinstance(edited.answer, DrawnAnswer)

@@ -2,7 +2,8 @@
 
 const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/gu;
 const MARK = /^[\p{M}\u200c\u200d]/u;
-const END = "·"; // a position behind the end of the answer
+const END = "·"; // the end of the answer, and each position behind it
+const PAD = "<pad>"; // what the network writes there
 const SURE = 3, SETTLED = 4; // of the levels
 
 /** A text without characters that hide or reorder others; of a draft also without those that break lines. */
@@ -214,7 +215,7 @@ export class Answer {
         continue;
       }
       if (bytes.length) { spans.push(["�", style, at, marks]); bytes = []; }
-      if (this.stops.has(id)) spans.push([END, special, at, marks & 2]);
+      if (this.stops.has(id) || piece.special === PAD) spans.push([END, special, at, marks & 2]);
       else if (piece.special !== undefined) spans.push([safe(piece.special, true), special, at, marks]);
       else if (piece) {
         const text = safe(piece, level < SURE);
