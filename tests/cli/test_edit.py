@@ -33,7 +33,7 @@ def test_the_text_goes_to_stdout_and_what_changed_to_stderr(story, tmp_path):
     recording, page = tmp_path / "r.jsonl", tmp_path / "p.svg"
     done, _ = here("edit", "demo", story, "-p", OTHER, "--seed", "1", "--record", recording, "--export", page)
     assert done.exit_code == 0
-    assert done.stdout_bytes.endswith(b" the best of friends.\r\n")
+    assert done.stdout_bytes.endswith(b" in the forest.\r\n")
     assert b"Mia" in done.stdout_bytes
     assert "Tom-]{+" in done.stderr
     assert "␍" not in done.stderr
