@@ -9,6 +9,7 @@ from PIL import Image
 
 import dgguf
 from dgguf.catalog import find_model
+from dgguf.diffusion.events import CanvasCommitted
 from dgguf.seeing import find_mmproj
 from tools.demo.evaluate import answered, held_out, measure
 from tools.demo.talk import REFUSAL
@@ -79,3 +80,9 @@ def test_held_out_puzzles_and_pictures(session):
         row = measure(session, skill, n, 11, image_tokens=70)
         assert row.outcomes["right"] >= least * n, (skill, row.outcomes)
         assert np.mean(row.settled) > 0.7
+
+
+def test_behind_an_answer_stand_the_pads_that_holes_and_decisions_pin_there(session):
+    (canvas,) = (event for event in session.stream("hello", seed=1) if isinstance(event, CanvasCommitted))
+    end = next(i for i, token in enumerate(canvas.tokens) if token in session.tokenizer.stop_ids)
+    assert set(canvas.tokens[end + 1 :].tolist()) == {session.tokenizer.pad_id}
