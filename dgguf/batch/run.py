@@ -14,6 +14,7 @@ from dgguf.batch.rows import BadRowError, Row, check_options, read_row
 from dgguf.batch.sources import Source, digest, open_source
 from dgguf.batch.work import Stop
 from dgguf.errors import BatchError
+from dgguf.interrupts import held
 from dgguf.request import new_seed
 
 _FEW = 3  # bad lines that are named
@@ -263,7 +264,8 @@ def _answer(
     """Compute the rows that are left."""
     with contextlib.closing(workers.answers(_rows(index, source), stop)) as answers:
         for row, result in answers:
-            _keep(row.number, result, index, journal, progress)
+            with held():  # a row that is kept is counted, too
+                _keep(row.number, result, index, journal, progress)
             advanced(progress)
     progress.stopped = progress.n_done < progress.n_rows
 

@@ -2,15 +2,22 @@
 
 import csv
 import json
+import os
 import random
 import re
+import signal
 import zlib
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from dgguf import interrupts
+from dgguf.batch import run as batch_run
 from dgguf.batch.index import key_of
+from dgguf.batch.journal import Journal
 from dgguf.batch.results import COLUMNS, unread, write
+from dgguf.batch.run import Progress
 from dgguf.batch.work import Task, seed_of
 from dgguf.diffusion.turbo import Turbo
 from dgguf.errors import BatchError
@@ -372,3 +379,23 @@ def test_ids_of_calls_and_answers_do_not_change(batch, demo, tmp_path):
     for name in ("a", "b"):
         batch.run(path, demo(), out=tmp_path / name)
     assert zlib.crc32((tmp_path / "a").read_bytes()) == zlib.crc32((tmp_path / "b").read_bytes())
+
+
+@pytest.mark.posix
+def test_a_row_that_is_kept_is_counted_although_a_signal_comes_between(batch, tmp_path, monkeypatch):
+    made, add = [], Journal.add
+
+    def signalled(journal, *given):
+        place = add(journal, *given)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return place
+
+    monkeypatch.setattr(Journal, "add", signalled)
+    monkeypatch.setattr(
+        batch_run, "Progress", lambda n, seed: made.append(Progress(n, seed=seed)) or made[-1]
+    )
+    with interrupts.raised(), pytest.raises(SystemExit):
+        batch.run(write_lines(tmp_path / "in.jsonl", [{"prompt": "a"}, {"prompt": "b"}]))
+    interrupts.forget()
+    journal = Path(f"{batch.out}.journal").read_bytes()
+    assert made[0].n_done == journal.count(b"\n") - 1 == 1
