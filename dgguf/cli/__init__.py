@@ -134,8 +134,7 @@ def main() -> None:
 def _run() -> int:
     """Run the command that the arguments name; its exit code."""
     try:
-        code = int(cli.main(standalone_mode=False) or 0)
-        sys.stdout.flush()
+        code = _command()
     except click.ClickException as error:
         from dgguf.cli.output import fail_usage
 
@@ -162,8 +161,16 @@ def _run() -> int:
             fail(error)
     finally:
         streams.give_up_stdout()
-    _say_not_kept()
     return 128 + interrupts.received() if interrupts.received() else code
+
+
+def _command() -> int:
+    try:
+        code = int(cli.main(standalone_mode=False) or 0)
+        sys.stdout.flush()
+        return code
+    finally:
+        _say_not_kept()  # before an error, whose sentence is the last
 
 
 def _say_not_kept() -> None:
