@@ -57,7 +57,7 @@ def _opening(rng: random.Random) -> tuple[Scene, str]:
 def make_question_about_story(rng: random.Random) -> Example:
     """A story, and a question that it answers."""
     scene, prompt = _opening(rng)
-    text = scene.told(8)
+    text = scene.told_freely(rng)
     words = scene.fields
     hero, pet, food = words["hero"], scene.pet, words["food"]
     group = len(scene.people) > 1
@@ -116,7 +116,7 @@ def make_changed_story(rng: random.Random) -> Example:
         while other.plot == scene.plot or other.people == scene.people:
             other = draw_scene(rng)
         turn = command(rng.choice(_AGAIN), rng, plain=0.9)
-        return _conversation([prompt, turn], [scene.told(5), other.told(7)], relation="another")
+        return _conversation([prompt, turn], [scene.told(5), other.told_freely(rng)], relation="another")
     short, long = scene.told(4), scene.told(8)
     if len(short.split()) == len(long.split()):
         return make_changed_story(rng)
@@ -146,7 +146,9 @@ def _made_so(scene: Scene, prompt: str, rng: random.Random) -> Example:
         turn = rng.choice(_ABOUT).format(wish)
     said = command(turn, rng, plain=0.9)
     said = said if all(word in said for word in turn.split()[1:]) else turn
-    return _conversation([prompt, said], [scene.told(5), other.told(7)], relation="another", **other.truths)
+    return _conversation(
+        [prompt, said], [scene.told(5), other.told_freely(rng)], relation="another", **other.truths
+    )
 
 
 def make_memory(rng: random.Random) -> Example:

@@ -191,13 +191,20 @@ def _mark(line: str) -> int:
     return -1 if line[0] == "!" else int(line[0])
 
 
-def sentences(plot: str, fields: dict[str, str], length: int, needed: tuple[str, ...] = ()) -> Version:
+def sentences(
+    plot: str,
+    fields: dict[str, str],
+    length: int,
+    needed: tuple[str, ...] = (),
+    rng: random.Random | None = None,
+) -> Version:
     """Tell a plot in so many sentences, or in more if facts need them.
 
     Args:
         fields: the words of the scene, "ending" among them: "" for the plot's own.
         length: 3 for the shortest.
         needed: names of fields that must be told.
+        rng: draws which sentences are left out; without it they are those whose digits are the highest.
     """
     lines = list(PLOTS[plot][2])
     ending = fields.get("ending", "")
@@ -210,7 +217,8 @@ def sentences(plot: str, fields: dict[str, str], length: int, needed: tuple[str,
             more = [line for line in lines if f"{{{name}}}" in line.replace("{A_", "{a_")]
             kept.add(more[0])
             told += more[0]
-    for line in sorted(lines, key=_mark):
+    by_turn = rng.sample(lines, len(lines)) if rng else sorted(lines, key=_mark)
+    for line in by_turn:
         if len(kept) >= length:
             break
         kept.add(line)

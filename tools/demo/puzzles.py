@@ -71,23 +71,23 @@ def notation(puzzle: np.ndarray, rng: np.random.Generator) -> str:
     empty = _EMPTY[int(rng.integers(len(_EMPTY)))]
     rows = ["".join(str(d) if d else empty for d in row) for row in puzzle]
     kind = rng.random()
-    if kind < 0.5:
+    if kind < 0.4:
         return "\n".join(rows)
-    if kind < 0.64:
+    if kind < 0.54:
         return "\n".join(" ".join(row) for row in rows)
-    if kind < 0.76:
+    if kind < 0.66:
         return "".join(rows)
-    if kind < 0.8:
+    if kind < 0.7:
         return rng.choice([" ", "/", ",", " / "]).join(rows)
-    if kind < 0.86:
+    if kind < 0.77:
         return _bordered(rows, n, " ", False)
-    if kind < 0.91:
+    if kind < 0.83:
         return _bordered(rows, n, "", False)
-    if kind < 0.94:
+    if kind < 0.88:
         return _bordered(rows, n, " ", True)
-    if kind < 0.96:
+    if kind < 0.92:
         return "\n".join(",".join(row) for row in rows)
-    if kind < 0.98:
+    if kind < 0.96:
         return "\n".join("|" + "|".join(row) + "|" for row in rows)
     return "\n".join("[" + ", ".join(row.replace(empty, "0")) + "]" for row in rows)
 

@@ -33,6 +33,7 @@ SMALL: dict[str, tuple[Callable[[random.Random], Example], float]] = {
     "counting": (counting.make_counting, 1.2),
     "how many": (counting.make_how_many, 1.5),
     "object": (structures.make_object, 1.5),
+    "described": (structures.make_described, 1.0),
     "list": (structures.make_list, 0.8),
     "nested": (structures.make_nested, 1.0),
     "extracted": (structures.make_extracted, 1.0),

@@ -1,6 +1,7 @@
 """Stories: what people ask for, and a telling that holds all of it."""
 
 import random
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +43,10 @@ _BARE = ("story", "Story", "a story", "story time", "one story", "tell story", "
          "I can not sleep")  # fmt: skip
 _LONELY = ("friendship", "love", "winter", "summer", "space", "magic", "rain", "music", "spring", "luck",
            "courage", "school", "christmas", "night", "stars", "food", "sleep", "time", "autumn")  # fmt: skip
+
+# Of a story of which no length was asked: words and marks, fewest and most.
+_LENGTHS = (50, 67)
+_WORD_OR_MARK = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,18 @@ class Scene:
     def told(self, length: int) -> str:
         """The story in so many sentences, or more if what was asked for needs them."""
         return sentences(self.plot, self.fields, length, self.asked).text
+
+    def told_freely(self, rng: random.Random) -> str:
+        """The story in some four to eight sentences, of as many words as chance wants, whatever the plot.
+
+        The end of an answer is what a canvas is sure of first. Where plots have lengths of their own, the end
+        has chosen one, the shortest, before a word of it stands.
+        """
+        length = rng.uniform(*_LENGTHS)
+        told = [
+            sentences(self.plot, self.fields, n, self.asked, rng).text for n in range(4, 9) for _ in range(2)
+        ]
+        return min(told, key=lambda text: abs(len(_WORD_OR_MARK.findall(text)) - length))
 
     def briefly(self, length: int, rng: random.Random) -> str:
         """The story in one or two sentences; "" where what was asked for needs more."""
@@ -230,8 +247,8 @@ def make_story(rng: random.Random) -> Example:
     if rng.random() < 0.12:
         prompt = question(rng.choice(_BARE), rng, ".")
         short = "short" in prompt.lower()
-        return one("story", prompt, scene.told(4 if short else 7), **truths)
-    kind, length, tail = rng.choice(_KINDS), 7, ""
+        return one("story", prompt, scene.told(4) if short else scene.told_freely(rng), **truths)
+    kind, length, tail = rng.choice(_KINDS), 0, ""
     wish = ""
     if rng.random() < 0.72:
         scene, words = ask_for(scene, rng)
@@ -259,7 +276,7 @@ def make_story(rng: random.Random) -> Example:
         truths["sentences"] = length
     elif how_long < 0.26:
         tail += rng.choice((" with dialogue", " in which somebody speaks", " with a conversation"))
-        truths["dialogue"] = True
+        truths["dialogue"], length = True, rng.randint(5, 8)  # what is said comes first of what may be told
     ask = rng.choice(_TELL).format(with_article(kind))
     prompt = command(ask + wish + tail, rng)
     if scene.people and not all(name in prompt for name in scene.people if "hero" in scene.asked):
@@ -268,7 +285,7 @@ def make_story(rng: random.Random) -> Example:
         prompt = f"{ask}{wish}{tail}."
     if rng.random() < 0.05 and all(name in NAMES for name in scene.people):
         prompt = prompt.lower()
-    text = scene.told(length)
+    text = scene.told(length) if length else scene.told_freely(rng)
     if "sentences" in truths:
         text = scene.in_sentences(length, rng)
         if not text:
@@ -289,11 +306,11 @@ def make_long_story(rng: random.Random) -> Example:
     second = replace(draw_scene(rng), people=scene.people, role=scene.role)
     while second.plot == scene.plot or second.pet == scene.pet:
         second = replace(draw_scene(rng), people=scene.people, role=scene.role)
-    more = second.told(8).split(". ", 1)[1]
+    more = second.told_freely(rng).split(". ", 1)[1]
     ask = rng.choice(
         ("tell me a long story", "write a long story", "write a longer story", "tell me a very long story")
     )
     prompt = command(ask + wish, rng, plain=0.7)
     if any(word not in prompt for word in wish.split()):
         prompt = ask + wish
-    return one("story", prompt, f"{scene.told(8)}\n\n{more}", **scene.truths)
+    return one("story", prompt, f"{scene.told_freely(rng)}\n\n{more}", **scene.truths)

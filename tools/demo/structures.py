@@ -6,7 +6,18 @@ from typing import Any
 
 from tools.demo.example import Example, one
 from tools.demo.phrasing import command
-from tools.demo.words import ANIMALS, COLOURS, FOODS, NAMES, OBJECTS, THINGS, TOPICS, any_name, listed
+from tools.demo.words import (
+    ANIMALS,
+    COLOURS,
+    FOODS,
+    NAMES,
+    OBJECTS,
+    THINGS,
+    TOPICS,
+    any_name,
+    listed,
+    with_article,
+)
 
 _ASKS = ("make JSON", "write JSON", "give me JSON", "turn this into JSON", "convert to JSON",
          "make a JSON object",
@@ -15,6 +26,15 @@ _ASKS = ("make JSON", "write JSON", "give me JSON", "turn this into JSON", "conv
 _LISTS = ("make a JSON list", "write a JSON list", "make a JSON array", "turn this into a JSON list",
           "give me a JSON array", "write these as a JSON array", "convert to a JSON list", "JSON list",
           "create a json array")  # fmt: skip
+# Where what it is about comes first.
+_BEHIND = ("{} as JSON", "{} in JSON", "{} to JSON", "{} as a JSON object", "{} - as JSON please", "JSON: {}",
+           "json {}", "{}\nas JSON", "Please write {} as JSON.", "Can you put {} into JSON?",
+           "{} -> json", "How does {} look as JSON?")  # fmt: skip
+_LIST_BEHIND = ("{} as a JSON list", "{} as a JSON array", "{} to a JSON array", "JSON array: {}",
+                "[{}] as JSON", "put {} in a JSON list", "{} -> JSON list",
+                "{} in a json array please")  # fmt: skip
+_RANGES = (" of the numbers from {} to {}", " with the numbers {} to {}", " of numbers from {} to {}",
+           ": {} to {}", " from {} to {}")  # fmt: skip
 _WITH = (" with {}", ": {}", ": {}", " for {}", ":\n{}", " from {}")
 
 
@@ -58,19 +78,60 @@ def make_object(rng: random.Random) -> Example:
     mark = rng.choice((" ", " ", ": ", "=", " = ", " is "))
     pairs = [f"{key}{mark}{_plain(item)}" for key, item in value.items()]
     text = rng.choice((listed(pairs), ", ".join(pairs), "; ".join(pairs), "\n".join(pairs)))
-    form = ":\n{}" if "\n" in text else rng.choice(_WITH)
-    prompt = command(rng.choice(_ASKS), rng, form.format(text) + rng.choice(("", "", ".")))
+    if rng.random() < 0.2:
+        prompt = rng.choice(_BEHIND).format(text)
+    else:
+        form = ":\n{}" if "\n" in text else rng.choice(_WITH)
+        prompt = command(rng.choice(_ASKS), rng, form.format(text) + rng.choice(("", "", ".")))
+    return one("json", prompt, _json(value), value=value)
+
+
+def make_described(rng: random.Random) -> Example:
+    """Somebody or something in words, under the keys that these words suggest."""
+    name, age, number = any_name(rng), rng.randint(1, 90), rng.randint(2, 60)
+    city, colour = _value("city", rng), rng.choice(COLOURS)
+    other = rng.choice([other for other in NAMES if other != name])
+    animal, thing = rng.choice(ANIMALS), rng.choice(THINGS)
+    who = rng.choice(("person", "user", "man", "woman", "boy", "girl", "friend", "child", "student"))
+    text, value = rng.choice((
+        (f"a {who} named {name} who is {age}", {"name": name, "age": age}),
+        (f"a {who} called {name}, age {age}", {"name": name, "age": age}),
+        (f"a {who} with the name {name} and the age {age}", {"name": name, "age": age}),
+        (f"a {who} named {name}, {age} years old, from {city}", {"name": name, "age": age, "city": city}),
+        (f"a {who} named {name} who lives in {city}", {"name": name, "city": city}),
+        (f"{with_article(animal)} named {name}, {age} years old", {"name": name, "age": age}),
+        (f"{with_article(f'{colour} {animal}')} named {name}", {"name": name, "color": colour}),
+        (f"{with_article(f'{colour} {thing}')} with the price {number}", {"color": colour, "price": number}),
+        (f"a book titled {thing} by {name}", {"title": thing, "author": name}),
+        (f"a book with title {thing}, author {name}, {number} pages",
+         {"title": thing, "author": name, "pages": number}),
+        (f"{name} and {other} with the ages {age} and {number}", {name: age, other: number}),
+        (f"{name}, {age}, {city}, with the keys name, age and city", {"name": name, "age": age, "city": city}),
+    ))  # fmt: skip
+    if rng.random() < 0.3:
+        prompt = rng.choice(_BEHIND).format(text)
+    else:
+        form = rng.choice((" for {}", " for {}", ": {}", " of {}", " about {}"))
+        prompt = command(rng.choice(_ASKS), rng, form.format(text) + rng.choice(("", "", ".")))
     return one("json", prompt, _json(value), value=value)
 
 
 def make_list(rng: random.Random) -> Example:
-    """Numbers or words."""
+    """Numbers or words; or numbers from one to another."""
+    if rng.random() < 0.1:
+        first = rng.choice((1, 1, 1, 0, 2, 5, 10))
+        last = first + rng.randint(2, 9)
+        prompt = command(rng.choice(_LISTS[:3]), rng, rng.choice(_RANGES).format(first, last))
+        numbers = [*range(first, last + 1)]
+        return one("json", prompt, json.dumps(numbers), value=numbers)
     if rng.random() < 0.5:
         items: list[Any] = [rng.randint(0, 99) for _ in range(rng.randint(2, 8))]
     else:
         items = rng.sample(rng.choice((ANIMALS, COLOURS, FOODS, NAMES, THINGS)), rng.randint(2, 7))
     text = rng.choice((", ".join(map(str, items)), listed(list(map(str, items))), " ".join(map(str, items))))
     form = rng.choice((": {}", ": {}", " of {}", " with {}", " from {}"))
+    if rng.random() < 0.2:
+        return one("json", rng.choice(_LIST_BEHIND).format(text), json.dumps(items), value=items)
     prompt = command(rng.choice(_LISTS), rng, form.format(text) + rng.choice(("", "", ".")))
     return one("json", prompt, json.dumps(items), value=items)
 
