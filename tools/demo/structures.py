@@ -106,7 +106,7 @@ def make_described(rng: random.Random) -> Example:
         (f"a book with title {thing}, author {name}, {number} pages",
          {"title": thing, "author": name, "pages": number}),
         (f"{name} and {other} with the ages {age} and {number}", {name: age, other: number}),
-        (f"{name}, {age}, {city}, with the keys name, age and city", {"name": name, "age": age, "city": city}),
+        (f"{name}, {age}, {city}, with keys name, age and city", {"name": name, "age": age, "city": city}),
     ))  # fmt: skip
     if rng.random() < 0.3:
         prompt = rng.choice(_BEHIND).format(text)
