@@ -221,6 +221,9 @@ class Backend(Protocol):
     def geglu(self, gate: Array, up: Array) -> DeviceArray:
         """gelu(gate) * up, gelu in its tanh form, for (T, F)."""
 
+    def gated(self, x: Array, gate: Matrix, up: Matrix) -> DeviceArray:
+        """geglu(linear(x, gate), linear(x, up)): (T, D) gives (T, F)."""
+
     def rope_angles(self, positions: np.ndarray, head_dim: int, base: float, factors: Array | None) -> Array:
         """Angles of (T,) int64 positions, for `norm_rope`; `factors` (Dh/2,) divide frequencies."""
 

@@ -66,6 +66,9 @@ class CollectingBackend:
         self._add(w, 0, x)
         return self._backend.linear(x, w.weights[0])
 
+    def gated(self, x: np.ndarray, gate: _Observed, up: _Observed) -> np.ndarray:
+        return self._backend.geglu(self.linear(x, gate), self.linear(x, up))
+
     def experts(
         self,
         x: np.ndarray,

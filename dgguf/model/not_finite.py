@@ -17,7 +17,7 @@ from dgguf.quants.finite import finite_blocks
 
 # The verbs whose result is one array of floats, or has one in second place.
 _WATCHED = (
-    *("embed", "linear", "rms_norm", "add", "residual", "residual_of_sum", "geglu", "norm_rope"),
+    *("embed", "linear", "rms_norm", "add", "residual", "residual_of_sum", "gated", "norm_rope"),
     *("attention", "experts", "route"),
 )
 # Where something can go wrong, for messages, and what the fields of the weights there begin with.

@@ -195,7 +195,7 @@ class Transformer:
         if previous is not None:
             soft = be.soft_embed(previous.conditioning, w.token_embd, self._embed_scale)  # (C, D)
             n = be.rms_norm(soft, w.self_cond_pre_norm, eps)
-            gated = be.geglu(be.linear(n, w.self_cond_gate), be.linear(n, w.self_cond_up))  # (C, F)
+            gated = be.gated(n, w.self_cond_gate, w.self_cond_up)  # (C, F)
             x = be.add(x, be.linear(gated, w.self_cond_down))
         x = self._stack(be.rms_norm(x, None, eps), cache, call)
         return be.rms_norm(x, w.output_norm, eps)
@@ -243,7 +243,7 @@ class Transformer:
         x = be.residual(x, attended, w.post_attention_norm, eps, 1.0)
 
         n, expert_input = (be.rms_norm(x, weight, eps) for weight in (w.ffn_norm, w.pre_ffw_norm_2))
-        gated = be.geglu(be.linear(n, w.ffn_gate), be.linear(n, w.ffn_up))  # (T, F)
+        gated = be.gated(n, w.ffn_gate, w.ffn_up)  # (T, F)
         dense = be.linear(gated, w.ffn_down)
 
         chosen, weights = be.route(  # the router reads the residual stream, not a normed copy

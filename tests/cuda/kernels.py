@@ -251,17 +251,21 @@ def test_the_wide_kernel_is_the_narrow_one(rng, monkeypatch):
     np.testing.assert_array_equal(*found)
 
 
-def test_the_bench_finds_the_error_of_a_product(rng):
-    """Of matrices behind each other, with the weights that it was given, and with others."""
+@pytest.mark.parametrize("gated", [False, True])
+def test_the_bench_finds_the_error_of_a_product(rng, gated):
+    """Of matrices behind each other, or gate and up; with the weights that it was given, and with others."""
     from tools.bench.gpu.errors import largest_error
     from tools.bench.gpu.nodes import Node
 
     backend, started = make_backend("fast"), []
-    tensors = [replace(tensor(rng, "Q8_0", n, 192)[0], name=f"{n}") for n in (32, 48)]
+    sizes, role = ((64, 64), Role.MLP) if gated else ((32, 48), Role.ATTENTION)
+    made = [tensor(rng, "Q8_0", n, 192)[0] for n in sizes]
+    tensors = [replace(t, name=f"{i}", role=role) for i, t in enumerate(made)]
     w, other = backend.load_matrices(tensors), backend.load_matrices(tensors[::-1])
     launch = backend._queue.launch
     backend._queue.launch = lambda *given: (started.append(given), launch(*given))
-    backend.linear(upload(normal(rng, 5, 192)), w[0])
+    x = upload(normal(rng, 5, 192))
+    backend.gated(x, *w) if gated else backend.linear(x, w[0])
     source, macros, name, grid, threads, arguments = next(given for given in started if given[0] == "qgemm")
     for whole, low, high in ((w, 1e-7, ROUNDED), (other, 0.1, 10)):
         node = Node(
@@ -791,6 +795,55 @@ def test_gate_and_up_of_experts_in_one_product(rng, monkeypatch):
     assert abs(found[0]).max() > 0
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize(("names", "gated"), [(("Q4_K",) * 2, True), (("Q4_K", "Q6_K"), False)])
+@pytest.mark.parametrize("rows", [5, 37])
+def test_gate_and_up_give_the_product_of_both(rng, names, gated, rows):
+    """In one kernel if they have one layout; what is not of whole units, or is no gate, does without."""
+    x, weights = normal(rng, rows, 256), []
+    tensors = []
+    for i, name in enumerate(names):
+        made, values = tensor(rng, name, 128, 256)
+        tensors.append(replace(made, name=f"{i}", role=Role.MLP))
+        weights.append(values.T.astype(np.float64))
+    backend = make_backend("fast")
+    found = backend.gated(upload(x), *backend.load_matrices(tensors))
+    down, values = tensor(rng, "Q8_0", 64, 128)
+    after = backend.linear(found, backend.load_matrix(down))
+    g, u = (x.astype(np.float64) @ w for w in weights)
+    close(backend.to_host(after), (gelu(g) * u) @ values.T.astype(np.float64), 3 * ROUNDED)
+    close(backend.to_host(found), gelu(g) * u, 2 * ROUNDED)
+    product = "qgemm_32" if rows <= 32 else "qgemm_64"
+    assert products(backend) == [product] * (2 if gated else 3)
+    assert ("geglu" in backend._queue.launched) != gated
+    alone = make_backend("fast")
+    for given in ([replace(t, role=Role.ATTENTION) for t in tensors], tensors):
+        given = [replace(t, raw=t.raw[:96]) if t.role is Role.MLP else t for t in given]  # no whole units
+        plain = alone.gated(upload(x), *alone.load_matrices(given))
+        n = len(given[0].raw)
+        close(alone.to_host(plain), (gelu(g) * u)[:, :n], 2 * ROUNDED)
+        alone.linear(plain, alone.load_matrix(tensor(rng, "Q8_0", 16, n)[0]))
+    assert alone._queue.launched.count("geglu") == 2
+
+
+def test_gate_and_up_of_experts_give_the_product_of_both(rng, monkeypatch):
+    """Of kernels of either width the same, to the bit; streamed, too."""
+    x, weights = normal(rng, 40, 64), normal(rng, 40, 2)
+    chosen = np.stack([rng.permutation(4)[:2] for _ in range(40)]).astype(np.int32)
+    tensors, (g, u, d) = zip(*expert_tensors(rng, ("Q5_0",) * 3, 5, 128, 64), strict=True)
+    found = []
+    for blocks, streamed in ((1000, set()), (1, set()), (1000, {0})):
+        monkeypatch.setattr("dgguf.backends.cuda.matmul.WIDE_BLOCKS", blocks)
+        backend = make_backend("fast", PlacementPlan(ALL_RESIDENT.sizes, frozenset(streamed)))
+        matrices = load_experts(backend, [replace(t, name="fused") for t in tensors])
+        out = backend.experts(upload(x), *matrices, upload(chosen), upload(weights))
+        found.append(backend.to_host(out))
+        assert products(backend) == ["qgemm_32_wide" if blocks == 1 else "qgemm_32"] * 2
+        assert "geglu" not in backend._queue.launched
+    close(found[0], twin_experts(x, g, u, d, chosen, weights), 2 * ROUNDED)
+    for others in found[1:]:
+        np.testing.assert_array_equal(found[0], others)
 
 
 @pytest.mark.parametrize(("path", "streamed"), [("reference", set()), ("fast", {0})])

@@ -61,11 +61,25 @@ def units_of(rng, form, codes):
 
 
 def product(
-    form, planes, x, rows, n_out, kernel, tiles, gather=None, macros=(), blocks=3, done=0, backwards=False
+    form,
+    planes,
+    x,
+    rows,
+    n_out,
+    kernel,
+    tiles,
+    gather=None,
+    macros=(),
+    blocks=3,
+    done=0,
+    backwards=False,
+    x_scale=None,
+    gated=None,
 ):
     """The sums (n_out, rows) of a kernel, such as "64_wide".
 
     Args:
+        gated: (out float16 (n_out, rows / 2), reach, out_scales), to be written in place of sums.
         blocks: of "32_wide", which stay.
         done: how often others have asked for more.
         backwards: the last block, and of each the last warp, runs first.
@@ -78,14 +92,17 @@ def product(
     codes = np.arange(256)
     table = halves[codes & 15] | halves[codes >> 4] << np.uint32(16)
     base = np.array(1024 + form.offset, np.float16).view(np.uint16)
-    x_scale, out = np.ones(len(x), np.float32), np.full((n_out, rows), np.nan, np.float32)
+    x_scale = np.ones(len(x), np.float32) if x_scale is None else x_scale
+    out = np.full((n_out, rows), np.nan, np.float32)
+    to, reach, out_scales = gated or (out, None, None)
+    macros += (("GATED", 1),) * (gated is not None)
     sizes = (ctypes.c_int(i) for i in (rows, x.shape[1] // 64, n_out))
     dealt, listed = np.array([done], np.int32), tiles if isinstance(tiles, np.ndarray) else None
     ends = (ctypes.c_int(rows), ctypes.c_int(rows))
     arguments = [
         *map(address, (*planes, table)), ctypes.c_uint32(int(base) * 0x10001), address(x), address(x_scale),
-        address(gather), address(listed), address(out), *sizes, ctypes.c_float(1), ctypes.c_float(0), *ends,
-        address(dealt), ctypes.c_int(len(tiles)),
+        address(gather), address(listed), address(to), *sizes, ctypes.c_float(1), ctypes.c_float(0), *ends,
+        address(dealt), ctypes.c_int(len(tiles)), address(reach), address(out_scales),
     ]  # fmt: skip
     pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
     run = library("qgemm", kind + macros)[f"run_qgemm_{kernel}"]
@@ -193,3 +210,42 @@ def test_blocks_that_stay_take_a_single_matrix_tile_by_tile(name):
     missing = np.zeros((70, 464), bool)
     missing[64:, :128] = missing[:32, 128:256] = True
     np.testing.assert_array_equal(np.isnan(rest), missing)
+
+
+def gelu(x):
+    return 0.5 * x * (1 + np.tanh(0.7978845608028654 * (x + 0.044715 * x**3)))
+
+
+@pytest.mark.parametrize("macros", [(), NO_ASYNC], ids=["async", "no_async"])
+@pytest.mark.parametrize("name", ["Q4_K", "Q8_0", "Q5_0", "IQ4_NL", "F16"])
+def test_gate_and_up_whose_rows_alternate(name, macros):
+    """gelu(gate) * up of the very sums, rounded to float16 once; rows of any size, and one of zeros."""
+    form, rng = layout(FORMATS_BY_NAME[name]), np.random.default_rng(zlib.crc32(name.encode()))
+    rows, n_experts = 256, 2  # eight blocks of 16 rows of gate, as many of up
+    tiles = np.array([(0, 0, 32), (0, 32, 3), (1, 35, 0), (1, 35, 17)], np.int32)
+    columns = 64 * 4
+    if form.halves:
+        weights = rng.standard_normal((n_experts * rows, columns)).astype(np.float16)
+        shape = n_experts * rows // 16, 2, 8, 4, 4, 2, 4, 2  # of r: eight columns on, eight rows on
+        low = weights.reshape(shape).transpose(0, 3, 4, 2, 6, 5, 1, 7)
+        planes = np.ascontiguousarray(low), None, None
+    else:
+        codes = rng.integers(0, 16 << form.high_bits, (n_experts * rows, columns), np.uint8)
+        planes, weights = units_of(rng, form, codes)
+    x = (100 * rng.standard_normal((20, columns))).astype(np.float16)
+    x[7] = 0
+    scales = (2.0 ** rng.integers(-12, 3, 20)).astype(np.float32)
+    gather = rng.integers(0, 20, 52).astype(np.int32)
+    largest = abs(weights.astype(np.float32)).sum(axis=1).reshape(n_experts, -1, 2, 16).max(axis=(1, 3))
+    reach = (1024 * largest[:, 0]) * (1024 * largest[:, 1])
+    for kernel in ("32", "64") if form.halves else ("32", "32_wide", "64", "64_wide"):
+        given = form, planes, x, rows, 52, kernel, tiles, gather, macros
+        sums = product(*given, x_scale=scales).astype(np.float64).reshape(52, -1, 2, 16)
+        wanted = (gelu(sums[:, :, 0]) * sums[:, :, 1]).reshape(52, rows // 2)
+        out, out_scales = np.full((52, rows // 2), np.nan, np.float16), np.full(52, np.nan, np.float32)
+        product(*given, x_scale=scales, gated=(out, reach, out_scales))
+        assert (np.log2(out_scales) % 1 == 0).all()
+        found = out.astype(np.float64) * out_scales[:, None].astype(np.float64)
+        size = abs(sums[:, :, 0] * sums[:, :, 1]).reshape(52, -1)  # float32 rounds the factor of gelu
+        bound = 2.0**-11 * abs(wanted) + 2.0**-25 * out_scales[:, None] + 2.0**-22 * size
+        assert (abs(found - wanted) <= bound).all(), kernel

@@ -33,19 +33,22 @@ def products(loop):
     return sum(instruction.name.startswith("HMMA") for instruction in loop)
 
 
+@pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("name", BUDGET)
-def test_a_unit_costs_no_more_than_it_did(name):
+def test_a_unit_costs_no_more_than_it_did(name, gated):
+    """With gelu(gate) * up behind the loop its registers lie otherwise: some more moves on the integer lanes."""
     from dgguf.backends.cuda.kernels import compile_cubin
     from dgguf.backends.cuda.matmul import kind_macros
 
-    kernels = disassemble(compile_cubin("qgemm", kind_macros(layout(FORMATS_BY_NAME[name])), "sm_90"))
+    macros = kind_macros(layout(FORMATS_BY_NAME[name]), gated=gated)
+    kernels = disassemble(compile_cubin("qgemm", macros, "sm_90"))
     for budget, wide in zip(BUDGET[name], ("", "_wide"), strict=True):
         halves, whole = sorted(matrix_loops(kernels["qgemm_32" + wide]), key=products)
         loops = {16: halves, 32: whole, 64: matrix_loops(kernels["qgemm_64" + wide])[0]}
         for tokens, (total, integer) in budget.items():
             found = issue(loops[tokens], tokens)
             assert found.total <= total, (tokens, wide, found)
-            assert found.integer <= integer, (tokens, wide, found)
+            assert found.integer <= integer + 4 * gated, (tokens, wide, found)
             assert found.kinds["HMMA"] == tokens / 2
             assert found.kinds["LDSM"] == tokens / (8 if wide else 4)
 

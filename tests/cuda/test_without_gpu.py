@@ -1,6 +1,7 @@
 """What of the CUDA backend can be tested without a GPU: planner, errors, doctor, cubins, simulated runs."""
 
 import io
+import itertools
 import json
 import os
 import re
@@ -408,9 +409,9 @@ def test_products_compile_without_spills(arch):
     registers: 128, four blocks. Of the wide kernel for few tokens there are four blocks, three where shared
     memory has 100 KB, and before 8.0 two.
     """
-    for kind in KINDS:
-        names = ("HIGH_BITS", "GROUP", "MINIMUM", "TABLE", "HALVES")
-        macros = tuple((name, int(value)) for name, value in zip(names, kind, strict=True))
+    for kind, gated in itertools.product(KINDS, (0, 1)):
+        names = ("HIGH_BITS", "GROUP", "MINIMUM", "TABLE", "HALVES", "GATED")
+        macros = tuple((name, int(value)) for name, value in zip(names, (*kind, gated), strict=True))
         found = compiled("qgemm", macros, arch)
         halves = kind[-1]
         wide = set() if halves else {"qgemm_32_wide", "qgemm_64_wide"}
@@ -419,8 +420,8 @@ def test_products_compile_without_spills(arch):
         of_wide = 255 if old else 128 if arch in ("sm_80", "sm_90") else 168
         most = {"qgemm_32": 128 if old else 96 if halves else 80, "qgemm_32_wide": of_wide}
         for name, (registers, spilled) in found.items():
-            assert registers <= most.get(name, 255), (kind, name, registers)
-            assert spilled == 0, (kind, name, spilled)
+            assert registers <= most.get(name, 255), (kind, gated, name, registers)
+            assert spilled == 0, (kind, gated, name, spilled)
 
 
 @needs_cuda
@@ -491,7 +492,7 @@ signatures = {{
     elementwise.add: (f2, f2, f2), elementwise.geglu: (f2, f2, f2), elementwise.rope: (f3, f2, f2, f3),
     elementwise.take_rows: (f2, i1, f2), elementwise.take_columns: (f2, i1, f2),
     elementwise.put_rows: (d2, i1, d2),
-    elementwise.from_half: (h2, f2), elementwise.router_scores: (f2, f2, f2),
+    elementwise.from_half: (h2, f1, f2), elementwise.router_scores: (f2, f2, f2),
     elementwise.choose_experts: (f2, f, f1, i2, f2), matmul.embed: (*w, i1, f, f2),
     matmul.reference_product: (*w, f2, i1, i1, i, f, f, f2), attention.store_rows: (f3, f3, h3, h3, i, i1),
     attention.copy_rows: (h3, i, h3, i, i), attention.reference_attention: (f3, h3, h3, f2, i3, f3),

@@ -187,6 +187,9 @@ class CpuBackend:
         self._by_rows(gate.size, elementwise.geglu, gate, up, out)
         return out
 
+    def gated(self, x: np.ndarray, gate: CpuMatrix, up: CpuMatrix) -> np.ndarray:
+        return self.geglu(self.linear(x, gate), self.linear(x, up))
+
     def rope_angles(
         self, positions: np.ndarray, head_dim: int, base: float, factors: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:

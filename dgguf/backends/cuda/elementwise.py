@@ -122,11 +122,11 @@ def rope(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, out: np.ndarray) -> No
 
 
 @gpu_kernel
-def from_half(x: np.ndarray, out: np.ndarray) -> None:
-    """float16 (rows, n) as float32; a block a row."""
+def from_half(x: np.ndarray, scales: np.ndarray, out: np.ndarray) -> None:
+    """float16 (rows, n) times scales (rows,) as float32; a block a row."""
     row = cuda.blockIdx.x
     for i in range(cuda.threadIdx.x, x.shape[1], THREADS):
-        out[row, i] = np.float32(x[row, i])
+        out[row, i] = np.float32(x[row, i]) * scales[row]
 
 
 @gpu_kernel

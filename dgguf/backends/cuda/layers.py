@@ -10,7 +10,7 @@ from dgguf.backends.base import LayerStore, Visible
 from dgguf.backends.cpu import elementwise as cpu_elementwise
 from dgguf.backends.cuda import attention, elementwise, experts, matmul
 from dgguf.backends.cuda.experts import Chosen, Groups
-from dgguf.backends.cuda.matmul import GpuMatrix, Planes, Router
+from dgguf.backends.cuda.matmul import Gated, GpuMatrix, Planes, Router
 from dgguf.backends.cuda.memory import Array, upload
 from dgguf.backends.cuda.products import Products
 from dgguf.backends.limits import gpu_attends_fast
@@ -190,12 +190,9 @@ class Layers(Products):
             self._queue.run(
                 experts.group_rows, gate.stack, chosen.view, *(a.view for a in outputs), groups.height
             )
-        n_tiles = groups.tiles.shape[0]
 
-        def product(
-            inputs: Array, w: GpuMatrix, planes: Planes, gather: Array | None, ends: tuple[int, ...] = ()
-        ) -> Array:
-            out = self._empty(slots * w.rows) if ends else self._empty(slots, w.rows)
+        def product(inputs: Array, w: GpuMatrix, planes: Planes, gather: Array | None) -> Array:
+            out = self._empty(slots, w.rows)
             if self._reference:
                 assert matrix_of is not None
                 source = self._one_matrix(slots)[0] if gather is None else gather
@@ -203,26 +200,49 @@ class Layers(Products):
                     matmul.reference_product, slots, *w.arguments(planes), inputs.view, source.view,
                     matrix_of.view, w.rows, w.unscale, 0.0, out.view,
                 )  # fmt: skip
-                return out
-            halves = self._kernels.halves(inputs)
-            self._queue.launch(
-                "qgemm",
-                w.macros,
-                *matmul.variant(w, groups.height, n_tiles, self._device.multiprocessors, listed=True),
-                matmul.qgemm_arguments(
-                    w, planes, halves.numbers, halves.scales, out, 0.0, gather, groups.tiles, ends,
-                    self._dealt, n_tiles,
-                ),
-            )  # fmt: skip
+            else:
+                self._start_listed(groups, inputs, w, planes, gather, out)
             return out
 
         joined = gate.joined
         stacks = (gate, up, down) if joined is None else (joined.whole, down)
         with self._experts.planes(stacks) as planes:
             if joined is None:
-                g, u = (product(x, w, planes[i], groups.row_of) for i, w in enumerate((gate, up)))
+                sides = (product(x, w, planes[i], groups.row_of) for i, w in enumerate((gate, up)))
+                gated = self._rows.geglu(*sides)
+            elif joined.reach is None:
+                out = self._empty(slots * joined.whole.rows)
+                self._start_listed(groups, x, joined.whole, planes[0], groups.row_of, out, joined.ends)
+                gated = self._rows.geglu(*joined.pieces(out, slots).values())
             else:
-                out = product(x, joined.whole, planes[0], groups.row_of, joined.ends)
-                g, u = joined.pieces(out, slots).values()
-            y = product(self._rows.geglu(g, u), down, planes[-1], None)
+                halves = self._kernels.empty_halves((slots, gate.rows))
+                needs = Gated(joined.reach, halves.scales)
+                self._start_listed(
+                    groups, x, joined.whole, planes[0], groups.row_of, halves.numbers, gated=needs
+                )
+                gated = self._kernels.from_halves(halves)
+            y = product(gated, down, planes[-1], None)
         return self._rows.combine(y, groups.slot_of, weights)
+
+    def _start_listed(
+        self,
+        groups: Groups,
+        x: Array,
+        w: GpuMatrix,
+        planes: Planes,
+        gather: Array | None,
+        out: Array,
+        ends: tuple[int, ...] = (),
+        gated: Gated | None = None,
+    ) -> None:
+        """Start the product of experts' rows; see `matmul.qgemm_arguments`."""
+        n_tiles, halves = groups.tiles.shape[0], self._kernels.halves(x)
+        self._queue.launch(
+            "qgemm",
+            matmul.kind_macros(w.layout, gated=gated is not None),
+            *matmul.variant(w, groups.height, n_tiles, self._device.multiprocessors, listed=True),
+            matmul.qgemm_arguments(
+                w, planes, halves.numbers, halves.scales, out, 0.0, gather, groups.tiles, ends, self._dealt,
+                n_tiles, gated,
+            ),
+        )  # fmt: skip

@@ -123,11 +123,14 @@ class Joined:
         whole: all their rows as one matrix, of stacks as one stack.
         ends: where the rows of each end in it.
         first: where those of the one begin that this stands in.
+        reach: `reach` of gate and up whose rows alternate, so that a product gives gelu(gate) * up; None
+            where they lie behind each other.
     """
 
     whole: GpuMatrix
     ends: tuple[int, ...]
     first: int = 0
+    reach: Array | None = None
 
     def pieces(self, out: Array, n: int) -> dict[int, Array]:
         """What a product of n rows left of each matrix, (n, its rows), by where it begins."""
@@ -135,6 +138,19 @@ class Joined:
         return {
             first: out.piece(n * first, n, end - first) for first, end in zip(firsts, self.ends, strict=True)
         }
+
+
+@dataclass(frozen=True)
+class Gated:
+    """What a product that gives gelu(gate) * up needs beside its sums.
+
+    Attributes:
+        reach: as of `Joined`.
+        scales: (rows,) float32, to be written.
+    """
+
+    reach: Array
+    scales: Array
 
 
 @dataclass(frozen=True)
@@ -160,10 +176,23 @@ def decoded(tensor: HostTensor) -> np.ndarray:
     return out
 
 
-def kind_macros(form: Layout) -> Macros:
+def kind_macros(form: Layout, *, gated: bool = False) -> Macros:
     """What qgemm.cu is compiled for."""
     names = ("HIGH_BITS", "GROUP", "MINIMUM", "TABLE", "HALVES")
-    return tuple((name, int(value)) for name, value in zip(names, form.kind, strict=True))
+    kind = tuple((name, int(value)) for name, value in zip(names, form.kind, strict=True))
+    return (*kind, ("GATED", 1)) if gated else kind
+
+
+def reach(packs: list[Packed]) -> np.ndarray:
+    """What no gelu(gate) * up exceeds, but for a row's scale twice: (stack,) float32.
+
+    A number of a row is 1024 at most before its scale (see `rows.cuh`).
+
+    Args:
+        packs: gate and up.
+    """
+    with np.errstate(over="ignore"):  # to infinity, which the kernel knows
+        return (packs[0].sums * np.float32(1024)) * (packs[1].sums * np.float32(1024))
 
 
 def planes_of_rows(w: GpuMatrix, first: int, end: int) -> Planes:
@@ -272,6 +301,7 @@ def qgemm_arguments(
     ends: tuple[int, ...],
     dealt: Array,
     n_tiles: int,
+    gated: "Gated | None" = None,
 ) -> list[Any]:
     """The arguments of the kernels in qgemm.cu.
 
@@ -285,14 +315,16 @@ def qgemm_arguments(
         ends: where the rows of joined matrices end, three at most.
         dealt: (1,) int32, 0 between kernels.
         n_tiles: of tokens.
+        gated: of gate and up whose rows alternate; out is then float16 (rows, rows of one).
     """
+    reach, scales, n = (None, None, out.size) if gated is None else (gated.reach, gated.scales, 2 * out.size)
     first_end, second_end, *_ = (*ends, w.rows, w.rows)
     base = int(np.array(1024 + w.layout.offset, np.float16).view(np.uint16)) * 0x10001
     return [
         Array(planes.low, None), Array(planes.high, None), Array(planes.scales, None), w.tables.pairs,
         ctypes.c_uint32(base), x, x_scales, gather, tiles, out, ctypes.c_int(w.rows), ctypes.c_int(w.chunks),
-        ctypes.c_int(out.size // w.rows), ctypes.c_float(w.unscale), ctypes.c_float(cap),
-        ctypes.c_int(first_end), ctypes.c_int(second_end), dealt, ctypes.c_int(n_tiles),
+        ctypes.c_int(n // w.rows), ctypes.c_float(w.unscale), ctypes.c_float(cap),
+        ctypes.c_int(first_end), ctypes.c_int(second_end), dealt, ctypes.c_int(n_tiles), reach, scales,
     ]  # fmt: skip
 
 

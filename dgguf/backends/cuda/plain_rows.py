@@ -77,10 +77,10 @@ class PlainRows:
         stored = store.keys.view, store.values.view, store.length, places.view
         self._queue.run(attention.store_rows, k.shape[0], k.view, v.view, *stored)
 
-    def from_half(self, x: Array) -> Array:
-        """float16 (rows, n) as float32."""
+    def from_half(self, x: Array, scales: Array) -> Array:
+        """float16 (rows, n) times scales (rows,) as float32."""
         out = self._memory.empty(x.shape)
-        self._queue.run(elementwise.from_half, x.shape[0], x.view, out.view)
+        self._queue.run(elementwise.from_half, x.shape[0], x.view, scales.view, out.view)
         return out
 
     def combine(self, y: Array, slots: Array, shares: Array) -> Array:

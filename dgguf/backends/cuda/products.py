@@ -9,8 +9,8 @@ import numpy as np
 from dgguf.backends.base import HostTensor, Role
 from dgguf.backends.cuda import matmul
 from dgguf.backends.cuda.device import Device
-from dgguf.backends.cuda.layout import Layout
-from dgguf.backends.cuda.matmul import GpuMatrix, Joined, Tables
+from dgguf.backends.cuda.layout import UNIT_COLUMNS, Layout
+from dgguf.backends.cuda.matmul import Gated, GpuMatrix, Joined, Tables
 from dgguf.backends.cuda.memory import Array, Memory, upload
 from dgguf.backends.cuda.plain_rows import PlainRows
 from dgguf.backends.cuda.plan import PlacementPlan
@@ -22,6 +22,8 @@ from dgguf.backends.limits import GPU_SPLIT_BLOCKS
 from dgguf.machine import usable_cores
 from dgguf.threads.pool import Pool
 
+# Gate and up of these give gelu(gate) * up in one product, where their shapes fit.
+_GATED = (Role.MLP, Role.SELF_CONDITIONING, Role.EXPERTS)
 PLACED = 64  # entries that are kept of calls' positions: those of some nine passes
 
 
@@ -77,16 +79,29 @@ class Products:
         if len(packs) == 1 or (are_stacks and self._reference) or not can_join(packs):
             return [self._place(tensor, own) for tensor, own in zip(tensors, packs, strict=True)]
         ends = tuple(int(end) for end in np.cumsum([own.rows for own in packs]))
-        whole, made, first = self._place(tensors[0], self._join(packs)), [], 0
+        gated = not self._reference and self._can_gate(tensors, packs)
+        reach = upload(matmul.reach(packs)) if gated else None
+        whole, made, first = self._place(tensors[0], self._join(packs, in_turn=gated)), [], 0
         for tensor, end in zip(tensors, ends, strict=True):
             own = replace(whole.packed, rows=end - first)
-            planes = None if are_stacks else matmul.planes_of_rows(whole, first, end)
-            made.append(GpuMatrix(tensor, own, whole.tables, planes, Joined(whole, ends, first)))
+            planes = None if are_stacks or gated else matmul.planes_of_rows(whole, first, end)
+            made.append(GpuMatrix(tensor, own, whole.tables, planes, Joined(whole, ends, first, reach)))
             first = end
         return made
 
-    def _join(self, packs: list[Packed]) -> Packed:
-        return join(packs)
+    @staticmethod
+    def _can_gate(tensors: list[HostTensor], packs: list[Packed]) -> bool:
+        """Whether matrices are gate and up, of shapes that one product can gate."""
+        rows = {own.rows for own in packs}
+        return (
+            len(packs) == 2
+            and len(rows) == 1
+            and rows.pop() % UNIT_COLUMNS == 0
+            and tensors[0].role in _GATED
+        )
+
+    def _join(self, packs: list[Packed], *, in_turn: bool) -> Packed:
+        return join(packs, in_turn=in_turn)
 
     def _pack(self, tensor: HostTensor) -> Packed:
         return pack(tensor, self._pool, lambda n: np.empty(n, np.uint8))
@@ -132,6 +147,14 @@ class Products:
             last = self._last_joined = x, whole, joined.pieces(out, rows)
         return last[2][joined.first]
 
+    def gated(self, x: Array, gate: GpuMatrix, up: GpuMatrix) -> Array:
+        joined = gate.joined
+        if joined is None or joined.reach is None:
+            return self._rows.geglu(self.linear(x, gate), self.linear(x, up))
+        out = self._kernels.empty_halves((x.shape[0], gate.rows))
+        self._start_product(x, joined.whole, 0.0, out.numbers, gated=matmul.Gated(joined.reach, out.scales))
+        return self._kernels.from_halves(out)
+
     def _empty(self, *shape: int, dtype: Any = np.float32) -> Array:
         return self._memory.empty(shape, dtype)
 
@@ -149,7 +172,13 @@ class Products:
         self._start_product(x, w, cap, out)
 
     def _start_product(
-        self, x: Array, w: GpuMatrix, cap: float, out: Array, ends: tuple[int, ...] = ()
+        self,
+        x: Array,
+        w: GpuMatrix,
+        cap: float,
+        out: Array,
+        ends: tuple[int, ...] = (),
+        gated: Gated | None = None,
     ) -> None:
         assert w.planes is not None
         rows = x.shape[0]
@@ -158,12 +187,13 @@ class Products:
         n_tiles = -(-rows // height)
         self._queue.launch(
             "qgemm",
-            w.macros,
+            matmul.kind_macros(w.layout, gated=gated is not None),
             *matmul.variant(w, height, n_tiles, self._device.multiprocessors),
             matmul.qgemm_arguments(
-                w, w.planes, halves.numbers, halves.scales, out, cap, None, None, ends, self._dealt, n_tiles
+                w, w.planes, halves.numbers, halves.scales, out, cap, None, None, ends, self._dealt, n_tiles,
+                gated,
             ),
-        )
+        )  # fmt: skip
 
     def _one_matrix(self, rows: int) -> tuple[Array, Array]:
         """row_of and matrix_of of `matmul.reference_product` where there is only one matrix."""

@@ -9,10 +9,15 @@
 // with STAGES - 1 chunks on their way.
 //
 // Compiled for one kind of layout at a time: HIGH_BITS, GROUP, MINIMUM, TABLE, HALVES (see
-// layout.Layout.kind). The grid of a stack is (row blocks / 4, token tiles), of one matrix (token tiles, row
+// layout.Layout.kind), and with GATED for gate and up whose blocks of 16 rows alternate: out is then
+// gelu(x @ gate.T) * (x @ up.T). The grid of a stack is (row blocks / 4, token tiles), of one matrix (token tiles, row
 // blocks / 4), of qgemm_64_wide row blocks / 8: blocks run with x first, and what they share of the weights then comes
 // from DRAM once. The blocks of qgemm_32_wide stay until all is done: about as many as the GPU holds. 128 threads.
 #include "primitives.cuh"
+
+#ifndef GATED
+#define GATED 0
+#endif
 
 constexpr int WARPS = 4;
 constexpr int THREADS = 32 * WARPS;
@@ -123,14 +128,17 @@ DEVICE void decode(u32 a[4], const Unit &unit, int step, Offsets by, const u32 *
 // rows. out: float32 (tokens, rows). unscale: for all. cap: 0 or the softcap. Up to three matrices may lie behind
 // each other, rows [0, end0), [end0, end1) and [end1, rows), multiples of 16; out then is theirs one after the
 // other, (tokens, rows of each). For one both are `rows`. dealt: how often blocks that stay have asked for more: 0
-// before and after. n_tiles: of `tiles`, or of n_tokens.
+// before and after. n_tiles: of `tiles`, or of n_tokens. With GATED out is float16 (tokens, rows / 2), each row times a
+// power of two which out_scales (tokens,) undo; reach: (experts,) float32, times x_scale² a bound of a row's numbers;
+// rows are a multiple of 128, cap is 0, and ends are not read. Else both are null.
 #define PARAMETERS                                                                                        \
     const u32 *low, const u32 *high, const u32 *scales, const u32 *table, u32 base, const u16 *x,         \
-        const float *x_scale, const int *gather, const int *tiles, float *out, int rows, int chunks,              \
-         int n_tokens, float unscale, float cap, int end0, int end1, int *dealt, int n_tiles
+        const float *x_scale, const int *gather, const int *tiles, void *out, int rows, int chunks,               \
+         int n_tokens, float unscale, float cap, int end0, int end1, int *dealt, int n_tiles, \
+        const float *reach, float *out_scales
 #define ARGUMENTS                                                                                              \
     low, high, scales, table, base, x, x_scale, gather, tiles, out, rows, chunks, n_tokens, unscale, cap, end0, end1, \
-        dealt, n_tiles
+        dealt, n_tiles, reach, out_scales
 
 // Rows of out, of one expert.
 struct Tile {
@@ -168,31 +176,7 @@ DEVICE Item take(int number, PARAMETERS) {
 }
 
 #include "qgemm_feed.cuh"
-
-// The sums of a block of 16 rows.
-template <int TILES>
-DEVICE void write_sums(const float sums[TILES][4], Tile tile, int block, PARAMETERS) {
-    const int lane = thread_anew() & 31;  // else addresses would be in registers all along
-    // The matrix that the rows are of.
-    const int start = 16 * block < end0 ? 0 : 16 * block < end1 ? end0 : end1;
-    const int width = (start < end0 ? end0 : start < end1 ? end1 : rows) - start;
-    out += (long long)n_tokens * start - start;
-#pragma unroll
-    for (int n = 0; n < TILES; n++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            int token = 8 * n + 2 * (lane & 3) + i;
-            if (token >= tile.count) continue;
-            long long slot = tile.first + token;
-            float factor = unscale * x_scale[gather ? gather[slot] : slot];
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                int row = 16 * block + 8 * half + (lane >> 2);
-                float value = sums[n][2 * half + i] * factor;
-                if (row < rows) out[slot * width + row] = cap > 0 ? cap * tanhf(value / cap) : value;
-            }
-        }
-}
+#include "qgemm_write.cuh"
 
 // The sums of TOKENS rows of x at most, of FED that the feed brings, and of each warp's units. pairs: of a block.
 template <int TOKENS, int FED, int UNITS>
@@ -260,8 +244,7 @@ DEVICE void multiply(Tile tile, Stage<TOKENS, UNITS> *stages, u32 *pairs, PARAME
     start_strip(feed, stages, tile, block, ARGUMENTS);
     float sums[UNITS][TOKENS / 8][4] = {};
     add_chunks<TOKENS, TOKENS, UNITS>(sums, feed, stages, pairs, base, chunks);
-#pragma unroll
-    for (int u = 0; u < UNITS; u++) write_sums<TOKENS / 8>(sums[u], tile, block + u, ARGUMENTS);
+    write<TOKENS / 8, UNITS>(sums, tile, block, stages, ARGUMENTS);
 }
 
 // The sums of coming[at], whose first chunks are on their way; those of the item after it are begun, and the one behind
@@ -279,9 +262,7 @@ DEVICE void finish(Item *coming, int at, Feed<FED, UNITS> &feed, Stage<FED, UNIT
     int number = 0;
     const bool ask = threadIdx.x == 0 && next.tile.count > 0;
     if (ask) number = gridDim.x + atomicAdd(dealt, 1);
-#pragma unroll
-    for (int u = 0; u < UNITS; u++)
-        write_sums<TOKENS / 8>(sums[u], coming[at].tile, coming[at].strip * STRIP + warp * UNITS + u, ARGUMENTS);
+    write<TOKENS / 8, UNITS>(sums, coming[at].tile, coming[at].strip * STRIP + warp * UNITS, nullptr, ARGUMENTS);
     if (ask) coming[at > 0 ? at - 1 : 2] = take<FED, STRIP>(number, ARGUMENTS);
 }
 

@@ -38,6 +38,7 @@ class Packed:
         rows, columns: of each, without padding.
         exponent: the weights are multiplied by 2**exponent.
         data: uint8, all of `low` (or `halves`), then all of `high`, then all `scales`.
+        sums: (stack,) float32, of each matrix the largest sum of a row's magnitudes.
     """
 
     layout: Layout
@@ -46,6 +47,7 @@ class Packed:
     columns: int
     exponent: int
     data: np.ndarray
+    sums: np.ndarray
 
     @property
     def n_units(self) -> int:
@@ -78,12 +80,15 @@ def pack(tensor: HostTensor, pool: Pool, allocate: Callable[[int], np.ndarray]) 
     factor = math.ldexp(1.0, exponent)
     data = allocate(stack * n_units * (form.code_bytes + form.scale_bytes))
     low, high, scales = planes(data, form, stack * n_units)
+    sums = np.zeros((stack, -(-rows // UNIT_ROWS)), np.float32)  # of the pieces, where each begins
 
     def piece(matrix: int, first: int, end: int) -> None:
         block_units = -(-tensor.columns // UNIT_COLUMNS)
         start = matrix * n_units + first // UNIT_ROWS * block_units
         stop = start + -(-(end - first) // UNIT_ROWS) * block_units
         weights = _decoded(tensor, raw[matrix, first:end])
+        with np.errstate(over="ignore"):
+            sums[matrix, first // UNIT_ROWS] = np.linalg.norm(weights, np.inf)
         if form.halves:
             _pack_halves(weights, factor, low[start:stop].view(np.uint32).reshape(-1, 4, 32, 4))
             return
@@ -97,7 +102,7 @@ def pack(tensor: HostTensor, pool: Pool, allocate: Callable[[int], np.ndarray]) 
         )  # fmt: skip
 
     _run(pool, piece, stack, rows, tensor.columns)
-    return Packed(form, stack, rows, tensor.columns, exponent, data)
+    return Packed(form, stack, rows, tensor.columns, exponent, data, sums.max(axis=1))
 
 
 def can_join(packs: list[Packed]) -> bool:
@@ -112,10 +117,13 @@ def can_join(packs: list[Packed]) -> bool:
     return fits and max(exponents) - min(exponents) <= JOINED_BITS
 
 
-def join(packs: list[Packed]) -> Packed:
+def join(packs: list[Packed], *, in_turn: bool = False) -> Packed:
     """Matrices as one, the rows of each behind those of the one before; of stacks matrix by matrix.
 
     All of them times the same power of two. What is given is used up.
+
+    Args:
+        in_turn: the rows of matrices of one shape alternate, a unit's 16 of each.
     """
     first, exponent = packs[0], min(p.exponent for p in packs)
     parts = [planes(p.data, p.layout, p.n_units) for p in packs]
@@ -124,10 +132,12 @@ def join(packs: list[Packed]) -> Packed:
             floats = (low if p.layout.halves else scales).reshape(-1).view(np.float16)
             floats *= np.float16(2.0 ** (exponent - p.exponent))
     data = np.empty(sum(p.data.size for p in packs), np.uint8)
-    whole = Packed(first.layout, first.stack, sum(p.rows for p in packs), first.columns, exponent, data)
+    rows, sums = sum(p.rows for p in packs), np.max([p.sums for p in packs], axis=0)
+    whole = Packed(first.layout, first.stack, rows, first.columns, exponent, data, sums)
+    together = first.stack * (first.rows // UNIT_ROWS if in_turn else 1)
     for plane, own in zip(planes(data, first.layout, whole.n_units), zip(*parts, strict=True), strict=True):
-        by_matrix = [part.reshape(first.stack, -1) for part in own]
-        np.concatenate(by_matrix, axis=1, out=plane.reshape(first.stack, -1))
+        pieces = [part.reshape(together, -1) for part in own]
+        np.concatenate(pieces, axis=1, out=plane.reshape(together, -1))
     return whole
 
 

@@ -155,11 +155,11 @@ class Rotated(Deferred):
 
 
 class Attended(Deferred):
-    """What the attention gave: float16 (rows, n), without scales."""
+    """What the attention gave: float16 (rows, n), and ones as their scales."""
 
-    def __init__(self, plain: PlainRows, numbers: Array) -> None:
-        super().__init__(numbers.shape, lambda _: plain.from_half(numbers))
-        self.numbers = numbers
+    def __init__(self, plain: PlainRows, numbers: Array, ones: Array) -> None:
+        super().__init__(numbers.shape, lambda _: plain.from_half(numbers, ones))
+        self.numbers, self.ones = numbers, ones
 
 
 class RowKernels:
@@ -223,7 +223,7 @@ class RowKernels:
 
     def attended(self, numbers: Array) -> Array:
         """Float16 (rows, n), none beyond what products may read, as an array of the backend."""
-        return Attended(self._plain, numbers)
+        return Attended(self._plain, numbers, self._ones(numbers.shape[0]))
 
     def norm_rope(self, x: Array, weight: Array, eps: float, rotation: Rotation) -> Array:
         rotated = Rotated(x, weight, eps, rotation, self._rotate_alone)
@@ -251,17 +251,29 @@ class RowKernels:
         if x.halves is None and isinstance(x, Norm) and x.weight is not None:
             source = x.source.ready()  # which may compute this norm, too
             if x.halves is None:
-                x.halves = out = self._empty_halves(x.shape)
+                x.halves = out = self.empty_halves(x.shape)
                 eps = ctypes.c_float(x.eps)
                 self._run("norm_row", x.shape, [source, eps, x.weight, out.numbers, out.scales])
         elif x.halves is None and isinstance(x, Gated):
-            x.halves = out = self._empty_halves(x.shape)
+            x.halves = out = self.empty_halves(x.shape)
             self._run("geglu", x.shape, [x.gate, x.up, out.numbers, out.scales])
         elif x.halves is None and isinstance(x, Attended) and x.shape[1] % UNIT_COLUMNS == 0:
-            x.halves = Halves(x.numbers, self._ones(x.shape[0]))
+            x.halves = Halves(x.numbers, x.ones)
         elif x.halves is None:
             x.halves = self._to_half(x.ready())
         return x.halves
+
+    def from_halves(self, halves: Halves) -> Array:
+        """What a product gave as others read it, as an array of the backend."""
+        made = Deferred(halves.numbers.shape, lambda _: self._plain.from_half(halves.numbers, halves.scales))
+        made.halves = halves
+        return made
+
+    def empty_halves(self, shape: tuple[int, ...]) -> Halves:
+        """Room for (rows, columns) as products read them."""
+        rows, columns = shape
+        padded = -(-columns // UNIT_COLUMNS) * UNIT_COLUMNS
+        return Halves(self._memory.empty((rows, padded), np.float16), self._memory.empty((rows,)))
 
     # Kernels
 
@@ -271,18 +283,13 @@ class RowKernels:
         macros = (("COLUMNS", columns),)
         self._queue.launch("rows", macros, name, (rows, 1), threads(columns), _in_memory(arguments))
 
-    def _empty_halves(self, shape: tuple[int, ...]) -> Halves:
-        rows, columns = shape
-        padded = -(-columns // UNIT_COLUMNS) * UNIT_COLUMNS
-        return Halves(self._memory.empty((rows, padded), np.float16), self._memory.empty((rows,)))
-
     def _ones(self, rows: int) -> Array:
         if rows not in self._made_ones:
             self._made_ones[rows] = upload(np.ones(rows, np.float32))
         return self._made_ones[rows]
 
     def _to_half(self, x: Array) -> Halves:
-        out = self._empty_halves(x.shape)
+        out = self.empty_halves(x.shape)
         self._run("to_half", x.shape, [x, out.numbers, out.scales])
         return out
 
@@ -294,7 +301,7 @@ class RowKernels:
         result.norms = []
         outputs: list[Any] = [out]
         for norm in norms[:2]:
-            norm.halves = self._empty_halves(result.shape)
+            norm.halves = self.empty_halves(result.shape)
             outputs += norm.weight, norm.halves.numbers, norm.halves.scales
         outputs += [None] * (7 - len(outputs))
         scalars = [ctypes.c_float(eps), ctypes.c_float(scale)]

@@ -1,10 +1,12 @@
 """What a GPU computes beside float64: the errors of products as a step starts them, and rows of experts."""
 
+import math
 from typing import Any
 
 import numpy as np
 
 from dgguf.backends.cuda import matmul
+from dgguf.backends.cuda.layout import UNIT_ROWS
 from dgguf.backends.cuda.memory import allocate, upload
 from tools.bench.gpu.nodes import Node, view_of
 
@@ -25,6 +27,7 @@ def largest_error(node: Node, queue: Any) -> float:
     """Of some rows of a product of qgemm.cu, relative to their largest number.
 
     The reference decodes the same weights, multiplies them with the same float16 rows and sums in float64.
+    Of gate and up whose rows alternate it is the error of gelu(gate) * up.
     """
     w = node.matrices[0]
     x, x_scales, gather, tiles, out = node.arguments[5:10]
@@ -45,10 +48,21 @@ def largest_error(node: Node, queue: Any) -> float:
         matmul.reference_product, len(slots), *w.arguments(w.planes), given.view, *numbers,
         w.rows, w.unscale, cap, wanted,
     )  # fmt: skip
-    flat, found, first = _host(out).ravel(), [], 0
-    for end in dict.fromkeys((*(end.value for end in ends), w.rows)):  # matrices behind each other
-        piece = flat[n_rows * first : n_rows * end].reshape(n_rows, end - first)
-        found.append(piece[slots])
-        first = end
     right = np.asarray(wanted.copy_to_host(), np.float64)
-    return float(abs(np.concatenate(found, axis=1) - right).max() / abs(right).max())
+    if dict(node.macros).get("GATED"):
+        gate, up = np.moveaxis(right.reshape(len(slots), -1, 2, UNIT_ROWS), 2, 0)
+        right = (_gelu(gate) * up).reshape(len(slots), -1)
+        made = _host(out)[slots].astype(np.float64) * _host(node.arguments[20])[slots, None]
+    else:
+        flat, found, first = _host(out).ravel(), [], 0
+        for end in dict.fromkeys((*(end.value for end in ends), w.rows)):  # matrices behind each other
+            piece = flat[n_rows * first : n_rows * end].reshape(n_rows, end - first)
+            found.append(piece[slots])
+            first = end
+        made = np.concatenate(found, axis=1)
+    return float(abs(made - right).max() / abs(right).max())
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    made: np.ndarray = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return made

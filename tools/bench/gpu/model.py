@@ -168,7 +168,8 @@ def _product(node: Node, card: Card) -> Work:
     inputs = (
         tokens * blocks_of_rows * chunks * 2 * UNIT_COLUMNS
     )  # rows that a tile does not have are not read
-    l2 = sum(units.values()) * unit_bytes + inputs + 4 * tokens * w.rows
+    out = view_of(node.arguments[9])
+    l2 = sum(units.values()) * unit_bytes + inputs + math.prod(out.shape) * out.dtype.itemsize
     resident = (4 if wide else 6) if height <= 32 else 2 if wide else 4
     blocks = sum(n_tiles.values()) * blocks_of_rows
     # Blocks behind each other, each of whose first loads is waited for; or one that stays, of so many strips.

@@ -207,9 +207,12 @@ class RandomBackend(CudaBackend):
         stack = math.prod(tensor.raw.shape[:-2])
         data = np.empty(stack * form.matrix_bytes(rows, tensor.columns), np.uint8)  # nobody looks into it
         exponent = 5 if tensor.role is Role.EMBEDDING else 8  # logits as wide as a trained model's
-        return Packed(form, stack, rows, tensor.columns, exponent, data)
+        most = (
+            32.0 * tensor.columns * 2.0**-exponent
+        )  # a row's sum; codes and scales of 8 bits make a weight of 32
+        return Packed(form, stack, rows, tensor.columns, exponent, data, np.full(stack, most, np.float32))
 
-    def _join(self, packs: list[Packed]) -> Packed:
+    def _join(self, packs: list[Packed], *, in_turn: bool = False) -> Packed:
         data = np.empty(sum(own.data.size for own in packs), np.uint8)
         return replace(packs[0], rows=sum(own.rows for own in packs), data=data)
 
