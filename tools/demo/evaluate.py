@@ -4,6 +4,7 @@
     python tools/demo/evaluate.py RUN/finished.gguf
     python tools/demo/evaluate.py RUN/finished.gguf --skills story "9x9 45" --log RUN/log.jsonl
     python tools/demo/evaluate.py RUN/seeing/demo.gguf --skills "picture: what" "picture: compared"
+    python tools/demo/evaluate.py RUN/finished.gguf --skills notations
 
 Prints how many are right, garbled and refused, how many blocks settled, and the steps of a block, and adds a
 line to --log. The judges are those of tools/demo_eval; with --strangers its prompts are asked, too, and its
@@ -34,6 +35,8 @@ from tools.demo_eval.judges import judge
 
 PUZZLES = ("4x4 6", "6x6 20", "6x6 16", "6x6 12", "9x9 55", "9x9 45", "9x9 36", "9x9 30")
 SKILLS = (*PUZZLES, *skills.SMALL, *skills.LARGE, *(name for name in skills.OTHERS if not name[0].isdigit()))
+# Sudokus of a size and a number of givens, each in one notation.
+NOTATED = tuple(f"{size}: {form}" for size in ("4x4 6", "6x6 20", "9x9 55") for form in puzzles.NOTATIONS)
 _SHOWN = "picture: "
 PICTURES = tuple(_SHOWN + name for name in pictures.MAKERS)
 _FREE = ("saying", "out of scope", "too hard")
@@ -55,9 +58,10 @@ def held_out(skill: str, n: int, seed: int) -> list[Example]:
     rng, numbers = random.Random(f"held out {skill} {seed}"), np.random.default_rng([seed, 1])
     found: list[Example] = []
     while len(found) < n:
-        if skill in PUZZLES:
-            size, givens = int(skill[0]), int(skill[4:])
-            found.append(puzzles.make_sudoku(size, numbers, givens=givens, held_out=True))
+        if skill in (*PUZZLES, *NOTATED):
+            kind, _, form = skill.partition(": ")
+            size, givens = int(kind[0]), int(kind[4:])
+            found.append(puzzles.make_sudoku(size, numbers, givens=givens, held_out=True, form=form))
             continue
         example = skills.make(skill, rng, numbers)
         if is_held_out(example) or skill in _FREE or skill.startswith("unsolvable") or rng.random() < 0.002:
@@ -149,7 +153,14 @@ def main() -> None:
     parser.add_argument(
         "model", nargs="?", default="demo", help="a model, or the folder of a run of train.py"
     )
-    parser.add_argument("--skills", nargs="*", default=SKILLS, choices=(*SKILLS, *PICTURES), metavar="SKILL")
+    parser.add_argument(
+        "--skills",
+        nargs="*",
+        default=SKILLS,
+        choices=(*SKILLS, *PICTURES, *NOTATED, "notations"),
+        metavar="SKILL",
+        help='"notations" for all ways to write a Sudoku',
+    )
     parser.add_argument("--cases", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int)
@@ -162,15 +173,15 @@ def main() -> None:
     entry: dict[str, object] = {"model": str(options.model), "cases": options.cases}
     model = export_newest(Path(options.model)) if Path(options.model).is_dir() else options.model
     print(
-        f"{'skill':<20} {'right':>6} {'wrong':>6} {'garbled':>8} {'refused':>8} {'settled':>8} {'steps':>6}"
+        f"{'skill':<24} {'right':>6} {'wrong':>6} {'garbled':>8} {'refused':>8} {'settled':>8} {'steps':>6}"
     )
     with dgguf.load(model, threads=options.threads) as session:
-        for skill in options.skills:
+        for skill in NOTATED if options.skills == ["notations"] else options.skills:
             row = measure(session, skill, options.cases, options.seed, options.image_tokens)
             counts = [row.outcomes[name] / options.cases for name in ("right", "wrong", "garbled", "refused")]
             settled, steps = float(np.mean(row.settled)), float(np.mean(row.steps))
             shares = "{:>6.0%} {:>6.0%} {:>8.0%} {:>8.0%}".format(*counts)
-            print(f"{skill:<20} {shares} {settled:>8.0%} {steps:>6.1f}", flush=True)
+            print(f"{skill:<24} {shares} {settled:>8.0%} {steps:>6.1f}", flush=True)
             entry[skill] = [round(value, 3) for value in (*counts, settled, steps)]
         if options.decisions:
             entry["decide"] = measure_decisions(session, options.decisions, options.seed)

@@ -24,6 +24,11 @@ _HEADERS = (
     "SOLVE THIS SUDOKU:", "Sudoku please:",
 )  # fmt: skip
 _EMPTY = "....00__-*x?"
+# The ways in which people write a grid, and the share of each.
+NOTATIONS = {
+    "plain": 0.4, "spaced": 0.14, "one line": 0.12, "rows in a line": 0.04, "bars and spaces": 0.07,
+    "bars": 0.06, "frame": 0.05, "commas": 0.04, "cells": 0.04, "lists": 0.04,
+}  # fmt: skip
 
 
 def dug(n: int, n_givens: int, rng: np.random.Generator, *, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -65,30 +70,34 @@ def _bordered(rows: list[str], n: int, joint: str, edge: bool) -> str:
     return "\n".join([rule, *lines, rule] if edge else lines)
 
 
-def notation(puzzle: np.ndarray, rng: np.random.Generator) -> str:
-    """One of the ways in which people write a grid."""
+def notation(puzzle: np.ndarray, rng: np.random.Generator, form: str = "") -> str:
+    """A grid as people write it.
+
+    Args:
+        form: one of `NOTATIONS`, "" for any.
+    """
     n = len(puzzle)
     empty = _EMPTY[int(rng.integers(len(_EMPTY)))]
     rows = ["".join(str(d) if d else empty for d in row) for row in puzzle]
-    kind = rng.random()
-    if kind < 0.4:
-        return "\n".join(rows)
-    if kind < 0.54:
-        return "\n".join(" ".join(row) for row in rows)
-    if kind < 0.66:
-        return "".join(rows)
-    if kind < 0.7:
-        return rng.choice([" ", "/", ",", " / "]).join(rows)
-    if kind < 0.77:
-        return _bordered(rows, n, " ", False)
-    if kind < 0.83:
-        return _bordered(rows, n, "", False)
-    if kind < 0.88:
-        return _bordered(rows, n, " ", True)
-    if kind < 0.92:
-        return "\n".join(",".join(row) for row in rows)
-    if kind < 0.96:
-        return "\n".join("|" + "|".join(row) + "|" for row in rows)
+    match form or rng.choice(list(NOTATIONS), p=list(NOTATIONS.values())):
+        case "plain":
+            return "\n".join(rows)
+        case "spaced":
+            return "\n".join(" ".join(row) for row in rows)
+        case "one line":
+            return "".join(rows)
+        case "rows in a line":
+            return rng.choice([" ", "/", ",", " / "]).join(rows)
+        case "bars and spaces":
+            return _bordered(rows, n, " ", False)
+        case "bars":
+            return _bordered(rows, n, "", False)
+        case "frame":
+            return _bordered(rows, n, " ", True)
+        case "commas":
+            return "\n".join(",".join(row) for row in rows)
+        case "cells":
+            return "\n".join("|" + "|".join(row) + "|" for row in rows)
     return "\n".join("[" + ", ".join(row.replace(empty, "0")) + "]" for row in rows)
 
 
@@ -101,19 +110,21 @@ def givens_of(puzzle: np.ndarray) -> str:
     return "".join(str(d) if d else "." for d in puzzle.flat)
 
 
-def asked(puzzle: np.ndarray, rng: np.random.Generator) -> str:
+def asked(puzzle: np.ndarray, rng: np.random.Generator, form: str = "") -> str:
+    """A request for a grid's solution; `form` as of `notation`."""
     header = _HEADERS[int(rng.integers(len(_HEADERS)))].format(n=len(puzzle))
     between = "\n" if header and rng.random() < 0.85 else " " * bool(header)
-    return header + between + notation(puzzle, rng)
+    return header + between + notation(puzzle, rng, form)
 
 
 def make_sudoku(
-    n: int, rng: np.random.Generator, *, givens: int | None = None, held_out: bool = False
+    n: int, rng: np.random.Generator, *, givens: int | None = None, held_out: bool = False, form: str = ""
 ) -> Example:
     """A puzzle and its only solution.
 
     Args:
         givens: None for any number, few ones more often than many.
+        form: as of `notation`.
     """
     fewest, most = GIVENS[n]
     if givens is None:
@@ -123,7 +134,7 @@ def make_sudoku(
             else int(rng.integers(fewest, fewest + (most - fewest) // 2))
         )
     puzzle, solution = dug(n, givens, rng, held_out=held_out)
-    return one("sudoku", asked(puzzle, rng), written(solution), grid=givens_of(puzzle))
+    return one("sudoku", asked(puzzle, rng, form), written(solution), grid=givens_of(puzzle))
 
 
 def make_unsolvable(n: int, rng: np.random.Generator) -> Example:
