@@ -80,7 +80,7 @@ class TimedBackend:
 
     @staticmethod
     def _part(verb: str, operands: tuple[Any, ...]) -> str:
-        if verb == "linear":
+        if verb in ("linear", "gated"):
             w: Weight = operands[1]
             return _PRODUCTS.get(w.tensor.role, OTHER)
         return _VERBS.get(verb, OTHER)
@@ -88,10 +88,10 @@ class TimedBackend:
 
 def _multiply_adds(verb: str, operands: tuple[Any, ...]) -> int:
     """Of the products with weights, and of attention's with the keys and values that its rows see."""
-    if verb in ("linear", "predict", "route"):
+    if verb in ("linear", "gated", "predict", "route"):
         x: DeviceArray = operands[0]
-        w: Weight = operands[1]
-        return x.shape[0] * w.rows * w.columns
+        weights: tuple[Weight, ...] = operands[1:3] if verb == "gated" else operands[1:2]
+        return x.shape[0] * sum(w.rows * w.columns for w in weights)
     if verb == "experts":
         gate_up_down: tuple[Weight, ...] = operands[1:4]
         chosen: DeviceArray = operands[4]
