@@ -1,5 +1,7 @@
 """Sixteen plots. Each can tell every fact of a scene, and can be cut to three sentences.
 
+What a canvas is sure of first chooses the plot. So plots begin alike, and none has a length of its own.
+
 A line is a mark and a sentence. "!" is told in every version; a digit says how early a sentence is added to
 these as a story grows. The last line is the plot's own ending.
 """
@@ -66,7 +68,7 @@ _plot("storm", "by the sea", "boat", """
 """)  # fmt: skip
 _plot("birthday", "in the garden", "hat", """
     ! {intro}
-    ! It was the birthday of {a_pet} {place}.
+    ! One day it was the birthday of {a_pet} {place}.
     1 "Nobody has come to my party," said the {pet}.
     ! So {hero} came and brought {a_thing} and {food}.
     2 The {pet} put everything on the table.
@@ -132,11 +134,11 @@ _plot("secret", "in a dark cave", "book", """
 """)  # fmt: skip
 _plot("shy", "near the school", "drum", """
     ! {intro}
-    ! There was {a_pet} {place} that was afraid of everything.
+    ! One day {hero} met {a_pet} {place} that was afraid of everything.
     1 "Even {a_thing} makes me shake," said the {pet}.
     ! {Hero} came to it every day and stayed until night.
     2 They read stories and ate {food}.
-    3 One day the {pet} laughed for the first time.
+    3 Then the {pet} laughed for the first time.
     0 After that it was not afraid any more.
 """)  # fmt: skip
 _plot("wish", "by the lake", "shell", """
@@ -151,7 +153,7 @@ _plot("wish", "by the lake", "shell", """
 _plot("work", "on the farm", "clock", """
     ! {intro}
     4 {Hero} worked {place} from morning to night.
-    ! There was too much to do, and {a_thing} was broken, too.
+    ! One day there was too much to do, and {a_thing} was broken, too.
     ! Then {a_pet} came and helped, and soon everything was done.
     1 "We can do it together," said the {pet}.
     2 {Hero} could not believe it.
@@ -160,7 +162,7 @@ _plot("work", "on the farm", "clock", """
 """)  # fmt: skip
 _plot("trick", "under the bridge", "coat", """
     ! {intro}
-    ! {A_pet} lived {place} and took {a_thing} from {him}.
+    ! One morning {a_pet} {place} took {a_thing} from {him}.
     1 "Give it back!" said {hero}.
     2 The {pet} only laughed.
     ! So {hero} put {food} on the ground, and the {pet} came out to eat.
@@ -204,7 +206,8 @@ def sentences(
         fields: the words of the scene, "ending" among them: "" for the plot's own.
         length: 3 for the shortest.
         needed: names of fields that must be told.
-        rng: draws which sentences are left out; without it they are those whose digits are the highest.
+        rng: draws which sentences are left out, the last one only where there is no room for it; without it
+            they are those whose digits are the highest.
     """
     lines = list(PLOTS[plot][2])
     ending = fields.get("ending", "")
@@ -217,7 +220,9 @@ def sentences(
             more = [line for line in lines if f"{{{name}}}" in line.replace("{A_", "{a_")]
             kept.add(more[0])
             told += more[0]
-    by_turn = rng.sample(lines, len(lines)) if rng else sorted(lines, key=_mark)
+    by_turn = sorted(lines, key=_mark)
+    if rng:
+        by_turn = sorted(rng.sample(lines, len(lines)), key=lambda line: _mark(line) != 0)
     for line in by_turn:
         if len(kept) >= length:
             break

@@ -41,11 +41,15 @@ _BARE = ("story", "Story", "a story", "story time", "one story", "tell story", "
          "surprise me", "once upon a time", "Once upon a time", "another story", "Let me hear a story",
          "Know any good stories", "Got a story for me", "I would love a story", "short story",
          "I can not sleep")  # fmt: skip
+_LONG = ("tell me a long story", "write a long story", "write a longer story", "give me a long story",
+         "a long story", "make up a long story", "long story", "tell me a long tale")  # fmt: skip
+_VERY_LONG = ("tell me a very long story", "write a very long story", "a very long story please",
+              "tell me a really long story", "the longest story you know")  # fmt: skip
 _LONELY = ("friendship", "love", "winter", "summer", "space", "magic", "rain", "music", "spring", "luck",
            "courage", "school", "christmas", "night", "stars", "food", "sleep", "time", "autumn")  # fmt: skip
 
 # Of a story of which no length was asked: words and marks, fewest and most.
-_LENGTHS = (50, 67)
+_LENGTHS = (46, 60)
 _WORD_OR_MARK = re.compile(r"\w+|[^\w\s]")
 
 
@@ -114,14 +118,15 @@ class Scene:
         return sentences(self.plot, self.fields, length, self.asked).text
 
     def told_freely(self, rng: random.Random) -> str:
-        """The story in some four to eight sentences, of as many words as chance wants, whatever the plot.
+        """The story in some four to seven sentences, of as many words as chance wants, whatever the plot.
 
         The end of an answer is what a canvas is sure of first. Where plots have lengths of their own, the end
-        has chosen one, the shortest, before a word of it stands.
+        has chosen one, the shortest, before a word of it stands. At least one sentence is left out: of a plot
+        that is told whole each word has its place.
         """
         length = rng.uniform(*_LENGTHS)
         told = [
-            sentences(self.plot, self.fields, n, self.asked, rng).text for n in range(4, 9) for _ in range(2)
+            sentences(self.plot, self.fields, n, self.asked, rng).text for n in range(4, 8) for _ in range(2)
         ]
         return min(told, key=lambda text: abs(len(_WORD_OR_MARK.findall(text)) - length))
 
@@ -135,7 +140,7 @@ class Scene:
         """The story in just so many sentences; "" where what was asked for needs more, or the plot."""
         if length < 3:
             return self.briefly(length, rng)
-        told = sentences(self.plot, self.fields, length - bool(self.topic), self.asked)
+        told = sentences(self.plot, self.fields, length - bool(self.topic), self.asked, rng)
         return told.text if len(told.lines) + bool(self.topic) == length else ""
 
     @property
@@ -294,23 +299,24 @@ def make_story(rng: random.Random) -> Example:
 
 
 def make_long_story(rng: random.Random) -> Example:
-    """Two adventures of one hero, two canvases."""
+    """Two adventures of one hero, one canvas; or three and two canvases, where it is to be very long."""
     scene = draw_scene(rng)
-    wish = ""
+    wish, n = "", rng.choice((2, 2, 3))
     if rng.random() < 0.7:
         while True:
             scene, words = ask_for(draw_scene(rng), rng)
             if not scene.topic:
                 break
         wish = f" about {words}"
-    second = replace(draw_scene(rng), people=scene.people, role=scene.role)
-    while second.plot == scene.plot or second.pet == scene.pet:
-        second = replace(draw_scene(rng), people=scene.people, role=scene.role)
-    more = second.told_freely(rng).split(". ", 1)[1]
-    ask = rng.choice(
-        ("tell me a long story", "write a long story", "write a longer story", "tell me a very long story")
-    )
+    told = [scene]
+    while len(told) < n:
+        other = replace(draw_scene(rng), people=scene.people, role=scene.role)
+        if all(other.plot != one_.plot and other.pet != one_.pet for one_ in told):
+            told.append(other)
+    first, *more = (one_.told_freely(rng) for one_ in told)
+    text = "\n\n".join([first, *(part.split(". ", 1)[1] for part in more)])
+    ask = rng.choice(_VERY_LONG if n > 2 else _LONG)
     prompt = command(ask + wish, rng, plain=0.7)
     if any(word not in prompt for word in wish.split()):
         prompt = ask + wish
-    return one("story", prompt, f"{scene.told_freely(rng)}\n\n{more}", **scene.truths)
+    return one("story", prompt, text, **scene.truths)
