@@ -230,8 +230,10 @@ class Examples:
         shape = len(drawn), kind.canvas
         prompt = np.full((len(drawn), kind.prompt), -1)
         targets = np.full(shape, PAD)
-        # As many canvases of each share of noise: a batch is then less of a chance than with a share each.
-        share = (numbers.permutation(len(drawn)) + numbers.random(len(drawn))) / len(drawn)
+        # Squares of the shares of noise are spread evenly: a batch is then less of a chance than with a share
+        # for each. What an answer is to be is decided in much noise; in little there is nothing left to learn.
+        even = (numbers.permutation(len(drawn)) + numbers.random(len(drawn))) / len(drawn)
+        share = np.sqrt(even)
         corrupted = numbers.random(shape) < share[:, None]
         shifted = []
         for i, (_, ids, answer, given, *_) in enumerate(drawn):
