@@ -231,7 +231,7 @@ class Examples:
         prompt = np.full((len(drawn), kind.prompt), -1)
         targets = np.full(shape, PAD)
         # Squares of the shares of noise are spread evenly: a batch is then less of a chance than with a share
-        # for each. What an answer is to be is decided in much noise; in little there is nothing left to learn.
+        # for each. What an answer is to be is decided in much noise; little leaves nothing to learn.
         even = (numbers.permutation(len(drawn)) + numbers.random(len(drawn))) / len(drawn)
         share = np.sqrt(even)
         corrupted = numbers.random(shape) < share[:, None]
