@@ -1,6 +1,7 @@
 """Sixteen plots. Each can tell every fact of a scene, and can be cut to three sentences.
 
-What a canvas is sure of first chooses the plot. So plots begin alike, and none has a length of its own.
+What a canvas is sure of first chooses the plot. So plots begin alike, and none has a length of its own,
+nor has its second sentence: {time} is two to six tokens.
 
 A line is a mark and a sentence. "!" is told in every version; a digit says how early a sentence is added to
 these as a story grows. The last line is the plot's own ending.
@@ -19,7 +20,7 @@ def _plot(name: str, place: str, thing: str, lines: str) -> None:
 
 _plot("hungry", "in the forest", "ball", """
     ! {intro}
-    ! One day {hero} met {a_pet} {place}.
+    ! {time} {hero} met {a_pet} {place}.
     2 It was thin and very hungry.
     1 "I have had nothing to eat all day," said the {pet}.
     ! So {hero} gave it {food}.
@@ -29,7 +30,7 @@ _plot("hungry", "in the forest", "ball", """
 """)  # fmt: skip
 _plot("lost thing", "behind the house", "key", """
     ! {intro}
-    ! One morning {hero} had lost {a_thing}.
+    ! {time} {hero} had lost {a_thing}.
     1 {Hero} looked {place}, but it was not there.
     ! Then {a_pet} came and brought {the_thing} back.
     2 "I found it in the grass," said the {pet}.
@@ -38,7 +39,7 @@ _plot("lost thing", "behind the house", "key", """
 """)  # fmt: skip
 _plot("lost way", "in the forest", "lamp", """
     ! {intro}
-    ! One night {hero} could not find the way home.
+    ! {time} {hero} could not find the way home.
     4 It was dark and cold {place}.
     ! Then {a_pet} came and showed {him} the right way.
     1 "Follow me!" it said, and it carried {a_thing}.
@@ -48,7 +49,7 @@ _plot("lost way", "in the forest", "lamp", """
 """)  # fmt: skip
 _plot("race", "on the hill", "ring", """
     ! {intro}
-    ! One summer day {a_pet} wanted to have a race with {him} {place}.
+    ! {time} {hero} met {a_pet} that wanted to have a race {place}.
     1 "I am faster than you," said the {pet}.
     2 They ran past the trees and over the stones.
     4 The prize was {a_thing}.
@@ -59,7 +60,7 @@ _plot("race", "on the hill", "ring", """
 _plot("storm", "by the sea", "boat", """
     ! {intro}
     4 {Hero} had {a_thing}.
-    ! One day a great storm came {place}.
+    ! {time} {hero} saw a great storm come {place}.
     ! {A_pet} was in the water, and {hero} pulled it out just in time.
     1 "You are very brave," said the {pet}.
     2 It was wet and cold.
@@ -68,7 +69,7 @@ _plot("storm", "by the sea", "boat", """
 """)  # fmt: skip
 _plot("birthday", "in the garden", "hat", """
     ! {intro}
-    ! One day it was the birthday of {a_pet} {place}.
+    ! {time} {hero} heard that it was the birthday of {a_pet} {place}.
     1 "Nobody has come to my party," said the {pet}.
     ! So {hero} came and brought {a_thing} and {food}.
     2 The {pet} put everything on the table.
@@ -77,7 +78,7 @@ _plot("birthday", "in the garden", "hat", """
 """)  # fmt: skip
 _plot("treasure", "on a small island", "map", """
     ! {intro}
-    ! One day {hero} found {a_thing} and followed it to a treasure.
+    ! {time} {hero} found {a_thing} and followed it to a treasure.
     4 The way ended {place}.
     ! There sat {a_pet} with a box, and in it were {food}.
     1 "You may have them if you stay for a while," said the {pet}.
@@ -87,7 +88,7 @@ _plot("treasure", "on a small island", "map", """
 """)  # fmt: skip
 _plot("flying", "over the village", "balloon", """
     ! {intro}
-    ! One windy day {a_thing} carried {him} up into the sky.
+    ! {time} {hero} flew up into the sky with {a_thing}.
     4 It flew high {place}.
     ! {A_pet} sat on a cloud and showed {him} the way home.
     1 "Come again soon!" said the {pet}.
@@ -97,7 +98,7 @@ _plot("flying", "over the village", "balloon", """
 """)  # fmt: skip
 _plot("music", "at the market", "flute", """
     ! {intro}
-    ! One morning {hero} heard {a_pet} play {a_thing} {place}.
+    ! {time} {hero} heard {a_pet} play {a_thing} {place}.
     1 "I can only play one song," said the {pet}.
     ! {Hero} sang with it, and soon everybody danced.
     2 Old and young came to listen.
@@ -106,7 +107,7 @@ _plot("music", "at the market", "flute", """
 """)  # fmt: skip
 _plot("snow", "in the snow", "scarf", """
     ! {intro}
-    ! One winter day {hero} found {a_pet} {place}.
+    ! {time} {hero} found {a_pet} {place}.
     1 "I am so cold," said the {pet}.
     ! {Hero} gave it {a_thing} and took it home.
     2 They made a fire and drank hot tea.
@@ -115,7 +116,7 @@ _plot("snow", "in the snow", "scarf", """
 """)  # fmt: skip
 _plot("garden", "in the garden", "spoon", """
     ! {intro}
-    ! One spring {hero} planted some seeds {place}.
+    ! {time} {hero} planted some seeds {place}.
     2 Every day {hero} gave them water.
     4 {Hero} dug with {a_thing}.
     ! In summer {a_pet} came by, and they found {food} there.
@@ -125,7 +126,7 @@ _plot("garden", "in the garden", "spoon", """
 """)  # fmt: skip
 _plot("secret", "in a dark cave", "book", """
     ! {intro}
-    ! One day {a_pet} told {him} a secret.
+    ! {time} {hero} heard a secret from {a_pet}.
     1 "There is {a_thing} {place}," it said.
     2 {Hero} did not tell anybody.
     ! They went there at night and found it.
@@ -134,7 +135,7 @@ _plot("secret", "in a dark cave", "book", """
 """)  # fmt: skip
 _plot("shy", "near the school", "drum", """
     ! {intro}
-    ! One day {hero} met {a_pet} {place} that was afraid of everything.
+    ! {time} {hero} met {a_pet} {place} that was afraid of everything.
     1 "Even {a_thing} makes me shake," said the {pet}.
     ! {Hero} came to it every day and stayed until night.
     2 They read stories and ate {food}.
@@ -143,7 +144,7 @@ _plot("shy", "near the school", "drum", """
 """)  # fmt: skip
 _plot("wish", "by the lake", "shell", """
     ! {intro}
-    ! One evening {hero} found {a_thing} {place}, and it could grant a wish.
+    ! {time} {hero} found {a_thing} {place}, and it could grant a wish.
     1 "I want a friend," said {hero}.
     ! At once {a_pet} stood there and smiled.
     2 They told each other stories.
@@ -153,7 +154,7 @@ _plot("wish", "by the lake", "shell", """
 _plot("work", "on the farm", "clock", """
     ! {intro}
     4 {Hero} worked {place} from morning to night.
-    ! One day there was too much to do, and {a_thing} was broken, too.
+    ! {time} {hero} had too much to do, and {a_thing} was broken, too.
     ! Then {a_pet} came and helped, and soon everything was done.
     1 "We can do it together," said the {pet}.
     2 {Hero} could not believe it.
@@ -162,7 +163,7 @@ _plot("work", "on the farm", "clock", """
 """)  # fmt: skip
 _plot("trick", "under the bridge", "coat", """
     ! {intro}
-    ! One morning {a_pet} {place} took {a_thing} from {him}.
+    ! {time} {hero} saw {a_pet} run away with {a_thing} {place}.
     1 "Give it back!" said {hero}.
     2 The {pet} only laughed.
     ! So {hero} put {food} on the ground, and the {pet} came out to eat.

@@ -41,6 +41,9 @@ _BARE = ("story", "Story", "a story", "story time", "one story", "tell story", "
          "surprise me", "once upon a time", "Once upon a time", "another story", "Let me hear a story",
          "Know any good stories", "Got a story for me", "I would love a story", "short story",
          "I can not sleep")  # fmt: skip
+_TIMES = ("One day", "One evening", "One cold morning", "One windy evening", "One quiet winter morning",
+          "One cold autumn evening", "One cold and windy night", "One quiet and cold morning",
+          "One very cold and windy day", "One quiet and cold spring morning")  # fmt: skip
 _LONG = ("tell me a long story", "write a long story", "write a longer story", "give me a long story",
          "a long story", "make up a long story", "long story", "tell me a long tale")  # fmt: skip
 _VERY_LONG = ("tell me a very long story", "write a very long story", "a very long story please",
@@ -78,6 +81,7 @@ class Scene:
     topic: str = ""
     ending: str = ""
     asked: tuple[str, ...] = ()
+    time: str = "One day"
 
     @property
     def hero(self) -> str:
@@ -108,6 +112,7 @@ class Scene:
             "him": him, "pet": self.pet, "a_pet": with_article(pet), "thing": self.thing,
             "a_thing": with_article(thing), "the_thing": f"the {thing}",
             "food": f"{self.number} {self.foods}", "foods": self.foods, "place": self.place,
+            "time": self.time,
         }  # fmt: skip
         found["A_pet"] = found["a_pet"][0].upper() + found["a_pet"][1:]
         found["ending"] = ENDINGS.get(self.ending, "").format_map(found) if self.ending else ""
@@ -168,8 +173,9 @@ def draw_scene(rng: random.Random) -> Scene:
     pet = rng.choice(ANIMALS)
     people = (any_name(rng, known=1.0),)
     return Scene(
-        plot, people, "", pet, rng.choice(COLOURS), thing, "", rng.choice(NUMBERS), FOOD_OF[pet], place
-    )
+        plot, people, "", pet, rng.choice(COLOURS), thing, "", rng.choice(NUMBERS), FOOD_OF[pet], place,
+        time=rng.choice(_TIMES),
+    )  # fmt: skip
 
 
 def _people(rng: random.Random) -> tuple[str, ...]:
