@@ -3,6 +3,7 @@
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -311,6 +312,38 @@ def test_each_plot_is_told_when_nothing_is_asked():
     told = Counter(stories.draw_scene(random.Random(seed)).plot for seed in range(1000))
     assert len(told) == len(PLOTS)
     assert min(told.values()) > 0.03 * 1000
+
+
+def test_no_plot_is_told_by_its_length(examples):
+    """What is sure first must not choose the plot: the end of an answer, or of its second sentence."""
+    rng, size = random.Random(14), examples.encoder.tokenizer.encode
+    whole, second = {}, {}
+    for plot, (place, thing, _) in PLOTS.items():
+        scenes = [stories.draw_scene(rng) for _ in range(150)]
+        told = [replace(s, plot=plot, place=place, thing=thing).told_freely(rng) for s in scenes]
+        whole[plot] = Counter(len(size(text)) for text in told)
+        second[plot] = Counter(len(size(text.split(". ")[1])) for text in told)
+    for counts, fewest in ((whole, 11), (second, 4)):
+        ways = [max(found.values()) for found in counts.values()]
+        assert max(ways) < 0.4 * 150, counts
+        assert min(map(len, counts.values())) >= fewest, counts
+    shared = [sum((whole[plot] & whole["music"]).values()) for plot in PLOTS]
+    assert min(shared) > 0.4 * 150
+
+
+def test_a_notation_can_be_asked_for():
+    from tools.demo.evaluate import held_out
+
+    boards = {form: puzzles.notation(np.eye(4, dtype=int), np.random.default_rng(1), form)
+              for form in puzzles.NOTATIONS}  # fmt: skip
+    assert len(set(boards.values())) == len(boards)
+    (example,) = held_out("4x4 6: cells", 1, 1)
+    assert example.entry["messages"][0].count("|") == 20
+
+
+def test_more_is_noise_than_not(examples):
+    """Two thirds, but for canvases with holes and pins."""
+    assert 0.48 < np.mean([examples.batch(KINDS[0], 1, step).corrupted.mean() for step in range(4)]) < 0.56
 
 
 def test_batches_are_a_function_of_seed_and_step_and_hold_whole_prompts(examples):
