@@ -4,7 +4,7 @@ import random
 
 from tools.demo.example import Example, one
 from tools.demo.phrasing import command
-from tools.demo.words import ANIMALS, COLOURS, FOODS, NAMES, OBJECTS, THINGS, VERBS
+from tools.demo.words import ANIMALS, COLOURS, FOODS, NAMES, OBJECTS, THINGS, VERBS, any_word
 
 _UP = ("sort", "sort these numbers", "sort the numbers", "put these numbers in order", "order", "order these",
        "arrange these numbers from smallest to largest", "sort from small to big", "sort ascending",
@@ -52,6 +52,8 @@ def make_sorted_words(rng: random.Random) -> Example:
     """Two to ten different words."""
     pool = rng.choice((ANIMALS, COLOURS, NAMES, THINGS, FOODS, (*OBJECTS, *VERBS, *ANIMALS)))
     items = rng.sample(sorted(set(pool)), rng.randint(2, 10))
+    if pool is not NAMES and rng.random() < 0.3:  # words that nobody knows
+        items = list(dict.fromkeys(any_word(rng, 8) if rng.random() < 0.5 else item for item in items))
     down = rng.random() < 0.15
     comma = rng.choice((" ", ", ", ", ", ","))
     answer = ", ".join(sorted(items, reverse=down))

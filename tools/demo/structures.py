@@ -15,6 +15,7 @@ from tools.demo.words import (
     THINGS,
     TOPICS,
     any_name,
+    any_word,
     listed,
     with_article,
 )
@@ -53,7 +54,22 @@ def _value(key: str, rng: random.Random) -> Any:
         )
     if key in ("happy", "active", "new", "open"):
         return rng.random() < 0.5
-    return rng.choice((*THINGS, *FOODS, *OBJECTS[:20], *TOPICS))
+    kind = rng.random()
+    if kind < 0.6:
+        return rng.choice((*THINGS, *FOODS, *OBJECTS[:20], *TOPICS))
+    if kind < 0.8:
+        return any_word(rng)
+    return rng.randint(0, 9999) if kind < 0.9 else f"{rng.choice(COLOURS)} {any_word(rng, 7)}"
+
+
+def _key(rng: random.Random) -> str:
+    """Mostly one that is usual; people think of others."""
+    kind = rng.random()
+    if kind < 0.6:
+        return rng.choice(KEYS)
+    if kind < 0.8:
+        return rng.choice((*OBJECTS, *THINGS, *TOPICS))
+    return any_word(rng, 9) if kind < 0.95 else rng.choice("abcdefghijklmnopqrstuvwxyz")
 
 
 KEYS = ("name", "age", "color", "colour", "pet", "animal", "friend", "city", "number", "title", "price",
@@ -73,7 +89,7 @@ def _plain(value: Any) -> str:
 
 def make_object(rng: random.Random) -> Example:
     """Keys with values, in the ways in which people list them."""
-    keys = rng.sample(KEYS, rng.randint(1, 5))
+    keys = list(dict.fromkeys(_key(rng) for _ in range(rng.randint(1, 5))))
     value = {key: _value(key, rng) for key in keys}
     mark = rng.choice((" ", " ", ": ", "=", " = ", " is "))
     pairs = [f"{key}{mark}{_plain(item)}" for key, item in value.items()]
@@ -127,7 +143,10 @@ def make_list(rng: random.Random) -> Example:
     if rng.random() < 0.5:
         items: list[Any] = [rng.randint(0, 99) for _ in range(rng.randint(2, 8))]
     else:
-        items = rng.sample(rng.choice((ANIMALS, COLOURS, FOODS, NAMES, THINGS)), rng.randint(2, 7))
+        pool = rng.choice((ANIMALS, COLOURS, FOODS, NAMES, THINGS, (*OBJECTS, *TOPICS)))
+        items = rng.sample(pool, rng.randint(2, 7))
+        if rng.random() < 0.3:
+            items = [any_word(rng, 8) if rng.random() < 0.5 else item for item in items]
     text = rng.choice((", ".join(map(str, items)), listed(list(map(str, items))), " ".join(map(str, items))))
     form = rng.choice((": {}", ": {}", " of {}", " with {}", " from {}"))
     if rng.random() < 0.2:
