@@ -315,20 +315,17 @@ def test_each_plot_is_told_when_nothing_is_asked():
 
 
 def test_no_plot_is_told_by_its_length(examples):
-    """What is sure first must not choose the plot: the end of an answer, or of its second sentence."""
+    """The end of an answer is sure first, and must not choose the plot."""
     rng, size = random.Random(14), examples.encoder.tokenizer.encode
-    whole, second = {}, {}
+    whole = {}
     for plot, (place, thing, _) in PLOTS.items():
         scenes = [stories.draw_scene(rng) for _ in range(150)]
         told = [replace(s, plot=plot, place=place, thing=thing).told_freely(rng) for s in scenes]
-        whole[plot] = Counter(len(size(text)) for text in told)
-        second[plot] = Counter(len(size(text.split(". ")[1])) for text in told)
-    for counts, fewest in ((whole, 11), (second, 4)):
-        ways = [max(found.values()) for found in counts.values()]
-        assert max(ways) < 0.4 * 150, counts
-        assert min(map(len, counts.values())) >= fewest, counts
-    shared = [sum((whole[plot] & whole["music"]).values()) for plot in PLOTS]
-    assert min(shared) > 0.4 * 150
+        whole[plot] = Counter(len(size(text)) // 3 for text in told)
+    every = sum(whole.values(), Counter())
+    for plot, found in whole.items():
+        as_all = sum(min(n, every[length] / len(PLOTS)) for length, n in found.items())
+        assert as_all > 0.45 * 150, (plot, found)
 
 
 def test_a_notation_can_be_asked_for():
@@ -343,7 +340,7 @@ def test_a_notation_can_be_asked_for():
 
 def test_more_is_noise_than_not(examples):
     """Two thirds, but for canvases with holes and pins."""
-    assert 0.48 < np.mean([examples.batch(KINDS[0], 1, step).corrupted.mean() for step in range(4)]) < 0.56
+    assert 0.5 < np.mean([examples.batch(KINDS[0], 1, step).corrupted.mean() for step in range(12)]) < 0.6
 
 
 def test_batches_are_a_function_of_seed_and_step_and_hold_whole_prompts(examples):

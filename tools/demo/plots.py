@@ -1,8 +1,5 @@
 """Sixteen plots. Each can tell every fact of a scene, and can be cut to three sentences.
 
-What a canvas is sure of first chooses the plot. So plots begin alike, and none has a length of its own,
-nor has its second sentence: {time} is two to six tokens.
-
 A line is a mark and a sentence. "!" is told in every version; a digit says how early a sentence is added to
 these as a story grows. The last line is the plot's own ending.
 """
@@ -20,7 +17,7 @@ def _plot(name: str, place: str, thing: str, lines: str) -> None:
 
 _plot("hungry", "in the forest", "ball", """
     ! {intro}
-    ! {time} {hero} met {a_pet} {place}.
+    ! One day {hero} met {a_pet} {place}.
     2 It was thin and very hungry.
     1 "I have had nothing to eat all day," said the {pet}.
     ! So {hero} gave it {food}.
@@ -30,7 +27,7 @@ _plot("hungry", "in the forest", "ball", """
 """)  # fmt: skip
 _plot("lost thing", "behind the house", "key", """
     ! {intro}
-    ! {time} {hero} had lost {a_thing}.
+    ! One morning {hero} had lost {a_thing}.
     1 {Hero} looked {place}, but it was not there.
     ! Then {a_pet} came and brought {the_thing} back.
     2 "I found it in the grass," said the {pet}.
@@ -39,7 +36,7 @@ _plot("lost thing", "behind the house", "key", """
 """)  # fmt: skip
 _plot("lost way", "in the forest", "lamp", """
     ! {intro}
-    ! {time} {hero} could not find the way home.
+    ! One night {hero} could not find the way home.
     4 It was dark and cold {place}.
     ! Then {a_pet} came and showed {him} the right way.
     1 "Follow me!" it said, and it carried {a_thing}.
@@ -49,7 +46,7 @@ _plot("lost way", "in the forest", "lamp", """
 """)  # fmt: skip
 _plot("race", "on the hill", "ring", """
     ! {intro}
-    ! {time} {hero} met {a_pet} that wanted to have a race {place}.
+    ! One summer day {a_pet} wanted to have a race with {him} {place}.
     1 "I am faster than you," said the {pet}.
     2 They ran past the trees and over the stones.
     4 The prize was {a_thing}.
@@ -60,7 +57,7 @@ _plot("race", "on the hill", "ring", """
 _plot("storm", "by the sea", "boat", """
     ! {intro}
     4 {Hero} had {a_thing}.
-    ! {time} {hero} saw a great storm come {place}.
+    ! One day a great storm came {place}.
     ! {A_pet} was in the water, and {hero} pulled it out just in time.
     1 "You are very brave," said the {pet}.
     2 It was wet and cold.
@@ -69,7 +66,7 @@ _plot("storm", "by the sea", "boat", """
 """)  # fmt: skip
 _plot("birthday", "in the garden", "hat", """
     ! {intro}
-    ! {time} {hero} heard that it was the birthday of {a_pet} {place}.
+    ! It was the birthday of {a_pet} {place}.
     1 "Nobody has come to my party," said the {pet}.
     ! So {hero} came and brought {a_thing} and {food}.
     2 The {pet} put everything on the table.
@@ -78,7 +75,7 @@ _plot("birthday", "in the garden", "hat", """
 """)  # fmt: skip
 _plot("treasure", "on a small island", "map", """
     ! {intro}
-    ! {time} {hero} found {a_thing} and followed it to a treasure.
+    ! One day {hero} found {a_thing} and followed it to a treasure.
     4 The way ended {place}.
     ! There sat {a_pet} with a box, and in it were {food}.
     1 "You may have them if you stay for a while," said the {pet}.
@@ -88,7 +85,7 @@ _plot("treasure", "on a small island", "map", """
 """)  # fmt: skip
 _plot("flying", "over the village", "balloon", """
     ! {intro}
-    ! {time} {hero} flew up into the sky with {a_thing}.
+    ! One windy day {a_thing} carried {him} up into the sky.
     4 It flew high {place}.
     ! {A_pet} sat on a cloud and showed {him} the way home.
     1 "Come again soon!" said the {pet}.
@@ -98,7 +95,7 @@ _plot("flying", "over the village", "balloon", """
 """)  # fmt: skip
 _plot("music", "at the market", "flute", """
     ! {intro}
-    ! {time} {hero} heard {a_pet} play {a_thing} {place}.
+    ! One morning {hero} heard {a_pet} play {a_thing} {place}.
     1 "I can only play one song," said the {pet}.
     ! {Hero} sang with it, and soon everybody danced.
     2 Old and young came to listen.
@@ -107,7 +104,7 @@ _plot("music", "at the market", "flute", """
 """)  # fmt: skip
 _plot("snow", "in the snow", "scarf", """
     ! {intro}
-    ! {time} {hero} found {a_pet} {place}.
+    ! One winter day {hero} found {a_pet} {place}.
     1 "I am so cold," said the {pet}.
     ! {Hero} gave it {a_thing} and took it home.
     2 They made a fire and drank hot tea.
@@ -116,7 +113,7 @@ _plot("snow", "in the snow", "scarf", """
 """)  # fmt: skip
 _plot("garden", "in the garden", "spoon", """
     ! {intro}
-    ! {time} {hero} planted some seeds {place}.
+    ! One spring {hero} planted some seeds {place}.
     2 Every day {hero} gave them water.
     4 {Hero} dug with {a_thing}.
     ! In summer {a_pet} came by, and they found {food} there.
@@ -126,7 +123,7 @@ _plot("garden", "in the garden", "spoon", """
 """)  # fmt: skip
 _plot("secret", "in a dark cave", "book", """
     ! {intro}
-    ! {time} {hero} heard a secret from {a_pet}.
+    ! One day {a_pet} told {him} a secret.
     1 "There is {a_thing} {place}," it said.
     2 {Hero} did not tell anybody.
     ! They went there at night and found it.
@@ -135,16 +132,16 @@ _plot("secret", "in a dark cave", "book", """
 """)  # fmt: skip
 _plot("shy", "near the school", "drum", """
     ! {intro}
-    ! {time} {hero} met {a_pet} {place} that was afraid of everything.
+    ! There was {a_pet} {place} that was afraid of everything.
     1 "Even {a_thing} makes me shake," said the {pet}.
     ! {Hero} came to it every day and stayed until night.
     2 They read stories and ate {food}.
-    3 Then the {pet} laughed for the first time.
+    3 One day the {pet} laughed for the first time.
     0 After that it was not afraid any more.
 """)  # fmt: skip
 _plot("wish", "by the lake", "shell", """
     ! {intro}
-    ! {time} {hero} found {a_thing} {place}, and it could grant a wish.
+    ! One evening {hero} found {a_thing} {place}, and it could grant a wish.
     1 "I want a friend," said {hero}.
     ! At once {a_pet} stood there and smiled.
     2 They told each other stories.
@@ -154,7 +151,7 @@ _plot("wish", "by the lake", "shell", """
 _plot("work", "on the farm", "clock", """
     ! {intro}
     4 {Hero} worked {place} from morning to night.
-    ! {time} {hero} had too much to do, and {a_thing} was broken, too.
+    ! There was too much to do, and {a_thing} was broken, too.
     ! Then {a_pet} came and helped, and soon everything was done.
     1 "We can do it together," said the {pet}.
     2 {Hero} could not believe it.
@@ -163,7 +160,7 @@ _plot("work", "on the farm", "clock", """
 """)  # fmt: skip
 _plot("trick", "under the bridge", "coat", """
     ! {intro}
-    ! {time} {hero} saw {a_pet} run away with {a_thing} {place}.
+    ! {A_pet} lived {place} and took {a_thing} from {him}.
     1 "Give it back!" said {hero}.
     2 The {pet} only laughed.
     ! So {hero} put {food} on the ground, and the {pet} came out to eat.

@@ -41,9 +41,6 @@ _BARE = ("story", "Story", "a story", "story time", "one story", "tell story", "
          "surprise me", "once upon a time", "Once upon a time", "another story", "Let me hear a story",
          "Know any good stories", "Got a story for me", "I would love a story", "short story",
          "I can not sleep")  # fmt: skip
-_TIMES = ("One day", "One evening", "One cold morning", "One windy evening", "One quiet winter morning",
-          "One cold autumn evening", "One cold and windy night", "One quiet and cold morning",
-          "One very cold and windy day", "One quiet and cold spring morning")  # fmt: skip
 _LONG = ("tell me a long story", "write a long story", "write a longer story", "give me a long story",
          "a long story", "make up a long story", "long story", "tell me a long tale")  # fmt: skip
 _VERY_LONG = ("tell me a very long story", "write a very long story", "a very long story please",
@@ -51,8 +48,9 @@ _VERY_LONG = ("tell me a very long story", "write a very long story", "a very lo
 _LONELY = ("friendship", "love", "winter", "summer", "space", "magic", "rain", "music", "spring", "luck",
            "courage", "school", "christmas", "night", "stars", "food", "sleep", "time", "autumn")  # fmt: skip
 
-# Of a story of which no length was asked: words and marks, fewest and most.
-_LENGTHS = (46, 60)
+# Of a story of which no length was asked, and of each adventure where there are two in a canvas: words and
+# marks, fewest and most. All plots can be told in so many.
+LENGTHS, _LENGTHS_OF_TWO = (50, 67), (44, 56)
 _WORD_OR_MARK = re.compile(r"\w+|[^\w\s]")
 
 
@@ -81,7 +79,6 @@ class Scene:
     topic: str = ""
     ending: str = ""
     asked: tuple[str, ...] = ()
-    time: str = "One day"
 
     @property
     def hero(self) -> str:
@@ -112,7 +109,6 @@ class Scene:
             "him": him, "pet": self.pet, "a_pet": with_article(pet), "thing": self.thing,
             "a_thing": with_article(thing), "the_thing": f"the {thing}",
             "food": f"{self.number} {self.foods}", "foods": self.foods, "place": self.place,
-            "time": self.time,
         }  # fmt: skip
         found["A_pet"] = found["a_pet"][0].upper() + found["a_pet"][1:]
         found["ending"] = ENDINGS.get(self.ending, "").format_map(found) if self.ending else ""
@@ -122,16 +118,18 @@ class Scene:
         """The story in so many sentences, or more if what was asked for needs them."""
         return sentences(self.plot, self.fields, length, self.asked).text
 
-    def told_freely(self, rng: random.Random) -> str:
-        """The story in some four to seven sentences, of as many words as chance wants, whatever the plot.
+    def told_freely(self, rng: random.Random, lengths: tuple[int, int] = LENGTHS) -> str:
+        """The story in some four to eight sentences, of as many words as chance wants, whatever the plot.
 
         The end of an answer is what a canvas is sure of first. Where plots have lengths of their own, the end
-        has chosen one, the shortest, before a word of it stands. At least one sentence is left out: of a plot
-        that is told whole each word has its place.
+        has chosen one, the shortest, before a word of it stands.
+
+        Args:
+            lengths: words and marks, fewest and most.
         """
-        length = rng.uniform(*_LENGTHS)
+        length = rng.uniform(*lengths)
         told = [
-            sentences(self.plot, self.fields, n, self.asked, rng).text for n in range(4, 8) for _ in range(2)
+            sentences(self.plot, self.fields, n, self.asked, rng).text for n in range(4, 9) for _ in range(2)
         ]
         return min(told, key=lambda text: abs(len(_WORD_OR_MARK.findall(text)) - length))
 
@@ -172,10 +170,8 @@ def draw_scene(rng: random.Random) -> Scene:
     place, thing, _ = PLOTS[plot]
     pet = rng.choice(ANIMALS)
     people = (any_name(rng, known=1.0),)
-    return Scene(
-        plot, people, "", pet, rng.choice(COLOURS), thing, "", rng.choice(NUMBERS), FOOD_OF[pet], place,
-        time=rng.choice(_TIMES),
-    )  # fmt: skip
+    pet_colour, colour = (rng.choice(COLOURS) if rng.random() < share else "" for share in (0.6, 0.4))
+    return Scene(plot, people, "", pet, pet_colour, thing, colour, rng.choice(NUMBERS), FOOD_OF[pet], place)
 
 
 def _people(rng: random.Random) -> tuple[str, ...]:
@@ -319,7 +315,7 @@ def make_long_story(rng: random.Random) -> Example:
         other = replace(draw_scene(rng), people=scene.people, role=scene.role)
         if all(other.plot != one_.plot and other.pet != one_.pet for one_ in told):
             told.append(other)
-    first, *more = (one_.told_freely(rng) for one_ in told)
+    first, *more = (one_.told_freely(rng, LENGTHS if n > 2 else _LENGTHS_OF_TWO) for one_ in told)
     text = "\n\n".join([first, *(part.split(". ", 1)[1] for part in more)])
     ask = rng.choice(_VERY_LONG if n > 2 else _LONG)
     prompt = command(ask + wish, rng, plain=0.7)
