@@ -36,7 +36,7 @@ def products(loop):
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("name", BUDGET)
 def test_a_unit_costs_no_more_than_it_did(name, gated):
-    """With gelu(gate) * up behind the loop its registers lie otherwise: some more moves on the integer lanes."""
+    """With gelu(gate) * up behind the loop registers lie otherwise: some more moves on integer lanes."""
     from dgguf.backends.cuda.kernels import compile_cubin
     from dgguf.backends.cuda.matmul import kind_macros
 
