@@ -129,6 +129,16 @@ def test_gated_gelu(backend, rng, rows):
     close(backend.geglu(gate, up), gelu(gate) * up)
 
 
+@pytest.mark.parametrize("names", [("Q8_0", "Q8_0"), ("Q5_0", "F32")])
+def test_gated_is_both_products_and_their_gated_gelu(backend, rng, names):
+    x = normal(rng, 5, 32)
+    (gate, g), (up, u) = (tensor(normal(rng, 24, 32), name) for name in names)
+    matrices = backend.load_matrices([gate, up])
+    found = backend.gated(x, *matrices)
+    np.testing.assert_array_equal(found, backend.geglu(*(backend.linear(x, w) for w in matrices)))
+    close(found, gelu(x.astype(np.float64) @ g.T) * (x.astype(np.float64) @ u.T), 4e-6)
+
+
 @pytest.mark.parametrize("factors", [None, np.array([1, 1, 1e30, 1e30], np.float32)])
 def test_norm_rope(backend, rng, factors):
     x, w = normal(rng, 3, 2, 8), normal(rng, 8)
