@@ -176,7 +176,7 @@ def main() -> None:
         f"{'skill':<24} {'right':>6} {'wrong':>6} {'garbled':>8} {'refused':>8} {'settled':>8} {'steps':>6}"
     )
     with dgguf.load(model, threads=options.threads) as session:
-        for skill in NOTATED if options.skills == ["notations"] else options.skills:
+        for skill in (one for name in options.skills for one in (NOTATED if name == "notations" else [name])):
             row = measure(session, skill, options.cases, options.seed, options.image_tokens)
             counts = [row.outcomes[name] / options.cases for name in ("right", "wrong", "garbled", "refused")]
             settled, steps = float(np.mean(row.settled)), float(np.mean(row.steps))
