@@ -115,6 +115,8 @@ def test_every_word_of_an_answer_is_one_token(examples):
     encoder, seen = examples.encoder, set()
     for skill in ("story", "saying", "out of scope", "changed story", "thinking", "poem"):
         for example in drawn(skill, 40, seed=4):
+            if " " not in example.answer:  # a single word may be spelled
+                continue
             asked = " ".join([*example.entry["messages"], example.entry.get("system", "")])
             for word in WORD.findall(example.answer.replace(" ", "▁")):
                 if not example.spelled and word.strip("▁") not in asked and not word.isupper():
@@ -244,7 +246,7 @@ def test_stories_have_so_many_sentences_and_all_that_was_asked(length):
             told += 1
             entry = {"id": "", "kind": "story", "messages": [wish], "sentences": length, **scene.truths}
             assert judge(entry, [text]).outcome == "right", text
-    assert told > 100 - 40 * (length < 2)
+    assert told > 90 - 30 * (length < 2)
 
 
 def test_a_story_can_be_asked_for_again_in_another_mood_or_about_something():
@@ -293,6 +295,10 @@ COMPLAINTS = {
     "what was said before": ("memory", r".*\b(my name|who am I)\b.*"),
     "what somebody gave": ("story question", r"What did .* give .*\?"),
     "longer": ("changed story", r".*longer.*"),
+    "words that nobody knows in JSON": ("object", r".*title \w+ \w+.*"),
+    "what needs no text": ("fact", r"Is .* or .*\?"),
+    "a role without a system prompt": ("system", r"You are a pirate\. .*"),
+    "a phrase": ("story", r".*about an? \w+ who (loves|lost|finds|cannot) .*"),
     "a sad one": ("changed story", r".*\ba (sad|happy|funny|scary) one.*"),
 }
 
@@ -300,7 +306,7 @@ COMPLAINTS = {
 @pytest.mark.parametrize("complaint", COMPLAINTS)
 def test_what_visitors_missed_is_trained_in_their_form(complaint):
     skill, form = COMPLAINTS[complaint]
-    for seed in range(60):
+    for seed in range(150):
         for example in drawn(skill, 40, seed=100 + seed):
             if re.fullmatch(form, example.entry["messages"][-1]):
                 assert judge(example.entry, example.answers).outcome == "right"

@@ -64,14 +64,14 @@ _LONG = Kind(256, CANVAS, {
 })  # fmt: skip
 # A number or a word is learnt from very many examples; a hundred cost as much as forty of the others.
 _BRIEF = Kind(40, 8, {
-    "sum": 28, "reversed letters": 20, "how many": 14, "decision": 14, "typed decision": 10, "blank": 10,
-    "rating": 2, "spelling": 2,
+    "sum": 28, "reversed letters": 20, "how many": 14, "decision": 8, "typed decision": 8, "blank": 8,
+    "fact": 8, "word": 2, "rating": 2, "spelling": 2,
 })  # fmt: skip
-_JUDGED = Kind(96, 8, {"decision": 36, "typed decision": 10}, (40, 8))
+_JUDGED = Kind(96, 8, {"decision": 30, "typed decision": 16}, (40, 8))
 # What the batches above are too short for.
 _ORDERED = Kind(64, 64, {
-    "sorted numbers": 7, "sorted words": 7, "object": 4, "described": 4, "list": 4, "extracted": 3,
-    "nested": 3, "reversed words": 1, "counting": 4,
+    "sorted numbers": 6, "sorted words": 6, "object": 7, "described": 6, "list": 4, "extracted": 2,
+    "nested": 3, "reversed words": 1, "counting": 2,
 })  # fmt: skip
 # Of letters and numbers what _BRIEF is too short for.
 _LETTERS = Kind(40, 24, {

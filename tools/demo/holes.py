@@ -9,7 +9,7 @@ from tools.demo.words import ANIMALS, COLOURS, FOODS, NAMES, NUMBERS, THINGS, wi
 
 FILL_PROMPT = "Write this text."
 # Before the hole, behind it, and what fits, the usual word first.
-_COMMON = (
+COMMON = (
     ("The sky is", "", "blue"), ("The grass is", "", "green"), ("Snow is", "", "white"),
     ("The sun is", "", "yellow"),
     ("A lemon is", "", "yellow"), ("Blood is", "", "red"), ("Coal is", "", "black"), ("Milk is", "", "white"),
@@ -97,7 +97,7 @@ _ASKS = ("fill in the blank", "fill the gap", "complete the sentence", "fill in 
 def make_blank(rng: random.Random) -> Example:
     """One word that is missing: known by heart, or said in the sentence before."""
     if rng.random() < 0.6:
-        before, after, word = rng.choice(_COMMON)
+        before, after, word = rng.choice(COMMON)
     else:
         name, other = rng.sample(NAMES, 2)
         colour, thing, animal = rng.choice(COLOURS), rng.choice(THINGS), rng.choice(ANIMALS)
@@ -129,7 +129,7 @@ def make_text(rng: random.Random) -> Example:
     if kind < 0.6:
         text = draw_scene(rng).told(rng.randint(3, 7))
     elif kind < 0.8:
-        before, after, word = rng.choice(_COMMON)
+        before, after, word = rng.choice(COMMON)
         gap = "" if after.startswith(",") or not after else " "
         text = f"{before} {word}{gap}{after}."
     else:

@@ -6,7 +6,7 @@ from string import ascii_uppercase
 
 from tools.demo.example import Example, one
 from tools.demo.stories import draw_scene
-from tools.demo.words import ANIMALS, COLOURS, FOODS, NAMES, THINGS, with_article
+from tools.demo.words import ANIMALS, COLOURS, FOODS, NAMES, THINGS, any_word, with_article
 
 _GOOD = ("I love this {}", "The {} is great", "What a wonderful {}", "I am very happy with the {}",
          "The {} works perfectly", "This is the best {} I ever had", "Thank you for the beautiful {}",
@@ -14,6 +14,24 @@ _GOOD = ("I love this {}", "The {} is great", "What a wonderful {}", "I am very 
 _BAD = ("I hate this {}", "The {} is terrible", "What an awful {}", "I am very unhappy with the {}",
         "The {} is broken again", "This is the worst {} I ever had", "I want my money back for the {}",
         "My children do not like the {} at all", "The {} came late and I am angry")  # fmt: skip
+_ADJECTIVES = {
+    True: ("great", "wonderful", "excellent", "amazing", "perfect", "fantastic", "beautiful", "lovely",
+           "nice", "awesome", "brilliant", "good", "very good", "so kind", "delicious", "helpful", "fun",
+           "easy to use", "a pleasure", "better than I thought", "worth every penny"),
+    False: ("terrible", "awful", "horrible", "bad", "very bad", "poor", "disgusting", "boring", "ugly",
+            "useless", "slow", "rude", "dirty", "a disaster", "disappointing", "too loud", "broken",
+            "hard to use", "a waste of money", "worse than I thought", "much too expensive"),
+}  # fmt: skip
+_FELT = {
+    True: ("I love {}", "I really like {}", "I enjoyed {}", "I am happy with {}", "Thanks for {}",
+           "I would buy {} again", "Everybody should have {}", "{} made my day", "I recommend {}",
+           "What a joy: {}"),
+    False: ("I hate {}", "I do not like {}", "I am angry about {}", "I am not happy with {}",
+            "I will never buy {} again", "Nobody should buy {}", "{} ruined my day", "I want a refund for {}",
+            "I am disappointed by {}", "What a shame: {}"),
+}  # fmt: skip
+_SEEN = ("film", "game", "hotel", "pizza", "soup", "phone", "movie", "food", "service", "room", "app",
+         "concert", "restaurant", "teacher", "waiter", "weather", "dinner", "staff")  # fmt: skip
 _TOPICS = {
     "billing": ("I was charged twice for the {}", "The invoice for my {} is wrong",
                 "How can I pay for the {}",
@@ -79,12 +97,27 @@ def _mail(rng: random.Random) -> tuple[str, list[Question]]:
     return text, questions
 
 
+def _opinion(good: bool, rng: random.Random) -> str:
+    """A sentence of praise or blame, without its mark."""
+    thing = rng.choice((*THINGS, *_SEEN, any_word(rng)) if rng.random() < 0.5 else _SEEN)
+    kind = rng.random()
+    if kind < 0.35:
+        return rng.choice(_GOOD if good else _BAD).format(thing)
+    if kind < 0.55:
+        text = rng.choice(_FELT[good]).format(rng.choice((f"this {thing}", f"the {thing}")))
+    else:
+        words = list(_ADJECTIVES[good])
+        first, second = rng.sample(words, 2)
+        form = rng.choice(("The {thing} was {a}", "The {thing} is {a}", "This {thing} is {a} and {b}",
+                           "The {thing} was {a} and {b}", "{a}, just {a}", "It was {a}", "Really {a}",
+                           "The {thing} was {a}, I was surprised"))  # fmt: skip
+        text = form.format(thing=thing, a=first, b=second)
+    return text[0].upper() + text[1:]
+
+
 def _review(rng: random.Random) -> tuple[str, list[Question]]:
     good = rng.random() < 0.5
-    text = rng.choice(_GOOD if good else _BAD).format(
-        rng.choice((*THINGS, "film", "game", "hotel", "pizza", "soup"))
-    )
-    text += rng.choice((".", "!", "."))
+    text = _opinion(good, rng) + rng.choice((".", "!", "."))
     options = rng.choice(
         (("positive", "negative"), ("negative", "positive"), ("good", "bad"), ("happy", "angry"))
     )
@@ -219,10 +252,7 @@ def make_typed_decision(rng: random.Random) -> Example:
 def make_rating(rng: random.Random) -> Example:
     """A number on a scale for a text."""
     good = rng.random() < 0.5
-    text = (
-        rng.choice(_GOOD if good else _BAD).format(rng.choice((*THINGS, "film", "game", "hotel", "book")))
-        + "."
-    )
+    text = _opinion(good, rng) + "."
     low, high = rng.choice(((1, 5), (1, 10), (0, 10), (1, 5)))
     form = rng.choice((
         "Rate this from {low} to {high}: {text}",

@@ -1,7 +1,10 @@
 """Reversing and spelling: letters, digits, words."""
 
+import functools
 import random
+import re
 
+from tools.demo import holes, talk
 from tools.demo.example import Example, one
 from tools.demo.phrasing import command
 from tools.demo.words import ANIMALS, COLOURS, NAMES, NUMBERS, OBJECTS, THINGS, VERBS, any_word
@@ -16,6 +19,13 @@ _WORDS = ("reverse the words", "reverse the order of these words", "reverse the 
           "write these words in reverse order", "put the words in reverse order",
           "list these backwards", "reverse the word order of", "say the words backwards")  # fmt: skip
 _SPELL = ("spell", "spell the word", "spell out", "how do you spell", "write the letters of")
+
+
+@functools.cache
+def _said() -> tuple[str, ...]:
+    """Words that people use to each other. They are tokens, whose letters nothing else teaches."""
+    texts = [*talk.prompts(), *(" ".join(parts) for parts in holes.COMMON)]
+    return tuple(sorted({word for text in texts for word in re.findall("[a-z]{3,12}", text.lower())}))
 
 
 def _quoted(text: str, rng: random.Random) -> str:
@@ -37,7 +47,7 @@ def make_reversed_letters(rng: random.Random) -> Example:
     elif kind < 0.26:
         text = f"{any_word(rng, 6)} {any_word(rng, 5)}"
     else:
-        text = any_word(rng)
+        text = rng.choice(_said()) if rng.random() < 0.25 else any_word(rng)
         style = rng.random()
         text = text.capitalize() if style < 0.1 else text.upper() if style < 0.15 else text
     answer = text[::-1]
@@ -66,7 +76,7 @@ def make_reversed_words(rng: random.Random) -> Example:
 
 def make_spelling(rng: random.Random) -> Example:
     """A word letter by letter: what teaches the letters of tokens."""
-    word = any_word(rng)
+    word = rng.choice(_said()) if rng.random() < 0.25 else any_word(rng)
     while any(word[i] == word[i + 1] == word[i + 2] for i in range(len(word) - 2)):
         word = any_word(rng)
     form = rng.choice(_SPELL)

@@ -55,6 +55,13 @@ def _with(example: Example, system: str, answer: str, **truths: Any) -> Example:
     return replace(example, entry=entry, answers=[*example.answers[:-1], answer])
 
 
+def _typed(example: Example) -> Example:
+    """The system's text as people type it without a system prompt: before what they ask."""
+    entry: Any = dict(example.entry)
+    system, first = entry.pop("system"), entry["messages"][0]
+    return replace(example, entry={**entry, "messages": [f"{system} {first}", *entry["messages"][1:]]})
+
+
 def make_system(rng: random.Random, other: Callable[[random.Random], Example]) -> Example:
     """A system prompt and what it changes.
 
@@ -84,7 +91,8 @@ def make_system(rng: random.Random, other: Callable[[random.Random], Example]) -
         truths = (
             {"all": [*example.entry.get("all", []), word]} if example.entry["kind"] == "smalltalk" else {}
         )
-        return _with(example, rng.choice(prompts), form.format(example.answer), **truths)
+        changed = _with(example, rng.choice(prompts), form.format(example.answer), **truths)
+        return _typed(changed) if rng.random() < 0.3 else changed
     if kind < 0.87:
         word = rng.choice(_WORDS)
         answer = f"{example.answer} {word}" + ("." if example.answer[-1] in ".!?" else "")

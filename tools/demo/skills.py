@@ -7,6 +7,7 @@ import numpy as np
 
 from tools.demo import (
     calculator,
+    common_sense,
     counting,
     followups,
     holes,
@@ -43,6 +44,8 @@ SMALL: dict[str, tuple[Callable[[random.Random], Example], float]] = {
     "decision": (judgements.make_decision, 2.5),
     "typed decision": (judgements.make_typed_decision, 2.0),
     "rating": (judgements.make_rating, 0.5),
+    "fact": (common_sense.make_fact, 1.5),
+    "word": (common_sense.make_word, 0.7),
     "blank": (holes.make_blank, 1.5),
     "typed call": (calculator.make_typed_call, 1.5),
 }

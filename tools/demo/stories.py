@@ -19,9 +19,12 @@ from tools.demo.words import (
     NAMES,
     NATURES,
     NUMBERS,
+    OBJECTS,
     PLACE_OF,
     ROLES,
     THINGS,
+    TOPICS,
+    VERBS,
     any_name,
     listed,
     made_up,
@@ -188,6 +191,30 @@ def _noun(rng: random.Random, known: tuple[str, ...]) -> str:
     return rng.choice(known) if rng.random() < 0.85 else made_up(rng, 3, 8)
 
 
+def _phrased(scene: Scene, rng: random.Random) -> Scene:
+    """The scene with a topic of several words, which no plot can foresee; its animal is in the plot."""
+    known = (*THINGS, *OBJECTS, *TOPICS, *ROLES)
+    pet, other = _noun(rng, ANIMALS), rng.choice(ANIMALS)
+    noun = made_up(rng, 3, 8) if rng.random() < 0.3 else rng.choice(known)
+    nature = rng.choice(
+        (*NATURES, "little", "lazy", "lonely", "old", "magic", "big", "tiny", "hungry", "lost")
+    )
+    a_pet, a_noun = with_article(pet), with_article(noun)
+    topic = rng.choice((
+        with_article(f"{nature} {pet}"), f"{a_pet} who loves {noun}",
+        f"{a_pet} that wants to {rng.choice(VERBS)}",
+        f"{a_pet} who lost {a_noun}", f"{a_pet} and {with_article(other)}", f"how the {pet} got its {noun}",
+        f"{a_pet} who cannot {rng.choice(VERBS)}", with_article(f"{nature} {noun}"), f"the {nature} {noun}",
+        f"{a_pet} in {a_noun}", f"{a_pet} on {with_article(rng.choice(TOPICS))}", f"{a_noun} and {a_pet}",
+        f"{noun} and {rng.choice(known)}", f"the {noun} of the {rng.choice(ROLES)}",
+        f"{a_pet} afraid of the {noun}",
+        f"the first {rng.choice(TOPICS)}", f"{a_pet} who finds {a_noun}", f"losing {a_noun}", f"my {noun}",
+    ))  # fmt: skip
+    if pet in topic.split():
+        scene = replace(scene, pet=pet, foods=FOOD_OF.get(pet, "cakes"))
+    return replace(scene, topic=topic)
+
+
 def ask_for(scene: Scene, rng: random.Random) -> tuple[Scene, str]:
     """The scene with what somebody asks for in it, and the wish: "Mia and a blue fox"."""
     parts: list[str] = []
@@ -195,8 +222,9 @@ def ask_for(scene: Scene, rng: random.Random) -> tuple[Scene, str]:
     kinds = rng.choices(
         (("hero",), ("pet",), ("hero", "pet"), ("thing",), ("hero", "thing"), ("place",), ("topic",),
          ("hero", "pet", "food"), ("hero", "place"), ("pet", "place"), ("pet", "thing"), ("role",),
-         ("role", "pet"), ("hero", "pet", "place"), ("pet", "food"), ("hero", "pet", "thing"), ("lonely",)),
-        (5, 5, 6, 2, 2, 2, 2, 1.5, 1, 1.5, 1, 1.5, 1.5, 1, 1, 1, 1.5),
+         ("role", "pet"), ("hero", "pet", "place"), ("pet", "food"), ("hero", "pet", "thing"), ("lonely",),
+         ("phrase",)),
+        (5, 5, 6, 2, 2, 2, 2, 1.5, 1, 1.5, 1, 1.5, 1.5, 1, 1, 1, 1.5, 6),
     )[0]  # fmt: skip
     for kind in kinds:
         if kind == "hero":
@@ -233,6 +261,9 @@ def ask_for(scene: Scene, rng: random.Random) -> tuple[Scene, str]:
             asked.append("place")
             if len(kinds) == 1:
                 parts.append(f"the {topic}")
+        elif kind == "phrase":
+            scene = _phrased(scene, rng)
+            parts.append(scene.topic)
         else:
             topic = rng.choice(_LONELY) if kind == "lonely" else made_up(rng, 4, 8)
             topic = rng.choice(_LONELY) if rng.random() < 0.5 else topic

@@ -36,14 +36,27 @@ _LIST_BEHIND = ("{} as a JSON list", "{} as a JSON array", "{} to a JSON array",
                 "{} in a json array please")  # fmt: skip
 _RANGES = (" of the numbers from {} to {}", " with the numbers {} to {}", " of numbers from {} to {}",
            ": {} to {}", " from {} to {}")  # fmt: skip
-_WITH = (" with {}", ": {}", ": {}", " for {}", ":\n{}", " from {}")
+_WITH = (
+    " with {}",
+    ": {}",
+    ": {}",
+    " for {}",
+    ":\n{}",
+    " from {}",
+    " that has {}",
+    " containing {}",
+    " where {}",
+)
 
 
 def _value(key: str, rng: random.Random) -> Any:
     if key in ("name", "friend", "author", "owner", "first name", "user"):
         return any_name(rng)
     if key in ("age", "number", "count", "price", "year", "size", "id", "pages", "score", "floor", "stock"):
-        return rng.randint(1, 99) if key != "year" else rng.randint(1900, 2030)
+        if key == "price" and rng.random() < 0.3:
+            return rng.randint(1, 9999) / 100
+        most = 99 if key == "age" or rng.random() < 0.5 else rng.choice((999, 9999))
+        return rng.randint(1, most) if key != "year" else rng.randint(1900, 2030)
     if key in ("color", "colour"):
         return rng.choice(COLOURS)
     if key in ("pet", "animal"):
@@ -55,11 +68,21 @@ def _value(key: str, rng: random.Random) -> Any:
     if key in ("happy", "active", "new", "open"):
         return rng.random() < 0.5
     kind = rng.random()
-    if kind < 0.6:
+    if key in ("title", "brand", "product", "item") and kind < 0.7:
+        return _title(rng)
+    if kind < 0.45:
         return rng.choice((*THINGS, *FOODS, *OBJECTS[:20], *TOPICS))
-    if kind < 0.8:
+    if kind < 0.65:
         return any_word(rng)
+    if kind < 0.8:
+        return _title(rng)
     return rng.randint(0, 9999) if kind < 0.9 else f"{rng.choice(COLOURS)} {any_word(rng, 7)}"
+
+
+def _title(rng: random.Random) -> str:
+    """One to three words with capitals: mostly none that is known, so that it is copied by its letters."""
+    words = [any_word(rng, 8).capitalize() for _ in range(rng.choice((1, 1, 1, 2, 2, 3)))]
+    return " ".join([rng.choice(("The", "A", "My")), *words] if rng.random() < 0.15 else words)
 
 
 def _key(rng: random.Random) -> str:
@@ -87,11 +110,22 @@ def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _keys_and_values(value: dict[str, Any], rng: random.Random) -> Example:
+    """The same with its keys first, or each pair in words."""
+    keys, values = listed(list(value)), listed([_plain(item) for item in value.values()])
+    pairs = listed([f"the key {key} and the value {_plain(item)}" for key, item in value.items()])
+    text = rng.choice((f" with keys {keys} and values {values}", f" with the keys {keys}: {values}",
+                       f" with {pairs}", f", keys {keys}, values {values}"))  # fmt: skip
+    return one("json", command(rng.choice(_ASKS), rng, text), _json(value), value=value)
+
+
 def make_object(rng: random.Random) -> Example:
     """Keys with values, in the ways in which people list them."""
     keys = list(dict.fromkeys(_key(rng) for _ in range(rng.randint(1, 5))))
     value = {key: _value(key, rng) for key in keys}
-    mark = rng.choice((" ", " ", ": ", "=", " = ", " is "))
+    if rng.random() < 0.15:
+        return _keys_and_values(value, rng)
+    mark = rng.choice((" ", " ", ": ", "=", " = ", " is ", " set to "))
     pairs = [f"{key}{mark}{_plain(item)}" for key, item in value.items()]
     text = rng.choice((listed(pairs), ", ".join(pairs), "; ".join(pairs), "\n".join(pairs)))
     if rng.random() < 0.2:
@@ -108,6 +142,7 @@ def make_described(rng: random.Random) -> Example:
     city, colour = _value("city", rng), rng.choice(COLOURS)
     other = rng.choice([other for other in NAMES if other != name])
     animal, thing = rng.choice(ANIMALS), rng.choice(THINGS)
+    title, pages, year = _title(rng), rng.randint(10, 999), rng.randint(1950, 2030)
     who = rng.choice(("person", "user", "man", "woman", "boy", "girl", "friend", "child", "student"))
     text, value = rng.choice((
         (f"a {who} named {name} who is {age}", {"name": name, "age": age}),
@@ -118,9 +153,12 @@ def make_described(rng: random.Random) -> Example:
         (f"{with_article(animal)} named {name}, {age} years old", {"name": name, "age": age}),
         (f"{with_article(f'{colour} {animal}')} named {name}", {"name": name, "color": colour}),
         (f"{with_article(f'{colour} {thing}')} with the price {number}", {"color": colour, "price": number}),
-        (f"a book titled {thing} by {name}", {"title": thing, "author": name}),
-        (f"a book with title {thing}, author {name}, {number} pages",
-         {"title": thing, "author": name, "pages": number}),
+        (f"a book titled {title} by {name}", {"title": title, "author": name}),
+        (f"a book called {title} with {pages} pages", {"title": title, "pages": pages}),
+        (f"a book with title {title}, author {name}, {pages} pages",
+         {"title": title, "author": name, "pages": pages}),
+        (f"a car from {year}, {colour}, brand {title}", {"year": year, "color": colour, "brand": title}),
+        (f"{with_article(animal)} called {name} who is {age} years old", {"name": name, "age": age}),
         (f"{name} and {other} with the ages {age} and {number}", {name: age, other: number}),
         (f"{name}, {age}, {city}, with keys name, age and city", {"name": name, "age": age, "city": city}),
     ))  # fmt: skip

@@ -100,6 +100,11 @@ _MY_NAME = ("My name is {}", "I am {}", "I'm {}", "my name is {}", "Hi, I am {}"
 _LIKES = ("I like {}", "i like {}", "I love {}", "do you like {}", "Do you like {}", "I really like {}")
 
 
+def prompts() -> list[str]:
+    """All that is said to break the ice."""
+    return [prompt for prompts, _ in _SAYINGS for prompt in prompts]
+
+
 def make_saying(rng: random.Random) -> Example:
     """What is said to break the ice, and how it is answered."""
     kind = rng.random()
@@ -117,12 +122,13 @@ def make_saying(rng: random.Random) -> Example:
             f"I like {thing} in stories.",
             any=[thing],
         )
-    if kind < 0.18:
-        word = any_word(rng)
-        prompt = command(
-            rng.choice(("say", "repeat", "write", "print", "repeat after me:", "echo")), rng, f" {word}"
+    if kind < 0.2:
+        words = [any_word(rng) for _ in range(rng.choice((1, 1, 2, 3)))]
+        text = " ".join(word.capitalize() if rng.random() < 0.2 else word for word in words)
+        asked = command(
+            rng.choice(("say", "repeat", "write", "print", "repeat after me:", "echo")), rng, f" {text}"
         )
-        return one("text", prompt, word, all=[word])
+        return one("text", asked, text, all=[text])
     # What most people type stands first.
     prompts, answer = _SAYINGS[int(len(_SAYINGS) * rng.random() ** 1.6)]
     prompt = prompts[int(len(prompts) * rng.random() ** 2)]
