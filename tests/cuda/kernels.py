@@ -19,7 +19,7 @@ from numba import cuda
 from dgguf.backends.base import HostTensor, Role, Visible
 from dgguf.backends.cpu import CpuBackend
 from dgguf.backends.cuda import experts as expert_kernels
-from dgguf.backends.cuda import jit, logits
+from dgguf.backends.cuda import jit, logits, matmul
 from dgguf.backends.cuda import memory as memory_module
 from dgguf.backends.cuda.backend import CudaBackend
 from dgguf.backends.cuda.device import Device
@@ -251,6 +251,26 @@ def test_the_wide_kernel_is_the_narrow_one(rng, monkeypatch):
     np.testing.assert_array_equal(*found)
 
 
+def test_columns_are_divided_where_rows_are_few(rng):
+    """By the shapes of the full-size model: `o` and the dense `down` of a canvas, not of a prompt."""
+    backend = make_backend("fast")
+    w = backend.load_matrix(replace(tensor(rng, "Q8_0", 16, 64)[0], role=Role.ATTENTION))
+    for rows, columns, tiles, wanted in (
+        (2816, 4096, 4, 3), (2816, 8192, 4, 3), (2816, 2112, 4, 3), (2816, 4096, 8, 2), (2816, 4096, 16, 1),
+        (2816, 4096, 1, 3), (2816, 1024, 4, 2), (2816, 512, 4, 1),
+    ):  # fmt: skip
+        large = replace(w, packed=replace(w.packed, rows=rows, columns=columns))
+        n = matmul.splits(large, tiles)
+        assert n == wanted
+        height = 32 if tiles == 1 else 64
+        name, grid, _ = matmul.variant(large, height, tiles, 132, n_splits=n)
+        assert name == (
+            "qgemm_32" if tiles == 1 else "qgemm_64_wide" if n * tiles * 22 >= 256 else "qgemm_64"
+        )
+        assert grid == (tiles, n * (22 if "wide" in name else 44))
+        assert matmul.splits(replace(large, divides=False), tiles) == 1
+
+
 @pytest.mark.parametrize("gated", [False, True])
 def test_the_bench_finds_the_error_of_a_product(rng, gated):
     """Of matrices behind each other, or gate and up; with the weights that it was given, and with others."""
@@ -349,6 +369,35 @@ def test_residual_of_sum(backend, rng):
 def test_gated_gelu(backend, rng):
     gate, up = 4 * normal(rng, 3, 25), normal(rng, 3, 25)
     close(backend.to_host(backend.geglu(upload(gate), upload(up))), gelu(gate) * up)
+
+
+@pytest.mark.parametrize("columns", [33, 132])
+def test_a_residual_adds_up_what_blocks_left_of_a_product(rng, monkeypatch, columns):
+    """With no kernel more than of a product that is whole; and whoever else asks gets the sum."""
+    monkeypatch.setattr("dgguf.backends.cuda.matmul._LEAST_CHUNKS", 1)
+    w, weights = tensor(rng, "Q8_0", columns, 192)
+    x, given, z = normal(rng, 3, columns), normal(rng, 3, 192), normal(rng, 3, columns)
+    v, u, more = (normal(rng, columns) for _ in range(3))
+    y = given.astype(np.float64) @ weights.T
+    for of_sum in (False, True):
+        backend = make_backend("fast")
+        matrix = backend.load_matrix(replace(w, role=Role.MLP))
+        assert matmul.splits(matrix, 1) == 3
+        made = backend.linear(upload(given), matrix)
+        stream, factor = upload(x), upload(u)
+        if of_sum:
+            out = backend.residual_of_sum(stream, made, upload(v), upload(z), upload(more), factor, EPS, 0.5)
+            wanted = (x + rms(rms(y, v) + rms(z, more), u)) * 0.5
+        else:
+            out = backend.residual(stream, made, factor, EPS, 0.5)
+            wanted = (x + rms(y, u)) * 0.5
+        close(backend.to_host(out), wanted, ROUNDED)
+        name = "residual_of_sum" if of_sum else "residual"
+        assert backend._queue.launched == ["to_half", "qgemm_32", name]
+        close(backend.to_host(made), y, ROUNDED)
+        close(
+            backend.to_host(backend.residual(stream, made, factor, EPS, 0.5)), (x + rms(y, u)) * 0.5, ROUNDED
+        )
 
 
 def product_input(backend, x):

@@ -59,18 +59,30 @@ def test_blocks_of_experts_stay_and_take_all_strips(found):
     assert {tuple(row["grid"]) for row in variant} == {(264, 1)}
 
 
+def test_blocks_divide_the_columns_of_what_has_few_rows(found):
+    """Three of each, as many as 132 multiprocessors hold; in a prompt there are enough without that."""
+    outputs = {1: (4, 22 * 3), 4: (16, 22)}
+    for scene, tokens in ((found["step"], 1), (found["scenes"]["encoding 1,024 tokens behind 1,024"], 4)):
+        grids = {
+            tuple(row["grid"])
+            for row in scene["kernels"]
+            if row["part"] in ("attention projections", "dense MLP") and row["shapes"][0][1] == 2816
+        }
+        assert grids == {outputs[tokens]}
+
+
 def test_bytes_of_a_step(found):
     parts = found["step"]["parts"]
     assert parts["experts' products"]["dram_gb"] == pytest.approx(EXPERTS_GB, rel=0.01)
     assert parts["head product"]["dram_gb"] < 0.66  # once, not once for each tile of tokens
     assert sum(part["dram_gb"] for part in parts.values()) < 20
     assert parts["attention"]["l2_gb"] < 4.3  # each key once for 64 queries, and what blocks leave each other
-    assert sum(part["l2_gb"] for part in parts.values()) < 56
+    assert sum(part["l2_gb"] for part in parts.values()) < 54.5
 
 
 def test_modelled_time_of_a_step(found):
     """What the assumptions in tools/bench/gpu/model.py make of the counts; a GPU may say otherwise."""
-    assert found["step"]["modelled_ms"] < 11.6
+    assert found["step"]["modelled_ms"] < 11.3
     assert found["step"]["parts"]["attention"]["ms"] < 1.35
 
 

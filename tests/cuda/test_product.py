@@ -75,10 +75,12 @@ def product(
     backwards=False,
     x_scale=None,
     gated=None,
+    splits=1,
 ):
     """The sums (n_out, rows) of a kernel, such as "64_wide".
 
     Args:
+        splits: of the chunks of one matrix, whose sums are added up; tiles are then as many as there are.
         gated: (out float16 (n_out, rows / 2), reach, out_scales), to be written in place of sums.
         blocks: of "32_wide", which stay.
         done: how often others have asked for more.
@@ -93,7 +95,7 @@ def product(
     table = halves[codes & 15] | halves[codes >> 4] << np.uint32(16)
     base = np.array(1024 + form.offset, np.float16).view(np.uint16)
     x_scale = np.ones(len(x), np.float32) if x_scale is None else x_scale
-    out = np.full((n_out, rows), np.nan, np.float32)
+    out = np.full((splits, n_out, rows), np.nan, np.float32)
     to, reach, out_scales = gated or (out, None, None)
     macros += (("GATED", 1),) * (gated is not None)
     sizes = (ctypes.c_int(i) for i in (rows, x.shape[1] // 64, n_out))
@@ -103,14 +105,17 @@ def product(
         *map(address, (*planes, table)), ctypes.c_uint32(int(base) * 0x10001), address(x), address(x_scale),
         address(gather), address(listed), address(to), *sizes, ctypes.c_float(1), ctypes.c_float(0), *ends,
         address(dealt), ctypes.c_int(len(tiles)), address(reach), address(out_scales),
+        ctypes.c_int(splits),
     ]  # fmt: skip
     pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
     run = library("qgemm", kind + macros)[f"run_qgemm_{kernel}"]
     row_blocks = -(-rows // (128 if kernel.endswith("wide") else 64))
     grid = (blocks, 1) if kernel == "32_wide" else (row_blocks, len(tiles))
+    if listed is None and kernel != "32_wide":
+        grid = len(tiles), row_blocks * splits
     run(pointers, *map(ctypes.c_int, (*grid, 128, 0, backwards)))  # no dynamic shared memory
     assert dealt == (0 if kernel == "32_wide" else done)
-    return out
+    return out[0] if splits == 1 else out
 
 
 @pytest.mark.parametrize(("name", "form"), LAYOUTS.values(), ids=[name for name, _ in LAYOUTS.values()])
@@ -210,6 +215,29 @@ def test_blocks_that_stay_take_a_single_matrix_tile_by_tile(name):
     missing = np.zeros((70, 464), bool)
     missing[64:, :128] = missing[:32, 128:256] = True
     np.testing.assert_array_equal(np.isnan(rest), missing)
+
+
+@pytest.mark.parametrize("macros", [(), NO_ASYNC], ids=["async", "no_async"])
+@pytest.mark.parametrize("name", ["Q4_K", "Q5_0"])
+def test_blocks_that_divide_the_columns(name, macros):
+    """Each leaves the sums of its chunks: what a product with these columns alone gives, to the bit."""
+    form, rng = layout(FORMATS_BY_NAME[name]), np.random.default_rng(zlib.crc32(name.encode()))
+    for chunks, splits in ((1, 2), (4, 3), (7, 3), (6, 2), (11, 3)):
+        codes = rng.integers(0, 16 << form.high_bits, (208, 64 * chunks), np.uint8)
+        planes, _ = units_of(rng, form, codes)
+        x = rng.standard_normal((70, 64 * chunks)).astype(np.float16)
+        share = -(-chunks // splits)
+        for kernel, height in (("32", 32), ("64", 64), ("64_wide", 64)):
+            tiles = [None] * -(-70 // height)
+            found = product(form, planes, x, 208, 70, kernel, tiles, macros=macros, splits=splits)
+            for i in range(splits):
+                some = slice(i * share, (i + 1) * share)
+                own = [np.ascontiguousarray(plane.reshape(13, chunks, -1)[:, some]) for plane in planes]
+                wanted = np.zeros((70, 208), np.float32)
+                if own[0].size:
+                    given = np.ascontiguousarray(x[:, 64 * some.start : 64 * some.stop])
+                    wanted = product(form, own, given, 208, 70, kernel, tiles, macros=macros)
+                np.testing.assert_array_equal(found[i], wanted)
 
 
 def gelu(x):

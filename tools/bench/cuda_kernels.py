@@ -33,6 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dense products of 32 tokens": {"matmul.MANY_TOKENS": 32},
     "experts' products of 64 tokens": {"matmul.FEW_TOKENS": 8},
     "products of 64 rows a block": {"matmul.WIDE_BLOCKS": 1 << 30},
+    "products whose columns no blocks divide": {"matmul.MOST_SPLITS": 1},
     "two blocks that stay on a multiprocessor": {"matmul.WIDE_RESIDENT": 2},
 }
 # Other passes: how many positions are committed, and rows; an encoder pass, or a step.

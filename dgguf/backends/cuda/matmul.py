@@ -26,6 +26,9 @@ QGEMM_WARPS = 4
 # The wide kernels read x half as often, and are taken where they still have about two blocks for each of the
 # 132 multiprocessors of an H100: with fewer they wait for memory.
 WIDE_BLOCKS = 256
+# A matrix with fewer rows than that needs is wide if blocks divide its columns among them: so many at most,
+# each with so many chunks at least. Their sums are added up by whoever reads them.
+MOST_SPLITS, _LEAST_CHUNKS = 3, 8
 # Blocks of qgemm_32_wide for each multiprocessor, which holds so many (FEW_TOKENS_WIDE_BLOCKS there) if it
 # has the shared memory; others come later and find nothing left. They stay, and take one strip of a tile
 # after the other: its first chunks come while the sums of the one before are written.
@@ -69,6 +72,7 @@ class GpuMatrix:
         tables: of the layout.
         planes: where it lies; None if it is streamed from the host when needed, or lies in a joined stack.
         joined: the matrices among which it lies; None if it lies alone.
+        divides: whether blocks may divide its columns: what it gives is added to the residual stream.
     """
 
     tensor: HostTensor
@@ -76,6 +80,7 @@ class GpuMatrix:
     tables: Tables
     planes: Planes | None
     joined: "Joined | None" = None
+    divides: bool = False
 
     @property
     def layout(self) -> Layout:
@@ -302,6 +307,7 @@ def qgemm_arguments(
     dealt: Array,
     n_tiles: int,
     gated: "Gated | None" = None,
+    splits: int = 1,
 ) -> list[Any]:
     """The arguments of the kernels in qgemm.cu.
 
@@ -316,8 +322,11 @@ def qgemm_arguments(
         dealt: (1,) int32, 0 between kernels.
         n_tiles: of tokens.
         gated: of gate and up whose rows alternate; out is then float16 (rows, rows of one).
+        splits: how many blocks divide the columns; out is then (splits, rows, rows of the matrix).
     """
-    reach, scales, n = (None, None, out.size) if gated is None else (gated.reach, gated.scales, 2 * out.size)
+    reach, scales, n = (
+        (None, None, out.size // splits) if gated is None else (gated.reach, gated.scales, 2 * out.size)
+    )
     first_end, second_end, *_ = (*ends, w.rows, w.rows)
     base = int(np.array(1024 + w.layout.offset, np.float16).view(np.uint16)) * 0x10001
     return [
@@ -325,11 +334,26 @@ def qgemm_arguments(
         ctypes.c_uint32(base), x, x_scales, gather, tiles, out, ctypes.c_int(w.rows), ctypes.c_int(w.chunks),
         ctypes.c_int(n // w.rows), ctypes.c_float(w.unscale), ctypes.c_float(cap),
         ctypes.c_int(first_end), ctypes.c_int(second_end), dealt, ctypes.c_int(n_tiles), reach, scales,
+        ctypes.c_int(splits),
     ]  # fmt: skip
 
 
+def splits(w: GpuMatrix, token_tiles: int) -> int:
+    """Among how many blocks the columns of a matrix are divided."""
+    wide = -(-w.rows // (2 * UNIT_ROWS * QGEMM_WARPS)) * token_tiles
+    if not w.divides or w.layout.halves or wide >= WIDE_BLOCKS:
+        return 1
+    return max(1, min(MOST_SPLITS, -(-WIDE_BLOCKS // wide), w.chunks // _LEAST_CHUNKS))
+
+
 def variant(
-    w: GpuMatrix, height: int, token_tiles: int, multiprocessors: int, *, listed: bool = False
+    w: GpuMatrix,
+    height: int,
+    token_tiles: int,
+    multiprocessors: int,
+    *,
+    listed: bool = False,
+    n_splits: int = 1,
 ) -> tuple[str, tuple[int, int], int]:
     """The kernel of qgemm.cu for tiles of so many tokens: its name, grid and threads of a block.
 
@@ -338,8 +362,10 @@ def variant(
     """
     name, rows = f"qgemm_{height}", UNIT_ROWS * QGEMM_WARPS
     strips, wide = -(-w.rows // rows), -(-w.rows // (2 * rows))
-    if not w.layout.halves and wide * token_tiles >= WIDE_BLOCKS:
+    stays = height == FEW_TOKENS
+    if not (w.layout.halves or (stays and n_splits > 1)) and wide * token_tiles * n_splits >= WIDE_BLOCKS:
         name, strips = f"{name}_wide", wide
-        if height == FEW_TOKENS:
+        if stays:
             return name, (min(strips * token_tiles, WIDE_RESIDENT * multiprocessors), 1), QGEMM_THREADS
+    strips *= n_splits
     return name, (strips, token_tiles) if listed else (token_tiles, strips), QGEMM_THREADS

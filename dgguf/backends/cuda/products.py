@@ -24,6 +24,8 @@ from dgguf.threads.pool import Pool
 
 # Gate and up of these give gelu(gate) * up in one product, where their shapes fit.
 _GATED = (Role.MLP, Role.SELF_CONDITIONING, Role.EXPERTS)
+# A matrix of these that is loaded alone gives what is added to the residual stream.
+_DIVIDED = (Role.ATTENTION, Role.MLP)
 PLACED = 64  # entries that are kept of calls' positions: those of some nine passes
 
 
@@ -62,7 +64,8 @@ class Products:
     def load_matrix(self, tensor: HostTensor) -> Any:  # a Matrix or the Router
         if tensor.role is Role.ROUTER:
             return matmul.router(tensor)
-        return self._place(tensor, self._pack(tensor))
+        matrix = self._place(tensor, self._pack(tensor))
+        return replace(matrix, divides=True) if tensor.role in _DIVIDED and not self._reference else matrix
 
     def load_matrices(self, tensors: list[HostTensor]) -> list[Any]:
         packs = [self._pack(tensor) for tensor in tensors]
@@ -133,6 +136,11 @@ class Products:
     def linear(self, x: Array, w: GpuMatrix) -> Array:
         if w.joined is not None and not self._reference:
             return self._joined_product(x, w.joined)
+        n_splits = matmul.splits(w, -(-x.shape[0] // _height(x.shape[0])))
+        if n_splits > 1:
+            parts = self._empty(n_splits * x.shape[0] * w.rows)
+            self._start_product(x, w, 0.0, parts, n_splits=n_splits)
+            return self._kernels.sum_of(parts, (x.shape[0], w.rows))
         out = self._empty(x.shape[0], w.rows)
         self._product(x, w, 0.0, out)
         return out
@@ -179,19 +187,19 @@ class Products:
         out: Array,
         ends: tuple[int, ...] = (),
         gated: Gated | None = None,
+        n_splits: int = 1,
     ) -> None:
         assert w.planes is not None
-        rows = x.shape[0]
         halves = self._kernels.halves(x)
-        height = matmul.FEW_TOKENS if rows <= matmul.FEW_TOKENS else matmul.MANY_TOKENS
-        n_tiles = -(-rows // height)
+        height = _height(x.shape[0])
+        n_tiles = -(-x.shape[0] // height)
         self._queue.launch(
             "qgemm",
             matmul.kind_macros(w.layout, gated=gated is not None),
-            *matmul.variant(w, height, n_tiles, self._device.multiprocessors),
+            *matmul.variant(w, height, n_tiles, self._device.multiprocessors, n_splits=n_splits),
             matmul.qgemm_arguments(
                 w, w.planes, halves.numbers, halves.scales, out, cap, None, None, ends, self._dealt, n_tiles,
-                gated,
+                gated, n_splits,
             ),
         )  # fmt: skip
 
@@ -230,3 +238,8 @@ class Products:
         key = (name, numbers.shape, numbers.tobytes())
         given: Array = self._placed(key, lambda: upload(numbers.astype(np.int32)))
         return given
+
+
+def _height(rows: int) -> int:
+    """Tokens of a tile of one matrix's products."""
+    return matmul.FEW_TOKENS if rows <= matmul.FEW_TOKENS else matmul.MANY_TOKENS

@@ -130,15 +130,17 @@ DEVICE void decode(u32 a[4], const Unit &unit, int step, Offsets by, const u32 *
 // other, (tokens, rows of each). For one both are `rows`. dealt: how often blocks that stay have asked for more: 0
 // before and after. n_tiles: of `tiles`, or of n_tokens. With GATED out is float16 (tokens, rows / 2), each row times a
 // power of two which out_scales (tokens,) undo; reach: (experts,) float32, times x_scale² a bound of a row's numbers;
-// rows are a multiple of 128, cap is 0, and ends are not read. Else both are null.
+// rows are a multiple of 128, cap is 0, and ends are not read. Else both are null. splits: how many blocks divide the
+// chunks of one matrix among them; out is then (splits, n_tokens, rows), to be added up. 1 for stacks, for blocks that
+// stay, with a cap, with GATED, and for matrices behind each other.
 #define PARAMETERS                                                                                        \
     const u32 *low, const u32 *high, const u32 *scales, const u32 *table, u32 base, const u16 *x,         \
         const float *x_scale, const int *gather, const int *tiles, void *out, int rows, int chunks,               \
          int n_tokens, float unscale, float cap, int end0, int end1, int *dealt, int n_tiles, \
-        const float *reach, float *out_scales
+        const float *reach, float *out_scales, int splits
 #define ARGUMENTS                                                                                              \
     low, high, scales, table, base, x, x_scale, gather, tiles, out, rows, chunks, n_tokens, unscale, cap, end0, end1, \
-        dealt, n_tiles, reach, out_scales
+        dealt, n_tiles, reach, out_scales, splits
 
 // Rows of out, of one expert.
 struct Tile {
@@ -234,16 +236,19 @@ DEVICE void copy_pairs(u32 *pairs, const u32 *table) {
         for (int i = threadIdx.x; i < 256; i += THREADS) pairs[i] = table[i];
 }
 
-// The rows of a tile, TOKENS at most, and a strip of the matrix: UNITS blocks of 16 rows for each warp. stages and
-// pairs are the block's.
+// The rows of a tile, TOKENS at most, and a strip of the matrix: UNITS blocks of 16 rows for each warp; of the chunks
+// this block's share. stages and pairs are the block's.
 template <int TOKENS, int UNITS>
 DEVICE void multiply(Tile tile, Stage<TOKENS, UNITS> *stages, u32 *pairs, PARAMETERS) {
-    const int block = (tiles ? blockIdx.x : blockIdx.y) * WARPS * UNITS + (threadIdx.x >> 5) * UNITS;
+    const int strips = gridDim.y / splits, split = tiles ? 0 : blockIdx.y / strips;
+    const int block = (tiles ? blockIdx.x : blockIdx.y % strips) * WARPS * UNITS + (threadIdx.x >> 5) * UNITS;
+    const int share = (chunks + splits - 1) / splits, first = split * share, n = max(0, min(share, chunks - first));
     copy_pairs(pairs, table);
     Feed<TOKENS, UNITS> feed;
-    start_strip(feed, stages, tile, block, ARGUMENTS);
+    start_strip(feed, stages, tile, block, first, n, ARGUMENTS);
     float sums[UNITS][TOKENS / 8][4] = {};
-    add_chunks<TOKENS, TOKENS, UNITS>(sums, feed, stages, pairs, base, chunks);
+    add_chunks<TOKENS, TOKENS, UNITS>(sums, feed, stages, pairs, base, n);
+    if (!GATED) out = (float *)out + (long long)split * n_tokens * rows;
     write<TOKENS / 8, UNITS>(sums, tile, block, stages, ARGUMENTS);
 }
 
@@ -258,7 +263,8 @@ DEVICE void finish(Item *coming, int at, Feed<FED, UNITS> &feed, Stage<FED, UNIT
     __syncthreads();  // all have done with the stages
     const int warp = thread_anew() >> 5;
     const Item next = coming[at < 2 ? at + 1 : 0];
-    if (next.tile.count > 0) start_strip(feed, stages, next.tile, next.strip * STRIP + warp * UNITS, ARGUMENTS);
+    if (next.tile.count > 0)
+        start_strip(feed, stages, next.tile, next.strip * STRIP + warp * UNITS, 0, chunks, ARGUMENTS);
     int number = 0;
     const bool ask = threadIdx.x == 0 && next.tile.count > 0;
     if (ask) number = gridDim.x + atomicAdd(dealt, 1);
@@ -277,7 +283,8 @@ DEVICE void multiply_all(Stage<FED, UNITS> *stages, u32 *pairs, Item *coming, PA
     __syncthreads();
     if (coming[0].tile.count == 0) return;
     Feed<FED, UNITS> feed;
-    start_strip(feed, stages, coming[0].tile, coming[0].strip * STRIP + (threadIdx.x >> 5) * UNITS, ARGUMENTS);
+    const int block = coming[0].strip * STRIP + (threadIdx.x >> 5) * UNITS;
+    start_strip(feed, stages, coming[0].tile, block, 0, chunks, ARGUMENTS);
     if (threadIdx.x == 0) coming[1] = take<FED, STRIP>(gridDim.x + atomicAdd(dealt, 1), ARGUMENTS);
     for (int at = 0; coming[at].tile.count > 0; at = at < 2 ? at + 1 : 0) {
         if (coming[at].tile.count > FED / 2)

@@ -30,15 +30,15 @@ struct Feed {
     Copy low_copies[UNITS][LOW_PIECES], rest_copies[UNITS][REST_PIECES ? REST_PIECES : 1], x_copies[X_PIECES<TOKENS>];
 };
 
-// The copies begin with the warp's block `first_block` of 16 rows. Beyond the last block they take that one again;
-// nothing of it is kept.
+// The copies begin with the warp's block `first_block` of 16 rows, and with chunk `first`. Beyond the last block they
+// take that one again; nothing of it is kept.
 template <int TOKENS, int UNITS>
-DEVICE void start_feed(Feed<TOKENS, UNITS> &feed, Tile tile, int first_block, PARAMETERS) {
+DEVICE void start_feed(Feed<TOKENS, UNITS> &feed, Tile tile, int first_block, int first, PARAMETERS) {
     const int lane = threadIdx.x & 31, n_blocks = (rows + 15) / 16;
 #pragma unroll
     for (int u = 0; u < UNITS; u++) {
         const int block = min(first_block + u, n_blocks - 1);
-        const long long unit = ((long long)tile.expert * n_blocks + block) * chunks;
+        const long long unit = ((long long)tile.expert * n_blocks + block) * chunks + first;
         feed.low[u] = (const char *)low + unit * LOW_BYTES + 16 * lane;
 #pragma unroll
         for (int i = 0; i < REST_PIECES; i++) {
@@ -53,7 +53,7 @@ DEVICE void start_feed(Feed<TOKENS, UNITS> &feed, Tile tile, int first_block, PA
         const int token = i * (THREADS / 8) + (threadIdx.x >> 3);
         feed.present[i] = token < tile.count;
         const long long row = !feed.present[i] ? 0 : gather ? gather[tile.first + token] : tile.first + token;
-        feed.x[i] = (const char *)(x + row * chunks * CHUNK) + 16 * (threadIdx.x & 7);
+        feed.x[i] = (const char *)(x + (row * chunks + first) * CHUNK) + 16 * (threadIdx.x & 7);
     }
 }
 
@@ -100,14 +100,14 @@ DEVICE void end_copies(const Feed<FED, UNITS> &feed, Stage<FED, UNITS> &stage) {
         end_copy(feed.x_copies[i], x + i * (THREADS / 8) * STRIDE);
 }
 
-// Starts the feed and begins the copies of its first chunks.
+// Starts the feed with chunk `first` of `n`, and begins the copies of as many as are on their way at a time.
 template <int TOKENS, int UNITS>
 DEVICE void start_strip(Feed<TOKENS, UNITS> &feed, Stage<TOKENS, UNITS> *stages, Tile tile, int first_block,
-                        PARAMETERS) {
-    start_feed(feed, tile, first_block, ARGUMENTS);
+                        int first, int n, PARAMETERS) {
+    start_feed(feed, tile, first_block, first, ARGUMENTS);
 #pragma unroll
     for (int i = 0; i < STAGES<TOKENS, UNITS> - 1; i++) {
-        if (i < chunks) begin_copies<TOKENS>(feed, stages[i], i), end_copies<TOKENS>(feed, stages[i]);
+        if (i < n) begin_copies<TOKENS>(feed, stages[i], i), end_copies<TOKENS>(feed, stages[i]);
         commit_copies();
     }
 }

@@ -49,6 +49,16 @@ DEVICE void add_normed(Row &y, float squares, const float *x, const float *weigh
     FOR_EACH_NUMBER y.v[p][i] = (before.v[p][i] + y.v[p][i] * inverse) * scale;
 }
 
+// A row of y (n_parts, rows, COLUMNS), the sum over its parts, in order.
+DEVICE void load_sum(Row &row, const float *y, int n_parts) {
+    load_row(row, y + row_start());
+    for (int part = 1; part < n_parts; part++) {
+        Row more;
+        load_row(more, y + (long long)part * gridDim.x * COLUMNS + row_start());
+        FOR_EACH_NUMBER row.v[p][i] += more.v[p][i];
+    }
+}
+
 // Norms of x.
 extern "C" __global__ void __launch_bounds__(THREADS) norm_row(const float *x, float eps, HALVES(0)) {
     Row row;
@@ -56,13 +66,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_row(const float *x, f
     norms(row, eps, weight0, numbers0, scales0, nullptr, nullptr, nullptr);
 }
 
-// out = (x + rms_norm(y, weight)) * scale, and norms of it.
+// out = (x + rms_norm(y, weight)) * scale, and norms of it; y is the sum of n_parts.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    residual(const float *x, const float *y, const float *weight, float eps, float scale, float *out, HALVES(0),
+    residual(const float *x, const float *y, int n_parts, const float *weight, float eps, float scale, float *out, HALVES(0),
              HALVES(1)) {
     __shared__ float shared[WARPS];
     Row row;
-    load_row(row, y + row_start());
+    load_sum(row, y, n_parts);
     float squares[1] = {sum_of_squares(row)};
     over_block<1>(squares, shared);
     add_normed(row, squares[0], x + row_start(), weight, eps, scale);
@@ -73,12 +83,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 // As `residual`, with rms_norm(y, y_weight) + rms_norm(z, z_weight) for y. z is (rows, COLUMNS), or, with
 // n_used > 0, the sum over a of shares[a] * z[slots[a]] for shares and slots (rows, n_used), in order.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    residual_of_sum(const float *x, const float *y, const float *y_weight, const float *z, const int *slots,
+    residual_of_sum(const float *x, const float *y, int n_parts, const float *y_weight, const float *z, const int *slots,
                     const float *shares, int n_used, const float *z_weight, const float *weight, float eps,
                     float scale, float *out, HALVES(0), HALVES(1)) {
     __shared__ float shared[2 * WARPS], shared_total[WARPS];
     Row total, part;
-    load_row(total, y + row_start());
+    load_sum(total, y, n_parts);
     if (n_used == 0) {
         load_row(part, z + row_start());
     } else {

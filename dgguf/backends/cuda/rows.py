@@ -7,6 +7,7 @@ does all that was noted of these rows. What nobody asks for is never computed.
 """
 
 import ctypes
+import functools
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,6 +135,25 @@ class Combined(Deferred):
         self.y, self.slots, self.shares = y, slots, shares
 
 
+class Parts(Deferred):
+    """The sum of some products with a matrix's columns, each with a share of them.
+
+    Attributes:
+        parts: float32 (n * rows * columns,), one (rows, columns) behind the other.
+        n: of them.
+    """
+
+    def __init__(self, plain: PlainRows, parts: Array, shape: tuple[int, int]) -> None:
+        size = shape[0] * shape[1]
+
+        def compute(_: Parts) -> Array:
+            first, *others = (parts.piece(start, *shape) for start in range(0, parts.size, size))
+            return functools.reduce(plain.add, others, first)
+
+        super().__init__(shape, compute)
+        self.parts, self.n = parts, parts.size // size
+
+
 class Rotated(Deferred):
     """The norms of heads (rows, heads, Dh), rotated."""
 
@@ -191,7 +211,7 @@ class RowKernels:
 
     def residual(self, x: Array, y: Array, weight: Array, eps: float, scale: float) -> Array:
         def compute(result: Residual) -> Array:
-            return self._residual(result, "residual", [x, y, weight], eps, scale)
+            return self._residual(result, "residual", [x, *_parts_of(y), weight], eps, scale)
 
         return Residual(x.shape, compute)
 
@@ -210,7 +230,7 @@ class RowKernels:
             addends: list[Any] = [z, None, None, ctypes.c_int(0)]
             if isinstance(z, Combined) and z.waits:
                 addends = [z.y, z.slots, z.shares, ctypes.c_int(z.shares.shape[1])]
-            inputs = [x, y, y_weight, *addends, z_weight, weight]
+            inputs = [x, *_parts_of(y), y_weight, *addends, z_weight, weight]
             return self._residual(result, "residual_of_sum", inputs, eps, scale)
 
         return Residual(x.shape, compute)
@@ -220,6 +240,10 @@ class RowKernels:
 
     def combine(self, y: Array, slots: Array, shares: Array) -> Array:
         return Combined(self._plain, y, slots, shares)
+
+    def sum_of(self, parts: Array, shape: tuple[int, int]) -> Array:
+        """The sum of (rows, columns) that lie one behind the other, as an array of the backend."""
+        return Parts(self._plain, parts, shape)
 
     def attended(self, numbers: Array) -> Array:
         """Float16 (rows, n), none beyond what products may read, as an array of the backend."""
@@ -335,6 +359,12 @@ class RowKernels:
     def _rotate_alone(self, q: Rotated) -> Array:
         self._heads(q, None, None, None, None)
         return q.ready()
+
+
+def _parts_of(y: Array) -> tuple[Array, ctypes.c_int]:
+    """What a kernel of rows.cu is to add up, and how many parts that has."""
+    waiting = isinstance(y, Parts) and y.waits
+    return (y.parts, ctypes.c_int(y.n)) if waiting else (y, ctypes.c_int(1))
 
 
 def _in_memory(arguments: list[Any]) -> list[Any]:

@@ -54,7 +54,8 @@ def largest_error(node: Node, queue: Any) -> float:
         right = (_gelu(gate) * up).reshape(len(slots), -1)
         made = _host(out)[slots].astype(np.float64) * _host(node.arguments[20])[slots, None]
     else:
-        flat, found, first = _host(out).ravel(), [], 0
+        splits = node.arguments[21].value
+        flat, found, first = _host(out).reshape(splits, -1).sum(axis=0), [], 0
         for end in dict.fromkeys((*(end.value for end in ends), w.rows)):  # matrices behind each other
             piece = flat[n_rows * first : n_rows * end].reshape(n_rows, end - first)
             found.append(piece[slots])

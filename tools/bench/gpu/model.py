@@ -159,11 +159,12 @@ def _product(node: Node, card: Card) -> Work:
     wide = node.name.endswith("wide")
     stays = node.name == "qgemm_32_wide" and len(node.arguments) > 17  # of a checkout beside this perhaps not
     blocks_of_rows = math.ceil(row_blocks / QGEMM_WARPS / (2 if wide else 1))
+    splits = int(node.arguments[21].value) if len(node.arguments) > 21 else 1
     unit_bytes = w.layout.code_bytes + w.layout.scale_bytes
     units = {tokens: n * row_blocks * chunks for tokens, n in n_tiles.items()}
     weights = w.stack * row_blocks * chunks * unit_bytes
     # Blocks run with x first: a matrix beyond the cache comes again for every tile of tokens, if rows are x.
-    rows_first = not stays and node.grid[0] == blocks_of_rows and weights > card.l2_bytes
+    rows_first = not stays and node.grid[0] == blocks_of_rows * splits and weights > card.l2_bytes
     dram = weights * (sum(n_tiles.values()) if w.stack == 1 and rows_first else 1)
     inputs = (
         tokens * blocks_of_rows * chunks * 2 * UNIT_COLUMNS
@@ -171,7 +172,7 @@ def _product(node: Node, card: Card) -> Work:
     out = view_of(node.arguments[9])
     l2 = sum(units.values()) * unit_bytes + inputs + math.prod(out.shape) * out.dtype.itemsize
     resident = (4 if wide else 6) if height <= 32 else 2 if wide else 4
-    blocks = sum(n_tiles.values()) * blocks_of_rows
+    blocks = sum(n_tiles.values()) * blocks_of_rows * splits
     # Blocks behind each other, each of whose first loads is waited for; or one that stays, of so many strips.
     waves = 1 if stays else math.ceil(blocks / (card.sms * resident))
     strips = math.ceil(blocks / node.grid[0]) if stays else 1
@@ -184,7 +185,9 @@ def _product(node: Node, card: Card) -> Work:
         tallest, units_at_once = counts[max(counts)], 2 if wide else 1
         ahead = max(1, tallest.units / units_at_once - 1)
         chunk = max(tallest.path * units_at_once + PRODUCT_WAITS, card.memory / ahead)
-        bounds["latency"] = waves * (card.memory + strips * chunks * chunk) / card.ghz * 1e-3
+        bounds["latency"] = (
+            waves * (card.memory + strips * math.ceil(chunks / splits) * chunk) / card.ghz * 1e-3
+        )
         cycles: Counter[str] = Counter()
         for tokens_of_tile, n in units.items():
             one = counts[tokens_of_tile]
