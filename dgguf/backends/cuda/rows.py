@@ -363,8 +363,9 @@ class RowKernels:
 
 def _parts_of(y: Array) -> tuple[Array, ctypes.c_int]:
     """What a kernel of rows.cu is to add up, and how many parts that has."""
-    waiting = isinstance(y, Parts) and y.waits
-    return (y.parts, ctypes.c_int(y.n)) if waiting else (y, ctypes.c_int(1))
+    if isinstance(y, Parts) and y.waits:
+        return y.parts, ctypes.c_int(y.n)
+    return y, ctypes.c_int(1)
 
 
 def _in_memory(arguments: list[Any]) -> list[Any]:
