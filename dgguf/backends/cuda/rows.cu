@@ -52,6 +52,7 @@ DEVICE void add_normed(Row &y, float squares, const float *x, const float *weigh
 // A row of y (n_parts, rows, COLUMNS), the sum over its parts, in order.
 DEVICE void load_sum(Row &row, const float *y, int n_parts) {
     load_row(row, y + row_start());
+#pragma unroll 1  // there are three at most, and registers are scarce
     for (int part = 1; part < n_parts; part++) {
         Row more;
         load_row(more, y + (long long)part * gridDim.x * COLUMNS + row_start());
