@@ -344,6 +344,20 @@ def test_a_notation_can_be_asked_for():
     assert example.entry["messages"][0].count("|") == 20
 
 
+def test_some_canvases_do_not_tell_where_the_answer_ends(examples):
+    """They are noise from somewhere in the answer to somewhere behind its end, and nowhere else."""
+    rng, numbers = random.Random(3), np.random.default_rng(3)
+    kind = next(kind for kind in KINDS if kind.rows.get("story", 0) > 10)
+    rows = [examples.draw("story", kind, rng, numbers) for _ in range(300)]
+    batch = examples.noised(rows, kind, rng, numbers)
+    ends = 0
+    for row, corrupted in zip(rows, batch.corrupted, strict=True):
+        (at,) = np.nonzero(corrupted)
+        whole = len(at) == np.ptp(at) + 1 if len(at) else False
+        ends += whole and at[0] < len(row.answer) <= at[-1]
+    assert 30 < ends < 100
+
+
 def test_more_is_noise_than_not(examples):
     """Two thirds, but for canvases with holes and pins."""
     assert 0.5 < np.mean([examples.batch(KINDS[0], 1, step).corrupted.mean() for step in range(12)]) < 0.6

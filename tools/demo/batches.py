@@ -24,6 +24,9 @@ _FREE = ("smalltalk", "scope", "sudoku")  # Sudokus are kept by their solutions
 _HOLES_SHARE = 0.15
 # In this share some text stands from the first step on, as pins do: of a Sudoku its givens.
 _PINS_SHARE = 0.15
+# In this share a beginning stands, and pads from somewhere behind the end on, as in the sampler's first
+# steps: where the answer ends must then be known from the prompt.
+_ENDS_SHARE = 0.22
 # In this share a piece stands in a wrong place.
 _SHIFTED_SHARE = 0.16
 # Kinds of prompts with one right answer.
@@ -174,6 +177,14 @@ def _not_pinned(length: int, given: tuple[int, ...], canvas: int, rng: random.Ra
     return is_open
 
 
+def _between(length: int, canvas: int, rng: random.Random) -> np.ndarray:
+    """Where a canvas is noise, (canvas,) bool: from somewhere in an answer to somewhere behind its end."""
+    first = 0 if rng.random() < 0.4 else rng.randrange(length)
+    is_noise = np.zeros(canvas, bool)
+    is_noise[first : rng.randint(length, canvas)] = True
+    return is_noise
+
+
 def shift(
     canvas: np.ndarray, corrupted: np.ndarray, targets: np.ndarray, length: int, rng: random.Random
 ) -> None:
@@ -249,6 +260,8 @@ class Examples:
                 corrupted[i] &= _not_pinned(len(answer), given, kind.canvas, rng)
             elif way < _HOLES_SHARE + _PINS_SHARE + _SHIFTED_SHARE:
                 shifted.append(i)
+            elif way < _HOLES_SHARE + _PINS_SHARE + _SHIFTED_SHARE + _ENDS_SHARE:
+                corrupted[i] = _between(len(answer), kind.canvas, rng)
         noise = numbers.integers(self.encoder.tokenizer.n_tokens, size=shape)
         canvas = np.where(corrupted, noise, targets)
         for i in shifted:
