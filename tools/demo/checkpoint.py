@@ -9,9 +9,9 @@ from dgguf import convert
 from tools.demo.network import Twin, checkpoint_config, checkpoint_tensors
 from tools.demo.vocabulary import EOS, SPECIALS, write_tokenizer
 
-# As DiffusionGemma's, but for two numbers. With its bound of 0.1 nats a canvas of this small model often comes
-# to its last step before it settles; and where all but ten cells of a Sudoku are pinned, the mean entropy of
-# these stays about its threshold of 0.005 for some steps (docs/demo.md).
+# As DiffusionGemma's, but for two numbers. With its bound of 0.1 nats a canvas of this small model often
+# comes to its last step before it settles; and where all but ten cells of a Sudoku are pinned, the mean
+# entropy of these stays about its threshold of 0.005 for some steps (docs/demo.md).
 GENERATION = {
     "max_denoising_steps": 48,
     "t_min": 0.4,

@@ -36,6 +36,7 @@ from dgguf.view.recorder import Recorder
 from dgguf.view.recording import Recording, read_recording
 from dgguf.view.screens import Screen, crop, screens
 from dgguf.view.summary import summary
+from tools.demo_eval.text_checks import prose_fault
 
 WIDTH = 76
 TRIES = 20
@@ -97,10 +98,11 @@ def record(
 
 
 def is_whole(recording: Recording) -> bool:
-    """Whether an answer ended by itself, and was worth watching."""
-    end = recording.events[-1]
+    """Whether an answer settled and ended by itself, is plain prose, and was worth watching."""
+    end, answer = recording.events[-1], recording.answer()
     n_steps = sum(isinstance(event, DenoisingStep) for event in recording.events)
-    return isinstance(end, Finished) and end.reason == "stop" and n_steps >= 6 and end.answer_tokens >= 20
+    whole = isinstance(end, Finished) and end.reason == "stop" and end.answer_tokens >= 20
+    return whole and answer.statistics.converged and 6 <= n_steps <= 40 and prose_fault(answer.text) is None
 
 
 def is_solved(recording: Recording) -> bool:
