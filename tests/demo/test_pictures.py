@@ -272,5 +272,5 @@ def test_a_second_stage_goes_on_where_it_stopped_and_its_demo_is_shown_a_picture
     assert "[image 1: stars.png, 384x384, 64 tokens]" in done.stderr
     monkeypatch.setattr(evaluate, "_MAX_TOKENS", 16)
     with dgguf.load(data / "demo.gguf") as session:
-        row = evaluate.measure(session, "picture: compared", 2, 1, 70)
+        row = evaluate.measure(session, "picture: compared", 2, 1, image_tokens=70)
     assert sum(row.outcomes.values()) == len(row.settled) == 2

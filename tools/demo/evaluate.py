@@ -41,6 +41,7 @@ _SHOWN = "picture: "
 PICTURES = tuple(_SHOWN + name for name in pictures.MAKERS)
 _FREE = ("saying", "out of scope", "too hard")
 _MAX_TOKENS = 384
+SETTINGS = ("entropy_bound", "confidence_threshold")  # of the sampler, that the demo's file has its own of
 _BINS = 10
 
 
@@ -90,8 +91,8 @@ def answered(
     )
 
 
-def measure(session: "dgguf.Session", skill: str, n: int, seed: int, image_tokens: int | None = None) -> Row:
-    """Ask and judge; the i-th example has the seed `seed` + i."""
+def measure(session: "dgguf.Session", skill: str, n: int, seed: int, **options: Any) -> Row:
+    """Ask and judge; the i-th example has the seed `seed` + i. `options` are those of `Session.generate`."""
     row = Row()
     cases: list[tuple[Example, tuple[Any, ...]]]
     if skill in PICTURES:
@@ -99,7 +100,7 @@ def measure(session: "dgguf.Session", skill: str, n: int, seed: int, image_token
     else:
         cases = [(example, ()) for example in held_out(skill, n, seed)]
     for i, (example, images) in enumerate(cases):
-        answer = answered(session, example, seed + i, images, image_tokens=image_tokens)
+        answer = answered(session, example, seed + i, images, **options)
         row.outcomes[judge(example.entry, [*example.answers[:-1], answer.text]).outcome] += 1
         row.steps += answer.statistics.steps
         row.settled += answer.statistics.converged
@@ -165,6 +166,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--image-tokens", type=int, metavar="N", help="rows of a picture, as of dgguf run")
+    for name in SETTINGS:
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=float, metavar="N", help="of skills; by default the file's")
     parser.add_argument("--decisions", type=int, default=0, metavar="N", help="also ask N by dgguf decide")
     parser.add_argument("--plots", type=int, default=0, metavar="N", help="also count the plots of N stories")
     parser.add_argument("--strangers", action="store_true", help="also ask the prompts of tools/demo_eval")
@@ -177,7 +181,11 @@ def main() -> None:
     )
     with dgguf.load(model, threads=options.threads) as session:
         for skill in (one for name in options.skills for one in (NOTATED if name == "notations" else [name])):
-            row = measure(session, skill, options.cases, options.seed, options.image_tokens)
+            settings = session.settings(**{name: vars(options)[name] for name in SETTINGS})
+            row = measure(
+                session, skill, options.cases, options.seed,
+                image_tokens=options.image_tokens, settings=settings,
+            )  # fmt: skip
             counts = [row.outcomes[name] / options.cases for name in ("right", "wrong", "garbled", "refused")]
             settled, steps = float(np.mean(row.settled)), float(np.mean(row.steps))
             shares = "{:>6.0%} {:>6.0%} {:>8.0%} {:>8.0%}".format(*counts)
