@@ -67,8 +67,8 @@ _LONG = Kind(256, CANVAS, {
 })  # fmt: skip
 # A number or a word is learnt from very many examples; a hundred cost as much as forty of the others.
 _BRIEF = Kind(40, 8, {
-    "sum": 28, "reversed letters": 20, "how many": 14, "decision": 8, "typed decision": 8, "blank": 8,
-    "fact": 8, "word": 2, "rating": 2, "spelling": 2,
+    "sum": 25, "reversed letters": 17, "copied": 8, "how many": 12, "decision": 8, "typed decision": 8,
+    "blank": 8, "fact": 8, "word": 2, "rating": 2, "spelling": 2,
 })  # fmt: skip
 _JUDGED = Kind(96, 8, {"decision": 30, "typed decision": 16}, (40, 8))
 # What the batches above are too short for.
@@ -78,7 +78,8 @@ _ORDERED = Kind(64, 64, {
 })  # fmt: skip
 # Of letters and numbers what _BRIEF is too short for.
 _LETTERS = Kind(40, 24, {
-    "reversed letters": 22, "spelling": 12, "counting": 10, "sorted numbers": 10, "list": 5, "described": 4,
+    "reversed letters": 18, "spelling": 8, "copied": 12, "counting": 8, "sorted numbers": 8, "list": 5,
+    "described": 4,
 }, (40, 8))  # fmt: skip
 # A Sudoku alone is short, and each size is learnt from a hundred thousand.
 _FOURS, _SIXES = Kind(48, 24, {"4x4": 62}), Kind(64, 48, {"6x6": 40})

@@ -1,4 +1,4 @@
-"""Reversing and spelling: letters, digits, words."""
+"""Reversing, spelling and copying: letters, digits, words."""
 
 import functools
 import random
@@ -7,7 +7,7 @@ import re
 from tools.demo import holes, talk
 from tools.demo.example import Example, one
 from tools.demo.phrasing import command
-from tools.demo.words import ANIMALS, COLOURS, NAMES, NUMBERS, OBJECTS, THINGS, VERBS, any_word
+from tools.demo.words import ANIMALS, COLOURS, NAMES, NUMBERS, OBJECTS, THINGS, VERBS, any_name, any_word
 
 _LETTERS = ("reverse", "reverse the word", "spell backwards", "write backwards", "reverse the letters of",
             "say backwards", "flip the word", "reverse the letters in", "reverse this word", "turn around",
@@ -18,6 +18,8 @@ _WORDS = ("reverse the words", "reverse the order of these words", "reverse the 
           "reverse the order",
           "write these words in reverse order", "put the words in reverse order",
           "list these backwards", "reverse the word order of", "say the words backwards")  # fmt: skip
+_COPY = ("say", "repeat", "write", "print", "repeat after me", "echo", "say the word", "just say",
+         "write down", "copy", "type", "answer with")  # fmt: skip
 _SPELL = ("spell", "spell the word", "spell out", "how do you spell", "write the letters of")
 
 
@@ -72,6 +74,25 @@ def make_reversed_words(rng: random.Random) -> Example:
     comma = rng.choice((" ", " ", " ", ", "))
     prompt = command(rng.choice(_WORDS), rng, rng.choice((": ", ": ", ":\n", " ")) + comma.join(words))
     return one("reverse", prompt, comma.join(words[::-1]), text=" ".join(words), unit="words")
+
+
+def make_copied(rng: random.Random) -> Example:
+    """Words, names and numbers that are said again, most of which nobody knows: by their letters."""
+    texts = []
+    for _ in range(rng.choice((1, 1, 1, 2, 2, 3))):
+        kind = rng.random()
+        word = (
+            str(rng.randint(0, 9999))
+            if kind < 0.15
+            else any_name(rng, 0.2)
+            if kind < 0.5
+            else any_word(rng, 9)
+        )
+        texts.append(word.upper() if rng.random() < 0.05 else word)
+    text = rng.choice((" ", " ", ", ")).join(texts)
+    mark = rng.choice(("", "", '"'))
+    prompt = command(rng.choice(_COPY), rng, rng.choice((" ", ": ", ": ")) + f"{mark}{text}{mark}")
+    return one("text", prompt, text, all=[text])
 
 
 def make_spelling(rng: random.Random) -> Example:

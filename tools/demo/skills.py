@@ -28,6 +28,7 @@ SMALL: dict[str, tuple[Callable[[random.Random], Example], float]] = {
     "reversed letters": (letters.make_reversed_letters, 2.0),
     "reversed words": (letters.make_reversed_words, 1.5),
     "spelling": (letters.make_spelling, 2.0),
+    "copied": (letters.make_copied, 1.5),
     "sorted numbers": (orders.make_sorted_numbers, 3.0),
     "sorted words": (orders.make_sorted_words, 2.0),
     "sum": (counting.make_sum, 2.0),

@@ -122,13 +122,6 @@ def make_saying(rng: random.Random) -> Example:
             f"I like {thing} in stories.",
             any=[thing],
         )
-    if kind < 0.2:
-        words = [any_word(rng) for _ in range(rng.choice((1, 1, 2, 3)))]
-        text = " ".join(word.capitalize() if rng.random() < 0.2 else word for word in words)
-        asked = command(
-            rng.choice(("say", "repeat", "write", "print", "repeat after me:", "echo")), rng, f" {text}"
-        )
-        return one("text", asked, text, all=[text])
     # What most people type stands first.
     prompts, answer = _SAYINGS[int(len(_SAYINGS) * rng.random() ** 1.6)]
     prompt = prompts[int(len(prompts) * rng.random() ** 2)]
