@@ -1,8 +1,11 @@
 """The torch twin that the demo is trained with computes what dgguf computes from its checkpoint."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from dgguf.diffusion.settings import SamplerSettings
 from dgguf.model.canvas import Canvas
 from dgguf.session import Session
 
@@ -54,7 +57,12 @@ def test_dgguf_computes_the_same_from_the_checkpoint(twin, tmp_path):
         found = session.backend.to_host(session.model.logits(Canvas(canvas[0]), cache, previous))
         np.testing.assert_allclose(found, second[0].numpy(), atol=1e-4)
     assert float((second - first).abs().max()) > 0.1
-    assert session.settings().entropy_bound == 0.1
+    settings = session.settings()
+    assert (settings.entropy_bound, settings.confidence_threshold) == (
+        0.5,
+        0.01,
+    )  # the release's but for these
+    assert replace(settings, entropy_bound=0.1, confidence_threshold=0.005) == SamplerSettings()
     assert session.encode("Hello").tolist() == session.tokenizer.encode(
         "<bos><|turn>user\nHello<turn|>\n<|turn>model\n<|channel>thought\n<channel|>", special=True
     )
