@@ -61,7 +61,7 @@ def test_dgguf_computes_the_same_from_the_checkpoint(twin, tmp_path):
     assert (settings.entropy_bound, settings.confidence_threshold) == (
         0.5,
         0.01,
-    )  # the release's but for these
+    )  # else the release's
     assert replace(settings, entropy_bound=0.1, confidence_threshold=0.005) == SamplerSettings()
     assert session.encode("Hello").tolist() == session.tokenizer.encode(
         "<bos><|turn>user\nHello<turn|>\n<|turn>model\n<|channel>thought\n<channel|>", special=True
