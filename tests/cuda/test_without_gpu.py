@@ -425,6 +425,22 @@ def test_products_compile_without_spills(arch):
 
 
 @needs_cuda
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Q4_K", "Q8_0", "Q5_0", "Q6_K"])
+def test_shared_memory_holds_the_blocks_that_registers_hold(name):
+    """Of the four hot formats, on compute capability 9.0: 1 KB a block is the system's."""
+    from dgguf.backends.cuda.matmul import kind_macros
+
+    log = report("qgemm", kind_macros(layout(FORMATS_BY_NAME[name])), "sm_90")
+    names = re.findall(r"Compiling entry function '(\w+)'", log)
+    used = dict(zip(names, map(int, re.findall(r"(\d+) bytes smem", log)), strict=True))
+    resident = {"qgemm_32": 6, "qgemm_64": 4, "qgemm_32_wide": 4, "qgemm_64_wide": 2}
+    assert used.keys() == resident.keys()
+    for kernel, blocks in resident.items():
+        assert blocks * (used[kernel] + 1024) <= 228 << 10, (kernel, used[kernel])
+
+
+@needs_cuda
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_attention_compiles_without_spills(arch):
     """And eight warps have the registers and the shared memory of a multiprocessor: two blocks, or one."""

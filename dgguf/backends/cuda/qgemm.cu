@@ -11,8 +11,9 @@
 // Compiled for one kind of layout at a time: HIGH_BITS, GROUP, MINIMUM, TABLE, HALVES (see
 // layout.Layout.kind), and with GATED for gate and up whose blocks of 16 rows alternate: out is then
 // gelu(x @ gate.T) * (x @ up.T). The grid of a stack is (row blocks / 4, token tiles), of one matrix (token tiles, row
-// blocks / 4), of qgemm_64_wide row blocks / 8: blocks run with x first, and what they share of the weights then comes
-// from DRAM once. The blocks of qgemm_32_wide stay until all is done: about as many as the GPU holds. 128 threads.
+// blocks / 4, times splits), of qgemm_64_wide row blocks / 8: blocks run with x first, and what they share of the
+// weights then comes from DRAM once. The blocks of qgemm_32_wide stay until all is done: about as many as the GPU holds.
+// 128 threads.
 #include "primitives.cuh"
 
 #ifndef GATED

@@ -1,6 +1,6 @@
 """What is to be done on the GPU, in order. A sequence can be recorded as a CUDA graph and repeated.
 
-A denoising step is some 450 kernels; started one by one from Python they would take longer than
+A denoising step is some 400 kernels; started one by one from Python they would take longer than
 the work itself. A recording repeats them all with one call: same kernels, same addresses, same
 numbers, but for what it copies in from pinned memory.
 """

@@ -69,8 +69,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_row(const float *x, f
 
 // out = (x + rms_norm(y, weight)) * scale, and norms of it; y is the sum of n_parts.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    residual(const float *x, const float *y, int n_parts, const float *weight, float eps, float scale, float *out, HALVES(0),
-             HALVES(1)) {
+    residual(const float *x, const float *y, int n_parts, const float *weight, float eps, float scale, float *out,
+             HALVES(0), HALVES(1)) {
     __shared__ float shared[WARPS];
     Row row;
     load_sum(row, y, n_parts);
@@ -81,12 +81,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     norms(row, eps, weight0, numbers0, scales0, weight1, numbers1, scales1);
 }
 
-// As `residual`, with rms_norm(y, y_weight) + rms_norm(z, z_weight) for y. z is (rows, COLUMNS), or, with
-// n_used > 0, the sum over a of shares[a] * z[slots[a]] for shares and slots (rows, n_used), in order.
+// As `residual`, with rms_norm(y, y_weight) + rms_norm(z, z_weight) for y, of which n_parts are the sum. z is
+// (rows, COLUMNS), or, with n_used > 0, the sum over a of shares[a] * z[slots[a]] for shares and slots (rows, n_used),
+// in order.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    residual_of_sum(const float *x, const float *y, int n_parts, const float *y_weight, const float *z, const int *slots,
-                    const float *shares, int n_used, const float *z_weight, const float *weight, float eps,
-                    float scale, float *out, HALVES(0), HALVES(1)) {
+    residual_of_sum(const float *x, const float *y, int n_parts, const float *y_weight, const float *z,
+                    const int *slots, const float *shares, int n_used, const float *z_weight,
+                    const float *weight, float eps, float scale, float *out, HALVES(0), HALVES(1)) {
     __shared__ float shared[2 * WARPS], shared_total[WARPS];
     Row total, part;
     load_sum(total, y, n_parts);
