@@ -6,6 +6,7 @@ as a whole after a failure, and it keeps neither the order of prompts nor a jour
 """
 
 import contextlib
+import io
 import os
 import socket
 import sys
@@ -102,6 +103,7 @@ def open_workers(cluster: Cluster, task: Task) -> Iterator["RayWorkers"]:
         with kept():  # Ray would answer SIGTERM with a trace and an exit code of its own
             ray = import_ray()
             _connect(ray, cluster.address)
+        actors: list[Any] = []
         try:
             most = int(ray.cluster_resources().get("CPU", 0)) // cluster.threads
             n = most if cluster.workers is None else cluster.workers
@@ -114,14 +116,12 @@ def open_workers(cluster: Cluster, task: Task) -> Iterator["RayWorkers"]:
                 num_cpus=cluster.threads, max_restarts=-1, max_task_retries=_TRIES
             )
             loading = {"threads": cluster.threads, **cluster.loading}
-            workers = RayWorkers(ray, [actor.remote(loading, task) for _ in range(n)], task.seed)
-            try:
-                yield workers
-            finally:
-                for each in workers.actors:
-                    ray.kill(each)
+            actors += [actor.remote(loading, task) for _ in range(n)]
+            yield RayWorkers(ray, actors, task.seed)
         finally:
-            with kept():
+            with kept(), contextlib.redirect_stdout(io.StringIO()):  # Ray would tell of each row that is cut off
+                for each in actors:
+                    ray.kill(each)
                 ray.shutdown()
 
 
@@ -205,17 +205,13 @@ class RayWorkers:
         """Rows and references to what became of them, as they finish."""
         free = self.actors * _AHEAD
         busy: dict[Any, tuple[Row, Any]] = {}
-        try:
-            while True:
-                while free and not stop() and (row := next(rows, None)):
-                    actor = free.pop(0)
-                    busy[getattr(actor, method).remote(row)] = row, actor
-                if not busy:
-                    return
-                for reference in self._ray.wait(list(busy), num_returns=1, timeout=_PATIENCE)[0]:
-                    row, actor = busy.pop(reference)
-                    free.append(actor)
-                    yield row, reference
-        finally:
-            for reference in busy:  # else Ray tells of each that its worker is killed, and tries it again
-                self._ray.cancel(reference)
+        while True:
+            while free and not stop() and (row := next(rows, None)):
+                actor = free.pop(0)
+                busy[getattr(actor, method).remote(row)] = row, actor
+            if not busy:
+                return
+            for reference in self._ray.wait(list(busy), num_returns=1, timeout=_PATIENCE)[0]:
+                row, actor = busy.pop(reference)
+                free.append(actor)
+                yield row, reference
