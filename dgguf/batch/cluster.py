@@ -119,7 +119,7 @@ def open_workers(cluster: Cluster, task: Task) -> Iterator["RayWorkers"]:
             actors += [actor.remote(loading, task) for _ in range(n)]
             yield RayWorkers(ray, actors, task.seed)
         finally:
-            with kept(), contextlib.redirect_stdout(io.StringIO()):  # Ray would tell of each row that is cut off
+            with kept(), contextlib.redirect_stdout(io.StringIO()):  # Ray tells of each row cut off
                 for each in actors:
                     ray.kill(each)
                 ray.shutdown()
