@@ -12,9 +12,11 @@ from typing import Protocol
 import numpy as np
 
 from dgguf.backends.base import Backend
+from dgguf.constraints.automaton import Automaton
+from dgguf.constraints.language import from_source
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, Event, Started
 from dgguf.diffusion.sampler import Branch
-from dgguf.errors import RecordingError
+from dgguf.errors import ConstraintError, RecordingError
 from dgguf.ggufio.file import GgufFile
 from dgguf.model.config import ModelConfig
 
@@ -116,12 +118,24 @@ class ResumePoint:
         ):
             if before and before != now:
                 _LOG.warning(f"{what} is not what was recorded ({before}, now {now}): the answer may differ")
-        if old.constraints and not old.pins and old.draft is None:
-            _LOG.warning(
-                f"what held the recorded answer does not hold behind the step: {old.constraints:.99}"
-            )
-            old = replace(old, constraints="")
         return replace(old, model=model.name, context=model.context, digest=digest, arithmetic=arithmetic)
+
+    def constraint(self) -> Automaton | None:
+        """The language that the recorded answer was held to; None, with a warning, where its words say none.
+
+        Raises:
+            RecordingError: the words say one that is wrong or too large.
+        """
+        words = self.started.constraints
+        if not words or self.started.pins or self.started.draft is not None:  # these are what it was held to
+            return None
+        try:
+            found = from_source(words)
+        except ConstraintError as error:
+            raise RecordingError(f"what the recorded answer was held to cannot be read: {error}") from None
+        if found is None:
+            _LOG.warning(f"what held the recorded answer does not hold behind the step: {words:.99}")
+        return found
 
     def joined(self, live: Iterable[Event]) -> Generator[Event, None, None]:
         """All events of the new answer: those that stay stand before its first new canvas."""

@@ -365,13 +365,16 @@ class Session:
             top_k, conversation: as of `stream`.
 
         Raises:
-            RecordingError: the step was not recorded, or the model has another vocabulary.
+            RecordingError: the step was not recorded, the model has another vocabulary, or what held the
+                answer cannot be read.
         """
         branch = Branch(block, step, new_seed() if seed is None else whole("the seed", seed))
         point = ResumePoint.find(recording.events, branch)
         started = point.on(self)
-        check_request(started)
-        request = Request(started, top_k, committed=point.committed)
+        constraint = point.constraint()
+        check_request(started, constrained=constraint is not None)
+        guide = self._guide(constraint, started.prompt) if constraint else None
+        request = Request(started, top_k, guide, point.committed)
         yield from point.joined((conversation or self._conversation).stream(request))
 
     @functools.cached_property

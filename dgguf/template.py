@@ -9,11 +9,12 @@ import itertools
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from dgguf.constraints.automaton import Automaton, in_text
+from dgguf.constraints.automaton import Automaton
+from dgguf.constraints.language import in_holes
 from dgguf.errors import PromptError
 from dgguf.text.tokenizer import Tokenizer
 
@@ -198,8 +199,7 @@ class Held:
         Raises:
             ConstraintError: it takes too many states.
         """
-        made = in_text([part if isinstance(part, str) else self.language for part in self.parts])
-        return replace(made, source=f"each hole: {self.language.source}")
+        return in_holes([part if isinstance(part, str) else None for part in self.parts], self.language)
 
     def kept(self, tokens: Sequence[int], tokenizer: Tokenizer) -> list[range]:
         """The positions of the tokens that have a byte of each hole."""

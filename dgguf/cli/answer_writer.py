@@ -109,8 +109,8 @@ class AnswerWriter:
         s = self.answer.statistics
         if s.converged and not any(s.converged) and max_steps >= _MANY_STEPS:
             warn(
-                f"no block settled within {max_steps} steps: usual for random weights, "
-                "otherwise a sign of a damaged file or of wrong numbers"
+                f"no block settled within {max_steps} steps, so the answer may have faults; if it is no text "
+                "at all, the weights are random or the file is damaged (`dgguf check` reads it whole)"
             )
         if fault := self._grid_fault():
             hint = "; `dgguf run … --pin-givens` holds these" if "other than given" in fault else ""

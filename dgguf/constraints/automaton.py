@@ -44,7 +44,7 @@ class Automaton:
         byte_class: (256,) int32, the class of each byte.
         accepting: (S,) bool, whether what was read up to here belongs to the language.
         distance: (S,) int32, bytes to the nearest accepting state.
-        source: what it was made of, for whoever reads a recording.
+        source: what it was made of, in words that `language.from_source` reads.
     """
 
     moves: np.ndarray

@@ -87,8 +87,8 @@ class Guide:
 
     @property
     def shortest(self) -> int:
-        """Positions that the shortest answer takes, at most."""
-        return int(self._ways.to_end[0]) + self._in_thought
+        """Positions that the shortest answer takes behind what is committed, at most."""
+        return int(self._ways.to_end[self._state]) + self._in_thought
 
     def check(self, positions: int) -> None:
         """See that an answer fits.
@@ -96,7 +96,7 @@ class Guide:
         Raises:
             ConstraintError: even the shortest one does not.
         """
-        if self._ways.to_end[0] == NEVER:
+        if self._ways.to_end[self._state] == NEVER:
             raise ConstraintError("the answer cannot be written with this model's tokens")
         if self.shortest > positions:
             raise ConstraintError(
@@ -143,6 +143,29 @@ class Guide:
         if self._advance is not None:
             self._advance()
         self._advance, self._last, self._n_same = None, None, 0
+
+    def follow(self, tokens: np.ndarray, room: int) -> None:
+        """Take over a canvas that another guide of the language held, and that is committed.
+
+        Args:
+            tokens: (C,) ids of a canvas that others follow.
+            room: as of `hold`.
+
+        Raises:
+            ConstraintError: its text is no beginning of the language's.
+        """
+        first = self._thought_length(tokens, room)
+        if first > len(tokens):
+            self._stay_in_thought()
+            return
+        state, steps, texts = self._state, self._language.steps, self._texts
+        for token in tokens[first:].tolist():
+            text = texts.data[texts.starts[token] : texts.starts[token + 1]]
+            for byte_class in self._language.byte_class[text].tolist():
+                state = int(steps[byte_class, state])
+            if not len(text) or state == len(self._language.accepting):
+                raise ConstraintError("what is committed of the answer is not what its constraint allows")
+        self._go_on(state)
 
     def _has_nothing_behind(self, state: int) -> bool:
         accepting, steps = self._language.accepting, self._language.steps

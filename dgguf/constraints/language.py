@@ -1,14 +1,14 @@
 """What an answer is to be held to: a JSON schema, a regular expression or a choice, as an automaton."""
 
-import dataclasses
 import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dgguf.constraints.automaton import Automaton, Effort, compile_node
+from dgguf.constraints.automaton import Automaton, Effort, compile_node, in_text
 from dgguf.constraints.nodes import OneOf, Text
 from dgguf.constraints.objects import any_object
 from dgguf.constraints.regex import parse_regex
@@ -16,8 +16,8 @@ from dgguf.constraints.schema import schema_node
 from dgguf.errors import ConstraintError
 
 Schema = Mapping[str, Any] | bool | str | Path
-_MOST_SOURCE = 1000  # characters that a recording keeps
 _MOST_BYTES = 1 << 20  # of a schema
+_OBJECT, _HOLES = "a JSON object", "each hole of "  # what automata say of themselves
 
 
 def language(
@@ -48,14 +48,62 @@ def language(
 @functools.cache
 def json_object() -> Automaton:
     """The automaton of any JSON object, see `objects.any_object`."""
-    return _named(compile_node(any_object()), "a JSON object")
+    return replace(compile_node(any_object()), source=_OBJECT)
+
+
+def in_holes(parts: Sequence[str | None], hole: Automaton) -> Automaton:
+    """The automaton of a text with holes.
+
+    Args:
+        parts: pieces of text in order, None for each hole.
+        hole: of what fills each.
+
+    Raises:
+        ConstraintError: it takes too many states.
+    """
+    made = in_text([hole if part is None else part for part in parts])
+    return replace(made, source=f"{_HOLES}{json.dumps(parts)}: {hole.source}")
+
+
+def from_source(source: str) -> Automaton | None:
+    """The automaton that says so of itself (`Automaton.source`); None where the words are no automaton's.
+
+    Raises:
+        ConstraintError: it would be wrong, not supported or too large.
+    """
+    kind, _, text = source.partition(": ")
+    match kind:
+        case "schema":
+            return _of_schema(_normal(text, "the schema"), "the schema")
+        case "regex":
+            return _of_regex(text)
+        case "choice":
+            texts = _read_list(text)[0] or [None]
+            return None if None in texts else _of_choice([text for text in texts if text is not None])
+    if source == _OBJECT:
+        return json_object()
+    if not source.startswith(_HOLES):
+        return None
+    parts, rest = _read_list(source.removeprefix(_HOLES))
+    hole = from_source(rest.removeprefix(": ")) if rest.startswith(": ") else None
+    return None if hole is None or parts is None else in_holes(parts, hole)
+
+
+def _read_list(text: str) -> tuple[list[str | None] | None, str]:
+    """The JSON list of texts and nulls that a text begins with, None for none, and what stands behind it."""
+    try:
+        found, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return None, text
+    right = isinstance(found, list) and all(part is None or isinstance(part, str) for part in found)
+    return (found if right else None), text[end:]
 
 
 @functools.lru_cache(maxsize=16)
 def _of_schema(text: str, where: str) -> Automaton:
     try:
         effort = Effort()
-        return _named(compile_node(schema_node(json.loads(text), effort), effort), f"schema: {text}")
+        return replace(compile_node(schema_node(json.loads(text), effort), effort), source=f"schema: {text}")
     except RecursionError:
         raise ConstraintError(f"{where}: it is nested too deeply") from None
     except ConstraintError as error:
@@ -65,7 +113,7 @@ def _of_schema(text: str, where: str) -> Automaton:
 @functools.lru_cache(maxsize=16)
 def _of_regex(regex: str) -> Automaton:
     try:
-        return _named(compile_node(parse_regex(regex)), f"regex: {regex}")
+        return replace(compile_node(parse_regex(regex)), source=f"regex: {regex}")
     except ConstraintError as error:
         text = str(error)
         raise ConstraintError(
@@ -89,13 +137,10 @@ def _of_choice(choice: Sequence[str]) -> Automaton:
 @functools.lru_cache(maxsize=16)
 def _of_texts(texts: tuple[str, ...]) -> Automaton:
     try:
-        return _named(compile_node(OneOf(tuple(map(Text, texts)))), f"choice: {' | '.join(texts)}")
+        made = compile_node(OneOf(tuple(map(Text, texts))))
     except ConstraintError as error:
         raise ConstraintError(f"the choices: {error}") from None
-
-
-def _named(automaton: Automaton, source: str) -> Automaton:
-    return dataclasses.replace(automaton, source=source[:_MOST_SOURCE])
+    return replace(made, source=f"choice: {json.dumps(texts, ensure_ascii=False)}")
 
 
 def _read(schema: Schema) -> tuple[str, str]:
@@ -116,10 +161,14 @@ def _read(schema: Schema) -> tuple[str, str]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConstraintError(f"{where}: the schema cannot be read: {reason}") from None
+    return where, _normal(data, where)
+
+
+def _normal(data: str | bytes, where: str) -> str:
+    """The JSON of a schema as `json.dumps` writes it."""
     _check_size(len(data), where)
     try:
-        parsed = json.loads(data, parse_constant=_no_constant, parse_float=_finite)
-        return where, json.dumps(parsed)
+        return json.dumps(json.loads(data, parse_constant=_no_constant, parse_float=_finite))
     except RecursionError:
         raise ConstraintError(f"{where}: it is nested too deeply") from None
     except ValueError as error:

@@ -92,7 +92,7 @@ def generate(
     """
     clock = _Clock()
     length = choose_length(canvas_length, max_tokens, model.config.canvas_length)
-    plan = _Plan(length, pins or {}, max_tokens, stop_ids, [*map(len, committed)], spans, draft)
+    plan = _Plan(length, pins or {}, max_tokens, stop_ids, committed, spans, draft)
     reports = top_k, log_probabilities
     denoise = _Denoiser(model, cache, settings, noise, reports, guide, turbo or _NO_TURBO, plan, clock)
     ids = np.concatenate([prompt, *committed])
@@ -128,7 +128,7 @@ class _Plan:
     pins: Mapping[int, int]
     max_tokens: int
     stop_ids: frozenset[int]
-    committed: Sequence[int]
+    committed: Sequence[np.ndarray]
     spans: Sequence[Span]
     draft: Draft | None
 
@@ -167,10 +167,10 @@ def _answer(
     length = plan.length
     check_room(len(prompt), length, cache.context, model.config.context_length)
     reused = cache.position
-    answer_tokens = sum(plan.committed)
+    answer_tokens = sum(map(len, plan.committed))
     pending, ahead = prompt[reused:], within(plan.spans, reused, len(prompt))
 
-    denoise.begin(plan.room(cache.context - len(prompt)))
+    denoise.begin(plan.room(cache.context - len(prompt)), plan.committed)
 
     # 1. One canvas after the other.
     for block in plan.blocks():
@@ -284,14 +284,18 @@ class _Denoiser:
         self._top_k, self._n_logs = reports
         self._clock = clock
 
-    def begin(self, room: int) -> None:
-        """So many tokens are left for the canvases of an answer, where it is held to a language.
+    def begin(self, room: int, committed: Sequence[np.ndarray]) -> None:
+        """So many tokens are left for the canvases to come, where an answer is held to a language.
 
         Raises:
             ConstraintError: the shortest answer of the language does not fit.
         """
         self._room = room
         if self._guide is not None:
+            behind = sum(map(len, committed)) + room
+            for tokens in committed:
+                behind -= len(tokens)
+                self._guide.follow(tokens, behind)
             self._guide.check(room)
 
     @property

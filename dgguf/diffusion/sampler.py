@@ -108,4 +108,5 @@ class SeededNoise:
         for branch in self._branches:
             if (block, step) > (branch.block, branch.step):
                 seed = branch.seed
-        return np.random.Philox(key=seed, counter=[0, kind, step, block]).random_raw(count)
+        counter = np.array([0, kind, step, block], np.uint64)  # of a list numpy would make floats above 2^63
+        return np.random.Philox(key=seed, counter=counter).random_raw(count)

@@ -7,6 +7,7 @@ import struct
 import tracemalloc
 import warnings
 
+import numpy as np
 import pytest
 
 from dgguf.cli import saved
@@ -15,6 +16,7 @@ from dgguf.convert.config import read_config
 from dgguf.convert.imatrix import read_imatrix
 from dgguf.convert.json_file import read_json
 from dgguf.convert.safetensors import read_safetensors
+from dgguf.diffusion.sampler import SeededNoise
 from dgguf.diffusion.settings import SamplerSettings
 from dgguf.errors import ConversionError, DggufError, PromptError, RecordingError, UnsupportedModelError
 from dgguf.text.tokenizer import Tokenizer
@@ -189,3 +191,14 @@ def test_a_whole_number_beyond_all_floats_is_no_setting(name, number):
         lambda: SamplerSettings.from_metadata({}, **{name: number}), error=PromptError
     )
     assert name in refused(lambda: SamplerSettings(**{name: number}), error=PromptError)
+
+
+@pytest.mark.parametrize("place", [(1 << 63, 0), (1, (1 << 64) - 1)])
+def test_noise_of_a_step_that_no_signed_number_holds(place):
+    """numpy made floats of a list that holds one, and of these other places."""
+    noise = SeededNoise(7, 1000)
+    assert noise.tokens(*place, 8).tolist() != noise.tokens(place[0], place[1] ^ 1, 8).tolist()
+    philox = np.random.Philox(key=7, counter=place[0] << 192 | place[1] << 128 | 1 << 64)
+    assert noise.uniforms(*place, 8).tolist() == [
+        (bits >> 11) / 2**53 for bits in philox.random_raw(8).tolist()
+    ]

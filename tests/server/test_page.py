@@ -127,6 +127,17 @@ def test_an_answer_goes_on_from_a_step(demo, story):
     assert [line["tokens"] for line in same if line["type"] == "step"] == steps
 
 
+def test_what_held_an_answer_holds_when_it_goes_on(demo):
+    schema = {"type": "object", "properties": {"name": {"enum": ["Tom", "Mia"]}}, "required": ["name"]}
+    response_format = {"type": "json_schema", "json_schema": {"name": "who", "schema": schema}}
+    given = lines(demo, "/page/answer", {"messages": STORY, "seed": 1, "response_format": response_format})
+    asked = {"recording": recording(given), "block": 0, "step": 1, "seed": 5}
+    resumed = lines(demo, "/page/resume", asked)
+    assert json.loads(text_of(resumed))["name"] in ("Tom", "Mia")
+    asked["recording"] = asked["recording"].replace("schema: {", "regex: ({")
+    assert "held to cannot be read" in lines(demo, "/page/resume", asked)[-1]["error"]["message"]
+
+
 def test_recordings_are_read_one_at_a_time(monkeypatch):
     """Each takes some twenty times its memory."""
     under_way, most = [], []

@@ -108,7 +108,7 @@ def test_each_hole_matches(session, asked, hole):
     found = re.fullmatch(wanted, filled.text)
     assert found.groups() == tuple(one.text for one in filled.holes)
     assert all(one.n_tokens and one.log_probability <= 0 for one in filled.holes)
-    assert filled.answer.recording.started.constraints.startswith("each hole: ")
+    assert filled.answer.recording.started.constraints.startswith('each hole of ["Tom has a ", null, ')
 
 
 def test_holes_beside_each_other_are_told_apart(session):

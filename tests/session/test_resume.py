@@ -2,14 +2,16 @@
 
 import dataclasses
 import logging
+import re
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from dgguf.cli import cli
+from dgguf.constraints.language import language
 from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, PromptEncoded
-from dgguf.errors import RecordingError
+from dgguf.errors import ConstraintError, RecordingError
 from dgguf.view.recorder import Recorder
 from dgguf.view.recording import Recording, read_recording
 
@@ -81,13 +83,6 @@ def test_another_model_is_a_warning_and_another_vocabulary_an_error(session, rec
         list(session.resume(read, block=0, step=1, seed=1))
     assert "the model is not what was recorded (abc, now" in caplog.text
     assert "the arithmetic is not what was recorded (other, now" in caplog.text
-    free = dataclasses.replace(recorded.started, pins={}, constraints="a|b")
-    with caplog.at_level(logging.WARNING):
-        first = next(
-            session.resume(dataclasses.replace(read, events=[free, *read.events[1:]]), block=0, step=1)
-        )
-    assert "does not hold behind the step: a|b" in caplog.text
-    assert first.constraints == ""
     step = next(i for i, event in enumerate(read.events) if isinstance(event, DenoisingStep))
     read.events[step] = dataclasses.replace(read.events[step], tokens=np.zeros(16, np.int64))
     caplog.clear()
@@ -96,6 +91,77 @@ def test_another_model_is_a_warning_and_another_vocabulary_an_error(session, rec
     read.events[0] = dataclasses.replace(started, vocab_size=5)
     with pytest.raises(RecordingError, match="take the model that was recorded"):
         next(session.resume(read, block=0, step=1))
+
+
+@pytest.mark.parametrize(
+    ("held", "matches"),
+    [
+        ({"choice": ["fox | dog", 'an "owl"']}, 'fox \\| dog|an "owl"'),
+        ({"regex": "[a-z]{3} é[a-z ]{30,60}"}, "[a-z]{3} é[a-z ]{30,60}"),
+        (
+            {"schema": {"type": "array", "items": {"enum": ["x", 7]}, "minItems": 9}},
+            '\\[(\\s*("x"|7)\\s*,){8,}\\s*("x"|7)\\s*\\]',
+        ),
+    ],
+)
+def test_what_held_the_answer_holds_behind_the_step(session, quick, held, matches):
+    options = {"canvas_length": 16, "max_tokens": 80, "settings": quick["settings"]}
+    read = Recording(
+        session.tokenizer, [*session.stream("Hi", seed=1, constraint=language(**held), **options)]
+    )
+    texts = {read.answer().text}
+    for event in read.events:
+        if isinstance(event, DenoisingStep):
+            block, step = event.block, event.step
+            same = list(session.resume(read, block=block, step=step, seed=1))
+            assert drafts(same) == drafts(read.events)
+            other = Recording(session.tokenizer, [*session.resume(read, block=block, step=step, seed=9)])
+            assert other.started.constraints == read.started.constraints
+            texts.add(other.answer().text)
+    assert len(texts) > 1 or "choice" in held
+    for text in texts:
+        assert re.fullmatch(matches, text), text
+
+
+def test_holes_that_a_language_fills_are_held_again(session, quick):
+    filled = session.fill(
+        "Tom has a [[1]] and [[]].\n", "Hi", seed=1, regex="[a-z]{12}", settings=quick["settings"]
+    )
+    read = filled.answer.recording
+    assert drafts(list(session.resume(read, block=0, step=1, seed=1))) == drafts(read.events)
+    other = Recording(session.tokenizer, [*session.resume(read, block=0, step=0, seed=2)]).answer()
+    assert re.fullmatch("Tom has a [a-z]{12} and [a-z]{12}\\.\n", other.text)
+    assert other.text != filled.text
+
+
+def test_what_held_the_answer_is_wrong_or_unknown(session, recorded, caplog):
+    def resumed(words, block=0):
+        free = dataclasses.replace(recorded.started, pins={}, constraints=words)
+        read = dataclasses.replace(recorded, events=[free, *recorded.events[1:]])
+        return session.resume(read, block=block, step=1)
+
+    for wrong in (
+        "regex: (",
+        'choice: [""]',
+        "schema: {",
+        'schema: {"type": 7}',
+        "each hole of [null]: regex: (",
+    ):
+        with pytest.raises(RecordingError, match="what the recorded answer was held to cannot be read"):
+            next(resumed(wrong))
+    with pytest.raises(ConstraintError, match="is not what its constraint allows"):
+        list(resumed("regex: [0-9]{40}", block=1))
+    for unknown in (
+        "a|b",
+        "choice: a | b",
+        "choice: [1]",
+        "each hole of x: regex: a",
+        "each hole of [null]: a",
+    ):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            next(resumed(unknown))
+        assert f"does not hold behind the step: {unknown}" in caplog.text
 
 
 @pytest.mark.parametrize("wrong", [-1, 10**7])

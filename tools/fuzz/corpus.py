@@ -175,7 +175,8 @@ def _legacy_imatrix(folder: Path) -> None:
     )
 
 
-def _recording(name: str, folder: Path) -> None:
+def _recording(name: str, folder: Path, held: str = "") -> None:
+    """A recording, of an answer with pins or of one that is held to a language."""
     drafts = [
         (["He", "llo", "<turn|>", "<eos>"], [0.01, 0.3, 0.02, 0.9]),
         (["He", "y", "<turn|>", "!"], [0.01] * 4),
@@ -184,6 +185,7 @@ def _recording(name: str, folder: Path) -> None:
     tokens, events = recordings.generation([drafts, drafts[:2]], pins=(1,))
     more = {"branches": (Branch(0, 1, 8),), "constraints": "a[[1]]", "digest": "ab", "arithmetic": "avx2"}
     more["images"] = (Thumbnail("[image 1: a.png, 48x48, 1 tokens]", base64.b64decode(PNG)),)
+    more |= {"constraints": held, "pins": {}} if held else {}
     events[0] = dataclasses.replace(events[0], **more)
     path = folder / "plain.jsonl"
     with Recorder.to_file(path, tokens) as recorder:
@@ -193,9 +195,9 @@ def _recording(name: str, folder: Path) -> None:
     (folder / name).write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
 
 
-def _with_recording(body: str, folder: Path) -> None:
+def _with_recording(body: str, folder: Path, held: str = "") -> None:
     """A body of the page without its recording, and that."""
-    _recording("r.jsonl", folder)
+    _recording("r.jsonl", folder, held)
     _text("r.json", body, folder)
 
 
@@ -385,6 +387,7 @@ PAGE_FILL = json.dumps(
         "sampler": {"max_steps": 4, "t_min": 0.4},
     }
 )
+HELD = 'each hole of ["He ", null]: schema: {"type": "array", "items": {"enum": ["llo", 7]}}'
 PAGE_RESUME = json.dumps({"block": 0, "step": 2, "seed": 7})  # the recording lies beside it
 PAGE_EXPORT = json.dumps({"kind": "svg", "theme": "light"})
 PAGE_IMAGE = json.dumps({"url": f"data:image/png;base64,{PNG}"})
@@ -467,6 +470,7 @@ _MAKERS: dict[str, Callable[[Path], Seed]] = {
         for kind, write in (
             ("fill", functools.partial(_text, "r.json", PAGE_FILL)),
             ("resume", functools.partial(_with_recording, PAGE_RESUME)),
+            ("resume held", functools.partial(_with_recording, PAGE_RESUME, held=HELD)),
             ("export", functools.partial(_with_recording, PAGE_EXPORT)),
             ("image", functools.partial(_text, "r.json", PAGE_IMAGE)),
         )

@@ -518,7 +518,9 @@ def page_resume(path: Path, stages: Stages) -> None:
     made = asked and stages.run("plan", lambda: ResumePlan.of(asked, _session()))
     if made:
         branch = Branch(made.block, made.step, made.seed)
-        stages.run("step", lambda: ResumePoint.find(made.recording.events, branch))
+        point = stages.run("step", lambda: ResumePoint.find(made.recording.events, branch))
+        if point is not None:
+            stages.run("held", point.constraint)
 
 
 def page_export(path: Path, stages: Stages) -> None:
@@ -620,6 +622,7 @@ TARGETS: dict[str, Callable[[Path, Stages], None]] = {
     "ollama request": ollama_request,
     "page fill": page_fill,
     "page resume": page_resume,
+    "page resume held": page_resume,
     "page export": page_export,
     "page image": page_image,
     "decision request": decision_request,

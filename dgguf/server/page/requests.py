@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from dgguf.diffusion.events import Event
-from dgguf.errors import RecordingError
+from dgguf.errors import ConstraintError, RecordingError
 from dgguf.fill import PROMPT, fillings
 from dgguf.request import new_seed
 from dgguf.server.errors import ApiError
@@ -140,7 +140,7 @@ class ResumePlan:
             yield from turn.session.resume(
                 self.recording, block=self.block, step=self.step, seed=self.seed, conversation=conversation
             )
-        except RecordingError as error:
+        except (RecordingError, ConstraintError) as error:
             raise ApiError(400, str(error), param="recording", code="invalid_recording") from None
 
 
