@@ -3,13 +3,14 @@
 import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dgguf.constraints.automaton import Automaton, Effort, compile_node, in_text
-from dgguf.constraints.nodes import OneOf, Text
+from dgguf.constraints.kept import Kept
+from dgguf.constraints.nodes import Node, OneOf, Text
 from dgguf.constraints.objects import any_object
 from dgguf.constraints.regex import parse_regex
 from dgguf.constraints.schema import schema_node
@@ -17,6 +18,7 @@ from dgguf.errors import ConstraintError
 
 Schema = Mapping[str, Any] | bool | str | Path
 _MOST_BYTES = 1 << 20  # of a schema
+_KEPT: Kept[Automaton] = Kept(64 << 20)
 _OBJECT, _HOLES = "a JSON object", "each hole of "  # what automata say of themselves
 
 
@@ -99,21 +101,22 @@ def _read_list(text: str) -> tuple[list[str | None] | None, str]:
     return (found if right else None), text[end:]
 
 
-@functools.lru_cache(maxsize=16)
 def _of_schema(text: str, where: str) -> Automaton:
+    def node() -> Node:
+        return schema_node(json.loads(text), effort)
+
+    effort = Effort()
     try:
-        effort = Effort()
-        return replace(compile_node(schema_node(json.loads(text), effort), effort), source=f"schema: {text}")
+        return _compiled(f"schema: {text}", node, effort)
     except RecursionError:
         raise ConstraintError(f"{where}: it is nested too deeply") from None
     except ConstraintError as error:
         raise ConstraintError(f"{where}: {error}") from None
 
 
-@functools.lru_cache(maxsize=16)
 def _of_regex(regex: str) -> Automaton:
     try:
-        return replace(compile_node(parse_regex(regex)), source=f"regex: {regex}")
+        return _compiled(f"regex: {regex}", lambda: parse_regex(regex))
     except ConstraintError as error:
         text = str(error)
         raise ConstraintError(
@@ -131,16 +134,16 @@ def _of_choice(choice: Sequence[str]) -> Automaton:
         "".join(texts).encode()
     except UnicodeEncodeError:
         raise ConstraintError("a choice is not UTF-8") from None
-    return _of_texts(texts)
-
-
-@functools.lru_cache(maxsize=16)
-def _of_texts(texts: tuple[str, ...]) -> Automaton:
+    source = f"choice: {json.dumps(texts, ensure_ascii=False)}"
     try:
-        made = compile_node(OneOf(tuple(map(Text, texts))))
+        return _compiled(source, lambda: OneOf(tuple(map(Text, texts))))
     except ConstraintError as error:
         raise ConstraintError(f"the choices: {error}") from None
-    return replace(made, source=f"choice: {json.dumps(texts, ensure_ascii=False)}")
+
+
+def _compiled(source: str, node: Callable[[], Node], effort: Effort | None = None) -> Automaton:
+    """The automaton of what a node says, which is kept for the next who asks."""
+    return _KEPT.get(source, lambda: replace(compile_node(node(), effort), source=source))
 
 
 def _read(schema: Schema) -> tuple[str, str]:

@@ -1,18 +1,18 @@
 """What a model's vocabulary means to languages: made once a session, and kept for each language."""
 
 import functools
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
 
 from dgguf.constraints.automaton import Automaton
 from dgguf.constraints.guide import Guide, Marks
+from dgguf.constraints.kept import Kept
 from dgguf.constraints.longest import longest
 from dgguf.constraints.vocabulary import TokenBytes, Ways, find_ways
 from dgguf.errors import ConstraintError
 
-_MOST_KEPT = 8  # languages whose ways are kept
+_KEPT_BYTES = 128 << 20  # languages with their ways
 
 
 class Texts(Protocol):
@@ -40,7 +40,7 @@ class Constraints:
 
     def __init__(self, tokenizer: Texts) -> None:
         self._tokenizer = tokenizer
-        self._ways: OrderedDict[int, tuple[Automaton, Ways]] = OrderedDict()
+        self._ways: Kept[tuple[Automaton, Ways]] = Kept(_KEPT_BYTES)
         self._count = functools.lru_cache(maxsize=4096)(self._n_tokens)
 
     def guide(self, automaton: Automaton, prompt: Sequence[int]) -> Guide:
@@ -49,12 +49,8 @@ class Constraints:
         Raises:
             ConstraintError: the model has no token that ends an answer.
         """
-        if id(automaton) not in self._ways:  # which is kept as long as the automaton
-            self._ways[id(automaton)] = automaton, find_ways(automaton, self._vocabulary)
-        self._ways.move_to_end(id(automaton))
-        ways = self._ways[id(automaton)][1]
-        while len(self._ways) > _MOST_KEPT:
-            self._ways.popitem(last=False)
+        # A name is nobody else's as long as the automaton is kept, too.
+        _, ways = self._ways.get(id(automaton), lambda: (automaton, find_ways(automaton, self._vocabulary)))
         marks = self._marks
         borders = [i for i in prompt if i in (marks.channel_open, marks.channel_close)]
         in_thought = marks.channel_open is not None and borders[-1:] == [marks.channel_open]
