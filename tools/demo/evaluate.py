@@ -26,6 +26,7 @@ import numpy as np
 
 import dgguf
 from dgguf.decisions.questions import Option, Question
+from dgguf.diffusion.settings import SamplerSettings
 from tools.demo import judgements, pictures, puzzles, skills
 from tools.demo.batches import is_held_out
 from tools.demo.example import Example
@@ -41,7 +42,7 @@ _SHOWN = "picture: "
 PICTURES = tuple(_SHOWN + name for name in pictures.MAKERS)
 _FREE = ("saying", "out of scope", "too hard")
 _MAX_TOKENS = 384
-SETTINGS = ("entropy_bound", "confidence_threshold")  # of the sampler, that the demo's file has its own of
+SETTINGS = ("entropy_bound", "confidence_threshold", "t_min", "t_max")  # of the sampler
 _BINS = 10
 
 
@@ -127,7 +128,7 @@ def measure_decisions(session: "dgguf.Session", n: int, seed: int) -> dict[str, 
     return {"right": float(np.mean(right)), "calibration error": float(error)}
 
 
-def plots_told(session: "dgguf.Session", n: int, seed: int) -> Counter[str]:
+def plots_told(session: "dgguf.Session", n: int, seed: int, settings: SamplerSettings) -> Counter[str]:
     """Which plots come when nothing is asked of a story: the one whose words they have."""
     words = {
         name: {w.strip('.,"') for line in lines for w in line[2:].split() if "{" not in w}
@@ -135,7 +136,7 @@ def plots_told(session: "dgguf.Session", n: int, seed: int) -> Counter[str]:
     }
     told: Counter[str] = Counter()
     for i in range(n):
-        text = session.generate("Tell me a story.", seed=seed + i, max_tokens=_MAX_TOKENS).text
+        text = session.generate("Tell me a story.", seed=seed + i, max_tokens=_MAX_TOKENS, settings=settings).text
         found = {w.strip('.,"') for w in text.split()}
         told[max(words, key=lambda name: len(words[name] & found) / len(words[name]))] += 1
     return told
@@ -168,7 +169,7 @@ def main() -> None:
     parser.add_argument("--image-tokens", type=int, metavar="N", help="rows of a picture, as of dgguf run")
     for name in SETTINGS:
         option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=float, metavar="N", help="of skills; by default the file's")
+        parser.add_argument(option, type=float, metavar="N", help="of skills and plots; by default the file's")
     parser.add_argument("--decisions", type=int, default=0, metavar="N", help="also ask N by dgguf decide")
     parser.add_argument("--plots", type=int, default=0, metavar="N", help="also count the plots of N stories")
     parser.add_argument("--strangers", action="store_true", help="also ask the prompts of tools/demo_eval")
@@ -180,8 +181,8 @@ def main() -> None:
         f"{'skill':<24} {'right':>6} {'wrong':>6} {'garbled':>8} {'refused':>8} {'settled':>8} {'steps':>6}"
     )
     with dgguf.load(model, threads=options.threads) as session:
+        settings = session.settings(**{name: vars(options)[name] for name in SETTINGS})
         for skill in (one for name in options.skills for one in (NOTATED if name == "notations" else [name])):
-            settings = session.settings(**{name: vars(options)[name] for name in SETTINGS})
             row = measure(
                 session, skill, options.cases, options.seed,
                 image_tokens=options.image_tokens, settings=settings,
@@ -195,7 +196,7 @@ def main() -> None:
             entry["decide"] = measure_decisions(session, options.decisions, options.seed)
             print("dgguf decide:", entry["decide"])
         if options.plots:
-            entry["plots"] = dict(plots_told(session, options.plots, options.seed))
+            entry["plots"] = dict(plots_told(session, options.plots, options.seed, settings))
             print("plots:", entry["plots"])
         if options.strangers:
             asked = strangers.ask_all(session, strangers.read_prompts(), options.seed, _MAX_TOKENS)
