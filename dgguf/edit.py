@@ -96,7 +96,7 @@ class Source:
     @classmethod
     def read(cls, text: str, tokenizer: Tokenizer, keep: str | None = None) -> "Source":
         """Prepare a text; arguments and errors as of `Editing`."""
-        newline = "\r\n" if "\r\n" in text and not re.search(r"(?<!\r)\n", text) else "\n"
+        newline = line_end(text)
         begin = re.match(r"\ufeff?(?:[^\S\n]*\n)*", text)
         assert begin is not None
         rest = text[begin.end() :]
@@ -194,6 +194,11 @@ class Editing:
             return Edited(self._old, [], None)
         text = self._source.whole(self._builder.text)
         return Edited(text, changes(self._old, text), answer or self._builder.answer())
+
+
+def line_end(text: str) -> str:
+    """CR LF where all lines of a text end so, else LF."""
+    return "\r\n" if "\r\n" in text and not re.search(r"(?<!\r)\n", text) else "\n"
 
 
 def changes(old: str, new: str) -> list[Change]:

@@ -15,6 +15,7 @@ from dgguf.diffusion.fresh import certainty
 from dgguf.diffusion.generate import CanvasLength, choose_length
 from dgguf.errors import PromptError
 from dgguf.images import ImageInput
+from dgguf.loading import compile_for_languages
 from dgguf.model.config import ModelConfig
 from dgguf.prompts import PromptOptions
 from dgguf.request import new_seed, whole
@@ -192,7 +193,9 @@ def _held(
     room = max(1, model.context - len(ids))
     most = model.constraints.most_tokens(whole, ids, room)
     if most == room:  # it has no bound, or one that is far away
-        most = template.with_size(SIZES[-1]).place(model.tokenizer).n_tokens
+        compile_for_languages()
+        least = model.constraints.guide(whole, ids.tolist()).shortest
+        most = max(template.with_room(SIZES[-1]).place(model.tokenizer).n_tokens, least + SIZES[-1])
     length = choose_length(options["canvas_length"], most, model.config.canvas_length)
     most = min(room, length * math.ceil(most / length))
     request = {"max_tokens": most, "constraint": whole, "top_k": max(_TOP, options["top_k"])}
@@ -206,17 +209,24 @@ def framed(
 
     Args:
         model: a session.
-        begins, ends: "" for what is free; spaces behind the beginning are left to the model. An answer whose
+        begins, ends: "" for what is free; spaces behind a beginning's words are the model's. An answer whose
             end is given is one canvas, of as many tokens as that and `max_tokens` allow.
         max_tokens, canvas_length, special: as of `Session.stream`.
 
     Raises:
         PromptError: the texts leave no room between them.
     """
-    begins = begins.rstrip(" ")
+    if begins.rpartition("\n")[2].strip(" "):  # and no line's indentation
+        begins = begins.rstrip(" ")
     constraints = ", ".join(f"{name} {text!r}" for name, text in (("begins", begins), ("ends", ends)) if text)
     if not ends:
         pins = Template.around(begins, 1, "").place(model.tokenizer, special=special, ends=False).pins
+        length = choose_length(canvas_length, max_tokens, model.config.canvas_length)
+        if len(pins) >= (room := length * math.ceil(max_tokens / length)):
+            raise PromptError(
+                f"what the answer begins with takes {len(pins)} tokens, and it has {room}: nothing is left "
+                "behind it; raise -n, or shorten it"
+            )
         return {
             "max_tokens": max_tokens, "canvas_length": canvas_length, "pins": pins, "constraints": constraints
         }  # fmt: skip

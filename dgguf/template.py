@@ -89,6 +89,11 @@ class Template:
         """The same with holes of `size` tokens where the size was open."""
         return Template(tuple(Hole(size) if part == Hole(None) else part for part in self.parts))
 
+    def with_room(self, size: int) -> "Template":
+        """The same with no hole of less than `size` tokens."""
+        sizes = (max(part.size or 0, size) if isinstance(part, Hole) else part for part in self.parts)
+        return Template(tuple(Hole(part) if isinstance(part, int) else part for part in sizes))
+
     def place(self, tokenizer: Tokenizer, *, special: bool = False, ends: bool = True) -> "Placed":
         """Where its tokens stand; every hole has a size.
 
@@ -281,7 +286,7 @@ def _hole(match: re.Match[str]) -> Hole:
 def _encode(text: str, tokenizer: Tokenizer, *, hole_follows: bool, special: bool) -> tuple[list[int], int]:
     """The ids of a piece, and how many spaces at its end it leaves to the hole."""
     ids, given_up = tokenizer.encode(text, special=special), 0
-    if hole_follows and text.endswith(" "):
+    if hole_follows and text.endswith(" ") and not text[:-1].endswith((" ", "\n", "\t")):  # indentation
         shorter = tokenizer.encode(text[:-1], special=special)
         if len(shorter) < len(ids):
             ids, given_up = shorter, 1

@@ -1,9 +1,28 @@
-"""The one way a file is written that is there as a whole or not at all."""
+"""The one way a file is written that is there as a whole or not at all, and whether a file can be written."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def check_writable(path: Path) -> None:
+    """See that a file may be made or overwritten, before it is: neither is done.
+
+    Raises:
+        OSError: of this file, whose name it has.
+    """
+    where = path if path.exists() else path.parent
+    number = 0
+    if path.is_dir():
+        number = errno.EISDIR
+    elif not where.exists():
+        number = errno.ENOENT
+    elif not os.access(where, os.W_OK):
+        number = errno.EACCES
+    if number:
+        raise OSError(number, os.strerror(number), os.fspath(path))
 
 
 @contextlib.contextmanager

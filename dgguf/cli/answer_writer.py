@@ -115,7 +115,8 @@ class AnswerWriter:
         if fault := self._grid_fault():
             hint = "; `dgguf run … --pin-givens` holds these" if "other than given" in fault else ""
             warn(f"this sudoku is not solved: {fault}{hint}")
-        if s.reason == "stop" and not self.answer.text.strip():
+        started = self.answer.started
+        if s.reason == "stop" and not self.answer.text.strip() and started and not started.constraints:
             say("the answer is empty: the model ended its turn at once; a fuller prompt or --think may help")
         if s.reason == "length":
             say("the answer was cut at the token limit: -n raises it")

@@ -11,6 +11,7 @@ import click
 from dgguf.cli.export import draw
 from dgguf.cli.keeping import Keeping
 from dgguf.cli.options import Command, Loading, Showing
+from dgguf.errors import DggufError
 
 if TYPE_CHECKING:
     from dgguf.cli.display import Display
@@ -98,6 +99,10 @@ def answer(
                     for event in display.show(asked.events, session, keeping.record):
                         writer.add(event)
                         seen += [event] if keeping.export else []
+        except DggufError:
+            if writer and not writer.answer.statistics.prompt_tokens:  # refused: there is nothing to tell of
+                writer = None
+            raise
         finally:
             if writer and asked:
                 cut_off = writer.answer.statistics.reason is None

@@ -30,7 +30,10 @@ class _Samples(ParamType):
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int | str:
         if value == "auto":
             return "auto"
-        return click.IntRange(1, 100).convert(value, param, context)
+        try:
+            return click.IntRange(1, 100).convert(value, param, context)
+        except click.BadParameter:
+            self.fail(f"{value!r:.60} is neither auto nor a number from 1 to 100", param, context)
 
 
 @click.command(cls=Grouped, short_help="Answer questions about a text with probabilities.")

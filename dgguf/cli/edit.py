@@ -15,7 +15,7 @@ import click
 from dgguf.cli.commands import Grouped, model_argument
 from dgguf.cli.keeping import Keeping, keeping_options
 from dgguf.cli.options import Asking, Loading, Showing, bounded_generation_options, view_options
-from dgguf.cli.prompt import typed
+from dgguf.cli.prompt import read_exactly, typed
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from dgguf.edit import Edited
 
 _LOG = logging.getLogger(__name__)
-_MOST_BYTES = 1 << 24  # of a text
 
 
 @click.command(cls=Grouped, short_help="Change a text as an instruction says.")
@@ -107,8 +106,7 @@ def edit(
         _print(text, edited, strength, as_json=as_json, echo=not (shown or write or as_json), table=stats)
         if seen:
             keeping.keep(seen, session.tokenizer, showing)
-        if write:
-            _write(file, text, edited)
+        _write(file if write else None, text, edited)
 
 
 def _check_writable(file: Path, *, write: bool) -> None:
@@ -129,24 +127,13 @@ def read_text(file: Path) -> str:
 
     try:
         with click.open_file(os.fspath(file), "rb") as opened:
-            data: bytes = opened.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
-            raise PromptError(f"{file}: a text of more than {_MOST_BYTES >> 20} MB cannot be edited")
-        text = data.decode()
+            return read_exactly(opened)
     except OSError as error:
         raise PromptError(f"{file}: cannot read the file: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise PromptError(
-            f"{file} is no text in UTF-8: byte {error.object[error.start]:#04x} at {error.start}; "
-            "convert it first"
-        ) from None
-    if "\0" in text:
-        raise PromptError(f"{file} is no text: it has a NUL byte at {data.index(0)}")
-    return text
 
 
-def _write(path: Path, old: str, edited: "Edited") -> None:
-    """Put the edited text in the place of the old one.
+def _write(path: Path | None, old: str, edited: "Edited") -> None:
+    """Put the edited text in the place of the old one, if there is a file for it.
 
     Raises:
         PromptError: the file is another by now, or the text has no end.
@@ -157,7 +144,14 @@ def _write(path: Path, old: str, edited: "Edited") -> None:
 
     if not edited.changes:
         return
-    if edited.answer and edited.answer.statistics.reason != "stop":
+    has_ended = edited.answer is None or edited.answer.statistics.reason == "stop"
+    if path is None:
+        if not has_ended:
+            _LOG.warning(
+                "the model did not end the text, so it may be cut off or go wrong; try another --seed"
+            )
+        return
+    if not has_ended:
         raise PromptError(f"{path} was not written: the model did not end the text; try another --seed")
     if path.read_bytes() != old.encode():
         raise PromptError(f"{path} was not written: somebody else has changed it meanwhile")

@@ -113,6 +113,7 @@ def check_out(out: Path, *, force: bool) -> None:
     from dgguf.errors import RecordingError
     from dgguf.view.export.write import check_name
     from dgguf.view.recording import is_recording
+    from dgguf.whole_file import check_writable
 
     try:
         check_name(out)
@@ -122,3 +123,4 @@ def check_out(out: Path, *, force: bool) -> None:
         raise click.UsageError(f"{out} is a recording itself; choose another name")
     if out.exists() and not force:
         raise click.UsageError(f"{out} exists; --force overwrites it")
+    check_writable(out)

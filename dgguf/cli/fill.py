@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -19,7 +20,7 @@ from dgguf.cli.options import (
     bounded_generation_options,
     view_options,
 )
-from dgguf.cli.prompt import file_option, read_file, typed
+from dgguf.cli.prompt import file_option, read_exactly, typed
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def fill(
     """
     if text is None and file is None:
         raise click.UsageError('there is no text: give one as in `dgguf fill MODEL "A [[4]]."`, or by -f')
-    template = typed(text) if text is not None else read_file(file) if file else ""
+    lines = _Lines.of(read_exactly(file)) if file and text is None else _Lines(typed(text or ""))
+    template = lines.plain
     keeping.check()
     from dgguf.cli.display import Display
     from dgguf.cli.models import offer
@@ -89,8 +91,30 @@ def fill(
         best = max(tries, key=lambda filling: filling.filled().log_probability)
         filled, choice = best.filled(), display.choice
         seen = choice.is_live and choice.shows_answer and len(tries) == 1 and filled.text == best.answer.text
+        filled = dataclasses.replace(filled, text=lines.as_written(filled.text))
         _print(filled, as_json=as_json, echo=not (seen or choice.view == "jsonl"), table=stats)
         keeping.keep(best.events, session.tokenizer, showing)
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """A text as the model is to see it, with LF at line ends, and what its file has besides."""
+
+    plain: str
+    bom: str = ""
+    newline: str = "\n"
+
+    @classmethod
+    def of(cls, text: str) -> "_Lines":
+        from dgguf.edit import line_end
+
+        core = text.removeprefix("\ufeff")
+        newline = line_end(core)
+        return cls(core.replace(newline, "\n"), text[: len(text) - len(core)], newline)
+
+    def as_written(self, text: str) -> str:
+        """A text as it stands in the file."""
+        return self.bom + text.replace("\n", self.newline)
 
 
 def _print(filled: "Filled", *, as_json: bool, echo: bool, table: bool) -> None:
@@ -112,8 +136,8 @@ def _print(filled: "Filled", *, as_json: bool, echo: bool, table: bool) -> None:
         }
         click.echo(safe_json(json.dumps(result, ensure_ascii=False)))
     elif echo:
-        text = safe(filled.text, draft=False) if sys.stdout.isatty() else filled.text
-        click.echo(text, nl=not text.endswith("\n"))
+        text = safe(filled.text, draft=False).encode() if sys.stdout.isatty() else filled.text.encode()
+        click.echo(text, nl=not text.endswith(b"\n"))
     say(summary(answer.statistics, answer.seed))
     if table:
         from dgguf.cli import tables

@@ -10,6 +10,7 @@ import click
 
 from dgguf.errors import PromptError
 
+_MOST_BYTES = 1 << 24  # of a text that is to stay as it is
 _PATIENCE = 0.5  # seconds for which a pipe may be silent without a word
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -74,11 +75,36 @@ def typed(text: str) -> str:
 
 def read_file(file: IO[bytes]) -> str:
     """The text of a file, without BOM and CR; what is not UTF-8 becomes U+FFFD."""
+    return _read(file).decode("utf-8-sig", "replace").replace("\r\n", "\n")
+
+
+def read_exactly(file: IO[bytes]) -> str:
+    """The text of a file with all that is in it.
+
+    Raises:
+        PromptError: it is no text in UTF-8, too long, or cannot be read.
+    """
+    name = getattr(file, "name", "standard input")
+    data = _read(file, _MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise PromptError(f"{name}: a text of more than {_MOST_BYTES >> 20} MB is not supported")
     try:
-        data = file.read()
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise PromptError(
+            f"{name} is no text in UTF-8: byte {error.object[error.start]:#04x} at {error.start}; "
+            "convert it first"
+        ) from None
+    if "\0" in text:
+        raise PromptError(f"{name} is no text: it has a NUL byte at {data.index(0)}")
+    return text
+
+
+def _read(file: IO[bytes], most: int = -1) -> bytes:
+    try:
+        return file.read(most)
     except OSError as error:  # of reading, which names no file
         raise PromptError(f"{file.name}: cannot read the file: {error.strerror}") from None
-    return data.decode("utf-8-sig", "replace").replace("\r\n", "\n")
 
 
 def _is_stdin(file: IO[bytes] | None) -> bool:

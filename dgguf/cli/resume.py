@@ -66,6 +66,8 @@ def resume(
 
     block, step = _place(at)
     read = read_recording(recording)
+    if keeping.record is not None and keeping.record.exists() and keeping.record.samefile(recording):
+        raise click.UsageError("--record is the recording that is read: choose another name")
     keeping.check()
     loading = dataclasses.replace(loading, model=loading.model or read.started.model)
     offer(loading.model)

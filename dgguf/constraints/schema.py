@@ -158,7 +158,7 @@ class _Schemas:
             if not self._comparisons.exclusive(followed, at):
                 raise ConstraintError(
                     f"the schema at {at}: oneOf is supported where its schemas exclude each other by "
-                    "their type, or by a const or an enum; use anyOf"
+                    "their type, by a const or an enum, or by a required property that does; use anyOf"
                 )
         return one_of(
             self.node(

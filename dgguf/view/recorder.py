@@ -25,13 +25,15 @@ from dgguf.thumbnails import as_json
 from dgguf.view.progress import ENTROPY_DECIMALS
 from dgguf.view.recording import FORMAT, VERSION, Canvases, is_recording, open_recording
 from dgguf.view.terminal import safe_json
+from dgguf.whole_file import check_writable
 
 
 class Recorder:
     """Writes events as lines.
 
     Args:
-        out: takes the text; it is flushed after every line.
+        out: takes the text, and is flushed after every line; None for the file `path`, which is opened when
+            an answer has begun to be computed: one that is refused loses nothing that the file holds.
         tokens: texts of the tokens.
         path: of the file; None of a stream.
 
@@ -39,8 +41,9 @@ class Recorder:
         failure: why the file ends too early, as on a full disk: that must not cost the answer.
     """
 
-    def __init__(self, out: IO[str], tokens: TokenTexts, path: Path | None = None) -> None:
+    def __init__(self, out: IO[str] | None, tokens: TokenTexts, path: Path | None = None) -> None:
         self._out = out
+        self._begun = ""  # what a file is to begin with that is not open yet
         self._path = path
         self._tokens = tokens
         self._known: set[int] = set()
@@ -54,16 +57,16 @@ class Recorder:
 
         Raises:
             RecordingError: there is something else than a recording in the file.
-            OSError: it cannot be opened; or, when all else is done, it could not be written to its end.
+            OSError: it cannot be written; or, when all else is done, it could not be to its end.
         """
         check_replaceable(path)
-        out = open_recording(path, "w")
-        recorder = cls(out, tokens, path)
+        recorder = cls(None, tokens, path)
         try:
             yield recorder
         finally:
             try:
-                out.close()
+                if recorder._out is not None:
+                    recorder._out.close()
             except OSError as error:
                 recorder._fail(error)
         if recorder.failure:
@@ -77,11 +80,20 @@ class Recorder:
                 line = safe_json(line)
             if not self.failure:
                 try:
-                    self._out.write(line + "\n")
-                    self._out.flush()
+                    self._write(line + "\n", begins=isinstance(event, Started))
                 except OSError as error:
                     self._fail(error)
             yield event
+
+    def _write(self, line: str, *, begins: bool) -> None:
+        if self._out is None:
+            assert self._path is not None
+            self._begun += line
+            if begins:
+                return
+            self._out, line = open_recording(self._path, "w"), self._begun
+        self._out.write(line)
+        self._out.flush()
 
     def line(self, event: Event) -> str:
         """The line of the next event, as it stands in a file, without its end."""
@@ -186,6 +198,8 @@ def check_replaceable(path: Path) -> None:
 
     Raises:
         RecordingError: there is something else than a recording in the file.
+        OSError: it cannot be written.
     """
+    check_writable(path)
     if path.exists() and path.stat().st_size and not is_recording(path):
         raise RecordingError(f"{path}: this file exists and is no recording; choose another name")

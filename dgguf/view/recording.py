@@ -194,7 +194,8 @@ def read_recording(path: Path) -> Recording:
         except RecordingError as error:
             raise RecordingError(f"{path}: {error}") from None
         except _DAMAGE as error:
-            raise RecordingError(f"{path}: line {number} is damaged ({type(error).__name__})") from None
+            lacks = f": it lacks {error}" if type(error) is KeyError else ""
+            raise RecordingError(f"{path}: line {number} is damaged{lacks:.99}") from None
     if not reader.events:
         raise RecordingError(f"{path}: line 1 is damaged")
     return Recording(reader.tokens, reader.events)

@@ -90,6 +90,8 @@ def test_a_text_without_an_end_is_not_written(story, monkeypatch):
     kept = story.with_suffix(".jsonl")
     _, complaint = here("edit", "demo", story, "-p", OTHER, "--seed", "1", "--write", "--record", kept)
     assert "was not written: the model did not end the text" in complaint
+    shown, _ = here("edit", "demo", story, "-p", OTHER, "--seed", "1")
+    assert (shown.exit_code, "the model did not end the text, so" in shown.stderr) == (0, True)
     assert "Mia" in read_recording(kept).answer().text
     assert story.read_bytes() == f"{STORY}\r\n".encode()
 

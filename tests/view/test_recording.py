@@ -129,7 +129,9 @@ def test_it_can_be_followed_while_it_is_written(tmp_path):
     tokens, events = by_hand()
     with Recorder.to_file(tmp_path / "a.jsonl", tokens) as recorder:
         recorded = recorder.record(events)
-        for n in (1, 2, 3):
+        next(recorded)
+        assert not (tmp_path / "a.jsonl").exists()  # until it has begun to be computed
+        for n in (2, 3, 4):
             next(recorded)
             assert len(read_recording(tmp_path / "a.jsonl").events) == n
 

@@ -136,7 +136,9 @@ def plots_told(session: "dgguf.Session", n: int, seed: int, settings: SamplerSet
     }
     told: Counter[str] = Counter()
     for i in range(n):
-        text = session.generate("Tell me a story.", seed=seed + i, max_tokens=_MAX_TOKENS, settings=settings).text
+        text = session.generate(
+            "Tell me a story.", seed=seed + i, max_tokens=_MAX_TOKENS, settings=settings
+        ).text
         found = {w.strip('.,"') for w in text.split()}
         told[max(words, key=lambda name: len(words[name] & found) / len(words[name]))] += 1
     return told
@@ -169,7 +171,9 @@ def main() -> None:
     parser.add_argument("--image-tokens", type=int, metavar="N", help="rows of a picture, as of dgguf run")
     for name in SETTINGS:
         option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=float, metavar="N", help="of skills and plots; by default the file's")
+        parser.add_argument(
+            option, type=float, metavar="N", help="of skills and plots; by default the file's"
+        )
     parser.add_argument("--decisions", type=int, default=0, metavar="N", help="also ask N by dgguf decide")
     parser.add_argument("--plots", type=int, default=0, metavar="N", help="also count the plots of N stories")
     parser.add_argument("--strangers", action="store_true", help="also ask the prompts of tools/demo_eval")
