@@ -19,6 +19,7 @@ from dgguf.cli.values import ParamType
 if TYPE_CHECKING:
     from dgguf.decisions.decide import Decision, Progress
     from dgguf.decisions.questions import Question
+    from dgguf.text.tokenizer import TokenTexts
 
 _PATIENCE = 1.0  # seconds without a bar
 _LITTLE_MASS = 0.5  # below, the model wanted to write something else than a label
@@ -109,11 +110,11 @@ def decide(
             decisions = session.decide(
                 text, questions, samples=samples, permute=permute, joint=joint, progress=progress
             )
-        seconds = time.perf_counter() - began
+        seconds, tokens = time.perf_counter() - began, session.tokenizer
     if as_json:
         click.echo(safe_json(json.dumps(response(decisions, loading.model), ensure_ascii=False, indent=2)))
     else:
-        _show(decisions)
+        _show(decisions, tokens)
     asked, read = count(len(decisions), "question"), sum(decision.prompt_tokens for decision in decisions)
     reused = sum(decision.reused_tokens for decision in decisions)
     say(f"{asked} · {count(read, 'token')}, {reused} of them reused · {seconds:.1f} s")
@@ -158,14 +159,14 @@ def _progress() -> "Iterator[Progress]":
         yield progress
 
 
-def _show(decisions: "list[Decision]") -> None:
+def _show(decisions: "list[Decision]", tokens: "TokenTexts") -> None:
     """Print the table: with colours on a terminal that has them, else as text alone."""
     from dgguf.cli.decision_table import table
     from dgguf.view.ansi import colour_system, encode
     from dgguf.view.frame import line_text
     from dgguf.view.painter import terminal_size
 
-    drawn = table(decisions, terminal_size(sys.stdout)[0])
+    drawn = table(decisions, terminal_size(sys.stdout)[0], tokens)
     if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         colours = colour_system(sys.stdout)
         click.echo("\n".join(encode(line, colours) for line in drawn))

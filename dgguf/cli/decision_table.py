@@ -1,6 +1,7 @@
-"""Decisions as lines for a terminal: each question, and a bar for each of its options."""
+"""Decisions as lines for a terminal: each question, its canvas with the slots, and a bar for each option."""
 
 from dgguf.decisions.decide import Decision
+from dgguf.text.tokenizer import TokenTexts
 from dgguf.units import count
 from dgguf.view.frame import Line, Span, Style, clip, fit, wrap
 from dgguf.view.terminal import cell_width, safe
@@ -8,20 +9,43 @@ from dgguf.view.terminal import cell_width, safe
 WIDTHS = 40, 120  # columns that a table takes at least and at most
 _PARTS = " ▏▎▍▌▋▊▉"  # eighths of a cell
 _NUMBERS = len("100.0 % ±10.0")
+_SLOT = "▒"
 
 
-def table(decisions: list[Decision], width: int) -> list[Line]:
+def table(decisions: list[Decision], width: int, tokens: TokenTexts) -> list[Line]:
     """The lines of all decisions, none of them wider than `width` columns.
 
     Args:
         width: of the terminal; see WIDTHS.
+        tokens: texts of the tokens.
     """
     width = max(WIDTHS[0], min(width, WIDTHS[1]))
     lines: list[Line] = []
+    slots: dict[tuple[int, ...], set[int]] = {}  # of each canvas
     for decision in decisions:
+        slots.setdefault(decision.canvas, set()).add(decision.slot)
+    for n, decision in enumerate(decisions):
         lines += [()] if lines else []
+        if n == 0 or decision.canvas != decisions[n - 1].canvas:
+            canvas = _canvas(decision.canvas, slots[decision.canvas], width, tokens)
+            lines += [*canvas, ()] if canvas else []
         lines += _lines(decision, width)
     return lines
+
+
+def _canvas(ids: tuple[int, ...], slots: set[int], width: int, tokens: TokenTexts) -> list[Line]:
+    """A canvas with noise in its slots, without the pads at its end; no lines of none."""
+    n_pads = next((n for n, token in enumerate(reversed(ids)) if token != ids[-1]), len(ids))
+    shown = ids[: len(ids) - n_pads]
+    spans = []
+    for place, token in enumerate(shown):
+        style = Style.SPECIAL if tokens.is_special(token) else Style.TEXT
+        text = safe(tokens.token_text(token), draft=True)
+        spans.append(Span(_SLOT, Style.NOISE) if place in slots else Span(text, style))
+    if not spans:
+        return []
+    end = Span(f" and {count(n_pads, 'pad')}", Style.LABEL)
+    return wrap([Span("  canvas ", Style.LABEL), *spans, end], width)
 
 
 def percent(share: float) -> str:

@@ -1,5 +1,6 @@
 """`dgguf decide` as a user meets it: the table, the JSON, where the text comes from, what is refused."""
 
+import dataclasses
 import json
 import sys
 
@@ -10,9 +11,12 @@ from dgguf.cli import cli, decision_table
 from dgguf.decisions.decide import Decision
 from dgguf.decisions.questions import parse_question
 from dgguf.errors import PromptError
+from dgguf.text.tokenizer import Tokenizer
 from dgguf.view.frame import line_text, line_width
+from tests.support.small_vocabulary import small_metadata
 
 ASK = ["-q", "Is Mia in it?", "-q", "mood: low<medium<high", "--samples", "1", "-t", "1"]
+TOKENS = Tokenizer.from_metadata(small_metadata(), "small.gguf")
 
 
 def run(*arguments, stdin=None):
@@ -33,7 +37,7 @@ def test_a_table_of_bars():
         decision("mood: low<high", {"low": 0.0, "high": 1.0}, standard_error=None, reads=1, mass=1e-9),
         decision("Is it?", {True: 0.5, False: 0.5}),
     ]
-    assert [line_text(line) for line in decision_table.table(decisions, 40)] == [
+    assert [line_text(line) for line in decision_table.table(decisions, 40, TOKENS)] == [
         "team: Who should take it?",
         "  sales   ████████████      75.0 % ±3.1",
         "  support ████              25.0 %",
@@ -51,12 +55,31 @@ def test_a_table_of_bars():
     ]
 
 
+def test_the_canvas_with_its_slots():
+    """It stands above the questions whose slots it has."""
+    turn, the, a = (TOKENS.special.get(text) or TOKENS.encode(text)[-1] for text in ("<turn|>", " the", " a"))
+    one = decision("Is it?", {True: 1.0, False: 0.0}, canvas=(the, turn, 0, 0), slot=0)
+    for *canvases, second in (
+        (((the, turn, 0, 0), 0), ((the, turn, 0, 0), 0), None),
+        (((the, turn, 0, 0), 0), ((a, turn, 0), 0), "  canvas ▒<turn|> and 1 pad"),
+        (((a, the, a, turn, 0, 0), 0), ((a, the, a, turn, 0, 0), 2), None),
+    ):
+        both = [dataclasses.replace(one, canvas=canvas, slot=slot) for canvas, slot in canvases]
+        lines = [line_text(line) for line in decision_table.table(both, 40, TOKENS)]
+        shown = [line for line in lines if "canvas" in line]
+        middle = " the▒" if canvases[1][1] else ""
+        assert shown == [f"  canvas ▒{middle}<turn|> and 2 pads", *([second] if second else [])]
+        assert lines[1:3] == ["", "Is it?"]
+
+
 @pytest.mark.parametrize("width", [1, 40, 41, 80, 120, 300])
 def test_no_line_is_wider_than_the_terminal(width):
     text = "ganz lang 世界 \x1b[2J\n" * 20
     options = {f"{text}{i}": 0.25 for i in range(4)}
     question = "q: " + "Who " * 50 + "? a|b"
-    for line in decision_table.table([decision(question, options, standard_error=0.99)], width):
+    canvas = (*range(TOKENS.n_tokens), *[TOKENS.n_tokens - 1] * 9)
+    one = decision(question, options, standard_error=0.99, canvas=canvas, slot=1)
+    for line in decision_table.table([one], width, TOKENS):
         assert line_width(line) <= max(40, min(width, 120))
         assert line_text(line).isprintable()
 
@@ -66,8 +89,8 @@ def test_what_is_printed(monkeypatch):
     done = run("Mia had a fox.", *ASK)
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
-    assert lines[0] == "Is Mia in it?"
-    assert lines[1].startswith("  yes ")
+    assert lines[:3] == ["  canvas ▒<turn|> and 14 pads", "", "Is Mia in it?"]
+    assert lines[3].startswith("  yes ")
     assert "mood" in lines
     assert "\x1b" not in done.stdout
     assert "2 questions · " in done.stderr

@@ -146,7 +146,7 @@ def decided(session: Session) -> list[Screen]:
     questions = [parse_question(line) for line in QUESTIONS]
     command = f'dgguf decide {session.name} "{STATE}"' + "".join(f' -q "{line}"' for line in QUESTIONS)
     typed: list[Line] = wrap([Span("$ ", Style.LABEL), Span(command, Style.TEXT)], WIDTH)
-    shown = table(session.decide(STATE, questions), WIDTH)
+    shown = table(session.decide(STATE, questions), WIDTH, session.tokenizer)
     done = Finished("stop", 0, 0.0)
     return [Screen(done, 1.0, tuple(typed)), Screen(done, 6.0, (*typed, (), *shown))]
 
