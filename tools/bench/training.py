@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need 
 
 from tools.bench.measuring import measuring
 from tools.demo.batches import KINDS, Batch, Kind
-from tools.demo.train import Trainer, keep_memory, sizes
+from tools.demo.process import keep_memory
+from tools.demo.train import Trainer, sizes
 from tools.demo.vocabulary import PAD
 
 

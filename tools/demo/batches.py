@@ -102,12 +102,14 @@ class Batch:
 
     Attributes:
         one_answer: whether no other answer would be right, for each row.
+        ages: how often the network has denoised each row, see `chains`.
         weights: of the rows' losses, (B,).
         corrupted: where the canvas is not the target, but for noise that hits it by chance.
     """
 
     skills: list[str]
     one_answer: list[bool]
+    ages: list[int]
     prompt: np.ndarray
     targets: np.ndarray
     canvas: np.ndarray
@@ -269,4 +271,4 @@ class Examples:
             shift(canvas[i], corrupted[i], targets[i], len(drawn[i].answer), rng)
         skills, one_answer = [one.skill for one in drawn], [one.one_answer for one in drawn]
         weights = np.array([one.weight for one in drawn], np.float32)
-        return Batch(skills, one_answer, prompt, targets, canvas, weights, corrupted)
+        return Batch(skills, one_answer, [0] * len(drawn), prompt, targets, canvas, weights, corrupted)

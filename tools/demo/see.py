@@ -37,15 +37,14 @@ from tools.demo.batches import Batch, Drawn, Examples, Kind
 from tools.demo.lesson import Looks, Teacher, looks, teach
 from tools.demo.network import Pictures
 from tools.demo.packed import halved, write_packed
+from tools.demo.process import Stop, keep_memory
 from tools.demo.tower import TowerSizes, write_mmproj
 from tools.demo.train import (
     PAUSE_SECONDS,
     REPORT_EVERY,
     SAVE_SECONDS,
-    Stop,
     Trainer,
     export,
-    keep_memory,
     rate,
     report,
     sizes,

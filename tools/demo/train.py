@@ -15,11 +15,11 @@ Needs torch (extra `oracle`) and a C++ compiler, or --eager. A GPU takes larger 
 """
 
 import argparse
-import ctypes
 import functools
 import json
 import multiprocessing
 import os
+import random
 import signal
 import sys
 import time
@@ -40,11 +40,14 @@ from torch import Tensor  # noqa: E402
 
 from tools.bench.measuring import unmeasured  # noqa: E402
 from tools.demo.batches import CANVAS, KINDS, Batch, Examples  # noqa: E402
+from tools.demo.chains import Chains  # noqa: E402
 from tools.demo.checkpoint import write_checkpoint, write_gguf  # noqa: E402
 from tools.demo.curve import draw_curve  # noqa: E402
+from tools.demo.grown import grown, n_layers  # noqa: E402
 from tools.demo.network import Pictures, Sizes, Twin  # noqa: E402
 from tools.demo.optimizer import make_optimizers  # noqa: E402
 from tools.demo.packed import halved, write_packed  # noqa: E402
+from tools.demo.process import Stop, keep_memory  # noqa: E402
 from tools.demo.start import spelled_embedding  # noqa: E402
 from tools.demo.unrolled import unrolled  # noqa: E402
 from tools.demo.vocabulary import PAD, make_vocabulary  # noqa: E402
@@ -60,7 +63,7 @@ SAVE_SECONDS, REPORT_EVERY, PAUSE_SECONDS = 600.0, 20, 5.0
 def sizes(**other: Any) -> Sizes:
     """The geometry; see docs/demo.md for what else was tried."""
     chosen: dict[str, Any] = {
-        "hidden": 256, "n_layers": 8, "n_heads": 4, "kv_heads": 2, "kv_heads_full": 1, "head_dim": 64,
+        "hidden": 256, "n_layers": 11, "n_heads": 4, "kv_heads": 2, "kv_heads_full": 1, "head_dim": 64,
         "head_dim_full": 128, "ff": 192, "n_experts": 4, "n_used": 2, "expert_ff": 96, "window": 1024,
     }  # fmt: skip
     return Sizes(vocab_size=len(make_vocabulary().tokens), canvas=CANVAS, **chosen | other)
@@ -88,6 +91,7 @@ class Trainer:
             self.twin["embed_tokens.weight"].copy_(torch.from_numpy(start))
         self.average = {name: value.detach().clone() for name, value in self.twin.named().items()}
         self.optimizers = make_optimizers(self.twin.named())
+        self.chains = Chains()
         self.step, self.core_seconds = 0, 0.0
 
     def state(self) -> dict[str, Any]:
@@ -99,6 +103,7 @@ class Trainer:
             "step": self.step,
             "core_seconds": self.core_seconds,
             "seed": self.seed,
+            "chains": self.chains.state(),
         }
 
     def load(self, path: Path) -> None:
@@ -106,13 +111,16 @@ class Trainer:
         self.load_state(torch.load(path, map_location=self.device))
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """The same of what `state` gave."""
+        """The same of what `state` gave, also of a network with fewer layers."""
+        if n_layers(state) < self.twin.sizes.n_layers:
+            state = grown(state, self.twin.sizes.n_layers)
         self.twin.load_state_dict({name: value.float() for name, value in state["twin"].items()})
         weights = {name: value.detach().clone() for name, value in self.twin.named().items()}
         self.average = state.get("average", weights)
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
         self.step, self.core_seconds, self.seed = state["step"], state["core_seconds"], state["seed"]
+        self.chains.load_state(state.get("chains", []))
 
     def save(self, path: Path) -> None:
         """Write the state under another name first, so that an interruption leaves the last one."""
@@ -123,7 +131,7 @@ class Trainer:
     def packed(self) -> dict[str, Any]:
         """The state in bfloat16, to be kept elsewhere, without the average and without Muon's momentum."""
         state: dict[str, Any] = halved(self.state())
-        del state["average"]
+        del state["average"], state["chains"]
         state["optimizers"][0]["state"] = {}  # which some twenty steps bring back
         return state
 
@@ -169,6 +177,8 @@ class Trainer:
         self, batch: Batch, losses: dict[str, list[float]], pictures: Pictures | None = None
     ) -> float:
         """The gradient of a batch's loss, which is returned; half of the rows are self-conditioned."""
+        if pictures is None:
+            batch = self.chains.take(batch, random.Random(f"chains {self.seed} {self.step}"))
         prompt, targets, canvas, weights, corrupted = (
             torch.from_numpy(array).to(self.device)
             for array in (batch.prompt, batch.targets, batch.canvas, batch.weights, batch.corrupted)
@@ -181,10 +191,13 @@ class Trainer:
             logits = self.twin.logits(prompt[:half], canvas[:half], None, first)
         signal = self.twin.signal(logits, temperature)
         chosen = torch.rand(half, generator=generator).tolist()
-        rows = [i for i in range(half) if chosen[i] < UNROLLED_SHARE and batch.one_answer[i]]
+        fresh = [chosen[i] < UNROLLED_SHARE and batch.one_answer[i] for i in range(half)]
+        rows = [i for i in range(half) if fresh[i] or batch.ages[i]]
         if rows:
             made = unrolled(logits[rows], temperature[rows], canvas[rows], corrupted[rows], generator)
             canvas = canvas.index_copy(0, torch.tensor(rows, device=self.device), made)
+            if pictures is None:
+                self.chains.keep(batch, rows, made)
         signal = torch.cat((signal, signal.new_zeros(len(prompt) - half, *signal.shape[1:])))
         each, balance = self.twin.loss(prompt, canvas, signal, targets, pictures)
         loss = (each.mean(-1) * weights).sum() / weights.sum()
@@ -252,32 +265,10 @@ def resumed(path: Path, *, compiled: bool = False) -> Trainer:
     return trainer
 
 
-def keep_memory() -> None:
-    """Tell glibc to keep freed memory: returning and fetching it costs a tenth of a step."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:
-        return
-    for option, value in ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 200 << 20)):
-        libc.mallopt(option, value)
-
-
 def export(trainer: Trainer, folder: Path, out: Path, type_name: str = "Q8_0") -> None:
     """The averaged weights as a GGUF file."""
     write_checkpoint(trainer.averaged(), folder / "demo")
     write_gguf(folder / "demo", out, type_name)
-
-
-class Stop:
-    """Whether SIGTERM or Ctrl-C has come."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
-
-    def _ask(self, *_: Any) -> None:
-        self.asked = True
 
 
 def train(
