@@ -136,8 +136,8 @@ def _print(filled: "Filled", *, as_json: bool, echo: bool, table: bool) -> None:
         }
         click.echo(safe_json(json.dumps(result, ensure_ascii=False)))
     elif echo:
-        text = safe(filled.text, draft=False).encode() if sys.stdout.isatty() else filled.text.encode()
-        click.echo(text, nl=not text.endswith(b"\n"))
+        text = safe(filled.text, draft=False) if sys.stdout.isatty() else filled.text.encode()
+        click.echo(text, nl=not filled.text.endswith("\n"))
     say(summary(answer.statistics, answer.seed))
     if table:
         from dgguf.cli import tables

@@ -87,8 +87,10 @@ def from_source(source: str) -> Automaton | None:
     if not source.startswith(_HOLES):
         return None
     parts, rest = _read_list(source.removeprefix(_HOLES))
-    hole = from_source(rest.removeprefix(": ")) if rest.startswith(": ") else None
-    return None if hole is None or parts is None else in_holes(parts, hole)
+    if parts is None or not rest.startswith(": ") or rest.startswith(_HOLES, 2):  # what fills a hole has none
+        return None
+    hole = from_source(rest.removeprefix(": "))
+    return None if hole is None else in_holes(parts, hole)
 
 
 def _read_list(text: str) -> tuple[list[str | None] | None, str]:

@@ -157,11 +157,12 @@ def test_what_held_the_answer_is_wrong_or_unknown(session, recorded, caplog):
         "choice: [1]",
         "each hole of x: regex: a",
         "each hole of [null]: a",
+        "each hole of [null]: " * 9999 + "regex: a",
     ):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             next(resumed(unknown))
-        assert f"does not hold behind the step: {unknown}" in caplog.text
+        assert f"does not hold behind the step: {unknown:.99}" in caplog.text
 
 
 @pytest.mark.parametrize("wrong", [-1, 10**7])
