@@ -218,9 +218,10 @@ def framed(
     """
     if begins.rpartition("\n")[2].strip(" "):  # and no line's indentation
         begins = begins.rstrip(" ")
+    how = {"special": special, "gives_up": False}
     constraints = ", ".join(f"{name} {text!r}" for name, text in (("begins", begins), ("ends", ends)) if text)
     if not ends:
-        pins = Template.around(begins, 1, "").place(model.tokenizer, special=special, ends=False).pins
+        pins = Template.around(begins, 1, "").place(model.tokenizer, ends=False, **how).pins
         length = choose_length(canvas_length, max_tokens, model.config.canvas_length)
         if len(pins) >= (room := length * math.ceil(max_tokens / length)):
             raise PromptError(
@@ -232,13 +233,13 @@ def framed(
         }  # fmt: skip
     length = choose_length(canvas_length, max_tokens, model.config.canvas_length)
     room = min(max_tokens, length - 2)
-    given = Template.around(begins, 1, ends).place(model.tokenizer, special=special).length - 1
+    given = Template.around(begins, 1, ends).place(model.tokenizer, **how).length - 1
     if given >= room:
         raise PromptError(
             f"what the answer begins and ends with takes {given} tokens, and it has {room}: nothing is left "
             "between them; raise -n and --canvas, or shorten the texts"
         )
-    placed = Template.around(begins, room - given, ends).place(model.tokenizer, special=special)
+    placed = Template.around(begins, room - given, ends).place(model.tokenizer, **how)
     pins = placed.all_pins(length, model.tokenizer)
     return {"max_tokens": length, "canvas_length": length, "pins": pins, "constraints": constraints}
 

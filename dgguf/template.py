@@ -94,13 +94,16 @@ class Template:
         sizes = (max(part.size or 0, size) if isinstance(part, Hole) else part for part in self.parts)
         return Template(tuple(Hole(part) if isinstance(part, int) else part for part in sizes))
 
-    def place(self, tokenizer: Tokenizer, *, special: bool = False, ends: bool = True) -> "Placed":
+    def place(
+        self, tokenizer: Tokenizer, *, special: bool = False, ends: bool = True, gives_up: bool = True
+    ) -> "Placed":
         """Where its tokens stand; every hole has a size.
 
         Args:
             tokenizer: of the model.
             special: let texts such as "<|channel>" in the pieces become control tokens.
             ends: the answer ends behind it.
+            gives_up: the last space before a hole may be left to it.
 
         Raises:
             PromptError: the vocabulary cannot write a piece.
@@ -114,8 +117,8 @@ class Template:
                 spans.append(range(at, at + part.size))
                 at += part.size
                 continue
-            hole_follows = number + 1 < len(self.parts)
-            ids, given_up = _encode(part, tokenizer, hole_follows=hole_follows, special=special)
+            may_give_up = gives_up and number + 1 < len(self.parts)
+            ids, given_up = _encode(part, tokenizer, may_give_up=may_give_up, special=special)
             pins |= dict(enumerate(ids, at))
             spans.append(Piece(part, given_up))
             at += len(ids)
@@ -283,10 +286,10 @@ def _hole(match: re.Match[str]) -> Hole:
     return Hole(int(size))
 
 
-def _encode(text: str, tokenizer: Tokenizer, *, hole_follows: bool, special: bool) -> tuple[list[int], int]:
+def _encode(text: str, tokenizer: Tokenizer, *, may_give_up: bool, special: bool) -> tuple[list[int], int]:
     """The ids of a piece, and how many spaces at its end it leaves to the hole."""
     ids, given_up = tokenizer.encode(text, special=special), 0
-    if hole_follows and text.endswith(" ") and not text[:-1].endswith((" ", "\n", "\t")):  # indentation
+    if may_give_up and text.endswith(" "):
         shorter = tokenizer.encode(text[:-1], special=special)
         if len(shorter) < len(ids):
             ids, given_up = shorter, 1

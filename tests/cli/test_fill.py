@@ -54,7 +54,7 @@ def test_a_held_hole_has_room_whatever_its_size_says(tmp_path):
     assert len(value["name"]) >= 60
 
 
-def test_an_indentation_before_a_hole_is_pinned():
+def test_an_indentation_that_an_answer_begins_with_is_pinned():
     begins, ends = "def f(a):\n    ", "\n    return a"
     words = ["run", "demo", "-p", "Write it.", "--no-stdin", "--view", "none", "-t", "1", "--seed", "1"]
     done = CliRunner().invoke(cli, [*words, "--begins", begins, "--ends", ends])

@@ -28,7 +28,7 @@ from dgguf.cli import saved
 from dgguf.cli.decision_table import table
 from dgguf.cli.edit import read_text
 from dgguf.cli.images import announce
-from dgguf.cli.prompt import read_file
+from dgguf.cli.prompt import read_exactly
 from dgguf.cli.quantize import plan_table
 from dgguf.cli.show import describe, describe_tower, parts, tower_parts
 from dgguf.cli.tables import drawn
@@ -347,7 +347,7 @@ def _demo_tokenizer() -> Tokenizer:
 def holes(path: Path, stages: Stages) -> None:
     """`dgguf fill -f`: the text's holes, and where its tokens stand."""
     with path.open("rb") as file:
-        text = read_file(file)
+        text = stages.run("text", lambda: read_exactly(file)) or ""
     parsed = stages.run("parse", lambda: Template.parse(text))
     if parsed is None:
         return
@@ -404,8 +404,9 @@ def _ask(asked: list[Question], stages: Stages) -> None:
     for question in asked:
         values = [option.value for option in question.options] or [True, False]
         chances = dict.fromkeys(values, 1 / len(values))
-        decisions.append(Decision(question, chances, values[0], 0.5, 1.0, 0.01, 2, 3, 0, 3))
-    stages.show("table", lambda: "\n".join(line_text(line) for line in table(decisions, 60)))
+        canvas = tuple(range(tokenizer.n_tokens))
+        decisions.append(Decision(question, chances, values[0], 0.5, 1.0, 0.01, 2, 3, 0, 3, canvas))
+    stages.show("table", lambda: "\n".join(line_text(line) for line in table(decisions, 60, tokenizer)))
     as_json = stages.run("JSON", lambda: safe_json(json.dumps(response(decisions, "m"), ensure_ascii=False)))
     json.loads(as_json or "{}")
 
