@@ -104,8 +104,9 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("honoured", "sudoku", "nouns"))
     parser.add_argument("--cases", type=int, default=40)
+    parser.add_argument("--model", default="demo")
     options = parser.parse_args()
-    with dgguf.load("demo", threads=1) as session:
+    with dgguf.load(options.model, threads=1) as session:
         {"honoured": honoured, "sudoku": sudoku, "nouns": nouns}[options.what](session, options.cases)
 
 

@@ -8,8 +8,8 @@
     python tools/demo/train.py --folder RUN --device cuda --workers 8 --rows 4 --minutes 9
 
 The rates rise, then stay level, for nobody knows how long the run will be; --finish lowers them to 0 from
-where the run is, in a copy. What is exported is a moving average of the weights. A step's data depend on the
-seed and the step alone. While a benchmark of tools/bench measures, the training waits.
+where the run is, in a copy. What is exported is a moving average of the weights. A step's fresh rows
+depend on the seed and the step alone. While a benchmark of tools/bench measures, the training waits.
 The folder keeps state.pt, written every ten minutes and on SIGTERM and Ctrl-C, history.jsonl and curve.svg.
 Needs torch (extra `oracle`) and a C++ compiler, or --eager. A GPU takes larger batches (--rows) of --workers.
 """
