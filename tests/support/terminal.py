@@ -14,6 +14,7 @@ import pyte
 
 # The child makes the terminal its own, so that Ctrl-C and resizing reach it as signals.
 OWN_TERMINAL = "import fcntl, os, sys, termios;fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+_FRAME_END = b"\x1b[?2026l"
 _LAUNCH = f"{OWN_TERMINAL}os.execv(sys.executable, [sys.executable, '-m', 'dgguf', *sys.argv[1:]])"
 
 
@@ -35,6 +36,7 @@ class Terminal:
         self.screen.write_process_input = self.send  # it answers where its cursor is
         self._stream = pyte.ByteStream(self.screen)
         self._modes = set(self.screen.mode)
+        self._unread = b""
         self.written = ""
         self.process = subprocess.Popen(
             [sys.executable, "-c", launch, *arguments],
@@ -65,10 +67,16 @@ class Terminal:
         os.write(self._controller, keys.encode())
 
     def read(self, seconds):
-        """Take what comes within this time; whether anything came."""
-        if not select.select([self._controller], [], [], seconds)[0]:
-            return False
-        part = os.read(self._controller, 1 << 16)
+        """Take what comes within this time, one frame of a view at most; whether anything came.
+
+        However late a busy machine reads, no frame is passed over.
+        """
+        if not self._unread:
+            if not select.select([self._controller], [], [], seconds)[0]:
+                return False
+            self._unread = os.read(self._controller, 1 << 16)
+        frame, end, self._unread = self._unread.partition(_FRAME_END)
+        part = frame + end
         self.written += part.decode(errors="replace")
         self._stream.feed(part)
         return True
