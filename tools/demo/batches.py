@@ -79,20 +79,20 @@ _ORDERED = Kind(64, 64, {
 # Of letters and numbers what _BRIEF is too short for.
 _LETTERS = Kind(40, 24, {
     "reversed letters": 18, "spelling": 8, "copied": 12, "counting": 8, "sorted numbers": 8, "list": 5,
-    "described": 4,
+    "described": 4, "sums": 8,
 }, (40, 8))  # fmt: skip
 # A Sudoku alone is short, and each size is learnt from a hundred thousand.
-_FOURS, _SIXES = Kind(48, 24, {"4x4": 62}), Kind(64, 48, {"6x6": 40})
+_SIXES = Kind(64, 48, {"6x6": 40})
 _NINES = Kind(128, 96, {"9x9": 20})
 # With borders, bars or commas it is too long for these.
 _FRAMED_FOURS = Kind(112, 24, {"4x4": 32}, (44, 24))
 _FRAMED_SIXES = Kind(168, 48, {"6x6": 19}, (64, 48))
 _FRAMED_NINES = Kind(272, 96, {"9x9": 12}, (128, 96))
-# The kinds of steps, in turn; their number is no multiple of three, as every third step may have pictures.
+# The kinds of steps, in turn; their number is no multiple of four, as every fourth step may have pictures.
 KINDS = (
-    _TINY, _SHORT, _FRAMED_NINES, _STORY, _BRIEF, _NINES, _ORDERED, _STORY, _LETTERS, _TINY, _FRAMED_SIXES,
-    _GRID, _JUDGED, _STORY, _FOURS, _SHORT, _FRAMED_FOURS, _ORDERED, _TINY, _STORY, _BRIEF, _NINES,
-    _FRAMED_NINES, _LETTERS, _ORDERED, _STORY, _FRAMED_SIXES, _GRID, _SIXES, _FRAMED_FOURS, _LONG,
+    _TINY, _SHORT, _FRAMED_NINES, _STORY, _BRIEF, _NINES, _ORDERED, _STORY, _LETTERS, _JUDGED, _ORDERED,
+    _GRID, _BRIEF, _STORY, _FRAMED_SIXES, _SHORT, _LETTERS, _ORDERED, _TINY, _STORY, _BRIEF, _NINES,
+    _FRAMED_NINES, _LETTERS, _ORDERED, _JUDGED, _SIXES, _BRIEF, _ORDERED, _FRAMED_FOURS, _LONG,
 )  # fmt: skip
 
 

@@ -109,9 +109,9 @@ def measure(session: "dgguf.Session", skill: str, n: int, seed: int, **options: 
 
 
 def measure_decisions(session: "dgguf.Session", n: int, seed: int) -> dict[str, float]:
-    """Through `Session.decide`: the share right, and the calibration error over ten bins of confidence."""
+    """Through `Session.decide`: the shares right, and the calibration error over ten bins of confidence."""
     rng = random.Random(f"decide {seed}")
-    likeliest, right = [], []
+    likeliest, right, kinds = [], [], []
     for _ in range(n):
         state, asked = judgements.draw(rng)
         kind = "score" if asked.score else "choice" if asked.options else "predicate"
@@ -120,12 +120,15 @@ def measure_decisions(session: "dgguf.Session", n: int, seed: int) -> dict[str, 
         best = max(p, key=lambda option: p[option])
         likeliest.append(p[best])
         right.append(best == (asked.answer if asked.options else asked.answer == "yes"))
+        kinds.append(kind)
     bins = np.minimum((np.array(likeliest) * _BINS).astype(int), _BINS - 1)
     error = sum(
         (bins == b).mean() * abs(np.array(likeliest)[bins == b].mean() - np.array(right)[bins == b].mean())
         for b in set(bins.tolist())
     )
-    return {"right": float(np.mean(right)), "calibration error": float(error)}
+    each = {kind: np.mean([r for r, k in zip(right, kinds, strict=True) if k == kind]) for kind in set(kinds)}
+    shares = {kind: float(share) for kind, share in sorted(each.items())}
+    return {"right": float(np.mean(right)), **shares, "calibration error": float(error)}
 
 
 def plots_told(session: "dgguf.Session", n: int, seed: int, settings: SamplerSettings) -> Counter[str]:

@@ -185,7 +185,17 @@ def _story(rng: random.Random) -> tuple[str, list[Question]]:
     ]  # fmt: skip
 
 
-STATES = (_mail, _mail, _review, _facts, _facts, _numbers, _story)
+def _named(rng: random.Random) -> tuple[str, list[Question]]:
+    """Something that is said outright: what is left to learn is which letter stands before it."""
+    options = rng.sample(rng.choice((COLOURS, NAMES, THINGS, ANIMALS, FOODS, _SEEN)), rng.randint(2, 5))
+    right = rng.choice(options)
+    form = rng.choice(("It is {}.", "{}", "The answer is {}.", "We chose {}.", "I would like {}, please.",
+                       "{} it is.", "Not the others: {}."))  # fmt: skip
+    asked = rng.choice(("Which one is it?", "Which one?", "What is it?", "What was said?", "Which is meant?"))
+    return form.format(right), [Question(asked, tuple(options), right)]
+
+
+STATES = (_mail, _mail, _review, _facts, _facts, _numbers, _story, _named, _named)
 _LETTER = {
     False: "Answer with the letter of one option only.",
     True: "Answer with the letter of one level only.",

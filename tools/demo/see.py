@@ -6,7 +6,7 @@
     python tools/demo/see.py --folder RUN --pack training/state.pt    # its newest state, under 20 MB
 
 Lessons (lesson.py) need no network, and may go on beside a run of text. In the second stage one step in
-three has pictures, the others are of the other skills, so that nothing is forgotten. The rates fall to 0 over
+four has pictures, the others are of the other skills, so that nothing is forgotten. The rates fall to 0 over
 the --steps, of which others may be asked for when a run goes on.
 RUN/seeing keeps history.jsonl and state.pt, written every ten minutes and on SIGTERM and Ctrl-C, from which
 the same command goes on; at the end demo.gguf and mmproj.gguf. RUN itself is only read. While a benchmark
@@ -51,7 +51,7 @@ from tools.demo.train import (
 )
 from tools.demo.vocabulary import SPECIALS
 
-PICTURES_EVERY = 3  # one step in so many has pictures
+PICTURES_EVERY = 4  # one step in so many has pictures
 _BEGIN, _END, _IMAGE = (SPECIALS.index(mark) for mark in ("<|image>", "<image|>", "<|image|>"))
 # The smallest budget of rows, and the default one; a square picture takes 64 and 256.
 _SMALL, _LARGE = 70, 280
