@@ -92,19 +92,42 @@ def test_a_declared_calculator_is_called_in_the_form_that_dgguf_reads(examples):
         assert eval(call.arguments["expression"]) == example.entry["number"]
 
 
-def test_decisions_are_asked_as_dgguf_decide_asks(examples):
+def as_dgguf_asks(asked):
+    kind = "score" if asked.score else "choice" if asked.options else "predicate"
+    return Question(kind, asked.text, tuple(map(Option, asked.options)), "")
+
+
+@pytest.fixture(scope="module")
+def prompts(examples):
+    tokenizer = examples.encoder.tokenizer
+    return DecisionPrompts(PromptEncoder(tokenizer, examples.encoder.metadata, "demo"), tokenizer, CANVAS)
+
+
+def test_joint_decisions_are_asked_as_dgguf_decide_asks(examples, prompts):
+    encoder, rng = examples.encoder, random.Random(4)
+    for _ in range(12):
+        start = rng.getstate()
+        state, asked = judgements.draw_several(rng)
+        rng.setstate(start)
+        example = judgements.make_joint_decision(rng)
+        read = prompts.joint_read(state, list(map(as_dgguf_asks, asked)))
+        answer = encoder.answer(example)
+        assert encoder.prompt(example) == read.prompt.tolist()
+        assert len(read.slots) == len(asked)
+        for slot in read.slots:
+            assert answer[slot.place] in {i for labels in slot.labels for i in labels}
+            answer[slot.place] = read.canvas[slot.place]
+        assert answer == read.canvas[: len(answer)].tolist()
+
+
+def test_decisions_are_asked_as_dgguf_decide_asks(examples, prompts):
     encoder, rng = examples.encoder, random.Random(3)
-    prompts = DecisionPrompts(
-        PromptEncoder(encoder.tokenizer, encoder.metadata, "demo"), encoder.tokenizer, CANVAS
-    )
     for _ in range(12):
         start = rng.getstate()
         state, asked = judgements.draw(rng)
         rng.setstate(start)
         example = judgements.make_decision(rng)
-        kind = "score" if asked.score else "choice" if asked.options else "predicate"
-        question = Question(kind, asked.text, tuple(map(Option, asked.options)), "")
-        reads = prompts.reads(state, [question], permute=True)
+        reads = prompts.reads(state, [as_dgguf_asks(asked)], permute=True)
         ids = [read.prompt.tolist() for read in reads]
         assert encoder.prompt(example) in ids
         read = reads[ids.index(encoder.prompt(example))]

@@ -71,11 +71,17 @@ _BRIEF = Kind(40, 8, {
     "blank": 8, "fact": 8, "word": 2, "rating": 2, "spelling": 2,
 })  # fmt: skip
 _JUDGED = Kind(96, 8, {"decision": 30, "typed decision": 16}, (40, 8))
-# What the batches above are too short for.
-_ORDERED = Kind(64, 64, {
-    "sorted numbers": 6, "sorted words": 6, "object": 7, "described": 6, "list": 4, "extracted": 2,
-    "nested": 3, "reversed words": 1, "counting": 2,
+# Two to four decisions in one canvas are learnt for little more than one.
+_JOINT = Kind(144, 24, {"joint decision": 28})
+_ORDERED = Kind(48, 32, {
+    "sorted numbers": 8, "sorted words": 8, "object": 12, "described": 12, "list": 7, "extracted": 4,
+    "nested": 4, "counting": 3,
 })  # fmt: skip
+# What the batches above are too short for.
+_LONG_ORDERED = Kind(64, 64, {
+    "sorted numbers": 8, "sorted words": 7, "object": 9, "described": 2, "list": 4, "extracted": 2,
+    "nested": 2, "reversed words": 1, "counting": 2,
+}, (48, 32))  # fmt: skip
 # Of letters and numbers what _BRIEF is too short for.
 _LETTERS = Kind(40, 24, {
     "reversed letters": 18, "spelling": 8, "copied": 12, "counting": 8, "sorted numbers": 8, "list": 5,
@@ -90,9 +96,9 @@ _FRAMED_SIXES = Kind(168, 48, {"6x6": 19}, (64, 48))
 _FRAMED_NINES = Kind(272, 96, {"9x9": 12}, (128, 96))
 # The kinds of steps, in turn; their number is no multiple of four, as every fourth step may have pictures.
 KINDS = (
-    _TINY, _SHORT, _FRAMED_NINES, _STORY, _BRIEF, _NINES, _ORDERED, _STORY, _LETTERS, _JUDGED, _ORDERED,
+    _TINY, _SHORT, _FRAMED_NINES, _STORY, _BRIEF, _NINES, _ORDERED, _STORY, _LETTERS, _JUDGED, _LONG_ORDERED,
     _GRID, _BRIEF, _STORY, _FRAMED_SIXES, _SHORT, _LETTERS, _ORDERED, _TINY, _STORY, _BRIEF, _NINES,
-    _FRAMED_NINES, _LETTERS, _ORDERED, _JUDGED, _SIXES, _BRIEF, _ORDERED, _FRAMED_FOURS, _LONG,
+    _FRAMED_NINES, _LETTERS, _JOINT, _JUDGED, _SIXES, _BRIEF, _LONG_ORDERED, _FRAMED_FOURS, _LONG,
 )  # fmt: skip
 
 

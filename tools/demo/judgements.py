@@ -200,6 +200,7 @@ _LETTER = {
     False: "Answer with the letter of one option only.",
     True: "Answer with the letter of one level only.",
 }
+_JOINT = 'Answer each question on a line of its own, as in "1: A", and write nothing else.'
 
 
 def draw(rng: random.Random) -> tuple[str, Question]:
@@ -209,6 +210,15 @@ def draw(rng: random.Random) -> tuple[str, Question]:
         question = rng.choice(questions)
         if not question.options or question.answer in question.options:
             return state, question
+
+
+def draw_several(rng: random.Random) -> tuple[str, list[Question]]:
+    """A text and two to four questions."""
+    while True:
+        state, questions = rng.choice(STATES)(rng)
+        fitting = [q for q in questions if not q.options or q.answer in q.options]
+        if len(fitting) > 1:
+            return state, rng.sample(fitting, min(len(fitting), rng.randint(2, 4)))
 
 
 def make_decision(rng: random.Random) -> Example:
@@ -226,6 +236,20 @@ def make_decision(rng: random.Random) -> Example:
     prompt = f"{state}\n\n" + "\n".join([question.text, *lines, _LETTER[question.score]])
     answer = letters[options.index(question.answer)]
     return one("decide", prompt, answer, choices=list(letters), answer=answer)
+
+
+def make_joint_decision(rng: random.Random) -> Example:
+    """Several questions about a text in one canvas, just as dgguf/decisions/prompts.py asks them."""
+    state, questions = draw_several(rng)
+    lines, answers = [], []
+    for i, question in enumerate(questions, 1):
+        letters = ascii_uppercase[: len(question.options)]
+        lines += [f"{i}. {question.text}" if letters else f"{i}. {question.text} (yes or no)"]
+        lines += [f"{letter}) {option}" for letter, option in zip(letters, question.options, strict=True)]
+        label = letters[question.options.index(question.answer)] if letters else question.answer
+        answers.append(f"{i}: {label}")
+    prompt, answer = f"{state}\n\n" + "\n".join([*lines, _JOINT]), "\n".join(answers)
+    return one("decide", prompt, answer, choices=[answer], answer=answer)
 
 
 def make_typed_decision(rng: random.Random) -> Example:
