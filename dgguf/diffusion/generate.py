@@ -234,7 +234,8 @@ def choose_length(wanted: CanvasLength, n_tokens: int, longest: int) -> int:
         return min(CANVAS_GRAIN * math.ceil(n_tokens / CANVAS_GRAIN), longest)
     length = longest if wanted is None else wanted
     if not 1 <= length <= longest:
-        raise PromptError(f"a canvas of {length} positions does not fit the model: it takes 1 to {longest}")
+        bound = "at least 1" if length < 1 else f"at most {longest}"
+        raise PromptError(f"a canvas of {length} positions does not fit the model: it takes {bound}")
     return length
 
 

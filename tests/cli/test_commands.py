@@ -299,7 +299,7 @@ def test_canvases_as_short_as_wanted(model):
     assert lengths("--canvas", "auto", "-n", "7") == [16]
     for command in (["run", model, "-p", "Hi", "--no-stdin"], ["chat", model]):
         assert (
-            "a canvas of 48 positions does not fit the model: it takes 1 to 32"
+            "a canvas of 48 positions does not fit the model: it takes at most 32"
             in (here(*command, "--canvas", "48")[1])
         )
 
