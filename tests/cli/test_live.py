@@ -165,7 +165,7 @@ def test_every_view_runs_on_a_terminal(model):
 
 
 def until(condition):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -197,8 +197,8 @@ def test_a_training_waits_while_something_is_measured(made, tmp_path, monkeypatc
 def test_a_run_is_evaluated_where_it_is(made, tmp_path, monkeypatch, capsys):
     import json
 
+    from tools import eval_demo as strangers
     from tools.demo import evaluate, train
-    from tools.demo_eval import run as strangers
 
     small = train.sizes(**SMALL)
     train.train(made(), tmp_path, n_steps=1)

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from tools.demo_eval import run, sudoku
+from tools import eval_demo
+from tools.demo_eval import sudoku
 from tools.demo_eval.judges import JUDGES, judge
 from tools.demo_eval.verdict import Entry
 
-ENTRIES = run.read_prompts()
+ENTRIES = eval_demo.read_prompts()
 LEAST = {
     "story": 60, "smalltalk": 20, "followup": 20, "sudoku": 60, "sort": 30, "reverse": 30, "count": 25,
     "json": 25, "poem": 8, "system": 10, "think": 10, "decide": 20, "fill": 10, "tool": 5, "scope": 25,
@@ -107,7 +108,7 @@ class Parrot:
 def test_turns_are_asked_in_order():
     parrot = Parrot()
     entry = {"id": "x", "kind": "count", "messages": ["a", "b"], "system": "Be brief.", "number": 3}
-    result = run.ask(parrot, entry, seed=1)
+    result = eval_demo.ask(parrot, entry, seed=1)
     assert parrot.asked[0][0] == [("user", "a")]
     assert parrot.asked[1][0] == [("user", "a"), ("assistant", "1"), ("user", "b")]
     assert parrot.asked[1][1]["system"] == "Be brief."
@@ -120,16 +121,18 @@ def test_kept_answers_are_judged_again(tmp_path):
     entries = [
         {"id": id, "kind": "count", "messages": [asked], "number": 3} for id, asked in ("xa", "xb", "yc")
     ]
-    assert [result["outcome"] for result in run.judge_again(tmp_path / "kept.json", entries)] == ["right"]
+    assert [result["outcome"] for result in eval_demo.judge_again(tmp_path / "kept.json", entries)] == [
+        "right"
+    ]
 
 
 def test_table_counts():
     results = [{"kind": "sort", "outcome": "right"}, {"kind": "sort", "outcome": "refused"}]
-    lines = run.table(results).splitlines()
+    lines = eval_demo.table(results).splitlines()
     assert lines[1].split() == ["sort", "2", "1", "0", "0", "1"]
     assert lines[-1].split() == ["total", "2", "1", "0", "0", "1"]
 
 
 def test_an_unknown_kind_is_named():
     with pytest.raises(ValueError, match="no kind songs"):
-        run.read_prompts(kinds=["songs"])
+        eval_demo.read_prompts(kinds=["songs"])

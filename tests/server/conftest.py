@@ -84,7 +84,7 @@ def serving(model, *options):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 try:
-                    process.communicate(timeout=60)
+                    process.communicate(timeout=300)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     raise

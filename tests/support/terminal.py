@@ -81,7 +81,7 @@ class Terminal:
         self._stream.feed(part)
         return True
 
-    def wait_for(self, condition, seconds=60):
+    def wait_for(self, condition, seconds=300):
         """Read until a text stands on the screen or a condition holds."""
         end = time.monotonic() + seconds
         holds = condition if callable(condition) else lambda: condition in "\n".join(self.lines)
@@ -89,7 +89,7 @@ class Terminal:
             assert time.monotonic() < end, "\n".join(["it never came", *self.lines])
             self.read(0.1)
 
-    def wait(self, seconds=60):
+    def wait(self, seconds=300):
         """Read until the process ends; its exit code."""
         end = time.monotonic() + seconds
         while self.process.poll() is None:

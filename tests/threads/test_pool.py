@@ -86,7 +86,7 @@ def test_threads_take_every_piece_once(work, most):
 
 
 def test_no_more_threads_than_asked_for():
-    seen, all_here = [], threading.Barrier(3, timeout=10)
+    seen, all_here = [], threading.Barrier(3, timeout=100)
 
     def work(counter):
         next_item(counter, 10)
@@ -100,7 +100,7 @@ def test_no_more_threads_than_asked_for():
 @pytest.mark.parametrize("pause", [0.0, 0.003, 0.02])
 def test_parked_workers_are_woken(pause):
     pool, who = Pool(2), []
-    all_here = threading.Barrier(2, timeout=10)
+    all_here = threading.Barrier(2, timeout=100)
 
     def work(counter):
         next_item(counter, 10)
@@ -269,7 +269,7 @@ def test_an_error_before_the_first_piece_is_told():
 
 
 def test_an_error_of_another_thread_is_told():
-    both_here = threading.Barrier(2, timeout=10)
+    both_here = threading.Barrier(2, timeout=100)
 
     def work(counter):
         next_chunk(counter, 1)

@@ -27,11 +27,11 @@ import numpy as np
 import dgguf
 from dgguf.decisions.questions import Option, Question
 from dgguf.diffusion.settings import SamplerSettings
+from tools import eval_demo as strangers
 from tools.demo import judgements, pictures, puzzles, skills
 from tools.demo.batches import is_held_out
 from tools.demo.example import Example
 from tools.demo.plots import PLOTS
-from tools.demo_eval import run as strangers
 from tools.demo_eval.judges import judge
 
 PUZZLES = ("4x4 6", "6x6 20", "6x6 16", "6x6 12", "9x9 55", "9x9 45", "9x9 36", "9x9 30")

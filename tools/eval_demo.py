@@ -1,12 +1,12 @@
 """Ask a model the prompts of strangers and judge its answers.
 
-    python tools/demo_eval/run.py [MODEL] [--kinds story sudoku …] [--out results.json] [--seed 1] [--verbose]
-    python tools/demo_eval/run.py --answers results.json   # judges what --out kept once more
+    python tools/eval_demo.py [MODEL] [--kinds story sudoku …] [--out results.json] [--seed 1] [--verbose]
+    python tools/eval_demo.py --answers results.json   # judges what --out kept once more
 
-The prompts are in prompts.jsonl, written by somebody who had not seen the training data. Every entry is
-asked with the same seed. Prints a table, how many answers of each kind are right, garbled and refused (the
-rest is wrong), and writes the answers and verdicts to --out. What a decision, a hole or a schema would
-pass as an option is asked as plain text.
+The prompts are in demo_eval/prompts.jsonl, written by somebody who had not seen the training data. Every
+entry is asked with the same seed. Prints a table, how many answers of each kind are right, garbled and
+refused (the rest is wrong), and writes the answers and verdicts to --out. What a decision, a hole or a schema
+would pass as an option is asked as plain text.
 """
 
 import argparse
@@ -17,14 +17,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout need not be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout need not be installed
 
 import dgguf
 from dgguf.text.chat import Message
 from tools.demo_eval.judges import judge
 from tools.demo_eval.verdict import Entry, Outcome
 
-PROMPTS = Path(__file__).with_name("prompts.jsonl")
+PROMPTS = Path(__file__).parent / "demo_eval" / "prompts.jsonl"
 MAX_TOKENS = 384
 
 
