@@ -71,6 +71,8 @@ _BRIEF = Kind(40, 8, {
     "blank": 8, "fact": 8, "word": 2, "rating": 2, "spelling": 2,
 })  # fmt: skip
 _JUDGED = Kind(96, 8, {"decision": 30, "typed decision": 16}, (40, 8))
+# What stands between a word and the letter before it among options takes thousands of examples to be found.
+_LETTERED = Kind(56, 8, {"lettered": 72})
 # Two to four decisions in one canvas are learnt for little more than one.
 _JOINT = Kind(144, 24, {"joint decision": 28})
 _ORDERED = Kind(48, 32, {
@@ -96,9 +98,9 @@ _FRAMED_SIXES = Kind(168, 48, {"6x6": 19}, (64, 48))
 _FRAMED_NINES = Kind(272, 96, {"9x9": 12}, (128, 96))
 # The kinds of steps, in turn; their number is no multiple of four, as every fourth step may have pictures.
 KINDS = (
-    _TINY, _SHORT, _FRAMED_NINES, _STORY, _BRIEF, _NINES, _ORDERED, _STORY, _LETTERS, _JUDGED, _LONG_ORDERED,
-    _GRID, _BRIEF, _STORY, _FRAMED_SIXES, _SHORT, _LETTERS, _ORDERED, _TINY, _STORY, _BRIEF, _NINES,
-    _FRAMED_NINES, _LETTERS, _JOINT, _JUDGED, _SIXES, _BRIEF, _LONG_ORDERED, _FRAMED_FOURS, _LONG,
+    _TINY, _SHORT, _FRAMED_NINES, _STORY, _BRIEF, _LETTERED, _ORDERED, _STORY, _LETTERS, _JUDGED,
+    _LONG_ORDERED, _GRID, _BRIEF, _STORY, _FRAMED_SIXES, _SHORT, _LETTERS, _ORDERED, _TINY, _STORY, _LETTERED,
+    _NINES, _FRAMED_NINES, _LETTERS, _JOINT, _LETTERED, _SIXES, _BRIEF, _LONG_ORDERED, _FRAMED_FOURS, _LONG,
 )  # fmt: skip
 
 

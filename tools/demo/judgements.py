@@ -185,9 +185,12 @@ def _story(rng: random.Random) -> tuple[str, list[Question]]:
     ]  # fmt: skip
 
 
+_POOLS = (COLOURS, NAMES, THINGS, ANIMALS, FOODS, _SEEN)
+
+
 def _named(rng: random.Random) -> tuple[str, list[Question]]:
     """Something that is said outright: what is left to learn is which letter stands before it."""
-    options = rng.sample(rng.choice((COLOURS, NAMES, THINGS, ANIMALS, FOODS, _SEEN)), rng.randint(2, 5))
+    options = rng.sample(rng.choice(_POOLS), rng.randint(2, 5))
     right = rng.choice(options)
     form = rng.choice(("It is {}.", "{}", "The answer is {}.", "We chose {}.", "I would like {}, please.",
                        "{} it is.", "Not the others: {}."))  # fmt: skip
@@ -223,7 +226,25 @@ def draw_several(rng: random.Random) -> tuple[str, list[Question]]:
 
 def make_decision(rng: random.Random) -> Example:
     """Just as dgguf/decisions/prompts.py asks."""
-    state, question = draw(rng)
+    return _asked(*draw(rng), rng)
+
+
+def make_lettered(rng: random.Random) -> Example:
+    """Which letter stands before a word, or before several: that step alone."""
+    if rng.random() < 0.5:
+        state, (question,) = _named(rng)
+        return _asked(state, question, rng)
+    options = rng.sample(rng.choice((*_POOLS, [*COLOURS, *ANIMALS, *NAMES])), rng.randint(3, 6))
+    wanted = rng.sample(range(len(options)), rng.randint(2, 3))
+    words = [options[i] for i in wanted]
+    lines = "\n".join(f"{letter}) {option}" for letter, option in zip(ascii_uppercase, options, strict=False))
+    asked = f"Which letters stand before {', '.join(words[:-1])} and {words[-1]}?"
+    answer = ", ".join(ascii_uppercase[i] for i in wanted)
+    prompt = f"{lines}\n{asked}" if rng.random() < 0.5 else f"{asked}\n{lines}"
+    return one("decide", prompt, answer, choices=[answer], answer=answer)
+
+
+def _asked(state: str, question: Question, rng: random.Random) -> Example:
     if not question.options:
         how = rng.choice(("yes or no", "yes or no", "yes or no", "no or yes"))
         prompt = f"{state}\n\n{question.text}\nAnswer {how} only."

@@ -44,6 +44,7 @@ SMALL: dict[str, tuple[Callable[[random.Random], Example], float]] = {
     "out of scope": (talk.make_out_of_scope, 2.0),
     "poem": (poems.make_poem, 1.5),
     "decision": (judgements.make_decision, 2.5),
+    "lettered": (judgements.make_lettered, 0.5),
     "joint decision": (judgements.make_joint_decision, 0.5),
     "typed decision": (judgements.make_typed_decision, 2.0),
     "rating": (judgements.make_rating, 0.5),
