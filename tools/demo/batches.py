@@ -72,7 +72,7 @@ _BRIEF = Kind(40, 8, {
 })  # fmt: skip
 _JUDGED = Kind(96, 8, {"decision": 30, "typed decision": 16}, (40, 8))
 # What stands between a word and the letter before it among options takes thousands of examples to be found.
-_LETTERED = Kind(56, 8, {"lettered": 72})
+_LETTERED = Kind(64, 16, {"lettered": 58})
 # Two to four decisions in one canvas are learnt for little more than one.
 _JOINT = Kind(144, 24, {"joint decision": 28})
 _ORDERED = Kind(48, 32, {

@@ -230,16 +230,18 @@ def make_decision(rng: random.Random) -> Example:
 
 
 def make_lettered(rng: random.Random) -> Example:
-    """Which letter stands before a word, or before several: that step alone."""
-    if rng.random() < 0.5:
+    """Which letters stand before some words, or which words behind some letters: that step alone."""
+    if rng.random() < 0.35:
         state, (question,) = _named(rng)
         return _asked(state, question, rng)
     options = rng.sample(rng.choice((*_POOLS, [*COLOURS, *ANIMALS, *NAMES])), rng.randint(3, 6))
-    wanted = rng.sample(range(len(options)), rng.randint(2, 3))
-    words = [options[i] for i in wanted]
+    wanted = rng.sample(range(len(options)), rng.randint(2, len(options)))
+    words, letters = [options[i] for i in wanted], [ascii_uppercase[i] for i in wanted]
     lines = "\n".join(f"{letter}) {option}" for letter, option in zip(ascii_uppercase, options, strict=False))
-    asked = f"Which letters stand before {', '.join(words[:-1])} and {words[-1]}?"
-    answer = ", ".join(ascii_uppercase[i] for i in wanted)
+    by_word = rng.random() < 0.7
+    named, answers = (words, letters) if by_word else (letters, words)
+    which = "Which letters stand before" if by_word else "What stands behind"
+    asked, answer = f"{which} {', '.join(named[:-1])} and {named[-1]}?", ", ".join(answers)
     prompt = f"{lines}\n{asked}" if rng.random() < 0.5 else f"{asked}\n{lines}"
     return one("decide", prompt, answer, choices=[answer], answer=answer)
 
