@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from dgguf.decisions.prompts import DecisionPrompts
-from dgguf.decisions.questions import Option, Question
 from dgguf.prompts import PromptEncoder
 from dgguf.text.chat import ChatTemplate
 from dgguf.text.tool_calls import CallSplitter, ToolCall
 from dgguf.view.sudoku import find_board
 from tools.demo import judgements, puzzles, skills, stories
 from tools.demo.batches import CANVAS, KINDS, Examples, Kind, is_held_out, shift
+from tools.demo.evaluate import as_asked
 from tools.demo.example import CALCULATOR
 from tools.demo.plots import PLOTS
 from tools.demo.template import CHAT_TEMPLATE
@@ -92,9 +92,14 @@ def test_a_declared_calculator_is_called_in_the_form_that_dgguf_reads(examples):
         assert eval(call.arguments["expression"]) == example.entry["number"]
 
 
-def as_dgguf_asks(asked):
-    kind = "score" if asked.score else "choice" if asked.options else "predicate"
-    return Question(kind, asked.text, tuple(map(Option, asked.options)), "")
+def made_twice(draw, make, seed):
+    """What is drawn, and the example that is made of the same."""
+    rng = random.Random(seed)
+    for _ in range(12):
+        start = rng.getstate()
+        drawn = draw(rng)
+        rng.setstate(start)
+        yield *drawn, make(rng)
 
 
 @pytest.fixture(scope="module")
@@ -104,13 +109,9 @@ def prompts(examples):
 
 
 def test_joint_decisions_are_asked_as_dgguf_decide_asks(examples, prompts):
-    encoder, rng = examples.encoder, random.Random(4)
-    for _ in range(12):
-        start = rng.getstate()
-        state, asked = judgements.draw_several(rng)
-        rng.setstate(start)
-        example = judgements.make_joint_decision(rng)
-        read = prompts.joint_read(state, list(map(as_dgguf_asks, asked)))
+    encoder = examples.encoder
+    for state, asked, example in made_twice(judgements.draw_several, judgements.make_joint_decision, 4):
+        read = prompts.joint_read(state, list(map(as_asked, asked)))
         answer = encoder.answer(example)
         assert encoder.prompt(example) == read.prompt.tolist()
         assert len(read.slots) == len(asked)
@@ -121,13 +122,9 @@ def test_joint_decisions_are_asked_as_dgguf_decide_asks(examples, prompts):
 
 
 def test_decisions_are_asked_as_dgguf_decide_asks(examples, prompts):
-    encoder, rng = examples.encoder, random.Random(3)
-    for _ in range(12):
-        start = rng.getstate()
-        state, asked = judgements.draw(rng)
-        rng.setstate(start)
-        example = judgements.make_decision(rng)
-        reads = prompts.reads(state, [as_dgguf_asks(asked)], permute=True)
+    encoder = examples.encoder
+    for state, asked, example in made_twice(judgements.draw, judgements.make_decision, 3):
+        reads = prompts.reads(state, [as_asked(asked)], permute=True)
         ids = [read.prompt.tolist() for read in reads]
         assert encoder.prompt(example) in ids
         read = reads[ids.index(encoder.prompt(example))]

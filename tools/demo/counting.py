@@ -56,7 +56,7 @@ def make_sum(rng: random.Random) -> Example:
 
 
 def make_sums(rng: random.Random) -> Example:
-    """Several, separated: each is learnt from as many tokens as a third of one that is asked alone."""
+    """Several, separated by commas: more is learnt of a prompt than by one that is asked alone."""
     numbers, parts = [], []
     for _ in range(rng.randint(2, 5)):
         a, sign, b, _ = reckoning(rng)

@@ -108,19 +108,24 @@ def measure(session: "dgguf.Session", skill: str, n: int, seed: int, **options: 
     return row
 
 
+def as_asked(question: judgements.Question) -> Question:
+    """A question of the training's data, as `Session.decide` takes it."""
+    kind = "score" if question.score else "choice" if question.options else "predicate"
+    return Question(kind, question.text, tuple(map(Option, question.options)), "")
+
+
 def measure_decisions(session: "dgguf.Session", n: int, seed: int) -> dict[str, float]:
     """Through `Session.decide`: the shares right, and the calibration error over ten bins of confidence."""
     rng = random.Random(f"decide {seed}")
     likeliest, right, kinds = [], [], []
     for _ in range(n):
         state, asked = judgements.draw(rng)
-        kind = "score" if asked.score else "choice" if asked.options else "predicate"
-        question = Question(kind, asked.text, tuple(map(Option, asked.options)), "")
+        question = as_asked(asked)
         p = session.decide(state, [question])[0].probabilities
         best = max(p, key=lambda option: p[option])
         likeliest.append(p[best])
         right.append(best == (asked.answer if asked.options else asked.answer == "yes"))
-        kinds.append(kind)
+        kinds.append(question.kind)
     bins = np.minimum((np.array(likeliest) * _BINS).astype(int), _BINS - 1)
     error = sum(
         (bins == b).mean() * abs(np.array(likeliest)[bins == b].mean() - np.array(right)[bins == b].mean())

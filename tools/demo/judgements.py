@@ -1,6 +1,7 @@
 """Decisions about a text: yes or no, a choice, a score; as dgguf decide asks, and as people type it."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
@@ -206,12 +207,20 @@ _LETTER = {
 _JOINT = 'Answer each question on a line of its own, as in "1: A", and write nothing else.'
 
 
+def _can_be_answered(question: Question) -> bool:
+    return not question.options or question.answer in question.options
+
+
+def _lettered(options: Sequence[str]) -> list[str]:
+    return [f"{letter}) {option}" for letter, option in zip(ascii_uppercase, options, strict=False)]
+
+
 def draw(rng: random.Random) -> tuple[str, Question]:
     """A text and a question whose answer stands among its options."""
     while True:
         state, questions = rng.choice(STATES)(rng)
         question = rng.choice(questions)
-        if not question.options or question.answer in question.options:
+        if _can_be_answered(question):
             return state, question
 
 
@@ -219,7 +228,7 @@ def draw_several(rng: random.Random) -> tuple[str, list[Question]]:
     """A text and two to four questions."""
     while True:
         state, questions = rng.choice(STATES)(rng)
-        fitting = [q for q in questions if not q.options or q.answer in q.options]
+        fitting = list(filter(_can_be_answered, questions))
         if len(fitting) > 1:
             return state, rng.sample(fitting, min(len(fitting), rng.randint(2, 4)))
 
@@ -237,7 +246,7 @@ def make_lettered(rng: random.Random) -> Example:
     options = rng.sample(rng.choice((*_POOLS, [*COLOURS, *ANIMALS, *NAMES])), rng.randint(3, 6))
     wanted = rng.sample(range(len(options)), rng.randint(2, len(options)))
     words, letters = [options[i] for i in wanted], [ascii_uppercase[i] for i in wanted]
-    lines = "\n".join(f"{letter}) {option}" for letter, option in zip(ascii_uppercase, options, strict=False))
+    lines = "\n".join(_lettered(options))
     by_word = rng.random() < 0.7
     named, answers = (words, letters) if by_word else (letters, words)
     which = "Which letters stand before" if by_word else "What stands behind"
@@ -255,8 +264,7 @@ def _asked(state: str, question: Question, rng: random.Random) -> Example:
     if question.score and rng.random() < 0.3:
         options.reverse()
     letters = ascii_uppercase[: len(options)]
-    lines = [f"{letter}) {option}" for letter, option in zip(letters, options, strict=True)]
-    prompt = f"{state}\n\n" + "\n".join([question.text, *lines, _LETTER[question.score]])
+    prompt = f"{state}\n\n" + "\n".join([question.text, *_lettered(options), _LETTER[question.score]])
     answer = letters[options.index(question.answer)]
     return one("decide", prompt, answer, choices=list(letters), answer=answer)
 
@@ -268,7 +276,7 @@ def make_joint_decision(rng: random.Random) -> Example:
     for i, question in enumerate(questions, 1):
         letters = ascii_uppercase[: len(question.options)]
         lines += [f"{i}. {question.text}" if letters else f"{i}. {question.text} (yes or no)"]
-        lines += [f"{letter}) {option}" for letter, option in zip(letters, question.options, strict=True)]
+        lines += _lettered(question.options)
         label = letters[question.options.index(question.answer)] if letters else question.answer
         answers.append(f"{i}: {label}")
     prompt, answer = f"{state}\n\n" + "\n".join([*lines, _JOINT]), "\n".join(answers)

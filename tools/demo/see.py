@@ -3,7 +3,7 @@
     nice -n 19 python tools/demo/see.py --folder RUN --lessons 2500   # the tower alone: RUN/lessons.pt
     nice -n 19 python tools/demo/see.py --folder RUN --steps 15000
     nice -n 19 python tools/demo/see.py --folder RUN --start training/state.pt  # from a packed state
-    python tools/demo/see.py --folder RUN --pack training/state.pt    # its newest state, under 20 MB
+    python tools/demo/see.py --folder RUN --pack training/state.pt    # its newest state, small
 
 Lessons (lesson.py) need no network, and may go on beside a run of text. In the second stage one step in
 four has pictures, the others are of the other skills, so that nothing is forgotten. The rates fall to 0 over

@@ -3,7 +3,7 @@
     nice -n 19 python tools/demo/train.py --folder RUN               # until it is stopped; goes on so
     nice -n 19 python tools/demo/train.py --folder RUN --start training/state.pt   # from a packed state
     python tools/demo/train.py --folder RUN --finish 3000            # to RUN/finished.gguf; RUN stays
-    python tools/demo/train.py --folder RUN --pack training/state.pt # its newest state, under 20 MB
+    python tools/demo/train.py --folder RUN --pack training/state.pt # its newest state, small
     python tools/demo/train.py --folder RUN --export demo.gguf
     python tools/demo/train.py --folder RUN --device cuda --workers 8 --rows 4 --minutes 9
 
