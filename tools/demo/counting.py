@@ -55,17 +55,6 @@ def make_sum(rng: random.Random) -> Example:
     return one("count", prompt, f"{total}", number=total)
 
 
-def make_sums(rng: random.Random) -> Example:
-    """Several, separated by commas: more is learnt of a prompt than by one that is asked alone."""
-    numbers, parts = [], []
-    for _ in range(rng.randint(2, 5)):
-        a, sign, b, _ = reckoning(rng)
-        numbers.append(computed(a, sign, b))
-        parts.append(f"{a}{sign}{b}")
-    start = rng.choice(("", "", "calculate ", "what is ", "compute ", "solve ", "Solve these: "))
-    return _sequence(start + ", ".join(parts), numbers)
-
-
 def make_counting(rng: random.Random) -> Example:
     """From a number to another, up or down, by steps."""
     kind = rng.random()

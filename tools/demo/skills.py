@@ -32,7 +32,6 @@ SMALL: dict[str, tuple[Callable[[random.Random], Example], float]] = {
     "sorted numbers": (orders.make_sorted_numbers, 3.0),
     "sorted words": (orders.make_sorted_words, 2.0),
     "sum": (counting.make_sum, 2.0),
-    "sums": (counting.make_sums, 0.5),
     "counting": (counting.make_counting, 1.2),
     "how many": (counting.make_how_many, 1.5),
     "object": (structures.make_object, 1.5),
