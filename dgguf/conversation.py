@@ -8,7 +8,7 @@ what may be asked nor what is answered.
 import contextlib
 import threading
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +29,12 @@ class Turns:
     Args:
         budget: bytes for the KV caches of all conversations. The one that computes has what it needs,
             even beyond it.
+        enter_thread: of the backend, called in each thread before it computes.
     """
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, enter_thread: Callable[[], None]) -> None:
         self.budget = budget
+        self._enter_thread = enter_thread
         self._lock = threading.Lock()
         self._used: list[weakref.ref[Conversation]] = []  # the one that computed last stands last
         self._amid: weakref.ref[Conversation] | None = None  # in the middle of its canvas
@@ -54,6 +56,7 @@ class Turns:
                 self._used = [ref for ref in self._used if ref() not in (None, conversation)]
                 self._used.append(weakref.ref(conversation))
                 self._keep_budget()
+            self._enter_thread()
             yield
 
     def begin_canvas(self, conversation: "Conversation") -> None:
@@ -125,11 +128,6 @@ class Conversation:
         self._cache: KVCache | None = None
         self._n_streams = 0  # begun so far; only the last may go on
         self.is_answering = False
-
-    @property
-    def has_cache(self) -> bool:
-        """Whether it holds keys and values, or at least memory for them."""
-        return self._cache is not None
 
     @property
     def n_bytes(self) -> int:

@@ -153,17 +153,6 @@ def pixels_of(data: bytes) -> int:
             return int(image.width) * int(image.height)
 
 
-def is_image(path: Path) -> bool:
-    """Whether a file is one that Pillow takes for an image, by its first bytes."""
-    try:
-        with warnings.catch_warnings(), contextlib.ExitStack() as opened:
-            warnings.simplefilter("ignore")
-            _open(path, str(path), opened).close()
-    except ImageError:
-        return False
-    return True
-
-
 def name_of(source: Any, what: str) -> str:
     """What an image or a video is called, for a user: its file's name, or else what it is."""
     if isinstance(source, str | Path):

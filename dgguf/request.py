@@ -9,6 +9,8 @@ from dgguf.diffusion.events import Started
 from dgguf.diffusion.fresh import Draft
 from dgguf.errors import PromptError
 
+MOST_TOKENS = (1 << 31) - 1  # that may be asked for; a context ends before
+
 
 def new_seed() -> int:
     """A seed short enough to type again."""
@@ -40,8 +42,8 @@ def check_request(started: Started, *, constrained: bool = False) -> None:
     Raises:
         PromptError: they are not.
     """
-    if started.max_tokens < 1:
-        raise PromptError(f"max_tokens must be at least 1, not {started.max_tokens}")
+    if not 1 <= started.max_tokens <= MOST_TOKENS:
+        raise PromptError(f"max_tokens must be from 1 to {MOST_TOKENS}, not {started.max_tokens}")
     if started.pins and constrained:
         raise PromptError("pins and a constraint on the whole answer exclude each other")
     if started.draft is not None:

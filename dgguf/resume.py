@@ -106,8 +106,10 @@ class ResumePoint:
                 f"{model.name} has {config.vocab_size} and {config.canvas_length}: take the model that "
                 "was recorded"
             )
-        for what, ids in (("prompt", old.prompt), *(("answer", tokens) for tokens in self.committed)):
-            if (what == "prompt" and not len(ids)) or np.any((ids < 0) | (ids >= old.vocab_size)):
+        stops = np.array(sorted(old.stop_ids), np.int64)
+        answers = (("answer", tokens) for tokens in self.committed)
+        for what, ids in (("prompt", old.prompt), ("list of stop ids", stops), *answers):
+            if not len(ids) or np.any((ids < 0) | (ids >= old.vocab_size)):
                 raise RecordingError(
                     f"the recording's {what} is damaged: its ids must be from 0 to {old.vocab_size - 1}"
                 )

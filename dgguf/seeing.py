@@ -140,7 +140,7 @@ class ImageReader:
             raise ImageError(
                 "this model reads no images: its vocabulary has no token for one; ask without one"
             )
-        _ = self.tower
+        self.open()
 
     @property
     def sees(self) -> bool:
@@ -191,6 +191,10 @@ class ImageReader:
             tower = VisionTower(config, load_vision(file, config, backend), backend)
             on_error.pop_all()
         return tower
+
+    def open(self) -> None:
+        """Open the tower, for whoever wants it before the first image; with the errors of `tower`."""
+        _ = self.tower
 
     def rows(self, image: ImageInput) -> np.ndarray:
         """The rows of an image, (n_tokens, D) float32; kept while there is room."""

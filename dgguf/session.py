@@ -115,7 +115,7 @@ class Session:
         self.sees = self.images.sees  # images that it is shown
         self._prompts = PromptEncoder(self.tokenizer, self.file.metadata, str(self.file.path), self.images)
         self.constraints = Constraints(self.tokenizer)
-        self.turns = Turns(kv_budget or 0)
+        self.turns = Turns(kv_budget or 0, self.backend.enter_thread)
         self._conversation = self.conversation()
         if kv_budget is None:  # a GPU's memory is planned for one
             full = 1 if gpu else FULL_CONVERSATIONS

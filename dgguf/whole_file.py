@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         OSError: of this file, whose name it has.
     """
     target = Path(os.path.realpath(path))
-    part = target.with_name(target.name + ".part")
+    # No other file has this name, be it of another program or of somebody who writes the same file.
+    part = target.with_name(f"{target.name[:48]}.{secrets.token_hex(4)}.part")
     try:
         if target.exists() and not target.is_file():
             yield target

@@ -167,6 +167,9 @@ class Backend(Protocol):
     def describe(self) -> str:
         """One line for -v: what runs the products, on how many threads or which device."""
 
+    def enter_thread(self) -> None:
+        """Get ready to compute in the thread that calls; a GPU is chosen anew in each."""
+
     # Weights and memory
     def load_matrix(self, tensor: HostTensor) -> Weight:
         """Make a matrix (rows, columns) or a stack (E, rows, columns) ready for products."""

@@ -25,6 +25,7 @@ from dgguf.session import Session
 _AHEAD = 2  # rows that each worker has: the one that it computes, and the next
 _TRIES = 3  # times that a row is run again where its worker dies
 _MOST_LOST = 3  # rows in a row whose workers died each time, after which the batch ends
+_DIE = "the workers die again and again, maybe for want of memory: use fewer of them"
 _PATIENCE = 1.0  # seconds between two looks at whether to stop
 
 
@@ -189,9 +190,7 @@ class RayWorkers:
             except self._ray.exceptions.RayActorError:
                 lost += 1
                 if lost > _MOST_LOST:
-                    raise BackendError(
-                        "the workers die again and again, maybe for want of memory: use fewer of them"
-                    ) from None
+                    raise BackendError(_DIE) from None
                 name = identifier(self._seed, row.custom_id)
                 message = f"its worker died {_TRIES + 1} times"
                 result = refused(name, row.custom_id, ApiError(500, message, kind="server_error"))
@@ -199,7 +198,10 @@ class RayWorkers:
 
     def checks(self, rows: Iterator[Row]) -> Generator[tuple[Row, Result | None], None, None]:
         for row, reference in self._handed_out(rows, "check", lambda: False):
-            yield row, self._get(reference)
+            try:
+                yield row, self._get(reference)
+            except self._ray.exceptions.RayActorError:
+                raise BackendError(_DIE) from None
 
     def _handed_out(self, rows: Iterator[Row], method: str, stop: Stop) -> Iterator[tuple[Row, Any]]:
         """Rows and references to what became of them, as they finish."""

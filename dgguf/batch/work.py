@@ -307,7 +307,7 @@ class _AtOnce(Answers):
 
     def __init__(self, session: Session, conversation: Conversation, stop: Stop) -> None:
         self.session, self._stop = session, stop
-        self._turn = Turn(session, lambda prompt: conversation, lambda: None)
+        self._turn = Turn(session, lambda prompt, images: conversation, lambda: None)
         self.costs: list[dict[str, int]] = []
 
     async def whole(self, made: Plan, *, admitted: bool = False) -> list[tuple[Reply, list[TokenLog]]]:

@@ -54,6 +54,8 @@ def serve(
         raise click.UsageError(f"--host {host} is reached by other machines: give an --api-key, too")
     if api_key is not None and not api_key.strip():
         raise click.UsageError("the --api-key is empty")
+    if api_key is not None and not api_key.isascii():
+        raise click.UsageError("the --api-key must be ASCII: clients write other letters in different ways")
     for origin in origins:
         if not check_origin(origin):
             raise click.UsageError(f"--allow-origin {origin}: a site is written as https://example.org")
@@ -66,6 +68,8 @@ def serve(
     with sock:
         say(f"loading {loading.model}")
         with loading.open() as session, show_log(logging.INFO):
+            if session.backend.is_async and session.sees:
+                session.images.open()  # a GPU has one queue, which is the worker's as soon as it serves
             name = Path(session.name).stem if session.name.endswith(".gguf") else session.name
             server = Server(session, queue=queue, name=name)
             address = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"

@@ -14,6 +14,7 @@ from dgguf.functions import CallError, Function
 from dgguf.session import Session
 from dgguf.text.chat import Message
 from dgguf.text.tool_calls import OPEN, BrokenCall, CallSplitter, ToolCall
+from dgguf.view.terminal import safe
 
 MOST_ROUNDS = 8  # of calls behind one message: a model may go on for ever
 _SHOWN = 300  # characters of a result
@@ -111,7 +112,7 @@ class ToolUse:
             say(f"the model calls {shown}; nobody is there to allow it, so it is not run")
             return False
         choices = {"y": "run", "a": "always", "n": "refuse"}
-        chosen = self._keyboard.choose(f"the model calls {shown}", choices)
+        chosen = self._keyboard.choose(f"the model calls {safe(shown, draft=True)}", choices)
         if chosen == "always":
             self._always.add(name)
         return chosen != "refuse"

@@ -1,10 +1,13 @@
 """How long the texts of a language get: what a canvas that is to hold any of them needs."""
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
 from dgguf.constraints.automaton import Automaton
+
+_MOST_BYTES = 1_000_000  # of texts that are looked at: half a second
 
 
 def longest(automaton: Automaton, count: Callable[[bytes], int]) -> int | None:
@@ -15,7 +18,7 @@ def longest(automaton: Automaton, count: Callable[[bytes], int]) -> int | None:
         count: tokens of some bytes.
 
     Returns:
-        None where texts may have any length
+        None where texts may have any length, or where it would take long to tell
     """
     moves, order = automaton.moves, _ordered(automaton.moves)
     if order is None:
@@ -27,13 +30,18 @@ def longest(automaton: Automaton, count: Callable[[bytes], int]) -> int | None:
     class_sizes = np.bincount(automaton.byte_class, minlength=moves.shape[1])
     first_byte = [int(np.flatnonzero(automaton.byte_class == c)[0]) for c in range(moves.shape[1])]
 
-    def chain(state: int, head: bytes) -> tuple[int, bytes]:
-        """The next state at which there is a choice, and the bytes up to there."""
+    n_walked = 0
+
+    @cache
+    def chain(state: int, head: bytes) -> tuple[int, int]:
+        """The next state at which there is a choice, and the tokens of the bytes up to there."""
+        nonlocal n_walked
         data = bytearray(head)
-        while forced[state]:
+        while forced[state] and n_walked <= _MOST_BYTES:
             data.append(only[state])
             state = int(of_byte[state, only[state]])
-        return state, bytes(data)
+            n_walked += 1
+        return state, count(bytes(data))
 
     most = np.zeros(len(moves), np.int64)
     for state in reversed(order):
@@ -42,8 +50,10 @@ def longest(automaton: Automaton, count: Callable[[bytes], int]) -> int | None:
         found = 0
         for group in np.flatnonzero(moves[state] >= 0).tolist():
             single = class_sizes[group] == 1
-            end, data = chain(int(moves[state, group]), bytes([first_byte[group]]) if single else b"")
-            found = max(found, (not single) + count(data) + int(most[end]))
+            end, n_tokens = chain(int(moves[state, group]), bytes([first_byte[group]]) if single else b"")
+            found = max(found, (not single) + n_tokens + int(most[end]))
+        if n_walked > _MOST_BYTES:
+            return None
         most[state] = found
     return int(most[0])
 

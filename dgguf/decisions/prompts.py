@@ -122,8 +122,8 @@ class DecisionPrompts:
 
     def prefix(self, state: State, reads: Sequence[Read]) -> int:
         """How many ids of their prompts belong to the state: what all begin with, whatever is asked."""
-        other = self._prompt(state, "?")
-        return min(_common(other, read.prompt) for read in reads)
+        one, other = self._prompt(state, "?"), self._prompt(state, "0")  # a question may begin as one does
+        return min(_common(one, ids) for ids in (other, *(read.prompt for read in reads)))
 
     def _prompt(self, state: State, text: str) -> np.ndarray:
         """Ids of a state and a text behind it, with the empty thought block exactly once at their end."""

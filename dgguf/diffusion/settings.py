@@ -11,7 +11,8 @@ import numpy as np
 from dgguf.errors import PromptError
 from dgguf.ggufio.metadata import metadata_value
 
-_MOST = 1e9  # of what a file may set; far more than makes sense
+_MOST = 1e9  # of any setting; far more than makes sense
+_COLDEST = 1e-6  # of t_max: logits are divided by it in float32
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,10 @@ class SamplerSettings:
         for field in dataclasses.fields(self):
             value = _within_floats(field.name, getattr(self, field.name))
             require(value is not None and math.isfinite(value), f"{field.name} must be a number, not {value}")
+            require(value <= _MOST, f"{field.name} must be at most {_MOST:,.0f}, not {value}")
         require(self.max_steps >= 1, f"max_steps must be at least 1, not {self.max_steps}")
         require(self.t_min >= 0, f"t_min must not be negative, not {self.t_min}")
-        require(self.t_max > 0, f"t_max must be above 0, not {self.t_max}")
+        require(self.t_max >= _COLDEST, f"t_max must be at least {_COLDEST}, not {self.t_max}")
         require(self.t_max >= self.t_min, f"t_max ({self.t_max}) must not be below t_min ({self.t_min})")
         require(self.entropy_bound > 0, f"entropy_bound must be above 0, not {self.entropy_bound}")
         require(

@@ -69,7 +69,7 @@ class Plan:
             constraint=self.constraint,
             log_probabilities=self.log_probabilities,
             turbo=self.turbo,
-            conversation=turn.take_conversation(self.prompt),
+            conversation=turn.take_conversation(self.prompt, self.images),
         )
 
 

@@ -32,7 +32,7 @@ class HolePlan(Plan):
 
     def _tries(self, turn: Turn, number: int) -> Generator[Event, None, None]:
         """The events of all tries, those that say what is committed only of the best."""
-        session, conversation = turn.session, turn.take_conversation(self.prompt)
+        session, conversation = turn.session, turn.take_conversation(self.prompt, ())
         best: tuple[float, list[Event]] | None = None
         for size in self.sizes:
             placed = _behind(self.ends, size)

@@ -12,6 +12,7 @@ from dgguf.constraints.automaton import Automaton
 from dgguf.constraints.language import json_object, language
 from dgguf.errors import ImageError
 from dgguf.images import pixels_of
+from dgguf.request import MOST_TOKENS
 from dgguf.server.errors import ApiError
 from dgguf.server.tools import calls_of, with_results
 
@@ -23,7 +24,6 @@ MOST_IMAGES = 16
 MOST_PIXELS = 1 << 25  # of all images of a request: some bytes may say that they are very many
 MOST_STEPS = 1000  # of a canvas
 LEAST_CANVAS = 16  # positions
-MOST_TOKENS = (1 << 31) - 1  # that may be asked for; a context ends before
 _MOST_NAMES = 20  # of fields without effect that are told
 
 

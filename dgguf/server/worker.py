@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +17,11 @@ import numpy as np
 
 from dgguf.conversation import Conversation
 from dgguf.diffusion.events import CanvasCommitted, DenoisingStep, Finished
+from dgguf.images import ImageInput
+from dgguf.model.spans import cached_ids
 from dgguf.server.errors import ApiError
 from dgguf.session import FULL_CONVERSATIONS, Session
+from dgguf.videos import Pictures
 
 _KEPT = 16  # conversations whose ids are remembered; their KV caches are bounded by the session's budget
 _FIRST_GUESS = 10.0  # seconds that an answer takes, while none has been measured
@@ -47,7 +50,7 @@ class Work:
     Attributes:
         start: makes an iterator of what happens; all of it runs in the worker's thread. Behind each
             `CanvasCommitted` others may have their turn.
-        put: is called in the worker's thread with what happens, a failure, and at last None. It must
+        put: is called with what happens, a failure, and at last None; while it waits, in any thread. It must
             neither block nor raise.
     """
 
@@ -80,12 +83,12 @@ class Turn:
 
     Attributes:
         session: of the worker.
-        take_conversation: gives a conversation for a prompt's ids, the one that has most of it.
+        take_conversation: gives a conversation for a prompt's ids and images, the one that has most of it.
         check: raises `CancelledError` when nobody waits for the result any more.
     """
 
     session: Session
-    take_conversation: Callable[[np.ndarray], Conversation]
+    take_conversation: Callable[[np.ndarray, Sequence[ImageInput]], Conversation]
     check: Callable[[], None]
 
 
@@ -124,7 +127,8 @@ class Worker:
 
     @property
     def n_waiting(self) -> int:
-        return len(self._waiting)
+        with self._change:
+            return sum(not job.is_cancelled() for job in self._waiting)
 
     @property
     def n_active(self) -> int:
@@ -133,7 +137,7 @@ class Worker:
     def measures(self) -> dict[str, float]:
         """What /metrics tells, by name."""
         return {
-            "answers_waiting": len(self._waiting),
+            "answers_waiting": self.n_waiting,
             "answers_active": len(self._active),
             "answers_total": self._n_answers,
             "steps_total": self._n_steps,
@@ -155,6 +159,7 @@ class Worker:
         with self._change:
             if self._stopping:
                 raise ApiError(503, "the server is about to stop", kind="server_error")
+            self._drop_cancelled()
             n_here = len(self._waiting) + len(self._active)
             if n_here >= FULL_CONVERSATIONS + self._room and not admitted:
                 seconds = self._seconds_until_room()
@@ -177,7 +182,15 @@ class Worker:
         left = [max(0.0, mean - (now - job.began)) for job in self._active]
         return max(1, math.ceil(min(left, default=mean)))
 
+    def _drop_cancelled(self) -> None:
+        """Let those that wait for nobody end: they take no place."""
+        left = [job for job in self._waiting if job.is_cancelled()]
+        for job in left:
+            self._waiting.remove(job)
+            self._end(job)
+
     def _tell_places(self) -> None:
+        self._drop_cancelled()
         ahead = len(self._active)
         for number, job in enumerate(self._waiting):
             job.work.put(Queued(ahead + number))
@@ -255,8 +268,9 @@ class Worker:
         job.work.put(None)
 
     def _turn(self, job: Job) -> Turn:
-        def take(prompt: np.ndarray) -> Conversation:
-            job.conversation = self._take_conversation(prompt)
+        def take(prompt: np.ndarray, images: Sequence[ImageInput]) -> Conversation:
+            spans = self._session.images.spans(prompt, Pictures(images))
+            job.conversation = self._take_conversation(cached_ids(prompt, spans))
             return job.conversation
 
         def check() -> None:
@@ -266,7 +280,7 @@ class Worker:
         return Turn(self._session, take, check)
 
     def _take_conversation(self, prompt: np.ndarray) -> Conversation:
-        """The idle conversation that has most of a prompt and loses little by it, else a new one."""
+        """The idle conversation that has most of a prompt's cached ids and loses little, else a new one."""
         best, most = None, 0
         for conversation in reversed(self._idle):
             ids = conversation.ids

@@ -174,18 +174,24 @@ def encode_chat(
 
     Raises:
         TokenizerError: the template fails.
+        PromptError: messages or tools are nested too deeply.
     """
-    disguise = None if special else _Disguise(tokenizer, [messages, tools, template.text])
     named = {
         "bos": tokenizer.bos_id,
         "eos": tokenizer.eos_id,
         "unk": tokenizer.unk_id,
         "pad": tokenizer.pad_id,
     }
+    try:
+        disguise = None if special else _Disguise(tokenizer, [messages, tools, template.text])
+        shown = disguise.put_on(messages) if disguise else messages
+        shown_tools = disguise.put_on(tools) if disguise else tools
+    except RecursionError:
+        raise PromptError("the messages or the tools are nested too deeply") from None
     text = template.render(
-        disguise.put_on(messages) if disguise else messages,
+        shown,
         think=think,
-        tools=disguise.put_on(tools) if disguise else tools,
+        tools=shown_tools,
         special_tokens={
             f"{name}_token": tokenizer.token_text(i) for name, i in named.items() if i is not None
         },

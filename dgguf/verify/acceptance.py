@@ -183,13 +183,11 @@ def speed(answers: list[Answer]) -> dict[str, float | None]:
 
 
 def _picture(session: Session) -> dict[str, Any]:
-    """Whether a file for pictures lies beside the model; this version cannot use one."""
+    """Whether a file for pictures lies beside the model; none is shown here."""
     found = sorted(session.file.paths[0].parent.glob("*mmproj*.gguf"))
     return {
         "mmproj": str(found[0]) if found else None,
-        "note": "it lies there and is not used yet: this version takes no pictures"
-        if found
-        else "none there",
+        "note": "it lies there; this check shows no pictures" if found else "none there",
     }
 
 

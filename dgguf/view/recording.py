@@ -105,7 +105,7 @@ class RecordedTexts:
         for token, text in texts.items():
             valid = isinstance(text, str) or (
                 isinstance(text, dict)
-                and (isinstance(text.get("special"), str) or text.get("byte") in range(256))
+                and (isinstance(text.get("special"), str) or _is_id(text.get("byte"), 256))
             )
             if not valid or not 0 <= int(token) < MAX_TOKENS:
                 raise ValueError("a text")
@@ -233,6 +233,8 @@ class _Reader:
         self.tokens.add(line.get("texts", {}))
         if self.events and isinstance(self.events[-1], Finished):
             raise ValueError("something after the end")
+        if not self.events and line["type"] != "started":
+            raise ValueError("no start")
         match line["type"]:
             case "started":
                 self.events.append(self._start(line))
@@ -254,6 +256,8 @@ class _Reader:
             raise ValueError("a second start")
         if not 0 < line["canvas_length"] <= _MAX_CANVAS or line["vocab_size"] < 1 or line["seed"] < 0:
             raise ValueError("sizes")
+        if not all(_is_id(token, MAX_TOKENS) for token in line["stop_ids"]):
+            raise ValueError("stop ids")
         self.tokens.channel_open_id, self.tokens.channel_close_id = line["channel"]
         draft = line.get("draft")
         self._started = Started(
@@ -319,6 +323,11 @@ class _Reader:
         self._canvases.step(event)
         self._last = tokens
         return event
+
+
+def _is_id(value: Any, end: int) -> bool:
+    """Whether it is a whole number from 0 to before `end`."""
+    return isinstance(value, int) and 0 <= value < end
 
 
 def open_recording(path: Path, mode: Literal["r", "w"]) -> IO[str]:

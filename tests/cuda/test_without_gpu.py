@@ -241,6 +241,14 @@ def test_a_device_describes_itself(fake_cuda):
     assert device.multiprocessors == 46
 
 
+def test_a_device_is_chosen_in_each_thread(fake_cuda):
+    fake = fake_cuda(n=2)
+    device = device_module.Device(1)
+    fake.number = 0
+    device.select()
+    assert fake.number == 1
+
+
 @pytest.mark.parametrize(
     ("facts", "number", "message"),
     [

@@ -146,8 +146,11 @@ def test_the_prefix_is_the_state(made):
         reads = prompts.reads("Say Hi", questions(*lines), permute=True)
         prefix = reads[0].prompt[: prompts.prefix("Say Hi", reads)]
         assert tokenizer.decode(prefix, special=True).endswith("<|turn>user\nSay Hi\n\n")
-    same = prompts.reads("Say Hi", questions("? the|a"), permute=False)
-    assert prompts.prefix("Say Hi", same) < len(same[0].prompt)
+    for line in ("? the|a", "?Hi you?", "0", "??"):  # whatever it begins with, alone and beside others
+        alone = prompts.reads("Say Hi", questions(line), permute=False)
+        assert tokenizer.decode(alone[0].prompt[: prompts.prefix("Say Hi", alone)], special=True).endswith(
+            "\n\n"
+        )
 
 
 def test_messages_are_a_state(made):

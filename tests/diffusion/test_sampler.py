@@ -104,6 +104,9 @@ def test_settings_come_from_the_user_then_the_file_then_the_reference():
         {"stability_threshold": -1},
         {"confidence_threshold": 0.0},
         {"t_max": float("nan")},
+        {"t_max": 1e-39, "t_min": 0.0},
+        {"stability_threshold": 10**20},
+        {"entropy_bound": 1e300},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):

@@ -403,6 +403,7 @@ def test_what_a_client_says_steers_nothing(tiny):
     [
         (["--host", "0.0.0.0"], 2, "give an --api-key"),
         (["--api-key", " "], 2, "is empty"),
+        (["--api-key", "schlüssel"], 2, "must be ASCII"),
         (["--allow-origin", "*"], 2, "https://example.org"),
         (["--host", "203.0.113.7", "--api-key", "x"], 1, "cannot listen"),
     ],

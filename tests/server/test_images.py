@@ -47,6 +47,20 @@ def test_images_are_seen(seeing):
     assert answer(seeing, other)[0] != first, "the second image is not answered with the first"
 
 
+def test_what_follows_an_image_encodes_only_what_is_new(seeing):
+    first = body(uri(random_picture(3, 60, 50)))
+    status, _, data = seeing.post("/v1/chat/completions", first)
+    assert status == 200, data
+    said = {"role": "assistant", "content": "a fox"}
+    more = {"role": "user", "content": "And what else?"}
+    status, _, data = seeing.post(
+        "/v1/chat/completions", first | {"messages": [*first["messages"], said, more]}
+    )
+    assert status == 200, data
+    usage = json.loads(data)["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] > usage["prompt_tokens"] / 2
+
+
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [

@@ -13,9 +13,10 @@ import pytest
 from dgguf.decisions.questions import parse_question
 from dgguf.server.answering import Plan
 from dgguf.server.decisions import DecisionPlan
+from dgguf.server.errors import ApiError
 from dgguf.server.holes import HolePlan
 from dgguf.server.worker import Work, Worker
-from dgguf.session import Session
+from dgguf.session import FULL_CONVERSATIONS, Session
 from dgguf.template import Template
 from tests.server.conftest import serving
 from tests.support.process_state import memory
@@ -96,6 +97,33 @@ def test_who_leaves_stops_the_encoding_of_a_prompt(endless_model, monkeypatch):
             assert done.wait(60)
             assert len(encoded) == 1
             assert encoded[0] <= 1024
+        worker.stop()
+
+
+def test_who_leaves_the_queue_takes_no_place(endless_model):
+    """Also while an answer that began before goes on."""
+    with Session(endless_model) as session:
+        worker, go_on, heard = Worker(session, 2), threading.Event(), []
+
+        def wait(turn):
+            go_on.wait(60)
+            yield from ()
+
+        jobs = [worker.submit(Work(wait, lambda what: None)) for _ in range(FULL_CONVERSATIONS)]
+        worker.start()
+        until(lambda: worker.n_active == FULL_CONVERSATIONS)
+        jobs = [worker.submit(Work(wait, lambda what, i=i: heard.append((i, what)))) for i in range(2)]
+        with pytest.raises(ApiError, match="asked for already"):
+            worker.submit(Work(wait, lambda what: None))
+        for job in jobs:
+            job.cancel()
+        assert worker.n_waiting == 0
+        worker.submit(Work(wait, lambda what: heard.append((2, what))))
+        assert worker.n_waiting == 1
+        assert (0, None) in heard
+        assert (1, None) in heard
+        assert [what.place for i, what in heard if i == 2] == [FULL_CONVERSATIONS]
+        go_on.set()
         worker.stop()
 
 

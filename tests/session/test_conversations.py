@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import dgguf
+from dgguf.conversation import Turns
 from dgguf.diffusion.events import CanvasCommitted, CanvasStarted, DenoisingStep, PromptEncoded
 from dgguf.errors import BackendError, PromptError
 
@@ -74,9 +75,19 @@ def test_the_budget_trims_then_drops_who_was_used_least(session, model, quick):
     assert reused(session, first, "Hello", **quick) == n_ids
     session.turns.budget = full
     reused(session, third, "Hello", **quick)
-    assert not first.has_cache
-    assert not second.has_cache
+    assert first.n_bytes == 0
+    assert second.n_bytes == 0
     assert reused(session, second, "Hello", **quick) == 0
+
+
+def test_whoever_computes_enters_its_thread_first(session, quick, monkeypatch):
+    entered = []
+    session.turns = Turns(session.turns.budget, lambda: entered.append(threading.current_thread()))
+    conversation = session.conversation()
+    thread = threading.Thread(target=lambda: session.generate("Hello", conversation=conversation, **quick))
+    thread.start()
+    thread.join()
+    assert set(entered) == {thread}
 
 
 def test_an_unfinished_answer_is_not_dropped(session, model, quick):

@@ -147,3 +147,18 @@ def test_a_canvas_for_a_language_of_bounded_length(session):
 def test_the_longest_text_of_a_language(pattern, most):
     """Counted in runs of bytes without a choice."""
     assert longest(language(regex=pattern), lambda data: bool(data)) == most
+
+
+def test_the_longest_text_is_not_looked_for_without_end(monkeypatch):
+    """A thousand ways into one long text are one; past a number of bytes it is not told."""
+    text, counted = "".join(chr(97 + i % 23) for i in range(5000)), []
+
+    def count(data):
+        counted.append(len(data))
+        return len(data)
+
+    automaton = language(regex=f"a{{0,1000}}<{text}")
+    assert longest(automaton, count) == 1000 + 1 + 5000
+    assert sum(counted) < 20_000
+    monkeypatch.setattr("dgguf.constraints.longest._MOST_BYTES", 4000)
+    assert longest(automaton, count) is None

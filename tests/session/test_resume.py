@@ -176,6 +176,15 @@ def test_ids_that_the_vocabulary_does_not_have_are_refused(session, recorded, wr
         events[place] = dataclasses.replace(events[place], **{field: ids})
         with pytest.raises(RecordingError, match=f"the recording's {what} is damaged"):
             list(session.resume(Recording(recorded.tokens, events), block=1, step=1))
+    place = next(i for i, e in enumerate(recorded.events) if isinstance(e, CanvasCommitted))
+    empty = dataclasses.replace(recorded.events[place], answer_length=0)
+    stops = dataclasses.replace(recorded.started, stop_ids=frozenset([10**7]))
+    for events, what in (
+        ([*recorded.events[:place], empty, *recorded.events[place + 1 :]], "answer"),
+        ([stops, *recorded.events[1:]], "list of stop ids"),
+    ):
+        with pytest.raises(RecordingError, match=f"{what} is damaged"):
+            list(session.resume(Recording(recorded.tokens, events), block=1, step=1))
 
 
 def test_the_command(tmp_path):

@@ -178,6 +178,7 @@ USER = {"role": "user", "content": "Hi"}
         ("Hi", {"seed": 1.5}, TypeError, "the seed must be an integer, not 1.5"),
         ("Hi", {"seed": "7"}, TypeError, "the seed must be an integer, not '7'"),
         ("Hi", {"max_tokens": 10.0}, TypeError, "max_tokens must be an integer, not 10.0"),
+        ("Hi", {"max_tokens": 10**400}, PromptError, "max_tokens must be from 1 to 2147483647"),
     ],
 )
 def test_what_is_no_prompt_is_told_with_the_right_form(prompt, options, error, words, session):

@@ -292,6 +292,13 @@ def test_a_call_that_is_not_allowed_is_not_run(chat):
     assert any("nobody is there to allow it" in line for line in chat.lines)
 
 
+def test_what_a_call_is_shown_as_stands_on_its_line(chat):
+    dialog, _ = chat(CALL.replace("add{a", "add{x\u202eb\n? [y]:1,a"), "no", answers="n")
+    dialog.answer("2 + 3?")
+    asked = next(line for line in chat.lines if "the model calls add" in line)
+    assert asked.isprintable()
+
+
 def test_always_is_for_this_function(chat):
     other = "<|tool_call>call:text{}<tool_call|>"
     dialog, _ = chat(CALL + CALL, "5", CALL + other, "5", answers="an")

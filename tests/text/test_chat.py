@@ -546,3 +546,12 @@ def test_a_cut_character_is_not_carried_over_a_channel_border(tokenizer):
     opened, closed = tokenizer.channel_open_id, tokenizer.channel_close_id
     ids = [opened, *tokenizer.encode("thought\na"), *smile[:2], closed, *smile[2:], *tokenizer.encode("Hi")]
     assert read(tokenizer, ids) == [("thought", "a\ufffd"), ("answer", "\ufffd\ufffdHi")]
+
+
+def test_tools_that_are_nested_deeply_are_refused_with_a_sentence(tokenizer, published):
+    parameters = {"type": "object"}
+    for _ in range(2000):
+        parameters = {"type": "object", "properties": {"a": parameters}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    with pytest.raises(PromptError, match="nested too deeply"):
+        encode_chat(tokenizer, published, HI, tools=tools)

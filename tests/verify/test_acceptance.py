@@ -259,7 +259,7 @@ def test_a_file_for_pictures_is_seen(tmp_path: Path) -> None:
     (tmp_path / "mmproj-F16.gguf").touch()
     picture = accept(session)[0]["picture"]
     assert picture["mmproj"] == str(tmp_path / "mmproj-F16.gguf")
-    assert "not used yet" in picture["note"]
+    assert "shows no pictures" in picture["note"]
 
 
 # The command

@@ -96,6 +96,8 @@ def test_gif(story, tmp_path):
     ("kind", "length", "steps", "words"),
     [
         ("gif", 9_000, 9, "a GIF of 12 screens of 748 x "),
+        ("png", 900, 9, "a PNG of 1 screen of 1496 x "),
+        ("mp4", 900, 9, "a film of "),
         ("svg", 1_000_000, 9, "more than 8,388,608 characters"),
         ("cast", 1_000_000, 9, "more than 8,388,608 characters"),
         ("html", 20_000, 5, "more than 4,096 rows"),
@@ -105,6 +107,8 @@ def test_what_would_take_any_memory_is_refused(kind, length, steps, words, tmp_p
     """A token's text may be anything in a recording, and is drawn at each step."""
     if kind == "html":
         monkeypatch.setattr("dgguf.view.export.write._MOST_ROWS", 1 << 12)
+    if kind == "png":
+        monkeypatch.setattr("dgguf.view.export.picture._MOST_OF_SHEET", 1 << 22)
     tokens, events = generation([[(("\n" * length, "b"), (0.5, 0.5))] * steps])
     recording = record(tmp_path / "long.jsonl", tokens, events)
     told = export(recording, tmp_path / f"long.{kind}", code=1)
@@ -352,6 +356,14 @@ def test_what_is_not_written_whole_changes_nothing(story, tmp_path, monkeypatch)
     export(story, tmp_path / "a.svg", "--force", code=1)
     assert [path.name for path in tmp_path.iterdir()] == ["a.svg"]
     assert (tmp_path / "a.svg").read_text() == "precious"
+
+
+def test_no_other_file_is_touched(story, tmp_path):
+    (tmp_path / "story.html.part").write_text("somebody else's")
+    export(story, tmp_path / "story.html")
+    assert (tmp_path / "story.html.part").read_text() == "somebody else's"
+    assert {path.name for path in tmp_path.iterdir()} >= {"story.html", "story.html.part"}
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".part" and path.stem != "story.html"]
 
 
 def test_every_theme_has_a_look_for_every_style():

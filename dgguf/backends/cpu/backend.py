@@ -100,6 +100,9 @@ class CpuBackend:
         vector: np.ndarray = matmul.decode_rows(CpuMatrix(tensor), 0, 1)[0]
         return vector.copy()
 
+    def enter_thread(self) -> None:
+        pass  # any thread may compute
+
     def kv_store(self, shape: tuple[int, int, int]) -> np.ndarray:
         return np.empty(shape, np.float32 if self._exact else np.uint16)
 

@@ -79,7 +79,7 @@ class Device:
 
         self._cuda = cuda
         self.number = number
-        cuda.select_device(number)
+        self.select()
         device = cuda.get_current_device()
         name = getattr(device, "name", "GPU")
         self.name = name.decode() if isinstance(name, bytes) else str(name)
@@ -100,6 +100,10 @@ class Device:
 
     def describe(self) -> str:
         return f"GPU {self.number} ({self.name}, {self.arch})"
+
+    def select(self) -> None:
+        """Let the thread that calls use this GPU: numba gives each new one the first."""
+        self._cuda.select_device(self.number)
 
     def memory(self) -> tuple[int, int]:
         """Free and total bytes."""

@@ -127,6 +127,9 @@ class Products:
     def load_vector(self, tensor: HostTensor) -> Array:
         return upload(matmul.decoded(tensor)[0])
 
+    def enter_thread(self) -> None:
+        self._device.select()
+
     def to_host(self, x: Array) -> np.ndarray:
         return self._device.download(x.view)
 

@@ -33,9 +33,7 @@ class Queue:
         self.recording = False
         self._stream = device.stream
         self._launcher = launcher
-        self._worker = ThreadPoolExecutor(
-            1, "dgguf-upload", initializer=lambda: cuda.select_device(device.number)
-        )
+        self._worker = ThreadPoolExecutor(1, "dgguf-upload", initializer=device.select)
         self._upload: Future[None] | None = None
         self._inputs: dict[tuple[str, int], Any] = {}  # in GPU memory
         self._pinned: dict[tuple[str, int], np.ndarray] = {}  # where recordings copy them from

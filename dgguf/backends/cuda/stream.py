@@ -46,9 +46,7 @@ class ExpertStream:
         self._views: dict[tuple[int, int], tuple[Planes, ...]] = {}
         self._n_copiers = min(MOST_COPIERS, usable_cores())
         self._copiers = ThreadPoolExecutor(self._n_copiers, "dgguf-pin")  # numpy copies without the GIL
-        self._worker = ThreadPoolExecutor(
-            1, "dgguf-stream", initializer=lambda: cuda.select_device(device.number)
-        )
+        self._worker = ThreadPoolExecutor(1, "dgguf-stream", initializer=device.select)
 
     def add(self, matrix: GpuMatrix) -> None:
         """Learn of a stack that stays in the host's memory; a layer's in the order that `planes` gives."""

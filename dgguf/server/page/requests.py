@@ -89,7 +89,7 @@ class FillPlan:
     def start(self, turn: Turn) -> Generator[Event | Best, None, None]:
         """What the worker does: all tries, then which was the likeliest."""
         session, system = turn.session, self.system or None
-        conversation = turn.take_conversation(session.encode(self.prompt, system=system))
+        conversation = turn.take_conversation(session.encode(self.prompt, system=system), ())
         best = None
         asked = {"system": system, "seed": self.seed, "settings": self.settings, "conversation": conversation}
         for number, filling in enumerate(fillings(session, self.template, self.prompt, asked)):
@@ -135,7 +135,7 @@ class ResumePlan:
 
     def start(self, turn: Turn) -> Generator[Event, None, None]:
         """What the worker does."""
-        conversation = turn.take_conversation(self.recording.started.prompt)
+        conversation = turn.take_conversation(self.recording.started.prompt, ())
         try:
             yield from turn.session.resume(
                 self.recording, block=self.block, step=self.step, seed=self.seed, conversation=conversation

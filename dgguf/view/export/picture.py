@@ -9,6 +9,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from dgguf.errors import RecordingError
 from dgguf.thumbnails import MOST_SIDE
+from dgguf.units import count
 from dgguf.view.export.shown import Placed
 from dgguf.view.export.theme import Theme
 from dgguf.view.frame import Style
@@ -20,6 +21,7 @@ CELL, ROW, FONT_SIZE = 9, 19, 15  # pixels
 PADDING, BAR = 14, 32
 _SHADES = 4
 _MOST_PIXELS = 1 << 30  # of all images of a GIF: some 6 s, and 2 GB
+_MOST_OF_SHEET = 1 << 28  # of a PNG: 0.8 GB
 _MOST_MS = 655_350  # a GIF counts an image's time in 16 bits, in 1/100 s
 # Which ways the lines of a character go from the middle of its cell: up, down, left, right.
 _LINES = {"─": "lr", "│": "ud", "┌": "dr", "┐": "dl", "└": "ur", "┘": "ul"}
@@ -64,6 +66,7 @@ def draw(
         pictures: that stand at its top.
     """
     w, h = _size(width, height)
+    title = title[:width]
     image = Image.new("RGB", (w * scale, h * scale), theme.ground)
     pen = ImageDraw.Draw(image)
     pen.rectangle((0, 0, w * scale, BAR * scale), fill=theme.frame)
@@ -157,12 +160,7 @@ def write_gif(
     Raises:
         RecordingError: they have too many pixels.
     """
-    w, h = (side * scale for side in _size(width, height))
-    if len(shown) * w * h > _MOST_PIXELS:
-        raise RecordingError(
-            f"a GIF of {len(shown)} screens of {w} x {h} pixels would be too large, as all of them may have "
-            f"{_MOST_PIXELS:,}: choose .html or .svg, or a lower --scale"
-        )
+    _check_pixels("GIF", len(shown), pixels(width, height, scale), _MOST_PIXELS)
     palette = _palette(theme, pictures)
     first, *rest = [  # one image at a time has all its colours, which take four times the memory
         draw(screen, width, height, theme, title, scale, pictures).quantize(
@@ -179,6 +177,20 @@ def write_gif(
         loop=0,
         optimize=False,
     )
+
+
+def pixels(width: int, height: int, scale: int) -> tuple[int, int]:
+    """Of a window of so many columns and rows."""
+    w, h = _size(width, height)
+    return w * scale, h * scale
+
+
+def _check_pixels(kind: str, n_screens: int, size: tuple[int, int], most: int) -> None:
+    if n_screens * size[0] * size[1] > most:
+        raise RecordingError(
+            f"a {kind} of {count(n_screens, 'screen')} of {size[0]} x {size[1]} pixels would be too large: "
+            f"{most:,} are the most; choose .html or .svg, or a lower --scale"
+        )
 
 
 def _durations(shown: Sequence[Screen], images: Sequence[Image.Image]) -> list[int]:
@@ -226,12 +238,18 @@ def write_png(
     scale: int,
     pictures: Sequence[Placed] = (),
 ) -> None:
-    """One screen, or several as a sheet, two beside each other; arguments as of `draw`."""
-    images = [draw(screen, width, height, theme, title, scale, pictures) for screen in shown]
-    columns = min(2, len(images))
-    gap = PADDING if len(images) > 1 else 0
-    w, h = images[0].width + gap, images[0].height + gap
-    sheet = Image.new("RGB", (columns * w + gap, math.ceil(len(images) / columns) * h + gap), theme.frame)
-    for i, image in enumerate(images):
-        sheet.paste(image, (gap + i % columns * w, gap + i // columns * h))
+    """One screen, or several as a sheet, two beside each other; arguments as of `draw`.
+
+    Raises:
+        RecordingError: they have too many pixels.
+    """
+    w, h = pixels(width, height, scale)
+    _check_pixels("PNG", len(shown), (w, h), _MOST_OF_SHEET)
+    columns = min(2, len(shown))
+    gap = PADDING if len(shown) > 1 else 0
+    size = columns * (w + gap) + gap, math.ceil(len(shown) / columns) * (h + gap) + gap
+    sheet = Image.new("RGB", size, theme.frame)
+    for i, screen in enumerate(shown):
+        image = draw(screen, width, height, theme, title, scale, pictures)
+        sheet.paste(image, (gap + i % columns * (w + gap), gap + i // columns * (h + gap)))
     sheet.save(path, format="PNG", optimize=True)

@@ -22,6 +22,7 @@ _KINDS = {
 _RATE = (
     50  # of the clock, a second: no step of a film is shorter than one tick. Pictures come when they change.
 )
+_MOST_SIDE = 16_384  # of H.264
 
 
 def require() -> None:
@@ -53,19 +54,28 @@ def write(
         title: in the bar above.
         scale: 2 for twice as fine.
         pictures: that stand at the top of every screen.
+
+    Raises:
+        RecordingError: PyAV is not there, or a screen is too wide or too high for a codec.
     """
     require()
     import av
     from PIL import Image
 
-    from dgguf.view.export.picture import draw
+    from dgguf.view.export.picture import draw, pixels
 
     looks = (width, height, theme, title, scale, pictures)
     container_format, codec, options = _KINDS[kind]
+    even_sides = [side + side % 2 for side in pixels(width, height, scale)]
+    if max(even_sides) > _MOST_SIDE:
+        raise RecordingError(
+            f"a film of {even_sides[0]} x {even_sides[1]} pixels would be too large, as a side may have "
+            f"{_MOST_SIDE:,}: choose .html or .svg, or a lower --scale"
+        )
     with av.open(str(path), "w", format=container_format) as container:
         stream = container.add_stream(codec, rate=_RATE, options=options)
         stream.pix_fmt = "yuv420p"  # what every player knows
-        stream.width, stream.height = (side + side % 2 for side in draw(shown[0], *looks).size)
+        stream.width, stream.height = even_sides
         began, last = 0.0, -1
         for screen in [*shown, shown[-1]]:  # the last once more, where it ends: else it would not last
             # Codecs want even sides: what is missing is ground.
