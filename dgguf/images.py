@@ -191,7 +191,8 @@ def _open(source: Any, name: str, opened: contextlib.ExitStack) -> "Image.Image"
             file = opened.enter_context(_File(path.open("rb", buffering=0)))
         image = Image.open(file, formats=formats)
     except Image.DecompressionBombError:
-        raise ImageError(f"{name}: the image has more than {MOST_PIXELS >> 20} million pixels") from None
+        most = MOST_PIXELS // 1_000_000
+        raise ImageError(f"{name}: the image has more than {most} million pixels") from None
     except UnidentifiedImageError:
         kinds = "PNG, JPEG, WebP, GIF, BMP, TIFF and others that Pillow opens"
         raise ImageError(f"{name} is no image that dgguf reads: it takes {kinds}") from None
@@ -221,8 +222,8 @@ def regular_file(source: str | Path, what: str) -> Path:
     Raises:
         ImageError: there is none.
     """
-    if isinstance(source, str) and source.startswith(("http://", "https://", "data:")):
-        raise ImageError(f"{source:.60}: {what}s are read from files; download this one and give its path")
+    if str(source).startswith(("http:/", "https:/", "data:")):  # of a Path, which keeps one slash, too
+        raise ImageError(f"{source!s:.60}: {what}s are read from files; download this one and give its path")
     path = Path(source)
     try:
         mode = path.stat().st_mode
@@ -239,7 +240,7 @@ def _check_size(image: "Image.Image", name: str) -> None:
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise ImageError(
-            f"{name}: the image of {width}x{height} has more than {MOST_PIXELS >> 20} million pixels; "
+            f"{name}: the image of {width}x{height} has more than {MOST_PIXELS // 1_000_000} million pixels; "
             "make it smaller"
         )
     if not width * height:
@@ -303,7 +304,7 @@ def _of_array(array: np.ndarray) -> "Image.Image":
         )
     if shape[0] * shape[1] > MOST_PIXELS:
         raise ImageError(
-            f"an image of {shape[1]}x{shape[0]} has more than {MOST_PIXELS >> 20} million pixels"
+            f"an image of {shape[1]}x{shape[0]} has more than {MOST_PIXELS // 1_000_000} million pixels"
         )
     if array.dtype == np.uint16:
         array = _from_16_bits(array)

@@ -89,6 +89,9 @@ class ImageReader:
         mmproj: the tower's file; None for the one beside the model, "none" for none at all.
         make_backend: gives what computes, for the tower's file and geometry.
 
+    Raises:
+        ImageError: there is no such file as `mmproj`.
+
     Attributes:
         shown: is called with the name of an image that is to be read and the tower's layers; what its context
             gives is called in the same thread when a layer is done.
@@ -103,6 +106,8 @@ class ImageReader:
         mmproj: str | Path | None,
         make_backend: Callable[[GgufFile, VisionConfig], TowerBackend],
     ) -> None:
+        if mmproj not in (None, NONE) and not Path(mmproj).is_file():
+            raise ImageError(f"{mmproj}: there is no such vision tower")
         self._model, self._config, self._marks = model, config, marks
         self._mmproj = mmproj
         self._make_backend = make_backend

@@ -162,7 +162,8 @@ def _check_size(n_frames: int, size: tuple[int, int], name: str) -> None:
     width, height = size
     if width * height > _MOST_FRAME:
         raise ImageError(
-            f"{name}: a frame of {width}x{height} is more than {_MOST_FRAME >> 20} million pixels; {_SHORTER}"
+            f"{name}: a frame of {width}x{height} is more than {_MOST_FRAME // 1_000_000} million pixels; "
+            f"{_SHORTER}"
         )
     if not n_frames or not width * height:
         raise ImageError(f"{name}: the video is empty")

@@ -11,7 +11,7 @@ from dgguf.batch.index import Index, key_of
 from dgguf.batch.journal import Journal
 from dgguf.batch.results import Format, Result, identifier, is_failure, unread, write
 from dgguf.batch.rows import BadRowError, Row, check_options, read_row
-from dgguf.batch.sources import Source, digest, open_source
+from dgguf.batch.sources import Source, digest, open_source, parquet
 from dgguf.batch.work import Stop
 from dgguf.errors import BatchError
 from dgguf.interrupts import held
@@ -101,6 +101,8 @@ def check_names(job: Job) -> None:
         raise BatchError(f"{out} is the input: choose another name")
     if out.exists() and not job.force and not job.journal.exists():
         raise BatchError(f"{out} exists: choose another name, or use --force")
+    if job.form == "parquet":
+        parquet()
 
 
 def run(

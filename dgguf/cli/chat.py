@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from dgguf.cli.commands import Grouped, model_argument
+from dgguf.cli.images import preview_option
 from dgguf.cli.options import (
     Asking,
     Loading,
@@ -34,6 +35,7 @@ from dgguf.view.names import CHAT_VIEWS
     metavar="FILE.py",
     help="Let the model call the functions of a Python file; each call is shown, and run if you say so.",
 )
+@preview_option
 @generation_options
 @view_options(CHAT_VIEWS)
 @markdown_option

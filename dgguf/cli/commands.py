@@ -53,6 +53,7 @@ model_argument = click.argument("model", shell_complete=complete_models)
 # What `run --help` and `chat --help` show, by purpose; what is rare is shown by --help-all alone.
 _GROUPS = {
     "Prompt": (
+        "at",
         "by_option",
         "prompt",
         "file",
@@ -90,7 +91,7 @@ _GROUPS = {
     ),
     "View": ("view", "pace", "markdown", "thoughts", "preview"),
     "Recording and drawing": ("record", "record_top", "export", "force"),
-    "Machine": ("threads", "cuda", "gpu_layers", "device", "exact", "keep_weights", "mmproj"),
+    "Machine": ("model", "threads", "cuda", "gpu_layers", "device", "exact", "keep_weights", "mmproj"),
     "Sampler": (
         "max_steps",
         "t_min",

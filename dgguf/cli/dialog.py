@@ -248,7 +248,9 @@ class Dialog:
         say(f"system message: {self.system}" if self.system else "there is no system message")
 
     def _set_think(self, argument: str) -> None:
-        self.think = {"on": True, "off": False}.get(argument, not self.think)
+        if argument not in ("", "on", "off"):
+            raise PromptError("/think is followed by on, by off, or by nothing to change it")
+        self.think = argument == "on" if argument else not self.think
         say(f"thinking is {'on' if self.think else 'off'}")
 
     def _set_seed(self, argument: str) -> None:

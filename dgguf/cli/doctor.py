@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 @click.command(short_help="See what this machine has and what is missing.")
 @click.argument("model", required=False)
-@click.option("-c", "--context", type=click.IntRange(2), help="Context to plan for.  [default: 8192]")
+@click.option(
+    "-c",
+    "--context",
+    type=click.IntRange(2),
+    help="Context to plan for.  [default: 8192, or what the model can]",
+)
 @click.option("--cuda", is_flag=True, help="A GPU that cannot be used is a failure.")
 @click.option("--device", type=click.IntRange(0), default=0, help="Number of the GPU, as nvidia-smi counts.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -16,6 +16,7 @@ from dgguf.cli.commands import Grouped, model_argument
 from dgguf.cli.keeping import Keeping, keeping_options
 from dgguf.cli.options import Asking, Loading, Showing, bounded_generation_options, view_options
 from dgguf.cli.prompt import read_exactly, typed
+from dgguf.cli.values import Finite
 from dgguf.view.names import VIEWS
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _LOG = logging.getLogger(__name__)
 @click.option(
     "--strength",
     metavar="0..1",
-    type=click.FloatRange(0, 1),
+    type=Finite(0, 1),
     default=0.3,
     help="How much of the text is found anew: 0 changes nothing, 1 is a fresh answer.",
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dgguf.cli.options import Showing
+from dgguf.cli.values import Finite
 from dgguf.view.names import LIVE_VIEWS, SIZES, THOUGHTS
 
 if TYPE_CHECKING:
@@ -39,12 +40,12 @@ if TYPE_CHECKING:
 @click.option("--theme", type=click.Choice(("dark", "light")), default="dark", help="The ground.")
 @click.option(
     "--pace",
-    type=click.FloatRange(0.02, 60),
+    type=Finite(0.02, 60),
     help="Seconds that each step is shown for at least.  [default: for a film of 8 s]",
 )
 @click.option(
     "--speed",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     help="Show steps as long as they took, so many times faster.  [default: all alike]",
 )
 @click.option(

@@ -47,16 +47,20 @@ def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def preview_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--no-preview, of a command that draws the images it is given; stands above `generation_options`."""
+    return click.option(
+        "--no-preview",
+        "preview",
+        is_flag=True,
+        callback=lambda context, parameter, value: not value,
+        help="Do not draw images in the terminal, only name them.",
+    )(command)
+
+
 def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where the vision tower is, how large images are, and whether they are drawn."""
+    """Where the vision tower is, and how large images are."""
     for option in (
-        click.option(
-            "--no-preview",
-            "preview",
-            flag_value=False,
-            default=True,
-            help="Do not draw images in the terminal, only name them.",
-        ),
         click.option(
             "--mmproj",
             metavar="FILE|none",

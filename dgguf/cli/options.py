@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dgguf.cli.images import image_options
-from dgguf.cli.values import CountOr, ParamType, TurboParts
+from dgguf.cli.values import CountOr, Finite, ParamType, TurboParts
 from dgguf.view.names import THOUGHTS, Thoughts
 
 if TYPE_CHECKING:
@@ -161,13 +161,13 @@ _SAMPLER: dict[str, tuple[ParamType, str]] = {
         click.IntRange(1),
         "Denoising steps a canvas gets at most.  [default: the file's, else 48]",
     ),
-    "t_min": (click.FloatRange(0), "Temperature towards the last step.  [default: the file's, else 0.4]"),
+    "t_min": (Finite(0), "Temperature towards the last step.  [default: the file's, else 0.4]"),
     "t_max": (
-        click.FloatRange(0, min_open=True),
+        Finite(0, min_open=True),
         "Temperature of the first step.  [default: the file's, else 0.8]",
     ),
     "entropy_bound": (
-        click.FloatRange(0, min_open=True),
+        Finite(0, min_open=True),
         "Uncertainty accepted in a step, in nats.  [default: the file's, else 0.1]",
     ),
     "stability_threshold": (
@@ -175,7 +175,7 @@ _SAMPLER: dict[str, tuple[ParamType, str]] = {
         "Further steps that must agree before a canvas settles.  [default: the file's, else 1]",
     ),
     "confidence_threshold": (
-        click.FloatRange(0, min_open=True),
+        Finite(0, min_open=True),
         "Mean entropy below which a canvas settles, in nats.  [default: the file's, else 0.005]",
     ),
 }
@@ -370,7 +370,7 @@ def view_options(views: tuple[str, ...]) -> Callable[[Command], Command]:
             click.option(
                 "--pace",
                 metavar="SECONDS",
-                type=click.FloatRange(0, 60),
+                type=Finite(0, 60),
                 default=0.15,
                 help="Seconds that each step is shown for at least, on a terminal; 0 waits for nothing.",
             ),

@@ -141,7 +141,7 @@ def quantize(
     """
     from dgguf.compiling.crew import call_early
 
-    _check_outputs(out, type_name, mmproj, report)
+    _check_outputs(out, type_name, mmproj, report, force)
     if not dry_run:
         call_early()
     from dgguf import catalog, convert
@@ -193,7 +193,9 @@ def _convert(
         write_report(report, done)
 
 
-def _check_outputs(out: Path | None, type_name: str | None, mmproj: Path | None, report: Path | None) -> None:
+def _check_outputs(
+    out: Path | None, type_name: str | None, mmproj: Path | None, report: Path | None, force: bool
+) -> None:
     """See that it is known what to write, before anything is read."""
     if out is None and mmproj is None:
         raise click.UsageError(
@@ -205,6 +207,8 @@ def _check_outputs(out: Path | None, type_name: str | None, mmproj: Path | None,
         raise click.UsageError(f"OUT and --mmproj are one file, {out}: name two")
     if report is not None and (report.is_dir() or not report.parent.is_dir()):
         raise click.UsageError(f"--report {report}: there is no folder to write that file in")
+    if report is not None and report.exists() and not force:
+        raise click.UsageError(f"--report {report} exists: choose another name, or use --force")
 
 
 def _say_plan(plan: "ConversionPlan") -> None:

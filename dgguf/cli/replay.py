@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dgguf.cli.options import Showing, view_options
+from dgguf.cli.values import Finite
 from dgguf.interrupts import held
 from dgguf.view.keys import END
 from dgguf.view.names import VIEWS, Thoughts
@@ -41,7 +42,7 @@ _WAIT = 0.2  # seconds for a key, before the terminal's size is looked at
 @click.command(short_help="Show a recording again.")
 @click.argument("recording", type=click.Path(path_type=Path))
 @click.option(
-    "--speed", type=click.FloatRange(0, min_open=True), default=1.0, help="How many times faster than it was."
+    "--speed", type=Finite(0, min_open=True), default=1.0, help="How many times faster than it was."
 )
 @click.option(
     "--step",

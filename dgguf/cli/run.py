@@ -11,7 +11,7 @@ from dgguf.cli.answering import Asked, answer, printing_options
 from dgguf.cli.chat import chat, converse
 from dgguf.cli.commands import Grouped, model_argument
 from dgguf.cli.constraint import constraint_options
-from dgguf.cli.images import encode_with_pictures, picture_options, read_pictures
+from dgguf.cli.images import encode_with_pictures, picture_options, preview_option, read_pictures
 from dgguf.cli.keeping import Keeping, keeping_options
 from dgguf.cli.options import (
     Asking,
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     help="What the answer, of one canvas at most, ends with; a space before it counts.",
 )
 @click.option("--pin-givens", is_flag=True, help="Of a sudoku in the prompt, pin the digits that are given.")
+@preview_option
 @generation_options
 @constraint_options
 @view_options(VIEWS)

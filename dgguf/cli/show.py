@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 @click.command(short_help="Show what a model file holds.")
 @model_argument
 @click.option(
-    "-c", "--context", type=click.IntRange(2), help="Context to size the memory for.  [default: 8192]"
+    "-c",
+    "--context",
+    type=click.IntRange(2),
+    help="Context to size the memory for.  [default: 8192, or what the model can]",
 )
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option(

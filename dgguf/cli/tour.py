@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from dgguf.cli.values import Finite
+
 _DATA = Path(__file__).parents[1] / "data"
 # What is played: name of the recording, seconds of a step, and what is said before.
 _STOPS = (
@@ -27,9 +29,7 @@ _READING = 4.0  # seconds for what is said
 
 
 @click.command(short_help="See in a minute what a canvas does.")
-@click.option(
-    "--pace", type=click.FloatRange(0, 10), default=1.0, help="How many times slower; 0 waits for nothing."
-)
+@click.option("--pace", type=Finite(0, 10), default=1.0, help="How many times slower; 0 waits for nothing.")
 def tour(pace: float) -> None:
     """See in a minute what diffusion of text is, then try it.
 

@@ -12,6 +12,16 @@ else:
     ParamType = click.ParamType  # which took no type arguments in older versions of click
 
 
+class Finite(click.FloatRange):
+    """A number within bounds, which NaN, that no bound refuses, is not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value!r:.99} is no number", param, ctx)
+        return number
+
+
 class TurboParts(ParamType):
     """Parts of `Turbo`; without a value, all of them (see `commands.WithParts`)."""
 

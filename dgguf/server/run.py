@@ -49,7 +49,8 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         why = error.strerror or str(error)
-        raise BackendError(f"cannot listen at {host}, port {port}: {why}; choose another --port") from None
+        other = "--host" if isinstance(error, socket.gaierror) else "--port"
+        raise BackendError(f"cannot listen at {host}, port {port}: {why}; choose another {other}") from None
 
 
 def serve(application: Handler, sock: socket.socket, ready: Callable[[], None]) -> None:

@@ -1,6 +1,6 @@
 """Questions about a text, answered with probabilities: the text is read once for all of them.
 
-The demo has not learned to decide, and `mass` says so: its labels hold next to nothing of the probability.
+`mass` is what the labels hold of the probability: little of it where a model does not know what is asked.
 """
 
 import dgguf

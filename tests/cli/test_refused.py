@@ -58,3 +58,33 @@ def test_a_file_that_cannot_be_is_named_before_anything_is_computed(tmp_path, co
         result, said = here(*command, option, tmp_path / name)
         assert (result.exit_code != 0, str(tmp_path) in said, result.stdout) == (True, True, "")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["export", "r.jsonl", "y.gif", "--pace", "nan"], 2, "'nan' is no number"),
+        (["tour", "--pace", "nan"], 2, "'nan' is no number"),
+        (["run", "demo", "-p", "x", "--t-max", "NaN"], 2, "'NaN' is no number"),
+        (["quantize", "demo", "q.gguf", "--type", "Q8_0", "--report", "mine.txt"], 2, "mine.txt exists"),
+        (["run", "demo", "-p", "x", "--mmproj", "nope.gguf"], 1, "nope.gguf: there is no such vision tower"),
+        (["run", "demo", "-p", "x", "--image", "https://a.b/c.png"], 1, "images are read from files"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_written(arguments, code, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.txt").write_text("mine")
+    result = CliRunner().invoke(cli, arguments)
+    failed = result.exception is not None and not isinstance(result.exception, SystemExit)
+    assert words in (str(result.exception) if failed else result.stderr)
+    assert result.exit_code == code
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("given", "drawn"), [({}, True), ({"DGGUF_RUN_NO_PREVIEW": "1"}, False)])
+def test_a_variable_turns_previews_off(given, drawn, monkeypatch):
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with cli.commands["run"].make_context("run", ["demo", "-p", "x"]) as context:
+        assert context.params["preview"] is drawn

@@ -123,7 +123,7 @@ def test_videos_are_bounded(monkeypatch):
     """Before anything is decoded: by the size and the number of the frames."""
     monkeypatch.setattr(videos, "_frames", lambda *arguments: pytest.fail("it was decoded"))
     for width, height, n_frames, words in (
-        (20000, 20000, 1, "more than 32 million pixels"),
+        (20000, 20000, 1, "more than 33 million pixels"),
         (1920, 1080, 100_000, "too much to decode"),
         (2, 2, 1 << 21, "too much to decode"),
         (2, 2, 0, "is empty"),

@@ -116,6 +116,7 @@ def test_a_conversation_that_was_loaded_goes_on(model, tmp_path):
         ("/save {folder}/none/a.json", "No such file or directory"),
         ("/set nonsense 3", "/set knows max_tokens, max_steps"),
         ("/set t_max x", "/set t_max needs a number"),
+        ("/think maybe", "/think is followed by on, by off"),
         ("/set max_tokens 0", "max_tokens must be at least 1"),
         ("/set max_steps 0", "max_steps must be at least 1"),
         ("/view film", "/view knows auto, text, grid"),
