@@ -5,6 +5,7 @@ question with its lettered options, how to answer; then the empty thought block,
 The canvas is the answer: noise in the slot, the end of the turn, pads.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
@@ -122,8 +123,14 @@ class DecisionPrompts:
 
     def prefix(self, state: State, reads: Sequence[Read]) -> int:
         """How many ids of their prompts belong to the state: what all begin with, whatever is asked."""
-        one, other = self._prompt(state, "?"), self._prompt(state, "0")  # a question may begin as one does
-        return min(_common(one, ids) for ids in (other, *(read.prompt for read in reads)))
+        other = self._prompt(state, "?")
+        return min(len(other) - self._n_behind, *(_common(other, read.prompt) for read in reads))
+
+    @functools.cached_property
+    def _n_behind(self) -> int:
+        """Ids of a prompt from a question on that begins with "?", as others may, too."""
+        one, other = self._prompt("state", "?"), self._prompt("state", "0")
+        return len(one) - _common(one, other)
 
     def _prompt(self, state: State, text: str) -> np.ndarray:
         """Ids of a state and a text behind it, with the empty thought block exactly once at their end."""

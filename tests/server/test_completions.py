@@ -104,7 +104,7 @@ def test_the_text_behind_a_hole_is_cut_into_tokens_once():
     """Where the plan is made, not in the worker, which nobody could stop meanwhile."""
     with dgguf.load("demo", threads=1) as session:
         length = session.config.canvas_length
-        turn = Turn(session, lambda ids: session.conversation(), lambda: None)
+        turn = Turn(session, lambda ids, images: session.conversation(), lambda: None)
         encode, seen = session.tokenizer.encode, []
         session.tokenizer.encode = lambda text, **options: seen.append(text) or encode(text, **options)
         for after in (" who lived in the forest.", " The fox was happy." * 40):
